@@ -1,0 +1,46 @@
+"""Give timebox labelled images and a deadline; before the clock runs out it hands you the best classifier your
+hardware could train, with proof of what it reached.
+
+>>> import timebox                                  # at once: torch is imported when it is first needed
+>>> run = timebox.train("digits", budget="20s")     # doctest: +SKIP
+>>> run.predict(["five.png"])                       # doctest: +SKIP
+['5']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from timebox.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from timebox.data import ImageDataset, Inspection
+    from timebox.recipe import Recipe
+    from timebox.run import Evaluation, Run, evaluate, inspect, load, predict, train
+
+__all__ = [
+    "Evaluation",
+    "ImageDataset",
+    "Inspection",
+    "Recipe",
+    "Run",
+    "__version__",
+    "evaluate",
+    "inspect",
+    "load",
+    "predict",
+    "train",
+]
+
+_HOMES = {"ImageDataset": "timebox.data", "Inspection": "timebox.data", "Recipe": "timebox.recipe"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'timebox' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES.get(name, "timebox.run")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
