@@ -1,0 +1,120 @@
+"""The training set, resident on the device that trains, served as augmented batches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from timebox.data import augment
+from timebox.data.dataset import ImageDataset
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training image, anew each epoch.
+
+    Args:
+        crop_padding: largest shift of the crop window in pixels, 0 for none; at most the image's side less one.
+        flip: ``none``, ``random`` or ``alternating`` mirroring left to right.
+        cutout_size: side of the blanked square in pixels, 0 for none.
+    """
+
+    crop_padding: int = 0
+    flip: str = "none"
+    cutout_size: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images float32 (B, C, H, W) normalised, channels_last; labels int64 (B,); both on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class DeviceLoader:
+    """Serves batch after batch of one endless stream of epochs; each image comes once per epoch.
+
+    Samples are numbered through all epochs: batch ``b`` holds the numbers ``b * batch_size`` onwards, so every batch
+    has the same size (an epoch may end inside one) and any of them can be made without those before it. The images
+    stay uint8; only one batch at a time is ever floating point.
+
+    Args:
+        dataset: the training images, copied to ``device`` once.
+        batch_size: images per batch, 1 or more.
+        mean, std: float32 (C,), see :func:`timebox.data.augment.batch_normalize`.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        mean: Tensor,
+        std: Tensor,
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.images = torch.from_numpy(dataset.images).to(device)
+        self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.batch_size = batch_size
+        self.mean, self.std = mean.to(device), std.to(device)
+        self.augmentation = augmentation
+        self.seed = seed
+        self._orders: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        """How many images an epoch has."""
+        return len(self.labels)
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number``, 0 or more."""
+        indices, epochs = self._samples(number * self.batch_size, self.batch_size)
+        return Batch(self._augmented(indices, epochs), self.labels[indices])
+
+    def _samples(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Which images make up samples ``start`` to ``start + count``, and in which epoch each is drawn."""
+        indices, epochs = [], []
+        while count:
+            epoch, offset = divmod(start, len(self))
+            part = self._order(epoch)[offset : offset + count]
+            indices.append(part)
+            epochs.append(torch.full_like(part, epoch))
+            start, count = start + len(part), count - len(part)
+        return torch.cat(indices), torch.cat(epochs)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = augment.epoch_order(self.seed, epoch, len(self), self.labels.device)
+        return self._orders[epoch]
+
+    def _augmented(self, indices: Tensor, epochs: Tensor) -> Tensor:
+        settings = self.augmentation
+        images = self.images[indices]
+        height, width = images.shape[1:3]
+        if settings.crop_padding:
+            shifts = 2 * settings.crop_padding + 1
+            images = augment.batch_crop(
+                images,
+                self._draw(2, shifts, epochs, indices) - settings.crop_padding,
+                self._draw(3, shifts, epochs, indices) - settings.crop_padding,
+            )
+        if settings.flip == "random":
+            images = augment.batch_flip(images, augment.random_flips(self.seed, epochs, indices))
+        elif settings.flip == "alternating":
+            images = augment.batch_flip(images, augment.alternating_flips(self.seed, epochs, indices))
+        normalized = augment.batch_normalize(images, self.mean, self.std)
+        if settings.cutout_size:
+            normalized = augment.batch_cutout(
+                normalized,
+                self._draw(4, height, epochs, indices),
+                self._draw(5, width, epochs, indices),
+                settings.cutout_size,
+            )
+        return normalized
+
+    def _draw(self, stream: int, num_values: int, epochs: Tensor, indices: Tensor) -> Tensor:
+        """Whole numbers in [0, num_values): int64 (B,)."""
+        return (augment.batch_uniform(self.seed, stream, epochs, indices) * num_values).long()
