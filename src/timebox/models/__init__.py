@@ -1,0 +1,45 @@
+"""Networks, built from plain arguments."""
+
+from torch import Tensor, nn
+
+from timebox.models.layers import GhostBatchNorm, Whitening
+from timebox.models.resnet9 import ResNet9
+from timebox.models.resnet18 import ResNet18
+
+__all__ = ["GhostBatchNorm", "ResNet9", "ResNet18", "Whitening", "count_flops", "fit_whitening"]
+
+
+def fit_whitening(model: nn.Module, images: Tensor) -> None:
+    """Set the filters of every whitening layer from normalised training images (N, C, H, W)."""
+    for module in model.modules():
+        if isinstance(module, Whitening):
+            module.fit(images)
+
+
+def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
+    """Floating-point operations of one training step per image: convolutions and linear layers, a multiplication and an
+    addition counted apart, backward counted as twice forward.
+
+    Args:
+        image_shape: (C, H, W).
+    """
+    total = 0.0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        positions = output[0, 0].numel() if output.dim() == 4 else 1
+        total += 2 * 3 * weight.numel() * positions
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | Whitening)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    was_training = model.training
+    parameter = next(model.parameters())
+    try:
+        model.eval()(parameter.new_zeros((1, *image_shape)))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,58 @@
+"""The nine-layer residual network of cifar10-fast, for images of any size and any number of classes."""
+
+from torch import Tensor, nn
+
+from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
+
+
+class ResNet9(nn.Module):
+    """Four stages of ``width`` × 1, 2, 4, 8 channels; residual blocks after stages one and three.
+
+    Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max-pool, CELU,
+    ghost batch norm with frozen scale, whitened input. The head takes the maximum over all positions, so that images of
+    any size from 8×8 fit, and scales the logits down, which keeps them small while the rates are large.
+
+    Args:
+        in_channels: 1, 3 or 4.
+        num_classes: 2 or more.
+        width: channels of the first stage; the published network has 64.
+        whitening: whether a fixed whitening convolution comes first (see :class:`Whitening`), followed by a 1×1
+            convolution; else a plain 3×3 convolution.
+        ghost_size: images per normalisation group, 0 for the whole batch.
+        celu_alpha: of the activation, above 0.
+        logit_scale: factor on the logits, above 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        width: int = 64,
+        whitening: bool = True,
+        ghost_size: int = 32,
+        celu_alpha: float = 0.3,
+        logit_scale: float = 0.0625,
+    ) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, pool: bool = False) -> ConvBlock:
+            return ConvBlock(inputs, outputs, pool=pool, ghost_size=ghost_size, celu_alpha=celu_alpha)
+
+        w = width
+        if whitening:
+            mix = nn.Conv2d(in_channels * 9, w, 1, bias=False)
+            self.first = nn.Sequential(Whitening(in_channels), mix, GhostBatchNorm(w, ghost_size), nn.CELU(celu_alpha))
+        else:
+            self.first = block(in_channels, w)
+        self.stage1 = nn.Sequential(block(w, 2 * w, pool=True), Residual(block(2 * w, 2 * w), block(2 * w, 2 * w)))
+        self.stage2 = block(2 * w, 4 * w, pool=True)
+        self.stage3 = nn.Sequential(block(4 * w, 8 * w, pool=True), Residual(block(8 * w, 8 * w), block(8 * w, 8 * w)))
+        self.head = nn.Linear(8 * w, num_classes, bias=False)
+        self.logit_scale = logit_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) to logits (N, num_classes)."""
+        features = self.stage3(self.stage2(self.stage1(self.first(images))))
+        logits: Tensor = self.head(features.amax((2, 3))) * self.logit_scale
+        return logits
