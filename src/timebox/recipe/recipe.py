@@ -1,0 +1,201 @@
+"""A recipe: everything that decides how a network is trained, except the data, the hardware and the budget."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from timebox.errors import UsageError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a recipe field means: its unit, and for numbers the closed range it may take."""
+
+    unit: str
+    low: float = 0
+    high: float = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete set of training choices, checked when it is made.
+
+    Raises UsageError naming every value that is out of its range and every pair that does not go together.
+    """
+
+    name: Annotated[str, Field("what the recipe is called")]
+
+    model: Annotated[Literal["resnet9", "resnet18"], Field("network")]
+    width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
+    whitening: Annotated[bool, Field("fixed whitening convolution before the first stage; resnet9 only")]
+    celu_alpha: Annotated[float, Field("CELU's alpha, 0 for ReLU; resnet9 only", 0, 10)]
+    ghost_size: Annotated[int, Field("images per batch-norm group, 0 for the whole batch; resnet9 only", 0, 65536)]
+    logit_scale: Annotated[float, Field("factor on the logits; 1 for resnet18", 0.001, 10)]
+
+    batch_size: Annotated[int, Field("images per step", 2, 65536)]
+    min_steps: Annotated[int, Field("a budget that buys fewer steps has the batch and the rate halved", 1, 10**6)]
+    policy: Annotated[Literal["one_cycle", "triangular", "piecewise", "constant"], Field("learning-rate policy")]
+    max_lr: Annotated[float, Field("highest learning rate, on the mean loss of a batch", 1e-6, 100)]
+    start_fraction: Annotated[float, Field("first learning rate, as a share of max_lr", 0, 1)]
+    end_fraction: Annotated[float, Field("last learning rate, as a share of max_lr", 0, 1)]
+    peak_at: Annotated[float, Field("progress at which the rate peaks, below down_at", 0, 1)]
+    down_at: Annotated[float, Field("progress at which one_cycle is back at its start, piecewise at its end", 0, 1)]
+    num_cycles: Annotated[int, Field("triangles of the triangular policy", 1, 1000)]
+    max_momentum: Annotated[float, Field("Nesterov momentum while the rate is lowest", 0.01, 0.999)]
+    min_momentum: Annotated[float, Field("and while it peaks, under one_cycle and triangular", 0.01, 0.999)]
+    weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1)]
+    bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of the weights'", 0.01, 1000)]
+    label_smoothing: Annotated[float, Field("share of the target spread over all classes", 0, 0.9)]
+    averaging_span: Annotated[float, Field("weights are averaged over this share of the training, 0 for none", 0, 1)]
+
+    image_size: Annotated[int, Field("side images are brought to in pixels, 0 to follow the data", 0, 1024)]
+    crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64)]
+    flip: Annotated[Literal["none", "random", "alternating"], Field("mirroring of training images")]
+    cutout_size: Annotated[int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024)]
+    tta: Annotated[Literal["none", "mirror"], Field("views averaged when scoring: the image, or it and its mirror")]
+
+    def __post_init__(self) -> None:
+        problems = [problem for name in FIELDS if (problem := _problem(name, getattr(self, name)))]
+        problems = problems or self._conflicts()
+        if problems:
+            raise UsageError(f"recipe {self.name!r}: " + "; ".join(problems))
+
+    def _conflicts(self) -> list[str]:
+        conflicts = []
+        if self.peak_at >= self.down_at:
+            conflicts.append(f"peak_at {self.peak_at:g} must be below down_at {self.down_at:g}")
+        if self.min_momentum > self.max_momentum:
+            conflicts.append(f"min_momentum {self.min_momentum:g} must not be above max_momentum {self.max_momentum:g}")
+        if 0 < self.image_size < 8:
+            conflicts.append(f"image_size {self.image_size} must be 0 or at least 8")
+        if self.model == "resnet18":
+            wanted = {"whitening": False, "celu_alpha": 0.0, "ghost_size": 0, "logit_scale": 1.0}
+            conflicts += [
+                f"{name} must be {_text(value)} for resnet18"
+                for name, value in wanted.items()
+                if getattr(self, name) != value
+            ]
+        return conflicts
+
+    def replace(self, **changes: Value) -> "Recipe":
+        """A copy with some fields changed, checked again."""
+        return recipe_from({**self.as_dict(), **changes})
+
+    def as_dict(self) -> dict[str, Value]:
+        """Every field and its value, in the order they are declared."""
+        return dataclasses.asdict(self)
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML, each field with its unit and range; reads back equal."""
+        lines = []
+        for name, value in self.as_dict().items():
+            entry = tomli_w.dumps({name: value}).strip()
+            lines.append(f"{entry:<28} # {describe_field(name)}")
+        return "\n".join(lines) + "\n"
+
+
+_HINTS = get_type_hints(Recipe, include_extras=True)
+FIELDS: dict[str, Field] = {field.name: get_args(_HINTS[field.name])[1] for field in dataclasses.fields(Recipe)}
+_TYPES: dict[str, object] = {name: get_args(_HINTS[name])[0] for name in FIELDS}
+
+
+def recipe_from(values: Mapping[str, object]) -> Recipe:
+    """A recipe from a value for every field.
+
+    Raises UsageError naming all unknown fields, each with the likely one meant, all missing ones and all bad values.
+    """
+    problems = [_unknown(name) for name in values if name not in FIELDS]
+    missing = [name for name in FIELDS if name not in values]
+    if missing:
+        problems.append("missing: " + ", ".join(missing))
+    known = {name: _widened(name, value) for name, value in values.items() if name in FIELDS}
+    problems += [problem for name, value in known.items() if (problem := _problem(name, value))]
+    if problems:
+        raise UsageError(f"recipe {str(values.get('name', 'custom'))!r}: " + "; ".join(problems))
+    return Recipe(**known)  # type: ignore[arg-type]  # _problem has just checked every type
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Value]:
+    """The values in ``FIELD=VALUE`` texts, each of its field's type. Raises UsageError naming all that are wrong."""
+    values: dict[str, Value] = {}
+    problems = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals:
+            problems.append(f"{setting!r} is not FIELD=VALUE")
+        elif name not in FIELDS:
+            problems.append(_unknown(name))
+        else:
+            value = _widened(name, _parse(name, text.strip()))
+            problem = _problem(name, value)
+            if problem:
+                problems.append(problem)
+            else:
+                assert isinstance(value, Value)
+                values[name] = value
+    if problems:
+        raise UsageError("settings: " + "; ".join(problems))
+    return values
+
+
+def describe_field(name: str) -> str:
+    """Unit and range of a field, in words."""
+    field, kind = FIELDS[name], _TYPES[name]
+    if get_origin(kind) is Literal:
+        return f"{field.unit}: {', '.join(get_args(kind))}"
+    return f"{field.unit} [{field.low:g} ... {field.high:g}]" if kind in (int, float) else field.unit
+
+
+def _parse(name: str, text: str) -> object:
+    """A text as TOML would read it, so that 1e-3, true and 0x10 mean here what they mean in a recipe file."""
+    if _TYPES[name] is str or get_origin(_TYPES[name]) is Literal:
+        return text.strip("\"'")
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _widened(name: str, value: object) -> object:
+    """Whole numbers are welcome where a float is asked for."""
+    return float(value) if _TYPES[name] is float and type(value) is int else value
+
+
+def _problem(name: str, value: object) -> str | None:
+    """What is wrong with a value, or None."""
+    field, kind = FIELDS[name], _TYPES[name]
+    if get_origin(kind) is Literal:
+        allowed = get_args(kind)
+        return (
+            None
+            if value in allowed
+            else f"{name} {value!r} must be one of {', '.join(allowed)}" + _meant(value, allowed)
+        )
+    assert isinstance(kind, type)
+    if type(value) is not kind:
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        return f"{name} {value!r} must be {words[kind]}"
+    if isinstance(value, int | float) and kind is not bool and not field.low <= value <= field.high:
+        return f"{name} {value:g} must be between {field.low:g} and {field.high:g}"
+    return None
+
+
+def _unknown(name: str) -> str:
+    return f"unknown field {name!r}" + (_meant(name, FIELDS) or "; `timebox recipes haet2021` shows all fields")
+
+
+def _meant(given: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(given), list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
