@@ -1,0 +1,73 @@
+"""Probabilities for images, and how many of them are right."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timebox.data.augment import batch_normalize
+
+BATCH_SIZE = 250
+
+
+def never() -> bool:
+    """No reason to stop early."""
+    return False
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, without gradients; its own mode comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def predict_probabilities(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    mean: Tensor,
+    std: Tensor,
+    *,
+    tta: str,
+    device: torch.device,
+    stop: Callable[[], bool] = never,
+) -> NDArray[np.float32]:
+    """Class probabilities for images, in order, in float32 whatever the training's precision.
+
+    Args:
+        images: uint8 (N, H, W, C) of the model's working size.
+        mean, std: float32 (C,), the training data's.
+        tta: ``none``, or ``mirror``: the mean of the probabilities of an image and its mirror image. An image's result
+            never depends on other images.
+        stop: asked before each batch but the first; when it says so, the rest is left out.
+    Returns:
+        float32 (M, num_classes), M <= N: the first M images' rows.
+    """
+    mean, std = mean.to(device), std.to(device)
+    parts = []
+    with evaluating(model):
+        for start in range(0, len(images), BATCH_SIZE):
+            if start and stop():
+                break
+            batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device, non_blocking=True)
+            inputs = batch_normalize(batch, mean, std)
+            probabilities = model(inputs).softmax(1)
+            if tta == "mirror":
+                probabilities = (probabilities + model(inputs.flip(3)).softmax(1)) / 2
+            parts.append(probabilities)
+        if not parts:
+            raise ValueError("no images to score")
+        return torch.cat(parts).cpu().numpy()
+
+
+def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Share of rows, of (N, num_classes), whose largest entry is at the label."""
+    return float((probabilities.argmax(1) == labels[: len(probabilities)]).mean())
