@@ -1,0 +1,38 @@
+"""Sources of labelled images -> uint8 arrays -> splits. Nothing here needs torch but augment and loader."""
+
+from timebox.data.conforming import conform
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.decoding import decode_image, fit_images
+from timebox.data.inspecting import Inspection, channel_statistics, image_hashes, inspect_data
+from timebox.data.reading import load_data
+from timebox.data.splits import (
+    Division,
+    Origin,
+    balanced_cut,
+    divide,
+    parse_portion,
+    stratified_order,
+    stratified_split,
+)
+
+__all__ = [
+    "BadFile",
+    "Division",
+    "ImageDataset",
+    "Inspection",
+    "LoadedData",
+    "Origin",
+    "Splits",
+    "balanced_cut",
+    "channel_statistics",
+    "conform",
+    "decode_image",
+    "divide",
+    "fit_images",
+    "image_hashes",
+    "inspect_data",
+    "load_data",
+    "parse_portion",
+    "stratified_order",
+    "stratified_split",
+]

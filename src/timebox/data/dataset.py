@@ -1,0 +1,119 @@
+"""What every reader returns and everything downstream takes: labelled uint8 images, nothing else."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from timebox.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """One split of a data set.
+
+    Args:
+        images: uint8 (N, H, W, C), C of 1 (grey), 3 (RGB) or 4 (RGBA).
+        labels: int64 (N,), each an index into class_names.
+        class_names: distinct, one per class.
+        ids: one per image: its path relative to the source, or its index in the source as text.
+    Raises:
+        DataError: where these do not fit each other.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape[1:3]:
+            raise DataError(
+                f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W, C) with 1, 3 or 4 channels"
+            )
+        if labels.dtype != np.int64 or labels.shape != (len(images),):
+            raise DataError(f"labels are {labels.dtype} {labels.shape}: these images need int64 ({len(images)},)")
+        if len(self.ids) != len(images):
+            raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise DataError(f"class names must be distinct, but {_first_repeated(self.class_names)!r} comes twice")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise DataError(
+                f"labels run from {labels.min()} to {labels.max()}: with {self.num_classes} classes "
+                f"they must lie in 0..{self.num_classes - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many images each class has: int64 (num_classes,)."""
+        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+
+    def take(self, indices: ArrayLike) -> "ImageDataset":
+        """The images at `indices`, in that order, as a copy."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        ids = tuple(self.ids[index] for index in chosen.tolist())
+        return ImageDataset(self.images[chosen], self.labels[chosen], self.class_names, ids)
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """An image file that could not be read: its path relative to the source, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as its source divides it; a split the source does not have is None."""
+
+    train: ImageDataset
+    val: ImageDataset | None
+    test: ImageDataset | None
+
+    def items(self) -> list[tuple[str, ImageDataset]]:
+        """The splits there are, by name."""
+        splits = (("train", self.train), ("val", self.val), ("test", self.test))
+        return [(name, split) for name, split in splits if split is not None]
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A source as read, before any cut.
+
+    Args:
+        name: short and fit for a directory name: "cifar10", "photos".
+        format: what it was read as: "folder of class folders", "CIFAR-10 python batches".
+        splits: as the source itself divides them.
+        bad_files: files skipped as unreadable.
+        sizes: width x height as found, "100x100" -> number of images.
+        modes: Pillow mode as found, "RGB" -> number of images.
+        notes: what was survived and must be told, a sentence each.
+        download_seconds: spent on a first-time download, which the clock leaves out.
+    """
+
+    name: str
+    format: str
+    splits: Splits
+    bad_files: tuple[BadFile, ...]
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    notes: tuple[str, ...]
+    download_seconds: float = 0.0
+
+
+def _first_repeated(names: tuple[str, ...]) -> str:
+    return next(name for position, name in enumerate(names) if name in names[:position])

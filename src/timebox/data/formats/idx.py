@@ -1,0 +1,97 @@
+"""MNIST-style IDX files, plain or gzipped: train-images-idx3-ubyte(.gz) and its siblings in one folder.
+
+Source of the format: http://yann.lecun.com/exdb/mnist/
+"""
+
+import gzip
+import io
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timebox.data.dataset import LoadedData
+from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, short_name, splits_from_arrays
+from timebox.errors import DataError
+
+_FILE = re.compile(r"(train|val|valid|validation|test|t10k)-(images|labels)[-.]idx([134])-ubyte(\.gz)?", re.IGNORECASE)
+_SPLITS = {"valid": "val", "validation": "val", "t10k": "test"}
+_UBYTE = 0x08
+_MAX_DEFLATE_RATIO = 1032  # of what gzip can pack into a byte, by the format
+
+
+class Idx:
+    name = "MNIST-style IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., plain or .gz)"
+
+    def matches(self, path: Path) -> bool:
+        return "train images" in _files(path)
+
+    def read(self, path: Path, options: ReadOptions) -> LoadedData:
+        files = _files(path)
+        raw: dict[str, RawSplit] = {}
+        for split in ("train", "val", "test"):
+            if (images_file := files.get(f"{split} images")) is None:
+                continue
+            if (labels_file := files.get(f"{split} labels")) is None:
+                raise DataError(f"{images_file} has no labels: the {split} file -labels-idx1-ubyte is missing")
+            raw[split] = RawSplit(_read_images(images_file), _read_idx(labels_file, (1,)).astype(np.int64))
+        folder = path if path.is_dir() else path.parent
+        return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)))
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The IDX files in the folder `path`, or beside the IDX file `path`: "train images" -> file; plain before .gz."""
+    if path.is_file() and not _FILE.fullmatch(path.name):
+        return {}
+    found: dict[str, Path] = {}
+    for file in sorted((path if path.is_dir() else path.parent).iterdir()):
+        if (match := _FILE.fullmatch(file.name)) and file.is_file():
+            split = match[1].lower()
+            found.setdefault(f"{_SPLITS.get(split, split)} {match[2].lower()}", file)
+    return found
+
+
+def _read_images(file: Path) -> NDArray[np.uint8]:
+    images = _read_idx(file, (3, 4))
+    images = images[..., None] if images.ndim == 3 else images
+    if images.shape[3] not in (1, 3, 4) or 0 in images.shape:
+        raise DataError(f"{file}: its images are {images.shape}; they must be (N, H, W) or (N, H, W, 1, 3 or 4)")
+    return images
+
+
+def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The array in an IDX file, whose header is believed only as far as the file's size bears it out."""
+    zipped = file.suffix.lower() == ".gz"
+    try:
+        with gzip.open(file) if zipped else file.open("rb") as stream:
+            magic = stream.read(4)
+            if len(magic) < 4 or magic[:3] != bytes([0, 0, _UBYTE]) or magic[3] not in allowed_dims:
+                dims = " or ".join(map(str, allowed_dims))
+                raise DataError(f"{file}: not an IDX file of bytes in {dims} dimensions (it begins with {magic!r})")
+            header = stream.read(4 * magic[3])
+            if len(header) < 4 * magic[3]:
+                raise DataError(f"{file}: truncated in its header")
+            shape = struct.unpack(f">{magic[3]}I", header)
+            size, room = math.prod(shape), file.stat().st_size * (_MAX_DEFLATE_RATIO if zipped else 1)
+            if size > room:
+                raise DataError(f"{file}: truncated: its header claims {size:,} bytes, more than the file can hold")
+            array = np.empty(size, dtype=np.uint8)
+            if (length := _fill(array, stream)) < size:
+                raise DataError(f"{file}: truncated: its header claims {size:,} bytes, but {length:,} follow")
+            if stream.read(1):
+                raise DataError(f"{file}: longer than the {size:,} bytes its header claims")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: truncated or damaged ({error})") from error
+    return array.reshape(shape)
+
+
+def _fill(array: NDArray[np.uint8], stream: gzip.GzipFile | io.BufferedReader) -> int:
+    """Read into `array` until it is full or the stream ends; returns the bytes read."""
+    view, position = array.data, 0
+    while position < len(view) and (count := stream.readinto(view[position:])):
+        position += count
+    return position

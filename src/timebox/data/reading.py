@@ -1,0 +1,130 @@
+"""From a path or a name to images in memory: the one place that decides what a source is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from timebox.data import names
+from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.decoding import fit_images
+from timebox.data.formats import FORMATS, Format, ReadOptions, read_digits
+from timebox.errors import DataError, UsageError
+
+
+def load_data(
+    source: str | Path,
+    *,
+    image_size: int | None = None,
+    coarse: bool = False,
+    data_dir: Path | None = None,
+    max_bad_share: float = 0.1,
+    download: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> LoadedData:
+    """Read a data set, whatever its format.
+
+    Args:
+        source: a path, or one of the names cifar10, cifar100, mnist, digits. A str equal to a name is the name, so that
+            it means the same in every directory; "./mnist" or a Path is the path.
+        image_size: side in pixels, 1 or more, of the square images wanted. None keeps them as stored, except in a
+            folder: there, unless all are squares of one size from 8 to 64 pixels, they become squares of the median
+            shorter side, rounded down to a multiple of 8 and held to 8..64.
+        coarse: of CIFAR-100, the 20 superclasses instead of the 100 classes.
+        data_dir: where a named data set is looked for first, and downloaded to.
+        max_bad_share: 0..1, the share of unreadable image files that is survived.
+        download: whether a named data set that is nowhere on this machine may be fetched.
+        progress: called with a line of text now and then.
+    Raises:
+        DataError: for what cannot be read or learned from.
+        UsageError: for an argument out of range.
+    """
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"image_size {image_size} must be at least 1 pixel")
+    if not 0 <= max_bad_share <= 1:
+        raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
+    tell = progress or (lambda text: None)
+    options = ReadOptions(image_size, coarse, max_bad_share, tell)
+    loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
+    if coarse and not loaded.format.startswith("CIFAR-100"):
+        raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
+    if image_size is not None:
+        loaded = _resized(loaded, image_size)
+    return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
+
+
+def _load_name(source: str | Path, options: ReadOptions, data_dir: Path | None, download: bool) -> LoadedData:
+    name = str(source)
+    shadowed = (f"{name} is read as the data set of that name, not as ./{name}",) if Path(name).exists() else ()
+    if name == "digits":
+        return replace(read_digits(), notes=shadowed)
+    located = names.locate(name, data_dir=data_dir, download=download, progress=options.progress)
+    loaded = _detect(located.path).read(located.path, options)
+    return replace(
+        loaded,
+        name=f"{name}-coarse" if options.coarse else name,
+        notes=(*loaded.notes, *shadowed),
+        download_seconds=located.download_seconds,
+    )
+
+
+def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise names.unknown_source(str(source))
+    try:
+        return _detect(path).read(path, options)
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: permission denied") from error
+
+
+def _detect(path: Path) -> Format:
+    for candidate in FORMATS:
+        if candidate.matches(path):
+            return candidate
+    looked_for = "; ".join(candidate.name for candidate in FORMATS)
+    raise DataError(
+        f"{path} is {_description(path)}, in no supported format. Looked for: {looked_for}. "
+        f"Or give one of the names {', '.join(names.NAMES)}"
+    )
+
+
+def _description(path: Path) -> str:
+    if path.is_dir():
+        found = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        more = ", ..." if len(found) > 3 else ""
+        return f"a folder with {', '.join(found[:3])}{more}" if found else "an empty folder"
+    return f"a {''.join(path.suffixes[-2:])} file" if path.suffix else "a file"
+
+
+def _resized(loaded: LoadedData, side: int) -> LoadedData:
+    """The images of an array format brought to the size asked for; a folder's already have it."""
+    height, width, channels = loaded.splits.train.image_shape
+    if (height, width) == (side, side):
+        return loaded
+
+    resized = {
+        split: replace(dataset, images=fit_images(dataset.images, (side, side), channels))
+        for split, dataset in loaded.splits.items()
+    }
+    splits = Splits(resized["train"], resized.get("val"), resized.get("test"))
+    note = f"images of {width}x{height} brought to {side}x{side}: the shorter side scaled, the middle kept"
+    return replace(loaded, splits=splits, notes=(*loaded.notes, note))
+
+
+def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
+    """Raises DataError where there is nothing to tell apart; returns what should be told of the classes."""
+    counts = train.class_counts()
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        only = f" ({train.class_names[present[0]]!r})" if len(present) else ""
+        raise DataError(
+            f"{source} has {len(present)} class{'' if len(present) == 1 else 'es'}{only} with images: "
+            "a classifier needs at least two"
+        )
+    single = [train.class_names[label] for label in np.flatnonzero(counts == 1)]
+    if not single:
+        return []
+    listed = ", ".join(single[:5]) + (", ..." if len(single) > 5 else "")
+    return [f"{'class' if len(single) == 1 else f'{len(single)} classes'} with one image, kept in train: {listed}"]
