@@ -1,0 +1,19 @@
+"""Runs: making them, loading them, calling and judging them. One public function per verb of the command line."""
+
+from timebox.run.evaluate import ClassFigures, Evaluation, evaluate
+from timebox.run.inspect import inspect
+from timebox.run.predict import predict
+from timebox.run.run import FilePrediction, Run, load
+from timebox.run.train import train
+
+__all__ = [
+    "ClassFigures",
+    "Evaluation",
+    "FilePrediction",
+    "Run",
+    "evaluate",
+    "inspect",
+    "load",
+    "predict",
+    "train",
+]

@@ -1,0 +1,178 @@
+"""A run directory on disk: written so that it is never half there, read without trusting it."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from timebox.errors import OutputError, RunError, UsageError
+
+MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
+METRICS, PREDICTIONS, SEEN = "metrics.jsonl", "predictions.npz", "trained_on.npy"
+
+
+class RunWriter:
+    """Writes one run directory.
+
+    A new directory is filled in place. With ``overwrite`` an existing run is replaced, by a rename, only when the
+    new one is whole.
+
+    Args:
+        out: the directory to make. One that holds anything is refused, unless ``overwrite`` and it is a run.
+    Raises:
+        UsageError: for a place that is taken. OutputError: for one that cannot be written to.
+    """
+
+    def __init__(self, out: Path, overwrite: bool) -> None:
+        self.out = out
+        self._replaces = _check_free(out, overwrite)
+        self._created = not out.exists() or self._replaces
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if self._replaces:
+                self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
+                shutil.copymode(out, self.path)
+            else:
+                self.path = out
+                out.mkdir(exist_ok=True)
+            self._metrics = (self.path / METRICS).open("w", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"output directory {str(out)!r} cannot be written to: {error.strerror or error}"
+            ) from error
+
+    def log(self, entry: Mapping[str, object]) -> None:
+        """Append one line to metrics.jsonl."""
+        self._metrics.write(json.dumps(entry) + "\n")
+
+    def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
+        """Write weights and configuration: from here on the run can be loaded."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        self._write(CONFIG, lambda file: file.write(to_json(config)))
+        self._write(MODEL, lambda file: file.write(save(tensors)))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is something to load already."""
+        return (self.path / MODEL).is_file()
+
+    def save_seen(self, hashes: NDArray[np.uint64]) -> None:
+        """Write the hashes of the images trained on, sorted."""
+        self._write(SEEN, lambda file: np.save(file, np.sort(hashes)))
+
+    def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write predictions.npz, one row per scored image."""
+        self._write(PREDICTIONS, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+
+    def save_summary(self, summary: Mapping[str, object]) -> None:
+        """Write summary.json and let the metrics reach the disk."""
+        self._metrics.flush()
+        self._write(SUMMARY, lambda file: file.write(to_json(summary)))
+
+    def finish(self) -> None:
+        """Put the whole run where it belongs."""
+        self._metrics.close()
+        if self._replaces:
+            old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.old-", dir=self.out.parent))
+            self.out.rename(old / "run")
+            self.path.rename(self.out)
+            self.path = self.out
+            shutil.rmtree(old, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Leave nothing behind, as if the run had never been begun."""
+        self._metrics.close()
+        if self._created:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            for file in (METRICS, SEEN, CONFIG):
+                (self.path / file).unlink(missing_ok=True)
+
+    def _write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
+        """A file is there whole or not at all, also after a power cut."""
+        temporary = self.path / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {error.strerror or error}") from error
+
+
+def to_json(value: object) -> bytes:
+    """Readable JSON, ending in a newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _check_free(out: Path, overwrite: bool) -> bool:
+    """Whether an existing run is to be replaced; raises UsageError where the place is taken."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"output {str(out)!r} is a file; give a directory that is new or empty")
+    try:
+        taken = out.is_dir() and any(out.iterdir())
+    except OSError as error:
+        raise OutputError(f"output directory {str(out)!r} cannot be read: {error.strerror or error}") from error
+    if not taken:
+        return False
+    if not overwrite:
+        raise UsageError(f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run")
+    if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
+        raise UsageError(f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten")
+    return True
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object of a run. Raises RunError where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(_absent(path)) from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{str(path)!r} cannot be read: it holds no JSON object")
+    return value
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors. Raises RunError where they cannot be read."""
+    try:
+        return load_file(path / MODEL)
+    except FileNotFoundError as error:
+        raise RunError(_absent(path / MODEL)) from error
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{str(path / MODEL)!r} cannot be read: {error}") from error
+
+
+def read_seen(path: Path) -> NDArray[np.uint64]:
+    """Sorted hashes of the images a run was trained on; empty where none are kept."""
+    try:
+        seen = np.load(path / SEEN, allow_pickle=False)
+    except FileNotFoundError:
+        return np.zeros(0, np.uint64)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path / SEEN)!r} cannot be read: {error}") from error
+    if not isinstance(seen, np.ndarray) or seen.dtype != np.uint64 or seen.ndim != 1:
+        raise RunError(f"{str(path / SEEN)!r} cannot be read: it holds no image hashes")
+    return seen
+
+
+def _absent(path: Path) -> str:
+    run = path.parent
+    if not run.is_dir():
+        return f"run {str(run)!r} does not exist"
+    if (run / METRICS).is_file():
+        return f"run {str(run)!r} ended before a model was saved: nothing can be loaded from it"
+    return f"{str(run)!r} is no run directory: it has no {path.name}"

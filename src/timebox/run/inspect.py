@@ -1,0 +1,35 @@
+"""``timebox inspect``: what the reader sees, without training."""
+
+from pathlib import Path
+
+from timebox.data import Inspection, inspect_data, load_data
+
+
+def inspect(
+    data: str | Path,
+    *,
+    image_size: int | None = None,
+    coarse: bool = False,
+    data_dir: str | Path | None = None,
+    max_bad_share: float = 0.1,
+) -> Inspection:
+    """Classes, counts, sizes, modes, statistics, unreadable files and duplicates of a data set.
+
+    Args:
+        data: a path or a name.
+        image_size: side in pixels to bring the images to; None to follow the data.
+        coarse: the 20 superclasses of CIFAR-100.
+        data_dir: where named data sets are looked for and downloaded to.
+        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+    Raises:
+        DataError: for data that cannot be read.
+    """
+    return inspect_data(
+        load_data(
+            data,
+            image_size=image_size,
+            coarse=coarse,
+            data_dir=Path(data_dir) if data_dir else None,
+            max_bad_share=max_bad_share,
+        )
+    )

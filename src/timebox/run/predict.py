@@ -1,0 +1,17 @@
+"""``timebox predict``: labels for images, from a run."""
+
+from pathlib import Path
+
+from timebox.run.run import Run
+
+
+def predict(run: str | Path | Run, images: object, *, tta: str = "recipe", device: str = "auto") -> list[str]:
+    """The most probable class of each image, by name.
+
+    Args:
+        run: a run, or its directory.
+        images: uint8 (N, H, W, C), or a sequence of paths and PIL images; see :meth:`Run.predict_proba`.
+        tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
+        device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
+    """
+    return (run if isinstance(run, Run) else Run(run, device)).predict(images, tta)

@@ -1,0 +1,55 @@
+"""What :func:`timebox.train` was asked for, checked before anything slow begins."""
+
+from dataclasses import dataclass
+
+from timebox.clock import Deadline, format_duration
+from timebox.engine.precision import PRECISIONS
+from timebox.errors import BudgetError, UsageError
+from timebox.recipe import AUTO, get_recipe, parse_settings
+from timebox.run.sources import Source
+
+# Starting Python and torch and leaving again takes up to about this long on a slow machine.
+SHORTEST_BUDGET_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :func:`timebox.train` that decide what is trained."""
+
+    source: Source
+    recipe: str
+    settings: tuple[str, ...]
+    seed: int
+    precision: str
+    num_steps: int | None
+
+
+def check_request(request: Request, deadline: Deadline) -> None:
+    """Refuse at once what needs no data to be refused."""
+    budget, steps = deadline.budget_seconds, request.num_steps
+    if budget is not None and steps is not None:
+        raise UsageError("budget and steps exclude each other: give --budget 10m, or --steps N for a repeatable run")
+    if budget is None and steps is None:
+        raise UsageError("give a budget, for example --budget 10m, or --steps N")
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps {steps} must be at least 1")
+    if budget is not None and budget < SHORTEST_BUDGET_SECONDS:
+        raise BudgetError(
+            f"budget {format_duration(budget)} is too short: starting and leaving alone take seconds; "
+            f"use at least {SHORTEST_BUDGET_SECONDS:.0f}s"
+        )
+    if request.precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"precision {request.precision!r} is unknown; use auto, {', '.join(PRECISIONS)}")
+    for name, seed in (("seed", request.seed), ("split_seed", request.source.split_seed)):
+        if not 0 <= seed < 2**63:
+            raise UsageError(f"{name} {seed} must be 0 or more, and below 2**63")
+
+
+def image_side(request: Request) -> int | None:
+    """The working size the recipe asks for, known before the data are read; None to follow the data.
+
+    Also refuses an unknown recipe or field before anything slow begins.
+    """
+    overrides = parse_settings(request.settings)
+    recipe = get_recipe("haet2021" if request.recipe == AUTO else request.recipe).replace(**overrides)
+    return recipe.image_size or None

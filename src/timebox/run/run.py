@@ -1,0 +1,204 @@
+"""A finished run: its model, ready to call, and what is known of it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timebox.data import decode_image, fit_images
+from timebox.engine.build import build_model, resolve_device
+from timebox.engine.scoring import predict_probabilities
+from timebox.errors import DataError, RunError, TimeboxError, UsageError
+from timebox.recipe import Recipe, recipe_from
+from timebox.run.directory import CONFIG, SUMMARY, read_json, read_weights
+
+FORMAT = 1
+FILES_AT_ONCE = 250
+
+
+@dataclass(frozen=True, eq=False)
+class FilePrediction:
+    """What the model says of one file: float32 (num_classes,) probabilities, or why it could not be read."""
+
+    path: str
+    probabilities: NDArray[np.float32] | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image reaches the network: working size (height, width), channels, and the training data's statistics."""
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def square_side(self) -> int | None:
+        """The working size in pixels where it is square, as a reader takes it."""
+        return self.size[0] if self.size[0] == self.size[1] else None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return (*self.size, self.channels)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """mean and std, float32 (C,)."""
+        return torch.tensor(self.mean), torch.tensor(self.std)
+
+
+class Run:
+    """A run directory, loaded.
+
+    Args:
+        path: the directory.
+        device: ``auto``, ``cpu`` or ``cuda``: where it predicts.
+    Raises:
+        RunError: where the directory is none, or is damaged.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto") -> None:
+        self.path = Path(path)
+        self.device = resolve_device(device)
+        self.config = read_json(self.path / CONFIG)
+        try:
+            self.class_names = tuple(_texts(self.config["class_names"]))
+            self.recipe: Recipe = recipe_from(_mapping(self.config["recipe"]))
+            self.preprocessing = _preprocessing(_mapping(self.config["preprocessing"]))
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise RunError(f"{str(self.path / CONFIG)!r} is damaged: {error}") from error
+
+    @cached_property
+    def summary(self) -> dict[str, object]:
+        """summary.json; empty where the run ended before it was written."""
+        return read_json(self.path / SUMMARY) if (self.path / SUMMARY).is_file() else {}
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Accuracy on the validation images, 0...1; None without any."""
+        return _accuracy(self.summary.get("val_accuracy"))
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the test images, 0...1; None without any."""
+        return _accuracy(self.summary.get("test_accuracy"))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network with its trained weights, in evaluation mode, on the device."""
+        model = build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
+        try:
+            model.load_state_dict(read_weights(self.path))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise RunError(f"the weights in {str(self.path)!r} do not fit its model.json: {reason}") from error
+        return model.to(self.device).eval()
+
+    def predict(self, images: object, tta: str = "recipe") -> list[str]:
+        """The most probable class of each image, by name; see :meth:`predict_proba`."""
+        return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
+
+    def predict_proba(self, images: object, tta: str = "recipe") -> NDArray[np.float32]:
+        """Class probabilities.
+
+        Args:
+            images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
+                of another size are brought to the model's: shorter side scaled, centre cropped.
+            tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
+        Returns:
+            float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
+        Raises:
+            DataError: for an image that cannot be read.
+        """
+        if tta not in ("recipe", "none", "mirror"):
+            raise UsageError(f"tta {tta!r} is unknown; use recipe, none or mirror")
+        array = self._as_array(images)
+        if not len(array):
+            return np.zeros((0, len(self.class_names)), np.float32)
+        mean, std = self.preprocessing.tensors()
+        views = self.recipe.tta if tta == "recipe" else tta
+        return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+
+    def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
+        """Predictions for image files, in order, a few hundred in memory at a time. An unreadable file is no error: it
+        comes back with its reason."""
+        remaining = iter(paths)
+        while batch := list(islice(remaining, FILES_AT_ONCE)):
+            decoded: list[NDArray[np.uint8] | str] = [self._decoded(path) for path in batch]
+            readable = [image for image in decoded if not isinstance(image, str)]
+            rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
+            for path, image in zip(batch, decoded, strict=True):
+                if isinstance(image, str):
+                    yield FilePrediction(str(path), None, image)
+                else:
+                    yield FilePrediction(str(path), next(rows), None)
+
+    def _decoded(self, path: str | Path) -> NDArray[np.uint8] | str:
+        try:
+            return decode_image(path, self.preprocessing.size, self.preprocessing.channels)
+        except TimeboxError as error:
+            return str(error)
+
+    def _as_array(self, images: object) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C) of the working size."""
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+        if isinstance(images, np.ndarray):
+            array = images[..., None] if images.ndim == 3 else images
+            if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:3]:
+                raise DataError(
+                    f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 "
+                    "or 4 channels"
+                )
+            # torch takes neither mirrored nor read-only arrays.
+            return fit_images(np.require(array, requirements=["C", "W"]), size, channels)
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            raise DataError("images must be a uint8 array (N, H, W, C) or a list of paths and PIL images")
+        if not images:
+            return np.zeros((0, *size, channels), np.uint8)
+        return np.stack([decode_image(image, size, channels) for image in images])
+
+
+def load(path: str | Path, device: str = "auto") -> Run:
+    """Load a run directory; raises RunError where there is none or nothing was saved yet."""
+    run = Run(path, device)
+    _ = run.model
+    return run
+
+
+def _preprocessing(values: dict[str, object]) -> Preprocessing:
+    height, width, channels = (int(str(value)) for value in _list(values["image_shape"]))
+    mean = tuple(float(str(value)) for value in _list(values["mean"]))
+    std = tuple(float(str(value)) for value in _list(values["std"]))
+    if channels not in (1, 3, 4) or not 8 <= min(height, width) <= max(height, width) <= 4096:
+        raise ValueError(f"image_shape {height}x{width}x{channels} is out of range")
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError("mean and std do not fit the image's channels")
+    return Preprocessing((height, width), channels, mean, std)
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no mapping")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return value
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in _list(value)]
+
+
+def _accuracy(value: object) -> float | None:
+    return value if isinstance(value, float) else None

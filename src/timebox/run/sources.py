@@ -1,0 +1,64 @@
+"""Which images a run is made of: the data, how they are divided, and the way back from a run's own record of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from timebox.data import Division, ImageDataset, Splits, divide, load_data
+from timebox.errors import RunError
+
+Portion = str | float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What :func:`timebox.train` was told of its data; the meaning of each is written there."""
+
+    data: str
+    val: Portion
+    test: Portion
+    train_limit: int | None
+    test_limit: int | None
+    split_seed: int
+    coarse: bool
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether a part of the data themselves is kept from training."""
+        return self.val != "none" or isinstance(self.test, float)
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON; read back by :meth:`of_run`."""
+        return asdict(self)
+
+    @classmethod
+    def of_run(cls, config: Mapping[str, object], path: Path) -> "Source":
+        """The source recorded in a run's model.json. Raises RunError where it is damaged."""
+        recorded = config.get("source")
+        expected = {field: (str, float, int, bool, type(None)) for field in cls.__dataclass_fields__}
+        if not isinstance(recorded, dict) or set(recorded) != set(expected):
+            raise RunError(f"model.json of {str(path)!r} is damaged: its source is incomplete")
+        if not all(isinstance(value, expected[field]) for field, value in recorded.items()):
+            raise RunError(f"model.json of {str(path)!r} is damaged: its source holds wrong types")
+        return cls(**recorded)
+
+
+def division_from(splits: Splits, source: Source) -> Division:
+    """Cut and split data as a source asks; parts that lie elsewhere are read, at train's classes and size."""
+    height, width, _ = splits.train.image_shape
+    side = height if height == width else None
+
+    def portion(name: str, value: Portion) -> Portion | ImageDataset:
+        if not isinstance(value, str) or value in ("none", "rest"):
+            return value
+        elsewhere = load_data(value, image_size=side, coarse=source.coarse).splits
+        return dict(elsewhere.items()).get(name, elsewhere.train)
+
+    return divide(
+        splits,
+        val=portion("val", source.val),
+        test=portion("test", source.test),
+        train_limit=source.train_limit,
+        test_limit=source.test_limit,
+        split_seed=source.split_seed,
+    )
