@@ -1,0 +1,127 @@
+"""The command line: `timebox VERB …`. One file per verb; a new verb is one file and its line in `VERBS`.
+
+Nothing heavy is imported here or while the parsers are built, so that `timebox --help` answers at once: a verb
+imports what it needs when it runs.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from timebox.cli import evaluate, exits, inspect, predict, recipes, train
+from timebox.cli.formatting import json_line, write
+from timebox.cli.parsing import Parser, Subparsers, join_negative_values
+from timebox.errors import TimeboxError, UsageError
+from timebox.version import VERSION
+
+
+class Verb(Protocol):
+    """What the module of a verb offers."""
+
+    def add_parser(self, subparsers: Subparsers) -> Parser:
+        """Adds the parser of the verb."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Does the work and returns the exit status."""
+
+
+VERBS: dict[str, Verb] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "inspect": inspect,
+    "recipes": recipes,
+}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command; `args.run` is its verb's function.
+
+    Raises UsageError with one line for whatever cannot be accepted, and SystemExit after `--help` and `--version`.
+    """
+    parser = Parser(
+        prog="timebox",
+        description="Give it labelled images and a deadline; before the clock runs out it hands you the best "
+        "classifier your hardware could train.",
+        epilog="`timebox VERB --help` explains a verb. First steps: timebox train digits --test 0.2 --budget 60s",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"timebox {VERSION}", help="print the version and leave")
+    subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
+    for verb in VERBS.values():
+        verb.add_parser(subparsers).set_defaults(run=verb.run)
+    args, extras = parser.parse_known_args(join_negative_values(argv))
+    if extras:
+        (subparsers.choices[args.verb] if args.verb else parser).refuse_unknown(extras)
+    if args.verb is None:
+        raise UsageError(f"say what to do: {', '.join(VERBS)}; `timebox --help` explains each")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status, as :mod:`timebox.cli.exits` lists them.
+
+    As a program, with `argv` None, it ends the process instead: Python takes over a second to tear torch down, which
+    would be taken from every budget. All files are closed by then.
+    """
+    status = run_command(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit status; whatever is raised, it is told in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # a file name may hold bytes the terminal cannot show
+            reconfigure(errors="backslashreplace")
+    with exits.stop_signals() as received:
+        try:
+            status = _guarded(argv)
+        except KeyboardInterrupt:
+            _say("timebox: stopped")
+            status = exits.STOPPED + 2
+    return exits.STOPPED + received[0] if received else status
+
+
+def _guarded(argv: Sequence[str]) -> int:
+    """Parses and runs; every exception but KeyboardInterrupt becomes one line on stderr and an exit status."""
+    try:
+        args = parse(argv)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as leaving:  # argparse after --help and --version
+        return leaving.code if isinstance(leaving.code, int) else exits.DONE
+    except BrokenPipeError:  # `timebox … | head`: whoever reads has seen enough
+        return exits.DONE
+    except TimeboxError as error:
+        partly = isinstance(error, exits.PartlyWrittenError)
+        return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
+    except Exception as error:
+        message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
+        return _fail(argv, message, exits.OWN_FAULT)
+
+
+def _fail(argv: Sequence[str], message: str, status: int) -> int:
+    if "--debug" in argv:
+        traceback.print_exc()
+    message = " ".join(message.split())
+    verb = next((word for word in argv if word in VERBS), None)
+    _say(f"timebox {verb}: error: {message}" if verb else f"timebox: error: {message}")
+    if "--json" in argv:
+        with contextlib.suppress(OSError):
+            write(json_line({"error": message}))
+    return status
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens on stderr; the exit status still tells
+        print(line, file=sys.stderr)

@@ -1,0 +1,183 @@
+"""`timebox evaluate`: how good a run is on some data, class by class, and what it confuses."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from timebox.cli import display
+from timebox.cli.exits import DONE
+from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
+from timebox.cli.parsing import (
+    Parser,
+    Subparsers,
+    add_data_dir,
+    add_device,
+    add_json,
+    add_max_bad_share,
+    add_verb,
+    whole_number,
+)
+from timebox.clock import format_duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from timebox.run.evaluate import ClassFigures, Evaluation
+
+SPLITS = ("test", "val", "train", "all")
+VIEWS = ("recipe", "none", "mirror")
+MAX_MATRIX_CLASSES = 20
+MAX_CLASS_ROWS = 40
+MAX_CONFUSIONS = 10
+
+
+def add_parser(subparsers: Subparsers) -> Parser:
+    """Adds the options of `timebox evaluate`."""
+    parser = add_verb(
+        subparsers,
+        "evaluate",
+        "score a run on data",
+        "Accuracy, figures for each class and the confusion matrix of a run on labelled images. Says how many of them "
+        "the run was trained on.",
+        ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="part of DATA to score (default: its test split, else what this run held out, else everything)",
+    )
+    parser.add_argument(
+        "--test-limit",
+        metavar="N",
+        type=whole_number(1),
+        help="score N images, balanced over the classes, as in --test-limit 1000 (default: all)",
+    )
+    parser.add_argument(
+        "--tta",
+        choices=VIEWS,
+        default="recipe",
+        help="test-time augmentation: as the recipe says, none, or the mean of each image and its mirror image "
+        "(default: recipe)",
+    )
+    add_max_bad_share(parser)
+    add_data_dir(parser)
+    add_device(parser)
+    add_json(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and prints what it found."""
+    with display.progress() as reporter:
+        from timebox.run.evaluate import evaluate
+
+        evaluation = evaluate(
+            args.run_dir,
+            args.data,
+            split=args.split,
+            test_limit=args.test_limit,
+            tta=args.tta,
+            device=args.device,
+            data_dir=args.data_dir,
+            max_bad_share=args.max_bad_share,
+            reporter=reporter,
+        )
+    if args.json:
+        write(json_line(evaluation.as_dict()))
+    else:
+        show(*renderables(evaluation, results_width()))
+    return DONE
+
+
+def wilson_interval(num_correct: int, num_images: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of `num_images` independent images, after Wilson (1927); sound near 0 and 1."""
+    share = num_correct / num_images
+    scale = 1 + z**2 / num_images
+    centre = (share + z**2 / (2 * num_images)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / num_images + z**2 / (4 * num_images**2))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableType]":
+    """What the terminal shows of an evaluation, `width` columns wide."""
+    yield facts(_figures(evaluation))
+    yield from _class_table(evaluation.classes)
+    matrix = _matrix(evaluation) if len(evaluation.classes) <= MAX_MATRIX_CLASSES else None
+    if matrix is not None and _columns_of(matrix) <= width:
+        yield "  confusion matrix"
+        yield matrix
+    else:
+        yield from _confusions(evaluation)
+    for note in evaluation.notes:
+        yield f"  note           {note}"
+    if evaluation.num_seen_in_training:
+        seen = plural(evaluation.num_seen_in_training, "image")
+        yield (
+            f"  WARNING        this run was trained on {seen} of these {evaluation.num_images:,}: "
+            "the accuracy above says nothing about new images"
+        )
+
+
+def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
+    total, scored = evaluation.num_images_total, evaluation.num_images
+    correct = int(evaluation.confusion.trace())
+    of = f", of {total:,} in all" if total != scored else ""
+    yield "accuracy", f"{percent(evaluation.accuracy)}   {correct:,} of {plural(scored, 'image')}{of}"
+    if scored:
+        low, high = wilson_interval(correct, scored)
+        yield "95 % interval", f"{percent(low)} to {percent(high)}"
+    yield "data", f"{evaluation.data}, split {evaluation.split}"
+    yield "run", evaluation.run
+    yield "time", f"{format_duration(evaluation.seconds)}, test-time augmentation: {evaluation.tta}"
+
+
+def _class_table(classes: "tuple[ClassFigures, ...]") -> "Iterator[RenderableType]":
+    shown = list(classes)
+    if len(classes) > MAX_CLASS_ROWS:
+        shown = sorted(classes, key=lambda figures: figures.f1 if figures.num_images else math.inf)[:MAX_CLASS_ROWS]
+        yield f"\n  the {MAX_CLASS_ROWS} weakest of {len(classes):,} classes (--json has all)"
+    rows = [
+        (one.name, f"{one.num_images:,}", percent(one.precision, 1), percent(one.recall, 1), percent(one.f1, 1))
+        for one in shown
+    ]
+    yield table(("class", "images", "precision", "recall", "f1"), rows)
+
+
+def _matrix(evaluation: "Evaluation") -> "Table":
+    names = [one.name for one in evaluation.classes]
+    rows = [
+        (f"{index} {name}", *(f"{count:,}" if count else "·" for count in evaluation.confusion[index].tolist()))
+        for index, name in enumerate(names)
+    ]
+    return table(("true, by predicted", *map(str, range(len(names)))), rows)
+
+
+def _columns_of(matrix: "Table") -> int:
+    from rich.console import Console
+
+    return Console(width=PLAIN_WIDTH).measure(matrix).maximum + 1
+
+
+def _confusions(evaluation: "Evaluation") -> "Iterator[RenderableType]":
+    names = [one.name for one in evaluation.classes]
+    found = sorted(
+        (
+            (count, true, predicted)
+            for true, row in enumerate(evaluation.confusion.tolist())
+            for predicted, count in enumerate(row)
+            if count and true != predicted
+        ),
+        key=lambda confusion: (-confusion[0], confusion[1:]),
+    )
+    if found:
+        sizes = [one.num_images for one in evaluation.classes]
+        rows = [
+            (f"{names[true]} → {names[predicted]}", f"{count:,}", percent(count / sizes[true], 1))
+            for count, true, predicted in found[:MAX_CONFUSIONS]
+        ]
+        yield "  most frequent confusions"
+        yield table(("true → predicted", "images", "of the class"), rows)

@@ -1,0 +1,47 @@
+"""How a command ends: the exit statuses, and the two signals that stop it.
+
+A first SIGINT or SIGTERM raises :class:`KeyboardInterrupt` where the command stands, so that what was reached can be
+saved; a second one ends the process at once, by the system's own default, which needs nothing of Python.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from timebox.errors import OutputError
+
+DONE = 0
+OWN_FAULT = 1
+REFUSED = 2
+LATE_OR_PARTLY_WRITTEN = 3
+STOPPED = 128  # plus the number of the signal: 130 for SIGINT, 143 for SIGTERM
+
+
+class PartlyWrittenError(OutputError):
+    """The model is trained, but not everything about it could be written."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yields the list of the stop signals received so far. Outside the main thread it installs nothing."""
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        received.append(signum)
+        for installed in previous:
+            signal.signal(installed, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup and `&` in scripts ignore it on purpose
+                previous[signum] = signal.signal(signum, stop)
+    try:
+        yield received
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

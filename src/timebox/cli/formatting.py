@@ -1,0 +1,126 @@
+"""How results look: numbers and shares as text, tables on the terminal, one strict JSON object for machines."""
+
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
+
+from timebox.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+UNKNOWN = "–"
+PLAIN_WIDTH = 10_000  # a file or a pipe has no width: nothing is wrapped or cut
+
+
+def number(value: object, spec: str = ",") -> str:
+    """A number under a format spec; a dash for what is missing or is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return UNKNOWN
+    return format(value, spec)
+
+
+def percent(share: object, digits: int = 2) -> str:
+    """A share between 0 and 1 as `98.33 %`; a dash where there is none."""
+    text = number(share * 100 if isinstance(share, int | float) else None, f".{digits}f")
+    return text if text == UNKNOWN else f"{text} %"
+
+
+def short(value: float) -> str:
+    """A loss or a rate in three significant digits: `0.512`, `0.00041`, `12.3`, `nan`."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 image`, `1,797 images`; `many` is the plural where it is not the noun and an s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def results_width() -> int:
+    """Columns that a line of results may take."""
+    return get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+
+
+def write(text: str) -> None:
+    """Writes to stdout at once. Raises OutputError where it cannot, as on a full disk, and BrokenPipeError as it is."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer goes nowhere, so that Python does not fail again when it flushes on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def show(*renderables: "RenderableType") -> None:
+    """Prints text and tables on stdout: colours on a terminal, plain lines elsewhere. Text is never cut into lines,
+    so that paths and commands can be copied.
+    """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+
+    buffer = io.StringIO()
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=buffer, force_terminal=terminal, width=results_width(), highlight=False, markup=False, emoji=False
+    )
+    for renderable in renderables:
+        if isinstance(renderable, Table):
+            console.print(Padding(renderable, (0, 0, 0, 1)))
+        else:
+            console.print(renderable, soft_wrap=True)
+    text = buffer.getvalue()
+    write(text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """A table whose first column is text and whose others are numbers, aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column, header in enumerate(headers):
+        result.add_column(Text(header), justify="right" if column else "left", no_wrap=bool(column))
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row))
+    return result
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Lines of a label and what it labels; a repeated label is left blank, an empty one begins a new block."""
+    lines, last = [], ""
+    for label, value in rows:
+        lines.append(f"  {'' if label == last else label:<15}{value}".rstrip())
+        last = label
+    return "\n".join(lines)
+
+
+def jsonable(value: object) -> object:
+    """The value in what strict JSON knows: what is not finite becomes null, arrays become lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, str | PurePath):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers, without importing numpy
+        return jsonable(value.tolist())
+    if isinstance(value, Iterable):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def json_line(value: object) -> str:
+    """The value as one line of strict JSON."""
+    return json.dumps(jsonable(value), allow_nan=False) + "\n"

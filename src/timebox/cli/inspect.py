@@ -1,0 +1,129 @@
+"""`timebox inspect`: what the reader sees in some data, without training."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from timebox.cli import display
+from timebox.cli.exits import DONE
+from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
+from timebox.cli.parsing import Parser, Subparsers, add_coarse, add_data_dir, add_json, add_verb, whole_number
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from timebox.data import Inspection
+
+MAX_KINDS = 6
+MAX_CLASS_ROWS = 40
+MAX_BAD_FILES = 20
+
+
+def add_parser(subparsers: Subparsers) -> Parser:
+    """Adds the options of `timebox inspect`."""
+    parser = add_verb(
+        subparsers,
+        "inspect",
+        "show what is read from data, without training",
+        "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
+        "cannot be read, and images that are there more than once.",
+        ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+    )
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
+    parser.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=whole_number(8),
+        help="side that images are brought to, as in --image-size 64 (default: chosen from the data)",
+    )
+    add_coarse(parser)
+    add_data_dir(parser)
+    add_json(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads the data, however many files of it are bad, and prints what it found."""
+    from timebox.data import inspect_data, load_data
+
+    with display.progress() as reporter:
+        reporter.phase("reading")
+        loaded = load_data(
+            args.data,
+            image_size=args.image_size,
+            coarse=args.coarse,
+            data_dir=args.data_dir,
+            max_bad_share=1.0,  # which files are bad is what the user wants to know
+            progress=reporter.note,
+        )
+        reporter.phase("comparing")
+        inspection = inspect_data(loaded)
+    if args.json:
+        write(json_line(inspection.as_dict()))
+    else:
+        show(*renderables(inspection))
+    return DONE
+
+
+def renderables(inspection: "Inspection") -> "Iterator[RenderableType]":
+    """What the terminal shows of an inspection."""
+    yield facts(_figures(inspection))
+    yield from _class_table(inspection)
+    closing = facts([*_duplicates(inspection), *_bad_files(inspection), *(("note", note) for note in inspection.notes)])
+    if closing:
+        yield closing
+
+
+def _figures(inspection: "Inspection") -> Iterator[tuple[str, str]]:
+    splits = inspection.num_images
+    height, width, channels = inspection.working_size
+    parts = f": {', '.join(f'{name} {count:,}' for name, count in splits.items())}" if len(splits) > 1 else ""
+    yield "data", f"{inspection.name}, {inspection.format}"
+    yield "images", f"{sum(splits.values()):,} in {len(inspection.class_names):,} classes{parts}"
+    yield "sizes", _most_frequent(inspection.sizes)
+    yield "modes", _most_frequent(inspection.modes)
+    yield "read as", f"{width}x{height}, {plural(channels, 'channel')}"
+    yield "mean", "  ".join(f"{value:.3f}" for value in inspection.mean)
+    yield "deviation", "  ".join(f"{value:.3f}" for value in inspection.std)
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda entry: -entry[1])
+    shown = ", ".join(f"{kind} ({count:,})" for kind, count in ordered[:MAX_KINDS])
+    return shown + (f", … and {len(ordered) - MAX_KINDS:,} more" if len(ordered) > MAX_KINDS else "")
+
+
+def _class_table(inspection: "Inspection") -> "Iterator[RenderableType]":
+    splits = inspection.class_counts
+    first = next(iter(splits.values()))
+    names = list(inspection.class_names)
+    if len(names) > MAX_CLASS_ROWS:
+        names = sorted(names, key=lambda name: first.get(name, 0))[:MAX_CLASS_ROWS]
+        sizes = sorted(first.values())
+        yield (
+            f"\n  the {MAX_CLASS_ROWS} smallest of {len(inspection.class_names):,} classes (--json has all): "
+            f"smallest {sizes[0]:,}, median {median_low(sizes):,}, largest {sizes[-1]:,}"
+        )
+    rows = [(name, *(f"{counts.get(name, 0):,}" for counts in splits.values())) for name in names]
+    yield table(("class", *splits), rows)
+
+
+def _duplicates(inspection: "Inspection") -> Iterator[tuple[str, str]]:
+    for found in inspection.duplicates:
+        where = f"in {found.where}" if " and " in found.where else f"within {found.where}"
+        relabelled = f", {found.num_relabelled:,} of them under another label" if found.num_relabelled else ""
+        first, again = found.examples[0]
+        yield "duplicates", f"{plural(found.num_images, 'image')} {where}{relabelled}; {again} is {first}"
+
+
+def _bad_files(inspection: "Inspection") -> Iterator[tuple[str, str]]:
+    bad = inspection.bad_files
+    if not bad:
+        return
+    total = len(bad) + sum(inspection.num_images.values())
+    yield "unreadable", f"{len(bad):,} of {plural(total, 'file')}, {percent(len(bad) / total, 1)}"
+    for file in bad[:MAX_BAD_FILES]:
+        yield "unreadable", f"{file.path}: {file.reason}"
+    if len(bad) > MAX_BAD_FILES:
+        yield "unreadable", f"… and {len(bad) - MAX_BAD_FILES:,} more (--json has all)"

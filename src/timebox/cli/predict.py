@@ -1,0 +1,117 @@
+"""`timebox predict`: labels and probabilities for image files, as CSV or JSON lines, written as they come."""
+
+import argparse
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timebox.cli.exits import DONE
+from timebox.cli.formatting import json_line, plural, write
+from timebox.cli.parsing import Parser, Subparsers, add_device, add_verb, whole_number
+from timebox.errors import DataError
+
+if TYPE_CHECKING:
+    from timebox.run.run import FilePrediction
+
+    Ranked = list[tuple[str, float]]
+
+
+def add_parser(subparsers: Subparsers) -> Parser:
+    """Adds the options of `timebox predict`."""
+    parser = add_verb(
+        subparsers,
+        "predict",
+        "label image files",
+        "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
+        "its place; the exit status is 2 only where none could be read.",
+        (
+            "timebox predict runs/demo photo.jpg",
+            "timebox predict runs/demo photos/ --top 3 --format jsonl",
+        ),
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, and folders to look through")
+    parser.add_argument(
+        "--top", metavar="K", type=whole_number(1), default=1, help="how many labels for each image (default: 1)"
+    )
+    parser.add_argument(
+        "--format", choices=("csv", "jsonl"), default="csv", help="csv with a header, or JSON lines (default: csv)"
+    )
+    parser.add_argument("--json", action="store_const", const="jsonl", dest="format", help="the same as --format jsonl")
+    add_device(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes one line for each file, in the order given. Raises DataError where not one could be read."""
+    paths = list(image_files(args.images))
+
+    from timebox.run.run import load
+
+    trained = load(args.run_dir, device=args.device)
+    top = min(args.top, len(trained.class_names))
+    if args.format == "csv":
+        write(_csv_line(["path", *_columns(top), "error"]))
+    num_read = 0
+    for prediction in trained.predict_files(paths):
+        num_read += prediction.error is None
+        ranked = _ranked(prediction, trained.class_names, top)
+        write(_as_csv(prediction, ranked, top) if args.format == "csv" else _as_json(prediction, ranked))
+    if not num_read:
+        raise DataError(f"no image could be read, of {plural(len(paths), 'file')}; each line says why")
+    return DONE
+
+
+def image_files(names: Sequence[str]) -> Iterator[Path]:
+    """The files named, and the image files in and below the folders named, sorted within each folder.
+
+    Raises DataError for a path that does not exist and for a folder without images.
+    """
+    from timebox.data.decoding import IMAGE_SUFFIXES
+
+    for name in names:
+        path = Path(name)
+        if not path.exists():
+            raise DataError(f"no such file or folder: {name!r}")
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if not found:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"{name!r} holds no images; files are known by their suffix: {suffixes}")
+        yield from found
+
+
+def _ranked(prediction: "FilePrediction", class_names: Sequence[str], top: int) -> "Ranked":
+    if prediction.probabilities is None:
+        return []
+    best = (-prediction.probabilities).argsort(kind="stable")[:top]
+    return [(class_names[index], float(prediction.probabilities[index])) for index in best]
+
+
+def _columns(top: int) -> Iterator[str]:
+    for place in range(1, top + 1):
+        ending = "" if place == 1 else f"_{place}"
+        yield from (f"label{ending}", f"probability{ending}")
+
+
+def _as_csv(prediction: "FilePrediction", ranked: "Ranked", top: int) -> str:
+    cells = [cell for label, probability in ranked for cell in (label, f"{probability:.6f}")] or [""] * (2 * top)
+    return _csv_line([prediction.path, *cells, prediction.error or ""])
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _as_json(prediction: "FilePrediction", ranked: "Ranked") -> str:
+    if prediction.error is not None:
+        return json_line({"path": prediction.path, "error": prediction.error})
+    label, probability = ranked[0]
+    top = [{"label": label, "probability": probability} for label, probability in ranked]
+    return json_line({"path": prediction.path, "label": label, "probability": probability, "top": top})

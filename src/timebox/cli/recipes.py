@@ -1,0 +1,43 @@
+"""`timebox recipes`: the recipes there are, or one of them whole."""
+
+import argparse
+
+from timebox.cli.exits import DONE
+from timebox.cli.formatting import write
+from timebox.cli.parsing import Parser, Subparsers, add_verb
+
+
+def add_parser(subparsers: Subparsers) -> Parser:
+    """Adds the options of `timebox recipes`."""
+    parser = add_verb(
+        subparsers,
+        "recipes",
+        "list the recipes, or print one whole",
+        "Without a name, lists the recipes. With one, prints it whole as TOML, which --recipe FILE.toml reads back.",
+        ("timebox recipes", "timebox recipes haet2021 > mine.toml"),
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a recipe to print (default: list all)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the list, or one recipe as TOML under its description."""
+    from timebox.recipe import describe_recipe, get_recipe, recipe_names
+
+    if args.name is None:
+        names = recipe_names()
+        width = max(map(len, names)) + 2
+        write("".join(f"{name:<{width}}{describe_recipe(name).splitlines()[0]}\n" for name in names))
+    elif args.name == "auto":
+        write(_commented(describe_recipe("auto")))
+    else:
+        recipe = get_recipe(args.name)
+        description = describe_recipe(args.name) if args.name in recipe_names() else ""
+        write(_commented(description) + recipe.to_toml())
+    return DONE
+
+
+def _commented(text: str) -> str:
+    from inspect import cleandoc
+
+    return "".join(f"# {line}".rstrip() + "\n" for line in cleandoc(text).splitlines())

@@ -1,0 +1,238 @@
+"""`timebox train`: images in, a trained model and its proof out, before the deadline."""
+
+import argparse
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from timebox.cli import display, exits
+from timebox.cli.formatting import facts, json_line, number, percent, write
+from timebox.cli.parsing import (
+    PRECISIONS,
+    Parser,
+    Subparsers,
+    add_coarse,
+    add_data_dir,
+    add_device,
+    add_json,
+    add_max_bad_share,
+    add_verb,
+    split_choice,
+    whole_number,
+)
+from timebox.clock import Deadline, format_duration, parse_budget
+from timebox.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from timebox.run.run import Run
+
+AFTER_TRAINING = ("saving", "scoring")  # phases
+
+
+def add_parser(subparsers: Subparsers) -> Parser:
+    """Adds the options of `timebox train`."""
+    parser = add_verb(
+        subparsers,
+        "train",
+        "train a classifier inside a time budget",
+        "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
+        "--budget and --steps is needed.",
+        (
+            "timebox train digits --test 0.2 --budget 60s",
+            "timebox train photos/ --budget 10m",
+            "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
+        ),
+    )
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
+
+    length = parser.add_argument_group("how long")
+    length.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="deadline of the whole command, from its start to its exit: 90s, 10m, 1h30m; a bare number is seconds",
+    )
+    length.add_argument(
+        "--steps",
+        metavar="N",
+        type=whole_number(1),
+        help="train N optimizer steps in place of a budget, reading no clock: repeatable byte for byte on a CPU",
+    )
+
+    method = parser.add_argument_group("method")
+    method.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        default="auto",
+        help="auto, a name that `timebox recipes` lists, or a .toml file (default: auto, planned from the data, the "
+        "hardware and the budget)",
+    )
+    method.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="change one field of the recipe, as in --set max_lr=0.4; may be repeated",
+    )
+    method.add_argument(
+        "--seed", metavar="N", type=whole_number(0), default=0, help="seed of the training (default: 0)"
+    )
+
+    _add_data_options(parser)
+
+    machine = parser.add_argument_group("machine")
+    add_device(machine)
+    machine.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="arithmetic of the training (default: auto, the one measured fastest among the safe ones)",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out", metavar="DIR", help="the run directory, new or empty (default: runs/<data>-<date>-<time>)"
+    )
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace the run that DIR holds, once the new one is whole"
+    )
+    add_json(output)
+    return parser
+
+
+def _add_data_options(parser: Parser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--val",
+        metavar="FRACTION|PATH|rest|none",
+        type=split_choice,
+        help="what to validate on: a share of train such as 0.1, other data, what --train-limit left out, or nothing "
+        "(default: the data's own val split, else a tenth of train, at most 10,000 images)",
+    )
+    data.add_argument(
+        "--test",
+        metavar="FRACTION|PATH|none",
+        type=split_choice,
+        help="what to test on: a share of train such as 0.2, other data, or nothing "
+        "(default: the data's own test split, else nothing)",
+    )
+    data.add_argument(
+        "--train-limit",
+        metavar="N",
+        type=whole_number(1),
+        help="use N training images, balanced over the classes, as in --train-limit 5000 (default: all)",
+    )
+    data.add_argument(
+        "--test-limit",
+        metavar="N",
+        type=whole_number(1),
+        help="test on N images, balanced over the classes, as in --test-limit 1000 (default: all)",
+    )
+    data.add_argument(
+        "--split-seed",
+        metavar="N",
+        type=whole_number(0),
+        default=0,
+        help="seed of cuts and splits, apart from --seed so that seeds compare on the same images (default: 0)",
+    )
+    add_coarse(data)
+    add_max_bad_share(data)
+    add_data_dir(data)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, and prints the summary."""
+    if args.budget is not None and args.steps is not None:
+        raise UsageError("--budget and --steps exclude each other: give --budget for a deadline or --steps for a count")
+    if args.budget is None and args.steps is None:
+        raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
+    budget_seconds = None if args.budget is None else parse_budget(args.budget)
+    deadline = Deadline.since_process_start(budget_seconds)
+
+    finished = _train(args, budget_seconds, deadline)
+    summary = {"run": str(finished.path), **finished.summary}
+    try:
+        write(json_line(summary) if args.json else facts(summary_facts(summary, args.data)) + "\n")
+    except OutputError as error:
+        raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
+    return exits.LATE_OR_PARTLY_WRITTEN if summary.get("late") else exits.DONE
+
+
+def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Deadline) -> "Run":
+    with display.progress(budget_seconds) as reporter:
+        from timebox.run.train import train  # torch comes in here, on the clock
+
+        try:
+            return train(
+                args.data,
+                budget=budget_seconds,
+                steps=args.steps,
+                recipe=args.recipe,
+                settings=args.settings,
+                val=args.val,
+                test=args.test,
+                train_limit=args.train_limit,
+                test_limit=args.test_limit,
+                split_seed=args.split_seed,
+                seed=args.seed,
+                device=args.device,
+                precision=args.precision,
+                out=args.out,
+                overwrite=args.overwrite,
+                coarse=args.coarse,
+                data_dir=args.data_dir,
+                max_bad_share=args.max_bad_share,
+                reporter=reporter,
+                deadline=deadline,
+            )
+        except OutputError as error:
+            if reporter.last_phase in AFTER_TRAINING:
+                raise exits.PartlyWrittenError(str(error)) from error
+            raise
+
+
+def summary_facts(summary: Mapping[str, object], data: str) -> Iterator[tuple[str, str]]:
+    """The lines of the final summary, as (label, value), on one screen."""
+    yield from _scores(summary)
+    yield "", ""
+    yield from _time(summary)
+    yield "", ""
+    yield (
+        "training",
+        f"{number(summary.get('steps'))} steps · {number(summary.get('epochs'), ',.1f')} epochs · "
+        f"{number(summary.get('images_per_second'), ',.0f')} images/s",
+    )
+    recipe = summary.get("recipe")
+    name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
+    yield (
+        "with",
+        f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
+    )
+    yield "run", str(summary["run"])
+    yield "", ""
+    where = shlex.quote(str(summary["run"]))
+    yield "next", f"timebox evaluate {where} {shlex.quote(data)}"
+    yield "next", f"timebox predict {where} IMAGE…"
+
+
+def _scores(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for split in ("test", "val"):
+        scored, total = summary.get(f"{split}_images"), summary.get(f"{split}_images_total")
+        if summary.get(f"{split}_accuracy") is None:
+            yield f"{split} accuracy", "not measured"
+        else:
+            of = f" of {number(total)}" if isinstance(total, int) and total != scored else ""
+            on = f"   on {number(scored)}{of} images" if isinstance(scored, int) else ""
+            yield f"{split} accuracy", percent(summary[f"{split}_accuracy"]) + on
+
+
+def _time(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    elapsed, budget = summary.get("elapsed_seconds"), summary.get("budget_seconds")
+    if isinstance(elapsed, int | float):
+        of = f" of {format_duration(budget)}" if isinstance(budget, int | float) else ""
+        yield "time", format_duration(elapsed) + of + (": LATE" if summary.get("late") else "")
+    phases = summary.get("phases")
+    if isinstance(phases, Mapping):
+        spent = [f"{name} {format_duration(seconds)}" for name, seconds in phases.items() if seconds >= 0.05]
+        for start in range(0, len(spent), 4):
+            yield "spent on", " · ".join(spent[start : start + 4])

@@ -1,0 +1,125 @@
+"""`timebox evaluate`: the accuracy, its uncertainty, the classes and what is confused."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from timebox.cli.evaluate import renderables, wilson_interval
+from timebox.cli.formatting import show
+
+from .conftest import Command, Replace
+
+
+@dataclass
+class Figures:
+    """Stands in for ClassFigures."""
+
+    name: str
+    num_images: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass
+class FakeEvaluation:
+    """Stands in for Evaluation."""
+
+    confusion: NDArray[np.int64]
+    num_seen_in_training: int = 0
+    num_images_total: int = 100
+    notes: tuple[str, ...] = ()
+    run: str = "runs/demo"
+    data: str = "digits"
+    split: str = "test"
+    tta: str = "mirror"
+    seconds: float = 1.25
+    classes: tuple[Figures, ...] = ()
+    num_images: int = field(init=False)
+    accuracy: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_images = int(self.confusion.sum())
+        self.accuracy = float(self.confusion.trace() / self.num_images) if self.num_images else float("nan")
+        counts = self.confusion.sum(1).tolist()
+        self.classes = tuple(Figures(f"class {i}", count, 0.5, 0.25, 1 / (i + 3)) for i, count in enumerate(counts))
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def evaluation_of(num_classes: int, **given: object) -> FakeEvaluation:
+    confusion = np.eye(num_classes, dtype=np.int64) * 9
+    confusion[0, 1] = 3
+    confusion[1, 0] = 1
+    return FakeEvaluation(confusion, **given)  # type: ignore[arg-type]
+
+
+def shown(evaluation: FakeEvaluation, capsys: pytest.CaptureFixture[str], width: int = 80) -> str:
+    show(*renderables(evaluation, width))  # type: ignore[arg-type]
+    return capsys.readouterr().out
+
+
+def test_wilsons_interval() -> None:
+    # 81 of 263: the example of Newcombe (1998), table I.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0.0
+
+
+def test_figures_classes_and_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(evaluation_of(3), capsys)
+    assert "  accuracy       87.10 %   27 of 31 images, of 100 in all" in out
+    assert "  95 % interval  71.15 % to 94.87 %" in out
+    assert ["class", "1", "10", "50.0", "%", "25.0", "%", "25.0", "%"] in [line.split() for line in out.splitlines()]
+    assert "confusion matrix" in out
+    assert ["0", "class", "0", "9", "3", "·"] in [line.split() for line in out.splitlines()]
+    assert "WARNING" not in out
+    assert "\x1b" not in out
+
+
+def test_many_classes_show_the_weakest_and_what_is_confused_most(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(evaluation_of(50), capsys)
+    assert "the 40 weakest of 50 classes" in out
+    assert "confusion matrix" not in out
+    assert ["class", "0", "→", "class", "1", "3", "25.0", "%"] in [line.split() for line in out.splitlines()]
+    assert out.index("class 0 → class 1") < out.index("class 1 → class 0")
+
+
+def test_a_matrix_that_does_not_fit_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "confusion matrix" in shown(evaluation_of(12), capsys, width=80)
+    narrow = shown(evaluation_of(12), capsys, width=40)
+    assert "confusion matrix" not in narrow
+    assert "most frequent confusions" in narrow
+
+
+def test_images_trained_on_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(evaluation_of(3, num_seen_in_training=7), capsys)
+    assert "WARNING        this run was trained on 7 images of these 31" in out
+
+
+def test_nothing_confused_and_nothing_scored(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "confusions" not in shown(FakeEvaluation(np.eye(30, dtype=np.int64)), capsys)
+    assert "  accuracy       –   0 of 0 images" in shown(FakeEvaluation(np.zeros((2, 2), np.int64)), capsys)
+
+
+def test_the_verb_hands_on_its_options_and_prints_json(timebox: Command, replace: Replace) -> None:
+    given: dict[str, object] = {}
+
+    def evaluate(run: str, data: str, **options: object) -> FakeEvaluation:
+        given.update(options, run=run, data=data)
+        return evaluation_of(3)
+
+    replace("timebox.run.evaluate", evaluate=evaluate)
+    command = "evaluate runs/a photos --split val --test-limit 50 --tta none --device cpu --data-dir /d --json"
+    outcome = timebox(*command.split())
+    assert outcome.status == 0
+    assert outcome.json()["num_images"] == 31
+    del given["reporter"]
+    assert given == {
+        "run": "runs/a", "data": "photos", "split": "val", "test_limit": 50, "tta": "none", "device": "cpu",
+        "data_dir": Path("/d"), "max_bad_share": 0.1,
+    }  # fmt: skip

@@ -1,0 +1,92 @@
+"""`timebox predict`: which files, in which order, written how."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from timebox.cli.predict import image_files
+from timebox.errors import DataError
+
+from .conftest import Command, Replace
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.JPG", "deep/er/c.jpeg", "notes.txt", "broken, really.png"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def fake_run(replace: Replace) -> None:
+    """A run of three classes that reads every file but those called broken."""
+
+    def predict_files(paths: Iterable[Path]) -> Iterator[SimpleNamespace]:
+        for path in paths:
+            broken = "broken" in path.name
+            yield SimpleNamespace(
+                path=str(path),
+                probabilities=None if broken else np.array([0.25, 0.5, 0.25], np.float32),
+                error="it is empty" if broken else None,
+            )
+
+    run = SimpleNamespace(class_names=("cat", 'dog, "old"', "emu"), predict_files=predict_files)
+    replace("timebox.run.run", load=lambda path, device: run)
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(photos: Path) -> None:
+    found = list(image_files([str(photos), str(photos / "notes.txt")]))
+    assert [path.name for path in found] == ["a.JPG", "b.png", "broken, really.png", "c.jpeg", "notes.txt"]
+
+
+def test_a_path_that_is_none_and_a_folder_without_images_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder: 'nowhere'"):
+        list(image_files(["nowhere"]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty' holds no images; files are known by their suffix: .*\.png"):
+        list(image_files([str(tmp_path / "empty")]))
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_csv_has_a_line_for_each_file(timebox: Command, photos: Path) -> None:
+    outcome = timebox("predict", "runs/x", photos)
+    assert (outcome.status, outcome.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert list(rows[0]) == ["path", "label", "probability", "error"]
+    assert [row["label"] for row in rows] == ['dog, "old"', 'dog, "old"', "", 'dog, "old"']
+    assert [row["error"] for row in rows] == ["", "", "it is empty", ""]
+    assert rows[0]["path"] == str(photos / "a.JPG")
+    assert rows[0]["probability"] == "0.500000"
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_top_labels_get_columns_of_their_own_and_no_more_than_there_are_classes(timebox: Command, photos: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(timebox("predict", "runs/x", photos, "--top", 9).out)))
+    assert ",".join(rows[0]) == "path,label,probability,label_2,probability_2,label_3,probability_3,error"
+    assert (rows[0]["label_2"], rows[0]["label_3"]) == ("cat", "emu")
+
+
+@pytest.mark.usefixtures("fake_run")
+@pytest.mark.parametrize("flag", [("--format", "jsonl"), ("--json",)])
+def test_json_lines(timebox: Command, photos: Path, flag: tuple[str, ...]) -> None:
+    lines = [json.loads(line) for line in timebox("predict", "runs/x", photos, *flag, "--top", 2).out.splitlines()]
+    assert len(lines) == 4
+    assert lines[0]["label"] == 'dog, "old"'
+    assert lines[0]["top"][1] == {"label": "cat", "probability": 0.25}
+    assert lines[2] == {"path": str(photos / "broken, really.png"), "error": "it is empty"}
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_status_2_where_nothing_could_be_read(timebox: Command, photos: Path) -> None:
+    outcome = timebox("predict", "runs/x", photos / "broken, really.png")
+    assert outcome.status == 2
+    assert "it is empty" in outcome.out
+    assert "no image could be read, of 1 file; each line says why" in outcome.err

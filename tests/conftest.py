@@ -1,0 +1,33 @@
+"""What the tests of several floors share: real data, where it lies beside the repository."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """real_data("sign-digits") -> the folder of that real data set, unpacked once a session.
+
+    The names are those of unpack.py in the folder TIMEBOX_TEST_DATA, by default ../shared/data beside the repository.
+    A test that asks for one is skipped where they are not there.
+    """
+    folders: dict[str, Path] = {}
+
+    def unpacked(name: str) -> Path:
+        script = SHARED_DATA / "unpack.py"
+        if not script.is_file():
+            pytest.skip(f"no real data: {script} is missing; set TIMEBOX_TEST_DATA to the folder that holds unpack.py")
+        if name not in folders:
+            out = tmp_path_factory.mktemp(name)
+            subprocess.run([sys.executable, script, name, out], check=True, capture_output=True, timeout=120)
+            (folders[name],) = out.glob("*/")
+        return folders[name]
+
+    return unpacked
