@@ -1,0 +1,225 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from timebox.data import load_data
+from timebox.errors import DataError
+
+from ..making import photo_folder, picture, save
+
+
+def notes_of(folder, **options):
+    return "\n".join(load_data(folder, **options).notes)
+
+
+def test_class_folders_become_classes(tmp_path):
+    loaded = load_data(photo_folder(tmp_path / "pets"))
+    train = loaded.splits.train
+    assert (loaded.name, loaded.format) == ("pets", "folder of class folders")
+    assert train.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert train.ids == ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.png", "dog/2.png")
+    assert np.array_equal(train.images[4], np.asarray(picture(seed=101)))
+    assert (loaded.splits.val, loaded.splits.test, loaded.bad_files, loaded.notes) == (None, None, (), ())
+    assert (loaded.sizes, loaded.modes) == ({"16x16": 6}, {"RGB": 6})
+
+
+def test_numbers_are_sorted_as_numbers(tmp_path):
+    assert load_data(photo_folder(tmp_path, ("10", "2", "1"))).splits.train.class_names == ("1", "2", "10")
+    assert load_data(photo_folder(tmp_path, ("ten",))).splits.train.class_names == ("1", "10", "2", "ten")
+
+
+def test_split_folders_in_any_spelling(tmp_path):
+    photo_folder(tmp_path / "Train", per_class=4)
+    photo_folder(tmp_path / "valid", per_class=2)
+    photo_folder(tmp_path / "testing", ("dog",), per_class=1)
+    loaded = load_data(tmp_path)
+    assert loaded.format == "folder of class folders in train, val, test"
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 8, "val": 4, "test": 1}
+    assert loaded.splits.test.labels.tolist() == [1]
+    assert loaded.splits.val.ids[0] == "valid/cat/0.png"
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    folder = photo_folder(tmp_path, ("train", "bus"))
+    assert load_data(folder).splits.train.class_names == ("bus", "train")
+
+
+def test_images_lie_as_deep_as_they_like_and_hidden_ones_are_not_there(tmp_path):
+    photo_folder(tmp_path)
+    save(tmp_path / "cat" / "siamese" / "old" / "9.png")
+    save(tmp_path / ".cache" / "0.png")
+    save(tmp_path / "cat" / ".thumbnails" / "0.png")
+    save(tmp_path / "__MACOSX" / "cat" / "0.png")
+    (tmp_path / "dog" / "._0.png").write_bytes(b"apple")
+    (tmp_path / "dog" / ".DS_Store").write_bytes(b"apple")
+    (tmp_path / "dog" / "labels.csv").write_text("a,b")
+    train = load_data(tmp_path).splits.train
+    assert train.class_counts().tolist() == [4, 3]
+    assert "cat/siamese/old/9.png" in train.ids
+
+
+def test_what_is_passed_over_is_told(tmp_path):
+    photo_folder(tmp_path / "train")
+    photo_folder(tmp_path / "test")
+    (tmp_path / "train" / "empty").mkdir()
+    (tmp_path / "annotations").mkdir()
+    notes = notes_of(tmp_path)
+    assert "1 class folder without a readable training image left out: empty" in notes
+    assert "1 folder beside train/ left out: annotations" in notes
+    save(tmp_path / "train" / "montage.png")
+    loaded = load_data(tmp_path)
+    assert loaded.splits.train.class_names == ("cat", "dog")
+    assert "1 image outside any class folder left out: montage.png" in loaded.notes
+
+
+def test_pictures_beside_class_folders_are_told(tmp_path):
+    save(photo_folder(tmp_path) / "cover.png")
+    assert "1 image outside any class folder left out: cover.png" in notes_of(tmp_path)
+
+
+def test_a_mixed_size_and_mode_set_is_brought_to_one_form(tmp_path):
+    for k, (size, mode) in enumerate([((100, 60), "RGB"), ((50, 70), "L"), ((40, 44), "RGBA"), ((300, 200), "P")]):
+        save(tmp_path / "a" / f"{k}.png", picture(size, mode))
+        save(tmp_path / "b" / f"{k}.png", picture(size, mode, seed=1))
+    loaded = load_data(tmp_path)
+    assert loaded.splits.train.image_shape == (48, 48, 3)  # the median shorter side, 55, down to a multiple of 8
+    assert loaded.sizes["100x60"] == 2
+    assert loaded.modes == {"RGB": 2, "L": 2, "RGBA": 2, "P": 2}
+    notes = "\n".join(loaded.notes)
+    assert (
+        "images of 4 sizes (100x60 (2), 50x70 (2), 40x44 (2), ...) brought to 48x48: the shorter side scaled" in notes
+    )
+    assert "brought to RGB, any transparency laid on white" in notes
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((8, 8), 8), ((63, 63), 63), ((64, 64), 64), ((65, 65), 64), ((4, 4), 8), ((30, 20), 16)]
+)
+def test_the_working_size(tmp_path, size, side):
+    for name in "ab":
+        save(tmp_path / name / "0.png", picture(size))
+        save(tmp_path / name / "1.png", picture(size, seed=1))
+    assert load_data(tmp_path).splits.train.image_shape == (side, side, 3)
+    assert load_data(tmp_path, image_size=12).splits.train.image_shape == (12, 12, 3)
+
+
+def test_all_grey_stays_grey(tmp_path):
+    save(tmp_path / "a" / "0.png", picture(mode="L"))
+    save(tmp_path / "b" / "0.png", picture(mode="1"))
+    save(tmp_path / "b" / "1.png", Image.fromarray(np.full((16, 16), 51400, np.uint16)))
+    train = load_data(tmp_path).splits.train
+    assert train.image_shape == (16, 16, 1)
+    assert (train.images[2] == 200).all()
+
+
+def spoil(folder):
+    """Five files no reader can read."""
+    (folder / "cat" / "empty.jpg").write_bytes(b"")
+    (folder / "cat" / "text.png").write_text("not a picture")
+    for name in ("cut.jpg", "cut.png"):
+        path = save(folder / "dog" / name, picture((64, 64)))
+        path.write_bytes(path.read_bytes()[:-200])
+    Image.new("F", (16, 16)).save(folder / "dog" / "float.tif")
+
+
+def test_unreadable_files_below_the_share_are_told(tmp_path):
+    spoil(photo_folder(tmp_path, per_class=10))
+    loaded = load_data(tmp_path, max_bad_share=0.2)
+    reasons = {bad.path: bad.reason for bad in loaded.bad_files}
+    assert set(reasons) == {"cat/empty.jpg", "cat/text.png", "dog/cut.jpg", "dog/cut.png", "dog/float.tif"}
+    assert reasons["cat/empty.jpg"] == "empty file (0 bytes)"
+    assert reasons["cat/text.png"] == "not an image that can be read here"
+    assert reasons["dog/cut.jpg"].startswith("truncated: ")
+    assert len(loaded.splits.train) == 20
+    intact = load_data(photo_folder(tmp_path / "intact", per_class=10))
+    assert loaded.splits.train.ids == intact.splits.train.ids
+
+
+def test_the_pixels_stay_with_their_files_when_some_fail(tmp_path):
+    intact = load_data(photo_folder(tmp_path / "a", per_class=10)).splits.train
+    path = photo_folder(tmp_path / "b", per_class=10) / "cat" / "3.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    train = load_data(tmp_path / "b").splits.train
+    assert train.ids == tuple(name for name in intact.ids if name != "cat/3.png")
+    assert np.array_equal(train.images, np.delete(intact.images, 3, axis=0))
+
+
+def test_too_many_unreadable_files_are_refused(tmp_path):
+    spoil(photo_folder(tmp_path, per_class=10))
+    words = r"5 of 25 image files \(20.0%\) are unreadable, more than max_bad_share = 0.1 allows; the first: cat/empty"
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"unreadable.*the first: cat/0\.png: empty file"):
+        load_data(tmp_path, max_bad_share=1.0)
+
+
+def test_a_class_whose_files_all_fail_is_no_class(tmp_path):
+    photo_folder(tmp_path, ("cat", "dog", "emu"), per_class=4)
+    for path in (tmp_path / "dog").iterdir():
+        path.write_bytes(b"")
+    loaded = load_data(tmp_path, max_bad_share=0.5)
+    assert loaded.splits.train.class_names == ("cat", "emu")
+    assert loaded.splits.train.labels.tolist() == [0] * 4 + [1] * 4
+    assert "1 class folder without a readable training image left out: dog" in loaded.notes
+
+
+def test_misnamed_images_are_read_and_told(tmp_path):
+    photo_folder(tmp_path)
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "0.jpg")
+    loaded = load_data(tmp_path)
+    assert len(loaded.splits.train) == 6
+    assert "1 file not of the format the suffix says (cat/0.jpg is PNG): read by content" in loaded.notes
+
+
+def test_heic_photos_are_told_not_ignored(tmp_path):
+    photo_folder(tmp_path, per_class=10)
+    (tmp_path / "cat" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert load_data(tmp_path).bad_files[0].path == "cat/IMG_1.HEIC"
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (
+            {"train/cat": 2, "train/dog": 2, "test/emu": 1},
+            r"test has images of classes unknown .*emu.*known are cat, dog",
+        ),
+        ({"test/cat": 2, "test/dog": 2}, "has test/ but no train/ to learn from"),
+        ({"train": 2, "test": 2, "notes": 0}, "has test/ and train/ but no class folders in train/"),
+        ({"train/cat": 2, "train/dog": 2, "val/cat": 1, "valid/cat": 1}, "val/ and valid/, both of which mean val"),
+        ({"cat": 3}, r"has 1 class \('cat'\) with images: a classifier needs at least two"),
+        ({"cat": 0, "dog": 0}, "holds no images in class folders: put them as .*/CLASS/IMAGE.jpg"),
+    ],
+)
+def test_folders_that_cannot_be_learned_from(tmp_path, folders, words):
+    for name, count in folders.items():
+        (tmp_path / name).mkdir(parents=True)
+        for k in range(count):
+            save(tmp_path / name / f"{k}.png", picture(seed=k))
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path)
+
+
+def test_a_class_with_one_image_is_kept_and_told(tmp_path):
+    save(photo_folder(tmp_path) / "emu" / "0.png")
+    loaded = load_data(tmp_path)
+    assert loaded.splits.train.class_counts().tolist() == [3, 3, 1]
+    assert "class with one image, kept in train: emu" in loaded.notes
+
+
+def test_reading_reports_its_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr("timebox.data.formats.base.time.monotonic", iter(range(100)).__next__)
+    told = []
+    load_data(photo_folder(tmp_path), progress=told.append)
+    assert told == ["looked at 6 of 6 image files", "read 6 of 6 image files"]
+
+
+def test_sign_digits(real_data):
+    loaded = load_data(real_data("sign-digits"))
+    assert loaded.sizes == {"100x100": 2059, "3024x3024": 3}
+    assert loaded.splits.train.image_shape == (64, 64, 3)
+    assert loaded.splits.train.class_names == tuple("0123456789")
+    assert loaded.bad_files == ()

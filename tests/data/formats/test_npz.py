@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from timebox.data import load_data
+from timebox.errors import DataError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_keras_keys(tmp_path):
+    path = saved(tmp_path / "My set.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:2], y_test=LABELS[:2, None])
+    loaded = load_data(path)
+    assert (loaded.name, loaded.format) == ("My-set", ".npz file")
+    assert np.array_equal(loaded.splits.train.images, IMAGES)
+    assert loaded.splits.test.labels.tolist() == [0, 1]
+    assert loaded.splits.val is None
+
+
+def test_medmnist_keys_with_grey_images(tmp_path):
+    arrays = {f"{split}_images": IMAGES[..., 0] for split in ("train", "val", "test")}
+    arrays |= {f"{split}_labels": LABELS[:, None].astype(np.uint8) for split in ("train", "val", "test")}
+    splits = load_data(saved(tmp_path / "a.npz", **arrays)).splits
+    assert [name for name, _ in splits.items()] == ["train", "val", "test"]
+    assert splits.val.image_shape == (8, 8, 1)
+
+
+def test_one_split_with_class_names(tmp_path):
+    path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS, class_names=np.array(["ant", "bee", "cow", "dog"]))
+    train = load_data(path).splits.train
+    assert train.class_names == ("ant", "bee", "cow", "dog")
+    assert train.labels.tolist() == LABELS.tolist()
+
+
+def test_labels_may_be_strings_or_any_integers(tmp_path):
+    words = np.array(["b", "a", "c", "b", "a", "c"])
+    train = load_data(saved(tmp_path / "a.npz", X=IMAGES, Y=words)).splits.train
+    assert (train.class_names, train.labels[:3].tolist()) == (("a", "b", "c"), [1, 0, 2])
+    train = load_data(saved(tmp_path / "b.npz", images=IMAGES, labels=LABELS * 50)).splits.train
+    assert train.class_names == ("0", "50", "100")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"images": IMAGES / 255, "labels": LABELS}, "images is float64; .* scale it by 255 and round"),
+        ({"images": IMAGES.astype(int), "labels": LABELS}, "images is int64; images must be uint8"),
+        ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, r"save images.transpose\(0, 2, 3, 1\) instead"),
+        ({"images": IMAGES[0, 0], "labels": LABELS}, r"images has the shape \(8, 3\)"),
+        ({"images": IMAGES, "labels": np.eye(6)}, r"labels has the shape \(6, 6\); if it is one-hot"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "labels must be .N,. integers or strings"),
+        ({"images": IMAGES, "labels": LABELS[:5]}, "train has 6 images but 5 labels"),
+        (
+            {"images": IMAGES, "labels": LABELS, "class_names": np.array(["a", "b"])},
+            "the label '2', which is none of the 2",
+        ),
+        ({"pixels": IMAGES}, "holds pixels; it needs x_train and y_train"),
+        (
+            {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
+            "has x_test, but no y_test to go with it",
+        ),
+        (
+            {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1},
+            "test has the label '3'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, arrays, words):
+    with pytest.raises(DataError, match=words):
+        load_data(saved(tmp_path / "a.npz", **arrays))
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    path = saved(tmp_path / "a.npz", images=IMAGES, labels=np.array([{}] * 6, dtype=object))
+    with pytest.raises(DataError, match="labels cannot be read: it holds Python objects, which are never unpickled"):
+        load_data(path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"not an \.npz archive, or a damaged one"):
+        load_data(path)
+    np.save(tmp_path / "b", IMAGES)
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(DataError, match=r"not an \.npz archive"):
+        load_data(tmp_path / "b.npz")

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from timebox.data import ImageDataset
+from timebox.errors import DataError
+
+from .making import dataset
+
+IMAGES = np.zeros((2, 4, 5, 3), np.uint8)
+LABELS = np.array([0, 1], np.int64)
+
+
+def test_it_knows_its_shape_and_counts():
+    data = ImageDataset(IMAGES, LABELS, ("a", "b", "c"), ("x", "y"))
+    assert (len(data), data.num_classes, data.image_shape) == (2, 3, (4, 5, 3))
+    assert data.class_counts().tolist() == [1, 1, 0]
+    assert data.class_counts().dtype == np.int64
+
+
+def test_take_keeps_order_and_ids_and_copies():
+    data = dataset([3, 3])
+    taken = data.take([4, 1])
+    assert taken.ids == ("4", "1")
+    assert np.array_equal(taken.images[0], data.images[4])
+    assert taken.labels.tolist() == data.labels[[4, 1]].tolist()
+    taken.images[:] = 0
+    assert data.images.any()
+
+
+def test_nothing_can_be_taken():
+    assert len(dataset([3, 3]).take([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names", "ids", "words"),
+    [
+        (IMAGES.astype(np.float32), LABELS, "ab", "xy", r"images are float32 \(2, 4, 5, 3\): they must be uint8"),
+        (IMAGES[..., :2], LABELS, "ab", "xy", "1, 3 or 4 channels"),
+        (IMAGES[0], LABELS, "ab", "xy", r"must be uint8 \(N, H, W, C\)"),
+        (IMAGES, LABELS.astype(np.int32), "ab", "xy", "labels are int32"),
+        (IMAGES, LABELS[:1], "ab", "xy", r"these images need int64 \(2,\)"),
+        (IMAGES, LABELS, "ab", "x", "1 ids for 2 images"),
+        (IMAGES, LABELS, "aa", "xy", "'a' comes twice"),
+        (IMAGES, LABELS, "a", "xy", r"labels run from 0 to 1: with 1 classes they must lie in 0\.\.0"),
+        (IMAGES, LABELS - 1, "ab", "xy", "labels run from -1 to 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(images, labels, names, ids, words):
+    with pytest.raises(DataError, match=words):
+        ImageDataset(images, labels, tuple(names), tuple(ids))

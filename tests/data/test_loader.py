@@ -1,0 +1,140 @@
+"""The stream of batches: every image once an epoch, and any batch without those before it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from timebox.data.augment import (
+    alternating_flips,
+    batch_crop,
+    batch_cutout,
+    batch_flip,
+    batch_normalize,
+    batch_uniform,
+    epoch_order,
+)
+from timebox.data.dataset import ImageDataset
+from timebox.data.loader import Augmentation, DeviceLoader
+
+CPU = torch.device("cpu")
+MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
+STRONG = Augmentation(crop_padding=3, flip="alternating", cutout_size=4)
+
+
+def dataset(num: int = 23, side: int = 8) -> ImageDataset:
+    """Every image's label is its own index, so that a batch tells which images it holds."""
+    images = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
+    names = tuple(str(i) for i in range(num))
+    return ImageDataset(images, np.arange(num), names, names)
+
+
+def loader(batch_size: int, augmentation: Augmentation = STRONG, num: int = 23, seed: int = 0) -> DeviceLoader:
+    return DeviceLoader(dataset(num), batch_size, MEAN, STD, augmentation, seed, CPU)
+
+
+def stream(loader: DeviceLoader, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Images and labels of the first samples, whatever the batch size."""
+    batches = [loader.batch(number) for number in range(-(-num_samples // loader.batch_size))]
+    images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+    return images[:num_samples], labels[:num_samples]
+
+
+def test_a_batch() -> None:
+    batch = loader(5).batch(0)
+    assert batch.images.shape == (5, 3, 8, 8)
+    assert batch.images.dtype == torch.float32
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.labels.shape == (5,)
+    assert batch.labels.dtype == torch.int64
+    assert loader(5).images.dtype == torch.uint8
+    assert len(loader(5)) == 23
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 24, 60])
+def test_each_image_comes_once_per_epoch(batch_size: int) -> None:
+    _, labels = stream(loader(batch_size), 23 * 4)
+    for epoch in labels.split(23):
+        assert torch.equal(epoch.sort().values, torch.arange(23))
+    assert not torch.equal(labels[:23], labels[23:46])
+
+
+def test_every_batch_has_the_same_size() -> None:
+    for batch_size in (5, 60):
+        some = loader(batch_size)
+        assert {len(some.batch(number).labels) for number in range(10)} == {batch_size}
+
+
+def test_any_batch_can_be_made_without_those_before_it() -> None:
+    forwards = loader(5)
+    batches = [forwards.batch(number) for number in range(12)]
+    for number in (11, 3, 7, 0, 3):
+        fresh = loader(5).batch(number)
+        again = forwards.batch(number)
+        for other in (fresh, again):
+            assert torch.equal(other.labels, batches[number].labels)
+            assert torch.equal(other.images, batches[number].images)
+
+
+@pytest.mark.parametrize("flip", ["none", "random", "alternating"])
+def test_an_image_looks_the_same_whatever_the_batch_size(flip: str) -> None:
+    augmentation = Augmentation(crop_padding=3, flip=flip, cutout_size=4)
+    images, labels = stream(loader(23, augmentation), 69)
+    for batch_size in (1, 4, 50):
+        other_images, other_labels = stream(loader(batch_size, augmentation), 69)
+        assert torch.equal(other_labels, labels)
+        assert torch.equal(other_images, images)
+
+
+def test_a_batch_is_its_parts_put_together() -> None:
+    data, seed = dataset(), 9
+    batch = loader(23, seed=seed).batch(2)
+    indices = epoch_order(seed, 2, 23, CPU)
+    epochs = torch.full_like(indices, 2)
+
+    def draw(stream: int, num_values: int) -> Tensor:
+        return (batch_uniform(seed, stream, epochs, indices) * num_values).long()
+
+    images = torch.from_numpy(data.images)[indices]
+    images = batch_flip(batch_crop(images, draw(2, 7) - 3, draw(3, 7) - 3), alternating_flips(seed, epochs, indices))
+    expected = batch_cutout(batch_normalize(images, MEAN, STD), draw(4, 8), draw(5, 8), 4)
+    assert torch.equal(batch.labels, indices)
+    assert torch.equal(batch.images, expected)
+
+
+def test_without_augmentation_the_images_are_only_normalised() -> None:
+    data = dataset()
+    batch = loader(23, Augmentation()).batch(0)
+    expected = batch_normalize(torch.from_numpy(data.images)[batch.labels], MEAN, STD)
+    assert torch.equal(batch.images, expected)
+
+
+def test_alternating_shows_each_image_mirrored_every_second_epoch() -> None:
+    images, labels = stream(loader(23, Augmentation(flip="alternating")), 69)
+    epochs = [part[order.argsort()] for part, order in zip(images.split(23), labels.split(23), strict=True)]
+    assert torch.equal(epochs[1], epochs[0].flip(3))
+    assert torch.equal(epochs[2], epochs[0])
+
+
+def test_shifts_reach_both_ends_of_their_range() -> None:
+    some = loader(23, num=2000)
+    indices = torch.arange(2000)
+    drawn = some._draw(2, 7, torch.zeros_like(indices), indices)
+    assert drawn.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (loader(23, seed=seed).batch(0) for seed in (1, 1, 2))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.labels, other.labels)
+
+
+def test_no_global_random_state_is_touched() -> None:
+    before = torch.get_rng_state()
+    torch.manual_seed(1)
+    first = loader(5).batch(3).images
+    torch.manual_seed(2)
+    assert torch.equal(loader(5).batch(3).images, first)
+    torch.set_rng_state(before)
+    loader(5).batch(0)
+    assert torch.equal(torch.get_rng_state(), before)

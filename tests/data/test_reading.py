@@ -1,0 +1,86 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from timebox.data import load_data
+from timebox.data.formats import FORMATS
+from timebox.errors import DataError, UsageError
+
+from .making import cifar10_python, photo_folder, save
+
+
+def test_no_such_path_suggests_a_name(tmp_path):
+    with pytest.raises(
+        DataError, match=r"^no such path or data set: 'cifar1O'\. Did you mean 'cifar10'\? Give a path, or"
+    ):
+        load_data("cifar1O")
+    with pytest.raises(
+        DataError, match=r"no such path or data set: .*nowhere'\. Give a path, or one of cifar10, cifar100"
+    ):
+        load_data(tmp_path / "nowhere")
+
+
+def test_an_unknown_format_is_told_what_was_looked_for(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(
+        DataError, match=r"photos\.zip is a \.zip file, in no supported format\. Looked for: "
+    ) as caught:
+        load_data(tmp_path / "photos.zip")
+    assert len(FORMATS) == 4
+    assert all(candidate.name in str(caught.value) for candidate in FORMATS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.tar", "a.tar.gz", "a"])
+def test_files_of_other_formats_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("path,label")
+    with pytest.raises(DataError, match="in no supported format"):
+        load_data(tmp_path / name)
+
+
+def test_folders_without_data_are_described(tmp_path):
+    with pytest.raises(DataError, match="is an empty folder, in no supported format"):
+        load_data(tmp_path)
+    save(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"is a folder with 1\.png, in no supported format"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image_size": 0}, "image_size 0 must be at least 1 pixel"),
+        ({"max_bad_share": 1.5}, r"max_bad_share 1\.5 must lie in 0\.\.1"),
+        ({"max_bad_share": float("nan")}, "max_bad_share nan"),
+        ({"coarse": True}, "coarse asks for CIFAR-100's superclasses, but digits holds scikit-learn's digits"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        load_data("digits", **options)
+
+
+def test_arrays_are_brought_to_the_size_asked_for(tmp_path):
+    loaded = load_data(cifar10_python(tmp_path), image_size=16)
+    assert {split.image_shape for _, split in loaded.splits.items()} == {(16, 16, 3)}
+    assert "images of 32x32 brought to 16x16" in loaded.notes[0]
+    original = load_data(tmp_path, image_size=32)
+    assert original.notes == ()
+    averaged = original.splits.train.images.reshape(50, 16, 2, 16, 2, 3).mean((2, 4))
+    assert np.corrcoef(averaged.ravel(), loaded.splits.train.images.ravel())[0, 1] > 0.9
+
+
+def test_a_name_is_the_name_and_a_path_the_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photo_folder(tmp_path / "digits")
+    named = load_data("digits")
+    assert len(named.splits.train) == 1797
+    assert named.notes == ("digits is read as the data set of that name, not as ./digits",)
+    assert load_data("./digits").splits.train.class_names == ("cat", "dog")
+
+
+def test_reading_needs_no_torch():
+    code = "import sys, timebox.data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
