@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# The networks of the tests are tiny: a second thread gains nothing, and waits ten times as long for the first one where
+# anything else runs beside. Set before torch is imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 

@@ -145,7 +145,7 @@ def test_uniform_numbers_are_uniform_along_every_key(key: str) -> None:
         pairs = [(i, 1) if key == "seed" else (0, i) for i in range(num)]
         values = torch.cat([batch_uniform(seed, stream, one, one) for seed, stream in pairs])
     assert values.dtype == torch.float64
-    assert 0 <= float(values.min())
+    assert float(values.min()) >= 0
     assert float(values.max()) < 1
     counts = torch.histc(values, bins, 0, 1)
     chi_square = float(((counts - num / bins) ** 2 / (num / bins)).sum())

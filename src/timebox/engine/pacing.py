@@ -6,6 +6,7 @@ brought to its end, whatever happened to the machine's speed on the way.
 
 from collections import deque
 from collections.abc import Callable
+from statistics import median_low
 from typing import Protocol
 
 
@@ -67,28 +68,30 @@ class ClockPacer:
 
     Args:
         seconds_left: reads the time until training must have ended.
-        step_seconds: a first estimate of one step, replaced by measurements as they come in.
+        step_seconds: a first estimate of one step, above 0, replaced by measurements as they come in.
         now: a clock in seconds.
     """
 
     WINDOW = 16
+    # The estimate weighs as much as this many steps until the window is full, so that a cold start does not decide alone.
+    NUM_ESTIMATES = 3
+    # A step this many times slower than the typical one is a stall.
+    STALL = 10
 
     def __init__(self, seconds_left: Callable[[], float], step_seconds: float, now: Callable[[], float]) -> None:
         self._seconds_left = seconds_left
-        self._estimate = step_seconds
         self._now = now
         self._progress = 0.0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)
+        self._recent = deque([(step_seconds, 1)] * self.NUM_ESTIMATES, maxlen=self.WINDOW)
         self._resumed_at = now()
         self._steps_left = self._fitting(0)
 
     def next(self, num_unfinished: int) -> float | None:
         if self._progress >= 1.0:
             return None
-        self._steps_left = self._fitting(num_unfinished)
-        self._progress += (1.0 - self._progress) / self._steps_left
-        if self._steps_left == 1:
-            self._progress = 1.0
+        fitting = self._fitting(num_unfinished)
+        self._progress = 1.0 if fitting == 1 else self._progress + (1.0 - self._progress) / fitting
+        self._steps_left = fitting - 1
         return self._progress
 
     def finished(self, num_steps: int) -> None:
@@ -103,22 +106,25 @@ class ClockPacer:
 
     @property
     def step_seconds(self) -> float:
-        """Seconds one step takes: the mean of the latest ones.
-
-        The very first steps warm caches and are slow; once the window is full they no longer count.
-        """
-        seconds, steps = (sum(column) for column in zip(*self._recent, strict=True)) if self._recent else (0.0, 0)
-        return seconds / steps if steps else self._estimate
+        """Seconds one step takes: the mean of the latest ones, stalls left out."""
+        usual = self._usual()
+        return max(sum(seconds for seconds, _ in usual) / sum(steps for _, steps in usual), 1e-9)
 
     @property
     def steps_left(self) -> int:
-        return self._steps_left if self._progress < 1.0 else 0
+        return self._steps_left
 
     def _fitting(self, num_unfinished: int) -> int:
         """Whole steps that fit into the time left, at least one: the schedule is always brought to its end.
 
         Time is kept for the last one to be as slow as the slowest of the latest.
         """
-        slowest = max((seconds / steps for seconds, steps in self._recent), default=self._estimate)
-        spare = slowest - self.step_seconds
-        return max(1, int((self._seconds_left() - spare) / self.step_seconds) - num_unfinished)
+        step_seconds = self.step_seconds
+        spare = max(seconds / steps for seconds, steps in self._usual()) - step_seconds
+        return max(1, int((self._seconds_left() - spare) / step_seconds) - num_unfinished)
+
+    def _usual(self) -> list[tuple[float, int]]:
+        """The latest (seconds, steps) without stalls, which say nothing about the steps to come: a cold start, or a
+        machine that stood still for a while. A slowdown that lasts is soon what is typical."""
+        typical = median_low(seconds / steps for seconds, steps in self._recent)
+        return [(seconds, steps) for seconds, steps in self._recent if seconds <= self.STALL * typical * steps]

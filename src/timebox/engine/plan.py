@@ -23,6 +23,8 @@ REFERENCE_SECONDS = 60.0
 # The batch is never halved below this, nor a schedule made of fewer steps than these.
 SMALLEST_BATCH = 32
 FEWEST_STEPS = 10
+# Pixels: what is left of a smaller image after three halvings is nothing.
+SMALLEST_SIDE = 8
 # Shares of the budget. Together with what validation takes on the way, scoring stays within a tenth.
 FINAL_SCORING_SHARE = 0.07
 VALIDATION_SHARE = 0.02
@@ -101,6 +103,7 @@ def make_plan(
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
     """
+    _check_size(train)
     timed = num_steps is None
     precision_name, why = resolve_precision(precision, device, measure=timed)
     bench = Bench(train, device, Precision(precision_name, device))
@@ -190,6 +193,15 @@ def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: in
             break
         batch, lr = batch // 2, lr / 2
     return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
+
+
+def _check_size(train: ImageDataset) -> None:
+    height, width, _ = train.image_shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise UsageError(
+            f"images of {width}x{height} pixels are too small: both sides must be at least {SMALLEST_SIDE}; "
+            f"use --set image_size={SMALLEST_SIDE} to have them enlarged"
+        )
 
 
 def _check_fit(recipe: Recipe, train: ImageDataset) -> None:

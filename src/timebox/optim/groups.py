@@ -1,5 +1,6 @@
 """Parameter groups: biases learn at a rate of their own."""
 
+import torch
 from torch import nn
 from torch.optim import SGD
 
@@ -24,7 +25,12 @@ def sgd(model: nn.Module, *, lr: float, momentum: float, weight_decay: float, bi
         "lr_multiplier": bias_lr_multiplier,
     }
     groups = [group for group in (weights, biases) if group["params"]]
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
+    optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
+    # Left to itself, torch's fused step makes the buffers of uninitialised memory, and keeps them so where fp16's very
+    # first step overflows and is skipped: the weights became NaN.
+    for parameter in trainable:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_rates(optimizer: SGD, lr: float, momentum: float) -> None:

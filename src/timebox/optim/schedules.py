@@ -19,7 +19,7 @@ def piecewise_linear(progress: float, knots: Sequence[float], values: Sequence[f
     if progress <= knots[0]:
         return values[0]
     for left, right, low, high in zip(knots, knots[1:], values, values[1:], strict=False):
-        if progress <= right:
+        if progress < right:
             return low + (high - low) * (progress - left) / (right - left)
     return values[-1]
 

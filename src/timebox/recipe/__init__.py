@@ -61,7 +61,7 @@ def get_recipe(name: str) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"recipe file {name!r} cannot be read: {error}") from error
     base = values.pop("extends", None)
-    if base is not None and base not in RECIPES:
+    if base is not None and base not in tuple(RECIPES):
         raise UsageError(f"recipe file {name!r}: extends {base!r} must be one of {', '.join(RECIPES)}")
     start = RECIPES[base]().as_dict() if base is not None else {}
     return recipe_from({**start, "name": Path(name).stem, **values})

@@ -51,9 +51,9 @@ def auto_recipe(task: Task, images_affordable: Callable[[int], float]) -> tuple[
         batch_size=batch_size,
         max_lr=round(batch_size / 512, 4),
         min_steps=20,
-        crop_padding=max(1, task.side // 8),
+        crop_padding=min(64, max(1, task.side // 8)),
         flip="alternating" if task.mirror_allowed else "none",
-        cutout_size=task.side // 4 if epochs > 15 else 0,
+        cutout_size=min(1024, task.side // 4) if epochs > 15 else 0,
         tta="mirror" if task.mirror_allowed else "none",
         label_smoothing=0.1,
         averaging_span=0.1,
@@ -69,13 +69,21 @@ def auto_recipe(task: Task, images_affordable: Callable[[int], float]) -> tuple[
 
 
 def wanted_epochs(num_images: int) -> float:
-    """Epochs a network needs before a wider one pays: fewer for larger data sets, whose epochs hold more steps."""
-    return min(16.0, max(6.0, 16.0 * math.pow(5000 / num_images, 0.4)))
+    """Epochs a network needs before a wider one pays: fewer for larger data sets, whose epochs hold more steps.
+
+    On CIFAR-10 cut to 5,000, width 32 for 20 epochs reaches 83.6 %, width 48 for the same time, 9 epochs, 80.1 %.
+    """
+    return min(40.0, max(6.0, 20.0 * math.pow(5000 / num_images, 0.4)))
 
 
 def batch_for(num_images_seen: float, num_images: int) -> int:
-    """A power of two that leaves the schedule about 400 steps, between 32 and 512, at most a quarter of the data."""
-    limit = min(512.0, max(8.0, num_images / 4), max(32.0, num_images_seen / 400))
+    """A power of two that leaves the schedule about 1,000 steps, from 32 (8 for tiny sets) to 512, at most a quarter of
+    the data.
+
+    Many small steps beat few large ones: 30,000 images in batches of 256, 128, 64 and 32 end at 68.7, 72.1, 73.7 and 74.2 %
+    (CIFAR-10 cut to 5,000, width 32, rate in proportion).
+    """
+    limit = min(512.0, max(8.0, num_images / 4), max(32.0, num_images_seen / 1000))
     batch = 8
     while batch * 2 <= limit:
         batch *= 2

@@ -75,6 +75,8 @@ class Recipe:
             conflicts.append(f"min_momentum {self.min_momentum:g} must not be above max_momentum {self.max_momentum:g}")
         if 0 < self.image_size < 8:
             conflicts.append(f"image_size {self.image_size} must be 0 or at least 8")
+        if self.ghost_size == 1:
+            conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by")
         if self.model == "resnet18":
             wanted = {"whitening": False, "celu_alpha": 0.0, "ghost_size": 0, "logit_scale": 1.0}
             conflicts += [

@@ -88,9 +88,11 @@ class RunWriter:
             self.path = self.out
             shutil.rmtree(old, ignore_errors=True)
 
-    def discard(self) -> None:
-        """Leave nothing behind, as if the run had never been begun."""
+    def give_up(self) -> None:
+        """Keep what can be loaded; without a model leave nothing behind, as if the run had never been begun."""
         self._metrics.close()
+        if self.has_model:
+            return
         if self._created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -107,8 +109,9 @@ class RunWriter:
                 os.fsync(file.fileno())
             temporary.replace(self.path / name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def to_json(value: object) -> bytes:
@@ -137,7 +140,7 @@ def read_json(path: Path) -> dict[str, object]:
     """A JSON object of a run. Raises RunError where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(_absent(path)) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
@@ -162,7 +165,7 @@ def read_seen(path: Path) -> NDArray[np.uint64]:
         seen = np.load(path / SEEN, allow_pickle=False)
     except FileNotFoundError:
         return np.zeros(0, np.uint64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{str(path / SEEN)!r} cannot be read: {error}") from error
     if not isinstance(seen, np.ndarray) or seen.dtype != np.uint64 or seen.ndim != 1:
         raise RunError(f"{str(path / SEEN)!r} cannot be read: it holds no image hashes")
@@ -172,7 +175,7 @@ def read_seen(path: Path) -> NDArray[np.uint64]:
 def _absent(path: Path) -> str:
     run = path.parent
     if not run.is_dir():
-        return f"run {str(run)!r} does not exist"
+        return f"run {str(run)!r} {'is no directory' if run.exists() else 'does not exist'}"
     if (run / METRICS).is_file():
         return f"run {str(run)!r} ended before a model was saved: nothing can be loaded from it"
     return f"{str(run)!r} is no run directory: it has no {path.name}"

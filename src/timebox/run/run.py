@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from timebox.data import decode_image, fit_images
@@ -154,8 +155,8 @@ class Run:
             array = images[..., None] if images.ndim == 3 else images
             if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:3]:
                 raise DataError(
-                    f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 "
-                    "or 4 channels"
+                    f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W), "
+                    "or (N, H, W, C) with 1, 3 or 4 channels"
                 )
             # torch takes neither mirrored nor read-only arrays.
             return fit_images(np.require(array, requirements=["C", "W"]), size, channels)
@@ -163,7 +164,16 @@ class Run:
             raise DataError("images must be a uint8 array (N, H, W, C) or a list of paths and PIL images")
         if not images:
             return np.zeros((0, *size, channels), np.uint8)
-        return np.stack([decode_image(image, size, channels) for image in images])
+        return np.stack([self._read(image, position) for position, image in enumerate(images)])
+
+    def _read(self, image: object, position: int) -> NDArray[np.uint8]:
+        if not isinstance(image, str | Path | Image.Image):
+            raise DataError(f"image number {position} is a {type(image).__name__}: it must be a path or a PIL image")
+        try:
+            return decode_image(image, self.preprocessing.size, self.preprocessing.channels)
+        except DataError as error:
+            name = f"number {position}" if isinstance(image, Image.Image) else repr(str(image))
+            raise DataError(f"image {name} cannot be read: {error}") from error
 
 
 def load(path: str | Path, device: str = "auto") -> Run:

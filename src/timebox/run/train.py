@@ -120,8 +120,7 @@ def train(
         with _restored_state(training_device):
             _fill(writer, request, loaded, division, hashes, training_device, deadline, reporter)
     except BaseException:
-        if not writer.has_model:
-            writer.discard()
+        writer.give_up()
         raise
     return Run(writer.path, device)
 

@@ -1,0 +1,78 @@
+"""A tiny data set that can be learned, a tiny network, and one short training of it."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from timebox.clock import Deadline
+from timebox.data import ImageDataset
+from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.engine.build import build_model
+from timebox.engine.loop import Trained, train_model
+from timebox.engine.pacing import Pacer, StepPacer
+from timebox.engine.precision import Precision
+from timebox.engine.reporting import Reporter, SilentReporter
+from timebox.recipe import Recipe, get_recipe
+
+CPU = torch.device("cpu")
+Entries = list[Mapping[str, object]]
+Validate = Callable[[torch.nn.Module], float]
+
+
+def bands(num: int, num_classes: int = 3, side: int = 8, seed: int = 0) -> ImageDataset:
+    """Noise with a bright row whose height is the class: rows far enough apart for crops shifted by a pixel."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, num_classes, num)
+    images = rng.integers(0, 120, (num, side, side, 3))
+    images[np.arange(num), 3 * labels] += 120
+    names = tuple(f"row {i}" for i in range(num_classes))
+    return ImageDataset(images.astype(np.uint8), labels, names, tuple(str(i) for i in range(num)))
+
+
+def tiny_recipe(**changes: int | float | str) -> Recipe:
+    small = {"width": 4, "batch_size": 16, "ghost_size": 8, "max_lr": 0.05, "crop_padding": 1, "cutout_size": 0}
+    return get_recipe("haet2021").replace(**{"label_smoothing": 0.0, **small, **changes})
+
+
+def tiny_training(
+    num_steps: int = 20,
+    *,
+    recipe: Recipe | None = None,
+    precision: Precision | None = None,
+    pacer: Pacer | None = None,
+    deadline: Deadline | None = None,
+    validate: Validate | None = None,
+    validate_at: list[float] | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Trained, Entries]:
+    """The outcome of a training on 100 images, and what it logged."""
+    recipe = recipe or tiny_recipe()
+    data = bands(100)
+    torch.manual_seed(0)
+    model = build_model(recipe, 3, data.num_classes).train()
+    augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+    half = torch.full((3,), 0.5)
+    loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
+    log: Entries = []
+    trained = train_model(
+        model,
+        loader,
+        recipe,
+        pacer or StepPacer(num_steps),
+        precision or Precision("fp32", CPU),
+        deadline or Deadline(None),
+        validate,
+        validate_at or [],
+        log.append,
+        reporter or SilentReporter(),
+    )
+    return trained, log
+
+
+@pytest.fixture
+def global_random_state_untouched() -> object:
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before)

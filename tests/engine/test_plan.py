@@ -1,0 +1,247 @@
+"""The plan: what the budget buys, and what is refused."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from timebox.clock import Deadline
+from timebox.data import ImageDataset
+from timebox.engine import bench, precision, speed
+from timebox.engine.bench import Bench
+from timebox.engine.plan import Plan, Scoring, make_plan
+from timebox.errors import BudgetError, UsageError
+from timebox.recipe import get_recipe
+
+from .conftest import CPU, bands
+
+SMALL = ["width=4", "crop_padding=1"]
+
+
+class Clock:
+    """Stands still, but for what a test makes the planning take."""
+
+    def __init__(self) -> None:
+        self.moment = 0.0
+
+    def __call__(self) -> float:
+        return self.moment
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """machine(training, scoring): a machine that takes so many seconds per image, whatever the network."""
+
+    def put(training: float, scoring: float) -> None:
+        monkeypatch.setattr(Bench, "seconds_per_image", lambda self, recipe: (training, scoring))
+        monkeypatch.setattr(Bench, "flops_per_second", lambda self: self.flops_per_image(8) / training)
+        monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
+
+    return put
+
+
+def planned(
+    recipe: str = "haet2021",
+    settings: list[str] = SMALL,
+    *,
+    train: ImageDataset | None = None,
+    scoring: Scoring | None = None,
+    budget: float | None = None,
+    elapsed: float = 0.0,
+    steps: int | None = None,
+    saving_seconds: float = 0.0,
+    name: str = "auto",
+) -> Plan:
+    clock = Clock()
+    deadline = Deadline(budget, now=clock)
+    clock.moment = elapsed
+    return make_plan(
+        recipe,
+        settings,
+        train or bands(600),
+        scoring or Scoring(0, 0),
+        CPU,
+        name,
+        deadline,
+        steps,
+        saving_seconds,
+        "photos/",
+    )
+
+
+def refusal(error: type[UsageError], call: Callable[[], object]) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_time_left_is_divided(machine: Callable[[float, float], None]) -> None:
+    machine(0.001, 0.0001)
+    made = planned(budget=100, elapsed=10, saving_seconds=0.2, scoring=Scoring(200, 1000))
+    assert made.finish_seconds == pytest.approx(0.4 + 0.6 + 0.5)
+    assert made.scoring_seconds == pytest.approx(1.2 * 1200 * 2 * 0.0001), "mirrored scoring takes two views"
+    train_seconds = 100 - 10 - made.finish_seconds - made.scoring_seconds
+    assert made.recipe.batch_size == 512
+    assert made.step_seconds == pytest.approx(0.512)
+    assert made.expected_steps == int(train_seconds / 0.512)
+    assert made.num_steps is None
+    assert made.precision == "fp32"
+    assert made.num_val_images == 200
+    assert made.validate_at == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert made.lines[0].startswith("CPU, ")
+    assert made.lines[-1].startswith("1m28s of training at about 1000 images/s: 172 steps, 146.8 epochs; ")
+
+
+def test_scoring_is_bounded_by_its_share(machine: Callable[[float, float], None]) -> None:
+    machine(0.001, 0.1)
+    made = planned(budget=100, scoring=Scoring(5000, 10_000))
+    assert made.scoring_seconds == pytest.approx(7.0)
+    assert made.num_val_images == 0, "too few to mean anything in the time there is"
+    assert made.validate_at == []
+    machine(0.001, 0.002)
+    assert planned(budget=1000, scoring=Scoring(5000, 0)).num_val_images == 2000
+    assert planned(budget=100, scoring=Scoring(5000, 0)).num_val_images == 250
+    assert planned(budget=100, scoring=Scoring(7, 0)).num_val_images == 7
+
+
+def test_the_batch_is_halved_until_the_budget_buys_enough_steps(machine: Callable[[float, float], None]) -> None:
+    machine(0.002, 1e-6)
+    made = planned(budget=20)  # 19.3 s, 9,650 images: 37 steps of 256, 75 of 128
+    assert (made.recipe.batch_size, made.recipe.max_lr) == (128, 0.25)
+    assert made.expected_steps == 75
+    assert made.lines[-2] == (
+        "batch cut from 512 to 128 and rate from 1 to 0.25: data and budget would give too few steps"
+    )
+
+
+def test_the_batch_fits_the_data_and_stops_halving_at_32(machine: Callable[[float, float], None]) -> None:
+    machine(1e-5, 1e-6)
+    assert planned(budget=60, train=bands(100)).recipe.batch_size == 64
+    assert planned(budget=60, train=bands(10)).recipe.batch_size == 32
+    machine(0.03, 1e-6)
+    few = planned(budget=15)
+    assert (few.recipe.batch_size, few.expected_steps) == (32, 14)
+
+
+def test_a_batch_asked_for_is_kept(machine: Callable[[float, float], None]) -> None:
+    machine(0.002, 1e-6)
+    made = planned(settings=[*SMALL, "batch_size=512"], budget=20)
+    assert (made.recipe.batch_size, made.recipe.max_lr) == (512, 1.0)
+    assert made.expected_steps == 18
+    assert planned(settings=[*SMALL, "batch_size=512"], train=bands(100), steps=5).recipe.batch_size == 512
+
+
+def test_an_odd_batch_cannot_be_halved(machine: Callable[[float, float], None]) -> None:
+    machine(0.002, 1e-6)
+    with pytest.raises(BudgetError):
+        planned(settings=[*SMALL, "batch_size=4095"], budget=20)
+
+
+def test_a_budget_too_short_is_refused_with_one_that_works(machine: Callable[[float, float], None]) -> None:
+    machine(0.1, 1e-6)
+    message = refusal(BudgetError, lambda: planned(budget=20, elapsed=5))
+    assert message == (
+        "budget 20s is too short: reading 'photos/' and planning took 5.0s, and 10 steps take about 32s here; "
+        "use at least 42s"
+    )
+    assert planned(budget=42, elapsed=5).expected_steps >= 10
+
+
+def test_the_smallest_budget_named_counts_the_scoring_too(machine: Callable[[float, float], None]) -> None:
+    machine(0.1, 0.01)
+    scoring = Scoring(1000, 10_000)
+    message = refusal(BudgetError, lambda: planned(budget=10, elapsed=2, scoring=scoring))
+    smallest = float(message.rpartition("use at least ")[2].removesuffix("s"))
+    assert planned(budget=smallest, elapsed=2, scoring=scoring).expected_steps >= 10
+
+
+@pytest.mark.parametrize("recipe", ["auto", "haet2021"])
+def test_no_time_left_at_all(recipe: str, machine: Callable[[float, float], None]) -> None:
+    machine(0.001, 1e-6)
+    message = refusal(BudgetError, lambda: planned(recipe, [], budget=10, elapsed=30))
+    assert message.startswith("budget 10s is too short: reading 'photos/' and planning took 30s, and 10 steps take ")
+
+
+def test_auto_chooses_by_measured_speed(machine: Callable[[float, float], None]) -> None:
+    machine(1e-6, 1e-6)
+    fast = planned("auto", [], budget=60)
+    machine(1e-3, 1e-6)
+    slow = planned("auto", [], budget=60)
+    assert fast.recipe.width > slow.recipe.width
+    assert fast.recipe.name == "auto"
+    assert any(line.startswith("nearest neighbours right: ") for line in fast.lines)
+    assert any(line.startswith(f"width {fast.recipe.width}: the widest that sees each of 600") for line in fast.lines)
+
+
+def test_settings_override_auto(machine: Callable[[float, float], None]) -> None:
+    machine(1e-4, 1e-6)
+    made = planned("auto", ["width=12", "flip=random", "tta=none"], budget=60)
+    assert (made.recipe.width, made.recipe.flip, made.recipe.tta) == (12, "random", "none")
+
+
+@contextmanager
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> object:
+    def read() -> float:
+        raise AssertionError("the clock was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(speed, "now", read)
+        for module in (bench, precision):
+            patch.setattr(module, "fastest_of", lambda *rest, **more: read())
+        patch.setattr(bench, "training_seconds_per_image", lambda *rest, **more: read())
+        yield
+
+
+class Forbidden(Deadline):
+    """A deadline that may be made, and never asked."""
+
+    def elapsed(self) -> float:
+        raise AssertionError("the clock was read")
+
+    remaining = elapsed  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("recipe", ["auto", "haet2021"])
+def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Plan:
+        deadline = Forbidden(None)
+        return make_plan(recipe, [], bands(600), Scoring(60, 0), CPU, "auto", deadline, 30, 0.1, "photos/")
+
+    before = torch.get_rng_state()
+    with no_clock(monkeypatch):
+        first, second = make(), make()
+    assert first == second
+    assert (first.num_steps, first.expected_steps, first.step_seconds) == (30, 30, 0.0)
+    assert (first.scoring_seconds, first.finish_seconds) == (float("inf"), 0.0)
+    assert first.precision == "fp32"
+    assert first.num_val_images == 60
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_real_measurement_is_sane() -> None:
+    measuring = Bench(bands(32), CPU, precision.Precision("fp32", CPU))
+    training, scoring = measuring.seconds_per_image(get_recipe("haet2021").replace(width=4))
+    assert 0 < scoring < 0.1
+    assert 0 < training < 0.1
+
+
+def test_wider_networks_are_more_work() -> None:
+    measuring = Bench(bands(32), CPU, precision.Precision("fp32", CPU))
+    work = [measuring.flops_per_image(width) for width in (4, 8, 16)]
+    assert work[0] < work[1] < work[2]
+    assert 3 < work[2] / work[1] < 4
+
+
+def test_what_the_images_cannot_give_is_refused() -> None:
+    assert refusal(UsageError, lambda: planned(settings=["crop_padding=8"], steps=5)) == (
+        "crop_padding 8 must be smaller than the images' side of 8 pixels; use --set crop_padding=1"
+    )
+    small = ImageDataset(np.zeros((20, 7, 9, 3), np.uint8), np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
+    for recipe in ("auto", "haet2021"):
+        assert refusal(UsageError, lambda recipe=recipe: planned(recipe, train=small, steps=5)) == (  # type: ignore[misc]
+            "images of 9x7 pixels are too small: both sides must be at least 8; "
+            "use --set image_size=8 to have them enlarged"
+        )

@@ -1,0 +1,123 @@
+"""The layers: ghost batch norm against batch norm, whitening against the covariance it removes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
+
+
+def images(num: int, channels: int = 5, side: int = 4, seed: int = 0) -> Tensor:
+    return torch.randn(num, channels, side, side, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def plain(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels)
+
+
+@pytest.mark.parametrize(
+    ("num", "sizes"), [(12, [4, 4, 4]), (10, [4, 4, 2]), (9, [4, 5]), (5, [5]), (4, [4]), (3, [3])]
+)
+def test_ghost_norm_is_batch_norm_on_each_group(num: int, sizes: list[int]) -> None:
+    x = images(num)
+    ghost, reference = GhostBatchNorm(5, ghost_size=4), plain(5)
+    expected = torch.cat([reference(group) for group in x.split(sizes)])
+    assert torch.equal(ghost(x), expected)
+    assert torch.equal(ghost.running_mean, reference.running_mean)
+    assert torch.equal(ghost.running_var, reference.running_var)
+    assert ghost.num_batches_tracked == len(sizes)
+
+
+def test_ghost_size_zero_takes_the_whole_batch() -> None:
+    x = images(12)
+    assert torch.equal(GhostBatchNorm(5)(x), plain(5)(x))
+
+
+def test_in_evaluation_ghost_norm_is_batch_norm() -> None:
+    x = images(12)
+    ghost, reference = GhostBatchNorm(5, ghost_size=4), plain(5)
+    ghost(x)
+    reference.load_state_dict(ghost.state_dict())
+    assert torch.equal(ghost.eval()(x), reference.eval()(x))
+    assert torch.equal(ghost(x)[:1], ghost(x[:1]))
+
+
+def test_the_scale_is_frozen_and_the_shift_learns() -> None:
+    ghost = GhostBatchNorm(5, ghost_size=4)
+    ghost(images(8)).square().sum().backward()
+    assert torch.equal(ghost.weight, torch.ones(5))
+    assert not ghost.weight.requires_grad
+    assert ghost.bias.grad is not None
+
+
+def test_statistics_stay_float32_under_autocast() -> None:
+    ghost = GhostBatchNorm(5, ghost_size=4)
+    x = images(8).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ghost(x)
+    assert ghost.running_mean is not None
+    assert ghost.running_mean.dtype == torch.float32
+    assert torch.allclose(
+        ghost.running_mean, 0.1 * x[4:].float().mean((0, 2, 3)) + 0.09 * x[:4].float().mean((0, 2, 3))
+    )
+
+
+def test_whitening_gives_patches_identity_covariance() -> None:
+    # Smooth, strongly correlated images of large variance, against which the epsilon of the filters is nothing.
+    smooth = F.avg_pool2d(images(200, channels=3, side=16), 3, stride=1)
+    data = (smooth + smooth.mean(1, keepdim=True)) * 30
+    layer = Whitening(3)
+    layer.fit(data)
+    inner = layer(data)[:, :, 1:-1, 1:-1]
+    outputs = inner.permute(1, 0, 2, 3).flatten(1)
+    assert torch.allclose(torch.cov(outputs), torch.eye(27), atol=0.02)
+
+
+def test_whitening_does_not_blow_up_directions_without_variance() -> None:
+    flat = torch.full((50, 3, 8, 8), 0.5)
+    layer = Whitening(3)
+    layer.fit(flat)
+    assert layer.weight.isfinite().all()
+    assert float(layer.weight.abs().max()) <= 10.0001
+
+
+def test_the_strongest_directions_come_first() -> None:
+    layer = Whitening(1)
+    layer.fit(F.avg_pool2d(images(200, channels=1, side=16), 3, stride=1))
+    norms = layer.weight.flatten(1).norm(dim=1)
+    assert (norms[1:] >= norms[:-1]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_whitening_is_fixed_and_saved(channels: int) -> None:
+    layer = Whitening(channels)
+    assert list(layer.parameters()) == []
+    assert layer.state_dict()["weight"].shape == (9 * channels, channels, 3, 3)
+    data = images(20, channels, side=8)
+    layer.fit(data)
+    other = Whitening(channels)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(data), layer(data))
+    assert layer(data).shape == (20, 9 * channels, 8, 8)
+
+
+def test_fitting_twice_gives_the_same_filters() -> None:
+    data = images(50, 3, side=8)
+    first, second = Whitening(3), Whitening(3)
+    first.fit(data)
+    second.fit(images(50, 3, side=8, seed=1))
+    second.fit(data)
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_the_block_pools_before_it_normalises() -> None:
+    kinds = [type(layer) for layer in ConvBlock(3, 8, pool=True)]
+    assert kinds == [nn.Conv2d, nn.MaxPool2d, GhostBatchNorm, nn.CELU]
+    assert [type(layer) for layer in ConvBlock(3, 8)] == [nn.Conv2d, GhostBatchNorm, nn.CELU]
+
+
+def test_a_residual_adds_what_went_in() -> None:
+    x = images(3)
+    double = nn.Conv2d(5, 5, 1, bias=False)
+    assert torch.equal(Residual(double, nn.ReLU())(x), x + F.relu(double(x)))

@@ -1,0 +1,144 @@
+"""The networks: any size, any channels, any number of classes; and how much work they are."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from timebox.models import GhostBatchNorm, ResNet9, ResNet18, Whitening, count_flops, fit_whitening
+
+SIZES = [(8, 8), (9, 9), (28, 28), (32, 32), (33, 33), (64, 64), (8, 20)]
+
+
+def images(num: int, channels: int, size: tuple[int, int]) -> Tensor:
+    return torch.randn(num, channels, *size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("whitening", [True, False])
+def test_resnet9_takes_any_size(size: tuple[int, int], channels: int, whitening: bool) -> None:
+    model = ResNet9(channels, 10, width=4, whitening=whitening)
+    logits = model(images(3, channels, size))
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_resnet18_takes_any_size(size: tuple[int, int], channels: int) -> None:
+    logits = ResNet18(channels, 10, width=4)(images(3, channels, size))
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+@pytest.mark.parametrize("kind", [ResNet9, ResNet18])
+def test_any_number_of_classes(kind: type[ResNet9] | type[ResNet18], num_classes: int) -> None:
+    assert kind(3, num_classes, width=4)(images(2, 3, (8, 8))).shape == (2, num_classes)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_resnet18_is_the_published_one() -> None:
+    with torch.device("meta"):
+        assert num_parameters(ResNet18(3, 10)) == 11_173_962
+
+
+def test_resnet9_is_cifar10_fasts() -> None:
+    with torch.device("meta"):
+        plain, whitened = ResNet9(3, 10, whitening=False), ResNet9(3, 10)
+    convolutions = 9 * (3 * 64 + 64 * 128 + 2 * 128 * 128 + 128 * 256 + 256 * 512 + 2 * 512 * 512) + 512 * 10
+    channels = 64 + 3 * 128 + 256 + 3 * 512
+    assert num_parameters(plain) == convolutions + 2 * channels
+    assert num_parameters(whitened) == num_parameters(plain) + (27 - 9 * 3) * 64
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in plain.modules()) == 9
+
+
+def test_every_normalisation_of_resnet9_is_ghost_with_frozen_scale() -> None:
+    norms = [m for m in ResNet9(3, 10, width=4, ghost_size=7).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 8
+    assert all(isinstance(norm, GhostBatchNorm) and norm.ghost_size == 7 for norm in norms)
+    assert not any(norm.weight.requires_grad for norm in norms)
+
+
+def test_logits_are_scaled() -> None:
+    torch.manual_seed(0)
+    model = ResNet9(3, 10, width=4, logit_scale=1.0).eval()
+    x = images(3, 3, (8, 8))
+    full = model(x)
+    model.logit_scale = 0.125
+    assert torch.equal(model(x), full * 0.125)
+
+
+def test_the_head_takes_the_maximum_over_all_positions() -> None:
+    # Shifting by the network's full stride moves the features, not their maximum (borders kept dark).
+    torch.manual_seed(0)
+    model = ResNet9(1, 4, width=4, whitening=False).eval()
+    x = torch.zeros(1, 1, 96, 96)
+    x[:, :, 40:48, 40:48] = images(1, 1, (8, 8))
+    assert torch.allclose(model(x), model(x.roll((8, -8), (2, 3))), atol=1e-6)
+
+
+def test_whitening_is_fitted_in_place_and_never_trained() -> None:
+    model = ResNet9(3, 10, width=4)
+    layers = [m for m in model.modules() if isinstance(m, Whitening)]
+    assert len(layers) == 1
+    before = layers[0].weight.clone()
+    fit_whitening(model, images(40, 3, (8, 8)))
+    fitted = layers[0].weight.clone()
+    assert not torch.equal(fitted, before)
+    assert "first.0.weight" in model.state_dict()
+    assert "first.0.weight" not in dict(model.named_parameters())
+    model(images(4, 3, (8, 8))).square().sum().backward()
+    assert layers[0].weight.grad is None
+    assert torch.equal(layers[0].weight, fitted)
+
+
+def test_fitting_a_network_without_whitening_changes_nothing() -> None:
+    model = ResNet9(3, 10, width=4, whitening=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fit_whitening(model, images(40, 3, (8, 8)))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_flops_counted_by_hand() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+            self.strided = nn.Conv2d(8, 4, 3, stride=2, padding=1, bias=False)
+            self.head = nn.Linear(4, 10, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            features: Tensor = self.head(self.strided(self.conv(x)).amax((2, 3)))
+            return features
+
+    multiplications = (3 * 8 * 9) * (10 * 6) + (8 * 4 * 9) * (5 * 3) + 4 * 10
+    assert count_flops(Small(), (3, 10, 6)) == 2 * 3 * multiplications
+
+
+def test_flops_of_resnet9_by_hand() -> None:
+    w, side = 8, 16
+    pixels = [side**2, (side // 2) ** 2, (side // 4) ** 2, (side // 8) ** 2]
+    multiplications = (
+        27 * 3 * 9 * pixels[0]  # whitening
+        + 27 * w * pixels[0]
+        + 9 * (w * 2 * w) * pixels[0]  # pooling comes after the convolution
+        + 2 * 9 * (2 * w) ** 2 * pixels[1]
+        + 9 * (2 * w * 4 * w) * pixels[1]
+        + 9 * (4 * w * 8 * w) * pixels[2]
+        + 2 * 9 * (8 * w) ** 2 * pixels[3]
+        + 8 * w * 10
+    )
+    assert count_flops(ResNet9(3, 10, width=w), (3, side, side)) == 6 * multiplications
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = ResNet9(3, 10, width=4).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert count_flops(model, (3, 8, 8)) == count_flops(model, (3, 8, 8))
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())

@@ -1,0 +1,296 @@
+"""A run, loaded: it takes whatever holds an image, and trusts no file of its directory."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from timebox.errors import DataError, RunError, UsageError
+from timebox.run import Run, load, predict
+
+from .conftest import CLASSES, SMALL, coloured, quick
+
+Spoil = Callable[[dict[str, object]], object]
+
+
+@pytest.fixture
+def copy(trained: Run, tmp_path: Path) -> Path:
+    """A run directory that may be spoilt."""
+    return Path(shutil.copytree(trained.path, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A red, a green and a blue image, each of another size and mode."""
+    folder = tmp_path_factory.mktemp("files")
+    noise = np.random.default_rng(0).integers(0, 150, (3, 40, 30, 3))
+    for colour in range(3):
+        noise[colour, ..., colour] += 100
+    images = [Image.fromarray(pixels.astype(np.uint8)) for pixels in noise]
+    paths = [folder / "red.png", folder / "green.jpg", folder / "blue.bmp"]
+    images[0].convert("RGBA").resize((9, 31)).save(paths[0])
+    images[1].save(paths[1], quality=95)
+    images[2].quantize(64).resize((100, 20)).save(paths[2])
+    return paths
+
+
+def refusal(call: Callable[[], object], error: type[Exception] = RunError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_load(trained: Run) -> None:
+    run = load(trained.path)
+    images, labels = coloured(60, seed=5)
+    probabilities = run.predict_proba(images)
+    assert probabilities.shape == (60, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities, trained.predict_proba(images))
+    names = run.predict(images)
+    assert names == [CLASSES[i] for i in probabilities.argmax(1)]
+    assert np.mean([name == CLASSES[label] for name, label in zip(names, labels, strict=True)]) > 0.9
+    assert predict(trained.path, images, device="cpu") == predict(trained, images) == names
+    assert not run.model.training
+
+
+def test_the_state_of_the_model_is_all_there_is_to_a_prediction(trained: Run) -> None:
+    images = coloured(20, seed=5)[0]
+    together = trained.predict_proba(images)
+    alone = np.concatenate([trained.predict_proba(image[None]) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert torch.is_grad_enabled()
+
+
+def test_paths_and_pil_images_of_any_size_and_mode(trained: Run, files: list[Path]) -> None:
+    assert trained.predict(files) == ["red", "green", "blue"]
+    assert trained.predict([str(path) for path in files]) == ["red", "green", "blue"]
+    red, green, blue = (Image.open(path) for path in files)
+    with red, green, blue:
+        assert trained.predict((blue, files[0], green)) == ["blue", "red", "green"]
+        for mode in ("1", "L", "P", "CMYK", "LA"):
+            assert trained.predict_proba([red.convert("RGB").convert(mode)]).shape == (1, 3)
+
+
+def test_arrays_of_other_sizes_and_channels(trained: Run) -> None:
+    large, labels = coloured(30, side=20, seed=6)
+    names = [CLASSES[label] for label in labels]
+    assert trained.predict(large) == names
+    alpha = np.concatenate([large, np.full((30, 20, 20, 1), 255, np.uint8)], 3)
+    assert trained.predict(alpha) == names
+    assert trained.predict_proba(large[..., 0]).shape == (30, 3), "grey, without a channel axis"
+    assert trained.predict_proba(large[..., :1]).shape == (30, 3)
+
+
+def test_mirrored_strided_and_read_only_arrays(trained: Run) -> None:
+    images = coloured(30, seed=6)[0]
+    expected = trained.predict_proba(np.ascontiguousarray(images[::-1, :, ::-1]))
+    np.testing.assert_array_equal(trained.predict_proba(images[::-1, :, ::-1]), expected)
+    np.testing.assert_allclose(trained.predict_proba(images[::2]), trained.predict_proba(images)[::2], atol=1e-6)
+    images.flags.writeable = False
+    assert len(trained.predict(images)) == 30
+
+
+def test_no_images_no_predictions(trained: Run) -> None:
+    empty: Sequence[object] = []
+    assert trained.predict(empty) == []
+    assert trained.predict_proba(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 3)
+    assert list(trained.predict_files([])) == []
+
+
+def test_mirrored_scoring_when_asked_for(trained: Run) -> None:
+    images = coloured(20, seed=5)[0]
+    np.testing.assert_array_equal(trained.predict_proba(images), trained.predict_proba(images, tta="none"))
+    both = (trained.predict_proba(images) + trained.predict_proba(images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(trained.predict_proba(images, tta="mirror"), both, atol=1e-6)
+    assert refusal(lambda: trained.predict(images, tta="ten"), UsageError) == (
+        "tta 'ten' is unknown; use recipe, none or mirror"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            np.zeros((2, 8, 8, 3), np.float32),
+            "images are float32 (2, 8, 8, 3): they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels",
+        ),
+        (
+            np.zeros((8, 8), np.uint8),
+            "images are uint8 (8, 8): they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels",
+        ),
+        (
+            np.zeros((2, 8, 8, 2), np.uint8),
+            "images are uint8 (2, 8, 8, 2): they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels",
+        ),
+        (
+            np.zeros((2, 0, 8, 3), np.uint8),
+            "images are uint8 (2, 0, 8, 3): they must be uint8 (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels",
+        ),
+        ("one.png", "images must be a uint8 array (N, H, W, C) or a list of paths and PIL images"),
+        (None, "images must be a uint8 array (N, H, W, C) or a list of paths and PIL images"),
+    ],
+)
+def test_what_is_no_image(images: object, message: str, trained: Run) -> None:
+    assert refusal(lambda: trained.predict(images), DataError) == message
+
+
+def test_files_in_order_with_those_that_cannot_be_read(
+    trained: Run, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.run.run.FILES_AT_ONCE", 2)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    paths = [files[2], tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "missing.png", files[0], files[1]]
+    results = list(trained.predict_files(iter(paths)))
+    assert [result.path for result in results] == [str(path) for path in paths]
+    unread = [result.error is not None for result in results]
+    assert unread == [False, True, True, True, False, False]
+    assert all((result.probabilities is None) == bad for result, bad in zip(results, unread, strict=True))
+    read: list[NDArray[np.float32]] = [r.probabilities for r in results if r.probabilities is not None]
+    assert [CLASSES[row.argmax()] for row in read] == ["blue", "red", "green"]
+    np.testing.assert_allclose(np.stack(read), trained.predict_proba([files[2], files[0], files[1]]), atol=1e-6)
+
+
+def test_files_are_read_as_they_are_asked_for(trained: Run, files: list[Path]) -> None:
+    asked: list[Path] = []
+
+    def endless() -> object:
+        while True:
+            asked.append(files[0])
+            yield files[0]
+
+    stream = trained.predict_files(endless())  # type: ignore[arg-type]
+    assert next(stream).error is None
+    assert len(asked) <= 250
+
+
+def test_a_list_with_an_unreadable_file_is_refused(trained: Run, files: list[Path], tmp_path: Path) -> None:
+    missing = tmp_path / "missing.png"
+    assert refusal(lambda: trained.predict([files[0], missing]), DataError) == (
+        f"image {str(missing)!r} cannot be read: No such file or directory"
+    )
+    assert refusal(lambda: trained.predict([files[0], np.zeros((8, 8, 3))]), DataError) == (
+        "image number 1 is a ndarray: it must be a path or a PIL image"
+    )
+    closed = Image.open(files[0])
+    closed.close()
+    assert refusal(lambda: trained.predict([closed]), DataError).startswith("image number 0 cannot be read: ")
+
+
+def test_what_is_no_run(tmp_path: Path, trained: Run) -> None:
+    missing = tmp_path / "missing"
+    assert refusal(lambda: load(missing)) == f"run {str(missing)!r} does not exist"
+    assert refusal(lambda: load(tmp_path)) == f"{str(tmp_path)!r} is no run directory: it has no model.json"
+    (tmp_path / "metrics.jsonl").touch()
+    assert refusal(lambda: load(tmp_path)) == (
+        f"run {str(tmp_path)!r} ended before a model was saved: nothing can be loaded from it"
+    )
+    file = trained.path / "model.json"
+    assert refusal(lambda: load(file)) == f"run {str(file)!r} is no directory"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b'{"format": 1', "Expecting ',' delimiter"),
+        (b"\xff\xfe", "can't decode byte"),
+        (b"[1, 2]", "it holds no JSON object"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.json", "summary.json"])
+def test_a_damaged_json_file_is_named(name: str, content: bytes, reason: str, copy: Path) -> None:
+    (copy / name).write_bytes(content)
+    message = refusal(lambda: load(copy).summary)
+    assert message.startswith(f"{str(copy / name)!r} cannot be read: ")
+    assert reason in message
+
+
+def recipe_of(config: dict[str, object]) -> dict[str, object]:
+    recipe = config["recipe"]
+    assert isinstance(recipe, dict)
+    return recipe
+
+
+def preprocessing_of(config: dict[str, object]) -> dict[str, object]:
+    preprocessing = config["preprocessing"]
+    assert isinstance(preprocessing, dict)
+    return preprocessing
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda config: config.pop("class_names"), "'class_names'"),
+        (lambda config: config.update(class_names="red"), "'red' is no list"),
+        (lambda config: config.update(recipe=[1]), "[1] is no mapping"),
+        (
+            lambda config: recipe_of(config).update(width="wide"),
+            "recipe 'haet2021': width 'wide' must be a whole number",
+        ),
+        (lambda config: recipe_of(config).pop("tta"), "recipe 'haet2021': missing: tta"),
+        (lambda config: preprocessing_of(config).pop("mean"), "'mean'"),
+        (lambda config: preprocessing_of(config).update(mean=[0.5]), "mean and std do not fit the image's channels"),
+        (lambda config: preprocessing_of(config).update(std=[0, 1, 1]), "mean and std do not fit the image's channels"),
+        (
+            lambda config: preprocessing_of(config).update(image_shape=[8, 8, 2]),
+            "image_shape 8x8x2 is out of range",
+        ),
+        (
+            lambda config: preprocessing_of(config).update(image_shape=[10**9, 10**9, 3]),
+            "image_shape 1000000000x1000000000x3 is out of range",
+        ),
+    ],
+)
+def test_a_model_description_that_makes_no_sense(spoil: Spoil, reason: str, copy: Path) -> None:
+    config = json.loads((copy / "model.json").read_text())
+    spoil(config)
+    (copy / "model.json").write_text(json.dumps(config))
+    assert refusal(lambda: Run(copy)) == f"{str(copy / 'model.json')!r} is damaged: {reason}"
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000])
+def test_truncated_weights(size: int, copy: Path) -> None:
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    assert refusal(lambda: load(copy)).startswith(f"{str(path)!r} cannot be read: ")
+
+
+def test_weights_of_another_network(copy: Path, data: Path, tmp_path: Path) -> None:
+    path = copy / "model.safetensors"
+    tensors = load_file(path)
+    wider = quick(data, tmp_path / "wider", steps=1, settings=[*SMALL, "width=6"])
+    shutil.copy(wider.path / "model.safetensors", path)
+    message = refusal(lambda: load(copy))
+    assert message.startswith(f"the weights in {str(copy)!r} do not fit its model.json: size mismatch for ")
+    del tensors["head.weight"]
+    save_file(tensors, path)
+    message = refusal(lambda: load(copy))
+    assert message.startswith(f"the weights in {str(copy)!r} do not fit its model.json: Missing key(s)")
+
+
+def test_a_run_without_weights_or_summary(copy: Path) -> None:
+    (copy / "summary.json").unlink()
+    assert load(copy).summary == {}
+    assert load(copy).test_accuracy is None
+    (copy / "model.safetensors").unlink()
+    assert refusal(lambda: load(copy)) == (
+        f"run {str(copy)!r} ended before a model was saved: nothing can be loaded from it"
+    )
+
+
+def test_an_unknown_device(trained: Run) -> None:
+    assert refusal(lambda: load(trained.path, device="tpu"), UsageError) == (
+        "device 'tpu' is unknown; use auto, cpu or cuda"
+    )

@@ -1,0 +1,434 @@
+"""Training, from a call to a run directory."""
+
+import json
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from timebox.clock import Deadline
+from timebox.engine.reporting import StepStatus
+from timebox.errors import BudgetError, DataError, OutputError, TimeboxError, UsageError
+from timebox.run import Run, load, train
+from timebox.run import task as task_module
+from timebox.run.directory import RunWriter
+
+from .conftest import CLASSES, SMALL, coloured, quick, save_npz
+
+FILES = {"metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "summary.json", "trained_on.npy"}
+SUMMARY_KEYS = {
+    "val_accuracy", "test_accuracy", "val_images", "test_images", "val_images_total", "test_images_total", "tta",
+    "late", "budget_seconds", "elapsed_seconds", "download_seconds", "phases", "steps", "epochs",
+    "images_per_second", "final_lr", "train_images", "num_classes", "data", "device", "threads", "precision",
+    "seed", "source", "recipe", "plan", "notes", "bad_files", "versions",
+}  # fmt: skip
+Listing = Callable[[], list[str]]
+
+
+class UnforeseenError(Exception):
+    """Something unforeseen."""
+
+
+def fail(*rest: object, **more: object) -> None:
+    raise UnforeseenError
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "model.safetensors").read_bytes()
+
+
+def test_a_run_directory_is_whole(trained: Run) -> None:
+    assert {path.name for path in trained.path.iterdir()} == FILES
+    summary = json.loads((trained.path / "summary.json").read_text())
+    assert set(summary) == SUMMARY_KEYS
+    assert trained.summary == summary
+    assert trained.class_names == CLASSES
+    assert (summary["steps"], summary["epochs"], summary["train_images"]) == (40, round(40 * 32 / 113, 3), 113)
+    assert (summary["budget_seconds"], summary["late"], summary["final_lr"]) == (None, False, 0.0)
+    assert (summary["val_images"], summary["val_images_total"]) == (13, 13)
+    assert (summary["test_images"], summary["test_images_total"]) == (24, 24)
+    assert trained.test_accuracy == summary["test_accuracy"] > 0.9
+    assert trained.val_accuracy == summary["val_accuracy"]
+    assert summary["data"] == {"name": "colours", "format": ".npz file"}
+    assert sum(summary["phases"].values()) == pytest.approx(summary["elapsed_seconds"], abs=0.05)
+    assert {"reading", "planning", "training", "saving", "scoring"} <= set(summary["phases"])
+    assert summary["recipe"]["width"] == 4
+
+
+def test_metrics_are_json_lines(trained: Run) -> None:
+    lines = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    assert [line["step"] for line in lines if "val_accuracy" in line] == [8, 16, 24, 32]
+
+
+def test_predictions_are_those_of_the_images_held_out(trained: Run, data: Path) -> None:
+    with np.load(trained.path / "predictions.npz", allow_pickle=False) as saved:
+        split, ids, label, probabilities = (saved[key] for key in ("split", "id", "label", "probabilities"))
+    assert (split == "val").sum() == 13
+    assert (split == "test").sum() == 24
+    images, labels = coloured(150)
+    chosen = ids.astype(int)
+    assert len(set(chosen)) == 37
+    np.testing.assert_array_equal(labels[chosen], label)
+    np.testing.assert_allclose(trained.predict_proba(images[chosen]), probabilities, atol=1e-5)
+    right = (probabilities.argmax(1) == label)[split == "test"].mean()
+    assert right == pytest.approx(trained.test_accuracy)
+
+
+def test_the_same_seed_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    first = quick(data, tmp_path / "first", seed=3)
+    torch.rand(5)
+    np.random.default_rng()
+    second = quick(data, tmp_path / "second", seed=3)
+    other = quick(data, tmp_path / "other", seed=4)
+    assert weights(first) == weights(second)
+    assert weights(first) != weights(other)
+    assert (first.path / "trained_on.npy").read_bytes() == (other.path / "trained_on.npy").read_bytes()
+
+
+def test_auto_in_steps_is_repeatable_too(data: Path, tmp_path: Path) -> None:
+    runs = [train(data, steps=2, device="cpu", settings=["width=4"], out=tmp_path / name) for name in ("a", "b")]
+    assert weights(runs[0]) == weights(runs[1])
+    assert runs[0].summary["recipe"] == runs[1].summary["recipe"]
+    assert runs[0].summary["precision"] == "fp32"
+
+
+class Watching:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.notes: list[str] = []
+        self.num_steps = 0
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, status: StepStatus) -> None:
+        torch.rand(1)
+        self.num_steps += 1
+
+
+def test_neither_watching_nor_scoring_changes_the_weights(data: Path, tmp_path: Path) -> None:
+    """The same images trained on: with a test split of its own or none, with a reporter or none."""
+    watching = Watching()
+    plain = quick(data, tmp_path / "plain", val="none", test="none")
+    other = save_npz(tmp_path / "other.npz", num_val=60, num_test=30)
+    scored = quick(other, tmp_path / "scored", reporter=watching)
+    assert weights(plain) == weights(scored)
+    assert scored.summary["val_images"] == 60
+    assert watching.phases == ["reading", "planning", "training", "saving", "scoring", "saving"]
+    assert watching.num_steps == 6
+    assert watching.notes == scored.summary["plan"]
+
+
+def test_without_anything_to_score(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", val="none", test="none")
+    assert {path.name for path in run.path.iterdir()} == FILES - {"predictions.npz"}
+    assert (run.val_accuracy, run.test_accuracy) == (None, None)
+    assert (run.summary["val_images"], run.summary["test_images_total"]) == (0, 0)
+
+
+def test_the_host_finds_its_state_as_it_left_it(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    random.seed(7)
+    flag, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    quick(data, tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+    assert torch.backends.cudnn.benchmark is flag
+    assert torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_state_is_restored_after_a_failure_too(
+    flag: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", flag)
+    monkeypatch.setattr(task_module, "train_model", fail)
+    before = torch.get_rng_state()
+    with pytest.raises(UnforeseenError):
+        quick(data, tmp_path / "run")
+    assert torch.backends.cudnn.benchmark is flag
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_works_in_a_thread(data: Path, tmp_path: Path) -> None:
+    runs: list[Run] = []
+    thread = threading.Thread(target=lambda: runs.append(quick(data, tmp_path / "run", seed=3)))
+    thread.start()
+    thread.join(60)
+    assert len(runs) == 1
+    assert len(runs[0].predict(coloured(4)[0])) == 4
+    assert weights(runs[0]) == weights(quick(data, tmp_path / "here", seed=3))
+
+
+def test_parts_that_lie_elsewhere(data: Path, tmp_path: Path) -> None:
+    names = ("blue", "red", "green")
+    rng_images, rng_labels = coloured(30, side=12, seed=9)
+    shuffled = np.array([1, 2, 0])[rng_labels]
+    np.savez(tmp_path / "elsewhere.npz", images=rng_images, labels=shuffled, class_names=np.array(names))
+    run = quick(data, tmp_path / "run", steps=40, val="none", test=str(tmp_path / "elsewhere.npz"))
+    assert run.summary["test_images"] == 30
+    assert run.test_accuracy is not None
+    assert run.test_accuracy > 0.9, "classes are matched by name, images by size"
+
+
+def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", train_limit=60, val="rest")
+    assert (run.summary["train_images"], run.summary["val_images"]) == (60, 90)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"budget": "10s", "steps": 3},
+            "budget and steps exclude each other: give --budget 10m, or --steps N for a repeatable run",
+        ),
+        ({}, "give a budget, for example --budget 10m, or --steps N"),
+        ({"steps": 0}, "steps 0 must be at least 1"),
+        ({"steps": 3, "precision": "fp8"}, "precision 'fp8' is unknown; use auto, fp32, bf16, fp16"),
+        ({"steps": 3, "device": "tpu"}, "device 'tpu' is unknown; use auto, cpu or cuda"),
+        ({"steps": 3, "seed": -1}, "seed -1 must be 0 or more, and below 2**63"),
+        ({"steps": 3, "seed": 2**64}, "seed 18446744073709551616 must be 0 or more, and below 2**63"),
+        ({"steps": 3, "split_seed": -2}, "split_seed -2 must be 0 or more, and below 2**63"),
+        (
+            {"steps": 3, "recipe": "haet2022"},
+            "recipe 'haet2022' is unknown; did you mean 'haet2021'? "
+            "use one of auto, haet2021, dawnbench, superconvergence, or a file that ends in .toml",
+        ),
+        (
+            {"steps": 3, "settings": ["lr=1"]},
+            "settings: unknown field 'lr'; `timebox recipes haet2021` shows all fields",
+        ),
+        (
+            {"steps": 3, "settings": ["peak_at=0.9"]},
+            "recipe 'haet2021': peak_at 0.9 must be below down_at 0.85",
+        ),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_they_are_read(
+    given: dict[str, object], message: str, tmp_path: Path, files_under: Listing
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        train(tmp_path / "missing.npz", out=tmp_path / "run", **given)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+    assert files_under() == []
+
+
+@pytest.mark.parametrize("budget", ["3s", 2.5, "0.1s"])
+def test_a_budget_shorter_than_starting_takes(budget: str | float, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"is too short: starting and leaving alone take seconds; use at least 4s$"):
+        train("digits", budget=budget, out=tmp_path / "run")
+
+
+def test_a_budget_too_short_for_the_data_leaves_nothing(data: Path, tmp_path: Path, files_under: Listing) -> None:
+    deadline = Deadline(5.0, started_at=Deadline(None).started_at - 4.9)
+    with pytest.raises(BudgetError, match=r"^budget 5.0s is too short: reading '.*colours.npz' and planning took "):
+        train(data, deadline=deadline, out=tmp_path / "run", device="cpu", settings=SMALL, recipe="haet2021")
+    assert files_under() == []
+
+
+def test_tiny_images_are_refused_and_can_be_enlarged(tmp_path: Path, files_under: Listing) -> None:
+    images, labels = coloured(60, side=5)
+    np.savez(tmp_path / "tiny.npz", images=images, labels=labels)
+    with pytest.raises(UsageError) as caught:
+        quick(tmp_path / "tiny.npz", tmp_path / "run")
+    assert str(caught.value) == (
+        "images of 5x5 pixels are too small: both sides must be at least 8; "
+        "use --set image_size=8 to have them enlarged"
+    )
+    assert files_under() == ["tiny.npz"]
+    run = quick(tmp_path / "tiny.npz", tmp_path / "run", settings=[*SMALL, "image_size=8"])
+    assert run.preprocessing.image_shape == (8, 8, 3)
+
+
+def test_images_that_are_not_square(tmp_path: Path) -> None:
+    images, labels = coloured(60, side=8)
+    np.savez(tmp_path / "wide.npz", images=np.concatenate([images, images], 2), labels=labels)
+    run = quick(tmp_path / "wide.npz", tmp_path / "run")
+    assert run.preprocessing.image_shape == (8, 16, 3)
+    assert len(load(run.path).predict(images)) == 60
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_images_and_images_with_alpha(channels: int, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, channels), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 2)
+    run = quick(tmp_path / "data.npz", tmp_path / "run")
+    assert run.predict_proba(images).shape == (40, 2)
+
+
+def test_a_channel_that_never_changes(tmp_path: Path) -> None:
+    images, labels = coloured(60)
+    images[..., 2] = 17
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    run = quick(tmp_path / "data.npz", tmp_path / "run")
+    assert np.isfinite(run.predict_proba(images)).all()
+
+
+def test_data_that_are_not_there(tmp_path: Path, files_under: Listing) -> None:
+    with pytest.raises(DataError):
+        quick(tmp_path / "missing", tmp_path / "run")
+    assert files_under() == []
+
+
+def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path, files_under: Listing) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "letter.txt").write_text("dear diary")
+    with pytest.raises(UsageError) as caught:
+        quick(data, out)
+    assert str(caught.value) == (
+        f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run"
+    )
+    with pytest.raises(UsageError) as caught:
+        quick(data, out, overwrite=True)
+    assert str(caught.value) == (
+        f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten"
+    )
+    assert files_under() == ["out", "out/letter.txt"]
+
+
+def test_an_output_that_is_a_file_or_lies_under_one(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("a file")
+    with pytest.raises(UsageError) as caught:
+        quick(data, out, overwrite=True)
+    assert str(caught.value) == f"output {str(out)!r} is a file; give a directory that is new or empty"
+    with pytest.raises(OutputError, match=r"^output directory '.*/out/run' cannot be written to: "):
+        quick(data, out / "run")
+    assert out.read_text() == "a file"
+
+
+def test_an_empty_directory_is_filled(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert {path.name for path in quick(data, tmp_path / "out").path.iterdir()} == FILES
+
+
+def test_overwriting_replaces_a_run_whole(data: Path, tmp_path: Path, files_under: Listing) -> None:
+    out = tmp_path / "out"
+    old = weights(quick(data, out, seed=1))
+    (out / "report.html").write_text("of the old run")
+    out.chmod(0o755)
+    run = quick(data, out, seed=2, overwrite=True)
+    assert run.path == out
+    assert weights(run) != old
+    assert weights(run) == weights(load(out))
+    assert files_under() == ["out", *sorted(f"out/{name}" for name in FILES)]
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_failed_training_leaves_an_old_run_as_it_was(
+    data: Path, tmp_path: Path, files_under: Listing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run = quick(data, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(task_module, "train_model", fail)
+    with pytest.raises(UnforeseenError):
+        quick(data, out, seed=5, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert files_under() == ["out", *sorted(f"out/{name}" for name in FILES)]
+    assert len(run.predict(coloured(2)[0])) == 2
+
+
+@pytest.mark.parametrize("empty_directory", [False, True])
+@pytest.mark.parametrize("moment", ["planning", "training", "saving"])
+def test_a_failed_training_leaves_nothing(
+    moment: str,
+    empty_directory: bool,
+    data: Path,
+    tmp_path: Path,
+    files_under: Listing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if empty_directory:
+        (tmp_path / "out").mkdir()
+    if moment == "saving":
+        # As on a full disk: model.json is there, the weights do not fit.
+        monkeypatch.setattr("timebox.run.directory.save", fail)
+    else:
+        # The package's attribute of this name is the function, not the module.
+        planning = (sys.modules["timebox.run.train"], "make_plan")
+        monkeypatch.setattr(*{"planning": planning, "training": (task_module, "train_model")}[moment], fail)
+    with pytest.raises(UnforeseenError):
+        quick(data, tmp_path / "out")
+    assert files_under() == (["out"] if empty_directory else [])
+
+
+def test_a_diverged_training_leaves_nothing(data: Path, tmp_path: Path, files_under: Listing) -> None:
+    settings = [*SMALL, "max_lr=100", "policy=constant", "logit_scale=10", "bias_lr_multiplier=1000"]
+    with pytest.raises(TimeboxError, match=r"^the loss became \w+ at step \d+, at learning rate 100; lower the rate"):
+        quick(data, tmp_path / "out", steps=200, settings=settings)
+    assert files_under() == []
+
+
+def test_a_failure_after_the_model_was_saved_keeps_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_module.Task, "score", fail)
+    with pytest.raises(UnforeseenError):
+        quick(data, tmp_path / "out")
+    run = load(tmp_path / "out")
+    assert run.summary == {}
+    assert (run.val_accuracy, run.test_accuracy) == (None, None)
+    assert len(run.predict(coloured(3)[0])) == 3
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(tmp_path / "out", overwrite=False)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("timebox.run.directory.os.fsync", full)
+    with pytest.raises(OutputError) as caught:
+        writer.save_seen(np.zeros(3, np.uint64))
+    assert str(caught.value) == (
+        f"trained_on.npy cannot be written in {str(tmp_path / 'out')!r}: No space left on device"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl"]
+    writer.give_up()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_directory_is_named_after_data_and_time(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(data, steps=2, recipe="haet2021", settings=SMALL, device="cpu")
+    assert run.path.parent == Path("runs")
+    assert run.path.name.startswith("colours-20")
+
+
+def test_a_real_budget_is_kept_and_used(data: Path, tmp_path: Path) -> None:
+    deadline = Deadline(8.0)
+    run = train(data, deadline=deadline, out=tmp_path / "run", device="cpu", settings=["width=4"], test=0.2)
+    assert not deadline.late
+    summary = run.summary
+    assert summary["late"] is False
+    assert summary["budget_seconds"] == 8.0
+    assert summary["final_lr"] == 0.0
+    phases = summary["phases"]
+    assert isinstance(phases, dict)
+    assert sum(phases.values()) == pytest.approx(summary["elapsed_seconds"], abs=0.05)
+    assert phases["training"] > 3.5, "the time is there to be used"
+    assert deadline.elapsed() > 6.5
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    progress = [line["progress"] for line in lines if "loss" in line]
+    assert progress == sorted(set(progress))
+    assert progress[-1] == 1.0
+    assert summary["steps"] == len(progress) > 20

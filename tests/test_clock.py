@@ -1,0 +1,220 @@
+"""The clock: what a budget may look like, and a deadline on a simulated clock."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from timebox.clock import Deadline, format_duration, now, parse_budget, process_start
+from timebox.errors import BudgetError, UsageError
+
+
+class Simulated:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, moment: float = 1000.0) -> None:
+        self.moment = moment
+
+    def __call__(self) -> float:
+        return self.moment
+
+    def sleep(self, seconds: float) -> None:
+        self.moment += seconds
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"),
+    [
+        ("90s", 90),
+        ("90", 90),
+        (90, 90),
+        (7.5, 7.5),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1h30m15s", 5415),
+        ("1m30", 90),
+        ("0.5s", 0.5),
+        ("2H", 7200),
+        ("  10m\n", 600),
+        ("0h10m", 600),
+    ],
+)
+def test_budget_in_seconds(budget: str | float, seconds: float) -> None:
+    assert parse_budget(budget) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["10x", "", "s", "m10", "ten minutes", "10 m", "1m1h", "1:30", "nan", "inf", "-", "1e3"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        parse_budget(text)
+    assert str(caught.value) == f"budget {text!r} is not a duration; write it like 90s, 10m or 1h30m"
+
+
+@pytest.mark.parametrize("budget", ["-5s", "-10m", "-1h30m", -3, -0.5])
+def test_a_negative_budget(budget: str | float) -> None:
+    with pytest.raises(BudgetError) as caught:
+        parse_budget(budget)
+    assert str(caught.value) == f"budget {str(budget)!r} is negative; write it like 90s, 10m or 1h30m"
+
+
+@pytest.mark.parametrize("budget", ["0", "0s", "0h0m0s", 0, 0.0])
+def test_a_budget_of_nothing(budget: str | float) -> None:
+    with pytest.raises(BudgetError) as caught:
+        parse_budget(budget)
+    assert str(caught.value) == f"budget {str(budget)!r} must be longer than zero; write it like 90s, 10m or 1h30m"
+
+
+def test_a_bad_budget_is_a_bad_argument() -> None:
+    assert issubclass(BudgetError, UsageError)
+    assert issubclass(BudgetError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0s"),
+        (9.44, "9.4s"),
+        (10.4, "10s"),
+        (59.4, "59s"),
+        (59.6, "1m"),
+        (60, "1m"),
+        (200, "3m20s"),
+        (3599.6, "1h00m"),
+        (3900, "1h05m"),
+        (90000, "25h00m"),
+    ],
+)
+def test_durations_as_people_write_them(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [42, 60, 200, 5400, 36000])
+def test_a_printed_duration_is_a_budget(seconds: int) -> None:
+    assert parse_budget(format_duration(seconds)) == seconds
+
+
+def test_a_deadline_counts_down() -> None:
+    clock = Simulated()
+    deadline = Deadline(60, now=clock)
+    assert (deadline.elapsed(), deadline.remaining(), deadline.late) == (0, 60, False)
+    clock.sleep(60)
+    assert (deadline.elapsed(), deadline.remaining(), deadline.late) == (60, 0, False)
+    clock.sleep(1)
+    assert (deadline.elapsed(), deadline.remaining(), deadline.late) == (61, -1, True)
+
+
+def test_without_a_budget_nothing_is_late() -> None:
+    clock = Simulated()
+    deadline = Deadline(None, now=clock)
+    clock.sleep(1e9)
+    assert deadline.remaining() == float("inf")
+    assert not deadline.late
+
+
+def test_a_deadline_may_have_begun_before_it_was_made() -> None:
+    clock = Simulated(500)
+    deadline = Deadline(60, started_at=490, now=clock)
+    assert deadline.elapsed() == 10
+    assert deadline.phases_so_far() == {"start-up": 10}
+
+
+def test_phases_nest_exclusively_and_sum_to_the_elapsed_time() -> None:
+    clock = Simulated()
+    deadline = Deadline(100, started_at=998, now=clock)
+    clock.sleep(1)
+    with deadline.phase("reading"):
+        clock.sleep(5)
+    clock.sleep(0.5)
+    with deadline.phase("training"):
+        clock.sleep(10)
+        with deadline.phase("validating"):
+            clock.sleep(2)
+            with deadline.phase("saving"):
+                clock.sleep(0.25)
+        clock.sleep(10)
+    with deadline.phase("saving"):
+        clock.sleep(4)
+    expected = {"start-up": 3, "reading": 5, "other": 0.5, "training": 20, "validating": 2, "saving": 4.25}
+    phases = deadline.phases_so_far()
+    assert phases == expected
+    assert list(phases) == ["start-up", "reading", "other", "training", "validating", "saving"]
+    assert sum(phases.values()) == deadline.elapsed()
+
+
+def test_an_open_phase_counts_up_to_now() -> None:
+    clock = Simulated()
+    deadline = Deadline(None, now=clock)
+    with deadline.phase("training"):
+        clock.sleep(3)
+        assert deadline.phases_so_far()["training"] == 3
+        clock.sleep(4)
+    assert deadline.phases_so_far()["training"] == 7
+    deadline.phases_so_far()["training"] = 0
+    assert deadline.phases_so_far()["training"] == 7
+
+
+def test_a_phase_that_fails_is_booked_and_closed() -> None:
+    clock = Simulated()
+    deadline = Deadline(None, now=clock)
+    with pytest.raises(KeyError), deadline.phase("training"):
+        clock.sleep(3)
+        raise KeyError
+    clock.sleep(2)
+    assert deadline.phases_so_far() == {"start-up": 0, "training": 3, "other": 2}
+
+
+def test_what_is_left_out_counts_nowhere() -> None:
+    clock = Simulated()
+    deadline = Deadline(60, now=clock)
+    with deadline.phase("reading"):
+        clock.sleep(30)
+        deadline.leave_out(25)
+        assert deadline.remaining() == 55
+    phases = deadline.phases_so_far()
+    assert phases["reading"] == 5
+    assert sum(phases.values()) == deadline.elapsed() == 5
+
+
+def test_now_runs_forward_by_itself() -> None:
+    before = now()
+    assert 0 <= now() - before < 5
+
+
+def test_a_process_starts_before_its_first_line_runs() -> None:
+    assert 0 < now() - process_start() < 3600
+
+
+def test_the_time_before_the_import_counts() -> None:
+    code = (
+        "import time; time.sleep(0.7)\n"
+        "from timebox.clock import Deadline\n"
+        "deadline = Deadline.since_process_start(60)\n"
+        "print(deadline.phases_so_far()['start-up'], deadline.elapsed(), deadline.remaining())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    start_up, elapsed, remaining = map(float, done.stdout.split())
+    least = 0.65 if sys.platform == "linux" else 0.0  # the kernel counts in hundredths
+    assert least <= start_up <= elapsed < 30
+    assert remaining == pytest.approx(60 - elapsed, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "1 (a) b", "1 (python) S " + "x " * 40, "1 (a (b) c) S " + "99999999999 " * 40]
+)
+def test_where_the_kernel_tells_nothing_the_import_is_the_start(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timebox.clock.Path.read_text", lambda path: content)
+    monkeypatch.setattr("timebox.clock._IMPORTED_AT", 5.0)
+    assert process_start() == 5.0
+
+
+def test_a_command_named_with_brackets_and_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks: Callable[[str], int] = lambda name: 100  # noqa: E731
+    content = "7 (odd) name) S " + "0 " * 18 + "1234 " + "0 " * 30
+    monkeypatch.setattr("timebox.clock.Path.read_text", lambda path: content)
+    monkeypatch.setattr("timebox.clock.os.sysconf", ticks)
+    monkeypatch.setattr("timebox.clock._IMPORTED_AT", 15.0)
+    assert process_start() == 12.34
