@@ -224,8 +224,8 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
 def test_a_real_measurement_is_sane() -> None:
     measuring = Bench(bands(32), CPU, precision.Precision("fp32", CPU))
     training, scoring = measuring.seconds_per_image(get_recipe("haet2021").replace(width=4))
-    assert 0 < scoring < 0.1
-    assert 0 < training < 0.1
+    assert 0 < scoring < 1
+    assert 0 < training < 1
 
 
 def test_wider_networks_are_more_work() -> None:

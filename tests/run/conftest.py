@@ -1,10 +1,11 @@
 """Small data on disk, and small runs made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from timebox.run import Run, train
@@ -36,6 +37,15 @@ def quick(data: str | Path, out: Path, steps: int = 6, **given: object) -> Run:
     """A training of a second or less."""
     arguments = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "precision": "fp32", **given}
     return train(data, steps=steps, out=out, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and where the cores are busy they lose a hundredfold."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

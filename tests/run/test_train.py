@@ -5,13 +5,16 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from timebox.clock import Deadline
+from timebox.clock import Deadline, now
+from timebox.data import LoadedData, load_data
+from timebox.data.loader import DeviceLoader
 from timebox.engine.reporting import StepStatus
 from timebox.errors import BudgetError, DataError, OutputError, TimeboxError, UsageError
 from timebox.run import Run, load, train
@@ -89,6 +92,41 @@ def test_the_same_seed_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     assert weights(first) == weights(second)
     assert weights(first) != weights(other)
     assert (first.path / "trained_on.npy").read_bytes() == (other.path / "trained_on.npy").read_bytes()
+
+
+def test_the_seed_decides_the_first_weights_and_the_order(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    class Spy(DeviceLoader):
+        def __init__(self, *given: object) -> None:
+            seeds.append(given[5])  # type: ignore[arg-type]
+            super().__init__(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(task_module, "DeviceLoader", Spy)
+    still = [*SMALL, "max_lr=1e-6", "policy=constant", "averaging_span=0"]
+    heads = [
+        quick(data, tmp_path / str(seed), steps=1, seed=seed, settings=still).model.state_dict()["head.weight"]
+        for seed in (3, 4)
+    ]
+    assert seeds == [3, 4]
+    assert float((heads[0] - heads[1]).abs().max()) > 0.01
+
+
+def test_a_download_is_left_out_of_the_clock(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*given: object, **more: object) -> LoadedData:
+        return replace(load_data(*given, **more), download_seconds=100.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sys.modules["timebox.run.train"], "load_data", slowly)
+    deadline = Deadline(None, started_at=now() - 100)
+    run = quick(data, tmp_path / "run", deadline=deadline)
+    elapsed, phases = run.summary["elapsed_seconds"], run.summary["phases"]
+    assert run.summary["download_seconds"] == 100.0
+    assert isinstance(elapsed, float)
+    assert isinstance(phases, dict)
+    assert 0 < elapsed < 50
+    assert sum(phases.values()) == pytest.approx(elapsed, abs=0.05)
 
 
 def test_auto_in_steps_is_repeatable_too(data: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class ClockPacer:
     """
 
     WINDOW = 16
-    # The estimate weighs as much as this many steps until the window is full, so that a cold start does not decide alone.
+    # The estimate counts as so many steps until the window is full, so that a cold start does not decide alone.
     NUM_ESTIMATES = 3
     # A step this many times slower than the typical one is a stall.
     STALL = 10

@@ -80,8 +80,8 @@ def batch_for(num_images_seen: float, num_images: int) -> int:
     """A power of two that leaves the schedule about 1,000 steps, from 32 (8 for tiny sets) to 512, at most a quarter of
     the data.
 
-    Many small steps beat few large ones: 30,000 images in batches of 256, 128, 64 and 32 end at 68.7, 72.1, 73.7 and 74.2 %
-    (CIFAR-10 cut to 5,000, width 32, rate in proportion).
+    Many small steps beat few large ones: 30,000 images in batches of 256, 128, 64 and 32 end at 68.7, 72.1, 73.7 and
+    74.2 % (CIFAR-10 cut to 5,000, width 32, rate in proportion).
     """
     limit = min(512.0, max(8.0, num_images / 4), max(32.0, num_images_seen / 1000))
     batch = 8
