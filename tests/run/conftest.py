@@ -12,6 +12,8 @@ from timebox.run import Run, train
 
 SMALL = ("width=4", "batch_size=32", "ghost_size=16", "crop_padding=1", "max_lr=0.2", "flip=none", "tta=none")
 CLASSES = ("red", "green", "blue")
+FILES = {"metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "summary.json", "trained_on.npy"}
+Listing = Callable[[], list[str]]
 
 
 def coloured(num: int, side: int = 8, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -39,6 +41,18 @@ def quick(data: str | Path, out: Path, steps: int = 6, **given: object) -> Run:
     return train(data, steps=steps, out=out, **arguments)  # type: ignore[arg-type]
 
 
+def weights(run: Run) -> bytes:
+    return (run.path / "model.safetensors").read_bytes()
+
+
+class UnforeseenError(Exception):
+    """Something unforeseen."""
+
+
+def fail(*rest: object, **more: object) -> None:
+    raise UnforeseenError
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Networks this small gain nothing from a second thread, and where the cores are busy they lose a hundredfold."""
@@ -61,6 +75,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def files_under(tmp_path: Path) -> Callable[[], list[str]]:
+def files_under(tmp_path: Path) -> Listing:
     """Everything under tmp_path, by relative path."""
     return lambda: sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))

@@ -4,7 +4,6 @@ import json
 import random
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,33 +15,18 @@ from timebox.clock import Deadline, now
 from timebox.data import LoadedData, load_data
 from timebox.data.loader import DeviceLoader
 from timebox.engine.reporting import StepStatus
-from timebox.errors import BudgetError, DataError, OutputError, TimeboxError, UsageError
+from timebox.errors import BudgetError, DataError, UsageError
 from timebox.run import Run, load, train
 from timebox.run import task as task_module
-from timebox.run.directory import RunWriter
 
-from .conftest import CLASSES, SMALL, coloured, quick, save_npz
+from .conftest import CLASSES, FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, save_npz, weights
 
-FILES = {"metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "summary.json", "trained_on.npy"}
 SUMMARY_KEYS = {
     "val_accuracy", "test_accuracy", "val_images", "test_images", "val_images_total", "test_images_total", "tta",
     "late", "budget_seconds", "elapsed_seconds", "download_seconds", "phases", "steps", "epochs",
     "images_per_second", "final_lr", "train_images", "num_classes", "data", "device", "threads", "precision",
     "seed", "source", "recipe", "plan", "notes", "bad_files", "versions",
 }  # fmt: skip
-Listing = Callable[[], list[str]]
-
-
-class UnforeseenError(Exception):
-    """Something unforeseen."""
-
-
-def fail(*rest: object, **more: object) -> None:
-    raise UnforeseenError
-
-
-def weights(run: Run) -> bytes:
-    return (run.path / "model.safetensors").read_bytes()
 
 
 def test_a_run_directory_is_whole(trained: Run) -> None:
@@ -321,135 +305,6 @@ def test_data_that_are_not_there(tmp_path: Path, files_under: Listing) -> None:
     with pytest.raises(DataError):
         quick(tmp_path / "missing", tmp_path / "run")
     assert files_under() == []
-
-
-def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path, files_under: Listing) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "letter.txt").write_text("dear diary")
-    with pytest.raises(UsageError) as caught:
-        quick(data, out)
-    assert str(caught.value) == (
-        f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run"
-    )
-    with pytest.raises(UsageError) as caught:
-        quick(data, out, overwrite=True)
-    assert str(caught.value) == (
-        f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten"
-    )
-    assert files_under() == ["out", "out/letter.txt"]
-
-
-def test_an_output_that_is_a_file_or_lies_under_one(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.write_text("a file")
-    with pytest.raises(UsageError) as caught:
-        quick(data, out, overwrite=True)
-    assert str(caught.value) == f"output {str(out)!r} is a file; give a directory that is new or empty"
-    with pytest.raises(OutputError, match=r"^output directory '.*/out/run' cannot be written to: "):
-        quick(data, out / "run")
-    assert out.read_text() == "a file"
-
-
-def test_an_empty_directory_is_filled(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    assert {path.name for path in quick(data, tmp_path / "out").path.iterdir()} == FILES
-
-
-def test_overwriting_replaces_a_run_whole(data: Path, tmp_path: Path, files_under: Listing) -> None:
-    out = tmp_path / "out"
-    old = weights(quick(data, out, seed=1))
-    (out / "report.html").write_text("of the old run")
-    out.chmod(0o755)
-    run = quick(data, out, seed=2, overwrite=True)
-    assert run.path == out
-    assert weights(run) != old
-    assert weights(run) == weights(load(out))
-    assert files_under() == ["out", *sorted(f"out/{name}" for name in FILES)]
-    assert out.stat().st_mode & 0o777 == 0o755
-
-
-def test_a_failed_training_leaves_an_old_run_as_it_was(
-    data: Path, tmp_path: Path, files_under: Listing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    run = quick(data, out)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(task_module, "train_model", fail)
-    with pytest.raises(UnforeseenError):
-        quick(data, out, seed=5, overwrite=True)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert files_under() == ["out", *sorted(f"out/{name}" for name in FILES)]
-    assert len(run.predict(coloured(2)[0])) == 2
-
-
-@pytest.mark.parametrize("empty_directory", [False, True])
-@pytest.mark.parametrize("moment", ["planning", "training", "saving"])
-def test_a_failed_training_leaves_nothing(
-    moment: str,
-    empty_directory: bool,
-    data: Path,
-    tmp_path: Path,
-    files_under: Listing,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if empty_directory:
-        (tmp_path / "out").mkdir()
-    if moment == "saving":
-        # As on a full disk: model.json is there, the weights do not fit.
-        monkeypatch.setattr("timebox.run.directory.save", fail)
-    else:
-        # The package's attribute of this name is the function, not the module.
-        planning = (sys.modules["timebox.run.train"], "make_plan")
-        monkeypatch.setattr(*{"planning": planning, "training": (task_module, "train_model")}[moment], fail)
-    with pytest.raises(UnforeseenError):
-        quick(data, tmp_path / "out")
-    assert files_under() == (["out"] if empty_directory else [])
-
-
-def test_a_diverged_training_leaves_nothing(data: Path, tmp_path: Path, files_under: Listing) -> None:
-    settings = [*SMALL, "max_lr=100", "policy=constant", "logit_scale=10", "bias_lr_multiplier=1000"]
-    with pytest.raises(TimeboxError, match=r"^the loss became \w+ at step \d+, at learning rate 100; lower the rate"):
-        quick(data, tmp_path / "out", steps=200, settings=settings)
-    assert files_under() == []
-
-
-def test_a_failure_after_the_model_was_saved_keeps_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(task_module.Task, "score", fail)
-    with pytest.raises(UnforeseenError):
-        quick(data, tmp_path / "out")
-    run = load(tmp_path / "out")
-    assert run.summary == {}
-    assert (run.val_accuracy, run.test_accuracy) == (None, None)
-    assert len(run.predict(coloured(3)[0])) == 3
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = RunWriter(tmp_path / "out", overwrite=False)
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("timebox.run.directory.os.fsync", full)
-    with pytest.raises(OutputError) as caught:
-        writer.save_seen(np.zeros(3, np.uint64))
-    assert str(caught.value) == (
-        f"trained_on.npy cannot be written in {str(tmp_path / 'out')!r}: No space left on device"
-    )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl"]
-    writer.give_up()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_default_directory_is_named_after_data_and_time(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = train(data, steps=2, recipe="haet2021", settings=SMALL, device="cpu")
-    assert run.path.parent == Path("runs")
-    assert run.path.name.startswith("colours-20")
 
 
 def test_a_real_budget_is_kept_and_used(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Scoring inside a budget: each split gets its share of the time, and what is scored stands for the whole."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from timebox.clock import Deadline
+from timebox.data import ImageDataset, Splits, divide
+from timebox.engine.loop import Trained
+from timebox.engine.plan import Plan
+from timebox.recipe import get_recipe
+from timebox.run import task as task_module
+from timebox.run.request import Request
+from timebox.run.sources import Source
+from timebox.run.task import Score, Task, prediction_columns
+
+from .conftest import CLASSES, coloured
+
+CPU = torch.device("cpu")
+BATCH = 10
+TRAINED = Trained(nn.Identity(), 1, 1.0, 1.0, 1.0, 0.0, None)
+
+
+def dataset(num: int) -> ImageDataset:
+    images, labels = coloured(num)
+    return ImageDataset(images, labels, CLASSES, tuple(str(i) for i in range(num)))
+
+
+def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: float = 0.0) -> Task:
+    recipe = get_recipe("haet2021")
+    plan = Plan(recipe, CPU, "fp32", None, 1.0, 1, scoring_seconds, finish_seconds, 0, ())
+    source = Source("colours", None, None, None, None, 0, False)
+    request = Request(source, "haet2021", (), 0, "fp32", None)
+    val, test = (dataset(num) if num else None for num in (num_val, num_test))
+    division = divide(Splits(dataset(30), val, test), val=None if val else "none")
+    return Task(request, plan, division, torch.zeros(3), torch.ones(3))
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, float], list[Score]]:
+    """scored(task, budget): what is scored where ten images take a second."""
+
+    def score(some: Task, budget: float) -> list[Score]:
+        moment = [0.0]
+
+        def predict(
+            model: object, images: NDArray[np.uint8], *rest: object, stop: Callable[[], bool], **more: object
+        ) -> NDArray[np.float32]:
+            count = 0
+            while count < len(images) and not (count and stop()):
+                count = min(count + BATCH, len(images))
+                moment[0] += 1.0
+            return np.eye(3, dtype=np.float32)[np.zeros(count, int)]
+
+        monkeypatch.setattr(task_module, "predict_probabilities", predict)
+        return some.score(TRAINED, Deadline(budget, now=lambda: moment[0]))
+
+    return score
+
+
+def counts(scores: list[Score]) -> dict[str, tuple[int, int]]:
+    return {score.split: (len(score.dataset), score.num_total) for score in scores}
+
+
+def test_with_time_enough_all_is_scored(scored: Callable[[Task, float], list[Score]]) -> None:
+    scores = scored(task(100, 300, scoring_seconds=50), 100)
+    assert counts(scores) == {"val": (100, 100), "test": (300, 300)}
+    assert [score.accuracy for score in scores] == pytest.approx([1 / 3, 1 / 3], abs=0.01)
+
+
+def test_each_split_gets_its_share(scored: Callable[[Task, float], list[Score]]) -> None:
+    found = counts(scored(task(100, 300, scoring_seconds=20), 100))
+    assert 50 <= found["val"][0] <= 60
+    assert 140 <= found["test"][0] <= 160
+    assert (found["val"][1], found["test"][1]) == (100, 300)
+
+
+def test_time_set_aside_for_the_end_is_not_touched(scored: Callable[[Task, float], list[Score]]) -> None:
+    found = counts(scored(task(0, 400, scoring_seconds=30, finish_seconds=5), 20))
+    assert 150 <= found["test"][0] <= 160
+
+
+def test_late_or_not_something_is_scored(scored: Callable[[Task, float], list[Score]]) -> None:
+    assert counts(scored(task(100, 300, scoring_seconds=0), 0)) == {"val": (10, 100), "test": (10, 300)}
+
+
+def test_what_is_scored_stands_for_the_whole(scored: Callable[[Task, float], list[Score]]) -> None:
+    (score,) = scored(task(0, 300, scoring_seconds=8), 100)
+    assert len(score.dataset) < 100
+    assert score.dataset.class_counts().max() - score.dataset.class_counts().min() <= 1
+    assert len(set(score.dataset.ids)) == len(score.dataset)
+
+
+def test_nothing_to_score(scored: Callable[[Task, float], list[Score]]) -> None:
+    assert scored(task(0, 0, scoring_seconds=10), 100) == []
+
+
+def test_columns_of_predictions(scored: Callable[[Task, float], list[Score]]) -> None:
+    columns = prediction_columns(scored(task(20, 30, scoring_seconds=50), 100))
+    assert {name: (column.shape, column.dtype.kind) for name, column in columns.items()} == {
+        "split": ((50,), "U"),
+        "id": ((50,), "U"),
+        "label": ((50,), "i"),
+        "probabilities": ((50, 3), "f"),
+    }
+    assert columns["split"].tolist() == ["val"] * 20 + ["test"] * 30
