@@ -46,8 +46,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--no-evaluate", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("options", nargs="*", help="further options of timebox train, after --")
-    arguments = parser.parse_args()
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments = parser.parse_args(sys.argv[1:split])
+    arguments.options = sys.argv[split + 1 :]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     accuracies = []
     for seed in arguments.seeds:
