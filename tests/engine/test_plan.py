@@ -35,7 +35,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     """machine(training, scoring): a machine that takes so many seconds per image, whatever the network."""
 
     def put(training: float, scoring: float) -> None:
-        monkeypatch.setattr(Bench, "seconds_per_image", lambda self, recipe: (training, scoring))
+        monkeypatch.setattr(Bench, "training_seconds_per_image", lambda self, recipe: training)
+        monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: scoring)
         monkeypatch.setattr(Bench, "flops_per_second", lambda self: self.flops_per_image(8) / training)
         monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
 
@@ -188,10 +189,10 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> object:
         raise AssertionError("the clock was read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(speed, "now", read)
+        for module in (speed, bench):
+            patch.setattr(module, "now", read)
         for module in (bench, precision):
             patch.setattr(module, "fastest_of", lambda *rest, **more: read())
-        patch.setattr(bench, "training_seconds_per_image", lambda *rest, **more: read())
         yield
 
 
@@ -222,14 +223,25 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
 
 
 def test_a_real_measurement_is_sane() -> None:
-    measuring = Bench(bands(32), CPU, precision.Precision("fp32", CPU))
-    training, scoring = measuring.seconds_per_image(get_recipe("haet2021").replace(width=4))
-    assert 0 < scoring < 1
-    assert 0 < training < 1
+    measuring = Bench(bands(32), CPU, "fp32")
+    recipe = get_recipe("haet2021").replace(width=4)
+    assert 0 < measuring.scoring_seconds_per_image(recipe) < 1
+    assert 0 < measuring.training_seconds_per_image(recipe) < 1
+
+
+def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: {"fp32": 2.0, "bf16": 1.0}[name])
+    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    for bf16_seconds, chosen in ((0.5e-4, "bf16"), (1e-4, "fp32"), (3e-4, "fp32")):
+        seconds = {"fp32": 1e-4, "bf16": bf16_seconds}
+        monkeypatch.setattr(Bench, "training_seconds_per_image", lambda self, recipe, of=seconds: of[self.precision])
+        made = planned(budget=60)
+        assert made.precision == chosen
+        assert any("fp32 after all: bf16 runs this network" in line for line in made.lines) == (chosen == "fp32")
 
 
 def test_wider_networks_are_more_work() -> None:
-    measuring = Bench(bands(32), CPU, precision.Precision("fp32", CPU))
+    measuring = Bench(bands(32), CPU, "fp32")
     work = [measuring.flops_per_image(width) for width in (4, 8, 16)]
     assert work[0] < work[1] < work[2]
     assert 3 < work[2] / work[1] < 4
@@ -242,6 +254,6 @@ def test_what_the_images_cannot_give_is_refused() -> None:
     small = ImageDataset(np.zeros((20, 7, 9, 3), np.uint8), np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
     for recipe in ("auto", "haet2021"):
         assert refusal(UsageError, lambda recipe=recipe: planned(recipe, train=small, steps=5)) == (  # type: ignore[misc]
-            "images of 9x7 pixels are too small: both sides must be at least 8; "
-            "use --set image_size=8 to have them enlarged"
+            "images of 9x7 pixels are too small: both sides must be 8 to 4096; "
+            "use --set image_size=8 to have them scaled"
         )

@@ -22,7 +22,7 @@ from .conftest import CLASSES, coloured
 
 CPU = torch.device("cpu")
 BATCH = 10
-TRAINED = Trained(nn.Identity(), 1, 1.0, 1.0, 1.0, 0.0, None)
+TRAINED = Trained(nn.Identity(), 1, 1.0, 1.0, 1.0, 0.0)
 
 
 def dataset(num: int) -> ImageDataset:

@@ -3,23 +3,28 @@
 import torch
 from torch import nn
 
+from timebox.clock import now
 from timebox.data.dataset import ImageDataset
+from timebox.data.loader import Batch
 from timebox.engine.build import build_model
+from timebox.engine.loop import training_step
 from timebox.engine.precision import Precision
-from timebox.engine.speed import fastest_of, training_seconds_per_image
+from timebox.engine.speed import fastest_of
 from timebox.models import count_flops
+from timebox.optim import WeightAverage, sgd
 from timebox.recipe import Recipe, get_recipe
 
 # A network of this width stands for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
-# Small batches measure slower than large ones train, but real steps also augment, update and average.
-STEP_OVERHEAD = 1.1
+LARGEST_BATCH = 64
+# The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
+FROM_FASTEST_TO_MEAN = 1.1
 
 
 class Bench:
     """Measures networks on the data's image shape, on one device, in one precision."""
 
-    def __init__(self, train: ImageDataset, device: torch.device, precision: Precision) -> None:
+    def __init__(self, train: ImageDataset, device: torch.device, precision: str) -> None:
         height, width, channels = train.image_shape
         self.image_shape = (channels, height, width)
         self.num_classes = train.num_classes
@@ -27,30 +32,51 @@ class Bench:
 
     def flops_per_second(self) -> float:
         """What a ResNet-9 of medium width reaches here, in training."""
-        model = self.build(PROBE_RECIPE)
-        seconds = self._training_seconds(model, limit_seconds=0.6)
-        return count_flops(model, self.image_shape) / seconds
+        seconds = self._training_seconds(PROBE_RECIPE, limit_seconds=0.6)
+        return self.flops_per_image(PROBE_RECIPE.width) / seconds
 
     def flops_per_image(self, width: int) -> float:
         """Operations of a ResNet-9 of this width per training image."""
-        return count_flops(self.build(PROBE_RECIPE.replace(width=width)), self.image_shape)
+        return count_flops(self._build(PROBE_RECIPE.replace(width=width)), self.image_shape)
 
-    def seconds_per_image(self, recipe: Recipe) -> tuple[float, float]:
-        """Seconds per image of the recipe's own network: in training, and in scoring, one view."""
-        model = self.build(recipe)
-        training = self._training_seconds(model, limit_seconds=0.8)
-        images = torch.rand(16, *self.image_shape, device=self.device).to(memory_format=torch.channels_last)
-        model.eval()
+    def training_seconds_per_image(self, recipe: Recipe) -> float:
+        """Seconds per image of training the recipe's own network."""
+        return FROM_FASTEST_TO_MEAN * self._training_seconds(recipe, limit_seconds=0.6)
+
+    def scoring_seconds_per_image(self, recipe: Recipe) -> float:
+        """Seconds per image of scoring with it, in one view and in float32."""
+        model = self._build(recipe).eval()
+        images = self._images(16)
         with torch.inference_mode():
-            scoring = fastest_of(lambda: model(images), self.device, limit_seconds=0.2, max_repeats=3) / len(images)
-        return training * STEP_OVERHEAD, scoring
+            return fastest_of(lambda: model(images), self.device, limit_seconds=0.2, max_repeats=3) / len(images)
 
-    def build(self, recipe: Recipe) -> nn.Module:
+    def _training_seconds(self, recipe: Recipe, limit_seconds: float) -> float:
+        """Seconds per image of whole training steps, on random images.
+
+        Starts with a batch of four, so that a network far too large for this machine is known as such in time, and
+        grows it towards the recipe's while the limit allows.
+        """
+        model = self._build(recipe).train()
+        optimizer = sgd(model, lr=1e-4, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
+        average, precision = WeightAverage(model, recipe.averaging_span), Precision(self.precision, self.device)
+
+        def step() -> None:
+            training_step(model, optimizer, batch, precision, recipe.label_smoothing)
+            average.update(0.01)
+
+        started, size = now(), 4
+        while True:
+            batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
+            seconds = fastest_of(step, self.device, limit_seconds=limit_seconds / 4, max_repeats=3)
+            size *= 4
+            expected = now() - started + 2 * 4 * seconds
+            if size > min(LARGEST_BATCH, max(recipe.batch_size, 4)) or expected > limit_seconds:
+                return seconds / (size // 4)
+
+    def _images(self, num_images: int) -> torch.Tensor:
+        return torch.rand(num_images, *self.image_shape, device=self.device).to(memory_format=torch.channels_last)
+
+    def _build(self, recipe: Recipe) -> nn.Module:
         """The recipe's network for this data, with weights that do not touch the run's random state."""
         with torch.random.fork_rng(devices=[]):
             return build_model(recipe, self.image_shape[0], self.num_classes).to(self.device)
-
-    def _training_seconds(self, model: nn.Module, limit_seconds: float) -> float:
-        return training_seconds_per_image(
-            model, self.image_shape, self.num_classes, self.precision.autocast, self.device, limit_seconds
-        )

@@ -44,7 +44,6 @@ class Trained:
     seconds: float
     images_per_second: float
     final_lr: float
-    val_accuracy: float | None
 
 
 def train_model(
@@ -92,6 +91,7 @@ def train_model(
         if validate and due and progress >= due[0]:
             due = [moment for moment in due if moment > progress]
             watch.validated(number + 1, progress, lambda: validate(average.model))
+    _check_finite(average.model)
     return watch.trained(average.model)
 
 
@@ -106,6 +106,15 @@ def training_step(
     precision.step(optimizer)
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
+
+
+def _check_finite(model: nn.Module) -> None:
+    """The last update, and overflows that fp16 is allowed, show in no loss; they show in the weights."""
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        raise TimeboxError(
+            "the weights are not finite numbers at the end of the training; lower the rate with --set max_lr=VALUE, or "
+            "use --precision fp32"
+        )
 
 
 def rates_at(recipe: Recipe, progress: float) -> tuple[float, float]:
@@ -203,7 +212,6 @@ class Watch:
             seconds=self._seconds(),
             images_per_second=self._images_per_second(),
             final_lr=self._last.lr,
-            val_accuracy=self._val_accuracy,
         )
 
     def _seconds(self) -> float:

@@ -13,7 +13,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import mirror_test
 from timebox.engine.bench import Bench
-from timebox.engine.precision import Precision, resolve_precision
+from timebox.engine.precision import WORTHWHILE, resolve_precision
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, Recipe, Task, auto_recipe, get_recipe, parse_settings
 
@@ -23,8 +23,8 @@ REFERENCE_SECONDS = 60.0
 # The batch is never halved below this, nor a schedule made of fewer steps than these.
 SMALLEST_BATCH = 32
 FEWEST_STEPS = 10
-# Pixels: what is left of a smaller image after three halvings is nothing.
-SMALLEST_SIDE = 8
+# Pixels: what is left of a smaller image after three halvings is nothing; a larger one is no input for this network.
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
 # Shares of the budget. Together with what validation takes on the way, scoring stays within a tenth.
 FINAL_SCORING_SHARE = 0.07
 VALIDATION_SHARE = 0.02
@@ -106,7 +106,7 @@ def make_plan(
     _check_size(train)
     timed = num_steps is None
     precision_name, why = resolve_precision(precision, device, measure=timed)
-    bench = Bench(train, device, Precision(precision_name, device))
+    bench = Bench(train, device, precision_name)
     budget = deadline.budget_seconds or 0.0
     finish_seconds = 2 * saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget if timed else 0.0
     overrides = parse_settings(settings)
@@ -120,9 +120,23 @@ def make_plan(
     recipe = recipe.replace(**overrides)
     _check_fit(recipe, train)
     draft = Plan(recipe, device, precision_name, num_steps, 0.0, 0, float("inf"), finish_seconds, 0, tuple(lines))
+    if precision == "auto" and timed:
+        draft, bench = _in_fastest_precision(draft, bench, train)
     if num_steps is None:
         return _with_budget(draft, "batch_size" in overrides, len(train), scoring, bench, deadline, source)
     return _with_steps(draft, num_steps, "batch_size" in overrides, len(train), scoring)
+
+
+def _in_fastest_precision(draft: Plan, bench: Bench, train: ImageDataset) -> tuple[Plan, Bench]:
+    """The plan in float32 where its own network is not faster in the precision that a typical block is fastest in."""
+    if draft.precision == "fp32":
+        return draft, bench
+    float32 = Bench(train, draft.device, "fp32")
+    ratio = float32.training_seconds_per_image(draft.recipe) / bench.training_seconds_per_image(draft.recipe)
+    if ratio >= WORTHWHILE:
+        return draft, bench
+    line = f"fp32 after all: {draft.precision} runs this network at {ratio:.1f}x its speed"
+    return replace(draft, precision="fp32", lines=(*draft.lines, line)), float32
 
 
 def _with_steps(draft: Plan, num_steps: int, batch_fixed: bool, num_images: int, scoring: Scoring) -> Plan:
@@ -138,7 +152,8 @@ def _with_budget(
 ) -> Plan:
     """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
     recipe, budget = draft.recipe, deadline.budget_seconds or 0.0
-    image_seconds, scoring_image_seconds = bench.seconds_per_image(recipe)
+    image_seconds = bench.training_seconds_per_image(recipe)
+    scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
     scoring_seconds = min(FINAL_SCORING_SHARE * budget, 1.2 * scoring.seconds(scoring_image_seconds, recipe.tta))
     train_seconds = deadline.remaining() - scoring_seconds - draft.finish_seconds
     if not batch_fixed:
@@ -197,11 +212,13 @@ def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: in
 
 def _check_size(train: ImageDataset) -> None:
     height, width, _ = train.image_shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise UsageError(
-            f"images of {width}x{height} pixels are too small: both sides must be at least {SMALLEST_SIDE}; "
-            f"use --set image_size={SMALLEST_SIDE} to have them enlarged"
-        )
+    if min(height, width) >= SMALLEST_SIDE and max(height, width) <= LARGEST_SIDE:
+        return
+    problem, side = ("small", SMALLEST_SIDE) if min(height, width) < SMALLEST_SIDE else ("large", 64)
+    raise UsageError(
+        f"images of {width}x{height} pixels are too {problem}: both sides must be {SMALLEST_SIDE} to {LARGEST_SIDE}; "
+        f"use --set image_size={side} to have them scaled"
+    )
 
 
 def _check_fit(recipe: Recipe, train: ImageDataset) -> None:

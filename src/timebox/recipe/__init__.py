@@ -54,6 +54,8 @@ def get_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]()
+    if name == AUTO:
+        raise UsageError("recipe 'auto' has no fixed fields: it follows from the data and the budget")
     if not name.endswith(".toml"):
         raise UsageError(_unknown(name))
     try:

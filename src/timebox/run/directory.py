@@ -34,7 +34,7 @@ class RunWriter:
 
     def __init__(self, out: Path, overwrite: bool) -> None:
         self.out = out
-        self._replaces = _check_free(out, overwrite)
+        self._replaces = check_free(out, overwrite)
         self._created = not out.exists() or self._replaces
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,23 +81,28 @@ class RunWriter:
     def finish(self) -> None:
         """Put the whole run where it belongs."""
         self._metrics.close()
-        if self._replaces:
+        if not self._replaces:
+            return
+        try:
             old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.old-", dir=self.out.parent))
             self.out.rename(old / "run")
             self.path.rename(self.out)
-            self.path = self.out
-            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            raise OutputError(f"{str(self.out)!r} cannot be replaced: {error.strerror or error}") from error
+        self.path = self.out
+        shutil.rmtree(old, ignore_errors=True)
 
-    def give_up(self) -> None:
-        """Keep what can be loaded; without a model leave nothing behind, as if the run had never been begun."""
+    def give_up(self) -> bool:
+        """Keep what can be loaded, and say whether there is; without a model leave nothing behind."""
         self._metrics.close()
         if self.has_model:
-            return
+            return True
         if self._created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             for file in (METRICS, SEEN, CONFIG):
                 (self.path / file).unlink(missing_ok=True)
+        return False
 
     def _write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """A file is there whole or not at all, also after a power cut."""
@@ -119,7 +124,7 @@ def to_json(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _check_free(out: Path, overwrite: bool) -> bool:
+def check_free(out: Path, overwrite: bool) -> bool:
     """Whether an existing run is to be replaced; raises UsageError where the place is taken."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"output {str(out)!r} is a file; give a directory that is new or empty")
@@ -133,6 +138,8 @@ def _check_free(out: Path, overwrite: bool) -> bool:
         raise UsageError(f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run")
     if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
         raise UsageError(f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten")
+    if out.resolve() == Path.cwd():
+        raise UsageError(f"output directory {str(out)!r} is the current one and cannot be replaced; give another")
     return True
 
 

@@ -150,7 +150,8 @@ def _chosen(split: str | None, splits: Splits, source: Source, run: Run) -> tupl
         return split, _everything(splits)
     if split is None and "test" in parts:
         return "test", parts["test"]
-    parts |= _as_the_run_divided(splits, source, run)
+    own = {name: part for name, part in parts.items() if name != "train"}
+    parts |= _as_the_run_divided(splits, source, run) | own
     if split is None:
         split = next((name for name in ("test", "val") if name in parts), "all")
     if split == "all":

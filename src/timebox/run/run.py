@@ -70,6 +70,10 @@ class Run:
         self.path = Path(path)
         self.device = resolve_device(device)
         self.config = read_json(self.path / CONFIG)
+        if self.config.get("format") != FORMAT:
+            raise RunError(
+                f"{str(self.path)!r} was written by another version of timebox, in a format unknown to this one"
+            )
         try:
             self.class_names = tuple(_texts(self.config["class_names"]))
             self.recipe: Recipe = recipe_from(_mapping(self.config["recipe"]))

@@ -1,10 +1,10 @@
 """Which images a run is made of: the data, how they are divided, and the way back from a run's own record of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from timebox.data import Division, ImageDataset, Splits, divide, load_data
+from timebox.data import Division, ImageDataset, LoadedData, Splits, divide
 from timebox.errors import RunError
 
 Portion = str | float | None
@@ -43,15 +43,23 @@ class Source:
         return cls(**recorded)
 
 
-def division_from(splits: Splits, source: Source) -> Division:
-    """Cut and split data as a source asks; parts that lie elsewhere are read, at train's classes and size."""
+def division_from(
+    splits: Splits, source: Source, read: Callable[[str, int | None], LoadedData] | None = None
+) -> Division:
+    """Cut and split data as a source asks.
+
+    Args:
+        read: reads a path's images at a side in pixels, None to follow the data. Without it parts that lie elsewhere
+            are left out, which changes nothing for the others.
+    """
     height, width, _ = splits.train.image_shape
-    side = height if height == width else None
 
     def portion(name: str, value: Portion) -> Portion | ImageDataset:
         if not isinstance(value, str) or value in ("none", "rest"):
             return value
-        elsewhere = load_data(value, image_size=side, coarse=source.coarse).splits
+        if read is None:
+            return "none"
+        elsewhere = read(value, height if height == width else None).splits
         return dict(elsewhere.items()).get(name, elsewhere.train)
 
     return divide(

@@ -56,7 +56,8 @@ class Task:
     def train(self, writer: RunWriter, deadline: Deadline, reporter: Reporter) -> Trained:
         """Build the network and train it to the end of its schedule."""
         plan, recipe, data = self.plan, self.plan.recipe, self.division.train
-        torch.manual_seed(self.request.seed)
+        # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
+        torch.default_generator.manual_seed(self.request.seed)
         model = build_model(recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
         sample = torch.from_numpy(data.images[:: max(1, len(data) // NUM_WHITENING_IMAGES)]).to(plan.device)
         fit_whitening(model, batch_normalize(sample, self.mean.to(plan.device), self.std.to(plan.device)))

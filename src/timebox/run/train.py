@@ -22,7 +22,7 @@ from timebox.engine.build import resolve_device
 from timebox.engine.plan import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.recipe import AUTO
-from timebox.run.directory import RunWriter
+from timebox.run.directory import RunWriter, check_free
 from timebox.run.request import Request, check_request, image_side
 from timebox.run.run import Run
 from timebox.run.sources import Source, division_from
@@ -36,8 +36,8 @@ def train(
     steps: int | None = None,
     recipe: str = AUTO,
     settings: Sequence[str] = (),
-    val: str | float | None = None,
-    test: str | float | None = None,
+    val: str | Path | float | None = None,
+    test: str | Path | float | None = None,
     train_limit: int | None = None,
     test_limit: int | None = None,
     split_seed: int = 0,
@@ -86,8 +86,8 @@ def train(
         deadline = Deadline(None if budget is None else parse_budget(budget))
     source = Source(
         data=str(data),
-        val=parse_portion(val, "val"),
-        test=parse_portion(test, "test"),
+        val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
+        test=parse_portion(str(test) if isinstance(test, Path) else test, "test"),
         train_limit=train_limit,
         test_limit=test_limit,
         split_seed=split_seed,
@@ -98,29 +98,36 @@ def train(
     training_device = resolve_device(device)
     reporter = reporter or SilentReporter()
     side = image_side(request)
+    if out:
+        check_free(Path(out), overwrite)
 
-    reporter.phase("reading")
-    with deadline.phase("reading"):
+    def read(path: str | Path, image_size: int | None) -> LoadedData:
         loaded = load_data(
-            data,
-            image_size=side,
+            path,
+            image_size=image_size,
             coarse=coarse,
             data_dir=Path(data_dir) if data_dir else None,
             max_bad_share=max_bad_share,
             progress=reporter.note,
         )
         deadline.leave_out(loaded.download_seconds)
-        division = division_from(loaded.splits, source)
+        return loaded
+
+    reporter.phase("reading")
+    with deadline.phase("reading"):
+        loaded = read(data, side)
+        division = division_from(loaded.splits, source, read)
         hashes = image_hashes(division.train.images)
     for note in (*loaded.notes, *_bad_file_note(loaded)):
         reporter.note(note)
 
     writer = RunWriter(Path(out) if out else _default_out(loaded.name), overwrite)
     try:
-        with _restored_state(training_device):
+        with _restored_state():
             _fill(writer, request, loaded, division, hashes, training_device, deadline, reporter)
     except BaseException:
-        writer.give_up()
+        if writer.give_up():
+            reporter.note(f"the trained model is kept in {writer.path}")
         raise
     return Run(writer.path, device)
 
@@ -192,12 +199,12 @@ def _default_out(name: str) -> Path:
 
 
 @contextmanager
-def _restored_state(device: torch.device) -> Iterator[None]:
+def _restored_state() -> Iterator[None]:
     """A guest leaves the host's random state and backend flags as they were."""
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark
