@@ -17,7 +17,7 @@ from timebox.recipe import get_recipe
 
 from .conftest import CPU, bands
 
-SMALL = ["width=4", "crop_padding=1"]
+SMALL = ["width=4", "crop_padding=1", "min_steps=40"]
 
 
 class Clock:

@@ -13,6 +13,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster by more than the noise of the measurement to be worth taking.
 WORTHWHILE = 1.1
+NUM_PROBES = 3
 
 
 class Precision:
@@ -73,7 +74,9 @@ def resolve_precision(name: str, device: torch.device, measure: bool = True) -> 
     if not measure:
         return ("bf16" if device.type == "cuda" else "fp32"), "fixed, as no time is measured"
     candidates = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
-    seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
+    # Interleaved, so that a busy moment of the machine does not decide against one of them.
+    rounds = [{candidate: _probe_seconds(candidate, device) for candidate in candidates} for _ in range(NUM_PROBES)]
+    seconds = {candidate: min(measured[candidate] for measured in rounds) for candidate in candidates}
     best = min(seconds, key=lambda candidate: seconds[candidate])
     if seconds["fp32"] / seconds[best] < WORTHWHILE:
         best = "fp32"
@@ -97,4 +100,4 @@ def _probe_seconds(name: str, device: torch.device) -> float:
             output = block(images)
         output.float().square().mean().backward()
 
-    return fastest_of(step, device, limit_seconds=0.1)
+    return fastest_of(step, device, limit_seconds=0.05)

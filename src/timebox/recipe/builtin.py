@@ -24,8 +24,8 @@ def haet2021() -> Recipe:
     - the rate starts at a tenth of its peak and ends at zero. Momentum falls from 0.95 to 0.85 and comes back,
       the range of Smith (arXiv 1803.09820).
 
-    The clock replaces the number of epochs: the schedule stretches over whatever the budget buys. At least 40
-    steps are made of it, if need be by halving the batch, and the rate with it.
+    The clock replaces the number of epochs: the schedule stretches over whatever the budget buys. Where that is less
+    than 400 steps, as on a CPU, the batch is halved, and the rate with it, until it is not, or the batch is 32.
     """
     return Recipe(
         name="haet2021",
@@ -36,7 +36,7 @@ def haet2021() -> Recipe:
         ghost_size=32,
         logit_scale=0.0625,
         batch_size=512,
-        min_steps=40,
+        min_steps=400,
         policy="one_cycle",
         max_lr=1.0,
         start_fraction=0.1,
@@ -94,7 +94,7 @@ def superconvergence() -> Recipe:
         ghost_size=0,
         logit_scale=1.0,
         batch_size=128,
-        min_steps=40,
+        min_steps=400,
         policy="one_cycle",
         max_lr=0.4,
         start_fraction=0.05,
