@@ -111,6 +111,9 @@ def make_plan(
     finish_seconds = 2 * saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget if timed else 0.0
     overrides = parse_settings(settings)
     lines = [f"{_device_name(device)}, {precision_name} ({why})"]
+    if recipe_name == AUTO and not timed:
+        speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
+        lines.append(f"planned as for {format_duration(REFERENCE_SECONDS)} at {speed}, since no clock is read")
     if recipe_name == AUTO:
         seconds = (1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds) if timed else REFERENCE_SECONDS
         recipe, reasons = _auto(train, max(seconds, 0.0), bench.flops_per_second() if timed else REFERENCE_FLOPS, bench)
