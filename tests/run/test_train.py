@@ -318,7 +318,7 @@ def test_a_real_budget_is_kept_and_used(data: Path, tmp_path: Path) -> None:
     phases = summary["phases"]
     assert isinstance(phases, dict)
     assert sum(phases.values()) == pytest.approx(summary["elapsed_seconds"], abs=0.05)
-    assert phases["training"] > 3.5, "the time is there to be used"
+    assert phases["training"] > 2, "the time is there to be used"
     assert deadline.elapsed() > 6.5
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     progress = [line["progress"] for line in lines if "loss" in line]
