@@ -19,7 +19,7 @@ from timebox.data import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.loop import training_step
-from timebox.engine.precision import Precision, resolve_precision
+from timebox.engine.precision import PRECISIONS, Precision
 from timebox.engine.speed import synchronize
 from timebox.optim import WeightAverage, sgd
 from timebox.recipe import get_recipe
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 
@@ -42,7 +42,6 @@ def measure(
 ) -> dict[str, object]:
     """Median milliseconds of both, and their ratio."""
     on = resolve_device(device)
-    precision_name, _ = resolve_precision(precision, on)
     random = np.random.default_rng(0)
     data = ImageDataset(
         random.integers(0, 256, (num_images, side, side, 3), dtype=np.uint8),
@@ -55,7 +54,7 @@ def measure(
     loader = DeviceLoader(data, batch_size, torch.full((3,), 0.5), torch.full((3,), 0.3), augmentation, 0, on)
     model = build_model(recipe, 3, 10).to(on).train()
     optimizer = sgd(model, lr=0.01, momentum=0.9, weight_decay=5e-4, bias_lr_multiplier=64.0)
-    average, numbers = WeightAverage(model, 0.1), Precision(precision_name, on)
+    average, numbers = WeightAverage(model, 0.1), Precision(precision, on)
 
     def step(number: int) -> None:
         training_step(model, optimizer, batch, numbers, 0.1)
@@ -70,7 +69,7 @@ def measure(
     return {
         "device": str(on),
         "threads": torch.get_num_threads(),
-        "precision": precision_name,
+        "precision": precision,
         "width": width,
         "batch_size": batch_size,
         "side": side,

@@ -10,10 +10,10 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.engine import bench, precision, speed
-from timebox.engine.bench import Bench
+from timebox.engine.bench import PROBE_RECIPE, Bench
 from timebox.engine.plan import Plan, Scoring, make_plan
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import get_recipe
+from timebox.recipe import Recipe, get_recipe
 
 from .conftest import CPU, bands
 
@@ -230,14 +230,28 @@ def test_a_real_measurement_is_sane() -> None:
 
 
 def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: {"fp32": 2.0, "bf16": 1.0}[name])
+    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
     monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
     for bf16_seconds, chosen in ((0.5e-4, "bf16"), (1e-4, "fp32"), (3e-4, "fp32")):
         seconds = {"fp32": 1e-4, "bf16": bf16_seconds}
         monkeypatch.setattr(Bench, "training_seconds_per_image", lambda self, recipe, of=seconds: of[self.precision])
         made = planned(budget=60)
         assert made.precision == chosen
-        assert any("fp32 after all: bf16 runs this network" in line for line in made.lines) == (chosen == "fp32")
+
+
+def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(measuring: Bench, recipe: Recipe) -> float:
+        if measuring.precision == "fp32":
+            return 1e-4
+        return 0.5e-4 if recipe == PROBE_RECIPE else 2e-4
+
+    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
+    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(Bench, "flops_per_second", lambda self: 1e10)
+    monkeypatch.setattr(Bench, "training_seconds_per_image", seconds)
+    made = planned("auto", budget=60)
+    assert made.precision == "fp32"
+    assert "fp32 after all: bf16 runs this network at 0.5x its speed" in made.lines
 
 
 def test_wider_networks_are_more_work() -> None:

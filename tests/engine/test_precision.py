@@ -97,12 +97,12 @@ def test_only_fp16_scales_its_loss() -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
 def test_what_is_asked_for_is_taken(name: str) -> None:
-    assert resolve_precision(name, CPU) == (name, "as asked")
+    assert resolve_precision(name, CPU, None) == (name, "as asked")
 
 
 def test_an_unknown_precision() -> None:
     with pytest.raises(UsageError) as caught:
-        resolve_precision("fp8", CPU)
+        resolve_precision("fp8", CPU, None)
     assert str(caught.value) == "precision 'fp8' is unknown; use auto, fp32, bf16, fp16"
 
 
@@ -118,24 +118,37 @@ def test_an_unknown_precision() -> None:
 def test_auto_takes_what_is_measured_fastest(
     seconds: dict[str, float], chosen: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: seconds[name])
-    assert resolve_precision("auto", CPU) == (chosen, why)
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
+    assert resolve_precision("auto", CPU, seconds.__getitem__) == (chosen, why)
+
+
+def test_auto_tries_no_network_in_a_hopeless_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: {"fp32": 1.0, "bf16": 12.0}[name])
+    tried: list[str] = []
+    assert resolve_precision("auto", CPU, lambda name: tried.append(name) or 1.0) == (
+        "fp32",
+        "measured against fp32: bf16 0.1x",
+    )
+    assert tried == ["fp32"]
 
 
 def test_auto_on_a_gpu_tries_fp16_too(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.4}
-    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: seconds[name])
-    assert resolve_precision("auto", torch.device("cuda")) == ("fp16", "measured against fp32: bf16 2.0x, fp16 2.5x")
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
+    assert resolve_precision("auto", torch.device("cuda"), seconds.__getitem__) == (
+        "fp16",
+        "measured against fp32: bf16 2.0x, fp16 2.5x",
+    )
 
 
 def test_auto_without_a_clock_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: pytest.fail("measured"))
-    assert resolve_precision("auto", CPU, measure=False) == ("fp32", "fixed, as no time is measured")
-    assert resolve_precision("auto", torch.device("cuda"), measure=False)[0] == "bf16"
+    assert resolve_precision("auto", CPU, None) == ("fp32", "fixed, as no time is measured")
+    assert resolve_precision("auto", torch.device("cuda"), None)[0] == "bf16"
 
 
 @pytest.mark.usefixtures("global_random_state_untouched")
 def test_measuring_leaves_the_random_state_alone() -> None:
-    name, why = resolve_precision("auto", CPU)
+    name, why = resolve_precision("auto", CPU, {"fp32": 1.0, "bf16": 0.5}.__getitem__)
     assert name in ("fp32", "bf16")
     assert why.startswith("measured against fp32: bf16 ")

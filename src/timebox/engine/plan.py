@@ -12,8 +12,8 @@ import torch
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import mirror_test
-from timebox.engine.bench import Bench
-from timebox.engine.precision import WORTHWHILE, resolve_precision
+from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, Recipe, Task, auto_recipe, get_recipe, parse_settings
 
@@ -105,11 +105,15 @@ def make_plan(
     """
     _check_size(train)
     timed = num_steps is None
-    precision_name, why = resolve_precision(precision, device, measure=timed)
-    bench = Bench(train, device, precision_name)
+    overrides = parse_settings(settings)
+    known = PROBE_RECIPE if recipe_name == AUTO else get_recipe(recipe_name).replace(**overrides)
+    benches = {name: Bench(train, device, name) for name in PRECISIONS}
+    precision_name, why = resolve_precision(
+        precision, device, (lambda name: benches[name].training_seconds_per_image(known)) if timed else None
+    )
+    bench = benches[precision_name]
     budget = deadline.budget_seconds or 0.0
     finish_seconds = 2 * saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget if timed else 0.0
-    overrides = parse_settings(settings)
     lines = [f"{_device_name(device)}, {precision_name} ({why})"]
     if recipe_name == AUTO and not timed:
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
@@ -118,28 +122,29 @@ def make_plan(
         seconds = (1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds) if timed else REFERENCE_SECONDS
         recipe, reasons = _auto(train, max(seconds, 0.0), bench.flops_per_second() if timed else REFERENCE_FLOPS, bench)
         lines += reasons
+        recipe = recipe.replace(**overrides)
     else:
-        recipe = get_recipe(recipe_name)
-    recipe = recipe.replace(**overrides)
+        recipe = known
     _check_fit(recipe, train)
     draft = Plan(recipe, device, precision_name, num_steps, 0.0, 0, float("inf"), finish_seconds, 0, tuple(lines))
     if precision == "auto" and timed:
-        draft, bench = _in_fastest_precision(draft, bench, train)
+        draft = _in_fastest_precision(draft, benches)
+        bench = benches[draft.precision]
     if num_steps is None:
         return _with_budget(draft, "batch_size" in overrides, len(train), scoring, bench, deadline, source)
     return _with_steps(draft, num_steps, "batch_size" in overrides, len(train), scoring)
 
 
-def _in_fastest_precision(draft: Plan, bench: Bench, train: ImageDataset) -> tuple[Plan, Bench]:
-    """The plan in float32 where its own network is not faster in the precision that a typical block is fastest in."""
+def _in_fastest_precision(draft: Plan, benches: dict[str, Bench]) -> Plan:
+    """The plan in float32 where the network chosen is not faster in the precision that the probe was fastest in."""
     if draft.precision == "fp32":
-        return draft, bench
-    float32 = Bench(train, draft.device, "fp32")
-    ratio = float32.training_seconds_per_image(draft.recipe) / bench.training_seconds_per_image(draft.recipe)
+        return draft
+    seconds = {name: benches[name].training_seconds_per_image(draft.recipe) for name in (draft.precision, "fp32")}
+    ratio = seconds["fp32"] / seconds[draft.precision]
     if ratio >= WORTHWHILE:
-        return draft, bench
+        return draft
     line = f"fp32 after all: {draft.precision} runs this network at {ratio:.1f}x its speed"
-    return replace(draft, precision="fp32", lines=(*draft.lines, line)), float32
+    return replace(draft, precision="fp32", lines=(*draft.lines, line))
 
 
 def _with_steps(draft: Plan, num_steps: int, batch_fixed: bool, num_images: int, scoring: Scoring) -> Plan:
