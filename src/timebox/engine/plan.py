@@ -162,7 +162,7 @@ def _with_budget(
     recipe, budget = draft.recipe, deadline.budget_seconds or 0.0
     image_seconds = bench.training_seconds_per_image(recipe)
     scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
-    scoring_seconds = min(FINAL_SCORING_SHARE * budget, 1.2 * scoring.seconds(scoring_image_seconds, recipe.tta))
+    scoring_seconds = min(FINAL_SCORING_SHARE * budget, _scoring_estimate(scoring, scoring_image_seconds, recipe.tta))
     train_seconds = deadline.remaining() - scoring_seconds - draft.finish_seconds
     if not batch_fixed:
         recipe = _with_fitting_batch(recipe, train_seconds / image_seconds, num_images)
@@ -206,6 +206,12 @@ def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench)
     recipe, reasons = auto_recipe(task, lambda width: train_seconds * speed / bench.flops_per_image(width))
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     return recipe, [*reasons, evidence]
+
+
+def _scoring_estimate(scoring: Scoring, seconds_per_image: float, tta: str) -> float:
+    """Seconds to set aside: what was measured on a few images, and a margin, as training takes all the rest."""
+    estimate = scoring.seconds(seconds_per_image, tta)
+    return 1.5 * estimate + 0.5 if estimate else 0.0
 
 
 def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
