@@ -16,7 +16,7 @@ from timebox.recipe import get_recipe
 from timebox.run import task as task_module
 from timebox.run.request import Request
 from timebox.run.sources import Source
-from timebox.run.task import Score, Task, prediction_columns
+from timebox.run.task import Score, Task, Until, prediction_columns
 
 from .conftest import CLASSES, coloured
 
@@ -108,3 +108,10 @@ def test_columns_of_predictions(scored: Callable[[Task, float], list[Score]]) ->
         "probabilities": ((50, 3), "f"),
     }
     assert columns["split"].tolist() == ["val"] * 20 + ["test"] * 30
+
+
+def test_scoring_stops_before_a_piece_of_work_that_would_last_too_long() -> None:
+    moments = iter((0.0, 0.0, 2.0, 5.0, 6.0, 7.5))
+    stop = Until(Deadline(None, started_at=0.0, now=lambda: next(moments)), 10.0)
+    answers = [stop() for _ in range(4)]
+    assert answers == [False, False, False, True], "the longest took 3 s: 7.5 s and 3 s are beyond 10 s"

@@ -106,7 +106,7 @@ class Task:
             self.std,
             tta=self.plan.recipe.tta,
             device=self.plan.device,
-            stop=lambda: deadline.elapsed() > until,
+            stop=Until(deadline, until),
         )
         return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset))
 
@@ -178,6 +178,20 @@ class Task:
     def _ordered(self, dataset: ImageDataset) -> ImageDataset:
         """In an order whose every beginning is stratified, so that scoring may stop anywhere."""
         return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed))
+
+
+class Until:
+    """Says when to stop: when work like the longest piece so far would last beyond ``until``, in seconds elapsed."""
+
+    def __init__(self, deadline: Deadline, until: float) -> None:
+        self._deadline, self._until = deadline, until
+        self._last, self._longest = deadline.elapsed(), 0.0
+
+    def __call__(self) -> bool:
+        moment = self._deadline.elapsed()
+        self._longest = max(self._longest, moment - self._last)
+        self._last = moment
+        return moment + self._longest > self._until
 
 
 @dataclass(frozen=True, eq=False)
