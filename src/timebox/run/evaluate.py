@@ -10,7 +10,7 @@ from timebox.clock import now
 from timebox.data import ImageDataset, Splits, balanced_cut, conform, image_hashes, load_data
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.errors import TimeboxError, UsageError
-from timebox.run.directory import read_seen
+from timebox.run.reading import read_seen
 from timebox.run.run import Run
 from timebox.run.sources import Source, division_from
 

@@ -17,7 +17,7 @@ from timebox.engine.build import build_model, resolve_device
 from timebox.engine.scoring import predict_probabilities
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
-from timebox.run.directory import CONFIG, SUMMARY, read_json, read_weights
+from timebox.run.reading import CONFIG, SUMMARY, read_json, read_weights
 
 FORMAT = 1
 FILES_AT_ONCE = 250
