@@ -1,6 +1,8 @@
 """A run, loaded: it takes whatever holds an image, and trusts no file of its directory."""
 
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +16,19 @@ from safetensors.torch import load_file, save_file
 
 from timebox.errors import DataError, RunError, UsageError
 from timebox.run import Run, load, predict
+from timebox.run.reading import read_seen
+from timebox.run.sources import Source
 
 from .conftest import CLASSES, SMALL, coloured, quick
+
+# A whole .npy header of uint64, the shape left open.
+
+
+def npy(shape: str) -> bytes:
+    """The lead and header of a .npy file of uint64."""
+    header = f"{{'descr': '<u8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
 
 Spoil = Callable[[dict[str, object]], object]
 
@@ -207,6 +220,12 @@ def test_what_is_no_run(tmp_path: Path, trained: Run) -> None:
         (b'{"format": 1', "Expecting ',' delimiter"),
         (b"\xff\xfe", "can't decode byte"),
         (b"[1, 2]", "it holds no JSON object"),
+        (b'{"format": NaN}', "NaN is no number of JSON"),
+        (b'{"format": -Infinity}', "-Infinity is no number of JSON"),
+        (b'{"format": 1, "format": 1}', "it has the key 'format' twice"),
+        (b'{"format": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b'{"format": ' * 100_000, "nested too deeply"),
+        (b'{"format": "' + b"x" * (17 << 20) + b'"}', "larger than the 16,777,216 bytes"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.json", "summary.json"])
@@ -242,14 +261,35 @@ def preprocessing_of(config: dict[str, object]) -> dict[str, object]:
         (lambda config: recipe_of(config).pop("tta"), "recipe 'haet2021': missing: tta"),
         (lambda config: preprocessing_of(config).pop("mean"), "'mean'"),
         (lambda config: preprocessing_of(config).update(mean=[0.5]), "mean and std do not fit the image's channels"),
-        (lambda config: preprocessing_of(config).update(std=[0, 1, 1]), "mean and std do not fit the image's channels"),
+        (lambda config: preprocessing_of(config).update(std=[0, 1, 1]), "std must lie in 0.0001...1"),
+        (lambda config: preprocessing_of(config).update(mean=["0", 0, 0]), "mean and std must be numbers in 0...1"),
+        (lambda config: preprocessing_of(config).update(std=[2, 1, 1]), "mean and std must be numbers in 0...1"),
+        (
+            lambda config: preprocessing_of(config).update(image_shape=[8, 8.5, 3]),
+            "image_shape [8, 8.5, 3] is no height, width and channels",
+        ),
+        (
+            lambda config: config.update(class_names=["red", "red", "blue"]),
+            "class_names must be two or more, no two alike",
+        ),
+        (lambda config: config.update(class_names=["red"]), "class_names must be two or more, no two alike"),
+        (lambda config: config.update(class_names=["red", ""]), "class_names must be texts, none of them empty"),
+        (lambda config: config.update(class_names=["red", 1]), "class_names must be texts, none of them empty"),
+        (
+            lambda config: recipe_of(config).update(width=10**9),
+            "recipe 'haet2021': width 1e+09 must be between 4 and 512",
+        ),
+        (
+            lambda config: recipe_of(config).update(width=10**400),
+            "recipe 'haet2021': width, a number of 1,329 bits, must be between 4 and 512",
+        ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[8, 8, 2]),
-            "image_shape 8x8x2 is out of range",
+            "image_shape [8, 8, 2] is out of range",
         ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[10**9, 10**9, 3]),
-            "image_shape 1000000000x1000000000x3 is out of range",
+            "image_shape [1000000000, 1000000000, 3] is out of range",
         ),
     ],
 )
@@ -272,12 +312,79 @@ def test_weights_of_another_network(copy: Path, data: Path, tmp_path: Path) -> N
     tensors = load_file(path)
     wider = quick(data, tmp_path / "wider", steps=1, settings=[*SMALL, "width=6"])
     shutil.copy(wider.path / "model.safetensors", path)
+    prefix = f"{str(path)!r} cannot be read: its tensors are not the ones expected: "
     message = refusal(lambda: load(copy))
-    assert message.startswith(f"the weights in {str(copy)!r} do not fit its model.json: size mismatch for ")
+    assert message == prefix + "first.1.weight is float32 (6, 27, 1, 1), not float32 (4, 27, 1, 1)"
     del tensors["head.weight"]
-    save_file(tensors, path)
+    save_file({**tensors, "tail.weight": torch.zeros(1)}, path)
     message = refusal(lambda: load(copy))
-    assert message.startswith(f"the weights in {str(copy)!r} do not fit its model.json: Missing key(s)")
+    assert message == prefix + "it lacks 'head.weight'; has the unknown 'tail.weight'"
+
+
+def test_a_description_that_asks_for_a_huge_network_allocates_nothing(copy: Path) -> None:
+    config = json.loads((copy / "model.json").read_text())
+    recipe_of(config).update(width=512)
+    config["class_names"] = [str(number) for number in range(10**6)]
+    (copy / "model.json").write_text(json.dumps(config))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "not the ones expected" in refusal(lambda: load(copy))
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 500_000
+    )  # kilobytes; the network has 18 gigabytes
+
+
+def test_pipes_in_place_of_files_are_not_waited_for(copy: Path) -> None:
+    for name in ("trained_on.npy", "summary.json", "model.safetensors", "model.json"):
+        (copy / name).unlink()
+        os.mkfifo(copy / name)
+        if name == "trained_on.npy":
+            message = refusal(lambda: read_seen(copy))
+        elif name == "summary.json":
+            assert load(copy).summary == {}
+            continue
+        else:
+            message = refusal(lambda: load(copy))
+        assert message == f"{str(copy / name)!r} cannot be read: a named pipe, not a file"
+
+
+def test_loading_leaves_the_random_state_alone(copy: Path) -> None:
+    before = torch.get_rng_state()
+    load(copy)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"split_seed": -1}, "numbers out of range"),
+        ({"train_limit": 10**30}, "numbers out of range"),
+        ({"split_seed": "one"}, "wrong types"),
+        ({"coarse": 1}, "wrong types"),
+        ({"more": 1}, "incomplete"),
+    ],
+)
+def test_a_damaged_record_of_the_data(changes: dict[str, object], reason: str, trained: Run) -> None:
+    source = trained.config["source"]
+    assert isinstance(source, dict)
+    config = {"source": {**source, **changes}}
+    assert refusal(lambda: Source.of_run(config, trained.path)).endswith(reason)
+    Source.of_run(trained.config, trained.path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no array in the .npy format"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "its header claims 65,535 bytes"),
+        (npy("(1000000000000,)"), "truncated: its header claims 8,000,000,000,000 bytes, but 0 follow"),
+        (npy("()") + bytes(8), "it holds no image hashes"),
+    ],
+)
+def test_damaged_hashes(content: bytes, reason: str, copy: Path) -> None:
+    (copy / "trained_on.npy").write_bytes(content)
+    message = refusal(lambda: read_seen(copy))
+    assert message.startswith(f"{str(copy / 'trained_on.npy')!r} cannot be read: ")
+    assert reason in message
 
 
 def test_a_run_without_weights_or_summary(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import tomli_w
 
 from timebox.errors import UsageError
+
+_MAX_BITS = 256  # of a whole number: a larger one neither becomes a float nor is pleasant to read
 
 Value = bool | int | float | str
 
@@ -168,7 +171,10 @@ def _parse(name: str, text: str) -> object:
 
 def _widened(name: str, value: object) -> object:
     """Whole numbers are welcome where a float is asked for."""
-    return float(value) if _TYPES[name] is float and type(value) is int else value
+    try:
+        return float(value) if _TYPES[name] is float and type(value) is int else value
+    except OverflowError:
+        return value
 
 
 def _problem(name: str, value: object) -> str | None:
@@ -179,12 +185,14 @@ def _problem(name: str, value: object) -> str | None:
         return (
             None
             if value in allowed
-            else f"{name} {value!r} must be one of {', '.join(allowed)}" + _meant(value, allowed)
+            else f"{name} {reprlib.repr(value)} must be one of {', '.join(allowed)}" + _meant(value, allowed)
         )
     assert isinstance(kind, type)
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return f"{name}, a number of {value.bit_length():,} bits, must be between {field.low:g} and {field.high:g}"
     if type(value) is not kind:
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        return f"{name} {value!r} must be {words[kind]}"
+        return f"{name} {reprlib.repr(value)} must be {words[kind]}"
     if isinstance(value, int | float) and kind is not bool and not field.low <= value <= field.high:
         return f"{name} {value:g} must be between {field.low:g} and {field.high:g}"
     return None

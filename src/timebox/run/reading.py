@@ -1,54 +1,54 @@
 """Reading the files of a run directory without trusting them."""
 
-import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from timebox.data.npy import read_npy
+from timebox.engine.tensors import read_tensors
 from timebox.errors import RunError
+from timebox.files import open_regular, parse_json_object, read_regular
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, SEEN = "metrics.jsonl", "predictions.npz", "trained_on.npy"
+
+MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
 
 def read_json(path: Path) -> dict[str, object]:
     """A JSON object of a run. Raises RunError where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parse_json_object(read_regular(path, MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(_absent(path)) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{str(path)!r} cannot be read: it holds no JSON object")
-    return value
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of model.safetensors. Raises RunError where they cannot be read."""
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, as :func:`read_tensors` reads them. Raises RunError where they cannot be."""
     try:
-        return load_file(path / MODEL)
+        return read_tensors(path / MODEL, expected)
     except FileNotFoundError as error:
         raise RunError(_absent(path / MODEL)) from error
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{str(path / MODEL)!r} cannot be read: {error}") from error
 
 
 def read_seen(path: Path) -> NDArray[np.uint64]:
     """Sorted hashes of the images a run was trained on; empty where none are kept."""
     try:
-        seen = np.load(path / SEEN, allow_pickle=False)
+        with open_regular(path / SEEN) as file:
+            seen = read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         return np.zeros(0, np.uint64)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise RunError(f"{str(path / SEEN)!r} cannot be read: {error}") from error
-    if not isinstance(seen, np.ndarray) or seen.dtype != np.uint64 or seen.ndim != 1:
+    if seen.dtype != np.uint64 or seen.ndim != 1:
         raise RunError(f"{str(path / SEEN)!r} cannot be read: it holds no image hashes")
-    return seen
+    return seen.astype(np.uint64)
 
 
 def _absent(path: Path) -> str:

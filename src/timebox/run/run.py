@@ -1,5 +1,6 @@
 """A finished run: its model, ready to call, and what is known of it."""
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from timebox.run.reading import CONFIG, SUMMARY, read_json, read_weights
 
 FORMAT = 1
 FILES_AT_ONCE = 250
+MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class Run:
                 f"{str(self.path)!r} was written by another version of timebox, in a format unknown to this one"
             )
         try:
-            self.class_names = tuple(_texts(self.config["class_names"]))
+            self.class_names = _class_names(self.config["class_names"])
             self.recipe: Recipe = recipe_from(_mapping(self.config["recipe"]))
             self.preprocessing = _preprocessing(_mapping(self.config["preprocessing"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -99,13 +101,10 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
-        model = build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
-        try:
-            model.load_state_dict(read_weights(self.path))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise RunError(f"the weights in {str(self.path)!r} do not fit its model.json: {reason}") from error
-        return model.to(self.device).eval()
+        with torch.device("meta"):  # takes no memory, however large a network model.json asks for
+            model = build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
+        model.load_state_dict(read_weights(self.path, model.state_dict()), assign=True)
+        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
@@ -187,31 +186,48 @@ def load(path: str | Path, device: str = "auto") -> Run:
     return run
 
 
+def _class_names(value: object) -> tuple[str, ...]:
+    names = tuple(name for name in _list(value) if isinstance(name, str) and name)
+    if len(names) != len(_list(value)):
+        raise ValueError("class_names must be texts, none of them empty")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError("class_names must be two or more, no two alike")
+    return names
+
+
 def _preprocessing(values: dict[str, object]) -> Preprocessing:
-    height, width, channels = (int(str(value)) for value in _list(values["image_shape"]))
-    mean = tuple(float(str(value)) for value in _list(values["mean"]))
-    std = tuple(float(str(value)) for value in _list(values["std"]))
+    shape = _list(values["image_shape"])
+    mean, std = _numbers(values["mean"]), _numbers(values["std"])
+    lengths = [length for length in shape if isinstance(length, int)]
+    if len(shape) != 3 or len(lengths) != 3:
+        raise ValueError(f"image_shape {reprlib.repr(shape)} is no height, width and channels")
+    height, width, channels = lengths
     if channels not in (1, 3, 4) or not 8 <= min(height, width) <= max(height, width) <= 4096:
-        raise ValueError(f"image_shape {height}x{width}x{channels} is out of range")
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"image_shape {reprlib.repr(shape)} is out of range")
+    if len(mean) != channels or len(std) != channels:
         raise ValueError("mean and std do not fit the image's channels")
+    if not all(MIN_STD <= value <= 1 for value in std):
+        raise ValueError(f"std must lie in {MIN_STD:g}...1")
     return Preprocessing((height, width), channels, mean, std)
 
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no mapping")
+        raise TypeError(f"{reprlib.repr(value)} is no mapping")
     return value
 
 
 def _list(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
+        raise TypeError(f"{reprlib.repr(value)} is no list")
     return value
 
 
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in _list(value)]
+def _numbers(value: object) -> tuple[float, ...]:
+    numbers = [float(item) for item in _list(value) if isinstance(item, int | float) and 0 <= item <= 1]
+    if len(numbers) != len(_list(value)):
+        raise ValueError("mean and std must be numbers in 0...1")
+    return tuple(numbers)
 
 
 def _accuracy(value: object) -> float | None:

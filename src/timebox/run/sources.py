@@ -35,12 +35,25 @@ class Source:
     def of_run(cls, config: Mapping[str, object], path: Path) -> "Source":
         """The source recorded in a run's model.json. Raises RunError where it is damaged."""
         recorded = config.get("source")
-        expected = {field: (str, float, int, bool, type(None)) for field in cls.__dataclass_fields__}
-        if not isinstance(recorded, dict) or set(recorded) != set(expected):
+        if not isinstance(recorded, dict) or set(recorded) != set(_TYPES):
             raise RunError(f"model.json of {str(path)!r} is damaged: its source is incomplete")
-        if not all(isinstance(value, expected[field]) for field, value in recorded.items()):
+        if not all(type(value) in _TYPES[field] for field, value in recorded.items()):
             raise RunError(f"model.json of {str(path)!r} is damaged: its source holds wrong types")
+        counts = [value for value in recorded.values() if type(value) is int]
+        if not all(0 <= count < 1 << 63 for count in counts):
+            raise RunError(f"model.json of {str(path)!r} is damaged: its source holds numbers out of range")
         return cls(**recorded)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "data": (str,),
+    "val": (str, float, type(None)),
+    "test": (str, float, type(None)),
+    "train_limit": (int, type(None)),
+    "test_limit": (int, type(None)),
+    "split_seed": (int,),
+    "coarse": (bool,),
+}
 
 
 def division_from(

@@ -1,0 +1,152 @@
+"""Reading tensors from a safetensors file that is not trusted.
+
+Source of the format: https://huggingface.co/docs/safetensors
+"""
+
+import math
+import os
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from timebox.data.npy import fill
+from timebox.errors import RunError
+from timebox.files import open_regular, parse_json_object
+
+MAX_HEADER_BYTES = 4 << 20  # a network of a thousand tensors takes a hundred kilobytes
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of a tensor: begin and end are bytes counted from the end of the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Nothing is allocated before the header agrees with `expected` and with the length of the file.
+
+    Args:
+        path: the file.
+        expected: names, shapes and dtypes the file must have, no more and no less; the tensors may be on the meta
+            device.
+    Raises:
+        RunError: naming the file and what is wrong with it. FileNotFoundError: where there is none.
+    """
+    try:
+        with open_regular(path) as file:
+            return _read(file, expected)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:
+        reason = str(error) or "it does not fit into memory"
+        raise RunError(f"{str(path)!r} cannot be read: {reason}") from error
+
+
+def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise ValueError(f"it is truncated: {size:,} bytes are too few for its header")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header claims {length:,} bytes, more than {MAX_HEADER_BYTES:,}")
+    header = parse_json_object(file.read(length))
+    header.pop("__metadata__", None)
+    entries = {name: _entry(name, value) for name, value in header.items()}
+    _check_extent(entries, size - 8 - length)
+    _check_expected(entries, expected)
+    in_order = sorted(entries, key=lambda name: (entries[name].begin, entries[name].end))
+    tensors = {name: _tensor(file, name, entries[name]) for name in in_order}
+    return {name: tensors[name] for name in expected}
+
+
+def _entry(name: str, value: object) -> _Entry:
+    """One tensor's line of the header, every number checked."""
+    match value:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)], **rest} if not rest:
+            if dtype not in _DTYPES:
+                raise ValueError(f"tensor {_shown(name)} has the unknown dtype {dtype!r}")
+            if not all(type(length) is int and 0 <= length < 1 << 63 for length in shape) or len(shape) > 16:
+                raise ValueError(f"tensor {_shown(name)} has an impossible shape")
+            num_bytes = math.prod(shape) * _DTYPES[dtype].itemsize
+            if not 0 <= begin <= end or end - begin != num_bytes:
+                raise ValueError(f"tensor {_shown(name)} has not the bytes its shape and dtype take")
+            return _Entry(_DTYPES[dtype], tuple(shape), begin, end)
+        case _:
+            raise ValueError(f"tensor {_shown(name)} is not described by dtype, shape and data_offsets")
+
+
+def _check_extent(entries: Mapping[str, _Entry], room: int) -> None:
+    """The tensors fill the rest of the file one after the other."""
+    position = 0
+    for entry in sorted(entries.values(), key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position:
+            raise ValueError("its tensors overlap or leave gaps")
+        position = entry.end
+    if position != room:
+        cut = "truncated" if position > room else "longer than its tensors"
+        raise ValueError(f"it is {cut}: {room:,} bytes follow its header, where its tensors take {position:,}")
+
+
+def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in entries]
+    unknown = [name for name in entries if name not in expected]
+    if missing or unknown:
+        problems = [
+            f"{words} {_some(names)}" for words, names in (("it lacks", missing), ("has the unknown", unknown)) if names
+        ]
+        raise ValueError("its tensors are not the ones expected: " + "; ".join(problems))
+    for name, tensor in expected.items():
+        entry = entries[name]
+        if entry.shape != tuple(tensor.shape) or entry.dtype != tensor.dtype:
+            raise ValueError(
+                f"its tensors are not the ones expected: {name} is {_form(entry.dtype, entry.shape)}, "
+                f"not {_form(tensor.dtype, tuple(tensor.shape))}"
+            )
+
+
+def _tensor(file: BinaryIO, name: str, entry: _Entry) -> Tensor:
+    data = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
+    if fill(data.numpy(), file) < len(data):
+        raise ValueError(f"it ends in the middle of tensor {_shown(name)}")
+    if entry.dtype is torch.bool and data.numel() and int(data.max()) > 1:
+        raise ValueError(f"tensor {_shown(name)} is of truth values, but holds other bytes than 0 and 1")
+    return data.view(entry.dtype).reshape(entry.shape)
+
+
+def _form(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {shape}"
+
+
+# A name in a header may be megabytes long.
+_shown = reprlib.repr
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(_shown(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,74 @@
+"""Opening and parsing files that somebody else wrote."""
+
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file for reading, if it is a regular one.
+
+    A pipe would block until somebody writes to it, and opening a device can have effects of its own: neither is opened.
+    Raises OSError, also for a path no file can have.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(f"a {_kind(mode)}, not a file")
+        # The file may have been exchanged since; without blocking, even a pipe opens at once.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null byte
+        raise OSError(str(error)) from error
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        file.close()
+        raise OSError(f"a {_kind(mode)}, not a file")
+    return file
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """The whole of a regular file. Raises OSError where it is none, or is larger than `max_bytes`."""
+    with open_regular(path) as file:
+        blob = file.read(max_bytes + 1)
+    if len(blob) > max_bytes:
+        raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+    return blob
+
+
+def parse_json_object(blob: bytes) -> dict[str, object]:
+    """The JSON object in `blob`, strictly: no key twice, no NaN or Infinity. Raises ValueError with the reason."""
+    try:
+        value = json.loads(blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    return value
+
+
+def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it has the key {reprlib.repr(key)} twice")
+        values[key] = value
+    return values
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "directory",
+        stat.S_IFIFO: "named pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")

@@ -1,0 +1,64 @@
+"""Files that somebody else wrote: regular ones only, never waited for, their JSON taken by the letter."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from timebox.files import open_regular, parse_json_object, read_regular
+
+
+def test_a_regular_file_is_read_to_its_cap(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file", 5) == read_regular(str(tmp_path / "link"), 5) == b"12345"
+    with pytest.raises(OSError, match="larger than the 4 bytes such a file may have"):
+        read_regular(tmp_path / "file", 4)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for path, words in {
+            "pipe": "a named pipe",
+            "socket": "a socket",
+            "/dev/zero": "a device",
+            ".": "a directory",
+            "loop": "symbolic links",
+            "none": "No such file",
+            "nu\0ll": "null",
+            "x" * 5000: "too long",
+        }.items():
+            with pytest.raises(OSError, match=words):
+                open_regular(path)
+
+
+def test_a_pipe_put_in_the_place_of_a_file_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    file = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "stat", lambda self: file)
+    with pytest.raises(OSError, match="a named pipe, not a file"):
+        open_regular(tmp_path / "pipe")
+
+
+def test_json_is_taken_by_the_letter() -> None:
+    assert parse_json_object(b'{"a": [1, 2.5, null, true], "b": {"a": "\xc3\xa9"}}') == {
+        "a": [1, 2.5, None, True],
+        "b": {"a": "é"},
+    }
+    for blob, words in {
+        b"": "Expecting value",
+        b"[]": "it holds no JSON object",
+        b'{"a": 1, "a": 2}': "it has the key 'a' twice",
+        b'{"a": {"b": NaN}}': "NaN is no number of JSON",
+        b"\xff": "can't decode",
+        b"[" * 10**6: "nested too deeply",
+        b'{"a": ' + b"1" * 10**5 + b"}": "Exceeds the limit",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            parse_json_object(blob)
