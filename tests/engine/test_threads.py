@@ -1,0 +1,73 @@
+"""torch gets as many threads as the container has processors, and its host gets its own number back."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from timebox.engine.threads import container_threads
+
+
+@pytest.fixture
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host process whose torch uses four threads on a machine of eight cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def container(root: Path, processors: float) -> Path:
+    (root / "sys/fs/cgroup").mkdir(parents=True)
+    (root / "sys/fs/cgroup/cpu.max").write_text(f"{processors * 100_000:.0f} 100000\n")
+    return root
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (1.5, 1), (2, 2), (3.9, 3), (4, 4), (6, 4)])
+def test_threads_follow_the_container_and_come_back(tmp_path: Path, processors: float, threads: int) -> None:
+    with container_threads(container(tmp_path, processors)):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_threads_come_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), container_threads(container(tmp_path, 2)):
+        _ = 1 / 0
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_one_inside_another_changes_nothing(tmp_path: Path) -> None:
+    root = container(tmp_path, 2)
+    with container_threads(root), container_threads(root):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_omp_num_threads_is_the_users_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    with container_threads(container(tmp_path, 2)):
+        assert torch.get_num_threads() == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity to set")
+def test_a_process_held_to_one_processor_uses_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads, processors = torch.get_num_threads(), os.sched_getaffinity(0)
+    torch.set_num_threads(2)
+    os.sched_setaffinity(0, {min(processors)})
+    try:
+        with container_threads():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        os.sched_setaffinity(0, processors)
+        torch.set_num_threads(threads)
