@@ -6,7 +6,7 @@ Every other module is handed a :class:`Deadline`; none reads the time by itself.
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -127,6 +127,12 @@ class Deadline:
         self._settle()
         self.started_at += seconds
         self._book(self._current, -seconds)
+
+    def continue_from(self, phases: Mapping[str, float]) -> None:
+        """Count time that was spent earlier, by another process, under its phases."""
+        for name, seconds in phases.items():
+            self._book(name, seconds)
+            self.started_at -= seconds
 
     def phases_so_far(self) -> dict[str, float]:
         """Seconds booked under each phase up to now; together they make up the elapsed time."""

@@ -1,9 +1,11 @@
 """How a command ends: the exit statuses, and the two signals that stop it.
 
 A first SIGINT or SIGTERM raises :class:`KeyboardInterrupt` where the command stands, so that what was reached can be
-saved; a second one ends the process at once, by the system's own default, which needs nothing of Python.
+saved, and ends the process after some seconds in any case; a second one ends it at once, by the system's own default,
+which needs nothing of Python.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ OWN_FAULT = 1
 REFUSED = 2
 LATE_OR_PARTLY_WRITTEN = 3
 STOPPED = 128  # plus the number of the signal: 130 for SIGINT, 143 for SIGTERM
+# What was reached is on disk by then, or cannot be brought there.
+LONGEST_STOP_SECONDS = 4.5
 
 
 class PartlyWrittenError(OutputError):
@@ -28,9 +32,14 @@ class PartlyWrittenError(OutputError):
 def stop_signals() -> Iterator[list[int]]:
     """Yields the list of the stop signals received so far. Outside the main thread it installs nothing."""
     received: list[int] = []
+    timers: list[threading.Timer] = []
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
         received.append(signum)
+        last_resort = threading.Timer(LONGEST_STOP_SECONDS, os._exit, (STOPPED + signum,))
+        last_resort.daemon = True
+        last_resort.start()
+        timers.append(last_resort)
         for installed in previous:
             signal.signal(installed, signal.SIG_DFL)
         raise KeyboardInterrupt
@@ -43,5 +52,7 @@ def stop_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        for timer in timers:
+            timer.cancel()
         for signum, handler in previous.items():
             signal.signal(signum, handler)

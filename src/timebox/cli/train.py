@@ -36,14 +36,21 @@ def add_parser(subparsers: Subparsers) -> Parser:
         "train",
         "train a classifier inside a time budget",
         "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
-        "--budget and --steps is needed.",
+        "--budget and --steps is needed, unless a run is resumed or replayed.",
         (
             "timebox train digits --test 0.2 --budget 60s",
             "timebox train photos/ --budget 10m",
             "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
+            "timebox train --resume runs/photos-20260101-120000",
         ),
     )
-    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="a folder of class folders, a file, or a name: cifar10, digits, …; with --resume or --replay "
+        "only where the run's data have moved",
+    )
 
     length = parser.add_argument_group("how long")
     length.add_argument(
@@ -96,6 +103,17 @@ def add_parser(subparsers: Subparsers) -> Parser:
     output.add_argument(
         "--overwrite", action="store_true", help="replace the run that DIR holds, once the new one is whole"
     )
+    output.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run that was stopped or killed, from its last checkpoint and with the time it had left, or "
+        "with a new --budget",
+    )
+    output.add_argument(
+        "--replay",
+        metavar="RUN",
+        help="take the steps of a finished run again, decisions of the clock included, and compare the weights",
+    )
     add_json(output)
     return parser
 
@@ -144,7 +162,10 @@ def run(args: argparse.Namespace) -> int:
     """Trains, and prints the summary."""
     if args.budget is not None and args.steps is not None:
         raise UsageError("--budget and --steps exclude each other: give --budget for a deadline or --steps for a count")
-    if args.budget is None and args.steps is None:
+    if args.resume is not None and args.replay is not None:
+        raise UsageError("--resume and --replay exclude each other")
+    continued = args.resume is not None or args.replay is not None
+    if args.budget is None and args.steps is None and not continued:
         raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
     budget_seconds = None if args.budget is None else parse_budget(args.budget)
     deadline = Deadline.since_process_start(budget_seconds)
@@ -152,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
     finished = _train(args, budget_seconds, deadline)
     summary = {"run": str(finished.path), **finished.summary}
     try:
-        write(json_line(summary) if args.json else facts(summary_facts(summary, args.data)) + "\n")
+        write(json_line(summary) if args.json else facts(told(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
     return exits.LATE_OR_PARTLY_WRITTEN if summary.get("late") else exits.DONE
@@ -180,6 +201,8 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
                 out=args.out,
                 overwrite=args.overwrite,
                 coarse=args.coarse,
+                resume=args.resume,
+                replay=args.replay,
                 data_dir=args.data_dir,
                 max_bad_share=args.max_bad_share,
                 reporter=reporter,
@@ -191,8 +214,22 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
             raise
 
 
-def summary_facts(summary: Mapping[str, object], data: str) -> Iterator[tuple[str, str]]:
-    """The lines of the final summary, as (label, value), on one screen."""
+def told(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """What is printed at the end, as (label, value)."""
+    return stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)
+
+
+def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The lines about a run that was stopped."""
+    yield "stopped", "the model is kept as far as it came"
+    yield from _time(summary)
+    yield "run", str(summary["run"])
+    yield "", ""
+    yield "next", f"timebox train --resume {shlex.quote(str(summary['run']))}"
+
+
+def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The lines of the final summary, on one screen."""
     yield from _scores(summary)
     yield "", ""
     yield from _time(summary)
@@ -209,9 +246,14 @@ def summary_facts(summary: Mapping[str, object], data: str) -> Iterator[tuple[st
         f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
     )
     yield "run", str(summary["run"])
+    if "identical" in summary:
+        alike = "the same weights, byte for byte" if summary["identical"] else "NOT the same weights"
+        yield "replay of", f"{summary['replay_of']}: {alike}"
     yield "", ""
     where = shlex.quote(str(summary["run"]))
-    yield "next", f"timebox evaluate {where} {shlex.quote(data)}"
+    source = summary.get("source")
+    data = source.get("data") if isinstance(source, Mapping) else "DATA"
+    yield "next", f"timebox evaluate {where} {shlex.quote(str(data))}"
     yield "next", f"timebox predict {where} IMAGE…"
 
 

@@ -68,6 +68,11 @@ class DeviceLoader:
         """How many images an epoch has."""
         return len(self.labels)
 
+    @property
+    def resolution(self) -> int:
+        """The longer side of the images served, in pixels."""
+        return max(self.images.shape[1:3])
+
     def batch(self, number: int) -> Batch:
         """Batch ``number``, 0 or more."""
         indices, epochs = self._samples(number * self.batch_size, self.batch_size)

@@ -7,9 +7,9 @@ from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Batch
 from timebox.engine.build import build_model
-from timebox.engine.loop import training_step
 from timebox.engine.precision import Precision
 from timebox.engine.speed import fastest_of
+from timebox.engine.step import training_step
 from timebox.models import count_flops
 from timebox.optim import WeightAverage, sgd
 from timebox.recipe import Recipe, get_recipe
@@ -17,29 +17,33 @@ from timebox.recipe import Recipe, get_recipe
 # A network of this width stands for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
 LARGEST_BATCH = 64
-# Seconds that measuring one network may take. Four measurements and the mirror test fit into two seconds.
-LIMIT_SECONDS = 0.35
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
 FROM_FASTEST_TO_MEAN = 1.1
 
 
 class Bench:
-    """Measures networks on the data's image shape, on one device, in one precision."""
+    """Measures networks on the data's image shape, on one device, in one precision.
 
-    def __init__(self, train: ImageDataset, device: torch.device, precision: str) -> None:
+    Args:
+        limit_seconds: about what measuring one network may take.
+    """
+
+    def __init__(self, train: ImageDataset, device: torch.device, precision: str, limit_seconds: float) -> None:
         height, width, channels = train.image_shape
         self.image_shape = (channels, height, width)
         self.num_classes = train.num_classes
         self.device, self.precision = device, precision
+        self.limit_seconds = limit_seconds
         self._measured: dict[Recipe, float] = {}
 
     def flops_per_second(self) -> float:
         """What a ResNet-9 of medium width reaches here, in training."""
-        return self.flops_per_image(PROBE_RECIPE.width) / self._training_seconds(PROBE_RECIPE)
+        return self.flops_per_image(PROBE_RECIPE) / self.training_seconds_per_image(PROBE_RECIPE)
 
-    def flops_per_image(self, width: int) -> float:
-        """Operations of a ResNet-9 of this width per training image."""
-        return count_flops(self._build(PROBE_RECIPE.replace(width=width)), self.image_shape)
+    def flops_per_image(self, recipe: Recipe) -> float:
+        """Operations of the recipe's network per training image, counted without building it."""
+        with torch.device("meta"):
+            return count_flops(build_model(recipe, self.image_shape[0], self.num_classes), self.image_shape)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training the recipe's own network, measured once."""
@@ -65,17 +69,18 @@ class Bench:
         average, precision = WeightAverage(model, recipe.averaging_span), Precision(self.precision, self.device)
 
         def step() -> None:
-            training_step(model, optimizer, batch, precision, recipe.label_smoothing)
+            training_step(model, optimizer, batch, precision, recipe.label_smoothing, size)
             average.update(0.01)
 
         started, size = now(), 4
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
-            seconds = fastest_of(step, self.device, limit_seconds=LIMIT_SECONDS / 4, max_repeats=3)
-            size *= 4
+            seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
+            larger = 4 * size
             expected = now() - started + 2 * 4 * seconds
-            if size > min(LARGEST_BATCH, max(recipe.batch_size, 4)) or expected > LIMIT_SECONDS:
-                return seconds / (size // 4)
+            if larger > min(LARGEST_BATCH, max(recipe.batch_size, 4)) or expected > self.limit_seconds:
+                return seconds / size
+            size = larger
 
     def _images(self, num_images: int) -> torch.Tensor:
         return torch.rand(num_images, *self.image_shape, device=self.device).to(memory_format=torch.channels_last)

@@ -6,8 +6,13 @@ brought to its end, whatever happened to the machine's speed on the way.
 
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from statistics import median_low
 from typing import Protocol
+
+# The landing, the last stretch of a schedule, in which the rate falls below a tenth of its peak, takes so many steps
+# even when time has run short: weights that jump from a large rate to none are noisy.
+LANDING_STEPS = 8
 
 
 class Pacer(Protocol):
@@ -26,6 +31,13 @@ class Pacer(Protocol):
     def paused(self) -> None:
         """The time since the last finished step went into something else than training."""
 
+    def rewind(self, step: int, progress: float) -> None:
+        """Go on from where the schedule stood after ``step`` steps."""
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds one step takes; 0 where no clock is read."""
+
     @property
     def steps_left(self) -> int:
         """How many steps are still to come, as far as is known."""
@@ -37,6 +49,8 @@ class StepPacer:
     Args:
         num_steps: 1 or more.
     """
+
+    step_seconds = 0.0
 
     def __init__(self, num_steps: int) -> None:
         self._num_steps = num_steps
@@ -54,6 +68,9 @@ class StepPacer:
     def paused(self) -> None:
         """Nothing to leave out."""
 
+    def rewind(self, step: int, progress: float) -> None:
+        self._issued = step
+
     @property
     def steps_left(self) -> int:
         return self._num_steps - self._issued
@@ -64,12 +81,14 @@ class ClockPacer:
 
     Before each step the rest of the schedule is spread evenly over the steps that still fit. When the machine slows
     down, later steps advance further, when it speeds up, less far; nothing that has been done is undone, and the last
-    step that fits takes what is left.
+    step that fits takes what is left. Where few steps are left, the landing gets its share of them first.
 
     Args:
         seconds_left: reads the time until training must have ended.
         step_seconds: a first estimate of one step, above 0, replaced by measurements as they come in.
         now: a clock in seconds.
+        landing_at: progress, 0...1, at which the landing begins; 1 for none.
+        overtime_seconds: how far the landing may reach beyond the end of the time.
     """
 
     WINDOW = 16
@@ -78,9 +97,17 @@ class ClockPacer:
     # A step this many times slower than the typical one is a stall.
     STALL = 10
 
-    def __init__(self, seconds_left: Callable[[], float], step_seconds: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        seconds_left: Callable[[], float],
+        step_seconds: float,
+        now: Callable[[], float],
+        landing_at: float = 1.0,
+        overtime_seconds: float = 0.0,
+    ) -> None:
         self._seconds_left = seconds_left
         self._now = now
+        self._landing_at, self._overtime_seconds = landing_at, overtime_seconds
         self._progress = 0.0
         self._recent = deque([(step_seconds, 1)] * self.NUM_ESTIMATES, maxlen=self.WINDOW)
         self._resumed_at = now()
@@ -89,9 +116,7 @@ class ClockPacer:
     def next(self, num_unfinished: int) -> float | None:
         if self._progress >= 1.0:
             return None
-        fitting = self._fitting(num_unfinished)
-        self._progress = 1.0 if fitting == 1 else self._progress + (1.0 - self._progress) / fitting
-        self._steps_left = fitting - 1
+        self._progress, self._steps_left = self._advanced(self._fitting(num_unfinished), num_unfinished)
         return self._progress
 
     def finished(self, num_steps: int) -> None:
@@ -104,6 +129,10 @@ class ClockPacer:
         """Leave the time since the last finished step out of the measured speed."""
         self._resumed_at = self._now()
 
+    def rewind(self, step: int, progress: float) -> None:
+        self._progress = progress
+        self._resumed_at = self._now()
+
     @property
     def step_seconds(self) -> float:
         """Seconds one step takes: the mean of the latest ones, stalls left out."""
@@ -113,6 +142,23 @@ class ClockPacer:
     @property
     def steps_left(self) -> int:
         return self._steps_left
+
+    def _advanced(self, fitting: int, num_unfinished: int) -> tuple[float, int]:
+        """Progress after the next step, and the steps then left."""
+        left, landing = 1.0 - self._progress, 1.0 - self._landing_at
+        if self._progress < self._landing_at:
+            before = max(1, fitting - LANDING_STEPS) if landing else fitting
+            advance = max(left / fitting, (self._landing_at - self._progress) / before)
+            # Not a sliver further: rounding must not take the first step of the landing with it.
+            progress = min(self._progress + advance, self._landing_at) if before == 1 else self._progress + advance
+            return (1.0, 0) if progress >= 1.0 else (progress, max(fitting - 1, 1))
+        steps = max(fitting, self._landing_steps(left / landing, num_unfinished)) if landing else fitting
+        return (1.0, 0) if steps == 1 else (self._progress + left / steps, steps - 1)
+
+    def _landing_steps(self, share: float, num_unfinished: int) -> int:
+        """Steps that this share of the landing should have, as far as the overtime allows."""
+        affordable = int((self._seconds_left() + self._overtime_seconds) / self.step_seconds) - num_unfinished
+        return min(ceil(LANDING_STEPS * share - 1e-9), affordable)
 
     def _fitting(self, num_unfinished: int) -> int:
         """Whole steps that fit into the time left, at least one: the schedule is always brought to its end.

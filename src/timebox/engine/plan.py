@@ -3,7 +3,7 @@
 Everything a plan rests on is either known from the data or measured on this device within about two seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -13,9 +13,12 @@ from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import mirror_test
 from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.pacing import LANDING_STEPS
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
+from timebox.engine.schedule import LONGEST_PART_SECONDS
+from timebox.engine.step import smaller_part
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, Recipe, Task, auto_recipe, get_recipe, parse_settings
+from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
@@ -27,14 +30,18 @@ FEWEST_STEPS = 10
 SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
 # Shares of the budget. Together with what validation takes on the way, scoring stays within a tenth.
 FINAL_SCORING_SHARE = 0.07
-VALIDATION_SHARE = 0.02
+VALIDATION_SHARE, MOST_VALIDATION_SHARE = 0.02, 0.03
 NUM_VALIDATIONS = 5
 # During training a sample is enough to see where it goes; with fewer than these images it would mislead.
 MOST_VALIDATION_IMAGES = 2000
 FEWEST_VALIDATION_IMAGES = 50
-# Kept free at the end, besides twice the measured cost of saving: leaving the interpreter, and a machine that stutters.
-EXIT_SECONDS = 0.6
-STUTTER_SHARE = 0.005
+# Kept free at the end for leaving the interpreter and a machine that stutters, besides what saving takes.
+EXIT_SECONDS = 0.8
+STUTTER_SHARE = 0.01
+SAVING_MARGIN = 1.3
+# Measuring may take this share of the budget, within these bounds in seconds; six things are measured at most.
+PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
+NUM_MEASURED = 6
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,11 @@ class Plan:
     Attributes:
         recipe: resolved: no field is left for later.
         num_steps: fixed number of steps; None where the clock decides.
+        micro_batch: images computed at once, at most the recipe's batch.
         step_seconds: estimated seconds per step; 0 where no clock is read.
         expected_steps: how many steps that makes.
         scoring_seconds: set aside for scoring after training; infinite where no clock is read.
+        saving_seconds: set aside for saving.
         finish_seconds: set aside for saving and leaving.
         num_val_images: images scored at each validation during training, 0 for none.
         lines: what was chosen and why, to be shown.
@@ -56,9 +65,11 @@ class Plan:
     device: torch.device
     precision: str
     num_steps: int | None
+    micro_batch: int
     step_seconds: float
     expected_steps: int
     scoring_seconds: float
+    saving_seconds: float
     finish_seconds: float
     num_val_images: int
     lines: tuple[str, ...]
@@ -67,6 +78,54 @@ class Plan:
     def validate_at(self) -> list[float]:
         """Progress after which to validate. The end is left out: it is scored with everything else."""
         return [i / NUM_VALIDATIONS for i in range(1, NUM_VALIDATIONS)] if self.num_val_images else []
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON, without the recipe; read back by :meth:`from_dict`."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("recipe", "lines")}
+        # JSON knows no infinity.
+        scoring = None if self.scoring_seconds == float("inf") else self.scoring_seconds
+        return {**values, "device": self.device.type, "scoring_seconds": scoring, "lines": list(self.lines)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object], recipe: Recipe) -> "Plan":
+        """The plan that :meth:`as_dict` gave. Raises ValueError where it is damaged."""
+        match values:
+            case {
+                "device": "cpu" | "cuda" as device,
+                "precision": "fp32" | "bf16" | "fp16" as precision,
+                "num_steps": int() | None as num_steps,
+                "micro_batch": int(micro_batch),
+                "step_seconds": float(step_seconds),
+                "expected_steps": int(expected_steps),
+                "scoring_seconds": float() | None as scoring_seconds,
+                "saving_seconds": float(saving_seconds),
+                "finish_seconds": float(finish_seconds),
+                "num_val_images": int(num_val_images),
+                "lines": list(lines),
+            }:
+                numbers = (micro_batch - 1, step_seconds, scoring_seconds or 0.0, finish_seconds, num_val_images)
+                if min(numbers) < 0 or (num_steps is not None and num_steps < 1):
+                    raise ValueError("a number of its plan is out of range")
+                return cls(
+                    recipe=recipe,
+                    device=torch.device(device),
+                    precision=precision,
+                    num_steps=num_steps,
+                    micro_batch=micro_batch,
+                    step_seconds=step_seconds,
+                    expected_steps=expected_steps,
+                    scoring_seconds=float("inf") if scoring_seconds is None else scoring_seconds,
+                    saving_seconds=saving_seconds,
+                    finish_seconds=finish_seconds,
+                    num_val_images=num_val_images,
+                    lines=tuple(str(line) for line in lines),
+                )
+        raise ValueError("its plan is incomplete")
+
+    @property
+    def reserve_seconds(self) -> float:
+        """What a stall must leave before the deadline to be survived: the landing, saving and leaving."""
+        return LANDING_STEPS * self.step_seconds + self.finish_seconds
 
 
 @dataclass(frozen=True)
@@ -77,8 +136,9 @@ class Scoring:
     num_test: int
 
     def seconds(self, seconds_per_image: float, tta: str) -> float:
-        """Time it takes to score all of them after training."""
-        return (self.num_val + self.num_test) * (2 if tta == "mirror" else 1) * seconds_per_image
+        """Time to set aside for all of them: what was measured on a few, and a margin, as training takes the rest."""
+        num_images = (self.num_val + self.num_test) * (2 if tta == "mirror" else 1)
+        return 1.5 * num_images * seconds_per_image + 0.5 if num_images else 0.0
 
 
 def make_plan(
@@ -90,7 +150,7 @@ def make_plan(
     precision: str,
     deadline: Deadline,
     num_steps: int | None,
-    saving_seconds: float,
+    file_seconds: float,
     source: str,
 ) -> Plan:
     """Resolve the recipe and divide the time.
@@ -98,101 +158,173 @@ def make_plan(
     Args:
         recipe_name: ``auto``, a built-in name or a TOML file.
         settings: ``FIELD=VALUE`` texts that override the recipe.
-        saving_seconds: measured cost of writing a model of about this size.
+        file_seconds: measured cost of writing one file to disk.
         source: what the data is called in messages.
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
     """
     _check_size(train)
-    timed = num_steps is None
     overrides = parse_settings(settings)
-    known = PROBE_RECIPE if recipe_name == AUTO else get_recipe(recipe_name).replace(**overrides)
-    benches = {name: Bench(train, device, name) for name in PRECISIONS}
-    precision_name, why = resolve_precision(
-        precision, device, (lambda name: benches[name].training_seconds_per_image(known)) if timed else None
-    )
-    bench = benches[precision_name]
+    named = None if recipe_name == AUTO else get_recipe(recipe_name).replace(**overrides)
+    if named:
+        _check_fit(named, train)
+    if num_steps is not None:
+        return _counting_steps(named, overrides, train, scoring, device, precision, num_steps)
     budget = deadline.budget_seconds or 0.0
-    finish_seconds = 2 * saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget if timed else 0.0
-    lines = [f"{_device_name(device)}, {precision_name} ({why})"]
-    if recipe_name == AUTO and not timed:
+    num_files = 3 if scoring.num_val + scoring.num_test else 2
+    saving_seconds = SAVING_MARGIN * num_files * file_seconds
+    finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
+    limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
+    benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
+    chosen, why = resolve_precision(
+        precision, device, lambda name: benches[name].training_seconds_per_image(named or PROBE_RECIPE)
+    )
+    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    recipe = named
+    if recipe is None:
+        seconds = max((1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds), 0.0)
+        recipe, reasons = _auto(train, seconds, benches[chosen].flops_per_second(), benches[chosen])
+        recipe = recipe.replace(**overrides)
+        _check_fit(recipe, train)
+        lines += reasons
+        if precision == "auto":
+            chosen, more = _precision_that_pays(chosen, recipe, benches)
+            lines += more
+    batch_fixed = "batch_size" in overrides
+    return _dividing_time(
+        recipe,
+        batch_fixed,
+        len(train),
+        scoring,
+        benches[chosen],
+        deadline,
+        saving_seconds,
+        finish_seconds,
+        lines,
+        source,
+    )
+
+
+def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench]) -> tuple[str, list[str]]:
+    """fp32, and the reason, where the network is not faster in the precision that the probe was fastest in."""
+    if chosen == "fp32":
+        return chosen, []
+    ratio = benches["fp32"].training_seconds_per_image(recipe) / benches[chosen].training_seconds_per_image(recipe)
+    if ratio >= WORTHWHILE:
+        return chosen, []
+    return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.1f}x its speed"]
+
+
+def _counting_steps(
+    named: Recipe | None,
+    overrides: dict[str, Value],
+    train: ImageDataset,
+    scoring: Scoring,
+    device: torch.device,
+    precision: str,
+    num_steps: int,
+) -> Plan:
+    """The plan for a fixed number of steps, from the data alone."""
+    chosen, why = resolve_precision(precision, device, None)
+    bench = Bench(train, device, chosen, 0.0)
+    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    recipe = named
+    if recipe is None:
+        recipe, reasons = _auto(train, REFERENCE_SECONDS, REFERENCE_FLOPS, bench)
+        recipe = recipe.replace(**overrides)
+        _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
         lines.append(f"planned as for {format_duration(REFERENCE_SECONDS)} at {speed}, since no clock is read")
-    if recipe_name == AUTO:
-        seconds = (1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds) if timed else REFERENCE_SECONDS
-        recipe, reasons = _auto(train, max(seconds, 0.0), bench.flops_per_second() if timed else REFERENCE_FLOPS, bench)
         lines += reasons
-        recipe = recipe.replace(**overrides)
-    else:
-        recipe = known
-    _check_fit(recipe, train)
-    draft = Plan(recipe, device, precision_name, num_steps, 0.0, 0, float("inf"), finish_seconds, 0, tuple(lines))
-    if precision == "auto" and timed:
-        draft = _in_fastest_precision(draft, benches)
-        bench = benches[draft.precision]
-    if num_steps is None:
-        return _with_budget(draft, "batch_size" in overrides, len(train), scoring, bench, deadline, source)
-    return _with_steps(draft, num_steps, "batch_size" in overrides, len(train), scoring)
-
-
-def _in_fastest_precision(draft: Plan, benches: dict[str, Bench]) -> Plan:
-    """The plan in float32 where the network chosen is not faster in the precision that the probe was fastest in."""
-    if draft.precision == "fp32":
-        return draft
-    seconds = {name: benches[name].training_seconds_per_image(draft.recipe) for name in (draft.precision, "fp32")}
-    ratio = seconds["fp32"] / seconds[draft.precision]
-    if ratio >= WORTHWHILE:
-        return draft
-    line = f"fp32 after all: {draft.precision} runs this network at {ratio:.1f}x its speed"
-    return replace(draft, precision="fp32", lines=(*draft.lines, line))
-
-
-def _with_steps(draft: Plan, num_steps: int, batch_fixed: bool, num_images: int, scoring: Scoring) -> Plan:
-    """The plan for a fixed number of steps, from the data alone."""
-    recipe = draft.recipe if batch_fixed else _with_fitting_batch(draft.recipe, float("inf"), num_images)
-    return replace(
-        draft, recipe=recipe, expected_steps=num_steps, num_val_images=min(scoring.num_val, MOST_VALIDATION_IMAGES)
+    if "batch_size" not in overrides:
+        recipe = _with_fitting_batch(recipe, float("inf"), len(train))
+    image_seconds = 0.0 if device.type == "cuda" else bench.flops_per_image(recipe) / REFERENCE_FLOPS
+    micro_batch, part_lines = _parts(recipe, image_seconds)
+    return Plan(
+        recipe=recipe,
+        device=device,
+        precision=chosen,
+        num_steps=num_steps,
+        micro_batch=micro_batch,
+        step_seconds=0.0,
+        expected_steps=num_steps,
+        scoring_seconds=float("inf"),
+        saving_seconds=0.0,
+        finish_seconds=0.0,
+        num_val_images=min(scoring.num_val, MOST_VALIDATION_IMAGES),
+        lines=(*lines, *part_lines),
     )
 
 
-def _with_budget(
-    draft: Plan, batch_fixed: bool, num_images: int, scoring: Scoring, bench: Bench, deadline: Deadline, source: str
+def _dividing_time(
+    drafted: Recipe,
+    batch_fixed: bool,
+    num_images: int,
+    scoring: Scoring,
+    bench: Bench,
+    deadline: Deadline,
+    saving_seconds: float,
+    finish_seconds: float,
+    lines: list[str],
+    source: str,
 ) -> Plan:
     """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
-    recipe, budget = draft.recipe, deadline.budget_seconds or 0.0
+    recipe, budget = drafted, deadline.budget_seconds or 0.0
     image_seconds = bench.training_seconds_per_image(recipe)
     scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
-    scoring_seconds = min(FINAL_SCORING_SHARE * budget, _scoring_estimate(scoring, scoring_image_seconds, recipe.tta))
-    train_seconds = deadline.remaining() - scoring_seconds - draft.finish_seconds
+    scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
+    train_seconds = deadline.remaining() - scoring_seconds - finish_seconds
     if not batch_fixed:
         recipe = _with_fitting_batch(recipe, train_seconds / image_seconds, num_images)
+    if recipe is not drafted:
+        lines.append(
+            f"batch cut from {drafted.batch_size} to {recipe.batch_size} and rate from {drafted.max_lr:g} to "
+            f"{recipe.max_lr:g}: data and budget would give too few steps"
+        )
+    micro_batch, part_lines = _parts(recipe, image_seconds)
     step_seconds = recipe.batch_size * image_seconds
     _check_budget(deadline, train_seconds, FEWEST_STEPS * step_seconds, source)
-    expected_steps = int(train_seconds / step_seconds)
     affordable = VALIDATION_SHARE * budget / (NUM_VALIDATIONS - 1) / scoring_image_seconds
     num_val_images = min(scoring.num_val, int(affordable), MOST_VALIDATION_IMAGES)
     enough = num_val_images >= min(scoring.num_val, FEWEST_VALIDATION_IMAGES)
-    epochs = expected_steps * recipe.batch_size / num_images
-    lines = [
-        f"{format_duration(train_seconds)} of training at about {1 / image_seconds:.0f} images/s: "
-        f"{expected_steps} steps, {epochs:.1f} epochs; {format_duration(scoring_seconds)} for scoring, "
-        f"{format_duration(draft.finish_seconds)} in reserve"
-    ]
-    if recipe is not draft.recipe:
-        lines.insert(
-            0,
-            f"batch cut from {draft.recipe.batch_size} to {recipe.batch_size} and rate from {draft.recipe.max_lr:g} to "
-            f"{recipe.max_lr:g}: data and budget would give too few steps",
-        )
-    return replace(
-        draft,
+    plan = Plan(
         recipe=recipe,
+        device=bench.device,
+        precision=bench.precision,
+        num_steps=None,
+        micro_batch=micro_batch,
         step_seconds=step_seconds,
-        expected_steps=expected_steps,
+        expected_steps=int(train_seconds / step_seconds),
         scoring_seconds=scoring_seconds,
+        saving_seconds=saving_seconds,
+        finish_seconds=finish_seconds,
         num_val_images=num_val_images if enough else 0,
-        lines=(*draft.lines, *lines),
+        lines=(),
     )
+    epochs = plan.expected_steps * recipe.batch_size / num_images
+    summary = (
+        f"{format_duration(train_seconds)} of training at about {1 / image_seconds:.0f} images/s: "
+        f"{plan.expected_steps} steps, {epochs:.1f} epochs; {format_duration(scoring_seconds)} for scoring, "
+        f"{format_duration(plan.reserve_seconds)} in reserve"
+    )
+    return replace(plan, lines=(*lines, *part_lines, summary))
+
+
+def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
+    """How many images to compute at once, so that no part of a step lasts beyond a second, and what that changes.
+
+    Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
+    """
+    size = recipe.batch_size
+    while size * image_seconds > LONGEST_PART_SECONDS and (smaller := smaller_part(size, recipe.ghost_size)):
+        size = smaller
+    alike = size
+    while size * image_seconds > LONGEST_PART_SECONDS and size // 2 >= SMALLEST_BATCH:
+        size //= 2
+    if size == recipe.batch_size:
+        return size, []
+    how = "" if size == alike else f", each normalised by itself, as {alike} images would take more than a second"
+    return size, [f"batches of {recipe.batch_size} are computed in parts of {size} images{how}"]
 
 
 def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench) -> tuple[Recipe, list[str]]:
@@ -203,15 +335,11 @@ def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench)
         num_classes=train.num_classes,
         mirror_allowed=mirror.allowed,
     )
-    recipe, reasons = auto_recipe(task, lambda width: train_seconds * speed / bench.flops_per_image(width))
+    recipe, reasons = auto_recipe(
+        task, lambda width: train_seconds * speed / bench.flops_per_image(PROBE_RECIPE.replace(width=width))
+    )
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     return recipe, [*reasons, evidence]
-
-
-def _scoring_estimate(scoring: Scoring, seconds_per_image: float, tta: str) -> float:
-    """Seconds to set aside: what was measured on a few images, and a margin, as training takes all the rest."""
-    estimate = scoring.seconds(seconds_per_image, tta)
-    return 1.5 * estimate + 0.5 if estimate else 0.0
 
 
 def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:

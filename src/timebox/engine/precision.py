@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from timebox.engine.speed import fastest_of
 from timebox.errors import UsageError
+from timebox.optim import SGD
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,6 +37,9 @@ class Precision:
         self._scaler = torch.amp.GradScaler(
             device.type, init_scale=initial_scale, growth_interval=200, enabled=name == "fp16"
         )
+        if name == "fp16":
+            # Left to itself the scaler makes its tensors in the first step, too late to be restored into.
+            self._scaler._lazy_init_scale_growth_tracker(device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass. Normalisation statistics stay float32; the loss belongs outside."""
@@ -48,10 +51,18 @@ class Precision:
         """Backward pass of a float32 loss, scaled where the format needs it."""
         self._scaler.scale(loss).backward()
 
-    def step(self, optimizer: Optimizer) -> None:
+    def step(self, optimizer: SGD) -> None:
         """Step the optimizer with unscaled gradients, unless one of them overflowed."""
-        self._scaler.step(optimizer)
+        self._scaler.step(optimizer)  # type: ignore[arg-type]  # all that it needs of one
         self._scaler.update()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the loss scale is made of: it belongs to the state of a training."""
+        if self.name != "fp16":
+            return {}
+        scale, growth = self._scaler._scale, self._scaler._growth_tracker
+        assert scale is not None and growth is not None
+        return {"scale": scale, "growth": growth}
 
     @property
     def loss_scale(self) -> float:

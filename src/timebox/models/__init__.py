@@ -1,5 +1,6 @@
 """Networks, built from plain arguments."""
 
+import torch
 from torch import Tensor, nn
 
 from timebox.models.layers import GhostBatchNorm, Whitening
@@ -21,6 +22,7 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
     addition counted apart, backward counted as twice forward.
 
     Args:
+        model: on any device; on ``meta`` nothing is computed.
         image_shape: (C, H, W).
     """
     total = 0.0
@@ -35,9 +37,9 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | Whitening)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     was_training = model.training
-    parameter = next(model.parameters())
+    device = next(model.parameters()).device
     try:
-        model.eval()(parameter.new_zeros((1, *image_shape)))
+        model.eval()(torch.zeros((1, *image_shape), device=device))
     finally:
         model.train(was_training)
         for hook in hooks:

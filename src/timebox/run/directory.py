@@ -1,10 +1,11 @@
 """Writing a run directory so that it is never half there."""
 
+import glob
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -13,107 +14,155 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
+from timebox.clock import Deadline
+from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably
+from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, UsageError
-from timebox.run.reading import CONFIG, METRICS, MODEL, PREDICTIONS, SEEN, SUMMARY
+from timebox.run.metrics import MetricsWriter, length_up_to
+from timebox.run.reading import CHECKPOINT, CONFIG, METRICS, MODEL, PREDICTIONS, SEEN, SUMMARY
 
 
 class RunWriter:
-    """Writes one run directory.
+    """Writes one run directory: a new one in place; one that replaces another beside it, until it is whole.
 
-    A new directory is filled in place. With ``overwrite`` an existing run is replaced, by a rename, only when the
-    new one is whole.
-
-    Args:
-        out: the directory to make. One that holds anything is refused, unless ``overwrite`` and it is a run.
-    Raises:
-        UsageError: for a place that is taken. OutputError: for one that cannot be written to.
+    Made by :meth:`new` and :meth:`resumed`.
     """
 
-    def __init__(self, out: Path, overwrite: bool) -> None:
-        self.out = out
-        self._replaces = check_free(out, overwrite)
-        self._created = not out.exists() or self._replaces
+    def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
+        self.out, self.path, self.metrics = out, path, metrics
+        self._created = created
+
+    @classmethod
+    def new(cls, out: Path, overwrite: bool) -> "RunWriter":
+        """A run directory that does not exist yet, or is empty, or with ``overwrite`` holds a run.
+
+        Raises:
+            UsageError: for a place that is taken. OutputError: for one that cannot be written to.
+        """
+        replaces = check_free(out, overwrite)
+        created = replaces or not out.exists()
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            if self._replaces:
-                self.path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
-                shutil.copymode(out, self.path)
-            else:
-                self.path = out
-                out.mkdir(exist_ok=True)
-            self._metrics = (self.path / METRICS).open("w", encoding="utf-8")
+            path = out
+            if replaces:
+                _remove_abandoned(out)
+                path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
+                shutil.copymode(out, path)
+            path.mkdir(exist_ok=True)
+            return cls(out, path, MetricsWriter(path / METRICS), created)
         except OSError as error:
-            raise OutputError(
-                f"output directory {str(out)!r} cannot be written to: {error.strerror or error}"
-            ) from error
+            raise OutputError(f"output directory {str(out)!r} cannot be written to: {_reason(error)}") from error
 
-    def log(self, entry: Mapping[str, object]) -> None:
-        """Append one line to metrics.jsonl."""
-        self._metrics.write(json.dumps(entry) + "\n")
+    @classmethod
+    def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
+        """The directory of a run that goes on after ``step`` steps, as it was after ``num_lines`` lines of metrics."""
+        try:
+            metrics = MetricsWriter(path / METRICS, length_up_to(path / METRICS, num_lines, step))
+        except OSError as error:
+            raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
+        metrics.num_lines = num_lines
+        return cls(path, path, metrics, created=False)
+
+    def save_checkpoint(self, snapshot: Snapshot, config: Mapping[str, object]) -> None:
+        """Keep a training as it stands: from the first on, the run can be loaded and resumed. Raises OSError."""
+        self.metrics.flush()
+        if not (self.path / CONFIG).is_file():
+            write_durably(self.path / CONFIG, to_json(config))
+        write_checkpoint(self.path / CHECKPOINT, snapshot)
 
     def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
-        """Write weights and configuration: from here on the run can be loaded."""
+        """Write configuration and final weights."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        self._write(CONFIG, lambda file: file.write(to_json(config)))
-        self._write(MODEL, lambda file: file.write(save(tensors)))
+        if not (self.path / CONFIG).is_file():
+            self._write(CONFIG, to_json(config))
+        self._write(MODEL, save(tensors))
 
     @property
-    def has_model(self) -> bool:
-        """Whether there is something to load already."""
-        return (self.path / MODEL).is_file()
+    def can_be_loaded(self) -> bool:
+        """Whether there is a model already, final or of a checkpoint."""
+        return (self.path / MODEL).is_file() or read_checkpoint(self.path / CHECKPOINT) is not None
 
     def save_seen(self, hashes: NDArray[np.uint64]) -> None:
         """Write the hashes of the images trained on, sorted."""
-        self._write(SEEN, lambda file: np.save(file, np.sort(hashes)))
+        self._write_with(SEEN, lambda file: np.save(file, np.sort(hashes)))
 
     def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write predictions.npz, one row per scored image."""
-        self._write(PREDICTIONS, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+        self._write_with(PREDICTIONS, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
 
     def save_summary(self, summary: Mapping[str, object]) -> None:
-        """Write summary.json and let the metrics reach the disk."""
-        self._metrics.flush()
-        self._write(SUMMARY, lambda file: file.write(to_json(summary)))
+        """Write summary.json and bring the metrics to the disk."""
+        try:
+            self.metrics.flush()
+        except OSError as error:
+            raise OutputError(f"{METRICS} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
+        self._write(SUMMARY, to_json(summary))
+
+    def save_stopped(self, deadline: Deadline) -> None:
+        """Write the summary of a run that was stopped and can be resumed."""
+        summary = {
+            "stopped": True,
+            "late": deadline.late,
+            "budget_seconds": deadline.budget_seconds,
+            "elapsed_seconds": round(deadline.elapsed(), 3),
+            "phases": {name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
+        }
+        self._write(SUMMARY, to_json(summary))
 
     def finish(self) -> None:
-        """Put the whole run where it belongs."""
-        self._metrics.close()
-        if not self._replaces:
+        """Remove the checkpoint, which the final model has made idle, and put the run where it belongs."""
+        shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
+        self.metrics.close()
+        if self.path == self.out:
             return
         try:
             old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.old-", dir=self.out.parent))
             self.out.rename(old / "run")
             self.path.rename(self.out)
         except OSError as error:
-            raise OutputError(f"{str(self.out)!r} cannot be replaced: {error.strerror or error}") from error
+            raise OutputError(f"{str(self.out)!r} cannot be replaced: {_reason(error)}") from error
         self.path = self.out
         shutil.rmtree(old, ignore_errors=True)
 
     def give_up(self) -> bool:
         """Keep what can be loaded, and say whether there is; without a model leave nothing behind."""
-        self._metrics.close()
-        if self.has_model:
+        self.metrics.close()
+        if self.can_be_loaded:
             return True
         if self._created:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
+            shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
             for file in (METRICS, SEEN, CONFIG):
                 (self.path / file).unlink(missing_ok=True)
         return False
 
-    def _write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
-        """A file is there whole or not at all, also after a power cut."""
-        temporary = self.path / f".{name}.tmp"
+    def _write_with(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
+        buffer = BytesIO()
+        write(buffer)
+        self._write(name, buffer.getvalue())
+
+    def _write(self, name: str, content: bytes) -> None:
         try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / name)
+            write_durably(self.path / name, content)
         except OSError as error:
-            raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what replacements of a run left behind when they were killed."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.old-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in out.parent.glob(f".{glob.escape(out.name)}.new-*"):
+        try:
+            MetricsWriter(path / METRICS).close()
+        except (OSError, UsageError):
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def to_json(value: object) -> bytes:

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from timebox.data import decode_image, fit_images
 from timebox.engine.build import build_model, resolve_device
+from timebox.engine.checkpoint import Checkpoint, read_checkpoint
+from timebox.engine.precision import Precision
 from timebox.engine.scoring import predict_probabilities
+from timebox.engine.state import TrainingState
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
-from timebox.run.reading import CONFIG, SUMMARY, read_json, read_weights
+from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights
 
 FORMAT = 1
 FILES_AT_ONCE = 250
@@ -78,8 +81,8 @@ class Run:
             )
         try:
             self.class_names = _class_names(self.config["class_names"])
-            self.recipe: Recipe = recipe_from(_mapping(self.config["recipe"]))
-            self.preprocessing = _preprocessing(_mapping(self.config["preprocessing"]))
+            self.recipe: Recipe = recipe_from(mapping(self.config["recipe"]))
+            self.preprocessing = _preprocessing(mapping(self.config["preprocessing"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(f"{str(self.path / CONFIG)!r} is damaged: {error}") from error
 
@@ -101,10 +104,33 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
-        with torch.device("meta"):  # takes no memory, however large a network model.json asks for
-            model = build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
-        model.load_state_dict(read_weights(self.path, model.state_dict()), assign=True)
+        model = self.bare_model()
+        if (self.path / MODEL).is_file():
+            weights = read_weights(self.path, model.state_dict())
+        else:
+            weights = self._weights_of_checkpoint()
+        model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+    def bare_model(self) -> nn.Module:
+        """The network without memory for its weights, however large a one model.json asks for."""
+        with torch.device("meta"):
+            return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
+
+    def checkpoint(self) -> Checkpoint:
+        """The last checkpoint of a run that has not come to its end. Raises RunError where there is none."""
+        if checkpoint := read_checkpoint(self.path / CHECKPOINT):
+            return checkpoint
+        raise RunError(f"run {str(self.path)!r} ended before a model was saved: nothing can be loaded from it")
+
+    def _weights_of_checkpoint(self) -> dict[str, Tensor]:
+        """The averaged weights, as far as the training came."""
+        precision = mapping(self.config.get("plan")).get("precision")
+        model = self.bare_model()
+        state = TrainingState(model, self.recipe, Precision(str(precision), torch.device("cpu")))
+        tensors = self.checkpoint().snapshot(state.tensors()).tensors
+        part = "average" if state.average.model is not model else "model"
+        return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
 
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
@@ -211,7 +237,8 @@ def _preprocessing(values: dict[str, object]) -> Preprocessing:
     return Preprocessing((height, width), channels, mean, std)
 
 
-def _mapping(value: object) -> dict[str, object]:
+def mapping(value: object) -> dict[str, object]:
+    """A mapping of model.json. Raises TypeError for anything else."""
     if not isinstance(value, dict):
         raise TypeError(f"{reprlib.repr(value)} is no mapping")
     return value

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from timebox.data import Division, ImageDataset, LoadedData, Splits, divide
+from timebox.clock import Deadline
+from timebox.data import Division, ImageDataset, LoadedData, Splits, divide, load_data
 from timebox.errors import RunError
 
 Portion = str | float | None
@@ -83,3 +84,51 @@ def division_from(
         test_limit=source.test_limit,
         split_seed=source.split_seed,
     )
+
+
+class Reader:
+    """Reads the data of a run, and tells what there is to tell about them.
+
+    Args:
+        data_dir: where named data sets are looked for and downloaded to.
+        max_bad_share: share of unreadable files, 0...1, above which data are refused.
+        tell: takes a line to tell the user.
+        deadline: from which downloads are left out.
+    """
+
+    def __init__(
+        self, data_dir: Path | None, max_bad_share: float, tell: Callable[[str], None], deadline: Deadline
+    ) -> None:
+        self._data_dir, self._max_bad_share = data_dir, max_bad_share
+        self._tell, self._deadline = tell, deadline
+
+    def divided(self, source: Source, side: int | None) -> tuple[LoadedData, Division]:
+        """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data."""
+
+        def read(path: str, image_size: int | None) -> LoadedData:
+            return self._read(path, image_size, source.coarse)
+
+        loaded = read(source.data, side)
+        division = division_from(loaded.splits, source, read)
+        for note in (*loaded.notes, *_bad_file_note(loaded)):
+            self._tell(note)
+        return loaded, division
+
+    def _read(self, path: str, image_size: int | None, coarse: bool) -> LoadedData:
+        loaded = load_data(
+            path,
+            image_size=image_size,
+            coarse=coarse,
+            data_dir=self._data_dir,
+            max_bad_share=self._max_bad_share,
+            progress=self._tell,
+        )
+        self._deadline.leave_out(loaded.download_seconds)
+        return loaded
+
+
+def _bad_file_note(loaded: LoadedData) -> list[str]:
+    if not loaded.bad_files:
+        return []
+    first = loaded.bad_files[0]
+    return [f"{len(loaded.bad_files)} unreadable files left out, the first {first.path!r}: {first.reason}"]

@@ -1,5 +1,6 @@
-"""One training with its data: building it, training it, scoring it, and putting the outcome into words."""
+"""What is trained and on what: scoring it, and putting the outcome into words."""
 
+import hashlib
 import platform
 from dataclasses import dataclass
 
@@ -9,24 +10,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from timebox.clock import Deadline
-from timebox.data import Division, ImageDataset, LoadedData, stratified_order
-from timebox.data.augment import batch_normalize
-from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.engine.build import build_model
-from timebox.engine.loop import Trained, train_model
-from timebox.engine.pacing import ClockPacer, Pacer, StepPacer
+from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
-from timebox.engine.precision import Precision
-from timebox.engine.reporting import Reporter
 from timebox.engine.scoring import accuracy, predict_probabilities
-from timebox.models import fit_whitening
-from timebox.run.directory import RunWriter
 from timebox.run.request import Request
 from timebox.run.run import FORMAT
 from timebox.version import VERSION
 
-# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
-NUM_WHITENING_PIXELS = 2**20
+# With less than this share of the planned scoring time left, images are scored in one view.
+ONE_VIEW_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,7 @@ class Score:
     dataset: ImageDataset
     probabilities: NDArray[np.float32]
     num_total: int
+    tta: str
 
     @property
     def accuracy(self) -> float:
@@ -46,69 +40,55 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One training: the request, its plan, its data and their statistics (mean, std: float32 (C,))."""
+    """One training: the request, its plan, its data and their statistics (mean, std: float32 (C,)).
+
+    Attributes:
+        data_sha256: of the training images and labels, in order.
+    """
 
     request: Request
     plan: Plan
     division: Division
     mean: torch.Tensor
     std: torch.Tensor
+    budget_seconds: float | None
+    data_sha256: str
 
-    def train(self, writer: RunWriter, deadline: Deadline, reporter: Reporter) -> Trained:
-        """Build the network and train it to the end of its schedule."""
-        plan, recipe, data = self.plan, self.plan.recipe, self.division.train
-        # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
-        torch.default_generator.manual_seed(self.request.seed)
-        model = build_model(recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
-        height, width, _ = data.image_shape
-        every = max(1, len(data) * height * width // NUM_WHITENING_PIXELS)
-        sample = torch.from_numpy(data.images[::every]).to(plan.device)
-        fit_whitening(model, batch_normalize(sample, self.mean.to(plan.device), self.std.to(plan.device)))
-        augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
-        loader = DeviceLoader(
-            data, recipe.batch_size, self.mean, self.std, augmentation, self.request.seed, plan.device
-        )
-        return train_model(
-            model,
-            loader,
-            recipe,
-            self._pacer(deadline),
-            Precision(plan.precision, plan.device),
-            deadline,
-            self._validator(),
-            plan.validate_at,
-            writer.log,
-            reporter,
-        )
+    @classmethod
+    def of(cls, request: Request, plan: Plan, division: Division, budget_seconds: float | None) -> "Task":
+        """A task on these data: measures their statistics."""
+        mean, std = channel_statistics(division.train.images)
+        # A channel that never changes has no spread to divide by.
+        spread = torch.tensor(std).clamp_min(1 / 255)
+        return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, sha256_of(division.train))
 
-    def score(self, trained: Trained, deadline: Deadline) -> list[Score]:
-        """Score validation and test images, as many as the time set aside allows, each split getting its share."""
+    def score(self, model: nn.Module, deadline: Deadline) -> list[Score]:
+        """Score validation and test images, as many as the time set aside allows, each split getting its share.
+
+        Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
+        last none at all.
+        """
         splits = [("val", self.division.val), ("test", self.division.test)]
         present = [(name, dataset) for name, dataset in splits if dataset is not None]
-        scoring_ends = min(
-            deadline.elapsed() + self.plan.scoring_seconds,
-            deadline.elapsed() + deadline.remaining() - self.plan.finish_seconds,
-        )
+        seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
+        short = seconds_left < ONE_VIEW_SHARE * self.plan.scoring_seconds < float("inf")
+        scoring_ends = deadline.elapsed() + seconds_left
         scores = []
         for position, (name, dataset) in enumerate(present):
-            to_come = sum(len(later) for _, later in present[position:])
-            seconds = (scoring_ends - deadline.elapsed()) * len(dataset) / to_come
-            scores.append(self._scored(name, dataset, trained.model, deadline, deadline.elapsed() + seconds))
+            seconds = scoring_ends - deadline.elapsed()
+            if seconds > 0:
+                until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
+                tta = "none" if short else self.plan.recipe.tta
+                scores.append(self._scored(name, dataset, model, tta, Until(deadline, until)))
         return scores
 
-    def _scored(self, name: str, dataset: ImageDataset, model: nn.Module, deadline: Deadline, until: float) -> Score:
-        """Score images in an order whose every beginning is stratified, until ``until`` seconds have elapsed."""
-        ordered = self._ordered(dataset)
+    def _scored(self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until") -> Score:
+        """Score images in an order whose every beginning is stratified."""
+        ordered = self.ordered(dataset)
         probabilities = predict_probabilities(
-            model,
-            ordered.images,
-            self.mean,
-            self.std,
-            tta=self.plan.recipe.tta,
-            device=self.plan.device,
-            stop=Until(deadline, until),
+            model, ordered.images, self.mean, self.std, tta=tta, device=self.plan.device, stop=stop
         )
-        return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset))
+        return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
 
     def config(self) -> dict[str, object]:
         """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
@@ -125,11 +105,21 @@ class Task:
             "recipe": self.plan.recipe.as_dict(),
             "source": request.source.as_dict(),
             "seed": request.seed,
+            "training": {
+                "recipe": request.recipe,
+                "settings": list(request.settings),
+                "precision": request.precision,
+                "num_steps": request.num_steps,
+                "budget_seconds": self.budget_seconds,
+                "data_sha256": self.data_sha256,
+            },
+            "plan": self.plan.as_dict(),
+            "machine": machine(self.plan.device),
             "versions": versions(),
         }
 
     def summary(
-        self, loaded: LoadedData, trained: Trained, scores: list[Score], deadline: Deadline
+        self, loaded: LoadedData, trained: Trained, scores: list[Score], events: list[str], deadline: Deadline
     ) -> dict[str, object]:
         """summary.json: what was reached, with what, and where the time went."""
         by_split = {score.split: score for score in scores}
@@ -138,10 +128,11 @@ class Task:
             **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images_total": _total(by_split.get(split)) for split in ("val", "test")},
-            "tta": plan.recipe.tta,
+            "tta": scores[-1].tta if scores else plan.recipe.tta,
             "late": deadline.late,
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
+            "reserve_seconds": round(plan.reserve_seconds, 3),
             "download_seconds": round(loaded.download_seconds, 3),
             "phases": {name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
             "steps": trained.num_steps,
@@ -159,23 +150,12 @@ class Task:
             "recipe": plan.recipe.as_dict(),
             "plan": list(plan.lines),
             "notes": list(loaded.notes),
+            "events": events,
             "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in loaded.bad_files],
             "versions": versions(),
         }
 
-    def _pacer(self, deadline: Deadline) -> Pacer:
-        if self.plan.num_steps is not None:
-            return StepPacer(self.plan.num_steps)
-        kept = self.plan.scoring_seconds + self.plan.finish_seconds
-        return ClockPacer(lambda: deadline.remaining() - kept, self.plan.step_seconds, deadline.elapsed)
-
-    def _validator(self) -> "Validator | None":
-        if self.division.val is None or not self.plan.num_val_images:
-            return None
-        dataset = self._ordered(self.division.val).take(np.arange(self.plan.num_val_images))
-        return Validator(dataset, self.mean, self.std, self.plan.device)
-
-    def _ordered(self, dataset: ImageDataset) -> ImageDataset:
+    def ordered(self, dataset: ImageDataset) -> ImageDataset:
         """In an order whose every beginning is stratified, so that scoring may stop anywhere."""
         return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed))
 
@@ -208,6 +188,23 @@ class Validator:
             model, self.dataset.images, self.mean, self.std, tta="none", device=self.device
         )
         return accuracy(probabilities, self.dataset.labels)
+
+
+def sha256_of(dataset: ImageDataset) -> str:
+    """Of images and labels, in order."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.images).data)
+    digest.update(np.ascontiguousarray(dataset.labels).data)
+    return digest.hexdigest()
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What of the machine decides how sums are rounded."""
+    return {
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def versions() -> dict[str, str]:

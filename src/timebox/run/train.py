@@ -1,36 +1,36 @@
 """``timebox train``: from images and a deadline to a run directory."""
 
+import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from timebox.clock import Deadline, now, parse_budget
-from timebox.data import (
-    Division,
-    LoadedData,
-    channel_statistics,
-    image_hashes,
-    load_data,
-    parse_portion,
-)
+from timebox.data import Division, image_hashes, parse_portion
 from timebox.engine.build import resolve_device
 from timebox.engine.plan import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
+from timebox.engine.threads import container_threads
+from timebox.errors import UsageError
 from timebox.recipe import AUTO
+from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
 from timebox.run.request import Request, check_request, image_side
 from timebox.run.run import Run
-from timebox.run.sources import Source, division_from
-from timebox.run.task import Task, prediction_columns
+from timebox.run.sources import Reader, Source
+from timebox.run.task import Task
+from timebox.run.training import carry_out, kept_as_far_as_it_came
+
+# What may be given beside a run that is resumed or replayed; everything else is the run's own.
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "reporter", "deadline", "resume")
+BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "reporter", "deadline", "replay")
 
 
 def train(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     budget: str | float | None = None,
     steps: int | None = None,
@@ -46,6 +46,8 @@ def train(
     precision: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: str | Path | None = None,
+    replay: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
     max_bad_share: float = 0.1,
@@ -55,7 +57,8 @@ def train(
     """Train a classifier on labelled images before a deadline, and write a run directory.
 
     Args:
-        data: a path, or a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``).
+        data: a path, or a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``). With ``resume`` or ``replay``: where
+            the run's data lie now, if they were moved.
         budget: the deadline, seconds or text such as ``"10m"``: from this call to its return, everything included but a
             first-time download. Either ``budget`` or ``steps`` is given.
         steps: train for this many steps and read no clock: the same seed, data, thread count and machine give the same
@@ -71,19 +74,37 @@ def train(
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
         out: run directory, default ``runs/<data>-<date>-<time>``. One that holds anything is refused; ``overwrite``
             replaces a run once the new one is whole.
+        resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less what was used
+            up to it, or with a new ``budget``. Everything else is the run's own.
+        replay: a finished run: takes the same steps again and compares the weights.
         data_dir: where named data sets are looked for and downloaded to.
         coarse: the 20 superclasses of CIFAR-100.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
         reporter: is told the course of things.
         deadline: a clock already running, in place of ``budget``.
     Returns:
-        The finished run.
+        The finished run. Where Ctrl-C came after the first checkpoint, the run as far as it came: its summary says
+        ``stopped``.
     Raises:
         UsageError, BudgetError: for arguments that cannot work, before anything is written.
         DataError: for data that cannot be read. OutputError: for a directory that cannot be written to.
+        RunError: for a run that cannot be resumed or replayed.
     """
+    given = _given(locals())
     if deadline is None:
         deadline = Deadline(None if budget is None else parse_budget(budget))
+    reporter = reporter or SilentReporter()
+    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline)
+    if resume is not None or replay is not None:
+        _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
+        path = Path(str(resume if replay is None else replay))
+        continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
+        with _guest():
+            if resume is not None:
+                return continuation.resume(new_budget="budget" in given or deadline.budget_seconds is not None)
+            return continuation.replay(Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
+    if data is None:
+        raise UsageError("say what to train on: a path, or a name such as digits")
     source = Source(
         data=str(data),
         val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
@@ -96,102 +117,63 @@ def train(
     request = Request(source, recipe, tuple(settings), seed, precision, steps)
     check_request(request, deadline)
     training_device = resolve_device(device)
-    reporter = reporter or SilentReporter()
     side = image_side(request)
     if out:
         check_free(Path(out), overwrite)
-
-    def read(path: str | Path, image_size: int | None) -> LoadedData:
-        loaded = load_data(
-            path,
-            image_size=image_size,
-            coarse=coarse,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            progress=reporter.note,
-        )
-        deadline.leave_out(loaded.download_seconds)
-        return loaded
-
-    reporter.phase("reading")
-    with deadline.phase("reading"):
-        loaded = read(data, side)
-        division = division_from(loaded.splits, source, read)
-        hashes = image_hashes(division.train.images)
-    for note in (*loaded.notes, *_bad_file_note(loaded)):
-        reporter.note(note)
-
-    writer = RunWriter(Path(out) if out else _default_out(loaded.name), overwrite)
-    try:
-        with _restored_state():
-            _fill(writer, request, loaded, division, hashes, training_device, deadline, reporter)
-    except BaseException:
-        if writer.give_up():
-            reporter.note(f"the trained model is kept in {writer.path}")
-        raise
+    with _guest():
+        reporter.phase("reading")
+        with deadline.phase("reading"):
+            loaded, division = reader.divided(source, side)
+        writer = RunWriter.new(Path(out) if out else _default_out(loaded.name), overwrite)
+        with kept_as_far_as_it_came(writer, deadline, reporter):
+            task = _planned(writer, request, division, training_device, deadline, reporter)
+            carry_out(task, loaded, writer, deadline, reporter)
     return Run(writer.path, device)
 
 
-def _fill(
+def _planned(
     writer: RunWriter,
     request: Request,
-    loaded: LoadedData,
     division: Division,
-    hashes: NDArray[np.uint64],
     device: torch.device,
     deadline: Deadline,
     reporter: Reporter,
-) -> None:
-    """Plan, train, save, score: everything that happens inside a run directory."""
+) -> Task:
     reporter.phase("planning")
     with deadline.phase("planning"):
+        hashes = image_hashes(division.train.images)
         before = now()
         writer.save_seen(hashes)
-        saving_seconds = now() - before
+        file_seconds = now() - before
         plan = make_plan(
             request.recipe,
             request.settings,
             division.train,
-            _scoring_of(division),
+            Scoring(*(0 if part is None else len(part) for part in (division.val, division.test))),
             device,
             request.precision,
             deadline,
             request.num_steps,
-            saving_seconds,
+            file_seconds,
             request.source.data,
         )
         for line in plan.lines:
             reporter.note(line)
-    with deadline.phase("preparing"):
-        mean, std = channel_statistics(division.train.images)
-        # A channel that never changes has no spread to divide by.
-        task = Task(request, plan, division, torch.tensor(mean), torch.tensor(std).clamp_min(1 / 255))
-    reporter.phase("training")
-    with deadline.phase("training"):
-        trained = task.train(writer, deadline, reporter)
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        writer.save_model(trained.model, task.config())
-    reporter.phase("scoring")
-    with deadline.phase("scoring"):
-        scores = task.score(trained, deadline)
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        if scores:
-            writer.save_predictions(prediction_columns(scores))
-        writer.save_summary(task.summary(loaded, trained, scores, deadline))
-        writer.finish()
+        return Task.of(request, plan, division, deadline.budget_seconds)
 
 
-def _scoring_of(division: Division) -> Scoring:
-    return Scoring(*(0 if part is None else len(part) for part in (division.val, division.test)))
+def _given(arguments: Mapping[str, object]) -> set[str]:
+    """Names of the arguments of :func:`train` that are not left at their defaults."""
+    parameters = inspect.signature(train).parameters
+    return {name for name, parameter in parameters.items() if arguments[name] not in (parameter.default, [])}
 
 
-def _bad_file_note(loaded: LoadedData) -> list[str]:
-    if not loaded.bad_files:
-        return []
-    first = loaded.bad_files[0]
-    return [f"{len(loaded.bad_files)} unreadable files left out, the first {first.path!r}: {first.reason}"]
+def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:
+    if surplus := sorted(given - set(allowed)):
+        raise UsageError(
+            f"{', '.join(surplus)} cannot be given with {allowed[-1]}: all of that is the run's own; "
+            f"allowed are {', '.join(allowed[:-3])}"
+        )
 
 
 def _default_out(name: str) -> Path:
@@ -199,12 +181,12 @@ def _default_out(name: str) -> Path:
 
 
 @contextmanager
-def _restored_state() -> Iterator[None]:
-    """A guest leaves the host's random state and backend flags as they were."""
+def _guest() -> Iterator[None]:
+    """A guest leaves the host's threads, random state and backend flags as they were."""
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with torch.random.fork_rng(devices=[]):
+        with container_threads(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,130 @@
+"""What can go wrong in a training step and be mended: numbers that are not finite, and memory that runs out."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from timebox.engine.schedule import Schedule
+from timebox.engine.state import Snapshot, TrainingState
+from timebox.engine.step import smaller_part
+from timebox.errors import TimeboxError
+from timebox.models import GhostBatchNorm
+
+# Rollbacks within so many steps of each other before a training is given up.
+MOST_ROLLBACKS, WITHIN_STEPS = 6, 500
+# The fewest images that are computed at once: normalisation needs some to find a spread in.
+SMALLEST_PART = 4
+
+
+class FaultError(Exception):
+    """A step went wrong in a way that may be mended."""
+
+
+class NotFiniteError(FaultError):
+    """A loss, or the weights, became infinite or NaN."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.step = step
+
+
+class OutOfMemoryError(FaultError):
+    """A step needed more memory than there is."""
+
+
+@contextmanager
+def memory_faults() -> Iterator[None]:
+    """Turns what torch and Python raise when memory runs out into a fault."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a plain RuntimeError.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError(str(error)) from error
+
+
+class SafetyNet:
+    """Keeps the last good states of a training in memory, and brings it back to one when a step goes wrong.
+
+    Args:
+        every: steps between two states kept, 1 or more.
+        tell: takes a sentence on each fault and what was done about it.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        schedule: Schedule,
+        batch_size: int,
+        ghost_size: int,
+        every: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._state, self._schedule = state, schedule
+        self._batch_size, self._ghost_size = batch_size, ghost_size
+        self._every, self._tell = every, tell
+        # Two, because a fault may show some steps after it happened: the newer one may hold it already.
+        self._kept = deque([state.snapshot()], maxlen=2)
+        self._faulty_steps: list[int] = []
+
+    @property
+    def newest(self) -> Snapshot:
+        """The state kept last."""
+        return self._kept[-1]
+
+    def keep(self) -> None:
+        """Keep the present state, where it is time to."""
+        if self._state.step % self._every == 0:
+            self._kept.append(self._state.snapshot())
+
+    def recover(self, fault: FaultError) -> None:
+        """Mend what can be mended and go back to the last good state.
+
+        Raises:
+            TimeboxError: when it keeps happening, naming the step and the likely cause.
+        """
+        if isinstance(fault, NotFiniteError):
+            self._slow_down(fault)
+        else:
+            self._split(fault)
+        while len(self._kept) > 1 and not self._kept[-1].is_finite():
+            self._kept.pop()
+        self._state.restore(self.newest)
+        self._schedule.rewind(self._state.step, self._state.progress)
+
+    def _slow_down(self, fault: NotFiniteError) -> None:
+        self._faulty_steps = [s for s in self._faulty_steps if abs(fault.step - s) <= WITHIN_STEPS] + [fault.step]
+        if len(self._faulty_steps) > MOST_ROLLBACKS:
+            raise TimeboxError(
+                f"{fault}, and again each time the training went back and on at half the rate, {MOST_ROLLBACKS} times "
+                f"in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
+            )
+        self._schedule.slow_down()
+        self._tell(f"{fault}: back to step {self.newest.step} and on at {self._schedule.lr_factor:g} times the rate")
+
+    def _split(self, fault: FaultError) -> None:
+        """Halve what is computed at once: in whole normalisation groups, while a batch has several of them."""
+        present = min(self._schedule.micro_batch, self._batch_size)
+        part = smaller_part(present, self._ghost_size)
+        if part is not None:
+            self._tell(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")
+        else:
+            part = present // 2
+            if part < SMALLEST_PART:
+                raise TimeboxError(
+                    f"memory ran out with {present} images at a time; make the network smaller with --set width=VALUE, "
+                    f"or the images with --set image_size=VALUE"
+                ) from fault
+            self._ghost_size = part
+            for module in self._state.model.modules():
+                if isinstance(module, GhostBatchNorm):
+                    module.ghost_size = part
+            self._tell(
+                f"memory ran out: batches of {self._batch_size} are run in parts of {part} images, each now normalised "
+                f"by itself"
+            )
+        self._schedule.micro_batch = part

@@ -1,0 +1,98 @@
+"""Checkpoints in the background, as often as their cost allows."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from timebox.clock import Deadline
+from timebox.engine.state import Snapshot
+
+# A checkpoint at most every so many seconds, and so many times its own cost.
+INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
+
+
+class Keeper:
+    """Decides when a training is kept, and keeps it, while the training goes on.
+
+    A write that fails stops nothing: it is told once, and tried again when the next is due.
+
+    Args:
+        write: puts a snapshot on disk; may raise OSError. Called in a thread.
+        seconds_left: reads the time until training must have ended; infinite where no clock is read.
+        tell: takes a sentence on the first failure.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Snapshot], None],
+        deadline: Deadline,
+        seconds_left: Callable[[], float],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._write, self._tell = write, tell
+        self._deadline, self._seconds_left = deadline, seconds_left
+        self._costs: deque[float] = deque(maxlen=3)
+        self._begun_at: float | None = None
+        self._thread: threading.Thread | None = None
+        self._written_step = -1
+        self._failure = ""
+        self._told = False
+
+    @property
+    def cost_seconds(self) -> float:
+        """What writing one takes: the fastest of the last three, as one may fall into a stall. 0 before the first."""
+        return min(self._costs, default=0.0)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a checkpoint could not be written."""
+        return bool(self._failure)
+
+    def is_due(self) -> bool:
+        """Whether it is time to keep the present state."""
+        self._tell_failure()
+        if self._thread and self._thread.is_alive():
+            return False
+        if self._begun_at is None:
+            return True
+        cost = self.cost_seconds
+        # A single measurement is not trusted to be the rule.
+        interval = max(INTERVAL_SECONDS, INTERVAL_COSTS * cost if len(self._costs) > 1 else 0.0)
+        since = self._deadline.elapsed() - self._begun_at
+        return since >= interval - cost and self._seconds_left() > 2 * cost
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Begin to write a snapshot."""
+        self._begun_at = self._deadline.elapsed()
+        self._thread = threading.Thread(target=self._keep, args=(snapshot,), name="timebox-checkpoint", daemon=True)
+        self._thread.start()
+
+    def keep_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
+        """Write a snapshot that is newer than what is on disk, unless that would take too long."""
+        if not self.wait(patience_seconds / 2) or snapshot.step <= self._written_step:
+            return
+        if self.cost_seconds < patience_seconds / 2:
+            self.keep(snapshot)
+            self.wait(patience_seconds / 2)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a write in progress; whether it has ended."""
+        if self._thread:
+            self._thread.join(max(seconds, 0.0))
+        self._tell_failure()
+        return not (self._thread and self._thread.is_alive())
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        before = self._deadline.elapsed()
+        try:
+            if snapshot.is_finite():
+                self._write(snapshot)
+                self._written_step = snapshot.step
+        except OSError as error:
+            self._failure = error.strerror or str(error)
+        self._costs.append(self._deadline.elapsed() - before)
+
+    def _tell_failure(self) -> None:
+        if self._failure and not self._told:
+            self._told = True
+            self._tell(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")

@@ -1,0 +1,54 @@
+"""One training step, whole or in parts."""
+
+from collections.abc import Iterator
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from timebox.data.loader import Batch
+from timebox.engine.precision import Precision
+from timebox.optim import SGD
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: SGD,
+    batch: Batch,
+    precision: Precision,
+    label_smoothing: float,
+    micro_batch: int,
+) -> Tensor:
+    """One step: forward, loss, backward, update. Returns the loss, detached, on the device.
+
+    Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
+    normalisation, the arithmetic is that of the whole batch, but for rounding.
+    """
+    total = torch.zeros((), device=batch.labels.device)
+    for part in parts_of(batch, micro_batch):
+        with precision.autocast():
+            logits = model(part.images)
+        loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
+        loss = loss * (len(part.labels) / len(batch.labels))
+        precision.backward(loss)
+        total += loss.detach()
+    precision.step(optimizer)
+    optimizer.zero_grad()
+    return total
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """The batch cut into parts of ``size`` images; a last part of one image, which nothing can normalise, joins the
+    part before it."""
+    start, end = 0, len(batch.labels)
+    while start < end:
+        stop = end if end - start - size <= 1 else start + size
+        yield Batch(batch.images[start:stop], batch.labels[start:stop])
+        start = stop
+
+
+def smaller_part(size: int, ghost_size: int) -> int | None:
+    """About half of ``size``, in whole normalisation groups; None where ``size`` is a single group."""
+    groups = ceil(size / ghost_size) if ghost_size else 1
+    return ceil(groups / 2) * ghost_size if groups > 1 else None

@@ -1,0 +1,131 @@
+"""metrics.jsonl: a line for each step, each validation and each rollback of a training."""
+
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from timebox.engine.schedule import Decision
+from timebox.errors import RunError, UsageError
+from timebox.files import open_regular, parse_json_object
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, which keeps other processes from an open file by itself
+    fcntl = None  # type: ignore[assignment]
+
+Entry = Mapping[str, object]
+
+
+class MetricsWriter:
+    """Collects lines and appends them to a file whenever asked to, from any thread.
+
+    A write that fails loses nothing: the lines are kept, and written with the next. The file is locked for as long as
+    it is open, so that two processes cannot write one run.
+
+    Args:
+        path: the file.
+        keep: its first so many bytes stay, the rest is cut off.
+    Raises:
+        UsageError: where another process writes it. OSError: where it cannot be written to.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, keep)
+        except OSError as error:
+            os.close(self._file)
+            if isinstance(error, BlockingIOError):
+                raise UsageError(f"run {str(path.parent)!r} is being written by another process") from error
+            raise
+        self._length = keep
+        self._waiting: deque[bytes] = deque()
+        self._writing = threading.Lock()
+        self.num_lines = 0
+
+    def add(self, entry: Entry) -> None:
+        """Take in one line; nothing is written yet."""
+        self._waiting.append((json.dumps(entry) + "\n").encode())
+        self.num_lines += 1
+
+    def flush(self) -> None:
+        """Bring all lines to the disk. Raises OSError where that fails."""
+        with self._writing:
+            count = len(self._waiting)
+            content = b"".join(self._waiting[i] for i in range(count))
+            # What a failed attempt left behind is written over.
+            os.lseek(self._file, self._length, os.SEEK_SET)
+            written = 0
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+            os.fsync(self._file)
+            self._length += written
+            for _ in range(count):
+                self._waiting.popleft()
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        os.close(self._file)
+
+
+def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
+    """Each whole line, and where it ends in bytes. Raises RunError where one cannot be read."""
+    end = 0
+    try:
+        with open_regular(path) as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                end += len(line)
+                yield end, parse_json_object(line)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def length_up_to(path: Path, num_lines: int, step: int) -> int:
+    """Bytes of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines`` lines.
+
+    The losses of the last steps may have arrived later than that: their lines follow directly.
+    """
+    length = 0
+    for number, (end, entry) in enumerate(read_metrics(path)):
+        if number >= num_lines and ("loss" not in entry or _whole(entry.get("step")) > step):
+            break
+        length = end
+    return length
+
+
+def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:
+    """The decisions of the steps that the final model is made of: those that a rollback undid are left out.
+
+    Raises RunError where they are not whole.
+    """
+    decisions: list[Decision] = []
+    for entry in entries:
+        step = _whole(entry.get("step"))
+        if entry.get("rolled_back"):
+            del decisions[step:]
+        elif "loss" in entry:
+            if step != len(decisions) + 1:
+                raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: step {len(decisions) + 1} is missing")
+            decisions.append(_decision(entry, path))
+    if not decisions or decisions[-1].progress != 1.0:
+        raise RunError(f"run {str(path)!r} did not come to the end of its schedule: there is nothing to replay")
+    return decisions
+
+
+def _decision(entry: Entry, path: Path) -> Decision:
+    match entry:
+        case {"progress": float(progress), "lr": float(lr), "momentum": float(momentum), "micro_batch": int(part)}:
+            if 0 <= progress <= 1 and lr >= 0 and 0 <= momentum < 1 and part > 0:
+                return Decision(progress, lr, momentum, part)
+    raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: a step lacks its decisions")
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else -1

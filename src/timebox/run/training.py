@@ -1,0 +1,222 @@
+"""A training put together: network, data, schedule, safety net and checkpoints; and what follows it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from timebox.clock import Deadline
+from timebox.data import LoadedData
+from timebox.data.augment import batch_normalize
+from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.engine.build import build_model
+from timebox.engine.checkpoint import Checkpoint
+from timebox.engine.faults import SafetyNet
+from timebox.engine.keeper import Keeper
+from timebox.engine.loop import Trained, Validation, train_model
+from timebox.engine.pacing import ClockPacer, StepPacer
+from timebox.engine.plan import MOST_VALIDATION_SHARE, SAVING_MARGIN
+from timebox.engine.precision import Precision
+from timebox.engine.reporting import Reporter
+from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
+from timebox.engine.state import Facts, TrainingState
+from timebox.engine.watch import Watch
+from timebox.errors import OutputError
+from timebox.models import fit_whitening
+from timebox.run.directory import RunWriter
+from timebox.run.task import Task, Validator, prediction_columns
+
+# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
+NUM_WHITENING_PIXELS = 2**20
+# Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
+SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
+# A training that is stopped may use so many seconds to keep how far it came.
+LAST_CHECKPOINT_SECONDS = 2.5
+# The share of the finish that the landing may use up when time has run short.
+OVERTIME_SHARE = 0.3
+
+
+class Training:
+    """One training of a task.
+
+    Args:
+        checkpoint: where to go on from; None to begin.
+        decisions: how each step is to be taken; None to decide by clock or count.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        writer: RunWriter,
+        deadline: Deadline,
+        reporter: Reporter,
+        checkpoint: Checkpoint | None = None,
+        decisions: Sequence[Decision] | None = None,
+    ) -> None:
+        self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
+        self.events: list[str] = []
+        plan, recipe = task.plan, task.plan.recipe
+        save = partial(writer.save_checkpoint, config=task.config())
+        self.keeper = Keeper(save, deadline, self._seconds_left, self._tell)
+        self._schedule: Schedule
+        if decisions is None:
+            self._schedule = PacedSchedule(self._pacer(), recipe, plan.micro_batch)
+        else:
+            self._schedule = RecordedSchedule(decisions)
+        self._state = TrainingState(_network(task), recipe, Precision(plan.precision, plan.device), self._facts)
+        if checkpoint:
+            self._go_on_from(checkpoint)
+        self._safety = SafetyNet(
+            self._state, self._schedule, recipe.batch_size, recipe.ghost_size, self._snapshot_steps(), self._tell
+        )
+
+    def run(self) -> Trained:
+        """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
+        task, plan, recipe = self._task, self._task.plan, self._task.plan.recipe
+        augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+        loader = DeviceLoader(
+            task.division.train, recipe.batch_size, task.mean, task.std, augmentation, task.request.seed, plan.device
+        )
+        watch = Watch(loader, self._schedule, plan.precision, self._deadline, self._writer.metrics.add, self._reporter)
+        try:
+            return train_model(
+                self._state,
+                loader,
+                self._schedule,
+                recipe.label_smoothing,
+                self._safety,
+                self.keeper,
+                watch,
+                self._validation(),
+            )
+        except KeyboardInterrupt:
+            self.keeper.keep_last(self._safety.newest, LAST_CHECKPOINT_SECONDS)
+            raise
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        snapshot = checkpoint.snapshot(self._state.tensors())
+        self._state.restore(snapshot)
+        lr_factor, micro_batch = checkpoint.facts.get("lr_factor"), checkpoint.facts.get("micro_batch")
+        if isinstance(lr_factor, float) and isinstance(micro_batch, int):
+            self._schedule.lr_factor, self._schedule.micro_batch = lr_factor, micro_batch
+        self._schedule.rewind(snapshot.step, snapshot.progress)
+
+    def _facts(self) -> Facts:
+        """What a checkpoint needs besides the tensors, for the training to go on as if nothing had happened."""
+        return {
+            "lr_factor": self._schedule.lr_factor,
+            "micro_batch": self._schedule.micro_batch,
+            "step_seconds": self._schedule.step_seconds,
+            "metrics_lines": self._writer.metrics.num_lines,
+            "phases": self._deadline.phases_so_far(),
+        }
+
+    def _tell(self, text: str) -> None:
+        self.events.append(text)
+        self._reporter.note(text)
+
+    def _pacer(self) -> ClockPacer | StepPacer:
+        plan = self._task.plan
+        if plan.num_steps is not None:
+            return StepPacer(plan.num_steps)
+        return ClockPacer(
+            self._seconds_left,
+            plan.step_seconds,
+            self._deadline.elapsed,
+            landing_at(plan.recipe),
+            OVERTIME_SHARE * plan.finish_seconds,
+        )
+
+    def _seconds_left(self) -> float:
+        """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
+        plan = self._task.plan
+        slower_saving = max(0.0, SAVING_MARGIN * self.keeper.cost_seconds - plan.saving_seconds)
+        return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
+
+    def _snapshot_steps(self) -> int:
+        seconds = self._task.plan.step_seconds
+        return max(1, min(SNAPSHOT_STEPS, int(SNAPSHOT_SECONDS / seconds))) if seconds else SNAPSHOT_STEPS
+
+    def _validation(self) -> Validation | None:
+        task, plan = self._task, self._task.plan
+        if task.division.val is None or not plan.num_val_images:
+            return None
+        dataset = task.ordered(task.division.val).take(np.arange(plan.num_val_images))
+        measure = Validator(dataset, task.mean, task.std, plan.device)
+        budget = self._deadline.budget_seconds
+        allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")
+        return Validation(measure, [moment for moment in plan.validate_at if moment > self._state.progress], allowed)
+
+
+def carry_out(
+    task: Task,
+    loaded: LoadedData,
+    writer: RunWriter,
+    deadline: Deadline,
+    reporter: Reporter,
+    checkpoint: Checkpoint | None = None,
+    decisions: Sequence[Decision] | None = None,
+    remarks: Callable[[], Mapping[str, object]] = dict,
+) -> None:
+    """Train, save, score: from a task to a finished run directory.
+
+    Args:
+        remarks: what else the summary says, asked once the model is on disk.
+    Raises:
+        OutputError: where not everything could be written.
+    """
+    reporter.phase("training")
+    with deadline.phase("training"):
+        training = Training(task, writer, deadline, reporter, checkpoint, decisions)
+        trained = training.run()
+    reporter.phase("saving")
+    with deadline.phase("saving"):
+        writer.save_model(trained.model, task.config())
+        more = remarks()
+    reporter.phase("scoring")
+    with deadline.phase("scoring"):
+        scores = task.score(trained.model, deadline)
+    reporter.phase("saving")
+    with deadline.phase("saving"):
+        if scores:
+            writer.save_predictions(prediction_columns(scores))
+        training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+        writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
+        writer.finish()
+    if training.keeper.has_failed:
+        raise OutputError(f"the run in {str(writer.path)!r} is whole, but a checkpoint could not be written on the way")
+
+
+@contextmanager
+def kept_as_far_as_it_came(writer: RunWriter, deadline: Deadline, reporter: Reporter) -> Iterator[None]:
+    """Whatever ends a training, its last checkpoint stays; before the first one nothing is left behind.
+
+    An interruption ends here where there is a checkpoint: the run stands as far as it came, its summary says
+    ``stopped``. Everything else is passed on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not writer.give_up():
+            raise
+        writer.save_stopped(deadline)
+    except BaseException:
+        if writer.give_up():
+            reporter.note(f"the model as far as it came is kept in {str(writer.path)!r}")
+        raise
+
+
+def _network(task: Task) -> nn.Module:
+    """The recipe's network with its first weights, on the device."""
+    plan, data = task.plan, task.division.train
+    # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
+    torch.default_generator.manual_seed(task.request.seed)
+    model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
+    height, width, _ = data.image_shape
+    every = max(1, len(data) * height * width // NUM_WHITENING_PIXELS)
+    sample = torch.from_numpy(data.images[::every]).to(plan.device)
+    fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
+    return model
