@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from timebox.data import decode_image, fit_images
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.scoring import predict_probabilities
+from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
 from timebox.run.reading import CONFIG, SUMMARY, read_json, read_weights
@@ -130,7 +131,8 @@ class Run:
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
         views = self.recipe.tta if tta == "recipe" else tta
-        return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+        with container_threads():
+            return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, a few hundred in memory at a time. An unreadable file is no error: it
