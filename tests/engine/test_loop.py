@@ -8,11 +8,13 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.engine import loop
-from timebox.engine.loop import rates_at, train_model
+from timebox.engine.loop import train_model
+from timebox.engine.schedule import rates_at
 from timebox.engine.pacing import ClockPacer
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import StepStatus
 from timebox.errors import TimeboxError
+from timebox.optim import SGD
 
 from .conftest import CPU, tiny_recipe, tiny_training
 
@@ -43,14 +45,13 @@ def test_the_log_has_every_step_once_and_in_order() -> None:
     trained, log = tiny_training(20, recipe=recipe)
     assert [entry["step"] for entry in log] == list(range(1, 21))
     for number, entry in enumerate(log, 1):
-        assert list(entry) == ["step", "epoch", "progress", "lr", "momentum", "loss"]
+        assert list(entry) == ["step", "epoch", "resolution", "progress", "lr", "momentum", "micro_batch", "loss"]
         assert entry["progress"] == pytest.approx(number / 20)
         assert entry["epoch"] == pytest.approx(number * 16 / 100)
         assert (entry["lr"], entry["momentum"]) == rates_at(recipe, number / 20)
         assert isinstance(entry["loss"], float)
     assert (trained.num_steps, trained.epochs, trained.final_lr) == (20, 3.2, 0.0)
-    assert trained.seconds > 0
-    assert trained.images_per_second == pytest.approx(20 * 16 / trained.seconds, rel=0.2)
+    assert trained.images_per_second > 0
 
 
 def test_rates_come_from_the_recipe() -> None:
@@ -65,9 +66,8 @@ def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> Non
     used: list[tuple[float, float]] = []
     original: Callable[..., torch.Tensor] = loop.training_step
 
-    def spy(model: nn.Module, optimizer: torch.optim.SGD, *rest: object) -> torch.Tensor:
-        used.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
-        assert optimizer.param_groups[1]["lr"] == 64 * optimizer.param_groups[0]["lr"]
+    def spy(model: nn.Module, optimizer: SGD, *rest: object) -> torch.Tensor:
+        used.append((optimizer.lr, optimizer.momentum))
         return original(model, optimizer, *rest)
 
     monkeypatch.setattr(loop, "training_step", spy)
@@ -203,7 +203,6 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
     assert len(steps) == 30
     assert steps[-1]["progress"] == 1.0
     assert trained.final_lr == 0.0
-    assert trained.seconds == 15.0
     assert trained.images_per_second == 30 * 16 / 15.0
     assert deadline.phases_so_far() == {"start-up": 0.0, "training": 15.0, "validating": 3.0, "other": 0.0}
     assert deadline.elapsed() == 18.0

@@ -18,6 +18,7 @@ from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import IMAGE_SUFFIXES, ImageHeader, decode_image, read_header
 from timebox.data.formats.base import ReadOptions, Throttle, natural_order, short_name
 from timebox.errors import DataError
+from timebox.machine import available_threads
 
 MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go beyond
 
@@ -56,6 +57,9 @@ class Folder:
         headers, failures = _read_headers(files, options)
         _check_failures(path, files, failures, options.max_bad_share)
         side, channels = _working_form([header for header in headers if header], options.image_size)
+        num_images = sum(header is not None for header in headers)
+        what = f"{num_images:,} images of {side}x{side}"
+        options.claim(num_images * side**2 * channels, what, path, scales=True)
         readable: dict[str, ImageDataset] = {}
         for split in ("train", "val", "test"):
             chosen = [i for i, file in enumerate(files) if file.split == split and headers[i]]
@@ -196,18 +200,11 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
 
     chunks = [indices[start : start + _FILES_PER_TASK] for start in range(0, len(indices), _FILES_PER_TASK)]
     done = 0
-    with ThreadPoolExecutor(_num_cpus()) as pool:
+    with ThreadPoolExecutor(available_threads()) as pool:
         for count in pool.map(run, chunks):
             done += count
             tell(f"{verb} {done:,} of {len(indices):,} image files")
     return failures
-
-
-def _num_cpus() -> int:
-    """The cores this process may use, which a container or taskset makes fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_failures(path: Path, files: list[_File], failures: dict[int, str], max_bad_share: float) -> None:

@@ -38,7 +38,9 @@ class Idx:
                 continue
             if (labels_file := files.get(f"{split} labels")) is None:
                 raise DataError(f"{images_file} has no labels: the {split} file -labels-idx1-ubyte is missing")
-            raw[split] = RawSplit(_read_images(images_file), _read_idx(labels_file, (1,)).astype(np.int64))
+            raw[split] = RawSplit(
+                _read_images(images_file, options), _read_idx(labels_file, (1,), options).astype(np.int64)
+            )
         folder = path if path.is_dir() else path.parent
         return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)))
 
@@ -55,15 +57,15 @@ def _files(path: Path) -> dict[str, Path]:
     return found
 
 
-def _read_images(file: Path) -> NDArray[np.uint8]:
-    images = _read_idx(file, (3, 4))
+def _read_images(file: Path, options: ReadOptions) -> NDArray[np.uint8]:
+    images = _read_idx(file, (3, 4), options)
     images = images[..., None] if images.ndim == 3 else images
     if images.shape[3] not in (1, 3, 4) or 0 in images.shape:
         raise DataError(f"{file}: its images are {images.shape}; they must be (N, H, W) or (N, H, W, 1, 3 or 4)")
     return images
 
 
-def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -> NDArray[np.uint8]:
     """The array in an IDX file, whose header is believed only as far as the file's size bears it out."""
     zipped = file.suffix.lower() == ".gz"
     try:
@@ -79,6 +81,7 @@ def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
             size, room = math.prod(shape), file.stat().st_size * (_MAX_DEFLATE_RATIO if zipped else 1)
             if size > room:
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, more than the file can hold")
+            options.claim(size, f"an array of {'x'.join(map(str, shape))}", file)
             array = np.empty(size, dtype=np.uint8)
             if (length := _fill(array, stream)) < size:
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, but {length:,} follow")

@@ -31,6 +31,8 @@ class Npz:
         try:
             if not zipfile.is_zipfile(path):
                 raise zipfile.BadZipFile("no zip file")
+            with zipfile.ZipFile(path) as packed:
+                options.claim(sum(member.file_size for member in packed.infolist()), "its arrays", path)
             with np.load(path, allow_pickle=False) as archive:
                 raw, class_names = _read_archive(archive, path)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
