@@ -98,7 +98,7 @@ class Installation:
         for cache in self.path.glob("lib/python*/site-packages/timebox/**/__pycache__"):
             shutil.rmtree(cache)
         evicted = evict(self.path.rglob("*")) + evict(data.rglob("*") if data.is_dir() else [data])
-        return {"first": "since its files were in memory", "evicted_megabytes": round(evicted / 1e6)}
+        return {"first": "after its files left the page cache", "evicted_megabytes": round(evicted / 1e6)}
 
     def remove(self) -> None:
         """Take a temporary environment away."""

@@ -64,17 +64,19 @@ class Observed:
 
     def _read_stdout(self) -> None:
         assert self.process.stdout is not None
-        self.stdout = self.process.stdout.read()
+        with self.process.stdout as stream:
+            self.stdout = stream.read()
 
     def _read_stderr(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.stderr += line
-            if found := RESERVE.search(line):
-                self.reserve_seconds = parse_budget(found[1])
-            if TRAINING_BEGINS.fullmatch(line.rstrip("\n")):
-                self.training_at = self.elapsed()
-                self.planned.set()
+        with self.process.stderr as stream:
+            for line in stream:
+                self.stderr += line
+                if found := RESERVE.search(line):
+                    self.reserve_seconds = parse_budget(found[1])
+                if TRAINING_BEGINS.fullmatch(line.rstrip("\n")):
+                    self.training_at = self.elapsed()
+                    self.planned.set()
         self.planned.set()
 
 
