@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
 
@@ -98,16 +99,14 @@ def observe(
         environment: of the process, default this one's.
     """
     observed = Observed(command, os.environ if environment is None else environment)
-    happened: dict[str, object] = {}
-    disturber = threading.Thread(target=lambda: happened.update(disturb(observed, budget_seconds, random)))
     hang = threading.Timer(3 * budget_seconds + 60, observed.process.kill)
-    disturber.start()
-    hang.start()
-    try:
-        status, wall_seconds = observed.wait()
-    finally:
-        hang.cancel()
-        observed.process.kill()
-        observed.ended.set()
-    disturber.join()
-    return Outcome(status, wall_seconds, observed.stdout, observed.stderr, happened)
+    with ThreadPoolExecutor(1) as beside:
+        happened = beside.submit(disturb, observed, budget_seconds, random)
+        hang.start()
+        try:
+            status, wall_seconds = observed.wait()
+        finally:
+            hang.cancel()
+            observed.process.kill()
+            observed.ended.set()
+    return Outcome(status, wall_seconds, observed.stdout, observed.stderr, happened.result())

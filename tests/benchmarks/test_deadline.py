@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from .conftest import BENCHMARKS
 from deadline import SCENARIOS, order  # isort: skip
 from disturbing import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
 from judging import Figures, Record, Schedule, judge_schedule, misses, read_records, table  # isort: skip
-from observing import observe  # isort: skip
+from observing import Observed, observe  # isort: skip
 
 FIGURES = Figures(
     late=False,
@@ -69,7 +70,7 @@ def test_a_cliff_and_a_short_last_decade_are_not_gradual() -> None:
     assert cliff.largest_drop == pytest.approx(0.15, rel=0.02)
     assert not cliff.gradual
     few = judge_schedule([*steps[:90], *({"progress": 1.0, "lr": lr} for lr in (0.06, 0.02, 0.0))], 0.0, 0.0)
-    assert few.last_decade_steps == 4
+    assert few.last_decade_steps == 3
     assert not few.gradual
 
 
@@ -205,6 +206,14 @@ def test_a_failing_command_keeps_what_it_said() -> None:
     code = "import sys; print('out'); sys.exit('what went wrong')"
     outcome = observe([sys.executable, "-S", "-c", code], 10.0, leave_alone, Random(0))
     assert (outcome.status, outcome.stdout, outcome.stderr) == (1, "out\n", "what went wrong\n")
+
+
+def test_a_disturbance_that_fails_ends_the_benchmark() -> None:
+    def fail(observed: Observed, budget_seconds: float, random: Random) -> Mapping[str, object]:
+        raise OSError("no process can be made")
+
+    with pytest.raises(OSError, match="no process can be made"):
+        observe([sys.executable, "-S", "-c", ""], 10.0, fail, Random(0))
 
 
 def test_a_slow_disk_takes_its_time_and_the_exit_status_is_kept(tmp_path: Path) -> None:
