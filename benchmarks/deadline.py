@@ -16,7 +16,8 @@ The data are cut to 5,000 training images, and nothing is validated or tested, b
 The wall time counts from just before the process is made to its exit. Each run is appended to the results as a JSON
 line; runs the file holds already are not repeated, so that a benchmark broken off goes on. The order is random, seeded,
 one repeat of everything after the other. At the end, or at once with --only-table, a table is printed. Exit status 1
-where a run was late, was refused (but a first run with 10 s), failed or did not anneal to the end.
+where a run was late, was refused (but a first run with 10 s), failed or did not anneal to the end. Where the benchmark
+itself was kept from running meanwhile, as on a machine that stands still, the table says so; the run counts all the same.
 """
 
 import argparse
@@ -125,9 +126,10 @@ def run(cell: Cell, arguments: argparse.Namespace, installation: Installation) -
         load_before=round(load_before, 2),
         wall_seconds=round(outcome.wall_seconds, 3),
         late=outcome.wall_seconds > cell.budget_seconds,
+        stalled_seconds=round(outcome.stalled_seconds, 3),
         status=outcome.status,
         disturbance={**first, **outcome.disturbance},
-        stderr=tail(outcome.stderr) if outcome.status else "",
+        stderr=tail(outcome.stderr),
         figures=figures,
     )
 

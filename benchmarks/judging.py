@@ -19,6 +19,7 @@ SCORING_SHARE = 0.1 + 0.01
 FIRST_RUN_EXCEPTION = 10.0
 # The kernel's record of when a process began is this coarse; seconds.
 CLOCK_TICK = 0.02
+WORTH_A_LOOK = 0.5  # seconds
 TAIL_LINES = 12
 
 
@@ -124,8 +125,9 @@ class Record:
     Attributes:
         load_before: the machine's load average, over a minute, before the run.
         wall_seconds, late: as measured from outside.
+        stalled_seconds: the longest time for which the benchmark itself was kept from running.
         disturbance: what befell the run, when and for how long.
-        stderr: the last lines, of a run that did not end with status 0.
+        stderr: the last lines.
         figures: None where the run came to no summary.
     """
 
@@ -138,6 +140,7 @@ class Record:
     load_before: float
     wall_seconds: float
     late: bool
+    stalled_seconds: float
     status: int
     disturbance: Mapping[str, object]
     stderr: str
@@ -227,7 +230,7 @@ def table(records: Sequence[Record], scenarios: Sequence[str]) -> str:
     lines += ["", *_notes(records)]
     for record in records:
         if found := misses(record):
-            lines.append(f"{_name(record)}, repeat {record.repeat}: {'; '.join(found)}")
+            lines.append(f"{_name(record)}, repeat {record.repeat}: {'; '.join(found)}{_excuse(record)}")
     return "\n".join([*lines, _total(records)])
 
 
@@ -250,6 +253,12 @@ def _row(cell: Sequence[Record]) -> list[str]:
 
 def _spread(shares: Sequence[float], worst: Callable[[Sequence[float]], float]) -> str:
     return f"{statistics.median(shares):.1%} ({worst(shares):.1%})" if shares else "-"
+
+
+def _excuse(record: Record) -> str:
+    """That the machine stood still; it counts all the same, but is worth a look."""
+    stalled = record.stalled_seconds
+    return f" (the benchmark itself stood still for {stalled:.1f}s)" if stalled >= WORTH_A_LOOK else ""
 
 
 def _name(record: Record) -> str:

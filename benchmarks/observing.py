@@ -18,10 +18,17 @@ RESERVE = re.compile(r"([\d.hms]+) in reserve")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended. ``wall_seconds`` run from before the process was made to its exit."""
+    """How a command ended.
+
+    Attributes:
+        wall_seconds: from before the process was made to its exit.
+        stalled_seconds: the longest time for which the observer itself, a sleeper, was not woken: where the machine
+            stood still, or others held its processors, it shows here.
+    """
 
     status: int
     wall_seconds: float
+    stalled_seconds: float
     stdout: str
     stderr: str
     disturbance: Mapping[str, object]
@@ -81,6 +88,8 @@ class Observed:
         self.planned.set()
 
 
+BEAT_SECONDS = 0.05
+
 Disturbance = Callable[[Observed, float, Random], Mapping[str, object]]
 
 
@@ -100,7 +109,8 @@ def observe(
     """
     observed = Observed(command, os.environ if environment is None else environment)
     hang = threading.Timer(3 * budget_seconds + 60, observed.process.kill)
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(2) as beside:
+        stalled_seconds = beside.submit(longest_stall, observed.ended)
         happened = beside.submit(disturb, observed, budget_seconds, random)
         hang.start()
         try:
@@ -109,4 +119,13 @@ def observe(
             hang.cancel()
             observed.process.kill()
             observed.ended.set()
-    return Outcome(status, wall_seconds, observed.stdout, observed.stderr, happened.result())
+    return Outcome(status, wall_seconds, stalled_seconds.result(), observed.stdout, observed.stderr, happened.result())
+
+
+def longest_stall(ended: threading.Event) -> float:
+    """Beat until ``ended``; the seconds by which the latest beat came too late."""
+    longest, last = 0.0, time.monotonic()
+    while not ended.wait(BEAT_SECONDS):
+        moment = time.monotonic()
+        longest, last = max(longest, moment - last - BEAT_SECONDS), moment
+    return longest

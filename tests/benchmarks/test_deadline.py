@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from .conftest import BENCHMARKS
 from deadline import SCENARIOS, order  # isort: skip
 from disturbing import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
 from judging import Figures, Record, Schedule, judge_schedule, misses, read_records, table  # isort: skip
-from observing import Observed, observe  # isort: skip
+from observing import Observed, longest_stall, observe  # isort: skip
 
 FIGURES = Figures(
     late=False,
@@ -45,6 +46,7 @@ RECORD = Record(
     load_before=0.1,
     wall_seconds=9.5,
     late=False,
+    stalled_seconds=0.01,
     status=0,
     disturbance={},
     stderr="",
@@ -111,13 +113,14 @@ def test_the_table_counts_and_fits_120_columns() -> None:
     records = [
         *(replace(RECORD, repeat=repeat) for repeat in range(3)),
         replace(RECORD, scenario="busy", late=True, wall_seconds=10.5),
-        replace(RECORD, scenario="busy", status=2, figures=None),
+        replace(RECORD, scenario="busy", status=2, figures=None, stalled_seconds=3.0),
         replace(RECORD, scenario="stopped", disturbance=noted),
     ]
     text = table(records, SCENARIOS)
     rows = [line.split() for line in text.splitlines()]
     assert rows[1][:8] == ["idle", "10s", "3", "0", "0", "0", "3/3", "3/3"]
     assert rows[2][:8] == ["busy", "10s", "2", "1", "1", "0", "1/1", "1/1"]
+    assert "busy 10s, repeat 0: refused (the benchmark itself stood still for 3.0s)" in text
     assert "stopped 10s: no such moment, 1 runs" in text
     assert text.splitlines()[-1].startswith("1 late of 6 runs, 1 refused; final lr reached in 5 of 5")
     assert max(map(len, text.splitlines())) <= 120
@@ -206,6 +209,20 @@ def test_a_failing_command_keeps_what_it_said() -> None:
     code = "import sys; print('out'); sys.exit('what went wrong')"
     outcome = observe([sys.executable, "-S", "-c", code], 10.0, leave_alone, Random(0))
     assert (outcome.status, outcome.stdout, outcome.stderr) == (1, "out\n", "what went wrong\n")
+
+
+class LateOnce(threading.Event):
+    """Wakes its waiter late, and is set from then on."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        was_set = self.is_set()
+        time.sleep(0.0 if was_set else 0.4)
+        self.set()
+        return was_set
+
+
+def test_the_observer_tells_when_it_was_kept_from_running() -> None:
+    assert longest_stall(LateOnce()) == pytest.approx(0.35, abs=0.2)
 
 
 def test_a_disturbance_that_fails_ends_the_benchmark() -> None:
