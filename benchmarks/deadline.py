@@ -17,7 +17,7 @@ The wall time counts from just before the process is made to its exit. Each run 
 line; runs the file holds already are not repeated, so that a benchmark broken off goes on. The order is random, seeded,
 one repeat of everything after the other. At the end, or at once with --only-table, a table is printed. Exit status 1
 where a run was late, was refused (but a first run with 10 s), failed or did not anneal to the end. Where the benchmark
-itself was kept from running meanwhile, as on a machine that stands still, the table says so; the run counts all the same.
+itself was kept from running meanwhile, as on a machine that stands still, the table says so; the run counts as it is.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from .conftest import BENCHMARKS
 
-from deadline import SCENARIOS, order  # isort: skip
+from deadline import SCENARIOS, Cell, order, train_words  # isort: skip
 from disturbing import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
 from judging import Figures, Record, Schedule, judge_schedule, misses, read_records, table  # isort: skip
 from observing import Observed, longest_stall, observe  # isort: skip
@@ -269,31 +270,34 @@ def test_eviction_counts_the_bytes_of_files(tmp_path: Path) -> None:
     assert evict(tmp_path.rglob("*")) == 1000
 
 
+def test_only_the_large_validation_set_is_scored() -> None:
+    options = Namespace(data="cifar10", train_limit=5000, test=None, options=["--precision", "fp32"])
+    plain = train_words(Cell("idle", 30.0, 0), options, seed=7)
+    assert " ".join(plain) == (
+        "train cifar10 --budget 30s --seed 7 --train-limit 5000 --val none --test none --precision fp32"
+    )
+    large = train_words(Cell("large-val", 30.0, 0), options, seed=7)
+    assert " ".join(large[6:]) == "--train-limit 4545 --val rest --precision fp32"
+
+
 @pytest.mark.slow
-def test_ten_seconds_are_kept_also_where_the_run_stands_still_and_where_the_disk_is_slow(tmp_path: Path) -> None:
+def test_the_deadline_is_kept_where_the_run_stands_still_and_where_the_disk_is_slow(tmp_path: Path) -> None:
     """The short form: one run of each, then again with nothing left to run."""
     results = tmp_path / "results.jsonl"
-    command = [sys.executable, BENCHMARKS / "deadline.py", "--data", "digits", "--train-limit", "165", "--test", "0.08"]
-    command += ["--budgets", "10", "--repeats", "1", "--scenarios", "stopped", "slow-disk", "large-val"]
-    source = str(BENCHMARKS.parent / "src")
-    environment = {**os.environ, "PYTHONPATH": source}
-    done = subprocess.run([*command, "--out", results], env=environment, capture_output=True, text=True)
+    command = [sys.executable, BENCHMARKS / "deadline.py", "--data", "digits", "--train-limit", "1000"]
+    command += ["--budgets", "15", "--repeats", "1", "--scenarios", "stopped", "slow-disk", "--out", results]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     records = read_records(results)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(record.scenario for record in records) == ["large-val", "slow-disk", "stopped"]
+    assert done.returncode == 0, done.stdout + done.stderr + "\n\n".join(record.stderr for record in records)
+    assert "0 late of 2 runs, 0 refused" in done.stdout
+    assert {record.scenario for record in records} == {"stopped", "slow-disk"}
     for record in records:
         assert record.figures is not None
         assert 0 <= record.wall_seconds - record.figures.elapsed_seconds + 0.02 < 3
     (stopped,) = (record for record in records if record.scenario == "stopped")
     assert float(str(stopped.disturbance["seconds"])) > 0.2
-    (scored,) = (record.figures for record in records if record.scenario == "large-val")
-    assert scored is not None
-    assert scored.val_images_total is not None
-    assert scored.val_images_total > 9 * 150
-    assert scored.test_images_total
 
-    began = time.monotonic()
-    again = subprocess.run([*command, "--out", results], env=environment, capture_output=True, text=True)
-    assert time.monotonic() - began < 5
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.stdout == done.stdout
-    assert "0 late of 3 runs" in again.stdout
+    assert read_records(results) == records
