@@ -1,6 +1,8 @@
 """The training loop: what it logs, when it stops, and that watching it changes nothing."""
 
 from collections.abc import Callable
+from itertools import count
+from math import inf, nan
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from torch import nn
 from timebox.clock import Deadline
 from timebox.engine import loop
 from timebox.engine.loop import train_model
-from timebox.engine.schedule import rates_at
 from timebox.engine.pacing import ClockPacer
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import StepStatus
+from timebox.engine.schedule import rates_at
 from timebox.errors import TimeboxError
 from timebox.optim import SGD
 
@@ -145,38 +147,70 @@ def test_watching_changes_nothing() -> None:
     assert recorder.steps[-1].progress == 1.0
 
 
-def test_a_loss_that_is_no_number_names_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([1.0, 0.9, float("nan")])
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    recipe = tiny_recipe(policy="constant", max_lr=0.2)
+def losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
+    """Steps that train nothing, and whose losses are given by how many there were before."""
+    numbers = count()
+    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
+
+
+def test_a_loss_that_is_no_number_takes_the_training_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
+    trained, log = tiny_training(12, recipe=tiny_recipe(policy="constant", max_lr=0.2))
+    steps = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
+    assert [entry["lr"] for entry in steps] == [0.2] * 8 + [0.1] * 7
+    assert log[8] == {"step": 5, "rolled_back": True}
+    assert trained.num_steps == 12
+
+
+def test_a_loss_that_is_never_a_number_again_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
     with pytest.raises(TimeboxError) as caught:
-        tiny_training(20, recipe=recipe)
-    assert str(caught.value) == (
-        "the loss became nan at step 3, at learning rate 0.2; lower the rate, for example with --set max_lr=0.05"
-    )
+        tiny_training(20, recipe=tiny_recipe(policy="constant", max_lr=0.64))
+    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again each time")
 
 
-def test_a_real_divergence_is_caught() -> None:
-    with pytest.raises(TimeboxError, match=r"^the loss became (nan|inf) at step \d+, at learning rate "):
-        tiny_training(60, recipe=tiny_recipe(max_lr=100, policy="constant", logit_scale=10, bias_lr_multiplier=1000))
+def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training() -> None:
+    wild = tiny_recipe(max_lr=100, policy="constant", logit_scale=10, bias_lr_multiplier=1000)
+    with pytest.raises(TimeboxError, match=r"^the loss became (nan|inf) at a learning rate of 1.56 at step \d+, and "):
+        tiny_training(60, recipe=wild)
+    trained, log = tiny_training(60, recipe=wild.replace(max_lr=4))
+    assert any("rolled_back" in entry for entry in log)
+    assert trained.num_steps == 60
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
 def test_fp16_survives_some_losses_that_are_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = [float("inf")] * 50 + [1.0] + [float("nan")] * 51
-    losses = iter(values)
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    with pytest.raises(TimeboxError, match="the loss became nan at step 102, "):
-        tiny_training(200, precision=Precision("fp16", CPU))
-    losses = iter([float("inf"), 1.0, float("nan"), 0.5])
+    values = [inf] * 50 + [1.0] + [nan] * 51
+    losses(monkeypatch, lambda number: values[number] if number < len(values) else 1.0)
+    _, log = tiny_training(200, precision=Precision("fp16", CPU))
+    assert log[102] == {"step": 100, "rolled_back": True}, "51 in a row are too many, 50 are not"
+    losses(monkeypatch, lambda number: [inf, 1.0, nan, 0.5][number])
     _, log = tiny_training(4, precision=Precision("fp16", CPU))
     assert [entry["loss"] for entry in log] == [None, 1.0, None, 0.5]
 
 
 def test_the_last_loss_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([1.0, float("inf")])
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    with pytest.raises(TimeboxError, match="the loss became inf at step 2, "):
-        tiny_training(2)
+    losses(monkeypatch, lambda number: inf if number == 1 else 1.0)
+    _, log = tiny_training(2)
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 1, 2]
+
+
+def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Callable[..., torch.Tensor] = loop.training_step
+    numbers = count()
+
+    def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
+        loss = original(model, *rest)
+        if next(numbers) == 7:
+            with torch.no_grad():
+                next(iter(model.parameters())).fill_(nan)
+        return loss
+
+    monkeypatch.setattr(loop, "training_step", poisoned)
+    trained, log = tiny_training(8)
+    assert {"step": 5, "rolled_back": True} in log
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
 def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_when_time_runs_short_views_go_first_then_the_test_images_then_all(
     plenty = scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 100)
     assert {score.tta for score in plenty} == {"mirror"}
     short = scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 14)
-    assert counts(short) == {"val": (20, 100), "test": (60, 300)}
+    assert counts(short) == {"val": (20, 100), "test": (70, 300)}
     assert {score.tta for score in short} == {"none"}
     assert counts(scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 5.5)) == {"val": (10, 100)}
     assert scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 5) == []

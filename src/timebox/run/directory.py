@@ -4,6 +4,7 @@ import glob
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +32,7 @@ class RunWriter:
     def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
+        self._writing_config = threading.Lock()
 
     @classmethod
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":
@@ -66,16 +68,23 @@ class RunWriter:
     def save_checkpoint(self, snapshot: Snapshot, config: Mapping[str, object]) -> None:
         """Keep a training as it stands: from the first on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
-        if not (self.path / CONFIG).is_file():
-            write_durably(self.path / CONFIG, to_json(config))
+        self._save_config(config)
         write_checkpoint(self.path / CHECKPOINT, snapshot)
 
     def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
         """Write configuration and final weights."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        if not (self.path / CONFIG).is_file():
-            self._write(CONFIG, to_json(config))
+        try:
+            self._save_config(config)
+        except OSError as error:
+            raise OutputError(f"{CONFIG} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self._write(MODEL, save(tensors))
+
+    def _save_config(self, config: Mapping[str, object]) -> None:
+        """Write model.json once; a checkpoint may be about to, in a thread of its own."""
+        with self._writing_config:
+            if not (self.path / CONFIG).is_file():
+                write_durably(self.path / CONFIG, to_json(config))
 
     @property
     def can_be_loaded(self) -> bool:
@@ -167,7 +176,9 @@ def _reason(error: OSError) -> str:
 
 def to_json(value: object) -> bytes:
     """Readable JSON, ending in a newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def check_free(out: Path, overwrite: bool) -> bool:

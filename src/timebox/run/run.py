@@ -106,7 +106,7 @@ class Run:
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
         model = self.bare_model()
-        if (self.path / MODEL).is_file():
+        if (self.path / MODEL).exists():
             weights = read_weights(self.path, model.state_dict())
         else:
             weights = self._weights_of_checkpoint()

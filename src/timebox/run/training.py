@@ -95,6 +95,9 @@ class Training:
         except KeyboardInterrupt:
             self.keeper.keep_last(self._safety.newest, LAST_CHECKPOINT_SECONDS)
             raise
+        except BaseException:
+            self.keeper.wait(LAST_CHECKPOINT_SECONDS)
+            raise
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
