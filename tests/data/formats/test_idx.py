@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -87,4 +88,21 @@ def test_labels_must_be_there_and_known(tmp_path):
         load_data(tmp_path)
     labels.unlink()
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte has no labels"):
+        load_data(tmp_path)
+
+
+def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path):
+    mnist_folder(tmp_path)
+    num = 1_000_000
+    blob = gzip.compress(b"\0\0\x08\x03" + num.to_bytes(4, "big") + b"\0\0\0\x0a" * 2 + bytes(1000))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(blob + bytes(200_000))
+    with pytest.raises(DataError, match="100,000,000 or more, which looks like a decompression bomb"):
+        load_data(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    mnist_folder(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    os.mkfifo(tmp_path / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match="has no labels"):
         load_data(tmp_path)
