@@ -17,6 +17,11 @@ def test_a_regular_file_is_read_to_its_cap(tmp_path: Path) -> None:
         read_regular(tmp_path / "file", 4)
 
 
+def test_a_cap_is_not_allocated(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 1 << 60) == b"12345"
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")

@@ -33,10 +33,10 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_regular(path: str | Path, max_bytes: int) -> bytes:
     """The whole of a regular file. Raises OSError where it is none, or is larger than `max_bytes`."""
     with open_regular(path) as file:
-        blob = file.read(max_bytes + 1)
-    if len(blob) > max_bytes:
-        raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
-    return blob
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+        return file.read(size)  # a larger number would be allocated, whatever the file holds
 
 
 def parse_json_object(blob: bytes) -> dict[str, object]:

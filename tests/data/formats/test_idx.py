@@ -35,8 +35,9 @@ def test_colour_images_and_dotted_names(tmp_path):
     assert train.class_names == ("3", "12")
 
 
-def broken(folder, name, blob):
+def broken(folder, name, blob, replaced=None):
     mnist_folder(folder, zipped=False)
+    (folder / (replaced or name)).unlink()
     (folder / name).write_bytes(blob)
     return folder
 
@@ -67,6 +68,12 @@ def test_an_absurd_header_allocates_nothing(tmp_path):
     header = b"\0\0\x08\x03" + b"\xff\xff\xff\xff" * 3
     with pytest.raises(DataError, match="more than the file can hold"):
         load_data(broken(tmp_path, "train-images-idx3-ubyte", header))
+
+
+def test_a_header_of_nothing_in_absurd_lengths_is_refused(tmp_path):
+    header = b"\0\0\x08\x04" + b"\0\0\0\0" + b"\xff\xff\xff\xff" * 3
+    with pytest.raises(DataError, match=r"claims the impossible shape \(0, 4294967295, 4294967295, 4294967295\)"):
+        load_data(broken(tmp_path, "train-images-idx4-ubyte", header, "train-images-idx3-ubyte"))
 
 
 def test_a_broken_gzip_is_refused(tmp_path):

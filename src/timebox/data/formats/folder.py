@@ -292,7 +292,7 @@ def _misnamed_notes(path: Path, files: list[_File], headers: list[ImageHeader | 
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _count(number: int, noun: str) -> str:

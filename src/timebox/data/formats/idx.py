@@ -90,4 +90,7 @@ def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
                 raise DataError(f"{file}: longer than the {size:,} bytes its header claims")
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise DataError(f"{file}: truncated or damaged ({error})") from error
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # without a single byte, the other lengths may be anything
+        raise DataError(f"{file}: its header claims the impossible shape {shape}") from error
