@@ -61,6 +61,7 @@ def test_json_is_taken_by_the_letter() -> None:
         b"[]": "it holds no JSON object",
         b'{"a": 1, "a": 2}': "it has the key 'a' twice",
         b'{"a": {"b": NaN}}': "NaN is no number of JSON",
+        b'{"a": [1e999]}': "1e999 is no number of JSON, or too large for one",
         b"\xff": "can't decode",
         b"[" * 10**6: "nested too deeply",
         b'{"a": ' + b"1" * 10**5 + b"}": "Exceeds the limit",

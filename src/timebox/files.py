@@ -1,6 +1,7 @@
 """Opening and parsing files that somebody else wrote."""
 
 import json
+import math
 import os
 import reprlib
 import stat
@@ -42,7 +43,9 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
 def parse_json_object(blob: bytes) -> dict[str, object]:
     """The JSON object in `blob`, strictly: no key twice, no NaN or Infinity. Raises ValueError with the reason."""
     try:
-        value = json.loads(blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        value = json.loads(
+            blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_number, parse_float=_finite
+        )
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
     if not isinstance(value, dict):
@@ -59,8 +62,13 @@ def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return values
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{reprlib.repr(text).strip(chr(39))} is no number of JSON, or too large for one")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
 
 
 def _kind(mode: int) -> str:

@@ -2,7 +2,6 @@
 
 import copy as copying
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -27,7 +26,7 @@ VALUES = st.recursive(
 def spoilt(trained: Run, spoil: Callable[[Path], object]) -> None:
     """A copy of the run, spoilt, is loaded and used or refused."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(shutil.copytree(trained.path, Path(folder, "run"), copy_function=os.link))
+        path = Path(shutil.copytree(trained.path, Path(folder, "run")))
         spoil(path)
         try:
             run = load(path)
@@ -39,11 +38,6 @@ def spoilt(trained: Run, spoil: Callable[[Path], object]) -> None:
         shape = run.preprocessing.image_shape
         if max(shape) <= 64:
             assert run.predict_proba([]).shape == (0, len(run.class_names))
-
-
-def replace(path: Path, blob: bytes) -> None:
-    path.unlink()  # it is one file with the original
-    path.write_bytes(blob)
 
 
 def places(value: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -63,7 +57,7 @@ def test_any_value_anywhere_in_a_model_description(trained: Run, data: st.DataOb
         target[way[-1]] = data.draw(VALUES)
     else:
         del target[way[-1]]
-    spoilt(trained, lambda path: replace(path / "model.json", json.dumps(config).encode()))
+    spoilt(trained, lambda path: (path / "model.json").write_bytes(json.dumps(config).encode()))
 
 
 @given(name=st.sampled_from(["model.json", "summary.json"]), blob=st.binary(max_size=40))
@@ -72,7 +66,7 @@ def test_any_value_anywhere_in_a_model_description(trained: Run, data: st.DataOb
 @example(name="summary.json", blob=b'{"val_accuracy": "high"}')
 @example(name="summary.json", blob=b'{"val_accuracy": 1e999}')
 def test_any_bytes_in_a_json_file(name: str, blob: bytes, trained: Run) -> None:
-    spoilt(trained, lambda path: replace(path / name, blob))
+    spoilt(trained, lambda path: (path / name).write_bytes(blob))
 
 
 @given(st.sampled_from(["model.safetensors", "trained_on.npy", "model.json"]), st.data())
@@ -81,4 +75,4 @@ def test_a_few_bytes_changed(trained: Run, name: str, data: st.DataObject) -> No
     start = data.draw(st.integers(0, min(len(blob) - 1, 4000)))
     end = data.draw(st.integers(start, min(len(blob), start + 20)))
     blob[start:end] = data.draw(st.binary(max_size=20))
-    spoilt(trained, lambda path: replace(path / name, bytes(blob)))
+    spoilt(trained, lambda path: (path / name).write_bytes(bytes(blob)))
