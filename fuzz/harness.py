@@ -18,7 +18,7 @@ import atheris
 
 from timebox.errors import TimeboxError
 
-MAX_INPUT_BYTES = 1 << 16
+MAX_INPUT_BYTES = 1 << 17
 MAX_SECONDS = 5  # of processor time
 WAIT_SECONDS = 120  # of any time: on a busy machine the process itself may have to wait
 MAX_GROWTH_BYTES = 512 << 20
