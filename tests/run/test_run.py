@@ -222,6 +222,7 @@ def test_what_is_no_run(tmp_path: Path, trained: Run) -> None:
         (b"[1, 2]", "it holds no JSON object"),
         (b'{"format": NaN}', "NaN is no number of JSON"),
         (b'{"format": -Infinity}', "-Infinity is no number of JSON"),
+        (b'{"format": 1e999}', "1e999 is no number of JSON, or too large for one"),
         (b'{"format": 1, "format": 1}', "it has the key 'format' twice"),
         (b'{"format": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
         (b'{"format": ' * 100_000, "nested too deeply"),

@@ -6,6 +6,8 @@ Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib
 
 import math
 import re
+import sys
+from gzip import GzipFile
 from typing import IO
 
 import numpy as np
@@ -40,13 +42,15 @@ def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
     data = np.empty(size, np.uint8)
     if (count := fill(data, stream)) < size:
         raise ValueError(f"it is truncated: its header claims {size:,} bytes, but {count:,} follow")
+    if dtype.kind == "U" and size and data.view(dtype.str[0] + "u4").max() > sys.maxunicode:
+        raise ValueError("it holds a character that is none")
     return data.view(dtype).reshape(shape, order="F" if column_major else "C")
 
 
-def fill(array: NDArray[np.uint8], stream: IO[bytes]) -> int:
+def fill(array: NDArray[np.uint8], stream: IO[bytes] | GzipFile) -> int:
     """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read."""
     view, position = array.data, 0
-    while position < len(view) and (count := stream.readinto(view[position:])):  # type: ignore[attr-defined]
+    while position < len(view) and (count := stream.readinto(view[position:])):  # type: ignore[union-attr]
         position += count
     return position
 

@@ -72,13 +72,18 @@ def _load_name(source: str | Path, options: ReadOptions, data_dir: Path | None, 
 
 
 def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise names.unknown_source(str(source))
     try:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise names.unknown_source(str(source))
         return _detect(path).read(path, options)
-    except PermissionError as error:
-        raise DataError(f"{error.filename}: permission denied") from error
+    except OSError as error:  # not allowed, too long a name, links in a circle, ...
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{error.filename or source}: {reason}") from error
+    except RuntimeError as error:
+        if not str(source).startswith("~"):
+            raise
+        raise names.unknown_source(str(source)) from error
 
 
 def _detect(path: Path) -> Format:

@@ -260,4 +260,4 @@ def _numbers(value: object) -> tuple[float, ...]:
 
 
 def _accuracy(value: object) -> float | None:
-    return value if isinstance(value, float) else None
+    return value if isinstance(value, float) and 0 <= value <= 1 else None

@@ -1,5 +1,6 @@
 """What a format is to the detector, and what every format is told."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -85,10 +86,15 @@ class Throttle:
             self._progress(text)
 
 
+def printable(name: str) -> str:
+    """A file name that can be written down: a byte that is no UTF-8 becomes its number, as in "caf\\xe9"."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def short_name(path: Path) -> str:
     """A name for directories made from a path: "My photos.npz" -> "My-photos"."""
     path = path.resolve()
-    stem = path.name if path.is_dir() else path.name.split(".")[0]
+    stem = printable(path.name if path.is_dir() else path.name.split(".")[0])
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from timebox.data.conforming import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import IMAGE_SUFFIXES, ImageHeader, decode_image, read_header
-from timebox.data.formats.base import ReadOptions, Throttle, natural_order, short_name
+from timebox.data.formats.base import ReadOptions, Throttle, natural_order, printable, short_name
 from timebox.errors import DataError
 from timebox.machine import available_threads
 
@@ -110,15 +111,20 @@ def _class_files(folder: Path, split: str) -> Iterator[_File]:
     """The images under each class folder, however deep, class by class and then by name."""
     for class_folder in _folders(folder):
         for path in _image_paths(class_folder):
-            yield _File(path, split, class_folder.name)
+            yield _File(path, split, printable(class_folder.name))
 
 
 def _image_paths(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(names):
             if _is_image(name):
                 yield Path(parent, name)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be listed must not pass for an empty one."""
+    raise error
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -142,7 +148,7 @@ def _is_image(name: str) -> bool:
 
 
 def _id(path: Path, file: _File) -> str:
-    return file.path.relative_to(path).as_posix()
+    return printable(file.path.relative_to(path).as_posix())
 
 
 def _read_headers(files: list[_File], options: ReadOptions) -> tuple[list[ImageHeader | None], dict[int, str]]:
@@ -250,7 +256,8 @@ def _layout_notes(path: Path, folders: dict[str, Path], class_names: tuple[str, 
     train = folders["train"]
     if stray := [entry.name for entry in _entries(train) if entry.is_file() and _is_image(entry.name)]:
         yield f"{_count(len(stray), 'image')} outside any class folder left out: {_some(stray)}"
-    if empty := [folder.name for folder in _folders(train) if folder.name not in class_names]:
+    names = [printable(folder.name) for folder in _folders(train)]
+    if empty := [name for name in names if name not in class_names]:
         yield f"{_count(len(empty), 'class folder')} without a readable training image left out: {_some(empty)}"
     if train != path and (beside := [folder.name for folder in _folders(path) if folder not in folders.values()]):
         yield f"{_count(len(beside), 'folder')} beside {train.name}/ left out: {_some(beside)}"
@@ -282,7 +289,7 @@ def _misnamed_notes(path: Path, files: list[_File], headers: list[ImageHeader | 
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _count(number: int, noun: str) -> str:
