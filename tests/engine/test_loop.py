@@ -174,7 +174,7 @@ def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training() -> No
     wild = tiny_recipe(max_lr=100, policy="constant", logit_scale=10, bias_lr_multiplier=1000)
     with pytest.raises(TimeboxError, match=r"^the loss became (nan|inf) at a learning rate of 1.56 at step \d+, and "):
         tiny_training(60, recipe=wild)
-    trained, log = tiny_training(60, recipe=wild.replace(max_lr=4))
+    trained, log = tiny_training(60, recipe=wild.replace(max_lr=8, bias_lr_multiplier=300))
     assert any("rolled_back" in entry for entry in log)
     assert trained.num_steps == 60
     assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())

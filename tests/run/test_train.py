@@ -267,8 +267,7 @@ def test_tiny_images_are_refused_and_can_be_enlarged(tmp_path: Path, files_under
     with pytest.raises(UsageError) as caught:
         quick(tmp_path / "tiny.npz", tmp_path / "run")
     assert str(caught.value) == (
-        "images of 5x5 pixels are too small: both sides must be 8 to 4096; "
-        "use --set image_size=8 to have them scaled"
+        "images of 5x5 pixels are too small: both sides must be 8 to 4096; use --set image_size=8 to have them scaled"
     )
     assert files_under() == ["tiny.npz"]
     run = quick(tmp_path / "tiny.npz", tmp_path / "run", settings=[*SMALL, "image_size=8"])

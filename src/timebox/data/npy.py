@@ -19,6 +19,7 @@ _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([\dL,\s]*)\),?\s*\}\s*", re.ASCII
 )
 _MAX_DIMS = 32
+_PIECE_BYTES = 1 << 16
 
 
 def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
@@ -48,9 +49,15 @@ def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
 
 
 def fill(array: NDArray[np.uint8], stream: IO[bytes] | GzipFile) -> int:
-    """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read."""
+    """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read.
+
+    In pieces: zipfile holds what it is asked for three times over.
+    """
     view, position = array.data, 0
-    while position < len(view) and (count := stream.readinto(view[position:])):  # type: ignore[union-attr]
+    while position < len(view):
+        count = stream.readinto(view[position : position + _PIECE_BYTES])  # type: ignore[union-attr]
+        if not count:
+            break
         position += count
     return position
 
