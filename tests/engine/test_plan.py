@@ -38,7 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
         monkeypatch.setattr(Bench, "training_seconds_per_image", lambda self, recipe: training)
         monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: scoring)
         narrow = PROBE_RECIPE.replace(width=8)
-        monkeypatch.setattr(Bench, "flops_per_second", lambda self: self.flops_per_image(narrow) / training)
+        monkeypatch.setattr(Bench, "flops_per_second", lambda self, probe: self.flops_per_image(narrow) / training)
         monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
 
     return put
@@ -249,7 +249,7 @@ def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.M
 
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
     monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "flops_per_second", lambda self: 1e10)
+    monkeypatch.setattr(Bench, "flops_per_second", lambda self, probe: 1e10)
     monkeypatch.setattr(Bench, "training_seconds_per_image", seconds)
     made = planned("auto", budget=60)
     assert made.precision == "fp32"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
-from timebox.clock import Deadline
+from timebox.clock import Deadline, now
 from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably
 from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, UsageError
@@ -32,6 +32,7 @@ class RunWriter:
     def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
+        self.write_seconds = 0.0  # what the latest file took
         self._writing_config = threading.Lock()
 
     @classmethod
@@ -152,10 +153,12 @@ class RunWriter:
         self._write(name, buffer.getvalue())
 
     def _write(self, name: str, content: bytes) -> None:
+        before = now()
         try:
             write_durably(self.path / name, content)
         except OSError as error:
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
+        self.write_seconds = now() - before
 
 
 def _remove_abandoned(out: Path) -> None:
