@@ -127,7 +127,8 @@ def test_a_snapshot_knows_of_a_number_that_is_not_finite(part: str, value: float
     assert state.snapshot().is_finite()
     name = next(name for name, t in state.tensors().items() if name.startswith(part) and t.is_floating_point())
     with torch.no_grad():
-        state.tensors()[name][..., -1] = value
+        tensor = state.tensors()[name]
+        tensor[(-1,) * tensor.dim()] = value
     assert not state.snapshot().is_finite()
 
 

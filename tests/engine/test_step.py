@@ -39,7 +39,7 @@ def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = G
 # The last group of 17 images is one image, which joins the one before; that of 18 is two; that of 16 is full.
 @pytest.mark.parametrize("num", [16, 17, 18])
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-4), ("bf16", 3e-2), ("fp16", 4e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2), ("fp16", 4e-3)])
 def test_parts_of_whole_groups_are_the_whole_step(
     num: int, micro_batch: int, precision: str, tolerance: float
 ) -> None:
