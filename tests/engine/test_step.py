@@ -40,9 +40,7 @@ def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = G
 @pytest.mark.parametrize("num", [16, 17, 18])
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2), ("fp16", 4e-3)])
-def test_parts_of_whole_groups_are_the_whole_step(
-    num: int, micro_batch: int, precision: str, tolerance: float
-) -> None:
+def test_parts_of_whole_groups_are_the_whole_step(num: int, micro_batch: int, precision: str, tolerance: float) -> None:
     torch.manual_seed(0)
     before = build_model(tiny_recipe(ghost_size=GHOST), 3, 3).state_dict()
     whole_loss, whole = one_step(num, num, precision)

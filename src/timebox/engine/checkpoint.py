@@ -73,7 +73,13 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if manifest.get("format") != FORMAT:
         raise RunError(f"{str(path)!r} was written by another version of timebox")
     match manifest:
-        case {"file": str(name), "sha256": str(sha256), "step": int(step), "progress": float(progress), "facts": dict(facts)}:
+        case {
+            "file": str(name),
+            "sha256": str(sha256),
+            "step": int(step),
+            "progress": float(progress),
+            "facts": dict(facts),
+        }:
             if Path(name).name != name or isinstance(step, bool) or step < 0 or not 0 <= progress <= 1:
                 raise RunError(f"{str(path)!r} is damaged: its file, step or progress are none of a checkpoint")
             if _sha256_of(folder / name) != sha256:
