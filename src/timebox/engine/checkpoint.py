@@ -43,20 +43,22 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     """Write a snapshot, then remove the checkpoint before it. Raises OSError where it fails: the old one then stays."""
     folder.mkdir(exist_ok=True)
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()})
-    name = f"{snapshot.step:09d}.safetensors"
-    write_durably(folder / name, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    # A training that went back comes to the same step again: the file that the old manifest names must not be touched.
+    name = f"{snapshot.step:09d}-{sha256[:8]}.safetensors"
     manifest = {
         "format": FORMAT,
         "file": name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256,
         "step": snapshot.step,
         "progress": snapshot.progress,
         "facts": dict(snapshot.facts),
     }
-    write_durably(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-    for file in folder.iterdir():
-        if file.name not in (name, MANIFEST):
-            file.unlink(missing_ok=True)
+    try:
+        write_durably(folder / name, content)
+        write_durably(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    finally:
+        _sweep(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -68,17 +70,35 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
-    kinds = {"file": str, "sha256": str, "step": int, "progress": float, "facts": dict}
-    if not all(isinstance(manifest.get(key), kind) for key, kind in kinds.items()):
-        raise RunError(f"{str(path)!r} is damaged: it is no manifest of a checkpoint")
-    name, step, progress = str(manifest["file"]), int(str(manifest["step"])), float(str(manifest["progress"]))
-    if manifest.get("format") != FORMAT or Path(name).name != name or step < 0 or not 0 <= progress <= 1:
-        raise RunError(f"{str(path)!r} is damaged, or was written by another version of timebox")
-    if _sha256_of(folder / name) != manifest["sha256"]:
-        raise RunError(f"{str(folder / name)!r} is damaged: its checksum is not the one in {MANIFEST}")
-    facts = manifest["facts"]
-    assert isinstance(facts, dict)
-    return Checkpoint(folder / name, step, progress, facts)
+    if manifest.get("format") != FORMAT:
+        raise RunError(f"{str(path)!r} was written by another version of timebox")
+    match manifest:
+        case {
+            "file": str(name),
+            "sha256": str(sha256),
+            "step": int(step),
+            "progress": float(progress),
+            "facts": dict(facts),
+        }:
+            if Path(name).name != name or isinstance(step, bool) or step < 0 or not 0 <= progress <= 1:
+                raise RunError(f"{str(path)!r} is damaged: its file, step or progress are none of a checkpoint")
+            if _sha256_of(folder / name) != sha256:
+                raise RunError(f"{str(folder / name)!r} is damaged: its checksum is not the one in {MANIFEST}")
+            return Checkpoint(folder / name, step, progress, facts)
+    raise RunError(f"{str(path)!r} is damaged: it is no manifest of a checkpoint")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove all but the manifest and the file it names, also after a failure: a full disk needs the room."""
+    try:
+        named = parse_json_object(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).get("file")
+    except FileNotFoundError:
+        named = None
+    except (OSError, ValueError):
+        return
+    for file in folder.iterdir():
+        if file.name not in (named, MANIFEST):
+            file.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, content: bytes) -> None:

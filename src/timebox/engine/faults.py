@@ -88,13 +88,18 @@ class SafetyNet:
             TimeboxError: when it keeps happening, naming the step and the likely cause.
         """
         if isinstance(fault, NotFiniteError):
+            # Where the device runs behind, states may have been kept since.
+            self._forget(lambda kept: kept.step >= fault.step or not kept.is_finite())
             self._slow_down(fault)
         else:
+            self._forget(lambda kept: not kept.is_finite())
             self._split(fault)
-        while len(self._kept) > 1 and not self._kept[-1].is_finite():
-            self._kept.pop()
         self._state.restore(self.newest)
         self._schedule.rewind(self._state.step, self._state.progress)
+
+    def _forget(self, holds_fault: Callable[[Snapshot], bool]) -> None:
+        while len(self._kept) > 1 and holds_fault(self.newest):
+            self._kept.pop()
 
     def _slow_down(self, fault: NotFiniteError) -> None:
         self._faulty_steps = [s for s in self._faulty_steps if abs(fault.step - s) <= WITHIN_STEPS] + [fault.step]

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from timebox.clock import Deadline
+from timebox.engine.faults import OutOfMemoryError, memory_faults
 from timebox.engine.state import Snapshot
 
 # A checkpoint at most every so many seconds, and so many times its own cost.
@@ -87,9 +88,12 @@ class Keeper:
     def _keep(self, snapshot: Snapshot) -> None:
         before = self._deadline.elapsed()
         try:
-            if snapshot.is_finite():
-                self._write(snapshot)
-                self._written_step = snapshot.step
+            with memory_faults():
+                if snapshot.is_finite():
+                    self._write(snapshot)
+                    self._written_step = snapshot.step
+        except OutOfMemoryError:
+            self._failure = "memory ran out"
         except OSError as error:
             self._failure = error.strerror or str(error)
         self._costs.append(self._deadline.elapsed() - before)

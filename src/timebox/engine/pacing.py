@@ -147,6 +147,9 @@ class ClockPacer:
         """Progress after the next step, and the steps then left."""
         left, landing = 1.0 - self._progress, 1.0 - self._landing_at
         if self._progress < self._landing_at:
+            # No time for a step to the landing and one more, not even beyond the end.
+            if landing and fitting == 1 and self._affordable(num_unfinished) < 2:
+                return 1.0, 0
             before = max(1, fitting - LANDING_STEPS) if landing else fitting
             advance = max(left / fitting, (self._landing_at - self._progress) / before)
             # Not a sliver further: rounding must not take the first step of the landing with it.
@@ -157,8 +160,11 @@ class ClockPacer:
 
     def _landing_steps(self, share: float, num_unfinished: int) -> int:
         """Steps that this share of the landing should have, as far as the overtime allows."""
-        affordable = int((self._seconds_left() + self._overtime_seconds) / self.step_seconds) - num_unfinished
-        return min(ceil(LANDING_STEPS * share - 1e-9), affordable)
+        return min(ceil(LANDING_STEPS * share - 1e-9), self._affordable(num_unfinished))
+
+    def _affordable(self, num_unfinished: int) -> int:
+        """Steps until the overtime is up."""
+        return int((self._seconds_left() + self._overtime_seconds) / self.step_seconds) - num_unfinished
 
     def _fitting(self, num_unfinished: int) -> int:
         """Whole steps that fit into the time left, at least one: the schedule is always brought to its end.
