@@ -1,6 +1,6 @@
 """What a training survives: kills, signals, full disks, numbers that go wrong, memory that runs out.
 
-    python benchmarks/faults.py [--rows kills,resume,…] [--kills 200] [--stops 20] [--jobs 2] [--out FILE.jsonl]
+    python benchmarks/faults.py [--rows kills,resume,…] [--kills 200] [--stops 20] [--seeds 5] [--jobs 2] [--out FILE.jsonl]
 
 Each trial is a process of its own, `timebox train` on scikit-learn's digits with a fault built in. Prints one table,
 and what went wrong line by line; the exit status is 1 where any fault was not survived.
@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from fault_rows import kills
+from fault_rows import disks, kills, replays, steps, stops
 from fault_rows.runs import Outcome
 
 Row = Callable[[argparse.Namespace], Iterator[Outcome]]
 ROWS: dict[str, Row] = {
     "kills": lambda given: kills.rows(given.kills, given.jobs),
+    "resume": lambda given: stops.resumed(given.stops),
+    "signals": lambda given: stops.rows(),
+    "disk": lambda given: disks.rows(),
+    "numbers": lambda given: steps.numbers(given.seeds),
+    "memory": lambda given: steps.memory(),
+    "replay": lambda given: replays.rows(),
 }
 
 
@@ -26,6 +32,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default=",".join(ROWS), help="which ones, separated by commas")
     parser.add_argument("--kills", type=int, default=200, help="kills at random instants")
+    parser.add_argument("--stops", type=int, default=20, help="random steps to resume after")
+    parser.add_argument("--seeds", type=int, default=5, help="pairs of runs with and without a wrong number")
     parser.add_argument("--jobs", type=int, default=1, help="chains of kills side by side")
     parser.add_argument("--out", type=Path, help="a JSON line for each row of the table")
     given = parser.parse_args()
@@ -56,7 +64,9 @@ def report(outcomes: list[Outcome]) -> int:
 
 def line(outcome: Outcome, tried: object = None, survived: object = None) -> str:
     """One line of the table."""
-    counts = f"{outcome.tried if tried is None else tried!s:>6}  {outcome.survived if survived is None else survived!s:>8}"
+    counts = (
+        f"{outcome.tried if tried is None else tried!s:>6}  {outcome.survived if survived is None else survived!s:>8}"
+    )
     return f"{outcome.fault:<44}{counts}  {outcome.checked}{f' ({outcome.note})' if outcome.note else ''}"
 
 

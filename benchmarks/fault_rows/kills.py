@@ -27,7 +27,7 @@ from fault_rows.runs import (
     workplace,
 )
 
-STEPS = 300
+STEPS = 800
 WORDS = (*TRAIN, "--steps", STEPS)
 # Every third chain replaces a finished run.
 OVERWRITE_EVERY = 3
@@ -192,5 +192,3 @@ def _killed_at(number: int, run: Path, replaced: Path | None) -> tuple[bool, str
         stray = stray or finished_problem(run, 20)
         stray = stray or ", ".join(hidden_beside(run))
     return True, stray
-
-
