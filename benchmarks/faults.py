@@ -1,6 +1,6 @@
 """What a training survives: kills, signals, full disks, numbers that go wrong, memory that runs out.
 
-    python benchmarks/faults.py [--rows kills,resume,…] [--kills 200] [--stops 20] [--seeds 5] [--jobs 2] [--out FILE.jsonl]
+    python benchmarks/faults.py [--rows kills,resume,…] [--kills 200] [--stops 20] [--jobs 2] [--out FILE.jsonl]
 
 Each trial is a process of its own, `timebox train` on scikit-learn's digits with a fault built in. Prints one table,
 and what went wrong line by line; the exit status is 1 where any fault was not survived.

@@ -229,12 +229,12 @@ def files(faults: list[Faults]) -> None:
         return real_replace(self, target)
 
     def fsync(handle: int) -> None:
-        check("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        check("fsync", path_of(handle))
         real_fsync(handle)
 
     def write(handle: int, content: bytes) -> int:
         try:
-            check("os.write", os.readlink(f"/proc/self/fd/{handle}"), len(content))
+            check("os.write", path_of(handle), len(content))
         except OSError as error:
             if error.arriving:
                 return real_write(handle, content[: error.arriving])
@@ -242,6 +242,11 @@ def files(faults: list[Faults]) -> None:
         return real_write(handle, content)
 
     Path.open, Path.replace, os.fsync, os.write = opened, replace, fsync, write
+
+
+def path_of(handle: int) -> str:
+    """Of an open file."""
+    return str(Path(f"/proc/self/fd/{handle}").readlink())
 
 
 PATCHES = {f.__name__: f for f in (pause, kill_at, stop_at, slow_part, memory, numbers, files)}

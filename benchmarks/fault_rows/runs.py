@@ -82,15 +82,16 @@ class Process:
             "TIMEBOX_FAULTS": json.dumps(faults),
             **(env or {}),
         }
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.NamedTemporaryFile()
+        self._folder = Path(tempfile.mkdtemp(prefix="timebox-faults-"))
+        self._out, self._err = self._folder / "out", self._folder / "err"
         self.started = time.monotonic()
-        self.popen = subprocess.Popen(
-            [sys.executable, LAUNCHER, *map(str, words)], stdout=self._out, stderr=self._err, env=environment
-        )
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            command = [sys.executable, LAUNCHER, *map(str, words)]
+            self.popen = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
 
     def err(self) -> str:
         """stderr so far."""
-        return Path(self._err.name).read_text(errors="replace")
+        return self._err.read_text(errors="replace")
 
     def wait_for(self, pattern: str) -> bool:
         """Wait until a line of stderr matches; False where the process ended before."""
@@ -117,19 +118,17 @@ class Process:
             self.popen.wait()
             status = -9
         seconds = time.monotonic() - self.started
-        self._out.seek(0)
-        ended = Ended(status if status >= 0 else 128 - status, self.err(), self._out.read().decode(), seconds)
-        self._out.close()
-        self._err.close()
+        ended = Ended(status if status >= 0 else 128 - status, self.err(), self._out.read_text(), seconds)
+        shutil.rmtree(self._folder)
         return ended
 
 
-def start(*words: object, faults: Mapping[str, object] = {}, env: Mapping[str, str] | None = None) -> Process:  # noqa: B006
+def start(*words: object, faults: Mapping[str, object] = {}, env: Mapping[str, str] | None = None) -> Process:
     """Start `timebox WORDS` with faults built in."""
     return Process(words, faults, env)
 
 
-def finish(*words: object, faults: Mapping[str, object] = {}, env: Mapping[str, str] | None = None) -> Ended:  # noqa: B006
+def finish(*words: object, faults: Mapping[str, object] = {}, env: Mapping[str, str] | None = None) -> Ended:
     """Run `timebox WORDS` to its end."""
     return start(*words, faults=faults, env=env).end()
 

@@ -53,12 +53,12 @@ PHASES = (
     Phase("start-up", "start-up$", OFTEN, 0.8, False),
     Phase("reading", "reading$", _paused("reading"), 0.9, False),
     Phase("planning", "planning$", _paused("planning"), 0.5, False),
-    Phase("training, before a checkpoint", "training$", {"checkpoints": False}, 1.0, False),
+    Phase("training, no checkpoint was due", "training$", {"checkpoints": False}, 1.0, None),
     Phase("training, about the first checkpoint", "training$", OFTEN, 0.3, None),
     Phase("training, after a checkpoint", "training$", OFTEN, 1.0, True, f"{CHECKPOINT}/manifest.json"),
     Phase("saving", "saving$", _paused("saving"), 0.5, True, num_steps=50),
     Phase("scoring", "scoring$", _paused("scoring"), 0.5, True, num_steps=50),
-    Phase("slow parts, before a checkpoint", "training$", {"checkpoints": False, **SLOW}, 3.0, False),
+    Phase("slow parts, no checkpoint was due", "training$", {"checkpoints": False, **SLOW}, 3.0, None),
     Phase("slow parts, after a checkpoint", "training$", SLOW, 3.0, True, f"{CHECKPOINT}/manifest.json"),
 )
 
