@@ -89,6 +89,22 @@ def test_a_signal_stops_and_its_number_is_the_status(
     assert signal.getsignal(signum) is before
 
 
+def test_a_signal_that_comes_out_as_another_error_is_still_a_stop(
+    timebox: Command, verb_does: Callable[..., None]
+) -> None:
+    """As where a module is interrupted while it is imported."""
+
+    def interrupted() -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RecursionError("maximum recursion depth exceeded") from error
+        return 0
+
+    verb_does(interrupted)
+    assert timebox("recipes") == (143, "", "timebox: stopped: nothing was saved\n")
+
+
 def test_a_verb_that_saves_what_it_has_still_ends_with_the_signals_status(
     timebox: Command, verb_does: Callable[..., None]
 ) -> None:

@@ -95,15 +95,18 @@ def run_command(argv: Sequence[str]) -> int:
             reconfigure(errors="backslashreplace")
     with exits.stop_signals() as received:
         try:
-            status = _guarded(argv)
+            status = _guarded(argv, received)
         except KeyboardInterrupt:
             _say("timebox: stopped: nothing was saved")
             status = exits.STOPPED + 2
     return exits.STOPPED + received[0] if received else status
 
 
-def _guarded(argv: Sequence[str]) -> int:
-    """Parses and runs; every exception but KeyboardInterrupt becomes one line on stderr and an exit status."""
+def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
+    """Parses and runs; every exception but KeyboardInterrupt becomes one line on stderr and an exit status.
+
+    A stop signal may come out as another exception: a module that is interrupted while it is imported raises its own.
+    """
     try:
         args = parse(argv)
         status: int = args.run(args)
@@ -117,6 +120,8 @@ def _guarded(argv: Sequence[str]) -> int:
         partly = isinstance(error, exits.PartlyWrittenError)
         return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
     except Exception as error:
+        if received:
+            raise KeyboardInterrupt from error
         message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
         return _fail(argv, message, exits.OWN_FAULT)
 

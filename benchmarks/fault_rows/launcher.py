@@ -1,0 +1,255 @@
+"""timebox's command line with faults built in.
+
+    TIMEBOX_FAULTS='{"interval": 0.3}' python benchmarks/fault_rows/launcher.py train digits --steps 100
+
+What TIMEBOX_FAULTS asks for is put in place on the clock, once the signal handlers stand; the rest is the real program.
+Its keys, all optional:
+
+    interval      seconds between two checkpoints
+    checkpoints   false: none is ever due
+    pause         {phase, seconds}: a phase begins with a rest
+    kill_at       n: SIGKILL at the n-th file operation (open, rename, unlink, mkdir, rmdir) under the folder `under`
+    stop_at       {step, signal}: a signal to itself right after a step
+    slow_part     seconds of one uninterruptible operation that each part of a step waits for
+    files         [{call, name, at, lasting, after, errno}]: a file operation on a matching path fails
+    numbers       {where: loss|gradient, value, step, lasting}: a number that is not finite
+    memory        {more_than, error: runtime|python}: parts of more images than that do not fit
+"""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO
+
+import timebox.cli
+import timebox.cli.train
+
+Faults = dict[str, object]
+KILLED_AT = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+
+def main() -> None:
+    faults = json.loads(os.environ.get("TIMEBOX_FAULTS", "{}"))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # whoever started the benchmark in a script's background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    real = timebox.cli.train._train
+
+    def train(*given: object) -> object:
+        print("start-up", file=sys.stderr, flush=True)
+        put_in_place(faults)
+        return real(*given)
+
+    timebox.cli.train._train = train
+    timebox.cli.main()
+
+
+def put_in_place(faults: Faults) -> None:
+    """Patch what the faults need."""
+    from timebox.engine import keeper
+
+    keeper.INTERVAL_SECONDS = faults.get("interval", keeper.INTERVAL_SECONDS)
+    if "interval" in faults:
+        keeper.INTERVAL_COSTS = 1.0
+    if not faults.get("checkpoints", True):
+        keeper.Keeper.is_due = lambda self: False
+    for name, put in PATCHES.items():
+        if name in faults:
+            put(faults[name])
+
+
+def pause(fault: Faults) -> None:
+    from timebox.cli import display
+
+    real = display.PlainReporter.phase
+
+    def phase(self: display.PlainReporter, name: str) -> None:
+        real(self, name)
+        if name == fault["phase"]:
+            time.sleep(fault["seconds"])
+
+    display.PlainReporter.phase = phase
+
+
+def kill_at(fault: Faults) -> None:
+    seen = 0
+
+    def hook(event: str, given: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event in KILLED_AT and any(str(word).startswith(fault["under"]) for word in given[:2]):
+            # Reading kills no file.
+            seen += event != "open" or bool(given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            if seen == fault["number"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def stop_at(fault: Faults) -> None:
+    from timebox.engine.state import TrainingState
+
+    real = TrainingState.advance
+
+    def advance(self: TrainingState, progress: float) -> None:
+        real(self, progress)
+        if self.step == fault["step"]:
+            os.kill(os.getpid(), fault["signal"])
+
+    TrainingState.advance = advance
+
+
+def slow_part(seconds: float) -> None:
+    import torch
+
+    side, needed = 256, 0.0
+    while needed < 0.05:
+        side *= 2
+        matrix = torch.rand(side, side)
+        before = time.perf_counter()
+        matrix @ matrix
+        needed = time.perf_counter() - before
+    large = torch.rand(*[round(side * (seconds / needed) ** (1 / 3))] * 2)
+
+    def before_part(size: int) -> None:
+        large @ large
+
+    _before_each_part(before_part)
+
+
+def memory(fault: Faults) -> None:
+    def before_part(size: int) -> None:
+        if size > fault["more_than"]:
+            if fault["error"] == "python":
+                raise MemoryError
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+                "you tried to allocate 68719476736 bytes. Error code 12 (Cannot allocate memory)"
+            )
+
+    _before_each_part(before_part)
+
+
+def _before_each_part(act: Callable[[int], None]) -> None:
+    from timebox.data.loader import Batch
+    from timebox.engine import step
+
+    real = step.parts_of
+
+    def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+        for part in real(batch, size):
+            act(len(part.labels))
+            yield part
+
+    step.parts_of = parts_of
+
+
+def numbers(fault: Faults) -> None:
+    from torch import Tensor, nn
+
+    from timebox.data.loader import Batch
+    from timebox.engine import loop
+    from timebox.engine.state import TrainingState
+
+    real_step, real_advance = loop.training_step, TrainingState.advance
+    value, begun, happened = float(fault["value"]), 0, False
+
+    def advance(self: TrainingState, progress: float) -> None:
+        nonlocal begun
+        real_advance(self, progress)
+        begun = self.step
+
+    def training_step(model: nn.Module, optimizer: object, batch: Batch, *rest: object) -> Tensor:
+        nonlocal happened
+        wrong = begun + 1 == fault["step"] and not happened
+        wrong |= bool(fault["lasting"]) and begun + 1 >= fault["step"]
+        if not wrong:
+            return real_step(model, optimizer, batch, *rest)
+        happened = True
+        if fault["where"] == "loss":
+            return real_step(model, optimizer, Batch(batch.images * value, batch.labels), *rest)
+        weight = next(p for p in model.parameters() if p.requires_grad)
+        hook = weight.register_hook(lambda gradient: gradient * value)
+        loss = real_step(model, optimizer, batch, *rest)
+        hook.remove()
+        return loss
+
+    loop.training_step, TrainingState.advance = training_step, advance
+
+
+def files(faults: list[Faults]) -> None:
+    hits = [0] * len(faults)
+
+    def check(call: str, path: str, size: int = 0) -> None:
+        """Raise what is due; for a write, the error carries how many bytes still arrive."""
+        for i, fault in enumerate(faults):
+            if fault["call"] == call and any(fnmatch(path, f"*{name}") for name in fault["name"].split("|")):
+                hits[i] += 1
+                if hits[i] == fault["at"] or (fault["lasting"] and hits[i] > fault["at"]):
+                    number = getattr(errno, fault["errno"])
+                    error = OSError(number, os.strerror(number), path)
+                    error.arriving = min(fault.get("after", 0), size)
+                    raise error
+
+    class Failing:
+        """A file opened for writing that may fail midway."""
+
+        def __init__(self, file: IO[bytes], path: str) -> None:
+            self._file, self._path = file, path
+            self.flush, self.fileno = file.flush, file.fileno
+
+        def __enter__(self) -> "Failing":
+            return self
+
+        def __exit__(self, *given: object) -> None:
+            self._file.close()
+
+        def write(self, content: bytes) -> int:
+            try:
+                check("write", self._path, len(content))
+            except OSError as error:
+                self._file.write(content[: error.arriving])
+                raise
+            return self._file.write(content)
+
+    real_open, real_replace, real_fsync, real_write = Path.open, Path.replace, os.fsync, os.write
+
+    def opened(self: Path, mode: str = "r", *more: object, **named: object) -> object:
+        if "w" in mode:
+            check("open", str(self))
+        file = real_open(self, mode, *more, **named)
+        return Failing(file, str(self)) if mode == "wb" else file
+
+    def replace(self: Path, target: Path) -> Path:
+        check("replace", str(target))
+        return real_replace(self, target)
+
+    def fsync(handle: int) -> None:
+        check("fsync", path_of(handle))
+        real_fsync(handle)
+
+    def write(handle: int, content: bytes) -> int:
+        try:
+            check("os.write", path_of(handle), len(content))
+        except OSError as error:
+            if error.arriving:
+                return real_write(handle, content[: error.arriving])
+            raise
+        return real_write(handle, content)
+
+    Path.open, Path.replace, os.fsync, os.write = opened, replace, fsync, write
+
+
+def path_of(handle: int) -> str:
+    """Of an open file."""
+    return str(Path(f"/proc/self/fd/{handle}").readlink())
+
+
+PATCHES = {f.__name__: f for f in (pause, kill_at, stop_at, slow_part, memory, numbers, files)}
+
+if __name__ == "__main__":
+    main()
