@@ -17,6 +17,8 @@ from timebox.recipe import Recipe, get_recipe
 # A network of this width stands for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
 LARGEST_BATCH = 64
+# The first batch measured makes up so many operations, a twentieth of a second on a slow processor.
+FIRST_FLOPS = 5e9
 # The fields that decide how long an image takes.
 NETWORK_FIELDS = ("model", "width", "whitening", "celu_alpha", "ghost_size")
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
@@ -63,8 +65,8 @@ class Bench:
     def _training_seconds(self, recipe: Recipe) -> float:
         """Seconds per image of whole training steps, on random images.
 
-        Starts with a batch of four, so that a network far too large for this machine is known as such in time, and
-        grows it towards the recipe's while the limit allows.
+        Starts with little work, so that a network far too large for this machine is known as such in time, and grows
+        the batch towards the recipe's while the limit allows.
         """
         model = self._build(recipe).train()
         optimizer = sgd(model, lr=1e-4, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
@@ -74,14 +76,15 @@ class Bench:
             training_step(model, optimizer, batch, precision, recipe.label_smoothing, size)
             average.update(0.01)
 
-        started, size = now(), 4
+        largest = max(4, min(LARGEST_BATCH, recipe.batch_size))
+        started, size = now(), min(largest, max(4, int(FIRST_FLOPS / self.flops_per_image(recipe))))
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
             seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
-            larger = 4 * size
+            larger = min(4 * size, largest)
             # Each size is run twice. Four times the images take up to four times as long, small networks hardly longer.
             expected = now() - started + 2 * 2 * seconds
-            if larger > min(LARGEST_BATCH, max(recipe.batch_size, 4)) or expected > self.limit_seconds:
+            if size == largest or expected > self.limit_seconds:
                 return seconds / size
             size = larger
 
