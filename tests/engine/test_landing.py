@@ -93,7 +93,7 @@ def check_gradual(flight: Flight) -> None:
     assert max(flight.landing) <= 0.4
 
 
-@examples
+@settings(examples, max_examples=100)
 @given(budgets, st.floats(0.05, 1.0), moments, overtimes)
 def test_a_speedup_at_any_moment(budget: float, factor: float, moment: float, overtime: float) -> None:
     """A machine that has become faster is never late, and the landing has as many steps as there is time for."""

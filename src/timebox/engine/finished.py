@@ -51,7 +51,3 @@ class FinishedWork(Generic[Note]):
             self._pending.popleft()
             arrived.append((note, value.item()))
         return arrived
-
-    def clear(self) -> None:
-        """Forget what has been handed in."""
-        self._pending.clear()

@@ -97,8 +97,8 @@ class Watch:
         return seconds
 
     def rolled_back(self, step: int) -> None:
-        """Forget the steps in flight: the training stands at ``step`` again."""
-        self._finished.clear()
+        """The training stands at ``step`` again. Steps in flight are taken note of: some may be older than that."""
+        self._read(self._finished.poll(drain=True))
         self._non_finite = 0
         self._log({"step": step, "rolled_back": True})
 
@@ -106,13 +106,20 @@ class Watch:
         """Read what has finished; with ``drain`` wait for all of it."""
         arrived = self._finished.poll(drain)
         self._schedule.finished(len(arrived))
+        if fault := self._read(arrived):
+            raise fault
+
+    def _read(self, arrived: list[tuple[Step, float]]) -> NotFiniteError | None:
+        """Take note of finished steps, all of them; the first fault among them."""
+        fault = None
         for step, loss in arrived:
             self._num_finished += 1
             self._loss = loss
             self._log({**asdict(step), "loss": loss if isfinite(loss) else None})
             self._non_finite = 0 if isfinite(loss) else self._non_finite + 1
-            if self._non_finite > self._max_non_finite:
-                raise NotFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
+            if self._non_finite > self._max_non_finite and fault is None:
+                fault = NotFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
+        return fault
 
     @property
     def images_per_second(self) -> float:

@@ -60,10 +60,11 @@ class RunWriter:
     def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
         """The directory of a run that goes on after ``step`` steps, as it was after ``num_lines`` lines of metrics."""
         try:
-            metrics = MetricsWriter(path / METRICS, length_up_to(path / METRICS, num_lines, step))
+            length, num_kept = length_up_to(path / METRICS, num_lines, step)
+            metrics = MetricsWriter(path / METRICS, length)
         except OSError as error:
             raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
-        metrics.num_lines = num_lines
+        metrics.num_lines = num_kept
         return cls(path, path, metrics, created=False)
 
     def save_checkpoint(self, snapshot: Snapshot, config: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from pathlib import Path
 
 from timebox.engine.schedule import Decision
@@ -87,17 +88,17 @@ def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def length_up_to(path: Path, num_lines: int, step: int) -> int:
-    """Bytes of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines`` lines.
+def length_up_to(path: Path, num_lines: int, step: int) -> tuple[int, int]:
+    """Bytes and lines of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines``.
 
     The losses of the last steps may have arrived later than that: their lines follow directly.
     """
-    length = 0
-    for number, (end, entry) in enumerate(read_metrics(path)):
-        if number >= num_lines and ("loss" not in entry or _whole(entry.get("step")) > step):
+    length = count = 0
+    for end, entry in read_metrics(path):
+        if count >= num_lines and ("loss" not in entry or _whole(entry.get("step")) > step):
             break
-        length = end
-    return length
+        length, count = end, count + 1
+    return length, count
 
 
 def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:
@@ -109,6 +110,10 @@ def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:
     for entry in entries:
         step = _whole(entry.get("step"))
         if entry.get("rolled_back"):
+            if not 0 <= step <= len(decisions):
+                raise RunError(
+                    f"metrics.jsonl of {str(path)!r} is damaged: a rollback goes to a step that is not there"
+                )
             del decisions[step:]
         elif "loss" in entry:
             if step != len(decisions) + 1:
@@ -122,7 +127,7 @@ def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:
 def _decision(entry: Entry, path: Path) -> Decision:
     match entry:
         case {"progress": float(progress), "lr": float(lr), "momentum": float(momentum), "micro_batch": int(part)}:
-            if 0 <= progress <= 1 and lr >= 0 and 0 <= momentum < 1 and part > 0:
+            if 0 <= progress <= 1 and 0 <= lr < inf and 0 < momentum < 1 and part > 0 and part is not True:
                 return Decision(progress, lr, momentum, part)
     raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: a step lacks its decisions")
 
