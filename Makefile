@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train test clean
+.PHONY: help train test fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -17,6 +17,16 @@ test: $(VENV)/.installed-dev ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar recipe
+
+fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_SECONDS (600) in all; stops at a failure
+	$(BIN)/python fuzz/seeds.py build/fuzz
+	set -e; for target in $(FUZZ_TARGETS); do \
+		OMP_NUM_THREADS=1 $(BIN)/python fuzz/targets.py $$target build/fuzz/$$target -artifact_prefix=build/fuzz/$$target- \
+			-max_total_time=$$(( $(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)) )) -verbosity=0 -print_final_stats=1; \
+	done
 
 clean: ## remove the virtual environment and what tools left behind; runs are kept
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
@@ -31,4 +41,8 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@

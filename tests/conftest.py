@@ -7,6 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples every time: a test that fails now and then tells nobody anything. `make fuzz` looks further.
+settings.register_profile(
+    "timebox",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("timebox")
 
 # The networks of the tests are tiny: a second thread gains nothing, and waits ten times as long for the first one where
 # anything else runs beside. Set before torch is imported; processes that tests start inherit it.

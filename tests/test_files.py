@@ -17,6 +17,11 @@ def test_a_regular_file_is_read_to_its_cap(tmp_path: Path) -> None:
         read_regular(tmp_path / "file", 4)
 
 
+def test_a_cap_is_not_allocated(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 1 << 60) == b"12345"
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
@@ -56,6 +61,7 @@ def test_json_is_taken_by_the_letter() -> None:
         b"[]": "it holds no JSON object",
         b'{"a": 1, "a": 2}': "it has the key 'a' twice",
         b'{"a": {"b": NaN}}': "NaN is no number of JSON",
+        b'{"a": [1e999]}': "1e999 is no number of JSON, or too large for one",
         b"\xff": "can't decode",
         b"[" * 10**6: "nested too deeply",
         b'{"a": ' + b"1" * 10**5 + b"}": "Exceeds the limit",

@@ -1,6 +1,7 @@
 """Opening and parsing files that somebody else wrote."""
 
 import json
+import math
 import os
 import reprlib
 import stat
@@ -33,16 +34,18 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_regular(path: str | Path, max_bytes: int) -> bytes:
     """The whole of a regular file. Raises OSError where it is none, or is larger than `max_bytes`."""
     with open_regular(path) as file:
-        blob = file.read(max_bytes + 1)
-    if len(blob) > max_bytes:
-        raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
-    return blob
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+        return file.read(size)  # a larger number would be allocated, whatever the file holds
 
 
 def parse_json_object(blob: bytes) -> dict[str, object]:
     """The JSON object in `blob`, strictly: no key twice, no NaN or Infinity. Raises ValueError with the reason."""
     try:
-        value = json.loads(blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        value = json.loads(
+            blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_number, parse_float=_finite
+        )
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
     if not isinstance(value, dict):
@@ -59,8 +62,13 @@ def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return values
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{reprlib.repr(text).strip(chr(39))} is no number of JSON, or too large for one")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
 
 
 def _kind(mode: int) -> str:

@@ -49,7 +49,7 @@ def raising(error: BaseException) -> Callable[[], int]:
             1,
             "timebox recipes: error: internal error: ZeroDivisionError: division by zero; run again with --debug",
         ),
-        (KeyboardInterrupt(), 130, "timebox: stopped"),
+        (KeyboardInterrupt(), 130, "timebox: stopped: nothing was saved"),
     ],
 )
 def test_an_error_is_one_line(

@@ -13,7 +13,7 @@ REFUSALS = [
     ("", "timebox: error: say what to do: train, evaluate, predict, inspect, recipes;"),
     ("trian digits", "'trian' is not one of train, evaluate, predict, inspect, recipes; did you mean 'train'?"),
     ("--verson", "timebox: error: there is no option --verson; did you mean '--version'?"),
-    ("train", "timebox train: error: the following arguments are required: DATA"),
+    ("train", "timebox train: error: say how long to train, for instance --budget 10m"),
     ("train digits", "say how long to train, for instance --budget 10m"),
     ("train digits --budget 10m --steps 5", "--budget and --steps exclude each other"),
     ("train digits --budget 10x", "budget '10x' is not a duration; write it like 90s, 10m or 1h30m"),

@@ -17,6 +17,7 @@ SUMMARY: dict[str, object] = {
     "phases": {"start-up": 2.5, "reading": 1.25, "planning": 4.0, "training": 3800.0, "scoring": 33.0, "other": 0.01},
     "steps": 12345, "epochs": 56.12, "images_per_second": 1432.4, "device": "cpu", "precision": "fp32", "seed": 3,
     "recipe": {"name": "haet2021", "width": 64}, "versions": {"torch": "2.13.0"}, "final_lr": float("nan"),
+    "source": {"data": "my photos/"},
 }  # fmt: skip
 
 

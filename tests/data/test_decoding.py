@@ -1,5 +1,7 @@
 import io
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -164,3 +166,36 @@ def test_fitting_arrays_follows_the_rule_for_files(tmp_path, given, channels):
 def test_arrays_that_fit_are_not_copied():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     assert fit_images(images, (8, 8), 3) is images
+
+
+def test_files_and_images_over_a_limit_are_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png")
+    monkeypatch.setattr("timebox.data.decoding.MAX_FILE_BYTES", 100)
+    with pytest.raises(DataError, match="bytes are over the limit of 100 bytes"):
+        decode_image(path, (8, 8), 3)
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("timebox.data.decoding.LARGE_PIXELS", 100)
+    path = save(tmp_path / "a.png", picture((16, 16)))
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(lambda _: decode_image(path, (16, 16), 3), range(8)))
+    assert all(np.array_equal(pixels, np.asarray(picture((16, 16)))) for pixels in decoded)
+
+
+def test_half_a_jpeg_is_found_out_though_verifying_would_pass(tmp_path):
+    path = save(tmp_path / "half.jpg", picture((64, 64)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Image.open(path) as image:
+        image.verify()
+    with pytest.raises(DataError, match="truncated"):
+        decode_image(path, (64, 64), 3)
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name, words in (("pipe.jpg", "a named pipe"), ("zero.jpg", "a device")):
+        for read in (read_header, lambda path: decode_image(path, (8, 8), 3)):
+            with pytest.raises(DataError, match=f"{words}, not a file"):
+                read(tmp_path / name)

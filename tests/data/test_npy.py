@@ -22,14 +22,15 @@ def described(header, follow=b""):
     return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + follow
 
 
-@pytest.mark.parametrize("code", ["u1", "<i4", ">i8", "<f4", "?", "<U3", "S4", "<c8"])
+@pytest.mark.parametrize("code", ["u1", "<i4", ">i8", "<f4", "?", "<U3", "S4"])
 @pytest.mark.parametrize("shape", [(), (5,), (0, 4), (2, 3, 4)])
 def test_what_numpy_saves_is_read(code, shape):
     array = np.arange(np.prod(shape)).reshape(shape).astype(code)
     for laid_out in (array, np.asfortranarray(array)):
         read_back = read(saved(laid_out))
         assert read_back.dtype == array.dtype
-        assert np.array_equal(read_back, array)
+        assert read_back.shape == laid_out.shape
+        assert np.array_equal(read_back, laid_out)
 
 
 def test_the_second_version_is_read():

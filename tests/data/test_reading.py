@@ -84,3 +84,19 @@ def test_a_name_is_the_name_and_a_path_the_path(tmp_path, monkeypatch):
 def test_reading_needs_no_torch():
     code = "import sys, timebox.data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("x" * 5000, "file name too long"),
+        ("~nobody-of-that-name/photos", "no such path or data set: '~nobody-of-that-name/photos'"),
+        ("nu\0ll", "no such path or data set"),
+        ("loop/photos", "loop/photos'?: too many levels|no such path"),
+    ],
+)
+def test_paths_no_file_can_have(tmp_path, monkeypatch, source, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=words):
+        load_data(source)

@@ -10,10 +10,15 @@ from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model
-from timebox.engine.loop import Trained, train_model
+from timebox.engine.faults import SafetyNet
+from timebox.engine.keeper import Keeper
+from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.pacing import Pacer, StepPacer
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter, SilentReporter
+from timebox.engine.schedule import PacedSchedule
+from timebox.engine.state import TrainingState
+from timebox.engine.watch import Watch
 from timebox.recipe import Recipe, get_recipe
 
 CPU = torch.device("cpu")
@@ -56,17 +61,19 @@ def tiny_training(
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
     log: Entries = []
+    deadline = deadline or Deadline(None)
+    state = TrainingState(model, recipe, precision or Precision("fp32", CPU))
+    schedule = PacedSchedule(pacer or StepPacer(num_steps), recipe, recipe.batch_size)
+    told: list[str] = []
     trained = train_model(
-        model,
+        state,
         loader,
-        recipe,
-        pacer or StepPacer(num_steps),
-        precision or Precision("fp32", CPU),
-        deadline or Deadline(None),
-        validate,
-        validate_at or [],
-        log.append,
-        reporter or SilentReporter(),
+        schedule,
+        recipe.label_smoothing,
+        SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
+        Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
+        Watch(loader, schedule, state.precision.name, deadline, log.append, reporter or SilentReporter()),
+        Validation(validate, validate_at or [], float("inf")) if validate else None,
     )
     return trained, log
 

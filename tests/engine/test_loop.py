@@ -1,6 +1,8 @@
 """The training loop: what it logs, when it stops, and that watching it changes nothing."""
 
 from collections.abc import Callable
+from itertools import count
+from math import inf, nan
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.engine import loop
-from timebox.engine.loop import rates_at, train_model
+from timebox.engine.loop import train_model
 from timebox.engine.pacing import ClockPacer
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import StepStatus
+from timebox.engine.schedule import rates_at
 from timebox.errors import TimeboxError
+from timebox.optim import SGD
 
 from .conftest import CPU, tiny_recipe, tiny_training
 
@@ -43,14 +47,13 @@ def test_the_log_has_every_step_once_and_in_order() -> None:
     trained, log = tiny_training(20, recipe=recipe)
     assert [entry["step"] for entry in log] == list(range(1, 21))
     for number, entry in enumerate(log, 1):
-        assert list(entry) == ["step", "epoch", "progress", "lr", "momentum", "loss"]
+        assert list(entry) == ["step", "epoch", "resolution", "progress", "lr", "momentum", "micro_batch", "loss"]
         assert entry["progress"] == pytest.approx(number / 20)
         assert entry["epoch"] == pytest.approx(number * 16 / 100)
         assert (entry["lr"], entry["momentum"]) == rates_at(recipe, number / 20)
         assert isinstance(entry["loss"], float)
     assert (trained.num_steps, trained.epochs, trained.final_lr) == (20, 3.2, 0.0)
-    assert trained.seconds > 0
-    assert trained.images_per_second == pytest.approx(20 * 16 / trained.seconds, rel=0.2)
+    assert trained.images_per_second > 0
 
 
 def test_rates_come_from_the_recipe() -> None:
@@ -65,9 +68,8 @@ def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> Non
     used: list[tuple[float, float]] = []
     original: Callable[..., torch.Tensor] = loop.training_step
 
-    def spy(model: nn.Module, optimizer: torch.optim.SGD, *rest: object) -> torch.Tensor:
-        used.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
-        assert optimizer.param_groups[1]["lr"] == 64 * optimizer.param_groups[0]["lr"]
+    def spy(model: nn.Module, optimizer: SGD, *rest: object) -> torch.Tensor:
+        used.append((optimizer.lr, optimizer.momentum))
         return original(model, optimizer, *rest)
 
     monkeypatch.setattr(loop, "training_step", spy)
@@ -145,38 +147,70 @@ def test_watching_changes_nothing() -> None:
     assert recorder.steps[-1].progress == 1.0
 
 
-def test_a_loss_that_is_no_number_names_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([1.0, 0.9, float("nan")])
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    recipe = tiny_recipe(policy="constant", max_lr=0.2)
+def losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
+    """Steps that train nothing, and whose losses are given by how many there were before."""
+    numbers = count()
+    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
+
+
+def test_a_loss_that_is_no_number_takes_the_training_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
+    trained, log = tiny_training(12, recipe=tiny_recipe(policy="constant", max_lr=0.2))
+    steps = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
+    assert [entry["lr"] for entry in steps] == [0.2] * 8 + [0.1] * 7
+    assert log[8] == {"step": 5, "rolled_back": True}
+    assert trained.num_steps == 12
+
+
+def test_a_loss_that_is_never_a_number_again_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
     with pytest.raises(TimeboxError) as caught:
-        tiny_training(20, recipe=recipe)
-    assert str(caught.value) == (
-        "the loss became nan at step 3, at learning rate 0.2; lower the rate, for example with --set max_lr=0.05"
-    )
+        tiny_training(20, recipe=tiny_recipe(policy="constant", max_lr=0.64))
+    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again each time")
 
 
-def test_a_real_divergence_is_caught() -> None:
-    with pytest.raises(TimeboxError, match=r"^the loss became (nan|inf) at step \d+, at learning rate "):
-        tiny_training(60, recipe=tiny_recipe(max_lr=100, policy="constant", logit_scale=10, bias_lr_multiplier=1000))
+def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training() -> None:
+    wild = tiny_recipe(max_lr=100, policy="constant", logit_scale=10, bias_lr_multiplier=1000)
+    with pytest.raises(TimeboxError, match=r"^the loss became (nan|inf) at a learning rate of 1.56 at step \d+, and "):
+        tiny_training(60, recipe=wild)
+    trained, log = tiny_training(60, recipe=wild.replace(max_lr=8, bias_lr_multiplier=300))
+    assert any("rolled_back" in entry for entry in log)
+    assert trained.num_steps == 60
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
 def test_fp16_survives_some_losses_that_are_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = [float("inf")] * 50 + [1.0] + [float("nan")] * 51
-    losses = iter(values)
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    with pytest.raises(TimeboxError, match="the loss became nan at step 102, "):
-        tiny_training(200, precision=Precision("fp16", CPU))
-    losses = iter([float("inf"), 1.0, float("nan"), 0.5])
+    values = [inf] * 50 + [1.0] + [nan] * 51
+    losses(monkeypatch, lambda number: values[number] if number < len(values) else 1.0)
+    _, log = tiny_training(200, precision=Precision("fp16", CPU))
+    assert log[102] == {"step": 100, "rolled_back": True}, "51 in a row are too many, 50 are not"
+    losses(monkeypatch, lambda number: [inf, 1.0, nan, 0.5][number])
     _, log = tiny_training(4, precision=Precision("fp16", CPU))
     assert [entry["loss"] for entry in log] == [None, 1.0, None, 0.5]
 
 
 def test_the_last_loss_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([1.0, float("inf")])
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(next(losses)))
-    with pytest.raises(TimeboxError, match="the loss became inf at step 2, "):
-        tiny_training(2)
+    losses(monkeypatch, lambda number: inf if number == 1 else 1.0)
+    _, log = tiny_training(2)
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 1, 2]
+
+
+def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Callable[..., torch.Tensor] = loop.training_step
+    numbers = count()
+
+    def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
+        loss = original(model, *rest)
+        if next(numbers) == 7:
+            with torch.no_grad():
+                next(iter(model.parameters())).fill_(nan)
+        return loss
+
+    monkeypatch.setattr(loop, "training_step", poisoned)
+    trained, log = tiny_training(8)
+    assert {"step": 5, "rolled_back": True} in log
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
 def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +237,6 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
     assert len(steps) == 30
     assert steps[-1]["progress"] == 1.0
     assert trained.final_lr == 0.0
-    assert trained.seconds == 15.0
     assert trained.images_per_second == 30 * 16 / 15.0
     assert deadline.phases_so_far() == {"start-up": 0.0, "training": 15.0, "validating": 3.0, "other": 0.0}
     assert deadline.elapsed() == 18.0

@@ -220,3 +220,28 @@ def test_did_you_mean() -> None:
     assert refusal(get_recipe, "dawnbensh") == (f"recipe 'dawnbensh' is unknown; did you mean 'dawnbench'? {allowed}")
     assert refusal(get_recipe, "xyz") == f"recipe 'xyz' is unknown; {allowed}"
     assert refusal(describe_recipe, "autp") == f"recipe 'autp' is unknown; did you mean 'auto'? {allowed}"
+
+
+def test_a_file_of_absurd_size_or_depth_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    for text, words in {
+        "a" + ".a" * 50_000 + " = 1": "larger than the 16,384 bytes",
+        "width = " + "[" * 10_000: "nested too deeply",
+        "width = " + "9" * 5_000: "Exceeds the limit",
+        "width = 0x" + "f" * 5_000: "width, a number of 20,000 bits, must be between 4 and 512",
+        "max_lr = 0x" + "f" * 5_000: "max_lr, a number of 20,000 bits, must be between 1e-06 and 100",
+    }.items():
+        path.write_text('extends = "haet2021"\n' + text)
+        with pytest.raises(UsageError, match=words):
+            get_recipe(str(path))
+
+
+def test_a_setting_of_absurd_length_is_refused() -> None:
+    for text in ("9" * 5_000, "0x" + "f" * 900, "[" * 900, "a" * 100_000):
+        with pytest.raises(UsageError, match=r"^settings: width"):
+            parse_settings([f"width={text}"])
+
+
+def test_a_celu_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="celu_alpha 0 must be above 0 for resnet9"):
+        haet().replace(celu_alpha=0.0)

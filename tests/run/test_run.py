@@ -222,6 +222,7 @@ def test_what_is_no_run(tmp_path: Path, trained: Run) -> None:
         (b"[1, 2]", "it holds no JSON object"),
         (b'{"format": NaN}', "NaN is no number of JSON"),
         (b'{"format": -Infinity}', "-Infinity is no number of JSON"),
+        (b'{"format": 1e999}', "1e999 is no number of JSON, or too large for one"),
         (b'{"format": 1, "format": 1}', "it has the key 'format' twice"),
         (b'{"format": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
         (b'{"format": ' * 100_000, "nested too deeply"),
@@ -401,3 +402,22 @@ def test_an_unknown_device(trained: Run) -> None:
     assert refusal(lambda: load(trained.path, device="tpu"), UsageError) == (
         "device 'tpu' is unknown; use auto, cpu or cuda"
     )
+
+
+def test_predicting_uses_no_more_threads_than_the_container_has(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def probabilities(*rest: object, **more: object) -> NDArray[np.float32]:
+        seen.append(torch.get_num_threads())
+        return np.full((2, 3), 1 / 3, np.float32)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("timebox.engine.threads.available_threads", lambda root: 2)
+    monkeypatch.setattr("timebox.run.run.predict_probabilities", probabilities)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        trained.predict(coloured(2)[0])
+        assert (seen, torch.get_num_threads()) == ([2], 3)
+    finally:
+        torch.set_num_threads(before)

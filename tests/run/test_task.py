@@ -10,7 +10,6 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, Splits, divide
-from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.recipe import get_recipe
 from timebox.run import task as task_module
@@ -22,7 +21,7 @@ from .conftest import CLASSES, coloured
 
 CPU = torch.device("cpu")
 BATCH = 10
-TRAINED = Trained(nn.Identity(), 1, 1.0, 1.0, 1.0, 0.0)
+MODEL = nn.Identity()
 
 
 def dataset(num: int) -> ImageDataset:
@@ -32,12 +31,12 @@ def dataset(num: int) -> ImageDataset:
 
 def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: float = 0.0) -> Task:
     recipe = get_recipe("haet2021")
-    plan = Plan(recipe, CPU, "fp32", None, 1.0, 1, scoring_seconds, finish_seconds, 0, ())
+    plan = Plan(recipe, CPU, "fp32", None, 512, 1.0, 1, scoring_seconds, 0.0, finish_seconds, 0, ())
     source = Source("colours", None, None, None, None, 0, False)
     request = Request(source, "haet2021", (), 0, "fp32", None)
     val, test = (dataset(num) if num else None for num in (num_val, num_test))
     division = divide(Splits(dataset(30), val, test), val=None if val else "none")
-    return Task(request, plan, division, torch.zeros(3), torch.ones(3))
+    return Task(request, plan, division, torch.zeros(3), torch.ones(3), None, "")
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, float], list[Scor
             return np.eye(3, dtype=np.float32)[np.zeros(count, int)]
 
         monkeypatch.setattr(task_module, "predict_probabilities", predict)
-        return some.score(TRAINED, Deadline(budget, now=lambda: moment[0]))
+        return some.score(MODEL, Deadline(budget, now=lambda: moment[0]))
 
     return score
 
@@ -84,8 +83,16 @@ def test_time_set_aside_for_the_end_is_not_touched(scored: Callable[[Task, float
     assert 150 <= found["test"][0] <= 160
 
 
-def test_late_or_not_something_is_scored(scored: Callable[[Task, float], list[Score]]) -> None:
-    assert counts(scored(task(100, 300, scoring_seconds=0), 0)) == {"val": (10, 100), "test": (10, 300)}
+def test_when_time_runs_short_views_go_first_then_the_test_images_then_all(
+    scored: Callable[[Task, float], list[Score]],
+) -> None:
+    plenty = scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 100)
+    assert {score.tta for score in plenty} == {"mirror"}
+    short = scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 14)
+    assert counts(short) == {"val": (20, 100), "test": (70, 300)}
+    assert {score.tta for score in short} == {"none"}
+    assert counts(scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 5.5)) == {"val": (10, 100)}
+    assert scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 5) == []
 
 
 def test_what_is_scored_stands_for_the_whole(scored: Callable[[Task, float], list[Score]]) -> None:

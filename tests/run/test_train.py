@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from timebox.data.loader import DeviceLoader
 from timebox.engine.reporting import StepStatus
 from timebox.errors import BudgetError, DataError, UsageError
 from timebox.run import Run, load, train
-from timebox.run import task as task_module
 
 from .conftest import CLASSES, FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, save_npz, weights
 
@@ -25,7 +23,7 @@ SUMMARY_KEYS = {
     "val_accuracy", "test_accuracy", "val_images", "test_images", "val_images_total", "test_images_total", "tta",
     "late", "budget_seconds", "elapsed_seconds", "download_seconds", "phases", "steps", "epochs",
     "images_per_second", "final_lr", "train_images", "num_classes", "data", "device", "threads", "precision",
-    "seed", "source", "recipe", "plan", "notes", "bad_files", "versions",
+    "seed", "source", "recipe", "plan", "notes", "bad_files", "versions", "events", "reserve_seconds", "unwritten",
 }  # fmt: skip
 
 
@@ -88,7 +86,7 @@ def test_the_seed_decides_the_first_weights_and_the_order(
             seeds.append(given[5])  # type: ignore[arg-type]
             super().__init__(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(task_module, "DeviceLoader", Spy)
+    monkeypatch.setattr("timebox.run.training.DeviceLoader", Spy)
     still = [*SMALL, "max_lr=1e-6", "policy=constant", "averaging_span=0"]
     heads = [
         quick(data, tmp_path / str(seed), steps=1, seed=seed, settings=still).model.state_dict()["head.weight"]
@@ -102,7 +100,7 @@ def test_a_download_is_left_out_of_the_clock(data: Path, tmp_path: Path, monkeyp
     def slowly(*given: object, **more: object) -> LoadedData:
         return replace(load_data(*given, **more), download_seconds=100.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sys.modules["timebox.run.train"], "load_data", slowly)
+    monkeypatch.setattr("timebox.run.sources.load_data", slowly)
     deadline = Deadline(None, started_at=now() - 100)
     run = quick(data, tmp_path / "run", deadline=deadline)
     elapsed, phases = run.summary["elapsed_seconds"], run.summary["phases"]
@@ -178,7 +176,7 @@ def test_state_is_restored_after_a_failure_too(
     flag: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", flag)
-    monkeypatch.setattr(task_module, "train_model", fail)
+    monkeypatch.setattr("timebox.run.training.train_model", fail)
     before = torch.get_rng_state()
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "run")

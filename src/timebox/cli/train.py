@@ -176,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
         write(json_line(summary) if args.json else facts(told(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
-    return exits.LATE_OR_PARTLY_WRITTEN if summary.get("late") else exits.DONE
+    late = bool(summary.get("late")) or deadline.late
+    return exits.LATE_OR_PARTLY_WRITTEN if late or summary.get("unwritten") else exits.DONE
 
 
 def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Deadline) -> "Run":

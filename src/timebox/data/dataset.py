@@ -38,6 +38,10 @@ class ImageDataset:
             raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
         if len(set(self.class_names)) != len(self.class_names):
             raise DataError(f"class names must be distinct, but {_first_repeated(self.class_names)!r} comes twice")
+        if bad := next((name for name in self.class_names if not _is_name(name)), None):
+            raise DataError(f"class name {bad!r} cannot be written down in UTF-8: give the class another")
+        if "" in self.class_names:
+            raise DataError("a class has an empty name: give it another")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise DataError(
                 f"labels run from {labels.min()} to {labels.max()}: with {self.num_classes} classes "
@@ -116,4 +120,14 @@ class LoadedData:
 
 
 def _first_repeated(names: tuple[str, ...]) -> str:
-    return next(name for position, name in enumerate(names) if name in names[:position])
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("no name comes twice")
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name can be written to a file; half a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

@@ -5,6 +5,8 @@ orientation is honoured; transparency is laid on white. Pillow's global settings
 """
 
 import contextlib
+import io
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from timebox.errors import DataError
+from timebox.files import open_regular
 
 # Pixels held in memory at once, after a JPEG's scaled decoding: far above any camera's, far below what exhausts a
 # laptop. A few hundred kilobytes of PNG can claim more (a decompression bomb).
 MAX_DECODED_PIXELS = 100_000_000
+
+# Images above this are decoded one at a time, as threads would multiply what they take.
+LARGE_PIXELS = 20_000_000
+_ONE_LARGE = threading.Lock()
+
+MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, have 300 MB
 
 # The formats read, by Pillow's names, and the suffixes each goes by. Not all that Pillow knows: EPS would start
 # Ghostscript.
@@ -95,15 +104,16 @@ def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int
         _draft(image, size)
         if image.width * image.height > MAX_DECODED_PIXELS:
             raise DataError(f"{image.width}x{image.height} pixels are over the limit of {MAX_DECODED_PIXELS:,} pixels")
-        image.load()
-        height, width = size
-        orientation = _orientation(image)
-        if orientation >= 5:  # a quarter turn: fit before turning, which is cheaper than turning a full-size photo
-            height, width = width, height
-        fitted = _fit(_flatten(image, channels), width, height)
-        if orientation in _UPRIGHT:
-            fitted = fitted.transpose(_UPRIGHT[orientation])
-        return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
+        with _ONE_LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+            image.load()
+            height, width = size
+            orientation = _orientation(image)
+            if orientation >= 5:  # a quarter turn: fit before turning, which is cheaper than turning a full-size photo
+                height, width = width, height
+            fitted = _fit(_flatten(image, channels), width, height)
+            if orientation in _UPRIGHT:
+                fitted = fitted.transpose(_UPRIGHT[orientation])
+            return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
@@ -138,8 +148,11 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     try:
         if isinstance(file, Image.Image):
             yield file.copy()
+        elif isinstance(file, str | Path):
+            with open_regular(file) as stream, _opened_stream(stream) as image:
+                yield image
         else:
-            with Image.open(file, formats=_readable_formats()) as image:
+            with _opened_stream(file) as image:
                 yield image
     except DataError:
         raise
@@ -151,6 +164,16 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     # file must never end the reading of a hundred thousand.
     except Exception as error:
         raise DataError(_one_line(error)) from error
+
+
+@contextlib.contextmanager
+def _opened_stream(stream: BinaryIO) -> Iterator[Image.Image]:
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    if length > MAX_FILE_BYTES:
+        raise DataError(f"{length:,} bytes are over the limit of {MAX_FILE_BYTES:,} bytes")
+    with Image.open(stream, formats=_readable_formats()) as image:
+        yield image
 
 
 def _unidentified(file: str | Path | BinaryIO | Image.Image) -> str:

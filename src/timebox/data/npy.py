@@ -6,6 +6,8 @@ Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib
 
 import math
 import re
+import sys
+from gzip import GzipFile
 from typing import IO
 
 import numpy as np
@@ -17,6 +19,7 @@ _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([\dL,\s]*)\),?\s*\}\s*", re.ASCII
 )
 _MAX_DIMS = 32
+_PIECE_BYTES = 1 << 16
 
 
 def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
@@ -40,13 +43,21 @@ def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
     data = np.empty(size, np.uint8)
     if (count := fill(data, stream)) < size:
         raise ValueError(f"it is truncated: its header claims {size:,} bytes, but {count:,} follow")
+    if dtype.kind == "U" and size and data.view(dtype.str[0] + "u4").max() > sys.maxunicode:
+        raise ValueError("it holds a character that is none")
     return data.view(dtype).reshape(shape, order="F" if column_major else "C")
 
 
-def fill(array: NDArray[np.uint8], stream: IO[bytes]) -> int:
-    """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read."""
+def fill(array: NDArray[np.uint8], stream: IO[bytes] | GzipFile) -> int:
+    """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read.
+
+    In pieces: zipfile holds what it is asked for three times over.
+    """
     view, position = array.data, 0
-    while position < len(view) and (count := stream.readinto(view[position:])):  # type: ignore[attr-defined]
+    while position < len(view):
+        count = stream.readinto(view[position : position + _PIECE_BYTES])  # type: ignore[union-attr]
+        if not count:
+            break
         position += count
     return position
 

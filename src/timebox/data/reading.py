@@ -21,6 +21,7 @@ def load_data(
     data_dir: Path | None = None,
     max_bad_share: float = 0.1,
     download: bool = True,
+    copies: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> LoadedData:
     """Read a data set, whatever its format.
@@ -35,9 +36,10 @@ def load_data(
         data_dir: where a named data set is looked for first, and downloaded to.
         max_bad_share: 0..1, the share of unreadable image files that is survived.
         download: whether a named data set that is nowhere on this machine may be fetched.
+        copies: how many times the caller will hold the images in memory: 2 where splits are cut from them.
         progress: called with a line of text now and then.
     Raises:
-        DataError: for what cannot be read or learned from.
+        DataError: for what cannot be read or learned from, or would not fit into memory.
         UsageError: for an argument out of range.
     """
     if image_size is not None and image_size < 1:
@@ -45,12 +47,12 @@ def load_data(
     if not 0 <= max_bad_share <= 1:
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
     tell = progress or (lambda text: None)
-    options = ReadOptions(image_size, coarse, max_bad_share, tell)
+    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies)
     loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
     if coarse and not loaded.format.startswith("CIFAR-100"):
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
     if image_size is not None:
-        loaded = _resized(loaded, image_size)
+        loaded = _resized(loaded, image_size, options, Path(source))
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
 
 
@@ -70,13 +72,18 @@ def _load_name(source: str | Path, options: ReadOptions, data_dir: Path | None, 
 
 
 def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise names.unknown_source(str(source))
     try:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise names.unknown_source(str(source))
         return _detect(path).read(path, options)
-    except PermissionError as error:
-        raise DataError(f"{error.filename}: permission denied") from error
+    except OSError as error:  # not allowed, too long a name, links in a circle, ...
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{error.filename or source}: {reason}") from error
+    except RuntimeError as error:
+        if not str(source).startswith("~"):
+            raise
+        raise names.unknown_source(str(source)) from error
 
 
 def _detect(path: Path) -> Format:
@@ -98,12 +105,14 @@ def _description(path: Path) -> str:
     return f"a {''.join(path.suffixes[-2:])} file" if path.suffix else "a file"
 
 
-def _resized(loaded: LoadedData, side: int) -> LoadedData:
+def _resized(loaded: LoadedData, side: int, options: ReadOptions, source: Path) -> LoadedData:
     """The images of an array format brought to the size asked for; a folder's already have it."""
     height, width, channels = loaded.splits.train.image_shape
     if (height, width) == (side, side):
         return loaded
-
+    num_images = sum(len(dataset) for _, dataset in loaded.splits.items())
+    what = f"{num_images:,} images of {side}x{side}"
+    options.claim(num_images * side**2 * channels, what, source, scales=True)
     resized = {
         split: replace(dataset, images=fit_images(dataset.images, (side, side), channels))
         for split, dataset in loaded.splits.items()

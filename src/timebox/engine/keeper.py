@@ -9,6 +9,8 @@ from timebox.engine.state import Snapshot
 
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
+# Where no clock limits the wait for a disk.
+LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Keeper:
@@ -78,7 +80,7 @@ class Keeper:
     def wait(self, seconds: float) -> bool:
         """Wait for a write in progress; whether it has ended."""
         if self._thread:
-            self._thread.join(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+            self._thread.join(min(max(seconds, 0.0), LONGEST_WAIT_SECONDS))
         self._tell_failure()
         return not (self._thread and self._thread.is_alive())
 

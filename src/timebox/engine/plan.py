@@ -18,7 +18,7 @@ from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.engine.schedule import LONGEST_PART_SECONDS
 from timebox.engine.step import smaller_part
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
+from timebox.recipe import AUTO, WIDTHS, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
@@ -39,9 +39,11 @@ FEWEST_VALIDATION_IMAGES = 50
 EXIT_SECONDS = 0.8
 STUTTER_SHARE = 0.01
 SAVING_MARGIN = 1.3
-# Measuring may take this share of the budget, within these bounds in seconds; six things are measured at most.
+# Measuring may take this share of the budget, within these bounds in seconds; four networks are measured at most.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
-NUM_MEASURED = 6
+NUM_MEASURED = 4
+# With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
+HURRY_SECONDS = 8.5
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,17 @@ def make_plan(
     finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
     benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
-    chosen, why = resolve_precision(
-        precision, device, lambda name: benches[name].training_seconds_per_image(named or PROBE_RECIPE)
-    )
+    hurried = precision == "auto" and device.type == "cpu" and deadline.remaining() < HURRY_SECONDS
+    probe = named or (PROBE_RECIPE.replace(width=WIDTHS[0]) if hurried else PROBE_RECIPE)
+    if hurried:
+        chosen, why = "fp32", "no time to measure more"
+    else:
+        chosen, why = resolve_precision(precision, device, lambda name: benches[name].training_seconds_per_image(probe))
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     recipe = named
     if recipe is None:
         seconds = max((1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds), 0.0)
-        recipe, reasons = _auto(train, seconds, benches[chosen].flops_per_second(), benches[chosen])
+        recipe, reasons = _auto(train, seconds, benches[chosen].flops_per_second(probe), benches[chosen])
         recipe = recipe.replace(**overrides)
         _check_fit(recipe, train)
         lines += reasons

@@ -1,5 +1,6 @@
 """Layers the networks share."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +75,9 @@ class Whitening(nn.Module):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         num_filters = in_channels * 9
-        self.register_buffer("weight", torch.eye(num_filters).reshape(num_filters, in_channels, 3, 3))
+        # Not torch.eye: on the meta device, where a run's network is first built, its first use takes a second.
+        identity = torch.tensor(np.eye(num_filters, dtype=np.float32))
+        self.register_buffer("weight", identity.reshape(num_filters, in_channels, 3, 3))
         self.weight: Tensor
 
     @torch.no_grad()

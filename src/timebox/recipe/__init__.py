@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebox.errors import UsageError
-from timebox.recipe.auto import Task, auto_recipe
+from timebox.files import read_regular
+from timebox.recipe.auto import WIDTHS, Task, auto_recipe
 from timebox.recipe.builtin import RECIPES
 from timebox.recipe.recipe import FIELDS, Recipe, Value, describe_field, parse_settings, recipe_from
 
 __all__ = [
     "AUTO",
+    "WIDTHS",
     "FIELDS",
     "RECIPES",
     "Recipe",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 AUTO = "auto"
+
+MAX_FILE_BYTES = 16_384  # a whole recipe has 3,000; tomllib takes time by the square of a key's length
 
 
 def recipe_names() -> list[str]:
@@ -59,9 +63,11 @@ def get_recipe(name: str) -> Recipe:
     if not name.endswith(".toml"):
         raise UsageError(_unknown(name))
     try:
-        values = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(read_regular(name, MAX_FILE_BYTES).decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"recipe file {name!r} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"recipe file {name!r} cannot be read: its values are nested too deeply") from error
     base = values.pop("extends", None)
     if base is not None and base not in tuple(RECIPES):
         raise UsageError(f"recipe file {name!r}: extends {base!r} must be one of {', '.join(RECIPES)}")

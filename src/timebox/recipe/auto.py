@@ -40,9 +40,12 @@ def auto_recipe(task: Task, images_affordable: Callable[[int], float]) -> tuple[
         The recipe, and the reasons for it, a line each.
     """
     wanted = wanted_epochs(task.num_images)
-    fitting = [width for width in WIDTHS if images_affordable(width) / task.num_images >= wanted]
-    width = max(fitting, default=WIDTHS[0])
-    num_images_seen = images_affordable(width)
+    width, num_images_seen = WIDTHS[0], images_affordable(WIDTHS[0])
+    for wider in WIDTHS[1:]:
+        affordable = images_affordable(wider)
+        if affordable / task.num_images < wanted:
+            break
+        width, num_images_seen = wider, affordable
     epochs = num_images_seen / task.num_images
     batch_size = batch_for(num_images_seen, task.num_images)
     recipe = haet2021().replace(

@@ -13,6 +13,7 @@ import tomli_w
 from timebox.errors import UsageError
 
 _MAX_BITS = 256  # of a whole number: a larger one neither becomes a float nor is pleasant to read
+_MAX_TEXT = 1000  # characters of a number or a truth value
 
 Value = bool | int | float | str
 
@@ -38,7 +39,7 @@ class Recipe:
     model: Annotated[Literal["resnet9", "resnet18"], Field("network")]
     width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
     whitening: Annotated[bool, Field("fixed whitening convolution before the first stage; resnet9 only")]
-    celu_alpha: Annotated[float, Field("CELU's alpha, 0 for ReLU; resnet9 only", 0, 10)]
+    celu_alpha: Annotated[float, Field("CELU's alpha; resnet9 only, 0 stands for ReLU in resnet18", 0, 10)]
     ghost_size: Annotated[int, Field("images per batch-norm group, 0 for the whole batch; resnet9 only", 0, 65536)]
     logit_scale: Annotated[float, Field("factor on the logits; 1 for resnet18", 0.001, 10)]
 
@@ -80,6 +81,8 @@ class Recipe:
             conflicts.append(f"image_size {self.image_size} must be 0 or at least 8")
         if self.ghost_size == 1:
             conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by")
+        if self.model == "resnet9" and self.celu_alpha == 0:
+            conflicts.append("celu_alpha 0 must be above 0 for resnet9")
         if self.model == "resnet18":
             wanted = {"whitening": False, "celu_alpha": 0.0, "ghost_size": 0, "logit_scale": 1.0}
             conflicts += [
@@ -164,8 +167,8 @@ def _parse(name: str, text: str) -> object:
     if _TYPES[name] is str or get_origin(_TYPES[name]) is Literal:
         return text.strip("\"'")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"value = {text}")["value"] if len(text) <= _MAX_TEXT else text
+    except (ValueError, RecursionError):  # an integer of thousands of digits is no TOMLDecodeError
         return text
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
-from timebox.clock import Deadline
+from timebox.clock import Deadline, now
 from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably
 from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, UsageError
@@ -37,6 +38,8 @@ class RunWriter:
     def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
+        self.write_seconds = 0.0  # what the latest file took
+        self._writing_config = threading.Lock()
 
     @classmethod
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":
@@ -72,16 +75,23 @@ class RunWriter:
     def save_checkpoint(self, snapshot: Snapshot, config: Mapping[str, object]) -> None:
         """Keep a training as it stands: from the first on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
-        if not (self.path / CONFIG).is_file():
-            write_durably(self.path / CONFIG, to_json(config))
+        self._save_config(config)
         write_checkpoint(self.path / CHECKPOINT, snapshot)
 
     def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
         """Write configuration and final weights."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        if not (self.path / CONFIG).is_file():
-            self._write(CONFIG, to_json(config))
+        try:
+            self._save_config(config)
+        except OSError as error:
+            raise OutputError(f"{CONFIG} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self._write(MODEL, save(tensors))
+
+    def _save_config(self, config: Mapping[str, object]) -> None:
+        """Write model.json once; a checkpoint may be about to, in a thread of its own."""
+        with self._writing_config:
+            if not (self.path / CONFIG).is_file():
+                write_durably(self.path / CONFIG, to_json(config))
 
     @property
     def can_be_loaded(self) -> bool:
@@ -147,10 +157,12 @@ class RunWriter:
         self._write(name, buffer.getvalue())
 
     def _write(self, name: str, content: bytes) -> None:
+        before = now()
         try:
             write_durably(self.path / name, content)
         except OSError as error:
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
+        self.write_seconds = now() - before
 
 
 def _replace_folder(out: Path, new: Path) -> Path:
@@ -194,7 +206,9 @@ def _reason(error: OSError) -> str:
 
 def to_json(value: object) -> bytes:
     """Readable JSON, ending in a newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def check_free(out: Path, overwrite: bool) -> bool:

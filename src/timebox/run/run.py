@@ -19,6 +19,7 @@ from timebox.engine.checkpoint import Checkpoint, read_checkpoint
 from timebox.engine.precision import Precision
 from timebox.engine.scoring import predict_probabilities
 from timebox.engine.state import TrainingState
+from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
 from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights
@@ -105,7 +106,7 @@ class Run:
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
         model = self.bare_model()
-        if (self.path / MODEL).is_file():
+        if (self.path / MODEL).exists():
             weights = read_weights(self.path, model.state_dict())
         else:
             weights = self._weights_of_checkpoint()
@@ -155,7 +156,8 @@ class Run:
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
         views = self.recipe.tta if tta == "recipe" else tta
-        return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+        with container_threads():
+            return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, a few hundred in memory at a time. An unreadable file is no error: it
@@ -258,4 +260,4 @@ def _numbers(value: object) -> tuple[float, ...]:
 
 
 def _accuracy(value: object) -> float | None:
-    return value if isinstance(value, float) else None
+    return value if isinstance(value, float) and 0 <= value <= 1 else None

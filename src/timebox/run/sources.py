@@ -121,6 +121,8 @@ class Reader:
             coarse=coarse,
             data_dir=self._data_dir,
             max_bad_share=self._max_bad_share,
+            # What is cut out to validate on is a second copy, for a while beside the first.
+            copies=2,
             progress=self._tell,
         )
         self._deadline.leave_out(loaded.download_seconds)

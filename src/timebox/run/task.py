@@ -129,7 +129,6 @@ class Task:
             **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images_total": _total(by_split.get(split)) for split in ("val", "test")},
             "tta": scores[-1].tta if scores else plan.recipe.tta,
-            "late": deadline.late,
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
             "reserve_seconds": round(plan.reserve_seconds, 3),

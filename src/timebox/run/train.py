@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from timebox.clock import Deadline, now, parse_budget
+from timebox.clock import Deadline, parse_budget
 from timebox.data import Division, image_hashes, parse_portion
 from timebox.engine.build import resolve_device
 from timebox.engine.plan import Scoring, make_plan
@@ -142,9 +142,7 @@ def _planned(
     reporter.phase("planning")
     with deadline.phase("planning"):
         hashes = image_hashes(division.train.images)
-        before = now()
         writer.save_seen(hashes)
-        file_seconds = now() - before
         plan = make_plan(
             request.recipe,
             request.settings,
@@ -154,7 +152,7 @@ def _planned(
             request.precision,
             deadline,
             request.num_steps,
-            file_seconds,
+            writer.write_seconds,
             request.source.data,
         )
         for line in plan.lines:

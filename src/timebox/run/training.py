@@ -24,7 +24,6 @@ from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
-from timebox.errors import OutputError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
 from timebox.run.task import Task, Validator, prediction_columns
@@ -94,6 +93,9 @@ class Training:
             )
         except KeyboardInterrupt:
             self.keeper.keep_last(self._safety.newest, LAST_CHECKPOINT_SECONDS)
+            raise
+        except BaseException:
+            self.keeper.wait(LAST_CHECKPOINT_SECONDS)
             raise
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -175,7 +177,7 @@ def carry_out(
     reporter.phase("saving")
     with deadline.phase("saving"):
         writer.save_model(trained.model, task.config())
-        more = remarks()
+        more = dict(remarks())
     reporter.phase("scoring")
     with deadline.phase("scoring"):
         scores = task.score(trained.model, deadline)
@@ -184,10 +186,11 @@ def carry_out(
         if scores:
             writer.save_predictions(prediction_columns(scores))
         training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+        more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
+        # The summary says when it was written, but not how long that took.
+        more["late"] = deadline.remaining() < writer.write_seconds
         writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
         writer.finish()
-    if training.keeper.has_failed:
-        raise OutputError(f"the run in {str(writer.path)!r} is whole, but a checkpoint could not be written on the way")
 
 
 @contextmanager

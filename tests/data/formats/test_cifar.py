@@ -1,5 +1,8 @@
+import gzip
+import io
 import os
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -140,6 +143,90 @@ def test_a_member_of_absurd_size_is_refused(tmp_path, monkeypatch):
     archive = making.tarball(making.cifar10_binary(tmp_path), tmp_path / "c.tar.gz")
     with pytest.raises(DataError, match=r"claims .* bytes, more than any CIFAR file has"):
         load_data(archive)
+
+
+def altered(tmp_path, *members):
+    """An archive of a whole data set, with further members put in front; these are (TarInfo, content)."""
+    whole = making.tarball(making.cifar10_python(tmp_path), tmp_path / "whole.tar.gz")
+    path = tmp_path / "altered.tar.gz"
+    with tarfile.open(whole) as old, tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as new:
+        new.addfile(old.next())
+        for member, content in members:
+            new.addfile(member, io.BytesIO(content))
+        for member in old:
+            new.addfile(member, old.extractfile(member))
+    return path
+
+
+def member(name, **fields):
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        (member("cifar-10-batches-py/../../data_batch_1"), "which lies outside the archive; refused"),
+        (member("/cifar-10-batches-py/data_batch_1"), "which lies outside the archive; refused"),
+        (member("cifar-10-batches-py/data_batch_1", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "link, device"),
+        (member("cifar-10-batches-py/x", type=tarfile.LNKTYPE, linkname="data_batch_1"), "link, device"),
+        (member("cifar-10-batches-py/x", type=tarfile.FIFOTYPE), "link, device"),
+        (member("cifar-10-batches-py/x", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "link, device"),
+    ],
+)
+def test_an_archive_with_harmful_members_is_refused(tmp_path, info, words):
+    with pytest.raises(DataError, match=words):
+        load_data(altered(tmp_path, (info, b"")))
+    assert {path.name for path in tmp_path.iterdir()} == {"cifar-10-batches-py", "whole.tar.gz", "altered.tar.gz"}
+
+
+def test_other_files_of_an_archive_are_left_alone(tmp_path):
+    path = altered(tmp_path, (member("data_batch_1", size=3), b"abc"), (member("cifar-10-batches-py/x", size=1), b"x"))
+    assert len(load_data(path).splits.train) == 50
+
+
+def test_a_sparse_member_is_refused(tmp_path):
+    info = member("cifar-10-batches-py/data_batch_1", size=512)
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "999999"}
+    with pytest.raises(DataError, match="link, device or other"):
+        load_data(altered(tmp_path, (info, b"1\n0\n512\n".ljust(512, b"\0"))))
+
+
+def test_a_tar_bomb_is_refused_while_it_unpacks(tmp_path, monkeypatch):
+    monkeypatch.setattr("timebox.data.formats.bounds.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("timebox.data.formats.bounds.MAX_RATIO", 20)
+    path = altered(tmp_path, (member("cifar-10-batches-py/x", size=50 << 20), bytes(50 << 20)))
+    with pytest.raises(DataError, match="looks like a decompression bomb"):
+        load_data(path)
+
+
+def test_headers_without_end_are_refused(tmp_path):
+    long_name = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1
+    whole = making.tarball(making.cifar10_python(tmp_path), tmp_path / "c.tar.gz")
+    first = member("cifar-10-batches-py", type=tarfile.DIRTYPE).tobuf()
+    block = long_name.tobuf() + b"x".ljust(512, b"\0")
+    whole.write_bytes(gzip.compress(first + block * 3000))
+    with pytest.raises(DataError, match="truncated or damaged"):
+        load_data(whole)
+
+
+def test_absurd_numbers_in_the_meta_file_are_refused(tmp_path):
+    folder = making.cifar10_python(tmp_path)
+    for length in (10**5000, -1, 0):
+        rewrite(folder, "batches.meta", num_cases_per_batch=length)
+        assert len(load_data(folder).splits.train) == 50
+    rewrite(folder, "batches.meta", label_names=["\ud800", *"bcdefghij"])
+    with pytest.raises(DataError, match="cannot be written down"):
+        load_data(folder)
+
+
+def test_a_file_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("timebox.data.formats.cifar._MAX_MEMBER_BYTES", 1000)
+    with pytest.raises(DataError, match="larger than the 1,000 bytes"):
+        load_data(making.cifar10_python(tmp_path))
 
 
 def test_published_cifar10(real_data):

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -208,6 +211,48 @@ def test_a_class_with_one_image_is_kept_and_told(tmp_path):
     loaded = load_data(tmp_path)
     assert loaded.splits.train.class_counts().tolist() == [3, 3, 1]
     assert "class with one image, kept in train: emu" in loaded.notes
+
+
+def test_pipes_devices_and_loops_among_the_images(tmp_path):
+    photo_folder(tmp_path, per_class=20)
+    os.mkfifo(tmp_path / "cat" / "pipe.jpg")
+    (tmp_path / "cat" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "dog" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dog" / "up").symlink_to(tmp_path)
+    (tmp_path / "dog" / "down.jpg").mkdir()
+    (tmp_path / "around").symlink_to("around")
+    loaded = load_data(tmp_path)
+    assert len(loaded.splits.train) == 40
+    assert {bad.path: bad.reason for bad in loaded.bad_files} == {
+        "cat/pipe.jpg": "a named pipe, not a file",
+        "cat/zero.png": "a device, not a file",
+        "dog/loop.png": "Too many levels of symbolic links",
+    }
+
+
+def test_names_of_any_bytes(tmp_path):
+    photo_folder(tmp_path, ("caf\udce9", "two\nlines"))
+    (tmp_path / "two\nlines" / "0.png").rename(tmp_path / "two\nlines" / "\udcff.png")
+    (tmp_path / "gr\udcfcn").mkdir()
+    loaded = load_data(tmp_path)
+    assert loaded.splits.train.class_names == ("caf\\xe9", "two\nlines")
+    assert loaded.splits.train.ids[-1] == "two\nlines/\\xff.png"
+    assert "gr\\xfcn" in loaded.notes[0]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+    photo_folder(tmp_path)
+    (tmp_path / "dog" / "locked").mkdir()
+    listed = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match="dog/locked: permission denied"):
+        load_data(tmp_path)
 
 
 def test_reading_reports_its_progress(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -34,8 +35,9 @@ def test_colour_images_and_dotted_names(tmp_path):
     assert train.class_names == ("3", "12")
 
 
-def broken(folder, name, blob):
+def broken(folder, name, blob, replaced=None):
     mnist_folder(folder, zipped=False)
+    (folder / (replaced or name)).unlink()
     (folder / name).write_bytes(blob)
     return folder
 
@@ -68,6 +70,12 @@ def test_an_absurd_header_allocates_nothing(tmp_path):
         load_data(broken(tmp_path, "train-images-idx3-ubyte", header))
 
 
+def test_a_header_of_nothing_in_absurd_lengths_is_refused(tmp_path):
+    header = b"\0\0\x08\x04" + b"\0\0\0\0" + b"\xff\xff\xff\xff" * 3
+    with pytest.raises(DataError, match=r"claims the impossible shape \(0, 4294967295, 4294967295, 4294967295\)"):
+        load_data(broken(tmp_path, "train-images-idx4-ubyte", header, "train-images-idx3-ubyte"))
+
+
 def test_a_broken_gzip_is_refused(tmp_path):
     mnist_folder(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte.gz"
@@ -87,4 +95,21 @@ def test_labels_must_be_there_and_known(tmp_path):
         load_data(tmp_path)
     labels.unlink()
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte has no labels"):
+        load_data(tmp_path)
+
+
+def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path):
+    mnist_folder(tmp_path)
+    num = 1_000_000
+    blob = gzip.compress(b"\0\0\x08\x03" + num.to_bytes(4, "big") + b"\0\0\0\x0a" * 2 + bytes(1000))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(blob + bytes(200_000))
+    with pytest.raises(DataError, match="100,000,000 or more, which looks like a decompression bomb"):
+        load_data(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    mnist_folder(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    os.mkfifo(tmp_path / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match="has no labels"):
         load_data(tmp_path)

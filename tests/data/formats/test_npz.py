@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -91,3 +94,71 @@ def test_a_damaged_archive_is_refused(tmp_path):
     (tmp_path / "b.npy").rename(tmp_path / "b.npz")
     with pytest.raises(DataError, match=r"not an \.npz archive"):
         load_data(tmp_path / "b.npz")
+
+
+def zipped(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, blob in members:
+            archive.writestr(name, blob)
+    return path
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def claiming(shape):
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text
+
+
+def test_a_header_is_checked_against_its_member(tmp_path):
+    path = zipped(tmp_path / "a.npz", [("images.npy", claiming("(1000000, 1000, 1000)")), ("labels.npy", npy(LABELS))])
+    with pytest.raises(DataError, match="images cannot be read: it is truncated: its header claims 1,000,000,000,000"):
+        load_data(path)
+
+
+def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.npy", npy(LABELS))
+        with archive.open("images.npy", "w") as member:
+            member.write(claiming("(70, 1024, 1024)"))
+            for _ in range(70):
+                member.write(bytes(1 << 20))
+    with pytest.raises(DataError, match="looks like a decompression bomb"):
+        load_data(tmp_path / "a.npz")
+
+
+def test_blank_images_are_no_bomb(tmp_path):
+    blank = np.zeros((300, 32, 32, 3), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=blank, labels=np.arange(300) % 2)
+    assert len(load_data(tmp_path / "a.npz").splits.train) == 300
+
+
+def test_what_zip_files_may_hold_besides_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = zipped(tmp_path / "twice.npz", [("images.npy", npy(IMAGES))] * 2)
+    with pytest.raises(DataError, match="holds images twice"):
+        load_data(path)
+    path = zipped(tmp_path / "locked.npz", [("images.npy", npy(IMAGES)), ("labels.npy", npy(LABELS))])
+    blob = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := blob.find(sign, start + 1)) >= 0:
+            blob[start + offset] |= 1
+    path.write_bytes(blob)
+    with pytest.raises(DataError, match=r"damaged one .*encrypted"):
+        load_data(path)
+
+
+def test_names_that_cannot_be_written_down_are_refused(tmp_path):
+    for name, words in (("", "has an empty name"), ("\ud800", "cannot be written down in UTF-8")):
+        path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS, class_names=np.array(["a", name, "c"]))
+        with pytest.raises(DataError, match=words):
+            load_data(path)
+    beyond = np.array([[0x110000], [65], [66]], "<u4").view("<U1").ravel()
+    for arrays in ({"labels": np.concatenate([beyond, beyond])}, {"labels": LABELS, "class_names": beyond}):
+        with pytest.raises(DataError, match="a character that is none"):
+            load_data(saved(tmp_path / "b.npz", images=IMAGES, **arrays))

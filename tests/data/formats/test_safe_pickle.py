@@ -116,3 +116,13 @@ def test_truncated_damaged_and_other_pickles_are_refused():
     refused({3: 4}, "key 3, not a string")
     with pytest.raises(DataError, match="not a whole pickle"):
         load_pickled_dict(b"no pickle at all", "batch_1")
+
+
+def test_keys_that_take_years_to_hash_are_refused():
+    nested = b"I1\n" + b"".join(b"p%d\n0(g%d\ng%d\nt" % (k, k, k) for k in range(60))
+    for blob in (b"}" + nested + b"I1\ns.", b"}(" + nested + b"I1\nu.", b"(" + nested + b"I1\nd."):
+        with pytest.raises(DataError, match="not a string"):
+            load_pickled_dict(blob, "batch_1")
+    for blob in (b"\x80\x04\x8f.", b"\x80\x04(I1\n\x91."):
+        with pytest.raises(DataError, match="holds a set, which no CIFAR file does"):
+            load_pickled_dict(blob, "batch_1")

@@ -1,5 +1,6 @@
 """What a format is to the detector, and what every format is told."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.errors import DataError
+from timebox.machine import available_memory
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,35 @@ class ReadOptions:
         coarse: of CIFAR-100, the 20 superclasses instead of the 100 classes.
         max_bad_share: 0..1, the share of unreadable files that is survived.
         progress: told now and then how far reading has come.
+        copies: how many times the caller will hold the images in memory, those read included.
     """
 
     image_size: int | None = None
     coarse: bool = False
     max_bad_share: float = 0.1
     progress: Callable[[str], None] = field(default=lambda text: None)
+    copies: int = 1
+
+    def claim(self, num_bytes: int, what: str, source: Path, *, reading: float = 1.0, scales: bool = False) -> None:
+        """Say, before any of it is allocated, how much memory images will take.
+
+        Args:
+            num_bytes: what they take once.
+            what: as errors describe them: "200,000 images of 256x256".
+            source: named in errors.
+            reading: how many times reading itself holds them at its peak.
+            scales: whether they are brought to image_size while they are read, so that a smaller one takes less.
+        Raises:
+            DataError: where that is more than can be taken here without swapping.
+        """
+        kept = self.copies if scales or self.image_size is None else 1  # else it is what they are scaled to that stays
+        needed, available = round(num_bytes * max(reading, kept)), available_memory()
+        if available is not None and needed > available:
+            remedy = "use a smaller --set image_size=N, or fewer images" if scales else "use fewer images"
+            raise DataError(
+                f"{source}{'/' if source.is_dir() else ''} needs about {_amount(needed)} of memory for {what}, "
+                f"and {_amount(available)} are available here; {remedy}"
+            )
 
 
 class Format(Protocol):
@@ -44,6 +69,10 @@ class Format(Protocol):
     def read(self, path: Path, options: ReadOptions) -> LoadedData: ...
 
 
+def _amount(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
 class Throttle:
     """Passes a text on at most once a second, the first after a second: quick work stays silent."""
 
@@ -57,10 +86,15 @@ class Throttle:
             self._progress(text)
 
 
+def printable(name: str) -> str:
+    """A file name that can be written down: a byte that is no UTF-8 becomes its number, as in "caf\\xe9"."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def short_name(path: Path) -> str:
     """A name for directories made from a path: "My photos.npz" -> "My-photos"."""
     path = path.resolve()
-    stem = path.name if path.is_dir() else path.name.split(".")[0]
+    stem = printable(path.name if path.is_dir() else path.name.split(".")[0])
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
 
 

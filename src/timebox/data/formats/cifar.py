@@ -3,9 +3,11 @@
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,12 +16,18 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.formats.base import ReadOptions, Throttle, loaded_from_arrays
+from timebox.data.formats.bounds import BoundedReader
 from timebox.data.formats.safe_pickle import load_pickled_dict
 from timebox.errors import DataError, UsageError
+from timebox.files import open_regular, read_regular
 
 _SIDE = 32
 _PLANES = 3 * _SIDE * _SIDE  # bytes of an image: the red plane, the green, the blue, row by row
 _MAX_MEMBER_BYTES = 1 << 29  # the largest published file has 155 MB
+_NUM_IMAGES = 60_000  # of each published form, train and test
+_HELD_WHILE_READING = 2.7  # times the images: the files' bytes and the batches beside them; measured on CIFAR-100
+# What tarfile and gzip raise on damaged input; headers that lead on to headers without end exhaust the stack.
+_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class Cifar:
         layout, source = found[0]
         if options.coarse and not layout.hundred:
             raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {path} holds {layout.title}")
-        members = _folder_members(source, layout.files) if source.is_dir() else _tar_members(source, layout.files)
+        options.claim(_NUM_IMAGES * _PLANES, f"{_NUM_IMAGES:,} images of 32x32", source, reading=_HELD_WHILE_READING)
+        members = _folder_members(source, layout.files) if source.is_dir() else _tar_members(source, layout)
         splits = _read(layout, members, source, options)
         name = ("cifar100" if layout.hundred else "cifar10") + ("-coarse" if options.coarse else "")
         return loaded_from_arrays(name, layout.title, splits)
@@ -124,9 +133,9 @@ def _layouts_at(path: Path) -> list[tuple[_Layout, Path]]:
 def _first_folder(path: Path) -> str | None:
     """The top folder in a tar file, or None if it is none."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with _opened_tar(path) as archive:
             first = archive.next()
-    except (tarfile.TarError, OSError, EOFError, zlib.error):
+    except _TAR_ERRORS:  # DataError is a ValueError
         return None
     return PurePosixPath(first.name).parts[0] if first and PurePosixPath(first.name).parts else None
 
@@ -134,24 +143,53 @@ def _first_folder(path: Path) -> str | None:
 def _folder_members(folder: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     for name in sorted(wanted):
         if (folder / name).is_file():
-            yield name, (folder / name).read_bytes()
+            try:
+                yield name, read_regular(folder / name, _MAX_MEMBER_BYTES)
+            except OSError as error:
+                raise DataError(f"{folder / name}: {error.strerror or error}") from error
 
 
-def _tar_members(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    """The wanted files of an archive as they come, nothing written to disk."""
+def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
+    """The layout's files in an archive as they come, nothing written to disk."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with _opened_tar(path) as archive:
             for member in archive:
-                name = PurePosixPath(member.name).name
-                if not member.isreg() or name not in wanted:
+                inner = PurePosixPath(member.name)
+                _check_member(member, inner, path)
+                if inner.parent.name != layout.folder or inner.name not in layout.files or member.isdir():
                     continue
-                if member.size > _MAX_MEMBER_BYTES:
-                    raise DataError(f"{path}: {name} claims {member.size:,} bytes, more than any CIFAR file has")
                 content = archive.extractfile(member)
                 assert content is not None
-                yield name, content.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                blob = content.read()
+                if len(blob) < member.size:
+                    raise EOFError(f"{inner.name} ends early")
+                yield inner.name, blob
+    except DataError:
+        raise
+    except _TAR_ERRORS as error:
         raise DataError(f"{path}: the archive is truncated or damaged ({error})") from error
+
+
+def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> None:
+    """Refuses what no published archive holds, and what would be harmful if it were extracted."""
+    if inner.is_absolute() or ".." in inner.parts:
+        raise DataError(f"{path}: holds {member.name!r}, which lies outside the archive; refused")
+    if member.sparse is not None or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        raise DataError(f"{path}: holds {member.name!r}, neither a plain file nor a folder but a link, device or other")
+    if not 0 <= member.size <= _MAX_MEMBER_BYTES:
+        raise DataError(f"{path}: {inner.name} claims {member.size:,} bytes, more than any CIFAR file has")
+
+
+@contextmanager
+def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar file, plain or gzipped, as a stream that stops at a decompression bomb."""
+    with open_regular(path) as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        unpacked = gzip.GzipFile(fileobj=file) if zipped else file
+        bounded = BoundedReader(unpacked, path.stat().st_size, str(path))
+        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]  # asks for read alone
+            yield archive
 
 
 def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> Splits:
@@ -215,7 +253,7 @@ def _parse_meta(blob: bytes, layout: _Layout, coarse: bool, source: str) -> tupl
     if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
         raise DataError(f"{source}: {key!r} must be a list of names")
     decoded = tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
-    return decoded, batch_length if isinstance(batch_length, int) else None
+    return decoded, batch_length if isinstance(batch_length, int) and 0 < batch_length < 1 << 32 else None
 
 
 def _check_lengths(batches: dict[str, _Batch], layout: _Layout, batch_length: int | None, source: Path) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from timebox.data.conforming import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import IMAGE_SUFFIXES, ImageHeader, decode_image, read_header
-from timebox.data.formats.base import ReadOptions, Throttle, natural_order, short_name
+from timebox.data.formats.base import ReadOptions, Throttle, natural_order, printable, short_name
 from timebox.errors import DataError
+from timebox.machine import available_threads
 
 MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go beyond
 
@@ -56,6 +58,9 @@ class Folder:
         headers, failures = _read_headers(files, options)
         _check_failures(path, files, failures, options.max_bad_share)
         side, channels = _working_form([header for header in headers if header], options.image_size)
+        num_images = sum(header is not None for header in headers)
+        what = f"{num_images:,} images of {side}x{side}"
+        options.claim(num_images * side**2 * channels, what, path, scales=True)
         readable: dict[str, ImageDataset] = {}
         for split in ("train", "val", "test"):
             chosen = [i for i, file in enumerate(files) if file.split == split and headers[i]]
@@ -106,15 +111,20 @@ def _class_files(folder: Path, split: str) -> Iterator[_File]:
     """The images under each class folder, however deep, class by class and then by name."""
     for class_folder in _folders(folder):
         for path in _image_paths(class_folder):
-            yield _File(path, split, class_folder.name)
+            yield _File(path, split, printable(class_folder.name))
 
 
 def _image_paths(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(names):
             if _is_image(name):
                 yield Path(parent, name)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be listed must not pass for an empty one."""
+    raise error
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -138,7 +148,7 @@ def _is_image(name: str) -> bool:
 
 
 def _id(path: Path, file: _File) -> str:
-    return file.path.relative_to(path).as_posix()
+    return printable(file.path.relative_to(path).as_posix())
 
 
 def _read_headers(files: list[_File], options: ReadOptions) -> tuple[list[ImageHeader | None], dict[int, str]]:
@@ -196,18 +206,11 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
 
     chunks = [indices[start : start + _FILES_PER_TASK] for start in range(0, len(indices), _FILES_PER_TASK)]
     done = 0
-    with ThreadPoolExecutor(_num_cpus()) as pool:
+    with ThreadPoolExecutor(available_threads()) as pool:
         for count in pool.map(run, chunks):
             done += count
             tell(f"{verb} {done:,} of {len(indices):,} image files")
     return failures
-
-
-def _num_cpus() -> int:
-    """The cores this process may use, which a container or taskset makes fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_failures(path: Path, files: list[_File], failures: dict[int, str], max_bad_share: float) -> None:
@@ -253,7 +256,8 @@ def _layout_notes(path: Path, folders: dict[str, Path], class_names: tuple[str, 
     train = folders["train"]
     if stray := [entry.name for entry in _entries(train) if entry.is_file() and _is_image(entry.name)]:
         yield f"{_count(len(stray), 'image')} outside any class folder left out: {_some(stray)}"
-    if empty := [folder.name for folder in _folders(train) if folder.name not in class_names]:
+    names = [printable(folder.name) for folder in _folders(train)]
+    if empty := [name for name in names if name not in class_names]:
         yield f"{_count(len(empty), 'class folder')} without a readable training image left out: {_some(empty)}"
     if train != path and (beside := [folder.name for folder in _folders(path) if folder not in folders.values()]):
         yield f"{_count(len(beside), 'folder')} beside {train.name}/ left out: {_some(beside)}"
@@ -285,7 +289,7 @@ def _misnamed_notes(path: Path, files: list[_File], headers: list[ImageHeader | 
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _count(number: int, noun: str) -> str:

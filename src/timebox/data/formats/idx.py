@@ -4,7 +4,6 @@ Source of the format: http://yann.lecun.com/exdb/mnist/
 """
 
 import gzip
-import io
 import math
 import re
 import struct
@@ -16,7 +15,10 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, short_name, splits_from_arrays
+from timebox.data.formats.bounds import check_unpacked
+from timebox.data.npy import fill
 from timebox.errors import DataError
+from timebox.files import open_regular
 
 _FILE = re.compile(r"(train|val|valid|validation|test|t10k)-(images|labels)[-.]idx([134])-ubyte(\.gz)?", re.IGNORECASE)
 _SPLITS = {"valid": "val", "validation": "val", "t10k": "test"}
@@ -38,7 +40,9 @@ class Idx:
                 continue
             if (labels_file := files.get(f"{split} labels")) is None:
                 raise DataError(f"{images_file} has no labels: the {split} file -labels-idx1-ubyte is missing")
-            raw[split] = RawSplit(_read_images(images_file), _read_idx(labels_file, (1,)).astype(np.int64))
+            raw[split] = RawSplit(
+                _read_images(images_file, options), _read_idx(labels_file, (1,), options).astype(np.int64)
+            )
         folder = path if path.is_dir() else path.parent
         return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)))
 
@@ -55,19 +59,19 @@ def _files(path: Path) -> dict[str, Path]:
     return found
 
 
-def _read_images(file: Path) -> NDArray[np.uint8]:
-    images = _read_idx(file, (3, 4))
+def _read_images(file: Path, options: ReadOptions) -> NDArray[np.uint8]:
+    images = _read_idx(file, (3, 4), options)
     images = images[..., None] if images.ndim == 3 else images
     if images.shape[3] not in (1, 3, 4) or 0 in images.shape:
         raise DataError(f"{file}: its images are {images.shape}; they must be (N, H, W) or (N, H, W, 1, 3 or 4)")
     return images
 
 
-def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -> NDArray[np.uint8]:
     """The array in an IDX file, whose header is believed only as far as the file's size bears it out."""
     zipped = file.suffix.lower() == ".gz"
     try:
-        with gzip.open(file) if zipped else file.open("rb") as stream:
+        with open_regular(file) as packed, gzip.GzipFile(fileobj=packed) if zipped else packed as stream:
             magic = stream.read(4)
             if len(magic) < 4 or magic[:3] != bytes([0, 0, _UBYTE]) or magic[3] not in allowed_dims:
                 dims = " or ".join(map(str, allowed_dims))
@@ -76,22 +80,20 @@ def _read_idx(file: Path, allowed_dims: tuple[int, ...]) -> NDArray[np.uint8]:
             if len(header) < 4 * magic[3]:
                 raise DataError(f"{file}: truncated in its header")
             shape = struct.unpack(f">{magic[3]}I", header)
-            size, room = math.prod(shape), file.stat().st_size * (_MAX_DEFLATE_RATIO if zipped else 1)
-            if size > room:
+            size, packed_bytes = math.prod(shape), file.stat().st_size
+            if size > packed_bytes * (_MAX_DEFLATE_RATIO if zipped else 1):
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, more than the file can hold")
+            if zipped:
+                check_unpacked(size, packed_bytes, str(file))
+            options.claim(size, f"an array of {'x'.join(map(str, shape))}", file)
             array = np.empty(size, dtype=np.uint8)
-            if (length := _fill(array, stream)) < size:
+            if (length := fill(array, stream)) < size:
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, but {length:,} follow")
             if stream.read(1):
                 raise DataError(f"{file}: longer than the {size:,} bytes its header claims")
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise DataError(f"{file}: truncated or damaged ({error})") from error
-    return array.reshape(shape)
-
-
-def _fill(array: NDArray[np.uint8], stream: gzip.GzipFile | io.BufferedReader) -> int:
-    """Read into `array` until it is full or the stream ends; returns the bytes read."""
-    view, position = array.data, 0
-    while position < len(view) and (count := stream.readinto(view[position:])):
-        position += count
-    return position
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # without a single byte, the other lengths may be anything
+        raise DataError(f"{file}: its header claims the impossible shape {shape}") from error

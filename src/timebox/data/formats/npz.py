@@ -1,16 +1,19 @@
 """NumPy .npz archives of images and labels, never unpickled."""
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, short_name, splits_from_arrays
+from timebox.data.formats.bounds import check_unpacked
+from timebox.data.npy import read_npy
 from timebox.errors import DataError
+from timebox.files import open_regular
 
 # How the keys of images and labels are named, per split; case does not matter.
 _FAMILIES = (
@@ -29,47 +32,77 @@ class Npz:
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         try:
-            if not zipfile.is_zipfile(path):
-                raise zipfile.BadZipFile("no zip file")
-            with np.load(path, allow_pickle=False) as archive:
-                raw, class_names = _read_archive(archive, path)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+                options.claim(sum(member.file_size for member in archive.infolist()), "its arrays", path)
+                raw, class_names = _read_archive(_Arrays(archive, path))
+        except DataError:
+            raise
+        # Besides its own error, zipfile raises these on damaged, encrypted and unknown archives.
+        except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
         return loaded_from_arrays(short_name(path), ".npz file", splits_from_arrays(raw, class_names, str(path)))
 
 
-def _read_archive(archive: NpzFile, path: Path) -> tuple[dict[str, RawSplit], tuple[str, ...] | None]:
-    keys = {key.lower(): key for key in archive.files}
-    family = next((family for family in _FAMILIES if set(family["train"]) <= keys.keys()), None)
+class _Arrays:
+    """The arrays of an open archive by name in lower case, each read when it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self.path = path
+        self._archive = archive
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name.lower() in self._members:
+                raise DataError(f"{path}: holds {name} twice")
+            self._members[name.lower()] = member
+        packed_bytes = path.stat().st_size
+        check_unpacked(sum(member.file_size for member in self._members.values()), packed_bytes, str(path))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def spelled(self, name: str) -> str:
+        """A name as the archive spells it."""
+        return self._members[name].filename.removesuffix(".npy")
+
+    def names(self) -> list[str]:
+        """All names as the archive spells them."""
+        return [self.spelled(name) for name in self._members]
+
+    def read(self, name: str) -> NDArray[np.generic]:
+        """One array. Raises DataError where it is none, or holds more than numbers and strings."""
+        member = self._members[name]
+        try:
+            with self._archive.open(member) as stream:
+                return read_npy(stream, member.file_size)
+        except (ValueError, MemoryError) as error:
+            reason = str(error) or "it does not fit into memory"
+            raise DataError(f"{self.path}: {self.spelled(name)} cannot be read: {reason}") from error
+
+
+def _read_archive(arrays: _Arrays) -> tuple[dict[str, RawSplit], tuple[str, ...] | None]:
+    path = arrays.path
+    family = next((family for family in _FAMILIES if all(name in arrays for name in family["train"])), None)
     if family is None:
         raise DataError(
-            f"{path}: holds {', '.join(archive.files) or 'nothing'}; it needs x_train and y_train, "
+            f"{path}: holds {', '.join(arrays.names()) or 'nothing'}; it needs x_train and y_train, "
             "train_images and train_labels, or images and labels"
         )
     raw: dict[str, RawSplit] = {}
     for split, (images, labels) in family.items():
-        if (images in keys) != (labels in keys):
-            there, missing = (images, labels) if images in keys else (labels, images)
-            raise DataError(f"{path}: has {keys[there]}, but no {missing} to go with it")
-        if images in keys:
-            raw[split] = RawSplit(_images(archive, keys[images], path), _labels(archive, keys[labels], path))
-    class_names = None
-    if "class_names" in keys:
-        names = _array(archive, keys["class_names"], path)
-        class_names = tuple(str(name) for name in names.ravel())
-    return raw, class_names
+        if (images in arrays) != (labels in arrays):
+            there, missing = (images, labels) if images in arrays else (labels, images)
+            raise DataError(f"{path}: has {arrays.spelled(there)}, but no {missing} to go with it")
+        if images in arrays:
+            raw[split] = RawSplit(_images(arrays, images), _labels(arrays, labels))
+    if "class_names" not in arrays:
+        return raw, None
+    names = arrays.read("class_names")
+    return raw, tuple(str(name) for name in names.ravel())
 
 
-def _array(archive: NpzFile, key: str, path: Path) -> NDArray[np.generic]:
-    try:
-        return np.asarray(archive[key])
-    except (ValueError, MemoryError) as error:
-        hint = "it holds Python objects, which are never unpickled" if "pickle" in str(error) else str(error)
-        raise DataError(f"{path}: {key} cannot be read: {hint}") from error
-
-
-def _images(archive: NpzFile, key: str, path: Path) -> NDArray[np.uint8]:
-    images = _array(archive, key, path)
+def _images(arrays: _Arrays, name: str) -> NDArray[np.uint8]:
+    images, key, path = arrays.read(name), arrays.spelled(name), arrays.path
     if images.dtype != np.uint8:
         hint = "scale it by 255 and round" if images.dtype.kind == "f" else "convert it"
         raise DataError(f"{path}: {key} is {images.dtype}; images must be uint8 in 0..255: {hint} and save it as uint8")
@@ -81,8 +114,8 @@ def _images(archive: NpzFile, key: str, path: Path) -> NDArray[np.uint8]:
     return np.asarray(images, dtype=np.uint8)
 
 
-def _labels(archive: NpzFile, key: str, path: Path) -> NDArray[np.int64] | NDArray[np.str_]:
-    labels = _array(archive, key, path)
+def _labels(arrays: _Arrays, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
+    labels, key, path = arrays.read(name), arrays.spelled(name), arrays.path
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

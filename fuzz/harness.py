@@ -1,0 +1,61 @@
+"""What every fuzz target shares: the one reader it tries, and what counts as a failure.
+
+A failure is anything but one of timebox's own errors, more than half a gigabyte of memory, or more than five seconds
+for one input. libFuzzer writes the input that caused it beside where it runs.
+"""
+
+import contextlib
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import atheris
+
+from timebox.errors import TimeboxError
+
+MAX_INPUT_BYTES = 1 << 17
+MAX_SECONDS = 5  # of processor time
+WAIT_SECONDS = 120  # of any time: on a busy machine the process itself may have to wait
+MAX_GROWTH_BYTES = 512 << 20
+
+# libFuzzer is guided by what is imported here: the readers, and what they read with.
+with atheris.instrument_imports(
+    include=["timebox", "tarfile", "zipfile", "gzip", "pickle", "tomllib", "json", "PIL"], enable_loader_override=False
+):
+    for name in ("data", "recipe", "engine.tensors", "run.reading", "run.run", "run.sources"):
+        import_module(f"timebox.{name}")
+
+Target = Callable[[Path, bytes], object]
+
+
+def fuzz(target: Target) -> None:
+    """Call `target` with a scratch folder and libFuzzer's bytes, until libFuzzer has had enough.
+
+    The command line is libFuzzer's: a folder for the corpus, -max_total_time=60 and so on.
+    """
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="timebox-fuzz-") as scratch:
+
+        def once(data: bytes) -> None:
+            started = time.process_time()
+            with contextlib.suppress(TimeboxError):
+                target(Path(scratch), data)
+            if (seconds := time.process_time() - started) > MAX_SECONDS:
+                raise TimeoutError(f"{seconds:.0f} s of processor time for {len(data):,} bytes")
+
+        limits = [f"-max_len={MAX_INPUT_BYTES}", f"-timeout={WAIT_SECONDS}", "-rss_limit_mb=3072"]
+        _limit_memory()
+        atheris.Setup([sys.argv[0], *limits, *sys.argv[1:]], once)
+        atheris.Fuzz()
+
+
+def _limit_memory() -> None:
+    """Refuse what goes beyond today's memory and MAX_GROWTH_BYTES: the MemoryError is a failure where it escapes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + MAX_GROWTH_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -1,0 +1,156 @@
+"""Writes a small valid input for each fuzz target: `python fuzz/seeds.py FOLDER` fills FOLDER/TARGET/."""
+
+import gzip
+import io
+import json
+import pickle
+import struct
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from timebox.engine.build import build_model
+from timebox.recipe import RECIPES
+
+Blobs = list[bytes]
+RNG = np.random.default_rng(0)
+PLANES = RNG.integers(0, 256, (2, 3072), dtype=np.uint8)
+IMAGES = RNG.integers(0, 256, (4, 8, 8), dtype=np.uint8)
+LABELS = np.array([0, 1, 0, 1], np.uint8)
+
+
+def joined(*parts: bytes) -> bytes:
+    """Parts as targets.split takes them apart."""
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def cifar_pickle() -> Blobs:
+    batch = {b"data": PLANES, b"labels": [0, 1], b"filenames": [b"a.png", b"b.png"]}
+    meta = {b"label_names": [b"cat", b"dog"], b"num_cases_per_batch": 2}
+    return [joined(pickle.dumps(batch, protocol), pickle.dumps(meta, protocol)) for protocol in (0, 2, 4)]
+
+
+def cifar_binary() -> Blobs:
+    records = np.concatenate([np.array([[0], [1]], np.uint8), PLANES], axis=1).tobytes()
+    return [joined(records, b"cat\ndog\n")]
+
+
+def idx() -> Blobs:
+    def written(array: np.ndarray) -> bytes:
+        return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+    return [
+        joined(written(IMAGES), written(LABELS)),
+        joined(gzip.compress(written(IMAGES), mtime=0), gzip.compress(written(LABELS), mtime=0)),
+    ]
+
+
+def npz() -> Blobs:
+    blobs = []
+    for write in (np.savez, np.savez_compressed):
+        stream = io.BytesIO()
+        write(stream, images=IMAGES, labels=LABELS, class_names=np.array(["cat", "dog"]))
+        blobs.append(stream.getvalue())
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        x_train=IMAGES[..., None],
+        y_train=np.array(["a", "b", "a", "b"]),
+        x_test=IMAGES[:1],
+        y_test=np.array(["b"]),
+    )
+    return [*blobs, stream.getvalue()]
+
+
+def image() -> Blobs:
+    colour = Image.fromarray(RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    blobs = []
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000"):
+        stream = io.BytesIO()
+        colour.save(stream, kind, **({"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}))
+        blobs.append(stream.getvalue())
+    for mode in ("1", "LA", "P", "I;16", "CMYK"):
+        stream = io.BytesIO()
+        colour.convert("L" if mode == "I;16" else mode).convert(mode).save(stream, "TIFF" if mode == "CMYK" else "PNG")
+        blobs.append(stream.getvalue())
+    return blobs
+
+
+def tar() -> Blobs:
+    members = {f"data_batch_{k}": cifar_member(0) for k in range(1, 6)}
+    members |= {"test_batch": cifar_member(0), "batches.meta": cifar_member(1)}
+    blobs = []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+            for name, blob in members.items():
+                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                member.size = len(blob)
+                archive.addfile(member, io.BytesIO(blob))
+            length = 50 if kind == tarfile.USTAR_FORMAT else 150  # the others need a header of their own for it
+            archive.addfile(tarfile.TarInfo(f"cifar-10-batches-py/{'x' * length}"))
+        blobs += [stream.getvalue(), gzip.compress(stream.getvalue(), mtime=0)]
+    return blobs
+
+
+def cifar_member(part: int) -> bytes:
+    """A batch (0) or the meta file (1) of cifar_pickle's second seed."""
+    blob = cifar_pickle()[1]
+    length = int.from_bytes(blob[:4], "little")
+    return blob[4 : 4 + length] if part == 0 else blob[8 + length :]
+
+
+def recipe() -> Blobs:
+    whole = [make().to_toml().encode() for make in RECIPES.values()]
+    return [*whole, b'extends = "haet2021"\nmax_lr = 1e-3\nwidth = 0x10\n', b"max_lr=0.4\nwidth=32"]
+
+
+def run() -> Blobs:
+    recipe = RECIPES["haet2021"]().replace(width=4)
+    source = {"data": "d", "val": 0.1, "test": None, "train_limit": 5, "test_limit": None}
+    config = {
+        "format": 1,
+        "class_names": ["cat", "dog"],
+        "recipe": recipe.as_dict(),
+        "preprocessing": {"image_shape": [8, 8, 1], "mean": [0.5], "std": [0.25]},
+        "source": {**source, "split_seed": 0, "coarse": False},
+    }
+    with torch.device("meta"):
+        model = build_model(recipe, 1, 2)
+    weights = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in model.state_dict().items()})
+    length = 8 + int.from_bytes(weights[:8], "little")
+    hashes = io.BytesIO()
+    np.save(hashes, np.arange(3, dtype=np.uint64))
+    # The weights themselves are zeros that the target puts back, so that libFuzzer's changes go to the header.
+    size = (len(weights) - length).to_bytes(4, "little")
+    return [joined(json.dumps(config).encode(), weights[:length], size, hashes.getvalue())]
+
+
+SEEDS = {
+    "cifar_pickle": cifar_pickle,
+    "cifar_binary": cifar_binary,
+    "idx": idx,
+    "npz": npz,
+    "image": image,
+    "tar": tar,
+    "recipe": recipe,
+    "run": run,
+}
+
+
+def main(folder: Path) -> None:
+    for target, seeds in SEEDS.items():
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        for number, blob in enumerate(seeds()):
+            (folder / target / f"seed-{number}").write_bytes(blob)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

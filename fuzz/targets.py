@@ -1,0 +1,117 @@
+"""One fuzz target per reader: `python fuzz/targets.py TARGET CORPUS -max_total_time=60`."""
+
+import contextlib
+import shutil
+import sys
+from pathlib import Path
+
+from harness import Target, fuzz
+from timebox.data import load_data
+from timebox.data.decoding import decode_image, read_header
+from timebox.errors import TimeboxError
+from timebox.recipe import get_recipe, parse_settings
+from timebox.run.reading import read_seen
+from timebox.run.run import load
+from timebox.run.sources import Source
+
+MAX_ZEROS = 1 << 20
+_BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
+
+
+def split(data: bytes, count: int) -> list[bytes]:
+    """`count` parts, each with its length in four bytes before it; what is missing is empty."""
+    parts = []
+    for _ in range(count):
+        length = int.from_bytes(data[:4], "little")
+        parts.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return parts
+
+
+def cifar_pickle(scratch: Path, data: bytes) -> None:
+    batch, meta = split(data, 2)
+    folder = scratch / "cifar-10-batches-py"
+    folder.mkdir(exist_ok=True)
+    for name in _BATCHES:
+        (folder / name).write_bytes(batch)
+    (folder / "batches.meta").write_bytes(meta)
+    load_data(folder)
+
+
+def cifar_binary(scratch: Path, data: bytes) -> None:
+    batch, meta = split(data, 2)
+    folder = scratch / "cifar-10-batches-bin"
+    folder.mkdir(exist_ok=True)
+    for name in _BATCHES:
+        (folder / f"{name}.bin").write_bytes(batch)
+    (folder / "batches.meta.txt").write_bytes(meta)
+    load_data(folder)
+
+
+def idx(scratch: Path, data: bytes) -> None:
+    images, labels = split(data, 2)
+    zipped = ".gz" if images[:2] == b"\x1f\x8b" else ""
+    for path in scratch.iterdir():
+        path.unlink()
+    (scratch / f"train-images-idx3-ubyte{zipped}").write_bytes(images)
+    (scratch / f"train-labels-idx1-ubyte{zipped}").write_bytes(labels)
+    load_data(scratch)
+
+
+def npz(scratch: Path, data: bytes) -> None:
+    (scratch / "a.npz").write_bytes(data)
+    load_data(scratch / "a.npz")
+
+
+def image(scratch: Path, data: bytes) -> None:
+    path = scratch / "a.png"
+    path.write_bytes(data)
+    with contextlib.suppress(TimeboxError):
+        read_header(path)
+    for channels in (1, 3, 4):
+        decode_image(path, (8, 8), channels)
+
+
+def tar(scratch: Path, data: bytes) -> None:
+    path = scratch / "cifar-10-python.tar.gz"
+    path.write_bytes(data)
+    load_data(path)
+
+
+def recipe(scratch: Path, data: bytes) -> None:
+    path = scratch / "a.toml"
+    path.write_bytes(data)
+    with contextlib.suppress(TimeboxError):
+        get_recipe(str(path)).to_toml()
+    parse_settings(data.decode("utf-8", "replace").splitlines())
+
+
+def run(scratch: Path, data: bytes) -> None:
+    config, header, zeros, hashes = split(data, 4)
+    folder = scratch / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "model.json").write_bytes(config)
+    (folder / "summary.json").write_bytes(config)
+    (folder / "model.safetensors").write_bytes(header + bytes(int.from_bytes(zeros[:4], "little") % MAX_ZEROS))
+    (folder / "trained_on.npy").write_bytes(hashes)
+    with contextlib.suppress(TimeboxError):
+        read_seen(folder)
+    loaded = load(folder, device="cpu")
+    _ = loaded.summary, loaded.test_accuracy
+    Source.of_run(loaded.config, folder)
+
+
+TARGETS: dict[str, Target] = {
+    "cifar_pickle": cifar_pickle,
+    "cifar_binary": cifar_binary,
+    "idx": idx,
+    "npz": npz,
+    "image": image,
+    "tar": tar,
+    "recipe": recipe,
+    "run": run,
+}
+
+if __name__ == "__main__":
+    fuzz(TARGETS[sys.argv.pop(1)])
