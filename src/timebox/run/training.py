@@ -135,6 +135,8 @@ class Training:
     def _seconds_left(self) -> float:
         """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
         plan = self._task.plan
+        if self._deadline.budget_seconds is None:
+            return float("inf")
         slower_saving = max(0.0, SAVING_MARGIN * self.keeper.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
