@@ -175,24 +175,26 @@ def carry_out(
     reporter.phase("training")
     with deadline.phase("training"):
         training = Training(task, writer, deadline, reporter, checkpoint, decisions)
-        trained = training.run()
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        writer.save_model(trained.model, task.config())
-        more = dict(remarks())
-    reporter.phase("scoring")
-    with deadline.phase("scoring"):
-        scores = task.score(trained.model, deadline)
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        if scores:
-            writer.save_predictions(prediction_columns(scores))
-        training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
-        more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
-        # The summary says when it was written, but not how long that took.
-        more["late"] = deadline.remaining() < writer.write_seconds
-        writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
-        writer.finish()
+    with training.keeper.settled_on_failure():
+        with deadline.phase("training"):
+            trained = training.run()
+        reporter.phase("saving")
+        with deadline.phase("saving"):
+            writer.save_model(trained.model, task.config())
+            more = dict(remarks())
+        reporter.phase("scoring")
+        with deadline.phase("scoring"):
+            scores = task.score(trained.model, deadline)
+        reporter.phase("saving")
+        with deadline.phase("saving"):
+            if scores:
+                writer.save_predictions(prediction_columns(scores))
+            training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+            more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
+            # The summary says when it was written, but not how long that took.
+            more["late"] = deadline.remaining() < writer.write_seconds
+            writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
+            writer.finish()
 
 
 @contextmanager
