@@ -28,39 +28,40 @@ from fault_rows.runs import (
 )
 
 STEPS = 800
-WORDS = (*TRAIN, "--steps", STEPS)
 # Every third chain replaces a finished run.
 OVERWRITE_EVERY = 3
 
 
 def rows(num_kills: int, jobs: int) -> Iterator[Outcome]:
-    with workplace() as place:
-        whole = place / "whole"
-        reference = finish(*WORDS, "--out", whole, faults=OFTEN)
-        if problem := finished_problem(whole, STEPS):
-            raise RuntimeError(f"the run without faults is not whole: {problem}\n{reference.err}")
-        yield _random_instants(place, whole, reference.seconds, num_kills, jobs)
+    """Random instants, then every file operation there is."""
+    yield from random_instants(num_kills, jobs)
     yield _file_operations(jobs, overwrite=False)
     yield _file_operations(jobs, overwrite=True)
 
 
-def _random_instants(place: Path, whole: Path, usual_seconds: float, num_kills: int, jobs: int) -> Outcome:
+def random_instants(num_kills: int, jobs: int, steps: int = STEPS) -> Iterator[Outcome]:
+    """Kills anywhere between a start and the moment at which an undisturbed run ends."""
     outcome = Outcome(
         "kill -9 at a random instant",
         "loads and predicts or says nothing was saved; no strays; resumes; finished: same bytes as undisturbed",
     )
-    chains = Chains(place, whole, usual_seconds, num_kills, outcome)
-    with ThreadPoolExecutor(jobs) as pool:
+    with workplace() as place, ThreadPoolExecutor(jobs) as pool:
+        whole = place / "whole"
+        reference = finish(*TRAIN, "--steps", steps, "--out", whole, faults=OFTEN)
+        if problem := finished_problem(whole, steps):
+            raise RuntimeError(f"the run without faults is not whole: {problem}\n{reference.err}")
+        chains = Chains(place, steps, reference.seconds, num_kills, outcome)
         list(pool.map(lambda _: chains.work(), range(jobs)))
     outcome.note = f"{chains.num_before} before the first checkpoint, {chains.num_finished} chains came to their end"
-    return outcome
+    yield outcome
 
 
 class Chains:
     """Runs that are killed and resumed and killed again until they finish, several side by side."""
 
-    def __init__(self, place: Path, whole: Path, usual_seconds: float, num_kills: int, outcome: Outcome) -> None:
-        self._place, self._whole, self._usual_seconds = place, whole, usual_seconds
+    def __init__(self, place: Path, steps: int, usual_seconds: float, num_kills: int, outcome: Outcome) -> None:
+        self._place, self._whole, self._usual_seconds = place, place / "whole", usual_seconds
+        self._steps, self._words = steps, (*TRAIN, "--steps", steps)
         self._left, self._numbers, self._lock = num_kills, count(), Lock()
         self._outcome = outcome
         self.num_before = self.num_finished = 0
@@ -80,7 +81,7 @@ class Chains:
             shutil.rmtree(folder)
 
     def _follow(self, run: Path, instants: random.Random) -> None:
-        words: tuple[object, ...] = (*WORDS, "--out", run)
+        words: tuple[object, ...] = (*self._words, "--out", run)
         came = -1
         while self._left > 0:
             process = start(*words, faults=OFTEN)
@@ -99,25 +100,25 @@ class Chains:
             if is_finished(run):
                 return
             # Nothing was saved: what is left can be begun anew in its place.
-            words = (*WORDS, "--out", run, "--overwrite") if nothing else ("train", "--resume", run)
+            words = (*self._words, "--out", run, "--overwrite") if nothing else ("train", "--resume", run)
 
     def _replace(self, run: Path, instants: random.Random) -> None:
         """Overwrite a finished run with one of another seed, killed until it comes through."""
         shutil.copytree(self._whole, run)
         old = weights(run)
         while self._left > 0:
-            process = start(*WORDS, "--seed", 1, "--out", run, "--overwrite", faults=OFTEN)
+            process = start(*self._words, "--seed", 1, "--out", run, "--overwrite", faults=OFTEN)
             if not process.is_running_after(instants.uniform(0, self._usual_seconds)):
                 ended = process.end()
                 beside = hidden_beside(run)
                 with self._lock:
                     self.num_finished += 1
-                    if problem := finished_problem(run, STEPS) or (f"left beside it {beside}" if beside else ""):
+                    if problem := finished_problem(run, self._steps) or (f"left beside it {beside}" if beside else ""):
                         self._outcome.problems.append(f"a finished replacement: {problem}; {ended.err[-200:]}")
                 return
             process.popen.kill()
             process.end()
-            whole = weights(run) == old or (is_finished(run) and not finished_problem(run, STEPS))
+            whole = weights(run) == old or (is_finished(run) and not finished_problem(run, self._steps))
             beside = hidden_beside(run)
             self._count(
                 False,
@@ -129,7 +130,7 @@ class Chains:
                 return
 
     def _finished(self, run: Path, err: str) -> None:
-        problem = finished_problem(run, STEPS)
+        problem = finished_problem(run, self._steps)
         if not problem and weights(run) != weights(self._whole):
             problem = "other weights than undisturbed"
         with self._lock:

@@ -81,8 +81,8 @@ def _lasting(place: Path, faults: tuple[tuple[str, str], ...]) -> Outcome:
     outcome = Outcome("nan or inf from a step on", "exit 2; one line with step and likely cause; the run loads")
     for where, value in faults:
         run = place / f"lasting-{where}-{value}"
-        ended = finish(*TRAIN, "--steps", STEPS, "--out", run, faults=_fault(where, value, 200, lasting=True))
-        told = ended.lines_with(r"timebox train: error: .* at step 20\d.*(rate|max_lr)")
+        ended = finish(*TRAIN, "--steps", STEPS, "--out", run, faults=_fault(where, value, 20, lasting=True))
+        told = ended.lines_with(r"timebox train: error: .* at step 2[0-9].*(rate|max_lr)")
         outcome.count(
             f"status {ended.status}" if ended.status != 2 else "",
             f"told in {len(told)} lines: {ended.err[-300:]}" if len(told) != 1 else "",

@@ -1,1 +1,0 @@
-"""Tests of the programs in benchmarks/, which are no part of the package."""

@@ -31,6 +31,25 @@ def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path,
     assert files_under() == ["out", "out/letter.txt"]
 
 
+def test_what_a_run_killed_before_its_first_checkpoint_left_can_be_overwritten(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "checkpoint").mkdir(parents=True)
+    for name in ("metrics.jsonl", "trained_on.npy", ".model.json.tmp"):
+        (out / name).write_bytes(b"")
+    quick(data, out, overwrite=True)
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names at once")
+def test_a_run_is_never_away_while_it_is_replaced(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rename would leave between its two calls cannot be seen, as it is not called."""
+    out = tmp_path / "out"
+    old = weights(quick(data, out))
+    monkeypatch.setattr(Path, "rename", fail)
+    assert weights(quick(data, out, seed=1, overwrite=True)) != old
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_an_output_that_is_a_file_or_lies_under_one(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_text("a file")

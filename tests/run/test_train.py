@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import torch
 from timebox.clock import Deadline, now
 from timebox.data import LoadedData, load_data
 from timebox.data.loader import DeviceLoader
+from timebox.engine import keeper
 from timebox.engine.reporting import StepStatus
+from timebox.engine.state import Snapshot
 from timebox.errors import BudgetError, DataError, UsageError
 from timebox.run import Run, load, train
+from timebox.run.directory import RunWriter
 
 from .conftest import CLASSES, FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, save_npz, weights
 
@@ -322,3 +326,21 @@ def test_a_real_budget_is_kept_and_used(data: Path, tmp_path: Path) -> None:
     assert progress == sorted(set(progress))
     assert progress[-1] == 1.0
     assert summary["steps"] == len(progress) > 20
+
+
+def test_where_steps_are_counted_checkpoints_go_on_after_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    real = RunWriter.save_checkpoint
+
+    def save(self: RunWriter, snapshot: Snapshot, config: Mapping[str, object]) -> None:
+        real(self, snapshot, config)
+        written.append(snapshot.step)
+
+    monkeypatch.setattr(RunWriter, "save_checkpoint", save)
+    monkeypatch.setattr(keeper, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(keeper, "INTERVAL_COSTS", 0.0)
+    quick(data, tmp_path / "out", steps=40)
+    assert len(written) > 2
+    assert written == sorted(written)

@@ -2,7 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from timebox.clock import Deadline
 from timebox.engine.faults import OutOfMemoryError, memory_faults
@@ -11,6 +12,8 @@ from timebox.engine.state import Snapshot
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # Where no clock limits the wait for a disk.
+# After a failure; together with a last checkpoint less than a stopped command may take.
+SETTLING_SECONDS = 1.5
 LONGEST_WAIT_SECONDS = 3600.0
 
 
@@ -84,6 +87,16 @@ class Keeper:
             self._thread.join(min(max(seconds, 0.0), LONGEST_WAIT_SECONDS))
         self._tell_failure()
         return not (self._thread and self._thread.is_alive())
+
+    @contextmanager
+    def settled_on_failure(self) -> Iterator[None]:
+        """Where what is done inside fails, a write in progress is waited for a while: whoever looks at the disk next
+        finds it whole."""
+        try:
+            yield
+        except BaseException:
+            self.wait(SETTLING_SECONDS)
+            raise
 
     def _keep(self, snapshot: Snapshot) -> None:
         before = self._deadline.elapsed()

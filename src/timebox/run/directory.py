@@ -1,8 +1,11 @@
 """Writing a run directory so that it is never half there."""
 
+import ctypes
 import glob
 import json
+import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +24,9 @@ from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, UsageError
 from timebox.run.metrics import MetricsWriter, length_up_to
 from timebox.run.reading import CHECKPOINT, CONFIG, METRICS, MODEL, PREDICTIONS, SEEN, SUMMARY
+
+# Of Linux's renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 class RunWriter:
@@ -127,9 +133,7 @@ class RunWriter:
         if self.path == self.out:
             return
         try:
-            old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.old-", dir=self.out.parent))
-            self.out.rename(old / "run")
-            self.path.rename(self.out)
+            old = _replace_folder(self.out, self.path)
         except OSError as error:
             raise OutputError(f"{str(self.out)!r} cannot be replaced: {_reason(error)}") from error
         self.path = self.out
@@ -160,6 +164,29 @@ class RunWriter:
         except OSError as error:
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self.write_seconds = now() - before
+
+
+def _replace_folder(out: Path, new: Path) -> Path:
+    """Put a folder in the place of another; where the old one lies then.
+
+    At once where the system can exchange two names, as Linux does on most file systems; else there is a moment in which
+    the place is empty.
+    """
+    if _exchange(out, new):
+        return new
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+    out.rename(old / "run")
+    new.rename(out)
+    return old
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change names in one instant; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 def _remove_abandoned(out: Path) -> None:
@@ -197,8 +224,14 @@ def check_free(out: Path, overwrite: bool) -> bool:
         return False
     if not overwrite:
         raise UsageError(f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run")
-    if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
+    if not ((out / CONFIG).is_file() or (out / SUMMARY).is_file() or _was_killed_early(out)):
         raise UsageError(f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten")
     if out.resolve() == Path.cwd():
         raise UsageError(f"output directory {str(out)!r} is the current one and cannot be replaced; give another")
     return True
+
+
+def _was_killed_early(out: Path) -> bool:
+    """Whether all that a directory holds was left by a training killed before its first checkpoint."""
+    names = {path.name for path in out.iterdir()}
+    return METRICS in names and names <= {METRICS, SEEN, CHECKPOINT, *(f".{name}.tmp" for name in (SEEN, CONFIG))}

@@ -135,6 +135,8 @@ class Training:
     def _seconds_left(self) -> float:
         """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
         plan = self._task.plan
+        if self._deadline.budget_seconds is None:
+            return float("inf")
         slower_saving = max(0.0, SAVING_MARGIN * self.keeper.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
@@ -173,24 +175,26 @@ def carry_out(
     reporter.phase("training")
     with deadline.phase("training"):
         training = Training(task, writer, deadline, reporter, checkpoint, decisions)
-        trained = training.run()
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        writer.save_model(trained.model, task.config())
-        more = dict(remarks())
-    reporter.phase("scoring")
-    with deadline.phase("scoring"):
-        scores = task.score(trained.model, deadline)
-    reporter.phase("saving")
-    with deadline.phase("saving"):
-        if scores:
-            writer.save_predictions(prediction_columns(scores))
-        training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
-        more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
-        # The summary says when it was written, but not how long that took.
-        more["late"] = deadline.remaining() < writer.write_seconds
-        writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
-        writer.finish()
+    with training.keeper.settled_on_failure():
+        with deadline.phase("training"):
+            trained = training.run()
+        reporter.phase("saving")
+        with deadline.phase("saving"):
+            writer.save_model(trained.model, task.config())
+            more = dict(remarks())
+        reporter.phase("scoring")
+        with deadline.phase("scoring"):
+            scores = task.score(trained.model, deadline)
+        reporter.phase("saving")
+        with deadline.phase("saving"):
+            if scores:
+                writer.save_predictions(prediction_columns(scores))
+            training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+            more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
+            # The summary says when it was written, but not how long that took.
+            more["late"] = deadline.remaining() < writer.write_seconds
+            writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
+            writer.finish()
 
 
 @contextmanager
