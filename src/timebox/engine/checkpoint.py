@@ -101,8 +101,8 @@ def _sweep(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all, also after a power cut. Raises OSError; nothing is left behind then."""
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there whole or not at all. Raises OSError; nothing is left behind then."""
     temporary = path.parent / f".{path.name}.tmp"
     try:
         with temporary.open("wb") as file:
@@ -113,6 +113,11 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """A file that is there whole, also after a power cut once this has returned. Raises OSError as above."""
+    write_whole(path, content)
     _sync_folder(path.parent)
 
 

@@ -11,9 +11,9 @@ from timebox.engine.state import Snapshot
 
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
-# Where no clock limits the wait for a disk.
 # After a failure; together with a last checkpoint less than a stopped command may take.
 SETTLING_SECONDS = 1.5
+# Where no clock limits the wait for a disk.
 LONGEST_WAIT_SECONDS = 3600.0
 
 
@@ -26,6 +26,7 @@ class Keeper:
         write: puts a snapshot on disk; may raise OSError. Called in a thread.
         seconds_left: reads the time until training must have ended; infinite where no clock is read.
         tell: takes a sentence on the first failure.
+        expected_seconds: what writing one is expected to take, until it has been measured.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Keeper:
         deadline: Deadline,
         seconds_left: Callable[[], float],
         tell: Callable[[str], None],
+        expected_seconds: float = 0.0,
     ) -> None:
+        self._expected_seconds = expected_seconds
         self._write, self._tell = write, tell
         self._deadline, self._seconds_left = deadline, seconds_left
         self._costs: deque[float] = deque(maxlen=3)
@@ -46,8 +49,8 @@ class Keeper:
 
     @property
     def cost_seconds(self) -> float:
-        """What writing one takes: the fastest of the last three, as one may fall into a stall. 0 before the first."""
-        return min(self._costs, default=0.0)
+        """What writing one takes: the fastest of the last three, as one may fall into a stall."""
+        return min(self._costs, default=self._expected_seconds)
 
     @property
     def has_failed(self) -> bool:
@@ -59,13 +62,15 @@ class Keeper:
         self._tell_failure()
         if self._thread and self._thread.is_alive():
             return False
+        cost = self.cost_seconds
+        if self._seconds_left() <= 2 * cost:
+            return False
         if self._begun_at is None:
             return True
-        cost = self.cost_seconds
         # A single measurement is not trusted to be the rule.
         interval = max(INTERVAL_SECONDS, INTERVAL_COSTS * cost if len(self._costs) > 1 else 0.0)
         since = self._deadline.elapsed() - self._begun_at
-        return since >= interval - cost and self._seconds_left() > 2 * cost
+        return since >= interval - cost
 
     def keep(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot."""

@@ -39,6 +39,8 @@ FEWEST_VALIDATION_IMAGES = 50
 EXIT_SECONDS = 0.8
 STUTTER_SHARE = 0.01
 SAVING_MARGIN = 1.3
+# Configuration, model, its folder, metrics, summary; predictions where anything is scored.
+WRITES_AT_THE_END = 5
 # Measuring may take this share of the budget, within these bounds in seconds; four networks are measured at most.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
 NUM_MEASURED = 4
@@ -160,7 +162,7 @@ def make_plan(
     Args:
         recipe_name: ``auto``, a built-in name or a TOML file.
         settings: ``FIELD=VALUE`` texts that override the recipe.
-        file_seconds: measured cost of writing one file to disk.
+        file_seconds: measured cost of bringing one file to disk.
         source: what the data is called in messages.
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
@@ -173,8 +175,8 @@ def make_plan(
     if num_steps is not None:
         return _counting_steps(named, overrides, train, scoring, device, precision, num_steps)
     budget = deadline.budget_seconds or 0.0
-    num_files = 3 if scoring.num_val + scoring.num_test else 2
-    saving_seconds = SAVING_MARGIN * num_files * file_seconds
+    num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0)
+    saving_seconds = SAVING_MARGIN * num_writes * file_seconds
     finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
     benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}

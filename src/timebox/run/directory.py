@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from timebox.clock import Deadline, now
-from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably
+from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably, write_whole
 from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, UsageError
 from timebox.run.metrics import MetricsWriter, length_up_to
@@ -92,7 +92,7 @@ class RunWriter:
         """Write model.json once; a checkpoint may be about to, in a thread of its own."""
         with self._writing_config:
             if not (self.path / CONFIG).is_file():
-                write_durably(self.path / CONFIG, to_json(config))
+                write_whole(self.path / CONFIG, to_json(config))
 
     @property
     def can_be_loaded(self) -> bool:
@@ -160,7 +160,8 @@ class RunWriter:
     def _write(self, name: str, content: bytes) -> None:
         before = now()
         try:
-            write_durably(self.path / name, content)
+            # The model's own write makes sure of the files before it; those after it, a power cut may take.
+            (write_durably if name == MODEL else write_whole)(self.path / name, content)
         except OSError as error:
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self.write_seconds = now() - before

@@ -18,7 +18,7 @@ from timebox.engine.faults import SafetyNet
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.pacing import ClockPacer, StepPacer
-from timebox.engine.plan import MOST_VALIDATION_SHARE, SAVING_MARGIN
+from timebox.engine.plan import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES_AT_THE_END
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
@@ -34,6 +34,8 @@ NUM_WHITENING_PIXELS = 2**20
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 # A training that is stopped may use so many seconds to keep how far it came.
 LAST_CHECKPOINT_SECONDS = 2.5
+# Metrics, configuration, tensors, their folder, manifest, its folder.
+WRITES_OF_A_CHECKPOINT = 6
 # The share of the finish that the landing may use up when time has run short.
 OVERTIME_SHARE = 0.3
 
@@ -59,7 +61,9 @@ class Training:
         self.events: list[str] = []
         plan, recipe = task.plan, task.plan.recipe
         save = partial(writer.save_checkpoint, config=task.config())
-        self.keeper = Keeper(save, deadline, self._seconds_left, self._tell)
+        self.keeper = Keeper(
+            save, deadline, self._seconds_left, self._tell, WRITES_OF_A_CHECKPOINT * writer.write_seconds
+        )
         self._schedule: Schedule
         if decisions is None:
             self._schedule = PacedSchedule(self._pacer(), recipe, plan.micro_batch)
@@ -137,7 +141,8 @@ class Training:
         plan = self._task.plan
         if self._deadline.budget_seconds is None:
             return float("inf")
-        slower_saving = max(0.0, SAVING_MARGIN * self.keeper.cost_seconds - plan.saving_seconds)
+        seen = WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT * self.keeper.cost_seconds
+        slower_saving = max(0.0, SAVING_MARGIN * seen - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
     def _snapshot_steps(self) -> int:

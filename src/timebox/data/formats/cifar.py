@@ -272,7 +272,9 @@ def _join(batches: list[_Batch], class_names: tuple[str, ...]) -> ImageDataset:
     start = 0
     for batch in batches:
         stop = start + len(batch.labels)
-        images[start:stop] = batch.planes.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+        planes = batch.planes.reshape(-1, 3, _SIDE, _SIDE)
+        for channel in range(3):  # four times as fast as transposing all at once
+            images[start:stop, ..., channel] = planes[:, channel]
         start = stop
     labels = np.concatenate([batch.labels for batch in batches])
     return ImageDataset(images, labels, class_names, tuple(map(str, range(length))))
