@@ -217,3 +217,12 @@ def test_after_a_failure_the_last_one_is_still_tried() -> None:
     disk.failure = None
     disk.keeper.keep_last(snapshot(1), PATIENCE)
     assert disk.written == [1]
+
+
+def test_where_no_clock_is_read_it_waits_as_long_as_it_takes() -> None:
+    disk = Disk()
+    disk.may_end.clear()
+    disk.keeper.keep(snapshot(1))
+    threading.Timer(0.05, disk.may_end.set).start()
+    assert disk.keeper.wait(float("inf"))
+    assert disk.written == [1]

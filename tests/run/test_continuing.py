@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,10 +113,7 @@ def test_what_was_stopped_can_be_used(cut: Cut, data: Path, tmp_path: Path, monk
     probabilities = run.predict_proba(images)
     assert probabilities.shape == (2, 3)
     assert run.val_accuracy is None
-    # The averaged weights, as a finished run has them.
-    tensors = run.checkpoint().snapshot
     assert run.checkpoint().step == 20
-    assert callable(tensors)
 
 
 def test_an_interruption_before_training_leaves_nothing(
@@ -124,15 +122,13 @@ def test_an_interruption_before_training_leaves_nothing(
     def interrupt(*rest: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("timebox.run.train.make_plan", interrupt)
+    monkeypatch.setattr(sys.modules["timebox.run.train"], "make_plan", interrupt)
     with pytest.raises(KeyboardInterrupt):
         quick(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_whatever_else_goes_wrong_after_a_checkpoint_it_stays(
-    cut: Cut, data: Path, tmp_path: Path, whole: Run
-) -> None:
+def test_whatever_else_goes_wrong_after_a_checkpoint_it_stays(cut: Cut, data: Path, tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
     with pytest.raises(KilledError):
         cut(9, KilledError, quick, data, out, STEPS)
@@ -323,7 +319,7 @@ def test_time_used_up_counts_and_the_gap_does_not(stopped_late: Path) -> None:
 def test_a_resumed_run_ends_in_time(stopped_late: Path) -> None:
     clock = Clock()
     deadline = Deadline(None, now=clock)
-    clock.ahead = 4.5
+    clock.ahead = 6.0
     began = now()
     run = train(resume=stopped_late, deadline=deadline)
     assert now() - began < 6
@@ -388,9 +384,7 @@ def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
     again = train(replay=copy, out=tmp_path / "again", reporter=Notes(told))
     assert summary(again)["identical"] is False
     assert weights(again) != weights(whole)
-    assert told[-1] == f"the weights are NOT the same, byte for byte as those of {str(copy)!r}".replace(
-        "NOT the same, byte for byte", "NOT the same"
-    )
+    assert told[-1] == f"the weights are NOT the same as those of {str(copy)!r}"
 
 
 class Notes:
@@ -470,9 +464,7 @@ def test_a_replay_that_could_not_be_the_same_is_refused(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_replay_in_other_threads_is_refused(
-    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replay_in_other_threads_is_refused(whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     with pytest.raises(RunError, match="cannot be repeated here: threads 1 there, 3 here$"):
         train(replay=whole.path, out=tmp_path / "again")

@@ -79,7 +79,7 @@ class Keeper:
     def wait(self, seconds: float) -> bool:
         """Wait for a write in progress; whether it has ended."""
         if self._thread:
-            self._thread.join(max(seconds, 0.0))
+            self._thread.join(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
         self._tell_failure()
         return not (self._thread and self._thread.is_alive())
 
