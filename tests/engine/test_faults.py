@@ -177,7 +177,7 @@ def test_below_a_single_group_the_norm_changes_and_that_is_said() -> None:
         f"memory ran out: batches of 64 are run in parts of {part} images, each now normalised by itself"
         for part in (16, 8, 4)
     ]
-    with pytest.raises(TimeboxError, match="^memory ran out with 4 images at a time; make the network smaller with"):
+    with pytest.raises(TimeboxError, match=r"^memory ran out with 4 images at a time; make the network smaller with"):
         training.net.recover(OutOfMemoryError("no room"))
 
 
