@@ -81,7 +81,7 @@ def test_where_nothing_was_kept_there_is_none(folder: Path) -> None:
 
 def test_tensors_other_than_the_expected_ones_are_refused(folder: Path) -> None:
     write_checkpoint(folder, snapshot(7))
-    with pytest.raises(RunError, match=r"its tensors are not the ones expected: it lacks 'model.bias'"):
+    with pytest.raises(RunError, match=r"its tensors are not the ones expected: it lacks 'model\.bias'"):
         read(folder).snapshot({**snapshot(7).tensors, "model.bias": torch.zeros(1)})
 
 

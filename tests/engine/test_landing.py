@@ -1,4 +1,4 @@
-"""The landing of a schedule on a simulated clock: gradual and in time, whatever the machine does before or in it."""
+"""The landing of a schedule on a simulated clock: gradual and in time, whatever the machine does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -63,7 +63,7 @@ def test_a_fault_among_several_losses_that_arrive_at_once() -> None:
     for number, loss in enumerate((1.0, float("nan"), 1.0), 1):
         books.issue(number, loss)
     with pytest.raises(
-        NotFiniteError, match=r"^the loss became nan at a learning rate of 0.00613 at step 2$"
+        NotFiniteError, match=r"^the loss became nan at a learning rate of 0\.00613 at step 2$"
     ) as caught:
         books.issue(4)
     assert caught.value.step == 2

@@ -13,8 +13,6 @@ from timebox.engine.state import Snapshot
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # After a failure; together with a last checkpoint less than a stopped command may take.
 SETTLING_SECONDS = 1.5
-# Where no clock limits the wait for a disk.
-LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Keeper:
@@ -89,7 +87,7 @@ class Keeper:
     def wait(self, seconds: float) -> bool:
         """Wait for a write in progress; whether it has ended."""
         if self._thread:
-            self._thread.join(min(max(seconds, 0.0), LONGEST_WAIT_SECONDS))
+            self._thread.join(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
         self._tell_failure()
         return not (self._thread and self._thread.is_alive())
 

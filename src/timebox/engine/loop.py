@@ -97,12 +97,13 @@ def _take_steps(
             )
         state.advance(decision.progress)
         watch.issued(state.step, decision, loss)
+        # Before the state is kept: a training that goes on from there does not validate here again.
+        if validation:
+            validation.when_due(state, watch)
         safety.keep()
         if keeper.is_due():
             watch.settle(drain=True)
             keeper.keep(state.snapshot())
-        if validation:
-            validation.when_due(state, watch)
     watch.settle(drain=True)
     # What the last update did shows in no loss.
     if not state.snapshot().is_finite():

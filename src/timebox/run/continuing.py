@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 
 from timebox.clock import Deadline, format_duration
-from timebox.data import Division, LoadedData
+from timebox.data import Division, LoadedData, image_hashes
 from timebox.engine.build import resolve_device
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.plan import FINAL_SCORING_SHARE, Plan
@@ -105,6 +105,7 @@ class Continuation:
             return {"replay_of": str(self._path), "identical": identical}
 
         with kept_as_far_as_it_came(writer, self._deadline, self._reporter):
+            writer.save_seen(image_hashes(division.train.images))
             task = Task.of(self._request, plan, division, None)
             carry_out(task, loaded, writer, self._deadline, self._reporter, decisions=decisions, remarks=compared)
         return Run(writer.path)

@@ -24,6 +24,7 @@ from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
+from timebox.errors import RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
 from timebox.run.task import Task, Validator, prediction_columns
@@ -105,9 +106,11 @@ class Training:
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
         self._state.restore(snapshot)
-        lr_factor, micro_batch = checkpoint.facts.get("lr_factor"), checkpoint.facts.get("micro_batch")
-        if isinstance(lr_factor, float) and isinstance(micro_batch, int):
-            self._schedule.lr_factor, self._schedule.micro_batch = lr_factor, micro_batch
+        match checkpoint.facts:
+            case {"lr_factor": float(factor), "micro_batch": int(part)} if 0 < factor <= 1 and part > 1:
+                self._schedule.lr_factor, self._schedule.micro_batch = factor, part
+            case _:
+                raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
         self._schedule.rewind(snapshot.step, snapshot.progress)
 
     def _facts(self) -> Facts:
