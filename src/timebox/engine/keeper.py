@@ -11,9 +11,9 @@ from timebox.engine.state import Snapshot
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # Where no clock limits the wait for a disk.
+LONGEST_WAIT_SECONDS = 3600.0
 # After a failure; together with a last checkpoint less than a stopped command may take.
 SETTLING_SECONDS = 1.5
-LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Keeper:
