@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from fault_rows.runs import (
+    LONGEST_SECONDS,
     OFTEN,
     TRAIN,
     Outcome,
@@ -30,6 +31,8 @@ from fault_rows.runs import (
 STEPS = 800
 # Every third chain replaces a finished run.
 OVERWRITE_EVERY = 3
+# After so many kills a chain is let run to its end.
+MOST_KILLS = 6
 
 
 def rows(num_kills: int, jobs: int) -> Iterator[Outcome]:
@@ -83,9 +86,9 @@ class Chains:
     def _follow(self, run: Path, instants: random.Random) -> None:
         words: tuple[object, ...] = (*self._words, "--out", run)
         came = -1
-        while self._left > 0:
+        for number in count():
             process = start(*words, faults=OFTEN)
-            if not process.is_running_after(instants.uniform(0, self._usual_seconds)):
+            if not process.is_running_after(self._instant(instants, number)):
                 self._finished(run, process.end().err)
                 return
             process.popen.kill()
@@ -106,9 +109,9 @@ class Chains:
         """Overwrite a finished run with one of another seed, killed until it comes through."""
         shutil.copytree(self._whole, run)
         old = weights(run)
-        while self._left > 0:
+        for number in count():
             process = start(*self._words, "--seed", 1, "--out", run, "--overwrite", faults=OFTEN)
-            if not process.is_running_after(instants.uniform(0, self._usual_seconds)):
+            if not process.is_running_after(self._instant(instants, number)):
                 ended = process.end()
                 beside = hidden_beside(run)
                 with self._lock:
@@ -128,6 +131,11 @@ class Chains:
             )
             if weights(run) != old:
                 return
+
+    def _instant(self, instants: random.Random, number: int) -> float:
+        """Seconds after which a chain is killed for the next time."""
+        over = number == MOST_KILLS or self._left <= 0
+        return LONGEST_SECONDS if over else instants.uniform(0, self._usual_seconds)
 
     def _finished(self, run: Path, err: str) -> None:
         problem = finished_problem(run, self._steps)

@@ -36,7 +36,7 @@ def survived(outcomes: Iterator[object]) -> None:
 def test_kills(rows: ModuleType) -> None:
     from fault_rows import kills
 
-    survived(kills.random_instants(num_kills=3, jobs=1, steps=200))
+    survived(kills.random_instants(num_kills=2, jobs=1, steps=200))
 
 
 def test_resuming(rows: ModuleType) -> None:

@@ -44,7 +44,8 @@ class Continuation:
             training = mapping(self._run.config.get("training"))
             self._plan = Plan.from_dict(mapping(self._run.config.get("plan")), self._run.recipe)
             self._request = _request(self._source, training, self._run.config.get("seed"))
-            self._budget = training.get("budget_seconds")
+            budget = training.get("budget_seconds")
+            self._budget = float(budget) if isinstance(budget, int | float) else None
             self._data_sha256 = training.get("data_sha256")
         except (TypeError, ValueError) as error:
             raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
@@ -114,12 +115,12 @@ class Continuation:
         """Count what was used up to the checkpoint; the gap between the two processes is free."""
         phases = checkpoint.facts.get("phases")
         if self._plan.num_steps is None:
-            if not isinstance(self._budget, float) or not isinstance(phases, dict):
+            if self._budget is None or not isinstance(phases, dict):
                 raise RunError(f"the checkpoint of {str(self._path)!r} does not tell what time was left: give a budget")
             self._deadline.budget_seconds = self._budget
         if isinstance(phases, dict):
             self._deadline.continue_from(
-                {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float)}
+                {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float) and seconds >= 0}
             )
 
     def _plan_for_the_rest(self, checkpoint: Checkpoint) -> Plan:
