@@ -190,7 +190,7 @@ def test_a_checkpoint_with_facts_that_cannot_be_is_refused(
     path = out / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "facts": {**manifest["facts"], **facts}}).replace("Infinity", "1e999"))
-    with pytest.raises(RunError, match="its rate or the size of its parts cannot be|no number of JSON"):
+    with pytest.raises(RunError, match=r"its rate or the size of its parts cannot be|no number of JSON"):
         train(resume=out)
     assert (out / "checkpoint").is_dir()
 
