@@ -20,8 +20,9 @@ from fault_rows.runs import (
 )
 
 STEPS = 300
+GENTLE = tuple(w for v in ("flip=none", "tta=none", "crop_padding=1", "cutout_size=0") for w in ("--set", v))
 # Wide enough to learn the digits well, so that a point lost would show.
-LEARNING = ("train", "digits", *BASE, "--set", "width=16", "--set", "batch_size=64", "--set", "max_lr=0.25")
+LEARNING = ("train", "digits", *BASE, "--set", "width=16", "--set", "batch_size=64", "--set", "max_lr=0.25", *GENTLE)
 MOST_POINTS_LOST = 1.0
 GHOST_SIZE, BATCH_SIZE = 32, 64
 

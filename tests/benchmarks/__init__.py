@@ -1,0 +1,1 @@
+"""Tests of the programs in benchmarks/, which are no part of the package."""
