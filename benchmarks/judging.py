@@ -198,8 +198,8 @@ def _misses_inside(record: Record, figures: Figures) -> list[str]:
     if record.scenario == "large-val" and figures.scoring_share > SCORING_SHARE:
         found.append(f"scoring took {figures.scoring_share:.1%} of the budget")
     idle = record.scenario == "idle" and record.budget_seconds >= IDLE_TRAINING_BUDGET
-    if idle and figures.training_share < IDLE_TRAINING_SHARE:
-        found.append(f"training filled only {figures.training_share:.1%} of the budget")
+    if idle and figures.steps_share < IDLE_TRAINING_SHARE:
+        found.append(f"training steps filled only {figures.steps_share:.1%} of the budget")
     return found
 
 
@@ -246,7 +246,7 @@ def _row(cell: Sequence[Record]) -> list[str]:
         f"{sum(figures.schedule.end_reached for figures in done)}/{len(done)}",
         f"{sum(figures.schedule.gradual for figures in done)}/{len(done)}",
         _spread([record.wall_seconds / record.budget_seconds for record in cell], max),
-        _spread([figures.training_share for figures in done], min),
+        _spread([figures.steps_share for figures in done], min),
         _spread([figures.scoring_share for figures in done], max),
     ]
 

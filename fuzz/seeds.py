@@ -15,6 +15,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from timebox.engine.build import build_model
+from timebox.engine.plan import Plan
+from timebox.engine.precision import Precision
+from timebox.engine.state import TrainingState
 from timebox.recipe import RECIPES
 
 Blobs = list[bytes]
@@ -112,16 +115,20 @@ def recipe() -> Blobs:
     return [*whole, b'extends = "haet2021"\nmax_lr = 1e-3\nwidth = 0x10\n', b"max_lr=0.4\nwidth=32"]
 
 
-def run() -> Blobs:
-    recipe = RECIPES["haet2021"]().replace(width=4)
+def run_config() -> dict[str, object]:
+    """A model.json without what only going on with a run needs."""
     source = {"data": "d", "val": 0.1, "test": None, "train_limit": 5, "test_limit": None}
-    config = {
+    return {
         "format": 1,
         "class_names": ["cat", "dog"],
-        "recipe": recipe.as_dict(),
+        "recipe": RECIPES["haet2021"]().replace(width=4).as_dict(),
         "preprocessing": {"image_shape": [8, 8, 1], "mean": [0.5], "std": [0.25]},
         "source": {**source, "split_seed": 0, "coarse": False},
     }
+
+
+def run() -> Blobs:
+    recipe = RECIPES["haet2021"]().replace(width=4)
     with torch.device("meta"):
         model = build_model(recipe, 1, 2)
     weights = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in model.state_dict().items()})
@@ -130,7 +137,25 @@ def run() -> Blobs:
     np.save(hashes, np.arange(3, dtype=np.uint64))
     # The weights themselves are zeros that the target puts back, so that libFuzzer's changes go to the header.
     size = (len(weights) - length).to_bytes(4, "little")
-    return [joined(json.dumps(config).encode(), weights[:length], size, hashes.getvalue())]
+    return [joined(json.dumps(run_config()).encode(), weights[:length], size, hashes.getvalue())]
+
+
+def continuing() -> Blobs:
+    recipe = RECIPES["haet2021"]().replace(width=4)
+    plan = Plan(recipe, torch.device("cpu"), "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
+    with torch.device("meta"):
+        state = TrainingState(build_model(recipe, 1, 2), recipe, Precision("fp32", torch.device("cpu")))
+    tensors = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.tensors().items()})
+    length = 8 + int.from_bytes(tensors[:8], "little")
+    asked = {"recipe": "haet2021", "settings": [], "precision": "auto", "num_steps": None, "data_sha256": ""}
+    config = {**run_config(), "seed": 0, "training": asked, "plan": plan.as_dict(), "machine": {}, "versions": {}}
+    facts = {"lr_factor": 1.0, "micro_batch": 32, "step_seconds": 0.1, "metrics_lines": 1, "phases": {"training": 1.0}}
+    manifest = {"format": 1, "file": "a.safetensors", "sha256": "SHA256", "step": 1, "progress": 0.5, "facts": facts}
+    step = {"step": 1, "progress": 1.0, "lr": 0.1, "momentum": 0.9, "micro_batch": 32, "loss": 2.0}
+    lines = (step, {"step": 0, "rolled_back": True}, step)
+    metrics = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    size = (len(tensors) - length).to_bytes(4, "little")
+    return [joined(json.dumps(config).encode(), json.dumps(manifest).encode(), tensors[:length], size, metrics)]
 
 
 SEEDS = {
@@ -142,6 +167,7 @@ SEEDS = {
     "tar": tar,
     "recipe": recipe,
     "run": run,
+    "continuing": continuing,
 }
 
 

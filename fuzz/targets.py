@@ -1,18 +1,23 @@
 """One fuzz target per reader: `python fuzz/targets.py TARGET CORPUS -max_total_time=60`."""
 
 import contextlib
+import hashlib
 import shutil
 import sys
 from pathlib import Path
 
 from harness import Target, fuzz
+from timebox.clock import Deadline
 from timebox.data import load_data
 from timebox.data.decoding import decode_image, read_header
+from timebox.engine.reporting import SilentReporter
 from timebox.errors import TimeboxError
 from timebox.recipe import get_recipe, parse_settings
+from timebox.run.continuing import Continuation
+from timebox.run.metrics import length_up_to, read_metrics, surviving_decisions
 from timebox.run.reading import read_seen
 from timebox.run.run import load
-from timebox.run.sources import Source
+from timebox.run.sources import Reader, Source
 
 MAX_ZEROS = 1 << 20
 _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -102,6 +107,28 @@ def run(scratch: Path, data: bytes) -> None:
     Source.of_run(loaded.config, folder)
 
 
+def continuing(scratch: Path, data: bytes) -> None:
+    """A run that was killed: its checkpoint, its metrics, and all that going on with it or repeating it reads."""
+    config, manifest, header, zeros, metrics = split(data, 5)
+    folder = scratch / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "checkpoint").mkdir(parents=True)
+    tensors = header + bytes(int.from_bytes(zeros[:4], "little") % MAX_ZEROS)
+    (folder / "model.json").write_bytes(config)
+    (folder / "metrics.jsonl").write_bytes(metrics)
+    (folder / "checkpoint" / "a.safetensors").write_bytes(tensors)
+    checksum = hashlib.sha256(tensors).hexdigest().encode()
+    (folder / "checkpoint" / "manifest.json").write_bytes(manifest.replace(b"SHA256", checksum))
+    with contextlib.suppress(TimeboxError):
+        load(folder, device="cpu")
+    with contextlib.suppress(TimeboxError):
+        surviving_decisions((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
+    with contextlib.suppress(TimeboxError):
+        length_up_to(folder / "metrics.jsonl", 2, 1)
+    deadline = Deadline(60.0)
+    Continuation(folder, None, Reader(None, 0.1, print, deadline), deadline, SilentReporter())
+
+
 TARGETS: dict[str, Target] = {
     "cifar_pickle": cifar_pickle,
     "cifar_binary": cifar_binary,
@@ -111,6 +138,7 @@ TARGETS: dict[str, Target] = {
     "tar": tar,
     "recipe": recipe,
     "run": run,
+    "continuing": continuing,
 }
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_what_a_run_must_not_do() -> None:
     assert inside(schedule=Schedule(False, 40, 0.003)) == ["final lr not reached"]
     assert inside(schedule=Schedule(True, 2, 0.08)) == ["last decade in 2 steps, largest drop 8.0%"]
     long = {"budget_seconds": 120.0, "wall_seconds": 119.0}
-    assert found(**long) == ["training filled only 60.0% of the budget"]
+    assert found(**long) == ["training steps filled only 59.0% of the budget"]
     assert found(**long, scenario="busy") == []
     assert found(scenario="large-val", figures=replace(FIGURES, scoring_share=0.2)) == [
         "scoring took 20.0% of the budget"

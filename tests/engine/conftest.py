@@ -72,7 +72,7 @@ def tiny_training(
         recipe.label_smoothing,
         SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
         Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
-        Watch(loader, schedule, state.precision.name, deadline, log.append, reporter or SilentReporter()),
+        Watch(loader, schedule, deadline, log.append, reporter or SilentReporter()),
         Validation(validate, validate_at or [], float("inf")) if validate else None,
     )
     return trained, log

@@ -97,7 +97,7 @@ def run_command(argv: Sequence[str]) -> int:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
-            _say("timebox: stopped: nothing was saved")
+            _say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
             status = exits.STOPPED + 2
     return exits.STOPPED + received[0] if received else status
 

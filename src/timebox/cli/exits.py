@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -28,6 +28,13 @@ class PartlyWrittenError(OutputError):
     """The model is trained, but not everything about it could be written."""
 
 
+def _leave(status: int) -> None:
+    """End the process without waiting for anything."""
+    with suppress(OSError):
+        os.write(2, b"timebox: stopped, in the middle of something slow; what was on disk before stays as it was\n")
+    os._exit(status)
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Yields the list of the stop signals received so far. Outside the main thread it installs nothing."""
@@ -36,7 +43,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
         received.append(signum)
-        last_resort = threading.Timer(LONGEST_STOP_SECONDS, os._exit, (STOPPED + signum,))
+        last_resort = threading.Timer(LONGEST_STOP_SECONDS, _leave, (STOPPED + signum,))
         last_resort.daemon = True
         last_resort.start()
         timers.append(last_resort)

@@ -176,6 +176,8 @@ def run(args: argparse.Namespace) -> int:
         write(json_line(summary) if args.json else facts(told(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
+    if summary.get("identical") is False:
+        return exits.OWN_FAULT
     late = bool(summary.get("late")) or deadline.late
     return exits.LATE_OR_PARTLY_WRITTEN if late or summary.get("unwritten") else exits.DONE
 

@@ -63,13 +63,30 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint in a folder, None where none was finished. Raises RunError for one that is damaged."""
-    path = folder / MANIFEST
+    manifest = _read_manifest(folder / MANIFEST)
+    while manifest is not None:
+        try:
+            return _checked(folder, manifest)
+        except RunError:
+            # The training may have put the next one in its place meanwhile.
+            before, manifest = manifest, _read_manifest(folder / MANIFEST)
+            if manifest == before:
+                raise
+    return None
+
+
+def _read_manifest(path: Path) -> dict[str, object] | None:
     try:
-        manifest = parse_json_object(read_regular(path, _MAX_MANIFEST_BYTES))
+        return parse_json_object(read_regular(path, _MAX_MANIFEST_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _checked(folder: Path, manifest: dict[str, object]) -> Checkpoint:
+    """The checkpoint that a manifest describes, its checksum compared."""
+    path = folder / MANIFEST
     if manifest.get("format") != FORMAT:
         raise RunError(f"{str(path)!r} was written by another version of timebox")
     match manifest:
@@ -118,10 +135,10 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_durably(path: Path, content: bytes) -> None:
     """A file that is there whole, also after a power cut once this has returned. Raises OSError as above."""
     write_whole(path, content)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Let a rename reach the disk, where folders can be synced."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -105,14 +105,18 @@ class Keeper:
         before = self._deadline.elapsed()
         try:
             with memory_faults():
-                if snapshot.is_finite():
-                    self._write(snapshot)
-                    self._written_step = snapshot.step
+                if not snapshot.is_finite():
+                    return
+                self._write(snapshot)
         except OutOfMemoryError:
             self._failure = "memory ran out"
         except OSError as error:
             self._failure = error.strerror or str(error)
-        self._costs.append(self._deadline.elapsed() - before)
+        except Exception as error:  # whatever it is, it must not end the thread unseen
+            self._failure = f"{type(error).__name__}: {error}"
+        else:
+            self._written_step = snapshot.step
+            self._costs.append(self._deadline.elapsed() - before)
 
     def _tell_failure(self) -> None:
         if self._failure and not self._told:

@@ -66,9 +66,11 @@ def train_model(
     Raises:
         TimeboxError: when numbers stay wrong or memory short however often the training goes back.
     """
+    schedule.paused()
     while True:
         try:
-            _take_steps(state, loader, schedule, label_smoothing, safety, keeper, watch, validation)
+            with memory_faults():
+                _take_steps(state, loader, schedule, label_smoothing, safety, keeper, watch, validation)
         except FaultError as fault:
             safety.recover(fault)
             watch.rolled_back(state.step)
@@ -90,11 +92,10 @@ def _take_steps(
     """The loop. Raises FaultError where a step went wrong."""
     while (decision := schedule.next(watch.num_pending)) is not None:
         state.optimizer.lr, state.optimizer.momentum = decision.lr, decision.momentum
-        with memory_faults():
-            batch = loader.batch(state.step)
-            loss = training_step(
-                state.model, state.optimizer, batch, state.precision, label_smoothing, decision.micro_batch
-            )
+        batch = loader.batch(state.step)
+        loss = training_step(
+            state.model, state.optimizer, batch, state.precision, label_smoothing, decision.micro_batch
+        )
         state.advance(decision.progress)
         watch.issued(state.step, decision, loss)
         # Before the state is kept: a training that goes on from there does not validate here again.

@@ -104,7 +104,15 @@ class RecordedSchedule:
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self._decisions = decisions
         self._issued = 0
-        self.micro_batch = decisions[0].micro_batch
+
+    @property
+    def micro_batch(self) -> int:
+        """As the latest step was taken."""
+        return self._decisions[max(self._issued - 1, 0)].micro_batch
+
+    @micro_batch.setter
+    def micro_batch(self, size: int) -> None:
+        raise RunError("memory ran out in the replay where it did not in the run: the two are not alike")
 
     def next(self, num_unfinished: int) -> Decision | None:
         if self._issued == len(self._decisions):

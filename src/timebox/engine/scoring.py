@@ -12,6 +12,14 @@ from timebox.data.augment import batch_normalize
 
 # Small enough on a CPU that the clock is heard often, large enough on a GPU to keep it busy.
 BATCH_SIZE, GPU_BATCH_SIZE = 50, 1000
+# A slow network is scored in batches that take about so long.
+BATCH_SECONDS = 0.2
+
+
+def batch_size_for(device: torch.device, seconds_per_image: float) -> int:
+    """Images to score at once."""
+    size = GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
+    return max(1, min(size, int(BATCH_SECONDS / seconds_per_image))) if seconds_per_image else size
 
 
 def never() -> bool:
@@ -40,6 +48,7 @@ def predict_probabilities(
     tta: str,
     device: torch.device,
     stop: Callable[[], bool] = never,
+    batch_size: int | None = None,
 ) -> NDArray[np.float32]:
     """Class probabilities for images, in order, in float32 whatever the training's precision.
 
@@ -49,11 +58,12 @@ def predict_probabilities(
         tta: ``none``, or ``mirror``: the mean of the probabilities of an image and its mirror image. An image's result
             never depends on other images.
         stop: asked before each batch but the first; when it says so, the rest is left out.
+        batch_size: images at once, 1 or more; None for what suits the device.
     Returns:
         float32 (M, num_classes), M <= N: the first M images' rows.
     """
     mean, std = mean.to(device), std.to(device)
-    batch_size = GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
+    batch_size = batch_size or batch_size_for(device, 0.0)
     parts = []
     with evaluating(model):
         for start in range(0, len(images), batch_size):

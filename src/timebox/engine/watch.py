@@ -13,9 +13,6 @@ from timebox.engine.finished import FinishedWork
 from timebox.engine.reporting import Reporter, StepStatus
 from timebox.engine.schedule import Decision, Schedule
 
-# How many losses in a row may be infinite or NaN. fp16 overflows now and then and recovers; the others do not.
-NON_FINITE_ALLOWED = {"fp32": 0, "bf16": 0, "fp16": 50}
-
 
 @dataclass(frozen=True)
 class Step:
@@ -37,7 +34,6 @@ class Watch:
         self,
         loader: DeviceLoader,
         schedule: Schedule,
-        precision: str,
         deadline: Deadline,
         log: Callable[[Mapping[str, object]], None],
         reporter: Reporter,
@@ -45,8 +41,6 @@ class Watch:
         self._loader = loader
         self._schedule, self._deadline, self._log, self._reporter = schedule, deadline, log, reporter
         self._finished: FinishedWork[Step] = FinishedWork(loader.labels.device)
-        self._max_non_finite = NON_FINITE_ALLOWED[precision]
-        self._non_finite = 0
         self._num_finished = 0
         self._loss = nan
         self._val_accuracy: float | None = None
@@ -99,7 +93,6 @@ class Watch:
     def rolled_back(self, step: int) -> None:
         """The training stands at ``step`` again. Steps in flight are taken note of: some may be older than that."""
         self._read(self._finished.poll(drain=True))
-        self._non_finite = 0
         self._log({"step": step, "rolled_back": True})
 
     def settle(self, drain: bool) -> None:
@@ -116,8 +109,8 @@ class Watch:
             self._num_finished += 1
             self._loss = loss
             self._log({**asdict(step), "loss": loss if isfinite(loss) else None})
-            self._non_finite = 0 if isfinite(loss) else self._non_finite + 1
-            if self._non_finite > self._max_non_finite and fault is None:
+            # Gradients that overflow in fp16 show in no loss and are skipped; a forward pass spoils statistics.
+            if not isfinite(loss) and fault is None:
                 fault = NotFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
         return fault
 

@@ -9,7 +9,8 @@ from timebox.clock import Deadline, format_duration
 from timebox.data import Division, LoadedData, image_hashes
 from timebox.engine.build import resolve_device
 from timebox.engine.checkpoint import Checkpoint
-from timebox.engine.plan import FINAL_SCORING_SHARE, Plan
+from timebox.engine.plan import Plan
+from timebox.engine.planning import FINAL_SCORING_SHARE
 from timebox.engine.reporting import Reporter
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.run.directory import RunWriter
@@ -44,8 +45,6 @@ class Continuation:
             training = mapping(self._run.config.get("training"))
             self._plan = Plan.from_dict(mapping(self._run.config.get("plan")), self._run.recipe)
             self._request = _request(self._source, training, self._run.config.get("seed"))
-            budget = training.get("budget_seconds")
-            self._budget = float(budget) if isinstance(budget, int | float) else None
             self._data_sha256 = training.get("data_sha256")
         except (TypeError, ValueError) as error:
             raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
@@ -82,6 +81,7 @@ class Continuation:
                 self._deadline,
                 self._reporter,
                 checkpoint,
+                elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences()),
                 remarks=lambda: {"resumed_at_step": checkpoint.step},
             )
         return Run(self._path)
@@ -113,11 +113,11 @@ class Continuation:
 
     def _take_up_budget(self, checkpoint: Checkpoint) -> None:
         """Count what was used up to the checkpoint; the gap between the two processes is free."""
-        phases = checkpoint.facts.get("phases")
+        phases, budget = checkpoint.facts.get("phases"), checkpoint.facts.get("budget_seconds")
         if self._plan.num_steps is None:
-            if self._budget is None or not isinstance(phases, dict):
+            if not isinstance(budget, int | float) or not isinstance(phases, dict):
                 raise RunError(f"the checkpoint of {str(self._path)!r} does not tell what time was left: give a budget")
-            self._deadline.budget_seconds = self._budget
+            self._deadline.budget_seconds = float(budget)
         if isinstance(phases, dict):
             self._deadline.continue_from(
                 {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float) and seconds >= 0}
@@ -162,15 +162,21 @@ class Continuation:
 
     def _check_alike(self) -> None:
         """Refuse a replay that could not give the same weights, with the reason."""
+        differing = self._differences()
+        if self._run.summary.get("elsewhere"):
+            differing.append("a part of it was trained elsewhere")
+        if differing:
+            raise RunError(f"run {str(self._path)!r} cannot be repeated here: {'; '.join(differing)}")
+
+    def _differences(self) -> list[str]:
+        """In what this machine and its versions differ from those the run was begun with."""
         recorded = {**mapping(self._run.config.get("machine")), **mapping(self._run.config.get("versions"))}
         present: Mapping[str, object] = {**machine(self._plan.device), **versions()}
-        differing = [
+        return [
             f"{name} {recorded.get(name)!r} there, {value!r} here"
             for name, value in present.items()
             if recorded.get(name) != value
         ]
-        if differing:
-            raise RunError(f"run {str(self._path)!r} cannot be repeated here: {'; '.join(differing)}")
 
 
 def _request(source: Source, training: Mapping[str, object], seed: object) -> Request:
@@ -181,7 +187,7 @@ def _request(source: Source, training: Mapping[str, object], seed: object) -> Re
             "precision": str(precision),
             "num_steps": int() | None as num_steps,
         }:
-            if isinstance(seed, int):
+            if isinstance(seed, int) and 0 <= seed < 2**63:
                 return Request(source, recipe, tuple(str(item) for item in settings), seed, precision, num_steps)
     raise ValueError("what was asked for is incomplete")
 

@@ -4,6 +4,7 @@ import ctypes
 import glob
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,9 +20,9 @@ from safetensors.torch import save
 from torch import nn
 
 from timebox.clock import Deadline, now
-from timebox.engine.checkpoint import read_checkpoint, write_checkpoint, write_durably, write_whole
+from timebox.engine.checkpoint import read_checkpoint, sync_folder, write_checkpoint, write_durably, write_whole
 from timebox.engine.state import Snapshot
-from timebox.errors import OutputError, UsageError
+from timebox.errors import OutputError, RunError, UsageError
 from timebox.run.metrics import MetricsWriter, length_up_to
 from timebox.run.reading import CHECKPOINT, CONFIG, METRICS, MODEL, PREDICTIONS, SEEN, SUMMARY
 
@@ -39,6 +40,7 @@ class RunWriter:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
         self.write_seconds = 0.0  # what the latest file took
+        self.is_complete = False
         self._writing_config = threading.Lock()
 
     @classmethod
@@ -71,13 +73,20 @@ class RunWriter:
         except OSError as error:
             raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
         metrics.num_lines = num_kept
-        return cls(path, path, metrics, created=False)
+        # A run that was to replace another goes on to do so.
+        replacing = re.fullmatch(r"\.(.+)\.new-[^.]+", path.resolve().name)
+        out = path.resolve().parent / replacing[1] if replacing else path
+        return cls(out, path, metrics, created=False)
 
     def save_checkpoint(self, snapshot: Snapshot, config: Mapping[str, object]) -> None:
         """Keep a training as it stands: from the first on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
         self._save_config(config)
+        first = not (self.path / CHECKPOINT).exists()
         write_checkpoint(self.path / CHECKPOINT, snapshot)
+        if first:
+            for folder in (self.path, self.path.parent):
+                sync_folder(folder)
 
     def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
         """Write configuration and final weights."""
@@ -97,7 +106,10 @@ class RunWriter:
     @property
     def can_be_loaded(self) -> bool:
         """Whether there is a model already, final or of a checkpoint."""
-        return (self.path / MODEL).is_file() or read_checkpoint(self.path / CHECKPOINT) is not None
+        try:
+            return (self.path / MODEL).is_file() or read_checkpoint(self.path / CHECKPOINT) is not None
+        except RunError:  # a damaged one is still for its owner to see
+            return True
 
     def save_seen(self, hashes: NDArray[np.uint64]) -> None:
         """Write the hashes of the images trained on, sorted."""
@@ -114,9 +126,12 @@ class RunWriter:
         except OSError as error:
             raise OutputError(f"{METRICS} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self._write(SUMMARY, to_json(summary))
+        self.is_complete = True
 
     def save_stopped(self, deadline: Deadline) -> None:
-        """Write the summary of a run that was stopped and can be resumed."""
+        """Write the summary of a run that was stopped and can be resumed; one that is complete stays so."""
+        if self.is_complete:
+            return
         summary = {
             "stopped": True,
             "late": deadline.late,
@@ -133,11 +148,12 @@ class RunWriter:
         if self.path == self.out:
             return
         try:
-            old = _replace_folder(self.out, self.path)
+            old = _replace_folder(self.out, self.path) if self.out.exists() else self.path.rename(self.out)
         except OSError as error:
             raise OutputError(f"{str(self.out)!r} cannot be replaced: {_reason(error)}") from error
         self.path = self.out
-        shutil.rmtree(old, ignore_errors=True)
+        if old != self.out:
+            shutil.rmtree(old, ignore_errors=True)
 
     def give_up(self) -> bool:
         """Keep what can be loaded, and say whether there is; without a model leave nothing behind."""

@@ -55,7 +55,7 @@ class MetricsWriter:
         self.num_lines += 1
 
     def flush(self) -> None:
-        """Bring all lines to the disk. Raises OSError where that fails."""
+        """Bring all lines to the disk. Raises OSError where that fails, as it does once the file is closed."""
         with self._writing:
             count = len(self._waiting)
             content = b"".join(self._waiting[i] for i in range(count))
@@ -70,8 +70,11 @@ class MetricsWriter:
                 self._waiting.popleft()
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
-        os.close(self._file)
+        """Let go of the file and its lock, for good."""
+        with self._writing:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:

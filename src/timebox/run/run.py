@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from timebox.data import decode_image, fit_images
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.checkpoint import Checkpoint, read_checkpoint
-from timebox.engine.precision import Precision
+from timebox.engine.precision import PRECISIONS, Precision
 from timebox.engine.scoring import predict_probabilities
 from timebox.engine.state import TrainingState
 from timebox.engine.threads import container_threads
@@ -126,7 +126,10 @@ class Run:
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The averaged weights, as far as the training came."""
-        precision = mapping(self.config.get("plan")).get("precision")
+        plan = self.config.get("plan")
+        precision = plan.get("precision") if isinstance(plan, dict) else None
+        if precision not in PRECISIONS:
+            raise RunError(f"{str(self.path / CONFIG)!r} is damaged: its plan has no precision")
         model = self.bare_model()
         state = TrainingState(model, self.recipe, Precision(str(precision), torch.device("cpu")))
         tensors = self.checkpoint().snapshot(state.tensors()).tensors

@@ -23,11 +23,6 @@ class Source:
     split_seed: int
     coarse: bool
 
-    @property
-    def holds_out(self) -> bool:
-        """Whether a part of the data themselves is kept from training."""
-        return self.val != "none" or isinstance(self.test, float)
-
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON; read back by :meth:`of_run`."""
         return asdict(self)

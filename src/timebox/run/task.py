@@ -86,7 +86,14 @@ class Task:
         """Score images in an order whose every beginning is stratified."""
         ordered = self.ordered(dataset)
         probabilities = predict_probabilities(
-            model, ordered.images, self.mean, self.std, tta=tta, device=self.plan.device, stop=stop
+            model,
+            ordered.images,
+            self.mean,
+            self.std,
+            tta=tta,
+            device=self.plan.device,
+            stop=stop,
+            batch_size=self.plan.scoring_batch,
         )
         return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
 
@@ -181,10 +188,17 @@ class Validator:
     mean: torch.Tensor
     std: torch.Tensor
     device: torch.device
+    batch_size: int
 
     def __call__(self, model: nn.Module) -> float:
         probabilities = predict_probabilities(
-            model, self.dataset.images, self.mean, self.std, tta="none", device=self.device
+            model,
+            self.dataset.images,
+            self.mean,
+            self.std,
+            tta="none",
+            device=self.device,
+            batch_size=self.batch_size,
         )
         return accuracy(probabilities, self.dataset.labels)
 

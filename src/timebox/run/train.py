@@ -11,7 +11,7 @@ import torch
 from timebox.clock import Deadline, parse_budget
 from timebox.data import Division, image_hashes, parse_portion
 from timebox.engine.build import resolve_device
-from timebox.engine.plan import Scoring, make_plan
+from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.engine.threads import container_threads
 from timebox.errors import UsageError

@@ -1,7 +1,8 @@
 """A training put together: network, data, schedule, safety net and checkpoints; and what follows it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,19 +15,21 @@ from timebox.data.augment import batch_normalize
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model
 from timebox.engine.checkpoint import Checkpoint
-from timebox.engine.faults import SafetyNet
+from timebox.engine.faults import FaultError, SafetyNet
+from timebox.engine.finished import MAX_PENDING
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.pacing import ClockPacer, StepPacer
-from timebox.engine.plan import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES_AT_THE_END
+from timebox.engine.planning import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES_AT_THE_END
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
-from timebox.errors import RunError
+from timebox.errors import OutputError, RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
+from timebox.run.reading import PREDICTIONS
 from timebox.run.task import Task, Validator, prediction_columns
 
 # Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
@@ -47,6 +50,7 @@ class Training:
     Args:
         checkpoint: where to go on from; None to begin.
         decisions: how each step is to be taken; None to decide by clock or count.
+        elsewhere: whether a part of it was trained on another machine, or with other versions.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Training:
         reporter: Reporter,
         checkpoint: Checkpoint | None = None,
         decisions: Sequence[Decision] | None = None,
+        elsewhere: bool = False,
     ) -> None:
+        self._elsewhere = elsewhere
         self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
         self.events: list[str] = []
         plan, recipe = task.plan, task.plan.recipe
@@ -84,7 +90,7 @@ class Training:
         loader = DeviceLoader(
             task.division.train, recipe.batch_size, task.mean, task.std, augmentation, task.request.seed, plan.device
         )
-        watch = Watch(loader, self._schedule, plan.precision, self._deadline, self._writer.metrics.add, self._reporter)
+        watch = Watch(loader, self._schedule, self._deadline, self._writer.metrics.add, self._reporter)
         try:
             return train_model(
                 self._state,
@@ -97,10 +103,13 @@ class Training:
                 self._validation(),
             )
         except KeyboardInterrupt:
-            self.keeper.keep_last(self._safety.newest, LAST_CHECKPOINT_SECONDS)
-            raise
-        except BaseException:
-            self.keeper.wait(LAST_CHECKPOINT_SECONDS)
+            with suppress(FaultError):
+                watch.settle(drain=True)
+            # What was learnt of rate and memory since that state was kept stays learnt.
+            learnt = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
+            newest = self._safety.newest
+            last = replace(newest, facts={**newest.facts, **learnt})
+            self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
             raise
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -120,7 +129,9 @@ class Training:
             "micro_batch": self._schedule.micro_batch,
             "step_seconds": self._schedule.step_seconds,
             "metrics_lines": self._writer.metrics.num_lines,
+            "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
+            "elsewhere": self._elsewhere,
         }
 
     def _tell(self, text: str) -> None:
@@ -150,14 +161,17 @@ class Training:
 
     def _snapshot_steps(self) -> int:
         seconds = self._task.plan.step_seconds
-        return max(1, min(SNAPSHOT_STEPS, int(SNAPSHOT_SECONDS / seconds))) if seconds else SNAPSHOT_STEPS
+        steps = min(SNAPSHOT_STEPS, int(SNAPSHOT_SECONDS / seconds)) if seconds else SNAPSHOT_STEPS
+        # A GPU shows a fault so many steps late: the older of two states must be from before it.
+        return max(steps, MAX_PENDING + 1 if self._task.plan.device.type == "cuda" else 1)
 
     def _validation(self) -> Validation | None:
         task, plan = self._task, self._task.plan
         if task.division.val is None or not plan.num_val_images:
             return None
-        dataset = task.ordered(task.division.val).take(np.arange(plan.num_val_images))
-        measure = Validator(dataset, task.mean, task.std, plan.device)
+        num_images = min(plan.num_val_images, len(task.division.val))
+        dataset = task.ordered(task.division.val).take(np.arange(num_images))
+        measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch)
         budget = self._deadline.budget_seconds
         allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")
         return Validation(measure, [moment for moment in plan.validate_at if moment > self._state.progress], allowed)
@@ -171,6 +185,7 @@ def carry_out(
     reporter: Reporter,
     checkpoint: Checkpoint | None = None,
     decisions: Sequence[Decision] | None = None,
+    elsewhere: bool = False,
     remarks: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
     """Train, save, score: from a task to a finished run directory.
@@ -182,7 +197,7 @@ def carry_out(
     """
     reporter.phase("training")
     with deadline.phase("training"):
-        training = Training(task, writer, deadline, reporter, checkpoint, decisions)
+        training = Training(task, writer, deadline, reporter, checkpoint, decisions, elsewhere)
     with training.keeper.settled_on_failure():
         with deadline.phase("training"):
             trained = training.run()
@@ -195,10 +210,17 @@ def carry_out(
             scores = task.score(trained.model, deadline)
         reporter.phase("saving")
         with deadline.phase("saving"):
+            unwritten = []
             if scores:
-                writer.save_predictions(prediction_columns(scores))
+                try:
+                    writer.save_predictions(prediction_columns(scores))
+                except OutputError as error:
+                    reporter.note(str(error))
+                    unwritten.append(PREDICTIONS)
             training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
-            more["unwritten"] = ["a checkpoint"] if training.keeper.has_failed else []
+            if training.keeper.has_failed:
+                unwritten.append("a checkpoint")
+            more |= {"unwritten": unwritten, "elsewhere": elsewhere}
             # The summary says when it was written, but not how long that took.
             more["late"] = deadline.remaining() < writer.write_seconds
             writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})

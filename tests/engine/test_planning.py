@@ -11,7 +11,8 @@ from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.engine import bench, precision, speed
 from timebox.engine.bench import PROBE_RECIPE, Bench
-from timebox.engine.plan import Plan, Scoring, make_plan
+from timebox.engine.plan import Plan
+from timebox.engine.planning import Scoring, make_plan
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import Recipe, get_recipe
 

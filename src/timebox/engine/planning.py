@@ -1,0 +1,316 @@
+"""Planning: what is trained, in which precision, and how the budget is divided.
+
+Everything a plan rests on is either known from the data or measured on this device within about two seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
+
+from timebox.clock import Deadline, format_duration
+from timebox.data.dataset import ImageDataset
+from timebox.data.mirror import mirror_test
+from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.plan import NUM_VALIDATIONS, Plan
+from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
+from timebox.engine.schedule import LONGEST_PART_SECONDS
+from timebox.engine.scoring import batch_size_for
+from timebox.engine.step import smaller_part
+from timebox.errors import BudgetError, UsageError
+from timebox.recipe import AUTO, WIDTHS, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
+
+# Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
+REFERENCE_FLOPS = 150e9
+REFERENCE_SECONDS = 60.0
+# The batch is never halved below this, nor a schedule made of fewer steps than these.
+SMALLEST_BATCH = 32
+FEWEST_STEPS = 10
+# Pixels: what is left of a smaller image after three halvings is nothing; a larger one is no input for this network.
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
+# Shares of the budget. Together with what validation takes on the way, scoring stays within a tenth.
+FINAL_SCORING_SHARE = 0.07
+VALIDATION_SHARE, MOST_VALIDATION_SHARE = 0.02, 0.03
+# During training a sample is enough to see where it goes; with fewer than these images it would mislead.
+MOST_VALIDATION_IMAGES = 2000
+FEWEST_VALIDATION_IMAGES = 50
+# Kept free at the end for leaving the interpreter and a machine that stutters, besides what saving takes.
+EXIT_SECONDS = 0.8
+STUTTER_SHARE = 0.01
+SAVING_MARGIN = 1.3
+# Configuration, model, its folder, metrics, summary; predictions where anything is scored.
+WRITES_AT_THE_END = 5
+# Measuring may take this share of the budget, within these bounds in seconds; four networks are measured at most.
+PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
+NUM_MEASURED = 4
+# With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
+HURRY_SECONDS = 8.5
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How many images there are to score, and in how many views each."""
+
+    num_val: int
+    num_test: int
+
+    def seconds(self, seconds_per_image: float, tta: str) -> float:
+        """Time to set aside for all of them: what was measured on a few, and a margin, as training takes the rest."""
+        num_images = (self.num_val + self.num_test) * (2 if tta == "mirror" else 1)
+        return 1.5 * num_images * seconds_per_image + 0.5 if num_images else 0.0
+
+
+def make_plan(
+    recipe_name: str,
+    settings: Sequence[str],
+    train: ImageDataset,
+    scoring: Scoring,
+    device: torch.device,
+    precision: str,
+    deadline: Deadline,
+    num_steps: int | None,
+    file_seconds: float,
+    source: str,
+) -> Plan:
+    """Resolve the recipe and divide the time.
+
+    Args:
+        recipe_name: ``auto``, a built-in name or a TOML file.
+        settings: ``FIELD=VALUE`` texts that override the recipe.
+        file_seconds: measured cost of bringing one file to disk.
+        source: what the data is called in messages.
+    Raises:
+        UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
+    """
+    _check_size(train)
+    overrides = parse_settings(settings)
+    named = None if recipe_name == AUTO else get_recipe(recipe_name).replace(**overrides)
+    if named:
+        _check_fit(named, train)
+    if num_steps is not None:
+        return _counting_steps(named, overrides, train, scoring, device, precision, num_steps)
+    budget = deadline.budget_seconds or 0.0
+    num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0)
+    saving_seconds = SAVING_MARGIN * num_writes * file_seconds
+    finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
+    limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
+    benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
+    hurried = precision == "auto" and device.type == "cpu" and deadline.remaining() < HURRY_SECONDS
+    probe = named or (PROBE_RECIPE.replace(width=WIDTHS[0]) if hurried else PROBE_RECIPE)
+    if hurried:
+        chosen, why = "fp32", "no time to measure more"
+    else:
+        chosen, why = resolve_precision(precision, device, lambda name: benches[name].training_seconds_per_image(probe))
+    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    recipe = named
+    if recipe is None:
+        seconds = max((1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds), 0.0)
+        recipe, reasons = _auto(train, seconds, benches[chosen].flops_per_second(probe), benches[chosen])
+        recipe = recipe.replace(**overrides)
+        _check_fit(recipe, train)
+        lines += reasons
+        if precision == "auto":
+            chosen, more = _precision_that_pays(chosen, recipe, benches)
+            lines += more
+    batch_fixed = "batch_size" in overrides
+    return _dividing_time(
+        recipe,
+        batch_fixed,
+        len(train),
+        scoring,
+        benches[chosen],
+        deadline,
+        saving_seconds,
+        finish_seconds,
+        lines,
+        source,
+    )
+
+
+def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench]) -> tuple[str, list[str]]:
+    """fp32, and the reason, where the network is not faster in the precision that the probe was fastest in."""
+    if chosen == "fp32":
+        return chosen, []
+    ratio = benches["fp32"].training_seconds_per_image(recipe) / benches[chosen].training_seconds_per_image(recipe)
+    if ratio >= WORTHWHILE:
+        return chosen, []
+    return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.1f}x its speed"]
+
+
+def _counting_steps(
+    named: Recipe | None,
+    overrides: dict[str, Value],
+    train: ImageDataset,
+    scoring: Scoring,
+    device: torch.device,
+    precision: str,
+    num_steps: int,
+) -> Plan:
+    """The plan for a fixed number of steps, from the data alone."""
+    chosen, why = resolve_precision(precision, device, None)
+    bench = Bench(train, device, chosen, 0.0)
+    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    recipe = named
+    if recipe is None:
+        recipe, reasons = _auto(train, REFERENCE_SECONDS, REFERENCE_FLOPS, bench)
+        recipe = recipe.replace(**overrides)
+        _check_fit(recipe, train)
+        speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
+        lines.append(f"planned as for {format_duration(REFERENCE_SECONDS)} at {speed}, since no clock is read")
+        lines += reasons
+    if "batch_size" not in overrides:
+        recipe = _with_fitting_batch(recipe, float("inf"), len(train))
+    image_seconds = 0.0 if device.type == "cuda" else bench.flops_per_image(recipe) / REFERENCE_FLOPS
+    micro_batch, part_lines = _parts(recipe, image_seconds)
+    return Plan(
+        recipe=recipe,
+        device=device,
+        precision=chosen,
+        num_steps=num_steps,
+        micro_batch=micro_batch,
+        step_seconds=0.0,
+        expected_steps=num_steps,
+        scoring_seconds=float("inf"),
+        saving_seconds=0.0,
+        finish_seconds=0.0,
+        num_val_images=min(scoring.num_val, MOST_VALIDATION_IMAGES),
+        scoring_batch=batch_size_for(device, 0.0),
+        lines=(*lines, *part_lines),
+    )
+
+
+def _dividing_time(
+    drafted: Recipe,
+    batch_fixed: bool,
+    num_images: int,
+    scoring: Scoring,
+    bench: Bench,
+    deadline: Deadline,
+    saving_seconds: float,
+    finish_seconds: float,
+    lines: list[str],
+    source: str,
+) -> Plan:
+    """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
+    recipe, budget = drafted, deadline.budget_seconds or 0.0
+    image_seconds = bench.training_seconds_per_image(recipe)
+    scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
+    scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
+    train_seconds = deadline.remaining() - scoring_seconds - finish_seconds
+    if not batch_fixed:
+        recipe = _with_fitting_batch(recipe, train_seconds / image_seconds, num_images)
+    if recipe is not drafted:
+        lines.append(
+            f"batch cut from {drafted.batch_size} to {recipe.batch_size} and rate from {drafted.max_lr:g} to "
+            f"{recipe.max_lr:g}: data and budget would give too few steps"
+        )
+    micro_batch, part_lines = _parts(recipe, image_seconds)
+    step_seconds = recipe.batch_size * image_seconds
+    _check_budget(deadline, train_seconds, FEWEST_STEPS * step_seconds, source)
+    affordable = VALIDATION_SHARE * budget / (NUM_VALIDATIONS - 1) / scoring_image_seconds
+    num_val_images = min(scoring.num_val, int(affordable), MOST_VALIDATION_IMAGES)
+    enough = num_val_images >= min(scoring.num_val, FEWEST_VALIDATION_IMAGES)
+    plan = Plan(
+        recipe=recipe,
+        device=bench.device,
+        precision=bench.precision,
+        num_steps=None,
+        micro_batch=micro_batch,
+        step_seconds=step_seconds,
+        expected_steps=int(train_seconds / step_seconds),
+        scoring_seconds=scoring_seconds,
+        saving_seconds=saving_seconds,
+        finish_seconds=finish_seconds,
+        num_val_images=num_val_images if enough else 0,
+        scoring_batch=batch_size_for(bench.device, scoring_image_seconds),
+        lines=(),
+    )
+    epochs = plan.expected_steps * recipe.batch_size / num_images
+    summary = (
+        f"{format_duration(train_seconds)} of training at about {1 / image_seconds:.0f} images/s: "
+        f"{plan.expected_steps} steps, {epochs:.1f} epochs; {format_duration(scoring_seconds)} for scoring, "
+        f"{format_duration(plan.reserve_seconds)} in reserve"
+    )
+    return replace(plan, lines=(*lines, *part_lines, summary))
+
+
+def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
+    """How many images to compute at once, so that no part of a step lasts beyond a second, and what that changes.
+
+    Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
+    """
+    size = recipe.batch_size
+    while size * image_seconds > LONGEST_PART_SECONDS and (smaller := smaller_part(size, recipe.ghost_size)):
+        size = smaller
+    alike = size
+    while size * image_seconds > LONGEST_PART_SECONDS and size // 2 >= SMALLEST_BATCH:
+        size //= 2
+    if size == recipe.batch_size:
+        return size, []
+    how = "" if size == alike else f", each normalised by itself, as {alike} images would take more than a second"
+    return size, [f"batches of {recipe.batch_size} are computed in parts of {size} images{how}"]
+
+
+def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench) -> tuple[Recipe, list[str]]:
+    mirror = mirror_test(train)
+    task = Task(
+        num_images=len(train),
+        side=min(train.image_shape[:2]),
+        num_classes=train.num_classes,
+        mirror_allowed=mirror.allowed,
+    )
+    recipe, reasons = auto_recipe(
+        task, lambda width: train_seconds * speed / bench.flops_per_image(PROBE_RECIPE.replace(width=width))
+    )
+    evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
+    return recipe, [*reasons, evidence]
+
+
+def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
+    """The recipe, its batch halved, and its rate with it, until the data fill it and the budget buys ``min_steps``."""
+    batch, lr = recipe.batch_size, recipe.max_lr
+    while batch % 2 == 0 and batch // 2 >= SMALLEST_BATCH:
+        if batch <= num_images and images_affordable / batch >= recipe.min_steps:
+            break
+        batch, lr = batch // 2, lr / 2
+    return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
+
+
+def _check_size(train: ImageDataset) -> None:
+    height, width, _ = train.image_shape
+    if min(height, width) >= SMALLEST_SIDE and max(height, width) <= LARGEST_SIDE:
+        return
+    problem, side = ("small", SMALLEST_SIDE) if min(height, width) < SMALLEST_SIDE else ("large", 64)
+    raise UsageError(
+        f"images of {width}x{height} pixels are too {problem}: both sides must be {SMALLEST_SIDE} to {LARGEST_SIDE}; "
+        f"use --set image_size={side} to have them scaled"
+    )
+
+
+def _check_fit(recipe: Recipe, train: ImageDataset) -> None:
+    """Raise UsageError where a recipe asks for what these images cannot give."""
+    side = min(train.image_shape[:2])
+    if recipe.crop_padding >= side:
+        raise UsageError(
+            f"crop_padding {recipe.crop_padding} must be smaller than the images' side of {side} pixels; "
+            f"use --set crop_padding={max(1, side // 8)}"
+        )
+
+
+def _check_budget(deadline: Deadline, train_seconds: float, needed_seconds: float, source: str) -> None:
+    if train_seconds >= needed_seconds:
+        return
+    budget = deadline.budget_seconds or 0
+    smallest = ceil(1.1 * (budget - train_seconds + needed_seconds) + 0.5)
+    raise BudgetError(
+        f"budget {format_duration(budget)} is too short: reading {source!r} and planning took "
+        f"{format_duration(deadline.elapsed())}, and {FEWEST_STEPS} steps take about {format_duration(needed_seconds)} "
+        f"here; use at least {smallest}s"
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
