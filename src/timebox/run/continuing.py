@@ -84,7 +84,7 @@ class Continuation:
                 elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences()),
                 remarks=lambda: {"resumed_at_step": checkpoint.step},
             )
-        return Run(self._path)
+        return Run(writer.path)
 
     def replay(self, out: Path, overwrite: bool) -> Run:
         """Take the steps of a finished run again, into a directory of its own, and compare the weights."""
