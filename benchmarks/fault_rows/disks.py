@@ -97,7 +97,7 @@ def _final_save_fails(place: Path, failures: tuple[Failure, ...]) -> Outcome:
     for number, failure in enumerate(failures):
         run = place / f"final-{number}"
         ended = finish(*WORDS, "--out", run, faults=_injected(failure))
-        errors = ended.lines_with("timebox train: error: .* cannot be written")
+        errors = ended.lines_with(" cannot be written in ")
         problems = (
             f"status {ended.status}" if ended.status != 3 else "",
             f"told {len(errors)} times: {ended.err[-300:]}" if len(errors) != 1 else "",
