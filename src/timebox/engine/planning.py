@@ -135,7 +135,7 @@ def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench])
     ratio = benches["fp32"].training_seconds_per_image(recipe) / benches[chosen].training_seconds_per_image(recipe)
     if ratio >= WORTHWHILE:
         return chosen, []
-    return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.1f}x its speed"]
+    return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.2g}x its speed"]
 
 
 def _counting_steps(
