@@ -107,5 +107,5 @@ def _take_steps(
             keeper.keep(state.snapshot())
     watch.settle(drain=True)
     # What the last update did shows in no loss.
-    if not state.snapshot().is_finite():
+    if not state.is_finite():
         raise NotFiniteError("the weights are not finite numbers", state.step)

@@ -1,6 +1,6 @@
 """Everything that changes while a network is trained, and where in the training it stands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ class Snapshot:
 
     def is_finite(self) -> bool:
         """Whether all of it are finite numbers. Waits for the device."""
-        return all(bool(t.isfinite().all()) for t in self.tensors.values() if t.is_floating_point())
+        return _are_finite(self.tensors.values())
 
 
 class TrainingState:
@@ -80,6 +80,10 @@ class TrainingState:
         tensors = {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
         return Snapshot(self.step, self.progress, tensors, self._describe())
 
+    def is_finite(self) -> bool:
+        """Whether all of it are finite numbers. Waits for the device."""
+        return _are_finite(self.tensors().values())
+
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
         """Go back, or forward, to where a snapshot was taken."""
@@ -87,3 +91,7 @@ class TrainingState:
             tensor.copy_(snapshot.tensors[name])
         self.optimizer.zero_grad()
         self.step, self.progress = snapshot.step, snapshot.progress
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
