@@ -35,7 +35,10 @@ REFUSALS = [
     ("train digits photos --steps 2", "unexpected argument 'photos'; `timebox train --help` lists what is allowed"),
     ("evaluate", "timebox evaluate: error: the following arguments are required: RUN, DATA"),
     ("evaluate runs/a digits --split tset", "'tset' is not one of test, val, train, all; did you mean 'test'?"),
-    ("evaluate runs/a digits --tta miror", "'miror' is not one of recipe, none, mirror; did you mean 'mirror'?"),
+    (
+        "evaluate runs/a digits --tta miror",
+        "'miror' is not one of recipe, none, mirror, mirror_shift; did you mean 'mirror'?",
+    ),
     ("predict runs/a", "the following arguments are required: IMAGE"),
     ("predict runs/a x.png --top 0", "argument --top: '0' is not a whole number of at least 1"),
     ("predict runs/a x.png --format xml", "argument --format: 'xml' is not one of csv, jsonl"),

@@ -16,7 +16,7 @@ from timebox.engine.precision import Precision
 from timebox.engine.reporting import StepStatus
 from timebox.engine.schedule import rates_at
 from timebox.errors import TimeboxError
-from timebox.optim import SGD
+from timebox.optim import Optimizer
 
 from .conftest import CPU, tiny_recipe, tiny_training
 
@@ -68,7 +68,7 @@ def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> Non
     used: list[tuple[float, float]] = []
     original: Callable[..., torch.Tensor] = loop.training_step
 
-    def spy(model: nn.Module, optimizer: SGD, *rest: object) -> torch.Tensor:
+    def spy(model: nn.Module, optimizer: Optimizer, *rest: object) -> torch.Tensor:
         used.append((optimizer.lr, optimizer.momentum))
         return original(model, optimizer, *rest)
 

@@ -10,7 +10,7 @@ from timebox.engine.precision import Precision, resolve_precision
 from timebox.engine.step import training_step
 from timebox.errors import UsageError
 from timebox.models import ResNet9
-from timebox.optim import sgd
+from timebox.optim import Optimizer, sgd_group
 
 from .conftest import CPU, bands, tiny_training
 
@@ -39,7 +39,7 @@ def one_step(precision: Precision) -> tuple[ResNet9, dict[str, torch.Tensor]]:
     data = bands(16)
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
+    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
     training_step(model, optimizer, Batch(images, torch.from_numpy(data.labels)), precision, 0.0, len(data))
     return model, before
 
@@ -64,7 +64,7 @@ def test_the_scale_falls_until_training_works() -> None:
 def test_the_scale_doubles_after_200_good_steps() -> None:
     precision = Precision("fp16", CPU, initial_scale=4.0)
     parameter = torch.nn.Parameter(torch.ones(1))
-    optimizer = sgd(torch.nn.ParameterList([parameter]), lr=0.0, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
+    optimizer = Optimizer([sgd_group([parameter], 0.0)], 0.0, 0.9)
     for step in range(400):
         assert precision.loss_scale == (4.0 if step < 200 else 8.0)
         precision.backward(parameter.sum())

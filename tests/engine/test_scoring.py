@@ -7,7 +7,7 @@ from torch import nn
 
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.finished import FinishedWork
-from timebox.engine.scoring import BATCH_SIZE, accuracy, evaluating, predict_probabilities
+from timebox.engine.scoring import BATCH_SIZE, NUM_VIEWS, accuracy, evaluating, predict_probabilities
 from timebox.engine.speed import fastest_of
 from timebox.errors import UsageError
 from timebox.models import ResNet9, ResNet18
@@ -40,7 +40,7 @@ def test_probabilities() -> None:
     np.testing.assert_allclose(result, expected.detach().numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("tta", ["none", "mirror"])
+@pytest.mark.parametrize("tta", NUM_VIEWS)
 def test_an_image_stands_for_itself(tta: str) -> None:
     images = bands(30).images
     together = probabilities(model(), images, tta)
@@ -55,6 +55,15 @@ def test_mirrored_scoring_is_the_mean_of_both_views() -> None:
     both = probabilities(network, images, "mirror")
     np.testing.assert_allclose(both, (probabilities(network, images) + probabilities(network, mirrored)) / 2, atol=1e-6)
     np.testing.assert_allclose(both, probabilities(network, mirrored, "mirror"), atol=1e-6)
+
+
+def test_shifted_views_count_as_much_as_the_others() -> None:
+    images = bands(10).images
+    network = model()
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    shifted = [probabilities(network, np.ascontiguousarray(padded[:, i : i + 8, i : i + 8]), "mirror") for i in (0, 2)]
+    expected = (probabilities(network, images, "mirror") + (shifted[0] + shifted[1]) / 2) / 2
+    np.testing.assert_allclose(probabilities(network, images, "mirror_shift"), expected, atol=1e-6)
 
 
 def test_more_images_than_a_batch_keep_their_order() -> None:

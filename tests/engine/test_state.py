@@ -27,7 +27,7 @@ def take_steps(state: TrainingState, first: int, last: int, overflow: bool = Fal
     for number in range(first, last + 1):
         images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(number))
         batch = Batch(images * (float("inf") if overflow else 1.0), torch.arange(16) % 3)
-        state.optimizer.lr, state.optimizer.momentum = 0.02, 0.9
+        state.optimizer.prepare(0.02, 0.9, number / 20)
         training_step(state.model, state.optimizer, batch, state.precision, 0.0, 16)
         state.advance(number / 20)
 

@@ -10,7 +10,7 @@ from timebox.data.loader import Batch
 from timebox.engine.build import build_model
 from timebox.engine.precision import Precision
 from timebox.engine.step import parts_of, smaller_part, training_step
-from timebox.optim import sgd
+from timebox.optim import Optimizer, sgd_group
 
 from .conftest import CPU, tiny_recipe
 
@@ -30,7 +30,7 @@ def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = G
     """The loss of one step on ``num`` images, and the network after it."""
     torch.manual_seed(0)
     model = build_model(tiny_recipe(ghost_size=ghost), 3, 3).train()
-    optimizer = sgd(model, lr=0.05, momentum=0.9, weight_decay=5e-4, bias_lr_multiplier=8.0)
+    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
     loss = training_step(model, optimizer, batch_of(num), Precision(precision, CPU), 0.1, micro_batch)
     assert all(parameter.grad is None for parameter in model.parameters())
     return loss, model
@@ -80,7 +80,7 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
 
     def step(micro_batch: int) -> tuple[float, Tensor]:
         model = Constant()
-        optimizer = sgd(model, lr=0.1, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
+        optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
         loss = training_step(model, optimizer, batch_of(11), Precision("fp32", CPU), 0.0, micro_batch)
         return loss.item(), model.weight.detach()
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
+from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening, start_at_identity
 
 
 def images(num: int, channels: int = 5, side: int = 4, seed: int = 0) -> Tensor:
@@ -121,3 +121,26 @@ def test_a_residual_adds_what_went_in() -> None:
     x = images(3)
     double = nn.Conv2d(5, 5, 1, bias=False)
     assert torch.equal(Residual(double, nn.ReLU())(x), x + F.relu(double(x)))
+
+
+def test_signed_patterns_come_with_their_negatives_and_a_bias_that_learns() -> None:
+    layer = Whitening(3, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
+    layer.fit(images(200, channels=3, side=8))
+    assert layer.num_filters == 24
+    assert torch.equal(layer.weight[12:], -layer.weight[:12])
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    assert layer(images(5, channels=3, side=8)).shape == (5, 24, 7, 7)
+
+
+def test_an_identity_passes_its_inputs_on() -> None:
+    torch.manual_seed(0)
+    wider, narrower = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 3, 3, padding=1, bias=False)
+    others = wider.weight[3:].clone(), nn.Conv2d(3, 3, 1).weight
+    pointwise = nn.Conv2d(3, 3, 1)
+    kept = pointwise.weight.clone()
+    start_at_identity(nn.Sequential(wider, narrower, pointwise))
+    x = images(2, channels=3, side=8)
+    assert torch.equal(wider(x)[:, :3], x)
+    assert torch.equal(wider.weight[3:], others[0])
+    assert torch.equal(narrower(wider(x)), x)
+    assert torch.equal(pointwise.weight, kept)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timebox.models import GhostBatchNorm, ResNet9, ResNet18, Whitening, count_flops, fit_whitening
+from timebox.models import Airbench, GhostBatchNorm, ResNet9, ResNet18, Whitening, count_flops, fit_whitening
 
 SIZES = [(8, 8), (9, 9), (28, 28), (32, 32), (33, 33), (64, 64), (8, 20)]
 
@@ -31,9 +31,17 @@ def test_resnet18_takes_any_size(size: tuple[int, int], channels: int) -> None:
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_airbench_takes_any_size(size: tuple[int, int], channels: int) -> None:
+    logits = Airbench(channels, 10, width=4)(images(3, channels, size))
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-@pytest.mark.parametrize("kind", [ResNet9, ResNet18])
-def test_any_number_of_classes(kind: type[ResNet9] | type[ResNet18], num_classes: int) -> None:
+@pytest.mark.parametrize("kind", [ResNet9, ResNet18, Airbench])
+def test_any_number_of_classes(kind: type[ResNet9] | type[ResNet18] | type[Airbench], num_classes: int) -> None:
     assert kind(3, num_classes, width=4)(images(2, 3, (8, 8))).shape == (2, num_classes)
 
 
@@ -54,6 +62,18 @@ def test_resnet9_is_cifar10_fasts() -> None:
     assert num_parameters(plain) == convolutions + 2 * channels
     assert num_parameters(whitened) == num_parameters(plain) + (27 - 9 * 3) * 64
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in plain.modules()) == 9
+
+
+def test_airbench_is_the_published_one() -> None:
+    model = Airbench(3, 10)
+    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    trained = convolutions + 10 * 256 + 2 * (64 + 256 + 256) + 24
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
+    # 708 MFLOP per image, forward and backward.
+    assert count_flops(model, (3, 32, 32)) == pytest.approx(708e6, rel=0.01)
+    assert model.head.weight.std().item() == pytest.approx(1.0)
+    norms = [m for m in model.modules() if isinstance(m, GhostBatchNorm)]
+    assert {(norm.momentum, norm.eps, norm.weight.requires_grad) for norm in norms} == {(0.4, 1e-12, False)}
 
 
 def test_every_normalisation_of_resnet9_is_ghost_with_frozen_scale() -> None:

@@ -20,8 +20,8 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 27
-NAMES = ["haet2021", "dawnbench", "superconvergence"]
+NUM_FIELDS = 32
+NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 
 def haet() -> Recipe:
@@ -46,7 +46,7 @@ def test_every_field_has_a_unit_and_every_number_a_range() -> None:
             assert f"[{field.low:g} ... {field.high:g}]" in describe_field(name)
     assert describe_field("flip") == "mirroring of training images: none, random, alternating"
     assert describe_field("width") == "channels of the network's first stage [4 ... 512]"
-    assert describe_field("whitening") == "fixed whitening convolution before the first stage; resnet9 only"
+    assert describe_field("whitening") == ("fixed whitening convolution first; always in airbench, never in resnet18")
 
 
 def test_the_built_in_recipes() -> None:
@@ -82,6 +82,17 @@ def test_the_entry_is_what_its_paper_says() -> None:
     assert (recipe.tta, recipe.flip, recipe.end_fraction) == ("mirror", "random", 0.0)
     assert RECIPES["superconvergence"]().model == "resnet18"
     assert RECIPES["dawnbench"]().policy == "piecewise"
+
+
+def test_airbench94_is_the_published_one_per_image() -> None:
+    recipe = RECIPES["airbench94"]()
+    # The script sums the losses of a batch: its rates are those of one image.
+    assert recipe.max_lr / recipe.batch_size == pytest.approx(0.67)
+    assert recipe.bias_lr_multiplier * recipe.max_lr / recipe.batch_size == pytest.approx(0.053)
+    assert recipe.weight_decay * recipe.max_lr == pytest.approx(2e-6 * 2000)
+    assert (recipe.optimizer, recipe.filter_lr, recipe.filter_momentum) == ("muon", 0.24, 0.6)
+    assert (recipe.start_fraction, recipe.peak_at, recipe.down_at, recipe.end_fraction) == (1.0, 0.0, 1.0, 0.0)
+    assert recipe.min_steps == 8 * 50_000 // 2000
 
 
 def test_unknown_fields_are_refused_all_at_once_with_suggestions() -> None:
@@ -125,9 +136,11 @@ def test_the_last_setting_wins_and_none_changes_nothing() -> None:
 
 
 def test_wrong_settings_are_refused_all_at_once() -> None:
-    assert refusal(parse_settings, ["widht=3", "width", "batch_size=big", "max_lr=500", "whitening=1", "width=8"]) == (
+    assert refusal(
+        parse_settings, ["widht=3", "width", "batch_size=big", "max_lr=50000", "whitening=1", "width=8"]
+    ) == (
         "settings: unknown field 'widht', did you mean 'width'?; 'width' is not FIELD=VALUE; "
-        "batch_size 'big' must be a whole number; max_lr 500 must be between 1e-06 and 100; "
+        "batch_size 'big' must be a whole number; max_lr 50000 must be between 1e-06 and 10000; "
         "whitening 1 must be true or false"
     )
 
@@ -139,12 +152,12 @@ def test_wrong_settings_are_refused_all_at_once() -> None:
         ("width=32.0", "width 32.0 must be a whole number"),
         ("width=true", "width True must be a whole number"),
         ("width=", "width '' must be a whole number"),
-        ("max_lr=nan", "max_lr nan must be between 1e-06 and 100"),
-        ("max_lr=inf", "max_lr inf must be between 1e-06 and 100"),
+        ("max_lr=nan", "max_lr nan must be between 1e-06 and 10000"),
+        ("max_lr=inf", "max_lr inf must be between 1e-06 and 10000"),
         ("max_lr=true", "max_lr True must be a number"),
         ("max_lr=[1]", "max_lr [1] must be a number"),
         ("whitening=yes", "whitening 'yes' must be true or false"),
-        ("model=resnet50", "model 'resnet50' must be one of resnet9, resnet18, did you mean 'resnet9'?"),
+        ("model=resnet50", "model 'resnet50' must be one of resnet9, resnet18, airbench, did you mean 'resnet9'?"),
         ("policy=cosine", "policy 'cosine' must be one of one_cycle, triangular, piecewise, constant"),
         ("label_smoothing=1", "label_smoothing 1 must be between 0 and 0.9"),
     ],
@@ -164,6 +177,11 @@ def test_a_wrong_setting(setting: str, problem: str) -> None:
             {"model": "resnet18"},
             "whitening must be false for resnet18; celu_alpha must be 0 for resnet18; "
             "ghost_size must be 0 for resnet18; logit_scale must be 1 for resnet18",
+        ),
+        ({"whitening_bias_until": 0.5}, "whitening_bias_until must be 0 for resnet9"),
+        (
+            {"model": "airbench", "whitening": False},
+            "whitening must be true for airbench; celu_alpha must be 0 for airbench",
         ),
         (
             {"width": 1000, "flip": "up"},
@@ -193,7 +211,7 @@ def test_a_file_with_all_its_faults_told(tmp_path: Path) -> None:
     path.write_text("width = 16\nepochs = 10\n", encoding="utf-8")
     message = refusal(get_recipe, str(path))
     assert message.startswith("recipe 'mine': unknown field 'epochs'; `timebox recipes haet2021` shows all fields; ")
-    assert "missing: model, whitening, celu_alpha, ghost_size, " in message
+    assert "missing: model, whitening, whitening_bias_until, " in message
     assert "width" not in message.partition("missing: ")[2].split(", ")
 
 
@@ -203,7 +221,7 @@ def test_a_file_that_extends_nothing_known(tmp_path: Path, base: str) -> None:
     path.write_text(f"extends = {base}\n", encoding="utf-8")
     given = tomllib.loads(f"x = {base}")["x"]
     assert refusal(get_recipe, str(path)) == (
-        f"recipe file {str(path)!r}: extends {given!r} must be one of haet2021, dawnbench, superconvergence"
+        f"recipe file {str(path)!r}: extends {given!r} must be one of haet2021, dawnbench, airbench94, superconvergence"
     )
 
 
@@ -216,7 +234,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
 
 
 def test_did_you_mean() -> None:
-    allowed = "use one of auto, haet2021, dawnbench, superconvergence, or a file that ends in .toml"
+    allowed = "use one of auto, haet2021, dawnbench, airbench94, superconvergence, or a file that ends in .toml"
     assert refusal(get_recipe, "dawnbensh") == (f"recipe 'dawnbensh' is unknown; did you mean 'dawnbench'? {allowed}")
     assert refusal(get_recipe, "xyz") == f"recipe 'xyz' is unknown; {allowed}"
     assert refusal(describe_recipe, "autp") == f"recipe 'autp' is unknown; did you mean 'auto'? {allowed}"
@@ -229,7 +247,7 @@ def test_a_file_of_absurd_size_or_depth_is_refused(tmp_path: Path) -> None:
         "width = " + "[" * 10_000: "nested too deeply",
         "width = " + "9" * 5_000: "Exceeds the limit",
         "width = 0x" + "f" * 5_000: "width, a number of 20,000 bits, must be between 4 and 512",
-        "max_lr = 0x" + "f" * 5_000: "max_lr, a number of 20,000 bits, must be between 1e-06 and 100",
+        "max_lr = 0x" + "f" * 5_000: "max_lr, a number of 20,000 bits, must be between 1e-06 and 10000",
     }.items():
         path.write_text('extends = "haet2021"\n' + text)
         with pytest.raises(UsageError, match=words):

@@ -160,7 +160,10 @@ def test_what_cannot_be_scored(trained: Run, data: Path, tmp_path: Path) -> None
     assert refusal(lambda: evaluate(trained, data, split="tset")) == (
         "split 'tset' is unknown; use test, val, train, all"
     )
-    assert refusal(lambda: evaluate(trained, data, tta="ten")) == "tta 'ten' is unknown; use recipe, none or mirror"
+    assert (
+        refusal(lambda: evaluate(trained, data, tta="ten"))
+        == "tta 'ten' is unknown; use recipe, none, mirror, mirror_shift"
+    )
     foreign = tmp_path / "foreign.npz"
     save_npz(foreign, num=30)
     for split in ("val", "test"):

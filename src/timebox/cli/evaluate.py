@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from timebox.run.evaluate import ClassFigures, Evaluation
 
 SPLITS = ("test", "val", "train", "all")
-VIEWS = ("recipe", "none", "mirror")
+VIEWS = ("recipe", "none", "mirror", "mirror_shift")
 MAX_MATRIX_CLASSES = 20
 MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10

@@ -6,21 +6,21 @@ from torch import nn
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Batch
-from timebox.engine.build import build_model
+from timebox.engine.build import build_model, build_optimizer
 from timebox.engine.precision import Precision
 from timebox.engine.speed import fastest_of
 from timebox.engine.step import training_step
 from timebox.models import count_flops
-from timebox.optim import WeightAverage, sgd
+from timebox.optim import WeightAverage
 from timebox.recipe import Recipe, get_recipe
 
 # A network of this width stands for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
-LARGEST_BATCH = 64
+LARGEST_BATCH = 128
 # The first batch measured makes up so many operations, a twentieth of a second on a slow processor.
 FIRST_FLOPS = 5e9
 # The fields that decide how long an image takes.
-NETWORK_FIELDS = ("model", "width", "whitening", "celu_alpha", "ghost_size")
+NETWORK_FIELDS = ("model", "width", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size")
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
 FROM_FASTEST_TO_MEAN = 1.1
 
@@ -69,8 +69,9 @@ class Bench:
         the batch towards the recipe's while the limit allows.
         """
         model = self._build(recipe).train()
-        optimizer = sgd(model, lr=1e-4, momentum=0.9, weight_decay=0.0, bias_lr_multiplier=1.0)
         average, precision = WeightAverage(model, recipe.averaging_span), Precision(self.precision, self.device)
+        optimizer = build_optimizer(model, recipe, precision.dtype)
+        optimizer.prepare(1e-6 * recipe.max_lr, recipe.max_momentum, progress=1.0)
 
         def step() -> None:
             training_step(model, optimizer, batch, precision, recipe.label_smoothing, size)

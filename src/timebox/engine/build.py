@@ -1,10 +1,11 @@
-"""From a recipe to a network on a device."""
+"""From a recipe to a network on a device, and to its optimizer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from timebox.errors import UsageError
-from timebox.models import ResNet9, ResNet18
+from timebox.models import Airbench, ResNet9, ResNet18, Whitening, start_at_identity
+from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
 
 
@@ -13,6 +14,14 @@ def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module
     model: nn.Module
     if recipe.model == "resnet18":
         model = ResNet18(in_channels, num_classes, width=recipe.width)
+    elif recipe.model == "airbench":
+        model = Airbench(
+            in_channels,
+            num_classes,
+            width=recipe.width,
+            ghost_size=recipe.ghost_size,
+            logit_scale=recipe.logit_scale,
+        )
     else:
         model = ResNet9(
             in_channels,
@@ -23,7 +32,32 @@ def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module
             celu_alpha=recipe.celu_alpha,
             logit_scale=recipe.logit_scale,
         )
+    if recipe.identity_init:
+        start_at_identity(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype) -> Optimizer:
+    """The recipe's optimizer for a network, at rest.
+
+    Weights take the rate itself, biases a multiple of it; filters are under Muon where the recipe says so. The bias of
+    a whitening layer is a bias that stops learning early.
+
+    Args:
+        low_precision: the format the training multiplies in, which does for Muon's iteration too.
+    """
+    early = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in early)]
+    filters = [p for p in others if p.dim() == 4] if recipe.optimizer == "muon" else []
+    weights: list[Tensor] = [p for p in others if p.dim() > 1 and not (filters and p.dim() == 4)]
+    decay, bias_multiplier = recipe.weight_decay, recipe.bias_lr_multiplier
+    groups: list[ParameterGroup] = [
+        sgd_group(weights, decay),
+        sgd_group([p for p in others if p.dim() == 1], decay, bias_multiplier),
+        sgd_group(list(early), decay, bias_multiplier, recipe.whitening_bias_until),
+        muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
+    ]
+    return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
 
 
 def resolve_device(device: str) -> torch.device:

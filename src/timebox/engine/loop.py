@@ -91,7 +91,7 @@ def _take_steps(
 ) -> None:
     """The loop. Raises FaultError where a step went wrong."""
     while (decision := schedule.next(watch.num_pending)) is not None:
-        state.optimizer.lr, state.optimizer.momentum = decision.lr, decision.momentum
+        state.optimizer.prepare(decision.lr, decision.momentum, decision.progress)
         batch = loader.batch(state.step)
         loss = training_step(
             state.model, state.optimizer, batch, state.precision, label_smoothing, decision.micro_batch

@@ -16,7 +16,7 @@ from timebox.engine.bench import PROBE_RECIPE, Bench
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.engine.schedule import LONGEST_PART_SECONDS
-from timebox.engine.scoring import batch_size_for
+from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.step import smaller_part
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, WIDTHS, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
@@ -57,7 +57,7 @@ class Scoring:
 
     def seconds(self, seconds_per_image: float, tta: str) -> float:
         """Time to set aside for all of them: what was measured on a few, and a margin, as training takes the rest."""
-        num_images = (self.num_val + self.num_test) * (2 if tta == "mirror" else 1)
+        num_images = (self.num_val + self.num_test) * NUM_VIEWS[tta]
         return 1.5 * num_images * seconds_per_image + 0.5 if num_images else 0.0
 
 

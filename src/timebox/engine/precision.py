@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from timebox.engine.speed import fastest_of
 from timebox.errors import UsageError
-from timebox.optim import SGD
+from timebox.optim import Optimizer
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster by more than the noise of the measurement to be worth taking.
 WORTHWHILE = 1.1
 # One that is so many times slower than fp32 on a small block, as emulated bf16 is, is not tried on a network. The block
@@ -41,17 +41,22 @@ class Precision:
             # Left to itself the scaler makes its tensors in the first step, too late to be restored into.
             self._scaler._lazy_init_scale_growth_tracker(device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the multiplications take."""
+        return _DTYPES[self.name]
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass. Normalisation statistics stay float32; the loss belongs outside."""
         if self.name == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.name])
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a float32 loss, scaled where the format needs it."""
         self._scaler.scale(loss).backward()
 
-    def step(self, optimizer: SGD) -> None:
+    def step(self, optimizer: Optimizer) -> None:
         """Step the optimizer with unscaled gradients, unless one of them overflowed."""
         self._scaler.step(optimizer)  # type: ignore[arg-type]  # all that it needs of one
         self._scaler.update()

@@ -7,13 +7,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from timebox.data.augment import batch_normalize
+from timebox.errors import UsageError
 
 # Small enough on a CPU that the clock is heard often, large enough on a GPU to keep it busy.
 BATCH_SIZE, GPU_BATCH_SIZE = 50, 1000
 # A slow network is scored in batches that take about so long.
 BATCH_SECONDS = 0.2
+
+
+# Views to average, by the name of the test-time augmentation.
+NUM_VIEWS = {"none": 1, "mirror": 2, "mirror_shift": 6}
+
+
+def check_tta(tta: str) -> None:
+    """Raise UsageError for an unknown test-time augmentation."""
+    if tta not in NUM_VIEWS:
+        raise UsageError(f"tta {tta!r} is unknown; use recipe, {', '.join(NUM_VIEWS)}")
 
 
 def batch_size_for(device: torch.device, seconds_per_image: float) -> int:
@@ -55,8 +67,9 @@ def predict_probabilities(
     Args:
         images: uint8 (N, H, W, C) of the model's working size.
         mean, std: float32 (C,), the training data's.
-        tta: ``none``, or ``mirror``: the mean of the probabilities of an image and its mirror image. An image's result
-            never depends on other images.
+        tta: ``none``; ``mirror``: the mean of the probabilities of an image and its mirror image; ``mirror_shift``: of
+            both as they are, and of both shifted by a pixel up and left, and down and right, which together count as
+            much (K. Jordan, arXiv 2404.00498, section 3.5). An image's result never depends on other images.
         stop: asked before each batch but the first; when it says so, the rest is left out.
         batch_size: images at once, 1 or more; None for what suits the device.
     Returns:
@@ -71,13 +84,23 @@ def predict_probabilities(
                 break
             batch = torch.from_numpy(images[start : start + batch_size]).to(device, non_blocking=True)
             inputs = batch_normalize(batch, mean, std)
-            probabilities = model(inputs).softmax(1)
-            if tta == "mirror":
-                probabilities = (probabilities + model(inputs.flip(3)).softmax(1)) / 2
-            parts.append(probabilities)
+            parts.append(_averaged(model, inputs, tta))
         if not parts:
             raise ValueError("no images to score")
         return torch.cat(parts).cpu().numpy()
+
+
+def _averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
+    """Probabilities (N, num_classes) of normalised images (N, C, H, W), averaged over the views."""
+    if tta == "none":
+        return model(inputs).softmax(1)  # type: ignore[no-any-return]
+    both = (model(inputs).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
+    if tta == "mirror":
+        return both  # type: ignore[no-any-return]
+    height, width = inputs.shape[2:]
+    padded = F.pad(inputs, (1, 1, 1, 1), "reflect")
+    shifted = [_averaged(model, padded[:, :, at : at + height, at : at + width], "mirror") for at in (0, 2)]
+    return (both + sum(shifted) / 2) / 2  # type: ignore[no-any-return]
 
 
 def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from timebox.engine.build import build_optimizer
 from timebox.engine.precision import Precision
-from timebox.optim import WeightAverage, sgd
+from timebox.optim import WeightAverage
 from timebox.recipe import Recipe
 
 Facts = Mapping[str, object]
@@ -45,13 +46,7 @@ class TrainingState:
         self.model = model
         self._describe = describe
         self.precision = precision
-        self.optimizer = sgd(
-            model,
-            lr=recipe.max_lr,
-            momentum=recipe.max_momentum,
-            weight_decay=recipe.weight_decay,
-            bias_lr_multiplier=recipe.bias_lr_multiplier,
-        )
+        self.optimizer = build_optimizer(model, recipe, precision.dtype)
         self.average = WeightAverage(model, recipe.averaging_span)
         self.step, self.progress = 0, 0.0
 

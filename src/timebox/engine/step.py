@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from timebox.data.loader import Batch
 from timebox.engine.precision import Precision
-from timebox.optim import SGD
+from timebox.optim import Optimizer
 
 
 def training_step(
     model: nn.Module,
-    optimizer: SGD,
+    optimizer: Optimizer,
     batch: Batch,
     precision: Precision,
     label_smoothing: float,

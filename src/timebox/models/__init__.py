@@ -3,11 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from timebox.models.layers import GhostBatchNorm, Whitening
+from timebox.models.airbench import Airbench
+from timebox.models.layers import GhostBatchNorm, Whitening, start_at_identity
 from timebox.models.resnet9 import ResNet9
 from timebox.models.resnet18 import ResNet18
 
-__all__ = ["GhostBatchNorm", "ResNet9", "ResNet18", "Whitening", "count_flops", "fit_whitening"]
+__all__ = [
+    "Airbench",
+    "GhostBatchNorm",
+    "ResNet9",
+    "ResNet18",
+    "Whitening",
+    "count_flops",
+    "fit_whitening",
+    "start_at_identity",
+]
 
 
 def fit_whitening(model: nn.Module, images: Tensor) -> None:

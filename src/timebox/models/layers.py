@@ -17,10 +17,11 @@ class GhostBatchNorm(nn.BatchNorm2d):
         num_channels: C of the input (N, C, H, W).
         ghost_size: images per group; 0 takes the whole batch. A last group of a single image joins the one before.
         momentum: how fast the running statistics follow, 0...1.
+        epsilon: added to the variances, above 0.
     """
 
-    def __init__(self, num_channels: int, ghost_size: int = 0, momentum: float = 0.1) -> None:
-        super().__init__(num_channels, momentum=momentum)
+    def __init__(self, num_channels: int, ghost_size: int = 0, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__(num_channels, eps=epsilon, momentum=momentum)
         self.ghost_size = ghost_size
         self.weight.requires_grad_(False)
 
@@ -61,34 +62,66 @@ class Residual(nn.Sequential):
 
 
 class Whitening(nn.Module):
-    """A fixed first convolution that decorrelates 3×3 patches (cifar10-fast; "input patch whitening").
+    """A fixed first convolution that decorrelates patches (cifar10-fast; "input patch whitening").
 
     Its filters are the eigenvectors of the covariance of the training images' patches, each scaled to unit variance.
     They come from the data, not from training: call :meth:`fit` once before the first step.
 
     Args:
         in_channels: C of the normalised images (N, C, H, W).
+        kernel_size: side of a patch in pixels.
+        padding: pixels of zeros around the image.
+        epsilon: added to the variances, above 0, so that what hardly varies is not blown up.
+        signed: whether each filter comes with its negative, so that an activation after it loses nothing.
+        bias: whether a bias that learns is added.
     """
 
-    EPSILON = 1e-2
-
-    def __init__(self, in_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int = 3,
+        *,
+        padding: int = 1,
+        epsilon: float = 1e-2,
+        signed: bool = False,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
-        num_filters = in_channels * 9
+        self.padding, self.epsilon, self.signed = padding, epsilon, signed
+        num_patterns = in_channels * kernel_size**2
         # Not torch.eye: on the meta device, where a run's network is first built, its first use takes a second.
-        identity = torch.tensor(np.eye(num_filters, dtype=np.float32))
-        self.register_buffer("weight", identity.reshape(num_filters, in_channels, 3, 3))
+        identity = torch.tensor(np.eye(num_patterns, dtype=np.float32))
+        filters = torch.cat((identity, -identity)) if signed else identity
+        self.register_buffer("weight", filters.reshape(-1, in_channels, kernel_size, kernel_size))
         self.weight: Tensor
+        self.bias = nn.Parameter(torch.zeros(len(filters))) if bias else None
+
+    @property
+    def num_filters(self) -> int:
+        """Channels of the output."""
+        return len(self.weight)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
         """Set the filters from normalised images, floating point (N, C, H, W), of which a few thousand are plenty."""
-        patches = F.unfold(images.float(), 3).transpose(1, 2).flatten(0, 1)
+        patches = F.unfold(images.float(), self.weight.shape[-1]).transpose(1, 2).flatten(0, 1)
         patches = patches - patches.mean(0)
         covariance = (patches.T @ patches / len(patches)).double().cpu()
         variances, vectors = torch.linalg.eigh(covariance)
-        filters = vectors.T / (variances + self.EPSILON).clamp_min(self.EPSILON).sqrt()[:, None]
-        self.weight.copy_(filters.flip(0).reshape(self.weight.shape))
+        filters = vectors.T / (variances + self.epsilon).clamp_min(self.epsilon).sqrt()[:, None]
+        filters = filters.flip(0)
+        self.weight.copy_((torch.cat((filters, -filters)) if self.signed else filters).reshape(self.weight.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, padding=1)
+        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+
+@torch.no_grad()
+def start_at_identity(model: nn.Module) -> None:
+    """Let the first filters of every 3×3 convolution pass its inputs on, the others stay as they were drawn.
+
+    A deep network then starts close to a shallow one (K. Jordan, arXiv 2404.00498, section 3.3).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            nn.init.dirac_(module.weight[: module.in_channels])

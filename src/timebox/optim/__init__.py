@@ -1,7 +1,20 @@
-"""What moves the weights: schedules, parameter groups, weight averaging."""
+"""What moves the weights: schedules, optimizers, weight averaging."""
 
 from timebox.optim.averaging import WeightAverage
-from timebox.optim.groups import SGD, sgd
+from timebox.optim.muon import MuonGroup, muon_group, orthogonalize
+from timebox.optim.optimizer import Optimizer, ParameterGroup
 from timebox.optim.schedules import lr_at, momentum_at
+from timebox.optim.sgd import SGDGroup, sgd_group
 
-__all__ = ["SGD", "WeightAverage", "lr_at", "momentum_at", "sgd"]
+__all__ = [
+    "MuonGroup",
+    "Optimizer",
+    "ParameterGroup",
+    "SGDGroup",
+    "WeightAverage",
+    "lr_at",
+    "momentum_at",
+    "muon_group",
+    "orthogonalize",
+    "sgd_group",
+]

@@ -36,17 +36,22 @@ class Recipe:
 
     name: Annotated[str, Field("what the recipe is called")]
 
-    model: Annotated[Literal["resnet9", "resnet18"], Field("network")]
+    model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network")]
     width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
-    whitening: Annotated[bool, Field("fixed whitening convolution before the first stage; resnet9 only")]
-    celu_alpha: Annotated[float, Field("CELU's alpha; resnet9 only, 0 stands for ReLU in resnet18", 0, 10)]
-    ghost_size: Annotated[int, Field("images per batch-norm group, 0 for the whole batch; resnet9 only", 0, 65536)]
+    whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
+    whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
+    identity_init: Annotated[bool, Field("whether 3x3 convolutions start by passing their inputs on")]
+    celu_alpha: Annotated[float, Field("CELU's alpha in resnet9; 0 for resnet18's ReLU and airbench's GELU", 0, 10)]
+    ghost_size: Annotated[int, Field("images per batch-norm group, 0 for the whole batch, as in resnet18", 0, 65536)]
     logit_scale: Annotated[float, Field("factor on the logits; 1 for resnet18", 0.001, 10)]
 
     batch_size: Annotated[int, Field("images per step", 2, 65536)]
     min_steps: Annotated[int, Field("a budget that buys fewer steps has the batch and the rate halved", 1, 10**6)]
+    optimizer: Annotated[Literal["sgd", "muon"], Field("of the convolutions' filters; all else is under sgd")]
+    filter_lr: Annotated[float, Field("muon's highest rate: the share of a filter bank a step may change", 1e-6, 10)]
+    filter_momentum: Annotated[float, Field("muon's Nesterov momentum", 0.01, 0.999)]
     policy: Annotated[Literal["one_cycle", "triangular", "piecewise", "constant"], Field("learning-rate policy")]
-    max_lr: Annotated[float, Field("highest learning rate, on the mean loss of a batch", 1e-6, 100)]
+    max_lr: Annotated[float, Field("sgd's highest learning rate, on the mean loss of a batch", 1e-6, 10_000)]
     start_fraction: Annotated[float, Field("first learning rate, as a share of max_lr", 0, 1)]
     end_fraction: Annotated[float, Field("last learning rate, as a share of max_lr", 0, 1)]
     peak_at: Annotated[float, Field("progress at which the rate peaks, below down_at", 0, 1)]
@@ -55,7 +60,7 @@ class Recipe:
     max_momentum: Annotated[float, Field("Nesterov momentum while the rate is lowest", 0.01, 0.999)]
     min_momentum: Annotated[float, Field("and while it peaks, under one_cycle and triangular", 0.01, 0.999)]
     weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1)]
-    bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of the weights'", 0.01, 1000)]
+    bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of max_lr", 0.01, 1000)]
     label_smoothing: Annotated[float, Field("share of the target spread over all classes", 0, 0.9)]
     averaging_span: Annotated[float, Field("weights are averaged over this share of the training, 0 for none", 0, 1)]
 
@@ -63,7 +68,7 @@ class Recipe:
     crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64)]
     flip: Annotated[Literal["none", "random", "alternating"], Field("mirroring of training images")]
     cutout_size: Annotated[int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024)]
-    tta: Annotated[Literal["none", "mirror"], Field("views averaged when scoring: the image, or it and its mirror")]
+    tta: Annotated[Literal["none", "mirror", "mirror_shift"], Field("views averaged when scoring")]
 
     def __post_init__(self) -> None:
         problems = [problem for name in FIELDS if (problem := _problem(name, getattr(self, name)))]
@@ -83,13 +88,11 @@ class Recipe:
             conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by")
         if self.model == "resnet9" and self.celu_alpha == 0:
             conflicts.append("celu_alpha 0 must be above 0 for resnet9")
-        if self.model == "resnet18":
-            wanted = {"whitening": False, "celu_alpha": 0.0, "ghost_size": 0, "logit_scale": 1.0}
-            conflicts += [
-                f"{name} must be {_text(value)} for resnet18"
-                for name, value in wanted.items()
-                if getattr(self, name) != value
-            ]
+        conflicts += [
+            f"{name} must be {_text(value)} for {self.model}"
+            for name, value in _FIXED[self.model].items()
+            if getattr(self, name) != value
+        ]
         return conflicts
 
     def replace(self, **changes: Value) -> "Recipe":
@@ -108,6 +111,19 @@ class Recipe:
             lines.append(f"{entry:<28} # {describe_field(name)}")
         return "\n".join(lines) + "\n"
 
+
+# What a network leaves no choice about.
+_FIXED: dict[str, dict[str, Value]] = {
+    "resnet9": {"whitening_bias_until": 0.0},
+    "resnet18": {
+        "whitening": False,
+        "whitening_bias_until": 0.0,
+        "celu_alpha": 0.0,
+        "ghost_size": 0,
+        "logit_scale": 1.0,
+    },
+    "airbench": {"whitening": True, "celu_alpha": 0.0},
+}
 
 _HINTS = get_type_hints(Recipe, include_extras=True)
 FIELDS: dict[str, Field] = {field.name: get_args(_HINTS[field.name])[1] for field in dataclasses.fields(Recipe)}

@@ -81,7 +81,7 @@ def evaluate(
         split: ``test``, ``val``, ``train`` or ``all``. Parts the run itself cut from these data are cut again in the
             same way. Default: the data's own test split, else the part the run held out, else everything.
         test_limit: score a class-balanced cut of so many images.
-        tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
+        tta: ``recipe`` (as the run was scored), ``none``, ``mirror`` or ``mirror_shift``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
         data_dir: where named data sets are looked for.
     Raises:

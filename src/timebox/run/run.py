@@ -17,14 +17,14 @@ from timebox.data import decode_image, fit_images
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.checkpoint import Checkpoint, read_checkpoint
 from timebox.engine.precision import PRECISIONS, Precision
-from timebox.engine.scoring import predict_probabilities
+from timebox.engine.scoring import check_tta, predict_probabilities
 from timebox.engine.state import TrainingState
 from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
 from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights
 
-FORMAT = 1
+FORMAT = 2
 FILES_AT_ONCE = 250
 MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
 
@@ -146,19 +146,18 @@ class Run:
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
                 of another size are brought to the model's: shorter side scaled, centre cropped.
-            tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
+            tta: ``recipe`` (as the run was scored), ``none``, ``mirror`` or ``mirror_shift``.
         Returns:
             float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
         Raises:
             DataError: for an image that cannot be read.
         """
-        if tta not in ("recipe", "none", "mirror"):
-            raise UsageError(f"tta {tta!r} is unknown; use recipe, none or mirror")
+        views = self.recipe.tta if tta == "recipe" else tta
+        check_tta(views)
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
-        views = self.recipe.tta if tta == "recipe" else tta
         with container_threads():
             return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
 

@@ -1,0 +1,103 @@
+"""Muon: momentum whose update is made orthogonal before it is applied."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from timebox.optim.optimizer import ParameterGroup
+
+# Newton-Schulz of the fifth order, its slope at zero as large as it can be without diverging: three rounds bring
+# singular values to 0.5...1.5, which trains as well as exactly 1 (K. Jordan et al., "Muon", 2024).
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NUM_ROUNDS = 3
+
+
+def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
+    """The nearest orthogonal matrices, roughly: U V^T of each singular value decomposition U S V^T.
+
+    Args:
+        matrices: (..., rows, columns), floating point; computed in its own precision, bf16 suffices.
+        num_rounds: Newton-Schulz iterations, 1 or more.
+    Returns:
+        The same shape: singular values between about 0.5 and 1.5, but for those that were next to nothing.
+    """
+    a, b, c = _COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(num_rounds):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+@dataclass(eq=False)
+class MuonGroup(ParameterGroup):
+    """Convolution filters under Muon.
+
+    A filter bank (out, in, height, width) is one matrix of ``out`` rows. Before each step it is brought to the norm
+    sqrt(out), so that the rate is the share of it that changes; weight decay has no place then (airbench94_muon,
+    KellerJordan/cifar10-airbench). Banks of one shape are orthogonalised together.
+
+    Attributes:
+        own_momentum: Nesterov momentum, above 0 and below 1; that of the optimizer is for the other groups.
+        dtype: in which the iteration is computed.
+    """
+
+    own_momentum: float = 0.6
+    dtype: torch.dtype = torch.float32
+    _alike: list[list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        alike = defaultdict(list)
+        for position, parameter in enumerate(self.parameters):
+            alike[parameter.shape].append(position)
+        self._alike = list(alike.values())
+
+    def step(self, lr: float, momentum: float, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        gradients = [self._gradient(i, grad_scale, found_inf) for i in range(len(self.parameters))]
+        torch._foreach_mul_(self.buffers, self.own_momentum)
+        torch._foreach_add_(self.buffers, gradients)
+        torch._foreach_add_(gradients, self.buffers, alpha=self.own_momentum)
+        norms = torch._foreach_norm(self.parameters)
+        to_length = [len(p) ** 0.5 / norm for p, norm in zip(self.parameters, norms, strict=True)]
+        rate: Tensor | float = lr
+        if found_inf is not None:
+            to_length = [torch.where(found_inf > 0, 1.0, factor) for factor in to_length]
+            rate = torch.where(found_inf > 0, 0.0, lr)
+        torch._foreach_mul_(self.parameters, to_length)
+        for positions in self._alike:
+            matrices = torch.stack([_rows(gradients[i]) for i in positions]).to(self.dtype)
+            updates = orthogonalize(matrices).float() * rate
+            for i, update in zip(positions, updates, strict=True):
+                self.parameters[i].sub_(_bank(update, self.parameters[i].shape))
+
+    def _gradient(self, position: int, grad_scale: Tensor | None, found_inf: Tensor | None) -> Tensor:
+        """The gradient, unscaled; where it overflowed, one that leaves the momentum as it is."""
+        gradient, buffer = self.parameters[position].grad, self.buffers[position]
+        assert gradient is not None
+        if grad_scale is not None:
+            gradient = gradient / grad_scale
+        if found_inf is not None:
+            gradient = torch.where(found_inf > 0, (1 - self.own_momentum) * buffer, gradient)
+        return gradient
+
+
+def muon_group(parameters: list[Tensor], lr_multiplier: float, momentum: float, dtype: torch.dtype) -> MuonGroup:
+    """A group at rest; see :class:`MuonGroup`."""
+    buffers = [torch.zeros_like(parameter) for parameter in parameters]
+    return MuonGroup(parameters, buffers, lr_multiplier, own_momentum=momentum, dtype=dtype)
+
+
+def _rows(bank: Tensor) -> Tensor:
+    """(out, in, height, width) as (out, height x width x in), which for channels_last copies nothing. The order of the
+    columns makes no difference to what is orthogonal."""
+    return bank.permute(0, 2, 3, 1).flatten(1)
+
+
+def _bank(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The way back."""
+    num_filters, num_inputs, height, width = shape
+    return rows.view(num_filters, height, width, num_inputs).permute(0, 3, 1, 2)
