@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from timebox.data import decode_image, fit_images
+from timebox.engine.allocator import kept_memory
 from timebox.engine.build import build_model, resolve_device
 from timebox.engine.checkpoint import Checkpoint, read_checkpoint
 from timebox.engine.precision import PRECISIONS, Precision
@@ -158,7 +159,7 @@ class Run:
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
-        with container_threads():
+        with container_threads(), kept_memory():
             return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:

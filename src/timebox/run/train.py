@@ -10,6 +10,7 @@ import torch
 
 from timebox.clock import Deadline, parse_budget
 from timebox.data import Division, image_hashes, parse_portion
+from timebox.engine.allocator import kept_memory
 from timebox.engine.build import resolve_device
 from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
@@ -180,11 +181,11 @@ def _default_out(name: str) -> Path:
 
 @contextmanager
 def _guest() -> Iterator[None]:
-    """A guest leaves the host's threads, random state and backend flags as they were."""
+    """A guest leaves the host's threads, memory, random state and backend flags as they were."""
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with container_threads(), torch.random.fork_rng(devices=[]):
+        with container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark
