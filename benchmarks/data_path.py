@@ -18,7 +18,7 @@ from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model, resolve_device
-from timebox.engine.loop import training_step
+from timebox.engine.step import training_step
 from timebox.engine.precision import PRECISIONS, Precision
 from timebox.engine.speed import synchronize
 from timebox.optim import WeightAverage, sgd

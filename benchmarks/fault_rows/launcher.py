@@ -152,10 +152,10 @@ def numbers(fault: Faults) -> None:
     from torch import Tensor, nn
 
     from timebox.data.loader import Batch
-    from timebox.engine import loop
+    from timebox.engine import steps
     from timebox.engine.state import TrainingState
 
-    real_step, real_advance = loop.training_step, TrainingState.advance
+    real_step, real_advance = steps.training_step, TrainingState.advance
     value, begun, happened = float(fault["value"]), 0, False
 
     def advance(self: TrainingState, progress: float) -> None:
@@ -178,7 +178,7 @@ def numbers(fault: Faults) -> None:
         hook.remove()
         return loss
 
-    loop.training_step, TrainingState.advance = training_step, advance
+    steps.training_step, TrainingState.advance = training_step, advance
 
 
 def files(faults: list[Faults]) -> None:

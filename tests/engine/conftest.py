@@ -18,6 +18,7 @@ from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.engine.schedule import PacedSchedule
 from timebox.engine.state import TrainingState
+from timebox.engine.steps import EagerSteps, Steps
 from timebox.engine.watch import Watch
 from timebox.recipe import Recipe, get_recipe
 
@@ -51,6 +52,7 @@ def tiny_training(
     validate: Validate | None = None,
     validate_at: list[float] | None = None,
     reporter: Reporter | None = None,
+    make_steps: Callable[[TrainingState, float], Steps] = EagerSteps,
 ) -> tuple[Trained, Entries]:
     """The outcome of a training on 100 images, and what it logged."""
     recipe = recipe or tiny_recipe()
@@ -69,7 +71,7 @@ def tiny_training(
         state,
         loader,
         schedule,
-        recipe.label_smoothing,
+        make_steps(state, recipe.label_smoothing),
         SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
         Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
         Watch(loader, schedule, deadline, log.append, reporter or SilentReporter()),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from timebox.clock import Deadline
-from timebox.engine import loop
+from timebox.engine import steps
 from timebox.engine.loop import train_model
 from timebox.engine.pacing import ClockPacer
 from timebox.engine.precision import Precision
@@ -66,13 +66,13 @@ def test_rates_come_from_the_recipe() -> None:
 
 def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[float, float]] = []
-    original: Callable[..., torch.Tensor] = loop.training_step
+    original: Callable[..., torch.Tensor] = steps.training_step
 
     def spy(model: nn.Module, optimizer: Optimizer, *rest: object) -> torch.Tensor:
         used.append((optimizer.lr, optimizer.momentum))
         return original(model, optimizer, *rest)
 
-    monkeypatch.setattr(loop, "training_step", spy)
+    monkeypatch.setattr(steps, "training_step", spy)
     _, log = tiny_training(8)
     assert used == [(entry["lr"], entry["momentum"]) for entry in log]
 
@@ -150,15 +150,15 @@ def test_watching_changes_nothing() -> None:
 def losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
     """Steps that train nothing, and whose losses are given by how many there were before."""
     numbers = count()
-    monkeypatch.setattr(loop, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
+    monkeypatch.setattr(steps, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
 
 
 def test_a_loss_that_is_no_number_takes_the_training_back(monkeypatch: pytest.MonkeyPatch) -> None:
     losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
     trained, log = tiny_training(12, recipe=tiny_recipe(policy="constant", max_lr=0.2))
-    steps = [entry for entry in log if "loss" in entry]
-    assert [entry["step"] for entry in steps] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
-    assert [entry["lr"] for entry in steps] == [0.2] * 8 + [0.1] * 7
+    taken = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in taken] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
+    assert [entry["lr"] for entry in taken] == [0.2] * 8 + [0.1] * 7
     assert log[8] == {"step": 5, "rolled_back": True}
     assert trained.num_steps == 12
 
@@ -193,7 +193,7 @@ def test_the_last_loss_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    original: Callable[..., torch.Tensor] = loop.training_step
+    original: Callable[..., torch.Tensor] = steps.training_step
     numbers = count()
 
     def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
@@ -203,7 +203,7 @@ def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.
                 next(iter(model.parameters())).fill_(nan)
         return loss
 
-    monkeypatch.setattr(loop, "training_step", poisoned)
+    monkeypatch.setattr(steps, "training_step", poisoned)
     trained, log = tiny_training(8)
     assert {"step": 5, "rolled_back": True} in log
     assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
@@ -212,7 +212,7 @@ def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.
 def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [0.0]
     deadline = Deadline(20.0, now=lambda: moment[0])
-    original: Callable[..., torch.Tensor] = loop.training_step
+    original: Callable[..., torch.Tensor] = steps.training_step
 
     def half_a_second(*rest: object) -> torch.Tensor:
         moment[0] += 0.5
@@ -222,15 +222,15 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
         moment[0] += 1.0
         return 0.5
 
-    monkeypatch.setattr(loop, "training_step", half_a_second)
+    monkeypatch.setattr(steps, "training_step", half_a_second)
     recorder = Recorder()
     pacer = ClockPacer(lambda: deadline.remaining() - 2.0, 0.5, deadline.elapsed)
     with deadline.phase("training"):
         trained, log = tiny_training(
             pacer=pacer, deadline=deadline, validate=validate, validate_at=[0.25, 0.5, 0.75], reporter=recorder
         )
-    steps = [entry for entry in log if "loss" in entry]
-    assert len(steps) == 30
+    taken = [entry for entry in log if "loss" in entry]
+    assert len(taken) == 30
     assert steps[-1]["progress"] == 1.0
     assert trained.final_lr == 0.0
     assert trained.images_per_second == 30 * 16 / 15.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from timebox.engine import loop
+from timebox.engine import steps
 from timebox.run import Run
 
 STEPS = 12
@@ -19,7 +19,7 @@ class KilledError(BaseException):
 
 def cut(step: int, error: type[BaseException], begin: Callable[..., Run], *given: object, **more: object) -> Run:
     """What the training ``begin(*given, **more)`` comes to when ``error`` is raised inside its step ``step``."""
-    original, count = loop.training_step, 0
+    original, count = steps.training_step, 0
 
     def step_or_end(*rest: object) -> Tensor:
         nonlocal count
@@ -30,7 +30,7 @@ def cut(step: int, error: type[BaseException], begin: Callable[..., Run], *given
         return loss
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "training_step", step_or_end)
+        patch.setattr(steps, "training_step", step_or_end)
         return begin(*given, **more)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from timebox.clock import Deadline, now
-from timebox.engine import loop
+from timebox.engine import steps
 from timebox.errors import BudgetError, DataError, RunError, TimeboxError, UsageError
 from timebox.run import Run, load, train
 
@@ -266,7 +266,7 @@ def test_time_used_up_counts_and_the_gap_does_not(stopped_late: Path) -> None:
         raise EnoughError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "training_step", enough)
+        patch.setattr(steps, "training_step", enough)
         with pytest.raises(EnoughError):
             train(resume=stopped_late, deadline=deadline)
 
@@ -317,7 +317,7 @@ def test_a_new_budget_is_a_new_clock(stopped_late: Path) -> None:
 def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = loop.training_step, 0
+    original, count = steps.training_step, 0
 
     def faulty(*rest: object) -> Tensor:
         nonlocal count
@@ -325,8 +325,8 @@ def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
         loss = original(*rest)  # type: ignore[arg-type]
         return loss * float("nan") if count > 5 else loss
 
-    monkeypatch.setattr(loop, "training_step", faulty)
+    monkeypatch.setattr(steps, "training_step", faulty)
     with pytest.raises(TimeboxError, match=r"^the loss became nan at a learning rate of .* at step \d+, and again"):
         quick(data, tmp_path / "run", STEPS)
-    monkeypatch.setattr(loop, "training_step", original)
+    monkeypatch.setattr(steps, "training_step", original)
     assert load(tmp_path / "run").checkpoint().step >= 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from timebox.engine import loop
+from timebox.engine import steps
 from timebox.errors import RunError, UsageError
 from timebox.run import Run, train
 
@@ -68,7 +68,7 @@ def test_a_run_that_went_back_is_replayed_as_it_ended(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.run.training.SNAPSHOT_STEPS", 2)
-    original, count = loop.training_step, 0
+    original, count = steps.training_step, 0
 
     def faulty(*rest: object) -> Tensor:
         nonlocal count
@@ -77,7 +77,7 @@ def test_a_run_that_went_back_is_replayed_as_it_ended(
         return loss * float("nan") if count in (4, 9) else loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "training_step", faulty)
+        patch.setattr(steps, "training_step", faulty)
         run = quick(data, tmp_path / "run", STEPS)
     events = summary(run)["events"]
     assert isinstance(events, list)
@@ -89,7 +89,7 @@ def test_a_run_that_went_back_is_replayed_as_it_ended(
 def test_a_run_whose_memory_ran_out_is_replayed_in_the_same_parts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.training_step
+    original = steps.training_step
 
     def cramped(*rest: object) -> Tensor:
         if rest[-1] == 32:
@@ -97,7 +97,7 @@ def test_a_run_whose_memory_ran_out_is_replayed_in_the_same_parts(
         return original(*rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "training_step", cramped)
+        patch.setattr(steps, "training_step", cramped)
         run = quick(data, tmp_path / "run", STEPS)
     assert summary(run)["events"] == ["memory ran out: batches of 32 are run in parts of 16 images"]
     assert {e["micro_batch"] for e in entries(run.path) if "loss" in e} == {16}

@@ -10,7 +10,7 @@ from timebox.engine.faults import FaultError, NotFiniteError, SafetyNet, memory_
 from timebox.engine.keeper import Keeper
 from timebox.engine.schedule import Schedule
 from timebox.engine.state import TrainingState
-from timebox.engine.step import training_step
+from timebox.engine.steps import Steps
 from timebox.engine.watch import Watch
 
 
@@ -55,7 +55,7 @@ def train_model(
     state: TrainingState,
     loader: DeviceLoader,
     schedule: Schedule,
-    label_smoothing: float,
+    steps: Steps,
     safety: SafetyNet,
     keeper: Keeper,
     watch: Watch,
@@ -66,11 +66,12 @@ def train_model(
     Raises:
         TimeboxError: when numbers stay wrong or memory short however often the training goes back.
     """
-    schedule.paused()
     while True:
         try:
             with memory_faults():
-                _take_steps(state, loader, schedule, label_smoothing, safety, keeper, watch, validation)
+                steps.prepare(loader, schedule.micro_batch)
+                schedule.paused()
+                _take_steps(state, loader, schedule, steps, safety, keeper, watch, validation)
         except FaultError as fault:
             safety.recover(fault)
             watch.rolled_back(state.step)
@@ -83,7 +84,7 @@ def _take_steps(
     state: TrainingState,
     loader: DeviceLoader,
     schedule: Schedule,
-    label_smoothing: float,
+    steps: Steps,
     safety: SafetyNet,
     keeper: Keeper,
     watch: Watch,
@@ -91,12 +92,7 @@ def _take_steps(
 ) -> None:
     """The loop. Raises FaultError where a step went wrong."""
     while (decision := schedule.next(watch.num_pending)) is not None:
-        state.optimizer.prepare(decision.lr, decision.momentum, decision.progress)
-        batch = loader.batch(state.step)
-        loss = training_step(
-            state.model, state.optimizer, batch, state.precision, label_smoothing, decision.micro_batch
-        )
-        state.advance(decision.progress)
+        loss = steps(loader.batch(state.step), decision)
         watch.issued(state.step, decision, loss)
         # Before the state is kept: a training that goes on from there does not validate here again.
         if validation:

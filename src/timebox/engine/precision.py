@@ -50,7 +50,8 @@ class Precision:
         """The context for a forward pass. Normalisation statistics stay float32; the loss belongs outside."""
         if self.name == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # Converted weights are not kept: each is used once in a pass, and a recorded step must convert them anew.
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a float32 loss, scaled where the format needs it."""

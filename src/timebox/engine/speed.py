@@ -1,6 +1,7 @@
 """How fast this device is, measured on the work itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,6 +12,17 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work, as one must before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """Inside, cuDNN tries its algorithms on each new shape and keeps the fastest; afterwards the flag is as before."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def fastest_of(work: Callable[[], object], device: torch.device, limit_seconds: float, max_repeats: int = 8) -> float:

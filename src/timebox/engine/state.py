@@ -51,8 +51,12 @@ class TrainingState:
         self.step, self.progress = 0, 0.0
 
     def advance(self, progress: float) -> None:
-        """Count one step, which ended at ``progress``."""
+        """Take the weights of one more step, which ended at ``progress``, into the average, and count it."""
         self.average.update(progress - self.progress)
+        self.count(progress)
+
+    def count(self, progress: float) -> None:
+        """Count one step, which ended at ``progress``."""
         self.step, self.progress = self.step + 1, progress
 
     def tensors(self) -> dict[str, Tensor]:

@@ -20,7 +20,17 @@ def training_step(
     label_smoothing: float,
     micro_batch: int,
 ) -> Tensor:
-    """One step: forward, loss, backward, update. Returns the loss, detached, on the device.
+    """One step: forward, loss, backward, update. Returns the loss, detached, on the device."""
+    loss = backpropagate(model, batch, precision, label_smoothing, micro_batch)
+    precision.step(optimizer)
+    optimizer.zero_grad()
+    return loss
+
+
+def backpropagate(
+    model: nn.Module, batch: Batch, precision: Precision, label_smoothing: float, micro_batch: int
+) -> Tensor:
+    """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
 
     Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
     normalisation, the arithmetic is that of the whole batch, but for rounding.
@@ -33,8 +43,6 @@ def training_step(
         loss = loss * (len(part.labels) / len(batch.labels))
         precision.backward(loss)
         total += loss.detach()
-    precision.step(optimizer)
-    optimizer.zero_grad()
     return total
 
 

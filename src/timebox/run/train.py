@@ -14,6 +14,7 @@ from timebox.engine.allocator import kept_memory
 from timebox.engine.build import resolve_device
 from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
+from timebox.engine.speed import tuned_convolutions
 from timebox.engine.threads import container_threads
 from timebox.errors import UsageError
 from timebox.recipe import AUTO
@@ -182,10 +183,5 @@ def _default_out(name: str) -> Path:
 @contextmanager
 def _guest() -> Iterator[None]:
     """A guest leaves the host's threads, memory, random state and backend flags as they were."""
-    benchmark = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        with container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
+    with tuned_convolutions(), container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
+        yield

@@ -17,6 +17,7 @@ from timebox.engine.build import build_model
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.faults import FaultError, SafetyNet
 from timebox.engine.finished import MAX_PENDING
+from timebox.engine.graphs import steps_for
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.pacing import ClockPacer, StepPacer
@@ -96,7 +97,7 @@ class Training:
                 self._state,
                 loader,
                 self._schedule,
-                recipe.label_smoothing,
+                steps_for(self._state, recipe.label_smoothing, self._tell),
                 self._safety,
                 self.keeper,
                 watch,

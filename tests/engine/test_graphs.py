@@ -1,0 +1,277 @@
+"""Recorded steps are the eager ones, whatever changes from step to step, and nothing is ever the worse for recording."""
+
+from collections.abc import Callable
+from math import nan
+
+import pytest
+import torch
+from torch import Tensor
+
+from timebox.data.loader import Augmentation, Batch, DeviceLoader
+from timebox.engine import graphs
+from timebox.engine.build import build_model
+from timebox.engine.faults import SafetyNet
+from timebox.engine.graphs import GraphedSteps, agree, steps_for
+from timebox.engine.pacing import StepPacer
+from timebox.engine.precision import Precision
+from timebox.engine.schedule import Decision, PacedSchedule, rates_at
+from timebox.engine.state import TrainingState
+from timebox.engine.steps import EagerSteps, Steps
+from timebox.engine.updates import StepNumbers, rates_of
+from timebox.optim import Optimizer
+from timebox.recipe import Recipe, get_recipe
+
+from .conftest import CPU, bands, tiny_recipe, tiny_training
+from .recording import FakeRecorder
+
+NUM_STEPS = 12
+BATCH = 16
+
+
+def muon_recipe(**changes: int | float | str) -> Recipe:
+    """The speed record's, on a network small enough for a test; its whitening bias freezes at 3/8."""
+    return get_recipe("airbench94").replace(**{"width": 4, "batch_size": BATCH, "max_lr": 10.0, **changes})
+
+
+RECIPES = [tiny_recipe(), tiny_recipe(averaging_span=0.0), muon_recipe(), muon_recipe(averaging_span=0.1)]
+
+
+def state_of(recipe: Recipe, precision: str = "fp32") -> TrainingState:
+    torch.manual_seed(0)
+    return TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision(precision, CPU))
+
+
+def loader_of(recipe: Recipe) -> DeviceLoader:
+    half = torch.full((3,), 0.5)
+    augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+    return DeviceLoader(bands(100), recipe.batch_size, half, half / 2, augmentation, 0, CPU)
+
+
+def take(
+    steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int, micro_batch: int = BATCH
+) -> list[float]:
+    """Steps ``first`` to ``last`` of twelve, each with its own rates, progress and images; their losses."""
+    loader, losses = loader_of(recipe), []
+    for number in range(first, last + 1):
+        # Uneven advances, as the clock's: the averaging weight changes too.
+        progress = (number / NUM_STEPS) ** 1.3
+        lr, momentum = rates_at(recipe, progress)
+        losses.append(steps(loader.batch(state.step), Decision(progress, lr, momentum, micro_batch)))
+    return [loss.item() for loss in losses]
+
+
+def contents(state: TrainingState) -> dict[str, Tensor]:
+    return state.snapshot().tensors
+
+
+def graphed(state: TrainingState, recorder: FakeRecorder, told: list[str] | None = None) -> GraphedSteps:
+    return GraphedSteps(state, 0.1, recorder, [].append if told is None else told.append)
+
+
+def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) -> None:
+    """Each tensor, within a share of how far it has moved since the beginning of the training."""
+    for name, tensor in contents(expected).items():
+        if not tensor.is_floating_point():
+            assert torch.equal(got.tensors()[name], tensor), name
+            continue
+        apart = (got.tensors()[name] - tensor).norm().item()
+        assert apart <= tolerance * tensor.norm().item() + 1e-6, (name, apart, tensor.norm().item())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name} {recipe.averaging_span}")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize("micro_batch", [8, BATCH])
+def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: float, micro_batch: int) -> None:
+    eager, other = state_of(recipe, precision), state_of(recipe, precision)
+    recorder, told = FakeRecorder(), []
+    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS, micro_batch)
+    losses = take(graphed(other, recorder, told), other, recipe, 1, NUM_STEPS, micro_batch)
+    assert losses == pytest.approx(expected, rel=tolerance)
+    assert_close(other, eager, tolerance)
+    assert (other.step, other.progress) == (NUM_STEPS, 1.0)
+    variants = 2 if recipe.model == "airbench" else 1
+    assert recorder.num_recorded == variants
+    assert recorder.num_replayed == NUM_STEPS + variants, "each was compared once, and every step was replayed"
+    assert told == []
+
+
+def python_numbers(optimizer: Optimizer, numbers: StepNumbers) -> None:
+    optimizer.step()
+
+
+@torch.no_grad()
+def a_constant_weight(average: list[Tensor], current: list[Tensor], weight: Tensor) -> None:
+    torch._foreach_lerp_(average, current, 0.5)
+
+
+def the_first_batch(steps: GraphedSteps, batch: Batch, decision: Decision, weight: float) -> Batch:
+    steps._numbers.fill(rates_of(steps._state.optimizer, decision.lr, decision.progress), decision.momentum, weight)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        (graphs, "update_weights", python_numbers),
+        (graphs, "update_average", a_constant_weight),
+        (GraphedSteps, "_load", the_first_batch),
+    ],
+)
+def test_what_is_baked_in_shows_in_the_comparison_above(
+    owner: object, name: str, wrong: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in has teeth: a replay that ignores a changed number, or a new batch, is another step."""
+    recipe = tiny_recipe()
+    eager, other = state_of(recipe), state_of(recipe)
+    take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    monkeypatch.setattr(owner, name, wrong)
+    steps = graphed(other, FakeRecorder())
+    take(steps, other, recipe, 1, NUM_STEPS)
+    assert steps.num_recorded == 1
+    with pytest.raises(AssertionError):
+        assert_close(other, eager, 1e-2)
+
+
+@pytest.mark.parametrize("recipe", [tiny_recipe(), muon_recipe()], ids=lambda recipe: recipe.name)
+def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe) -> None:
+    state, recorder = state_of(recipe), FakeRecorder()
+    steps = graphed(state, recorder)
+    take(EagerSteps(state, 0.1), state, recipe, 1, 3)
+    before, random = contents(state), torch.get_rng_state()
+    steps.prepare(loader_of(recipe), BATCH)
+    assert recorder.num_recorded == (2 if recipe.model == "airbench" else 1)
+    assert recorder.num_recorded == recorder.num_aside == recorder.num_replayed
+    assert state.step == 3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in contents(state).items())
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    take(steps, state, recipe, 4, NUM_STEPS)
+    assert recorder.num_recorded == (2 if recipe.model == "airbench" else 1), "nothing is recorded while time counts"
+
+
+def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
+    recipe = muon_recipe()
+    eager, other = state_of(recipe), state_of(recipe)
+    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    told: list[str] = []
+    recorder = FakeRecorder(fail=RuntimeError("operation not permitted when stream is capturing\nCompile with ..."))
+    steps = graphed(other, recorder, told)
+    assert take(steps, other, recipe, 1, NUM_STEPS) == expected
+    assert all(torch.equal(tensor, contents(eager)[name]) for name, tensor in contents(other).items())
+    assert told == ["steps are not recorded as a CUDA graph: operation not permitted when stream is capturing"]
+    assert (steps.num_recorded, recorder.num_recorded) == (0, 2)
+
+
+def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: what would wait for the device in each step is found out."""
+
+    def reads(optimizer: Optimizer, numbers: StepNumbers) -> None:
+        optimizer.lr = float(numbers.rates[0])
+        optimizer.step()
+
+    monkeypatch.setattr(graphs, "update_weights", reads)
+    recipe, told = tiny_recipe(), []
+    state = state_of(recipe)
+    take(graphed(state, FakeRecorder(), told), state, recipe, 1, 2)
+    assert [text.partition(":")[0] for text in told] == ["steps are not recorded as a CUDA graph"]
+
+
+def test_a_replay_that_differs_is_dropped() -> None:
+    recipe = tiny_recipe()
+    eager, other = state_of(recipe), state_of(recipe)
+    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, 4)
+    told: list[str] = []
+    steps = graphed(other, FakeRecorder(spoil=0.2), told)
+    assert take(steps, other, recipe, 1, 4) == expected
+    assert told == ["steps are not recorded as a CUDA graph: a replayed one differs from the same step taken anew"]
+
+
+def test_an_error_that_is_none_of_recording_is_passed_on() -> None:
+    recipe = tiny_recipe()
+    state = state_of(recipe)
+    with pytest.raises(KeyboardInterrupt):
+        take(graphed(state, FakeRecorder(fail=KeyboardInterrupt())), state, recipe, 1, 1)
+
+
+def test_smaller_parts_are_recorded_anew_and_the_larger_ones_forgotten() -> None:
+    recipe, recorder = tiny_recipe(), FakeRecorder()
+    state = state_of(recipe)
+    steps = graphed(state, recorder)
+    take(steps, state, recipe, 1, 2)
+    take(steps, state, recipe, 3, 4, micro_batch=8)
+    assert (recorder.num_recorded, steps.num_recorded) == (2, 1)
+
+
+def test_going_back_keeps_every_address() -> None:
+    """After a rollback the same recording goes on, from the older weights."""
+    recipe, recorder = tiny_recipe(), FakeRecorder()
+    eager, other = state_of(recipe), state_of(recipe)
+    take(EagerSteps(eager, 0.1), eager, recipe, 1, 6)
+    steps = graphed(other, recorder)
+    schedule = PacedSchedule(StepPacer(NUM_STEPS), recipe, BATCH)
+    take(steps, other, recipe, 1, 3)
+    safety = SafetyNet(other, schedule, BATCH, recipe.ghost_size, 3, [].append)
+    addresses = {name: tensor.data_ptr() for name, tensor in other.tensors().items()}
+    take(steps, other, recipe, 4, 6)
+    other.restore(safety.newest)
+    take(steps, other, recipe, 4, 6)
+    assert {name: tensor.data_ptr() for name, tensor in other.tensors().items()} == addresses
+    assert recorder.num_recorded == 1
+    assert_close(other, eager, 1e-3)
+
+
+def test_a_checkpoint_brings_recorded_steps_to_another_state() -> None:
+    recipe = muon_recipe()
+    eager, first, second = (state_of(recipe) for _ in range(3))
+    take(EagerSteps(eager, 0.1), eager, recipe, 1, 8)
+    take(graphed(first, FakeRecorder()), first, recipe, 1, 4)
+    steps = graphed(second, FakeRecorder())
+    steps.prepare(loader_of(recipe), BATCH)
+    second.restore(first.snapshot())
+    take(steps, second, recipe, 5, 8)
+    assert_close(second, eager, 1e-3)
+
+
+def test_the_loop_trains_alike_with_them() -> None:
+    def recorded(state: TrainingState, label_smoothing: float) -> Steps:
+        return GraphedSteps(state, label_smoothing, FakeRecorder(), [].append)
+
+    plain, log = tiny_training(20)
+    trained, other = tiny_training(20, make_steps=recorded)
+    assert [entry["loss"] for entry in other] == pytest.approx([entry["loss"] for entry in log], rel=1e-3)
+    assert [{**entry, "loss": 0} for entry in other] == [{**entry, "loss": 0} for entry in log]
+    for got, expected in zip(trained.model.parameters(), plain.model.parameters(), strict=True):
+        assert (got - expected).norm() <= 1e-3 * expected.norm() + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "recorded"),
+    [("cpu", "fp32", False), ("cuda", "fp32", True), ("cuda", "bf16", True), ("cuda", "fp16", False)],
+)
+def test_only_a_gpu_records_and_not_in_fp16(
+    device: str, precision: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "CudaRecorder", lambda device: FakeRecorder())
+    monkeypatch.setattr(graphs, "StepNumbers", lambda num_groups, device: None)
+    state = state_of(tiny_recipe())
+    state.precision.device, state.precision.name = torch.device(device), precision
+    assert isinstance(steps_for(state, 0.1, [].append), GraphedSteps if recorded else EagerSteps)
+
+
+def states(**changes: Tensor) -> dict[str, Tensor]:
+    return {"model.a": torch.ones(4), "model.b": torch.zeros(2), "model.count": torch.tensor(3), **changes}
+
+
+@pytest.mark.parametrize(
+    ("got", "alike"),
+    [
+        (states(), True),
+        (states(**{"model.a": torch.full((4,), 1.001)}), True),
+        (states(**{"model.a": torch.full((4,), 1.1)}), False),
+        (states(**{"model.a": torch.full((4,), nan)}), False),
+        (states(**{"model.count": torch.tensor(4)}), False),
+    ],
+)
+def test_agreement_is_judged_against_how_far_a_step_goes(got: dict[str, Tensor], alike: bool) -> None:
+    before = states(**{"model.a": torch.zeros(4), "model.count": torch.tensor(2)})
+    assert agree(before, states(), got) is alike
