@@ -18,9 +18,9 @@ from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model, resolve_device
-from timebox.engine.step import training_step
 from timebox.engine.precision import PRECISIONS, Precision
 from timebox.engine.speed import synchronize
+from timebox.engine.step import training_step
 from timebox.optim import WeightAverage, sgd
 from timebox.recipe import get_recipe
 

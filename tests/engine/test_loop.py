@@ -231,7 +231,7 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
         )
     taken = [entry for entry in log if "loss" in entry]
     assert len(taken) == 30
-    assert steps[-1]["progress"] == 1.0
+    assert taken[-1]["progress"] == 1.0
     assert trained.final_lr == 0.0
     assert trained.images_per_second == 30 * 16 / 15.0
     assert deadline.phases_so_far() == {"start-up": 0.0, "training": 15.0, "validating": 3.0, "other": 0.0}

@@ -195,9 +195,7 @@ class GraphedSteps:
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The same step as :class:`EagerSteps` takes it."""
         state = self._state
-        loss = training_step(
-            state.model, state.optimizer, batch, state.precision, self._label_smoothing, micro_batch
-        )
+        loss = training_step(state.model, state.optimizer, batch, state.precision, self._label_smoothing, micro_batch)
         state.average.update(0.5 * state.average.span)
         return loss
 
@@ -231,7 +229,7 @@ def steps_for(state: TrainingState, label_smoothing: float, tell: Callable[[str]
 
 
 def agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:
-    """Whether two steps from one state come to the same but for rounding, in each part (``model.*``, ``momentum.*``...).
+    """Whether two steps from one state come to the same but for rounding, in each part (``model.*`` and so on).
 
     Waits for the device.
     """

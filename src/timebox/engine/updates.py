@@ -34,8 +34,11 @@ class StepNumbers:
 
 
 def rates_of(optimizer: Optimizer, lr: float, progress: float) -> list[float]:
-    """The learning rate of each group in a step that ends at ``progress``."""
-    return [lr * group.lr_multiplier * group.rate_factor(progress) for group in optimizer.groups]
+    """The learning rate of each group in a step that ends at ``progress``; 0 for one that is frozen."""
+    return [
+        0.0 if group.is_frozen(progress) else lr * group.lr_multiplier * group.rate_factor(progress)
+        for group in optimizer.groups
+    ]
 
 
 def average_weight(average: WeightAverage, advanced: float) -> float:
@@ -47,7 +50,7 @@ def average_weight(average: WeightAverage, advanced: float) -> float:
 def update_weights(optimizer: Optimizer, numbers: StepNumbers) -> None:
     """Update every parameter that is not frozen from its gradient."""
     for group, rate in zip(optimizer.groups, numbers.rates, strict=True):
-        if all(parameter.grad is not None for parameter in group.parameters):
+        if group.parameters[0].requires_grad:
             if isinstance(group, SGDGroup):
                 _update_sgd(group, rate, numbers.momentum)
             else:
