@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timebox.data import channel_statistics
 from timebox.data.augment import (
     alternating_flips,
     batch_crop,
@@ -15,6 +16,7 @@ from timebox.data.augment import (
     batch_flip,
     batch_hash,
     batch_normalize,
+    batch_statistics,
     batch_uniform,
     epoch_order,
     random_flips,
@@ -226,3 +228,13 @@ def test_no_global_random_state_is_touched() -> None:
     alternating_flips(0, indices, indices)
     batch_uniform(0, 2, indices, indices)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (5000, 3, 2, 3)])
+def test_statistics_are_those_of_the_data(shape: tuple[int, ...]) -> None:
+    images = pixels(shape)
+    images[..., 0] = 7
+    expected = [torch.tensor(values) for values in channel_statistics(images)]
+    for result, reference in zip(batch_statistics(torch.from_numpy(images)), expected, strict=True):
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result, reference, rtol=1e-6, atol=1e-7)

@@ -15,7 +15,7 @@ from timebox.data.augment import (
     epoch_order,
 )
 from timebox.data.dataset import ImageDataset
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.loader import Augmentation, DeviceLoader, ResidentImages
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
@@ -138,3 +138,13 @@ def test_no_global_random_state_is_touched() -> None:
     torch.set_rng_state(before)
     loader(5).batch(0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_that_are_on_the_device_are_served_alike_and_not_copied() -> None:
+    resident = ResidentImages.of(dataset(), CPU)
+    there = DeviceLoader(resident, 5, MEAN, STD, STRONG, 0, CPU)
+    for number in range(6):
+        batch, expected = there.batch(number), loader(5).batch(number)
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.labels, expected.labels)
+    assert there.images is resident.images

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
+# So many images at once are widened for exact sums of squares: 50 MB of 32x32 RGB.
+_CHUNK_IMAGES = 4096
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -117,3 +119,23 @@ def batch_normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     scale = 1.0 / (255.0 * std)
     return torch.addcmul(-mean / std, images, scale).permute(0, 3, 1, 2)
+
+
+def batch_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, computed where the images are, without waiting for the device.
+
+    The same as :func:`timebox.data.channel_statistics`, from exact sums too.
+
+    Args:
+        images: uint8 (N, H, W, C).
+    Returns:
+        Two float32 (C,), of pixels scaled to 0...1.
+    """
+    sums = torch.zeros(2, images.shape[3], dtype=torch.int64, device=images.device)
+    for chunk in images.split(_CHUNK_IMAGES):
+        wide = chunk.int()
+        sums[0] += wide.sum((0, 1, 2))
+        sums[1] += wide.square().sum((0, 1, 2))
+    mean, square = sums.double() / images[..., 0].numel()
+    variance = (square - mean.square()).clamp_min(0.0)
+    return (mean / 255).float(), (variance.sqrt() / 255).float()

@@ -32,6 +32,19 @@ class Batch:
     labels: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class ResidentImages:
+    """A data set on the device that trains: images uint8 (N, H, W, C), labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, dataset: ImageDataset, device: torch.device) -> "ResidentImages":
+        """A copy on the device."""
+        return cls(torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device))
+
+
 class DeviceLoader:
     """Serves batch after batch of one endless stream of epochs; each image comes once per epoch.
 
@@ -40,7 +53,7 @@ class DeviceLoader:
     stay uint8; only one batch at a time is ever floating point.
 
     Args:
-        dataset: the training images, copied to ``device`` once.
+        dataset: the training images, copied to ``device`` once, or already there.
         batch_size: images per batch, 1 or more.
         mean, std: float32 (C,), see :func:`timebox.data.augment.batch_normalize`.
         seed: decides order and augmentation.
@@ -48,7 +61,7 @@ class DeviceLoader:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: ImageDataset | ResidentImages,
         batch_size: int,
         mean: Tensor,
         std: Tensor,
@@ -56,8 +69,8 @@ class DeviceLoader:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.images = torch.from_numpy(dataset.images).to(device)
-        self.labels = torch.from_numpy(dataset.labels).to(device)
+        resident = ResidentImages.of(dataset, device) if isinstance(dataset, ImageDataset) else dataset
+        self.images, self.labels = resident.images, resident.labels
         self.batch_size = batch_size
         self.mean, self.std = mean.to(device), std.to(device)
         self.augmentation = augmentation

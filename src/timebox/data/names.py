@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from timebox.data.downloading import download as fetch
 from timebox.errors import DataError
 
@@ -124,6 +122,8 @@ def unknown_source(source: str) -> DataError:
 
 def _roots(data_dir: Path | None) -> list[Path]:
     """The data directories to search, the first being the one a download goes to."""
+    import platformdirs  # nothing that is given as a path needs it
+
     given = [data_dir, Path(os.environ[DATA_DIR_VARIABLE]) if os.environ.get(DATA_DIR_VARIABLE) else None]
     return [root for root in given if root is not None] + [platformdirs.user_cache_path("timebox")]
 

@@ -1,12 +1,23 @@
 """From a recipe to a network on a device, and to its optimizer."""
 
+from typing import TypeVar
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timebox.errors import UsageError
 from timebox.models import Airbench, ResNet9, ResNet18, Whitening, start_at_identity
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
+
+Images = TypeVar("Images", Tensor, NDArray[np.uint8])
+
+# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
+NUM_WHITENING_PIXELS = 2**20
+# A channel that never changes has no spread to divide by.
+SMALLEST_STD = 1 / 255
 
 
 def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
@@ -58,6 +69,12 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
         muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
     ]
     return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
+
+
+def whitening_sample(images: Images) -> Images:
+    """As many of the images (N, H, W, C) as :func:`timebox.models.fit_whitening` needs, evenly spaced."""
+    num_pixels = images.shape[0] * images.shape[1] * images.shape[2]
+    return images[:: max(1, num_pixels // NUM_WHITENING_PIXELS)]
 
 
 def resolve_device(device: str) -> torch.device:

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-import tomli_w
-
 from timebox.errors import UsageError
 
 _MAX_BITS = 256  # of a whole number: a larger one neither becomes a float nor is pleasant to read
@@ -105,6 +103,8 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The whole recipe as TOML, each field with its unit and range; reads back equal."""
+        import tomli_w  # not needed for training, and not everywhere where that is done
+
         lines = []
         for name, value in self.as_dict().items():
             entry = tomli_w.dumps({name: value}).strip()

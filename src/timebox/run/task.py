@@ -11,6 +11,7 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.engine.build import SMALLEST_STD
 from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.engine.scoring import accuracy, predict_probabilities
@@ -58,8 +59,7 @@ class Task:
     def of(cls, request: Request, plan: Plan, division: Division, budget_seconds: float | None) -> "Task":
         """A task on these data: measures their statistics."""
         mean, std = channel_statistics(division.train.images)
-        # A channel that never changes has no spread to divide by.
-        spread = torch.tensor(std).clamp_min(1 / 255)
+        spread = torch.tensor(std).clamp_min(SMALLEST_STD)
         return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, sha256_of(division.train))
 
     def score(self, model: nn.Module, deadline: Deadline) -> list[Score]:

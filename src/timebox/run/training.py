@@ -13,7 +13,7 @@ from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.data.augment import batch_normalize
 from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.engine.build import build_model
+from timebox.engine.build import build_model, whitening_sample
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.faults import FaultError, SafetyNet
 from timebox.engine.finished import MAX_PENDING
@@ -33,8 +33,6 @@ from timebox.run.directory import RunWriter
 from timebox.run.reading import PREDICTIONS
 from timebox.run.task import Task, Validator, prediction_columns
 
-# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
-NUM_WHITENING_PIXELS = 2**20
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 # A training that is stopped may use so many seconds to keep how far it came.
@@ -253,8 +251,6 @@ def _network(task: Task) -> nn.Module:
     # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
     torch.default_generator.manual_seed(task.request.seed)
     model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
-    height, width, _ = data.image_shape
-    every = max(1, len(data) * height * width // NUM_WHITENING_PIXELS)
-    sample = torch.from_numpy(data.images[::every]).to(plan.device)
+    sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
     fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
     return model

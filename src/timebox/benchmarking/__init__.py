@@ -1,0 +1,1 @@
+"""Recipes compared in repeated, interleaved trials: the measuring stick of every claim."""
