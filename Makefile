@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train test fuzz clean
+.PHONY: help train test fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,6 +27,20 @@ fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_S
 		OMP_NUM_THREADS=1 $(BIN)/python fuzz/targets.py $$target build/fuzz/$$target -artifact_prefix=build/fuzz/$$target- \
 			-max_total_time=$$(( $(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)) )) -verbosity=0 -print_final_stats=1; \
 	done
+
+GPU_PYTHON ?= $(BIN)/python
+GPU_OUT ?= gpu-results.jsonl
+
+gpu: ## measure on a GPU, chunk by chunk: make gpu DATA=DIR [CHUNKS="1 2"] [GPU_PYTHON=python3]
+ifdef DATA
+	set -e; for chunk in $(or $(CHUNKS),0 1 2 3 4 5 6 7 8 9); do \
+		PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_suite.py $$chunk --data $(DATA) --out $(GPU_OUT) \
+			--commit "$$(git describe --always --dirty 2>/dev/null || echo unknown)"; \
+	done
+else
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_suite.py --list
+	@echo 'Each chunk takes up to nine minutes: make gpu DATA=DIR, where DIR holds CIFAR-10 and CIFAR-100 as published.'
+endif
 
 clean: ## remove the virtual environment and what tools left behind; runs are kept
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

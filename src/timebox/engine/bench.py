@@ -6,19 +6,23 @@ from torch import nn
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Batch
-from timebox.engine.build import build_model, build_optimizer
+from timebox.engine.build import build_model
+from timebox.engine.graphs import steps_for
 from timebox.engine.precision import Precision
+from timebox.engine.schedule import Decision
 from timebox.engine.speed import fastest_of
-from timebox.engine.step import training_step
+from timebox.engine.state import TrainingState
 from timebox.models import count_flops
-from timebox.optim import WeightAverage
 from timebox.recipe import Recipe, get_recipe
 
 # A network of this width stands for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
+# A CPU runs small batches as fast as large ones. A GPU does not: there the recipe's own is measured.
 LARGEST_BATCH = 128
-# The first batch measured makes up so many operations, a twentieth of a second on a slow processor.
-FIRST_FLOPS = 5e9
+# The first batch measured makes up so many operations, a twentieth of a second on a slow device.
+FIRST_FLOPS = {"cpu": 5e9, "cuda": 2e12}
+# A GPU must be kept busy to show how fast it scores.
+SCORED_AT_ONCE = {"cpu": 16, "cuda": 256}
 # The fields that decide how long an image takes.
 NETWORK_FIELDS = ("model", "width", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size")
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
@@ -58,7 +62,7 @@ class Bench:
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""
         model = self._build(recipe).eval()
-        images = self._images(16)
+        images = self._images(SCORED_AT_ONCE[self.device.type])
         with torch.inference_mode():
             return fastest_of(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
@@ -68,17 +72,16 @@ class Bench:
         Starts with little work, so that a network far too large for this machine is known as such in time, and grows
         the batch towards the recipe's while the limit allows.
         """
-        model = self._build(recipe).train()
-        average, precision = WeightAverage(model, recipe.averaging_span), Precision(self.precision, self.device)
-        optimizer = build_optimizer(model, recipe, precision.dtype)
-        optimizer.prepare(1e-6 * recipe.max_lr, recipe.max_momentum, progress=1.0)
+        state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
+        steps = steps_for(state, recipe.label_smoothing, tell=lambda text: None)
 
         def step() -> None:
-            training_step(model, optimizer, batch, precision, recipe.label_smoothing, size)
-            average.update(0.01)
+            steps(batch, Decision(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))
 
-        largest = max(4, min(LARGEST_BATCH, recipe.batch_size))
-        started, size = now(), min(largest, max(4, int(FIRST_FLOPS / self.flops_per_image(recipe))))
+        largest = recipe.batch_size if self.device.type == "cuda" else min(LARGEST_BATCH, recipe.batch_size)
+        first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))
+        largest, started = max(4, largest), now()
+        size = min(largest, max(4, first))
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
             seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)

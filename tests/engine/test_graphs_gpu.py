@@ -1,0 +1,130 @@
+"""Recorded steps on a real GPU: `pytest -m gpu tests/engine/test_graphs_gpu.py`."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.engine import graphs
+from timebox.engine.build import build_model
+from timebox.engine.graphs import CudaRecorder, GraphedSteps, agree
+from timebox.engine.precision import Precision
+from timebox.engine.schedule import Decision, rates_at
+from timebox.engine.speed import tuned_convolutions
+from timebox.engine.state import TrainingState
+from timebox.engine.steps import EagerSteps, Steps
+from timebox.engine.updates import StepNumbers
+from timebox.optim import Optimizer
+from timebox.recipe import Recipe, get_recipe
+
+from .conftest import bands, tiny_recipe
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+CUDA = torch.device("cuda")
+NUM_STEPS, BATCH = 8, 32
+
+
+@pytest.fixture(autouse=True)
+def tuned() -> Iterator[None]:
+    with tuned_convolutions():
+        yield
+
+
+def recipes() -> list[Recipe]:
+    """Rates so low that rounding is not blown up from step to step."""
+    small = {"width": 16, "batch_size": BATCH, "averaging_span": 0.1}
+    return [
+        tiny_recipe(**small, max_lr=0.005, bias_lr_multiplier=1.0),
+        get_recipe("airbench94").replace(**small, max_lr=10.0),
+    ]
+
+
+def state_of(recipe: Recipe, precision: str) -> TrainingState:
+    torch.manual_seed(0)
+    return TrainingState(build_model(recipe, 3, 3).to(CUDA).train(), recipe, Precision(precision, CUDA))
+
+
+def loader_of(recipe: Recipe) -> DeviceLoader:
+    half = torch.full((3,), 0.5)
+    augmentation = Augmentation(crop_padding=1, flip="alternating", cutout_size=3)
+    return DeviceLoader(bands(200, side=16), recipe.batch_size, half, half / 2, augmentation, 0, CUDA)
+
+
+def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
+    loader, losses = loader_of(recipe), []
+    for number in range(first, last + 1):
+        progress = number / NUM_STEPS
+        losses.append(steps(loader.batch(state.step), Decision(progress, *rates_at(recipe, progress), BATCH)))
+    return losses
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
+    eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
+    steps = GraphedSteps(other, 0.1, CudaRecorder(CUDA), told.append)
+    before = other.snapshot().tensors
+    steps.prepare(loader_of(recipe), BATCH)
+    assert told == []
+    assert steps.num_recorded == (2 if recipe.model == "airbench" else 1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.tensors().items())
+    losses = take(steps, other, recipe, 1, NUM_STEPS)
+    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    torch.testing.assert_close(torch.stack(losses), torch.stack(expected), rtol=3e-2, atol=3e-2)
+    assert agree(before, eager.snapshot().tensors, other.snapshot().tensors)
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
+    state = state_of(recipe, "bf16")
+    steps: Steps = EagerSteps(state, 0.1)
+    if recorded:
+        steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    loader = loader_of(recipe)
+    steps.prepare(loader, BATCH)
+    progress, rates = 0.1, rates_at(recipe, 0.1)
+    batches = [loader.batch(number) for number in range(2)]
+    steps(batches[0], Decision(progress, *rates, BATCH))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loader.batch(2)
+        loss = steps(batches[1], Decision(2 * progress, *rates, BATCH))
+        state.snapshot()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
+
+
+def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads(optimizer: Optimizer, numbers: StepNumbers) -> None:
+        optimizer.lr = float(numbers.rates[0])
+        optimizer.step()
+
+    recipe, told = tiny_recipe(batch_size=BATCH), []
+    state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
+    monkeypatch.setattr(graphs, "update_weights", reads)
+    steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), told.append)
+    before = state.snapshot().tensors
+    steps.prepare(loader_of(recipe), BATCH)
+    assert torch.cuda.current_stream() == stream
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+    assert len(told) == 1
+    assert all(loss.isfinite() for loss in take(steps, state, recipe, 1, 3))
+
+
+def test_a_training_that_went_back_is_replayed_from_there() -> None:
+    recipe = recipes()[0]
+    state = state_of(recipe, "fp32")
+    steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    take(steps, state, recipe, 1, 3)
+    there = state.snapshot()
+    take(steps, state, recipe, 4, 6)
+    first = state.snapshot().tensors
+    state.restore(there)
+    take(steps, state, recipe, 4, 6)
+    assert agree(there.tensors, first, state.snapshot().tensors)
+    assert steps.num_recorded == 1
