@@ -10,7 +10,7 @@ from pathlib import Path
 
 from timebox.benchmarking import environment
 from timebox.benchmarking.asked import Asked, absolute, absolute_recipe, budget_text
-from timebox.benchmarking.directory import BenchmarkDirectory, latest
+from timebox.benchmarking.directory import BenchmarkDirectory, check_free, latest
 from timebox.benchmarking.summary import progress_line, summarise
 from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, schedule
 from timebox.clock import Deadline, format_duration, parse_budget
@@ -105,12 +105,11 @@ def benchmark(
     tell = tell or (lambda line: None)
     if resume is not None:
         directory = BenchmarkDirectory.existing(Path(resume))
-        _refuse_contradictions(arguments, directory.asked)
-        _check_machine(directory)
-        _check_data(directory.asked, tell, deadline)
     else:
         asked = _asked(arguments)
         asked.check()
+        if out is not None:
+            check_free(Path(out))
         training_device = resolve_device(device)
         name = _check_data(asked, tell, deadline)
         about = {
@@ -121,6 +120,10 @@ def benchmark(
         _check_budget(asked, deadline)
         directory = BenchmarkDirectory.new(Path(out) if out else _default_out(name), asked, about)
     try:
+        if resume is not None:
+            _refuse_contradictions(arguments, directory.asked)
+            _check_machine(directory)
+            _check_data(directory.asked, tell, deadline)
         return _Conductor(directory, deadline, keep_runs, tell, on_trial or (lambda record: None)).run()
     except BaseException:
         directory.forget()
@@ -210,8 +213,9 @@ class _Conductor:
         """A first block in which every training was refused says what the user must change; the rest would as well."""
         records = self._directory.records
         if len(records) == len(self._asked.contenders) and all(r.get("status") == REFUSED for r in records):
-            self._directory.records.clear()
-            raise UsageError(f"every recipe was refused: {records[0]['failed']}" if records else "")
+            message = f"every recipe was refused: {records[0]['failed']}"
+            records.clear()  # nothing was measured
+            raise UsageError(message)
 
     def _tell_how_to_go_on(self, stopped: str) -> None:
         why = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"

@@ -54,12 +54,8 @@ class BenchmarkDirectory:
     @classmethod
     def new(cls, path: Path, asked: Asked, about: Mapping[str, object]) -> "BenchmarkDirectory":
         """A directory that does not exist yet, or is empty. Raises UsageError for one that is taken."""
+        check_free(path)
         with _told(path):
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(
-                    f"out {str(path)!r} must be a directory that is new or empty; to go on with a benchmark, give "
-                    f"--resume {path} alone"
-                )
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             about = {"format": FORMAT, **about, "command": asked.command(), "asked": asked.as_dict()}
@@ -127,6 +123,16 @@ class BenchmarkDirectory:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
+
+
+def check_free(path: Path) -> None:
+    """Raises UsageError for a place that is taken."""
+    with _told(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"out {str(path)!r} must be a directory that is new or empty; to go on with a benchmark, give "
+                f"--resume {path} alone"
+            )
 
 
 def latest(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
