@@ -37,7 +37,9 @@ class Trials:
         self.done: list[Trial] = []
         self.outcomes: dict[tuple[str, int], Outcome] = {}
 
-    def __call__(self, asked: Asked, trial: Trial, run: Path, seconds_left: float, keep: bool) -> Mapping[str, object]:
+    def __call__(
+        self, asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
+    ) -> Mapping[str, object]:
         key = trial.contender.label, trial.block
         outcome = self.outcomes.get(key, record(*key, accuracy=0.5 + trial.block / 100))
         if isinstance(outcome, BaseException):

@@ -133,6 +133,9 @@ def test_it_reads_back() -> None:
 
 def test_paths_mean_the_same_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mine.toml"):
+        (tmp_path / name).touch()
+    assert absolute("cifar11") == "cifar11", "a message about it shows what was given"
     assert absolute("digits") == "digits"
     assert absolute("./digits") == absolute(Path("digits")) == str(tmp_path / "digits")
     assert absolute_recipe("auto width=8") == "auto width=8"

@@ -137,6 +137,13 @@ def test_a_torn_last_line_is_measured_again(measure: Measure, trials: Trials) ->
     assert again.summary["num_done"] == 4
 
 
+def test_what_a_killed_one_left_behind_is_removed(measure: Measure) -> None:
+    done = measure()
+    (done.path / "in-flight-1" / "checkpoint").mkdir(parents=True)
+    measure(resume=done.path)
+    assert not (done.path / "in-flight-1").exists()
+
+
 def test_nothing_is_missing_of_a_whole_one(measure: Measure, trials: Trials) -> None:
     done = measure()
     assert measure(resume=done.path).summary["num_done"] == 4

@@ -13,6 +13,7 @@ from timebox.benchmarking import trials
 from timebox.benchmarking.asked import Asked, Contender
 from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, evaluate_command, schedule, train_command
 from timebox.cli import parse
+from timebox.errors import OutputError
 
 from .test_asked import ASKED
 
@@ -50,8 +51,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 @pytest.fixture
 def carry(tmp_path: Path) -> Callable[..., Record]:
-    def run(asked: Asked = replace(ASKED, trial_budget="5s"), keep: bool = False) -> Record:  # noqa: B008
-        return carry_out(asked, TRIAL, tmp_path / "run", float("inf"), keep)
+    def run(asked: Asked = replace(ASKED, trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
+        return carry_out(asked, TRIAL, tmp_path / "run", float("inf"), keep_at)
 
     return run
 
@@ -117,8 +118,12 @@ def test_what_is_kept_of_a_trial(carry: Callable[..., Record], commands: Command
 
 
 def test_runs_can_be_kept(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
-    carry(keep=True)
-    assert (tmp_path / "run").is_dir()
+    carry(keep_at=tmp_path / "runs" / "kept")
+    assert (tmp_path / "runs" / "kept").is_dir()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be kept"):
+        carry(keep_at=tmp_path / "file" / "kept")
 
 
 def test_late_is_what_the_outside_sees_too(carry: Callable[..., Record], commands: Commands) -> None:

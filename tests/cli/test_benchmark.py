@@ -171,7 +171,7 @@ def test_a_disk_that_fails_once_something_was_measured_is_status_3(timebox: Comm
     assert timebox("benchmark", "digits", "--trial-budget", "60s", "--keep-runs").status == 3
 
 
-SMALL = ("--recipe", "haet2021 width=4", "--set", "tta=none", "--trial-budget", "5s", "--device", "cpu")
+SMALL = ("--recipe", "haet2021 width=4", "--set", "tta=none", "--trial-budget", "10s", "--device", "cpu")
 
 
 def command(*words: str) -> list[str]:
@@ -192,7 +192,7 @@ def test_real_trials_are_stopped_by_a_signal_and_gone_on_with(tmp_path: Path) ->
     assert f"stopped: 1 of 2 trials are done and kept; the others: timebox benchmark --resume {out}" in err
     assert json.loads(rest)["stopped"] == "signal"
     check_trial(first)
-    assert not (out / "runs").exists()
+    assert {path.name for path in out.iterdir()} == {"benchmark.json", "trials.jsonl", "summary.json", "recipes"}
 
     done = subprocess.run(
         command("--resume", str(out), "--json"), capture_output=True, text=True, env=environment, timeout=120
@@ -204,7 +204,7 @@ def test_real_trials_are_stopped_by_a_signal_and_gone_on_with(tmp_path: Path) ->
     assert [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()] == [first, trial]
     assert (summary["num_done"], summary["stopped"], summary["recipes"][0]["n"]) == (2, None, 2)
     assert (out / "recipes" / "haet2021-width=4.toml").is_file()
-    assert not (out / "runs").exists()
+    assert {path.name for path in out.iterdir()} == {"benchmark.json", "trials.jsonl", "summary.json", "recipes"}
 
 
 def check_trial(trial: Mapping[str, object]) -> None:
@@ -212,4 +212,4 @@ def check_trial(trial: Mapping[str, object]) -> None:
     assert trial["accuracy"] == pytest.approx(float(str(trial["correct"])) / 180)
     assert trial["train_images"] == 1617
     assert isinstance(trial["wall_seconds"], float)
-    assert trial["wall_seconds"] < 5
+    assert trial["wall_seconds"] < 10

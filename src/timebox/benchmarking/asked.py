@@ -173,9 +173,10 @@ class Asked:
 
 
 def absolute(place: str | Path) -> str:
-    """A path that means the same from any directory; the name of a data set stays a name."""
+    """A path that means the same from any directory; the name of a data set, and what is no path, stay as they are."""
     is_name = isinstance(place, str) and place in NAMES
-    return str(place) if is_name else str(Path(place).expanduser().absolute())
+    path = Path(place).expanduser()
+    return str(place) if is_name or not path.exists() else str(path.absolute())
 
 
 def absolute_recipe(text: str) -> str:

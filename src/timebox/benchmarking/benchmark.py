@@ -153,9 +153,10 @@ class _Conductor:
         missing = self._missing()
         num_kept = self._num_trials - len(missing)
         kept = f", {num_kept} of them kept" if num_kept else ""
+        seconds = max(0.0, min(len(missing) * self._seconds_each, self._deadline.remaining()))
         self._tell(
             f"{self._num_trials} trials of {self._asked.trial_budget}{kept}: "
-            f"about {format_duration(len(missing) * self._seconds_each)}; they go to {self._directory.path}"
+            f"about {format_duration(seconds)}; they go to {self._directory.path}"
         )
         stopped = None
         try:
@@ -199,8 +200,8 @@ class _Conductor:
 
     def _carry_out(self, trial: Trial, number: int) -> None:
         seconds_left = self._deadline.remaining() - RESERVE_SECONDS
-        run = self._directory.run_path(trial)
-        record = carry_out(self._asked, trial, run, seconds_left, self._keep_runs)
+        keep_at = self._directory.kept_run(trial) if self._keep_runs else None
+        record = carry_out(self._asked, trial, self._directory.in_flight, seconds_left, keep_at)
         self._directory.add(record)
         self._directory.save_recipe(trial.contender, record)
         left = (self._num_trials - number) * self._seconds_each

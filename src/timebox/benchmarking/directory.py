@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from timebox.benchmarking.asked import Asked, Contender
@@ -23,6 +23,7 @@ except ImportError:  # not on Windows, which keeps other processes from an open 
 
 FORMAT = 1
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
+IN_FLIGHT = "in-flight-"  # what a killed benchmark may leave behind
 _MOST_BYTES = 1 << 30
 
 
@@ -46,6 +47,8 @@ class BenchmarkDirectory:
                 content = read_regular(path / TRIALS, _MOST_BYTES)
                 whole = content.rfind(b"\n") + 1
                 os.ftruncate(self._file, whole)  # a kill in the middle of a line leaves the rest of it
+            for left in path.glob(f"{IN_FLIGHT}*"):
+                shutil.rmtree(left, ignore_errors=True)
             self.records: list[Record] = list(_records(content[:whole], asked, path))
         except BaseException:
             self.close()
@@ -98,8 +101,16 @@ class BenchmarkDirectory:
         with _told(self.path):
             write_whole(self.path / SUMMARY, to_json(summary))
 
-    def run_path(self, trial: Trial) -> Path:
-        """Where the model of a trial goes."""
+    @property
+    def in_flight(self) -> Path:
+        """Where the model of a trial is until it is scored.
+
+        Another place for each process: where one was killed, the training that it began may go on for a while.
+        """
+        return self.path / f"{IN_FLIGHT}{os.getpid()}"
+
+    def kept_run(self, trial: Trial) -> Path:
+        """Where the model of a trial is kept."""
         name = f"{trial.block + 1:02d}-{trial.position + 1}-{trial.contender.file_name}"
         return self.path / RUNS / name
 
@@ -111,8 +122,6 @@ class BenchmarkDirectory:
 
     def close(self) -> None:
         """Let go of the file and its lock."""
-        with suppress(OSError):
-            (self.path / RUNS).rmdir()  # where no run was kept
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

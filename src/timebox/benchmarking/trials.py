@@ -11,6 +11,7 @@ from pathlib import Path
 from timebox.benchmarking.asked import Asked, Contender, shortened
 from timebox.benchmarking.environment import commit
 from timebox.clock import now
+from timebox.errors import OutputError
 
 Record = Mapping[str, object]
 
@@ -85,17 +86,17 @@ def evaluate_command(asked: Asked, run: Path) -> list[str]:
     return [*words, "--json"]
 
 
-def carry_out(asked: Asked, trial: Trial, run: Path, seconds_left: float, keep: bool) -> Record:
+def carry_out(asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None) -> Record:
     """Train and score once; what there is to say of it, ready for JSON. A trial that fails is told of as well.
 
     Args:
-        run: where the model goes for so long, or for good with ``keep``.
+        run: where the model goes for so long.
         seconds_left: until the benchmark must have ended.
+        keep_at: where the model goes for good once it is scored; None to remove it.
     Raises:
         CutOffError: where that comes first.
     """
     ends_at = now() + seconds_left
-    shutil.rmtree(run, ignore_errors=True)
     command = train_command(asked, trial, run)
     known = {
         "block": trial.block,
@@ -114,9 +115,10 @@ def carry_out(asked: Asked, trial: Trial, run: Path, seconds_left: float, keep: 
         scored = _timebox(evaluate_command(asked, run), ends_at)
         if scored.status != 0:
             return {**known, "late": late, "failed": scored.message, "status": scored.status}
+        if keep_at is not None:
+            _move(run, keep_at)
     finally:
-        if not keep:
-            shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
     facts = {name: trained.found.get(name) for name in KEPT}
     return {**known, "late": late, **_scores(scored), **facts}
 
@@ -159,6 +161,14 @@ def _timebox(words: Sequence[str], ends_at: float, longest_seconds: float = floa
 def _message(line: str) -> str:
     """What an error line says, without the command's name before it."""
     return line.strip().removeprefix("timebox train: error: ").removeprefix("timebox evaluate: error: ")
+
+
+def _move(run: Path, to: Path) -> None:
+    try:
+        to.parent.mkdir(exist_ok=True)
+        run.rename(to)
+    except OSError as error:
+        raise OutputError(f"run {str(to)!r} cannot be kept: {error.strerror or error}") from error
 
 
 def _scores(scored: _Outcome) -> dict[str, object]:
