@@ -155,7 +155,7 @@ class _Conductor:
         kept = f", {num_kept} of them kept" if num_kept else ""
         seconds = max(0.0, min(len(missing) * self._seconds_each, self._deadline.remaining()))
         self._tell(
-            f"{self._num_trials} trials of {self._asked.trial_budget}{kept}: "
+            f"{self._num_trials} {'trial' if self._num_trials == 1 else 'trials'} of {self._asked.trial_budget}{kept}: "
             f"about {format_duration(seconds)}; they go to {self._directory.path}"
         )
         stopped = None
