@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 from timebox.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from timebox.benchmarking import Benchmark, benchmark
     from timebox.data import ImageDataset, Inspection
     from timebox.recipe import Recipe
     from timebox.run import Evaluation, Run, evaluate, inspect, load, predict, train
 
 __all__ = [
+    "Benchmark",
     "Evaluation",
     "ImageDataset",
     "Inspection",
     "Recipe",
     "Run",
     "__version__",
+    "benchmark",
     "evaluate",
     "inspect",
     "load",
@@ -31,7 +34,13 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"ImageDataset": "timebox.data", "Inspection": "timebox.data", "Recipe": "timebox.recipe"}
+_HOMES = {
+    "Benchmark": "timebox.benchmarking",
+    "ImageDataset": "timebox.data",
+    "Inspection": "timebox.data",
+    "Recipe": "timebox.recipe",
+    "benchmark": "timebox.benchmarking",
+}
 
 
 def __getattr__(name: str) -> object:

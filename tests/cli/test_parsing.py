@@ -10,8 +10,8 @@ from timebox.cli.parsing import did_you_mean, join_negative_values, split_choice
 from .conftest import Command
 
 REFUSALS = [
-    ("", "timebox: error: say what to do: train, evaluate, predict, inspect, recipes;"),
-    ("trian digits", "'trian' is not one of train, evaluate, predict, inspect, recipes; did you mean 'train'?"),
+    ("", "timebox: error: say what to do: train, evaluate, predict, inspect, benchmark, recipes;"),
+    ("trian digits", "is not one of train, evaluate, predict, inspect, benchmark, recipes; did you mean 'train'?"),
     ("--verson", "timebox: error: there is no option --verson; did you mean '--version'?"),
     ("train", "timebox train: error: say how long to train, for instance --budget 10m"),
     ("train digits", "say how long to train, for instance --budget 10m"),

@@ -11,7 +11,7 @@ from timebox.errors import OutputError
 from .conftest import Command, Replace
 
 SUMMARY: dict[str, object] = {
-    "val_accuracy": None, "val_images": 0, "val_images_total": 0,
+    "val_accuracy": None, "val_images": 0, "val_images_total": 180,
     "test_accuracy": 0.98333, "test_images": 360, "test_images_total": 1200,
     "budget_seconds": 3900.0, "elapsed_seconds": 3841.25, "late": False,
     "phases": {"start-up": 2.5, "reading": 1.25, "planning": 4.0, "training": 3800.0, "scoring": 33.0, "other": 0.01},
@@ -45,7 +45,7 @@ def test_the_summary_fits_one_screen_and_says_it_all(timebox: Command, replace: 
     assert outcome.status == 0
     assert outcome.out.splitlines() == [
         "  test accuracy  98.33 %   on 360 of 1,200 images",
-        "  val accuracy   not measured",
+        "  val accuracy   not measured   180 images held out",
         "",
         "  time           1h04m of 1h05m",
         "  spent on       start-up 2.5s · reading 1.2s · planning 4.0s · training 1h03m",
@@ -106,3 +106,11 @@ def test_a_summary_without_figures_is_still_printed(timebox: Command, replace: R
     train = fake(replace)
     train.summary = {}
     assert timebox("train", "photos", "--steps", "7").status == 0
+
+
+def test_scoring_can_be_left_to_evaluate(timebox: Command, replace: Replace) -> None:
+    train = fake(replace)
+    timebox("train", "photos", "--steps", "7")
+    assert train.given["scoring"] is True
+    timebox("train", "photos", "--steps", "7", "--no-scoring")
+    assert train.given["scoring"] is False

@@ -209,3 +209,19 @@ def test_a_source_that_makes_no_sense(trained: Run, data: Path, tmp_path: Path) 
     assert refusal(lambda: evaluate(copy, data), RunError) == (
         f"model.json of {str(copy)!r} is damaged: its source holds wrong types"
     )
+
+
+def test_the_validation_part_of_a_run_goes_before_the_datas_own(tmp_path: Path) -> None:
+    data = save_npz(tmp_path / "data.npz", num=90, num_val=45)
+    assert evaluate(quick(data, tmp_path / "own"), data, split="val").num_images == 45
+    assert evaluate(quick(data, tmp_path / "cut", val=0.2), data, split="val").num_images == 18
+
+
+def test_a_validation_part_that_lies_elsewhere_is_read_there(data: Path, tmp_path: Path) -> None:
+    images, labels = coloured(33, seed=9)
+    np.savez(tmp_path / "other.npz", images=images, labels=labels, class_names=np.array(CLASSES))
+    run = quick(data, tmp_path / "run", val=tmp_path / "other.npz")
+    result = evaluate(run, data, split="val")
+    assert (result.split, result.num_images) == ("val", 33)
+    assert result.accuracy == pytest.approx(run.val_accuracy)
+    assert evaluate(run, data).split == "all", "what lies elsewhere is no part of these data"

@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from timebox.cli import evaluate, exits, inspect, predict, recipes, train
+from timebox.cli import benchmark, evaluate, exits, inspect, predict, recipes, train
 from timebox.cli.formatting import json_line, write
-from timebox.cli.parsing import Parser, Subparsers, join_negative_values
+from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
 from timebox.errors import TimeboxError, UsageError
 from timebox.version import VERSION
 
@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": evaluate,
     "predict": predict,
     "inspect": inspect,
+    "benchmark": benchmark,
     "recipes": recipes,
 }
 
@@ -49,6 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "classifier your hardware could train.",
         epilog="`timebox VERB --help` explains a verb. First steps: timebox train digits --test 0.2 --budget 60s",
         allow_abbrev=False,
+        formatter_class=VerbsHelp,
     )
     parser.add_argument("--version", action="version", version=f"timebox {VERSION}", help="print the version and leave")
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)

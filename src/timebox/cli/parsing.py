@@ -35,6 +35,14 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unexpected argument {extras[0]!r}; `{self.prog} --help` lists what is allowed")
 
 
+class VerbsHelp(argparse.HelpFormatter):
+    """Leaves the longest verb its line: argparse forgets that verbs are indented, and breaks after it."""
+
+    def format_help(self) -> str:
+        self._action_max_length += self._indent_increment
+        return super().format_help()
+
+
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 

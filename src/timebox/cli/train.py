@@ -147,6 +147,12 @@ def _add_data_options(parser: Parser) -> None:
         help="test on N images, balanced over the classes, as in --test-limit 1000 (default: all)",
     )
     data.add_argument(
+        "--no-scoring",
+        action="store_false",
+        dest="scoring",
+        help="leave val and test for `timebox evaluate`; all the time goes into training",
+    )
+    data.add_argument(
         "--split-seed",
         metavar="N",
         type=whole_number(0),
@@ -197,6 +203,7 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
                 test=args.test,
                 train_limit=args.train_limit,
                 test_limit=args.test_limit,
+                scoring=args.scoring,
                 split_seed=args.split_seed,
                 seed=args.seed,
                 device=args.device,
@@ -264,7 +271,8 @@ def _scores(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for split in ("test", "val"):
         scored, total = summary.get(f"{split}_images"), summary.get(f"{split}_images_total")
         if summary.get(f"{split}_accuracy") is None:
-            yield f"{split} accuracy", "not measured"
+            held_out = f"   {number(total)} images held out" if total else ""
+            yield f"{split} accuracy", f"not measured{held_out}"
         else:
             of = f" of {number(total)}" if isinstance(total, int) and total != scored else ""
             on = f"   on {number(scored)}{of} images" if isinstance(scored, int) else ""

@@ -180,15 +180,18 @@ class Continuation:
 
 
 def _request(source: Source, training: Mapping[str, object], seed: object) -> Request:
-    match training:
+    match {"scoring": True, **training}:
         case {
             "recipe": str(recipe),
             "settings": list(settings),
             "precision": str(precision),
             "num_steps": int() | None as num_steps,
+            "scoring": bool(scoring),
         }:
             if isinstance(seed, int) and 0 <= seed < 2**63:
-                return Request(source, recipe, tuple(str(item) for item in settings), seed, precision, num_steps)
+                return Request(
+                    source, recipe, tuple(str(item) for item in settings), seed, precision, num_steps, scoring
+                )
     raise ValueError("what was asked for is incomplete")
 
 

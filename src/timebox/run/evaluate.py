@@ -1,5 +1,6 @@
 """``timebox evaluate``: how good a run is on a data set, in full and untimed."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.clock import now
-from timebox.data import ImageDataset, Splits, balanced_cut, conform, image_hashes, load_data
+from timebox.data import ImageDataset, LoadedData, Splits, balanced_cut, conform, image_hashes, load_data
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.errors import TimeboxError, UsageError
 from timebox.run.reading import read_seen
@@ -79,7 +80,8 @@ def evaluate(
         run: a run, or its directory.
         data: a path or a name; its classes must be among the run's.
         split: ``test``, ``val``, ``train`` or ``all``. Parts the run itself cut from these data are cut again in the
-            same way. Default: the data's own test split, else the part the run held out, else everything.
+            same way, those it held out in another place read there. Default: the data's own test split, else the part
+            the run held out, else everything.
         test_limit: score a class-balanced cut of so many images.
         tta: ``recipe`` (as the run was scored), ``none``, ``mirror`` or ``mirror_shift``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
@@ -102,7 +104,11 @@ def evaluate(
         max_bad_share=max_bad_share,
         progress=reporter.note,
     )
-    name, dataset = _chosen(split, loaded.splits, source, run)
+
+    def elsewhere(path: str, side: int | None) -> LoadedData:
+        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share)
+
+    name, dataset = _chosen(split, loaded.splits, source, run, elsewhere)
     dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data))
     num_total = len(dataset)
     if test_limit is not None:
@@ -143,15 +149,20 @@ def class_figures(class_names: tuple[str, ...], confusion: NDArray[np.int64]) ->
     return tuple(figures)
 
 
-def _chosen(split: str | None, splits: Splits, source: Source, run: Run) -> tuple[str, ImageDataset]:
+def _chosen(
+    split: str | None, splits: Splits, source: Source, run: Run, elsewhere: Callable[[str, int | None], LoadedData]
+) -> tuple[str, ImageDataset]:
     """The split asked for; else the first there is of own test, what the run held out, everything."""
     parts = dict(splits.items())
     if split == "all":
         return split, _everything(splits)
     if split is None and "test" in parts:
         return "test", parts["test"]
-    own = {name: part for name, part in parts.items() if name != "train"}
-    parts |= _as_the_run_divided(splits, source, run) | own
+    own_test = {name: part for name, part in parts.items() if name == "test"}
+    # What a run was told to hold out in another place is read only where it is asked for.
+    place = {"val": source.val, "test": source.test}.get(str(split))
+    read = elsewhere if isinstance(place, str) else None
+    parts |= _as_the_run_divided(splits, source, run, read) | own_test
     if split is None:
         split = next((name for name in ("test", "val") if name in parts), "all")
     if split == "all":
@@ -161,10 +172,12 @@ def _chosen(split: str | None, splits: Splits, source: Source, run: Run) -> tupl
     return split, parts[split]
 
 
-def _as_the_run_divided(splits: Splits, source: Source, run: Run) -> dict[str, ImageDataset]:
+def _as_the_run_divided(
+    splits: Splits, source: Source, run: Run, read: Callable[[str, int | None], LoadedData] | None
+) -> dict[str, ImageDataset]:
     """The run's own parts of the data, where these are the data it was trained on; else none."""
     try:
-        division = division_from(splits, source)
+        division = division_from(splits, source, read)
     except TimeboxError:
         return {}
     trained_on = np.sort(image_hashes(division.train.images))

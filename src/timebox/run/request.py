@@ -22,6 +22,7 @@ class Request:
     seed: int
     precision: str
     num_steps: int | None
+    scoring: bool = True
 
 
 def check_request(request: Request, deadline: Deadline) -> None:

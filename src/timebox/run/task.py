@@ -66,10 +66,9 @@ class Task:
         """Score validation and test images, as many as the time set aside allows, each split getting its share.
 
         Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
-        last none at all.
+        last none at all. A request without scoring leaves it all to others.
         """
-        splits = [("val", self.division.val), ("test", self.division.test)]
-        present = [(name, dataset) for name, dataset in splits if dataset is not None]
+        present = list(self._held_out().items()) if self.request.scoring else []
         seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
         short = seconds_left < ONE_VIEW_SHARE * self.plan.scoring_seconds < float("inf")
         scoring_ends = deadline.elapsed() + seconds_left
@@ -81,6 +80,10 @@ class Task:
                 tta = "none" if short else self.plan.recipe.tta
                 scores.append(self._scored(name, dataset, model, tta, Until(deadline, until)))
         return scores
+
+    def _held_out(self) -> dict[str, ImageDataset]:
+        splits = {"val": self.division.val, "test": self.division.test}
+        return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
     def _scored(self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until") -> Score:
         """Score images in an order whose every beginning is stratified."""
@@ -117,6 +120,7 @@ class Task:
                 "settings": list(request.settings),
                 "precision": request.precision,
                 "num_steps": request.num_steps,
+                "scoring": request.scoring,
                 "budget_seconds": self.budget_seconds,
                 "data_sha256": self.data_sha256,
             },
@@ -129,12 +133,12 @@ class Task:
         self, loaded: LoadedData, trained: Trained, scores: list[Score], events: list[str], deadline: Deadline
     ) -> dict[str, object]:
         """summary.json: what was reached, with what, and where the time went."""
-        by_split = {score.split: score for score in scores}
+        by_split, held_out = {score.split: score for score in scores}, self._held_out()
         plan, request = self.plan, self.request
         return {
             **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
-            **{f"{split}_images_total": _total(by_split.get(split)) for split in ("val", "test")},
+            **{f"{split}_images_total": len(held_out.get(split, ())) for split in ("val", "test")},
             "tta": scores[-1].tta if scores else plan.recipe.tta,
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
@@ -245,10 +249,6 @@ def _accuracy_of(score: Score | None) -> float | None:
 
 def _count(score: Score | None) -> int:
     return 0 if score is None else len(score.dataset)
-
-
-def _total(score: Score | None) -> int:
-    return 0 if score is None else score.num_total
 
 
 def _device_name(device: torch.device) -> str:

@@ -42,6 +42,7 @@ def train(
     test: str | Path | float | None = None,
     train_limit: int | None = None,
     test_limit: int | None = None,
+    scoring: bool = True,
     split_seed: int = 0,
     seed: int = 0,
     device: str = "auto",
@@ -71,6 +72,8 @@ def train(
             ``"none"``. Default: the data's own validation split, else a tenth.
         test: share, path or ``"none"``. Default: the data's own test split, else none.
         train_limit, test_limit: seeded, class-balanced cuts to so many images.
+        scoring: False leaves val and test for :func:`timebox.evaluate`: they are held out, none of the budget goes into
+            scoring them.
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
@@ -116,7 +119,7 @@ def train(
         split_seed=split_seed,
         coarse=coarse,
     )
-    request = Request(source, recipe, tuple(settings), seed, precision, steps)
+    request = Request(source, recipe, tuple(settings), seed, precision, steps, scoring)
     check_request(request, deadline)
     training_device = resolve_device(device)
     side = image_side(request)
@@ -145,11 +148,12 @@ def _planned(
     with deadline.phase("planning"):
         hashes = image_hashes(division.train.images)
         writer.save_seen(hashes)
+        scored = (division.val, division.test) if request.scoring else (None, None)
         plan = make_plan(
             request.recipe,
             request.settings,
             division.train,
-            Scoring(*(0 if part is None else len(part) for part in (division.val, division.test))),
+            Scoring(*(0 if part is None else len(part) for part in scored)),
             device,
             request.precision,
             deadline,

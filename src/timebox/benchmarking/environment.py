@@ -1,0 +1,74 @@
+"""What was measured on, and which timebox was measured."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from timebox.machine import available_threads
+from timebox.run.task import versions
+
+PACKAGE = Path(__file__).parents[1]
+_LONGEST_SECONDS = 60
+# In a process of its own: asking for the name would keep a CUDA context open beside every trial.
+_DEVICE_NAME = "import torch; print(torch.cuda.get_device_name())"
+
+
+def environment(device: torch.device, root: Path = Path("/")) -> dict[str, object]:
+    """The machine and the versions, ready for JSON.
+
+    Args:
+        root: where ``proc`` is found.
+    """
+    memory = _field(root / "proc/meminfo", "MemTotal").removesuffix(" kB")
+    return {
+        "processor": _field(root / "proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": available_threads(),
+        "memory_bytes": int(memory) * 1024 if memory.isdigit() else None,
+        "system": platform.system(),
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the GPU is called."""
+    if device.type != "cuda":
+        return "cpu"
+    return _output([sys.executable, "-c", _DEVICE_NAME]) or "cuda"
+
+
+def commit(package: Path = PACKAGE) -> str | None:
+    """The git commit of a package's source, marked ``-dirty`` where the package holds changes; None for no checkout.
+
+    A package that merely lies inside some repository, as in a virtual environment there, is no checkout of it.
+    """
+    git = ["git", "-C", str(package)]
+    if not _output([*git, "ls-files", "__init__.py"]):
+        return None
+    changed = _output([*git, "status", "--porcelain", "--", "."])
+    return f"{_output([*git, 'rev-parse', '--short', 'HEAD'])}{'-dirty' if changed else ''}"
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints, stripped; empty where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _field(file: Path, name: str) -> str:
+    """The first value of a field in a file of ``name : value`` lines; empty where there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    values = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name)
+    return next(values, "")

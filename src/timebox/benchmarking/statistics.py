@@ -1,0 +1,150 @@
+"""What repeated trials show: means with their intervals, paired differences, and the test fixed beforehand.
+
+Pure functions of accuracies. Nothing here rounds, and nothing is claimed from fewer than MIN_PAIRS pairs.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+ALPHA = 0.05
+CONFIDENCE = 0.95
+# With fewer pairs a t-test rests on its assumption of normal differences alone.
+MIN_PAIRS = 5
+# Accuracies are ratios of counts: what differs by less than this differs by rounding only.
+_SAME = 1e-12
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Some accuracies of one kind.
+
+    Attributes:
+        mean: None where there are none. sd: of the sample; None below two.
+        interval: 95 % interval of the mean, after Student; None below two.
+    """
+
+    n: int
+    mean: float | None
+    sd: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One recipe against the first, paired by seed and block.
+
+    Attributes:
+        mean_difference: of accuracies, this recipe's less the first's. interval: its 95 % interval, after Student.
+        p: of the two-sided paired t-test; None where nothing is claimed, and ``verdict`` says why.
+        p_corrected: p after Holm, over all comparisons of the benchmark; the same as p where there is only one.
+        significant: whether p_corrected is below ALPHA; None where nothing is claimed.
+    """
+
+    recipe: str
+    against: str
+    num_pairs: int
+    mean_difference: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+    p_corrected: float | None
+    significant: bool | None
+    verdict: str
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def describe(values: Sequence[float]) -> Figures:
+    """Number, mean, standard deviation and the 95 % interval of the mean."""
+    if not values:
+        return Figures(0, None, None, None)
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Figures(1, mean, None, None)
+    sd = 0.0 if _all_same(values) else statistics.stdev(values)
+    half = _student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    return Figures(len(values), mean, sd, (mean - half, mean + half))
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """p of the two-sided paired t-test; None with fewer than two differences, or where all are the same."""
+    if len(differences) < 2 or _all_same(differences):
+        return None
+    from scipy import stats
+
+    n = len(differences)
+    t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(n))
+    return float(2 * stats.t.sf(abs(t), n - 1))
+
+
+def holm(p_values: Sequence[float | None], num_comparisons: int) -> list[float | None]:
+    """p-values corrected after Holm (1979) for a family of ``num_comparisons``; what is None stays so.
+
+    The family was fixed before anything was measured: comparisons without a p-value count in it.
+    """
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    in_order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    for rank, (p, place) in enumerate(in_order):
+        largest = max(largest, min(1.0, (num_comparisons - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str]) -> list[Comparison]:
+    """Every other recipe against the first.
+
+    Args:
+        accuracies: for each recipe, the accuracy in each block to be paired. Two recipes are paired in the blocks that
+            both have.
+        recipes: all recipes of the benchmark, the first being what the others are compared with.
+    """
+    first, others = recipes[0], recipes[1:]
+    base = accuracies.get(first, {})
+    pairs = []
+    for other in others:
+        own = accuracies.get(other, {})
+        pairs.append([own[block] - base[block] for block in sorted(set(own) & set(base))])
+    p_values = [paired_p(differences) if len(differences) >= MIN_PAIRS else None for differences in pairs]
+    corrected = holm(p_values, len(others))
+    return [
+        _comparison(other, first, differences, p, p_corrected)
+        for other, differences, p, p_corrected in zip(others, pairs, p_values, corrected, strict=True)
+    ]
+
+
+def _comparison(
+    recipe: str, against: str, differences: Sequence[float], p: float | None, p_corrected: float | None
+) -> Comparison:
+    figures = describe(differences)
+    significant = None if p_corrected is None else p_corrected < ALPHA
+    verdict = _verdict(differences, figures.mean, significant)
+    return Comparison(recipe, against, figures.n, figures.mean, figures.interval, p, p_corrected, significant, verdict)
+
+
+def _verdict(differences: Sequence[float], mean: float | None, significant: bool | None) -> str:
+    """What may be said, in words."""
+    n = len(differences)
+    if n < MIN_PAIRS:
+        return f"not tested: {n} complete {'pair' if n == 1 else 'pairs'}, the test needs {MIN_PAIRS}"
+    assert mean is not None
+    if significant is None:
+        if abs(mean) <= _SAME:
+            return f"the same in all {n} pairs"
+        return f"not tested: all {n} pairs differ by the same {100 * mean:+.2f} points, without any spread"
+    if not significant:
+        return "no difference shown"
+    return "better" if mean > 0 else "worse"
+
+
+def _all_same(values: Sequence[float]) -> bool:
+    return max(values) - min(values) <= _SAME
+
+
+def _student_quantile(degrees: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))

@@ -1,0 +1,71 @@
+"""Trials that take no time: a stand-in for the processes that train and evaluate."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from timebox.benchmarking import Benchmark, benchmark
+from timebox.benchmarking.asked import Asked
+from timebox.benchmarking.trials import Trial
+from timebox.recipe import RECIPES
+
+Outcome = Mapping[str, object] | BaseException
+Measure = Callable[..., Benchmark]
+
+
+def record(label: str, block: int, accuracy: float = 0.5, **changes: object) -> dict[str, object]:
+    """What a trial leaves in the log."""
+    return {
+        "block": block, "position": 0, "label": label, "seed": block, "command": "timebox train digits",
+        "commit": "abc1234", "wall_seconds": 4.5, "late": False, "accuracy": accuracy, "correct": int(accuracy * 180),
+        "num_images": 180, "split": "val", "tta": "none", "num_seen_in_training": 0, "evaluation_seconds": 2.0,
+        "budget_seconds": 5.0, "images_per_second": 1000.0, "precision": "fp32", "device": "cpu", "threads": 1,
+        "train_images": 1617, "versions": {"timebox": "0.1.0"}, "recipe": RECIPES["haet2021"]().as_dict(), **changes,
+    }  # fmt: skip
+
+
+def failed(label: str, block: int, message: str = "something broke", status: int = 1) -> dict[str, object]:
+    return {"block": block, "position": 0, "label": label, "seed": block, "failed": message, "status": status}
+
+
+class Trials:
+    """Stands in for carry_out: remembers the trials, and gives what was put in place for (label, block)."""
+
+    def __init__(self) -> None:
+        self.done: list[Trial] = []
+        self.outcomes: dict[tuple[str, int], Outcome] = {}
+
+    def __call__(
+        self, asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
+    ) -> Mapping[str, object]:
+        key = trial.contender.label, trial.block
+        outcome = self.outcomes.get(key, record(*key, accuracy=0.5 + trial.block / 100))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self.done.append(trial)
+        return {**outcome, "position": trial.position}
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return [(trial.contender.label, trial.block) for trial in self.done]
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
+    fake = Trials()
+    monkeypatch.setattr(import_module("timebox.benchmarking.benchmark"), "carry_out", fake)
+    return fake
+
+
+@pytest.fixture
+def measure(trials: Trials, tmp_path: Path) -> Measure:
+    """measure(recipes=["a", "b"], …): a benchmark on the digits, its trials made up, in tmp_path/bench."""
+
+    def run(**given: object) -> Benchmark:
+        begun = {"data": "digits", "recipes": ["haet2021", "dawnbench"], "trial_budget": "5s", "seeds": 2}
+        given = given if "resume" in given else {**begun, "out": tmp_path / "bench", **given}
+        return benchmark(**given)  # type: ignore[arg-type]
+
+    return run

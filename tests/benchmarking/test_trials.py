@@ -1,0 +1,200 @@
+"""One trial: the commands it is made of, what is kept of them, and what happens when they fail or hang."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from timebox.benchmarking import trials
+from timebox.benchmarking.asked import Asked, Contender
+from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, evaluate_command, schedule, train_command
+from timebox.cli import parse
+from timebox.errors import OutputError
+
+from .test_asked import ASKED
+
+PYTHON = sys.executable
+TRIAL = Trial(3, 1, Contender.of("haet2021 width=32"))
+TRAINED = {"recipe": {"name": "haet2021", "width": 32}, "late": False, "elapsed_seconds": 4.2, "steps": 99}
+EVALUATED = {
+    "accuracy": 0.75, "num_images": 4, "split": "val", "tta": "none", "num_seen_in_training": 0,
+    "confusion": [[2, 0], [1, 1]], "classes": [],
+}  # fmt: skip
+
+
+class Commands:
+    """Stands in for the processes: remembers their words, and gives the outcomes put in place."""
+
+    def __init__(self) -> None:
+        self.words: list[list[str]] = []
+        self.train = trials._Outcome(0, TRAINED, "done", 4.5)
+        self.evaluate = trials._Outcome(0, EVALUATED, "done", 1.25)
+
+    def __call__(self, words: Sequence[str], *rest: float) -> trials._Outcome:
+        self.words.append(list(words))
+        if words[0] == "evaluate":
+            return self.evaluate
+        Path(words[words.index("--out") + 1]).mkdir(parents=True)
+        return self.train
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    fake = Commands()
+    monkeypatch.setattr(trials, "_timebox", fake)
+    return fake
+
+
+@pytest.fixture
+def carry(tmp_path: Path) -> Callable[..., Record]:
+    def run(asked: Asked = replace(ASKED, trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
+        return carry_out(asked, TRIAL, tmp_path / "run", float("inf"), keep_at)
+
+    return run
+
+
+@pytest.mark.parametrize("num_contenders", [1, 2, 3, 5])
+def test_every_contender_has_every_place_as_often(num_contenders: int) -> None:
+    contenders = [Contender(str(number), "auto", ()) for number in range(num_contenders)]
+    order = list(schedule(contenders, 2 * num_contenders))
+    assert [trial.block for trial in order] == [block for block in range(2 * num_contenders) for _ in contenders]
+    for contender in contenders:
+        places = sorted(trial.position for trial in order if trial.contender == contender)
+        assert places == sorted([*range(num_contenders)] * 2)
+
+
+def test_the_words_of_a_training_are_understood_by_it() -> None:
+    asked = replace(
+        ASKED, train_limit=500, split_seed=3, coarse=True, data_dir="/sets", device="cpu", precision="fp32",
+        max_bad_share=0.2, data="/photos",
+    )  # fmt: skip
+    args = parse(train_command(asked, TRIAL, Path("/out/run")))
+    given = {
+        "data": "/photos", "budget": "60s", "recipe": "haet2021", "settings": ["width=16", "tta=none", "width=32"],
+        "train_limit": 500, "split_seed": 3, "coarse": True, "data_dir": Path("/sets"), "device": "cpu",
+        "precision": "fp32", "max_bad_share": 0.2, "val": "rest", "test": "none", "scoring": False, "seed": 3,
+        "out": "/out/run", "json": True,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in given} == given
+
+
+def test_the_words_of_an_evaluation_are_understood_by_it() -> None:
+    asked = replace(ASKED, score="test", tta="mirror", data_dir="/sets", device="cpu", max_bad_share=0.2)
+    args = parse(evaluate_command(asked, Path("/out/run")))
+    given = {
+        "run_dir": "/out/run", "data": "digits", "split": "test", "tta": "mirror", "data_dir": Path("/sets"),
+        "device": "cpu", "max_bad_share": 0.2, "json": True,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in given} == given
+
+
+def test_by_default_few_words_are_needed() -> None:
+    words = train_command(replace(ASKED, settings=()), TRIAL, Path("run"))
+    assert " ".join(words) == (
+        "train digits --budget 60s --recipe haet2021 --set width=32 --test none --no-scoring --seed 3 --out run --json"
+    )
+    for_a_record = train_command(replace(ASKED, settings=(), score="test"), TRIAL, Path("run"))
+    assert "--val none --test none --no-scoring" in " ".join(for_a_record)
+
+
+def test_what_is_kept_of_a_trial(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
+    record = carry()
+    assert record["command"] == (
+        "timebox train digits --budget 5s --recipe haet2021 --set width=16 --set tta=none --set width=32 --test none "
+        "--no-scoring --seed 3"
+    )
+    assert {name: record[name] for name in ("block", "position", "label", "seed")} == {
+        "block": 3, "position": 1, "label": "haet2021 width=32", "seed": 3,
+    }  # fmt: skip
+    assert (record["accuracy"], record["correct"], record["num_images"]) == (0.75, 3, 4)
+    assert (record["wall_seconds"], record["evaluation_seconds"], record["late"]) == (4.5, 1.25, False)
+    assert (record["recipe"], record["steps"]) == (TRAINED["recipe"], 99)
+    assert "failed" not in record
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_can_be_kept(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
+    carry(keep_at=tmp_path / "runs" / "kept")
+    assert (tmp_path / "runs" / "kept").is_dir()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be kept"):
+        carry(keep_at=tmp_path / "file" / "kept")
+
+
+def test_late_is_what_the_outside_sees_too(carry: Callable[..., Record], commands: Commands) -> None:
+    commands.train = replace(commands.train, seconds=5.01)
+    assert carry()["late"] is True
+    commands.train = replace(commands.train, seconds=4.9, status=3, found={**TRAINED, "late": True})
+    record = carry()
+    assert (record["late"], record["accuracy"]) == (True, 0.75)
+
+
+def test_a_training_that_fails(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
+    commands.train = trials._Outcome(2, {"error": "no"}, "no such path", 1.0)
+    record = carry()
+    assert (record["failed"], record["status"], record["wall_seconds"]) == ("no such path", 2, 1.0)
+    assert "accuracy" not in record
+    assert len(commands.words) == 1, "there is nothing to score"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_could_not_be_written_is_a_failure(carry: Callable[..., Record], commands: Commands) -> None:
+    commands.train = trials._Outcome(3, {"error": "disk full"}, "disk full", 4.0)
+    assert carry()["failed"] == "disk full"
+
+
+def test_an_evaluation_that_fails(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
+    commands.evaluate = trials._Outcome(1, {}, "internal error", 1.0)
+    record = carry()
+    assert (record["failed"], record["status"], record["late"]) == ("internal error", 1, False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """python(code): what is run in place of the interpreter."""
+
+    def put(code: str) -> None:
+        script = tmp_path / "python"
+        script.write_text(f"#!{PYTHON}\n{code}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return put
+
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a script as interpreter")
+
+
+def test_an_outcome_is_the_json_the_status_and_the_last_words(python: Callable[[str], None]) -> None:
+    python(
+        "import sys; print('{\"a\": 1}'); sys.stderr.write('0.1s reading\\ntimebox train: error: no\\n'); sys.exit(2)"
+    )
+    outcome = trials._timebox(["train"], float("inf"))
+    assert (outcome.status, outcome.found, outcome.message) == (2, {"a": 1}, "no")
+    assert 0 < outcome.seconds < 30
+    python("print('nonsense')")
+    outcome = trials._timebox(["train"], float("inf"))
+    assert (outcome.status, outcome.found, outcome.message) == (0, {}, "it ended with status 0")
+
+
+def test_one_that_hangs_is_stopped(python: Callable[[str], None], tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    python(f"import os, time\nwith open({str(pid)!r}, 'w') as file:\n    file.write(str(os.getpid()))\ntime.sleep(99)")
+    outcome = trials._timebox(["train"], float("inf"), longest_seconds=2)
+    assert (outcome.status, outcome.message) == (-1, "it did not end within 2 s and was stopped")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_one_that_outlives_the_benchmark_is_cut_off(python: Callable[[str], None]) -> None:
+    python("import time; time.sleep(99)")
+    began = time.monotonic()
+    with pytest.raises(CutOffError):
+        trials._timebox(["train"], trials.now() + 0.3)
+    assert time.monotonic() - began < 20
