@@ -164,7 +164,7 @@ def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
     assert take(steps, other, recipe, 1, NUM_STEPS) == expected
     assert all(torch.equal(tensor, contents(eager)[name]) for name, tensor in contents(other).items())
     assert told == ["steps are not recorded as a CUDA graph: operation not permitted when stream is capturing"]
-    assert (steps.num_recorded, recorder.num_recorded) == (0, 2)
+    assert (steps.num_recorded, recorder.num_recorded) == (0, 1), "not tried again for the other variant"
 
 
 def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ class GraphedSteps:
         self._average = _floating_point(state.average.model), _floating_point(state.model)
         self._batches: dict[torch.Size, Batch] = {}
         self._replays: dict[_Variant, Replay | None] = {}
-        self._has_told = False
+        self._has_given_up = False
 
     @property
     def num_recorded(self) -> int:
@@ -150,7 +150,7 @@ class GraphedSteps:
         if variant not in self._replays:
             # Parts are made smaller where memory is short: what was recorded for larger ones must not hold any.
             self._replays = {v: r for v, r in self._replays.items() if v.micro_batch == variant.micro_batch}
-            self._replays[variant] = self._recorded(batch, decision)
+            self._replays[variant] = None if self._has_given_up else self._recorded(batch, decision)
         return self._replays[variant]
 
     def _recorded(self, batch: Batch, decision: Decision) -> Replay | None:
@@ -172,14 +172,13 @@ class GraphedSteps:
             replay = self._recorder.record(work)
             replayed = self._taken(replay())
         except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            self._tell_once(f"steps are not recorded as a CUDA graph: {reason}")
+            self._give_up(str(error).strip().partition("\n")[0] or type(error).__name__)
             return None
         finally:
             state.restore(before)
         if agree({**before.tensors, "loss.": torch.zeros_like(expected["loss."])}, expected, replayed):
             return replay
-        self._tell_once("steps are not recorded as a CUDA graph: a replayed one differs from the same step taken anew")
+        self._give_up("a replayed one differs from the same step taken anew")
         return None
 
     def _step(self, batch: Batch, micro_batch: int) -> Tensor:
@@ -214,10 +213,10 @@ class GraphedSteps:
         """Copies of all that a step has changed, and its loss."""
         return {**self._state.snapshot().tensors, "loss.": loss.clone()}
 
-    def _tell_once(self, text: str) -> None:
-        if not self._has_told:
-            self._has_told = True
-            self._tell(text)
+    def _give_up(self, reason: str) -> None:
+        """Record nothing more: after a recording that failed, torch's allocator may take none. Those made stay good."""
+        self._has_given_up = True
+        self._tell(f"steps are not recorded as a CUDA graph: {reason}")
 
 
 def steps_for(state: TrainingState, label_smoothing: float, tell: Callable[[str], None]) -> Steps:
