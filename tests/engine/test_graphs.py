@@ -17,8 +17,7 @@ from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision, PacedSchedule, rates_at
 from timebox.engine.state import TrainingState
 from timebox.engine.steps import EagerSteps, Steps
-from timebox.engine.updates import StepNumbers, rates_of
-from timebox.optim import Optimizer
+from timebox.optim import Optimizer, Rates, WeightAverage
 from timebox.recipe import Recipe, get_recipe
 
 from .conftest import CPU, bands, tiny_recipe, tiny_training
@@ -26,6 +25,7 @@ from .recording import FakeRecorder
 
 NUM_STEPS = 12
 BATCH = 16
+STEP, TAKE_IN = Optimizer.step, WeightAverage.take_in
 
 
 def muon_recipe(**changes: int | float | str) -> Recipe:
@@ -100,25 +100,24 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: floa
     assert told == []
 
 
-def python_numbers(optimizer: Optimizer, numbers: StepNumbers) -> None:
-    optimizer.step()
+def python_numbers(optimizer: Optimizer, rates: Rates | None = None) -> None:
+    STEP(optimizer)
 
 
-@torch.no_grad()
-def a_constant_weight(average: list[Tensor], current: list[Tensor], weight: Tensor) -> None:
-    torch._foreach_lerp_(average, current, 0.5)
+def a_constant_share(average: WeightAverage, share: float | Tensor) -> None:
+    TAKE_IN(average, 0.5)
 
 
-def the_first_batch(steps: GraphedSteps, batch: Batch, decision: Decision, weight: float) -> Batch:
-    steps._numbers.fill(rates_of(steps._state.optimizer, decision.lr, decision.progress), decision.momentum, weight)
+def the_first_batch(steps: GraphedSteps, batch: Batch, average_share: float) -> Batch:
+    steps._numbers.fill(steps._state.optimizer.rates, average_share)
     return batch
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "wrong"),
     [
-        (graphs, "update_weights", python_numbers),
-        (graphs, "update_average", a_constant_weight),
+        (Optimizer, "step", python_numbers),
+        (WeightAverage, "take_in", a_constant_share),
         (GraphedSteps, "_load", the_first_batch),
     ],
 )
@@ -170,11 +169,10 @@ def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
 def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: what would wait for the device in each step is found out."""
 
-    def reads(optimizer: Optimizer, numbers: StepNumbers) -> None:
-        optimizer.lr = float(numbers.rates[0])
-        optimizer.step()
+    def reads(optimizer: Optimizer, rates: Rates | None = None) -> None:
+        STEP(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
 
-    monkeypatch.setattr(graphs, "update_weights", reads)
+    monkeypatch.setattr(Optimizer, "step", reads)
     recipe, told = tiny_recipe(), []
     state = state_of(recipe)
     take(graphed(state, FakeRecorder(), told), state, recipe, 1, 2)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.engine import graphs
 from timebox.engine.build import build_model
 from timebox.engine.graphs import CudaRecorder, GraphedSteps, agree
 from timebox.engine.precision import Precision
@@ -15,8 +14,7 @@ from timebox.engine.schedule import Decision, rates_at
 from timebox.engine.speed import tuned_convolutions
 from timebox.engine.state import TrainingState
 from timebox.engine.steps import EagerSteps, Steps
-from timebox.engine.updates import StepNumbers
-from timebox.optim import Optimizer
+from timebox.optim import Optimizer, Rates
 from timebox.recipe import Recipe, get_recipe
 
 from .conftest import bands, tiny_recipe
@@ -100,13 +98,14 @@ def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
 
 
 def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reads(optimizer: Optimizer, numbers: StepNumbers) -> None:
-        optimizer.lr = float(numbers.rates[0])
-        optimizer.step()
+    step = Optimizer.step
+
+    def reads(optimizer: Optimizer, rates: Rates | None = None) -> None:
+        step(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
 
     recipe, told = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
-    monkeypatch.setattr(graphs, "update_weights", reads)
+    monkeypatch.setattr(Optimizer, "step", reads)
     steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), told.append)
     before = state.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)

@@ -2,9 +2,8 @@
 
 A step is some hundreds of operations, which Python and torch issue in 1.5 to 4 ms; a fast GPU has computed them before
 that. A recorded one is issued in a fraction of it. What a recording holds is addresses and operations: so the batch is
-copied to where it was when the step was recorded, and every number that changes is written to the device first (see
-:mod:`timebox.engine.updates`). Weights stay where they are, also when a training goes back (``TrainingState.restore``
-copies into them).
+copied to where it was when the step was recorded, and every number that changes is written to the device first. Weights
+stay where they are, also when a training goes back (``TrainingState.restore`` copies into them).
 
 In fp16 steps are not recorded: the loss scaler keeps its books in Python, once per step. torch.compile is left out:
 it saves 10 to 14 % of a step on an A100 (airbench, cifar-10-speedrun), but takes half a minute and more per network
@@ -25,7 +24,7 @@ from timebox.engine.schedule import Decision
 from timebox.engine.state import TrainingState
 from timebox.engine.step import backpropagate, training_step
 from timebox.engine.steps import EagerSteps, Steps
-from timebox.engine.updates import StepNumbers, average_weight, rates_of, update_average, update_weights
+from timebox.optim import Rates
 
 # Lazy initialisations, and cuDNN's search for algorithms, must be over before a step can be recorded.
 NUM_WARM_UPS = 2
@@ -98,6 +97,25 @@ class _Variant:
     learning: tuple[bool, ...]
 
 
+class StepNumbers:
+    """What changes from step to step, each a 0-dim float32 tensor on the device, in place of a Python number.
+
+    Attributes:
+        rates: of the optimizer.
+        average_share: of the new weights that goes into the average, 0...1.
+    """
+
+    def __init__(self, num_groups: int, device: torch.device) -> None:
+        *lr, momentum, self.average_share = (torch.zeros((), device=device) for _ in range(num_groups + 2))
+        self.rates = Rates(lr, momentum)
+        self._all = (*lr, momentum, self.average_share)
+
+    def fill(self, rates: Rates, average_share: float) -> None:
+        """Set the numbers of the next step. Issued like a step, it waits for nothing."""
+        for tensor, value in zip(self._all, (*rates.lr, rates.momentum, average_share), strict=True):
+            tensor.fill_(value)
+
+
 class GraphedSteps:
     """Takes recorded steps, and eager ones where recording fails or a replayed step is not the eager one.
 
@@ -112,7 +130,6 @@ class GraphedSteps:
         self._recorder, self._tell = recorder, tell
         self._eager = EagerSteps(state, label_smoothing)
         self._numbers = StepNumbers(len(state.optimizer.groups), state.precision.device)
-        self._average = _floating_point(state.average.model), _floating_point(state.model)
         self._batches: dict[torch.Size, Batch] = {}
         self._replays: dict[_Variant, Replay | None] = {}
         self._has_given_up = False
@@ -135,7 +152,7 @@ class GraphedSteps:
         replay = self._replay_of(batch, decision)
         if replay is None:
             return self._eager(batch, decision)
-        self._load(batch, decision, average_weight(state.average, decision.progress - state.progress))
+        self._load(batch, state.average.share_of(decision.progress - state.progress))
         # The next replay writes its loss to the same place.
         loss = replay().clone()
         state.count(decision.progress)
@@ -157,7 +174,7 @@ class GraphedSteps:
         """A recording of the step, compared with the step taken eagerly. The training stays where it stands."""
         state = self._state
         before = state.snapshot()
-        at_rest = self._load(batch, decision, 0.5)
+        at_rest = self._load(batch, 0.5)
 
         def work() -> Tensor:
             return self._step(at_rest, decision.micro_batch)
@@ -185,28 +202,26 @@ class GraphedSteps:
         """What is recorded: one step whose numbers lie on the device."""
         state = self._state
         loss = backpropagate(state.model, batch, state.precision, self._label_smoothing, micro_batch)
-        update_weights(state.optimizer, self._numbers)
+        state.optimizer.step(self._numbers.rates)
         state.optimizer.zero_grad()
-        if state.average.span:
-            update_average(*self._average, self._numbers.average_weight)
+        state.average.take_in(self._numbers.average_share)
         return loss
 
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The same step as :class:`EagerSteps` takes it."""
         state = self._state
         loss = training_step(state.model, state.optimizer, batch, state.precision, self._label_smoothing, micro_batch)
-        state.average.update(0.5 * state.average.span)
+        state.average.take_in(0.5)
         return loss
 
-    def _load(self, batch: Batch, decision: Decision, weight: float) -> Batch:
-        """Put a batch and the numbers of a step where recorded steps read them."""
+    def _load(self, batch: Batch, average_share: float) -> Batch:
+        """Put a batch and the numbers of the step that is prepared where recorded steps read them."""
         if batch.images.shape not in self._batches:
             self._batches[batch.images.shape] = Batch(torch.empty_like(batch.images), torch.empty_like(batch.labels))
         at_rest = self._batches[batch.images.shape]
         at_rest.images.copy_(batch.images)
         at_rest.labels.copy_(batch.labels)
-        rates = rates_of(self._state.optimizer, decision.lr, decision.progress)
-        self._numbers.fill(rates, decision.momentum, weight)
+        self._numbers.fill(self._state.optimizer.rates, average_share)
         return at_rest
 
     def _taken(self, loss: Tensor) -> dict[str, Tensor]:
@@ -247,8 +262,3 @@ def agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Map
 
 def _norm(tensors: list[Tensor]) -> float:
     return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
-
-
-def _floating_point(model: torch.nn.Module) -> list[Tensor]:
-    """Parameters and floating-point buffers in a fixed order: the tensors themselves."""
-    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]

@@ -2,7 +2,7 @@
 
 from timebox.optim.averaging import WeightAverage
 from timebox.optim.muon import MuonGroup, muon_group, orthogonalize
-from timebox.optim.optimizer import Optimizer, ParameterGroup
+from timebox.optim.optimizer import Optimizer, ParameterGroup, Rates
 from timebox.optim.schedules import lr_at, momentum_at
 from timebox.optim.sgd import SGDGroup, sgd_group
 
@@ -10,6 +10,7 @@ __all__ = [
     "MuonGroup",
     "Optimizer",
     "ParameterGroup",
+    "Rates",
     "SGDGroup",
     "WeightAverage",
     "lr_at",

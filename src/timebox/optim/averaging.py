@@ -23,11 +23,26 @@ class WeightAverage:
         self._average = _floating_state(self.model)
         self._current = _floating_state(model)
 
-    @torch.no_grad()
     def update(self, advanced: float) -> None:
         """Take in the current weights after the training advanced by ``advanced`` (in progress)."""
-        if self.span:
-            torch._foreach_lerp_(self._average, self._current, min(1.0, advanced / self.span))
+        self.take_in(self.share_of(advanced))
+
+    def share_of(self, advanced: float) -> float:
+        """What of the current weights an advance in progress brings into the average, 0...1."""
+        return min(1.0, advanced / self.span) if self.span else 0.0
+
+    @torch.no_grad()
+    def take_in(self, share: float | Tensor) -> None:
+        """Move the average towards the current weights by a share of what is between them; as a 0-dim tensor, the
+        share may change when a recorded step is replayed."""
+        if not self.span:
+            return
+        if isinstance(share, float):
+            torch._foreach_lerp_(self._average, self._current, share)
+            return
+        between = torch._foreach_sub(self._current, self._average)
+        torch._foreach_mul_(between, share)
+        torch._foreach_add_(self._average, between)
 
 
 def _floating_state(model: nn.Module) -> list[Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from timebox.optim.optimizer import ParameterGroup
+from timebox.optim.optimizer import Number, ParameterGroup
 
 # Newton-Schulz of the fifth order, its slope at zero as large as it can be without diverging: three rounds bring
 # singular values to 0.5...1.5, which trains as well as exactly 1 (K. Jordan et al., "Muon", 2024).
@@ -56,14 +56,14 @@ class MuonGroup(ParameterGroup):
             alike[parameter.shape].append(position)
         self._alike = list(alike.values())
 
-    def step(self, lr: float, momentum: float, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         gradients = [self._gradient(i, grad_scale, found_inf) for i in range(len(self.parameters))]
         torch._foreach_mul_(self.buffers, self.own_momentum)
         torch._foreach_add_(self.buffers, gradients)
         torch._foreach_add_(gradients, self.buffers, alpha=self.own_momentum)
         norms = torch._foreach_norm(self.parameters)
         to_length = [len(p) ** 0.5 / norm for p, norm in zip(self.parameters, norms, strict=True)]
-        rate: Tensor | float = lr
+        rate = lr
         if found_inf is not None:
             to_length = [torch.where(found_inf > 0, 1.0, factor) for factor in to_length]
             rate = torch.where(found_inf > 0, 0.0, lr)

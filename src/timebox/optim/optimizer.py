@@ -7,6 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Number = float | Tensor  # a tensor is 0-dim and on the device of the parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """What a step multiplies by: Python numbers, or tensors where a step is recorded once and replayed with others.
+
+    Attributes:
+        lr: of each group, 0 or more; that of a frozen one is not looked at.
+        momentum: above 0 and below 1.
+    """
+
+    lr: Sequence[Number]
+    momentum: Number
+
 
 @dataclass(eq=False)
 class ParameterGroup(ABC):
@@ -25,8 +40,8 @@ class ParameterGroup(ABC):
     frozen_from: float = 1.0
 
     @abstractmethod
-    def step(self, lr: float, momentum: float, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Update the parameters from their gradients.
+    def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """Update the parameters from their gradients, without waiting for the device.
 
         Args:
             lr: this group's rate, 0 or more.
@@ -41,6 +56,8 @@ class ParameterGroup(ABC):
 
     def rate_factor(self, progress: float) -> float:
         """What of the rate is left at ``progress``: it falls linearly to nothing where the group freezes."""
+        if self.is_frozen(progress):
+            return 0.0
         return 1.0 if self.frozen_from == 1.0 else 1.0 - progress / self.frozen_from
 
 
@@ -76,17 +93,24 @@ class Optimizer:
             for parameter in group.parameters:
                 parameter.requires_grad_(not group.is_frozen(progress))
 
+    @property
+    def rates(self) -> Rates:
+        """Those of the next step."""
+        return Rates(
+            [self.lr * group.lr_multiplier * group.rate_factor(self._progress) for group in self.groups], self.momentum
+        )
+
     @torch.no_grad()
-    def step(self) -> None:
-        """Update every parameter that is not frozen from its gradient."""
-        for group in self.groups:
+    def step(self, rates: Rates | None = None) -> None:
+        """Update every parameter that is not frozen from its gradient.
+
+        Args:
+            rates: None for those that were prepared.
+        """
+        rates = rates or self.rates
+        for group, lr in zip(self.groups, rates.lr, strict=True):
             if not group.is_frozen(self._progress):
-                group.step(
-                    self.lr * group.lr_multiplier * group.rate_factor(self._progress),
-                    self.momentum,
-                    getattr(self, "grad_scale", None),
-                    getattr(self, "found_inf", None),
-                )
+                group.step(lr, rates.momentum, getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
 
     def zero_grad(self) -> None:
         """Drop all gradients."""

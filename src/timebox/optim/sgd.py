@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timebox.optim.optimizer import ParameterGroup
+from timebox.optim.optimizer import Number, ParameterGroup
 
 
 @dataclass(eq=False)
@@ -18,10 +18,15 @@ class SGDGroup(ParameterGroup):
 
     weight_decay: float = 0.0
 
-    def step(self, lr: float, momentum: float, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if isinstance(momentum, Tensor):
+            assert grad_scale is None, "steps with a loss scale are not recorded"
+            self._step_in_passes(gradients, lr, momentum)
+            return
         torch._fused_sgd_(
             self.parameters,
-            [parameter.grad for parameter in self.parameters],  # type: ignore[misc]  # the optimizer has looked
+            gradients,
             self.buffers,
             weight_decay=self.weight_decay,
             momentum=momentum,
@@ -33,6 +38,16 @@ class SGDGroup(ParameterGroup):
             grad_scale=grad_scale,
             found_inf=found_inf,
         )
+
+    def _step_in_passes(self, gradients: list[Tensor], lr: Number, momentum: Tensor) -> None:
+        """The same but for rounding: the fused pass takes its momentum as a Python number only."""
+        decayed = torch._foreach_add(gradients, self.parameters, alpha=self.weight_decay)
+        torch._foreach_mul_(self.buffers, momentum)
+        torch._foreach_add_(self.buffers, decayed)
+        ahead = torch._foreach_mul(self.buffers, momentum)
+        torch._foreach_add_(ahead, decayed)
+        torch._foreach_mul_(ahead, lr)
+        torch._foreach_sub_(self.parameters, ahead)
 
 
 def sgd_group(
