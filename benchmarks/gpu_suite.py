@@ -2,9 +2,10 @@
 
     PYTHONPATH=src python benchmarks/gpu_suite.py CHUNK... --data DIR --out results.jsonl [--seconds 540] [--commit SHA]
 
-DIR holds CIFAR-10 and CIFAR-100 as published. Every chunk appends JSON lines: trials, summaries, and at its end how
+DIR holds CIFAR-10 and CIFAR-100 as published. Every chunk appends JSON lines: trials, and at its end how
 many trials there was time for. It needs torch, numpy, Pillow and safetensors, nothing else. `--list` shows the chunks;
 `--smoke` runs them on made-up images on the CPU, in seconds, to see that they run at all: its numbers mean nothing.
+`--summary FILE` shows what the lines of a file come to, and whether targets were reached; it needs scipy too.
 """
 
 import argparse
@@ -16,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import numpy as np
 import torch
 
 import timebox
-from timebox.benchmarking.speedrun import Speedrun, time_to_accuracy
+from timebox.benchmarking.speedrun import Speedrun, Trial, summarize, time_to_accuracy
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, load_data
 from timebox.engine.precision import PRECISIONS
@@ -82,7 +83,7 @@ class Session:
         }
         with self.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, **about}, allow_nan=False) + "\n")
-        brief = ("kind", "name", "n", "accuracy", "mean_accuracy", "mean_seconds", "train_seconds", "p_value", "note")
+        brief = ("kind", "name", "n", "accuracy", "mean_accuracy", "mean_seconds", "train_seconds", "note")
         print(self.chunk, json.dumps({name: entry[name] for name in brief if name in entry}), flush=True)
 
     def path(self, name: str) -> Path:
@@ -143,7 +144,7 @@ def race(
         slowest = max(after - before for before, after in pairwise(rounds))
         return session.deadline.remaining() - until < MARGIN * slowest + END_SECONDS
 
-    summaries = time_to_accuracy(
+    trials = time_to_accuracy(
         contestants,
         test,
         target=target,
@@ -153,9 +154,13 @@ def race(
         commit=session.commit,
         enough=enough,
     )
-    for summary in summaries:
-        counts = {"n": summary.n, "wanted": wanted, "enough": summary.n >= wanted}
-        session.log({"kind": "end", "name": summary.name, "data": data, **counts})
+    for name, of_one in trials.items():
+        counts = {"n": len(of_one), "wanted": wanted, "enough": len(of_one) >= wanted}
+        figures = {
+            "mean_accuracy": round(fmean(trial.accuracy for trial in of_one), 6),
+            "mean_seconds": round(fmean(trial.seconds for trial in of_one), 5),
+        }
+        session.log({"kind": "end", "name": name, "data": data, "target": target, **counts, **figures})
 
 
 def train(
@@ -331,10 +336,30 @@ def made_up(path: Path) -> Path:
     return path
 
 
+def summary(path: Path) -> None:
+    """Print what the races of a file come to, a line for each entrant."""
+    races: dict[tuple[str, str, str, float], list[Trial]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if line["kind"] == "trial" and "train_seconds" in line:
+            key = (line["chunk"], line["data"], line["name"], line["target"])
+            races.setdefault(key, []).append(Trial.of(line))
+    for (chunk, data, name, target), trials in races.items():
+        found = summarize(name, trials, target)
+        accuracy, seconds = found.accuracy, found.seconds
+        spread = "" if accuracy.sd is None else f" (SD {100 * accuracy.sd:.2f}, p {found.p:.2g})"
+        verdict = "reached" if found.reached else "missed"
+        print(
+            f"{chunk:<24} {data:<9} {name:<22} n {accuracy.n:>3}  {100 * (accuracy.mean or 0):.2f} %{spread}  "
+            f"{100 * target:.0f} % {verdict}  {seconds.mean:.3f} s"
+        )
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chunks", nargs="*", metavar="CHUNK", help="names or numbers, as --list shows them")
     parser.add_argument("--list", action="store_true", help="show the chunks and end")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="show what the lines of FILE come to, and end")
     parser.add_argument("--data", type=Path, help="the folder that holds CIFAR-10 and CIFAR-100 as published")
     parser.add_argument("--out", type=Path, help="the file that lines are appended to")
     parser.add_argument("--seconds", type=float, default=540.0, help="for each chunk (%(default)s)")
@@ -347,6 +372,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.list:
         for number, (name, chunk) in enumerate(CHUNKS.items()):
             print(f"{number}  {name:<24} {(chunk.__doc__ or '').strip()}")
+        return
+    if arguments.summary:
+        summary(arguments.summary)
         return
     chosen = [names[int(word)] if word.isdigit() and int(word) < len(names) else word for word in arguments.chunks]
     if unknown := [name for name in chosen if name not in CHUNKS]:

@@ -188,7 +188,7 @@ def test_contestants_take_turns_and_every_line_tells_all() -> None:
         speedrun.build()
     log: list[Mapping[str, object]] = []
     enough = iter([False, False, True])
-    summaries = time_to_accuracy(
+    found = time_to_accuracy(
         contestants,
         bands(40, seed=1),
         target=0.1,
@@ -197,18 +197,17 @@ def test_contestants_take_turns_and_every_line_tells_all() -> None:
         commit="abc",
         enough=lambda: next(enough),
     )
-    trials, totals = log[:9], log[9:]
-    assert "".join(str(line["name"]) for line in trials) == "abcbcacab"
-    assert [line["seed"] for line in trials] == [10] * 3 + [11] * 3 + [12] * 3
-    assert [line["n"] for line in trials] == [1] * 3 + [2] * 3 + [3] * 3
-    assert [line["name"] for line in totals] == ["a", "b", "c"]
-    assert [summary.n for summary in summaries] == [3, 3, 3]
+    assert "".join(str(line["name"]) for line in log) == "abcbcacab"
+    assert [line["seed"] for line in log] == [10] * 3 + [11] * 3 + [12] * 3
+    assert [line["n"] for line in log] == [1] * 3 + [2] * 3 + [3] * 3
+    assert {name: len(trials) for name, trials in found.items()} == {"a": 3, "b": 3, "c": 3}
+    assert [Trial.of(line) for line in log if line["name"] == "b"] == found["b"]
     for line in log:
         json.dumps(line, allow_nan=False)
         assert line["recipe"] == contestants[str(line["name"])].recipe.as_dict()
         assert (line["commit"], line["device"], line["precision"], line["target"]) == ("abc", "cpu", "fp32", 0.1)
         assert {"torch", "timebox", "numpy", "python"} == set(line["versions"])  # type: ignore[call-overload]
-    assert {"prepare_seconds", "train_seconds", "accuracy", "tta", "steps", "epochs"} <= set(trials[0])
+    assert {"prepare_seconds", "train_seconds", "accuracy", "tta", "steps", "epochs"} <= set(log[0])
 
 
 TRIAL = Trial("a", 0, 0.5, 2.0, 0.94, "none", 200, 8.0, 1000.0)
@@ -217,18 +216,17 @@ TRIAL = Trial("a", 0, 0.5, 2.0, 0.94, "none", 200, 8.0, 1000.0)
 def test_a_summary() -> None:
     trials = [replace(TRIAL, accuracy=value, train_seconds=2 + i) for i, value in enumerate((0.941, 0.939, 0.943))]
     summary = summarize("a", trials, target=0.94)
-    assert (summary.n, summary.reached) == (3, True)
-    assert summary.mean_accuracy == pytest.approx(0.941)
-    assert summary.accuracy_sd == pytest.approx(0.002)
-    assert summary.accuracy_low == pytest.approx(0.941 - 4.302653 * 0.002 / 3**0.5)
-    assert summary.accuracy_high == pytest.approx(0.941 + 4.302653 * 0.002 / 3**0.5)
-    assert summary.mean_seconds == pytest.approx(3.5)
-    assert summary.seconds_sd == pytest.approx(1.0)
-    assert summary.p_value == pytest.approx(0.238884, abs=1e-6)
+    assert (summary.accuracy.n, summary.reached) == (3, True)
+    assert summary.accuracy.mean == pytest.approx(0.941)
+    assert summary.accuracy.sd == pytest.approx(0.002)
+    reach = 4.302653 * 0.002 / 3**0.5
+    assert summary.accuracy.interval == pytest.approx((0.941 - reach, 0.941 + reach))
+    assert (summary.seconds.mean, summary.seconds.sd) == pytest.approx((3.5, 1.0))
+    assert summary.p == pytest.approx(0.238884, abs=1e-6)
     assert not summarize("a", trials, target=0.942).reached
 
 
 def test_one_trial_has_no_spread() -> None:
     summary = summarize("a", [TRIAL], target=0.95)
-    assert (summary.accuracy_sd, summary.accuracy_low, summary.seconds_sd, summary.p_value) == (None,) * 4
+    assert (summary.accuracy.sd, summary.accuracy.interval, summary.seconds.sd, summary.p) == (None,) * 4
     assert not summary.reached

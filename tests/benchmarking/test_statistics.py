@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from timebox.benchmarking.statistics import MIN_PAIRS, Figures, compare, describe, holm, paired_p
+from timebox.benchmarking.statistics import MIN_PAIRS, Figures, compare, describe, holm, p_above, paired_p
 
 FIRST = [0.800, 0.812, 0.795, 0.808, 0.803, 0.799]
 OTHER = [0.806, 0.815, 0.799, 0.806, 0.812, 0.807]
@@ -123,3 +123,12 @@ def test_a_recipe_without_any_result() -> None:
 
 def test_one_recipe_is_compared_with_nothing() -> None:
     assert compare({"a": blocks(*FIRST)}, ["a"]) == []
+
+
+def test_a_mean_above_a_target_is_tested_from_one_side() -> None:
+    values = [0.941, 0.939, 0.943]
+    expected = stats.ttest_1samp(values, 0.94, alternative="greater").pvalue
+    assert p_above(values, 0.94) == pytest.approx(expected)
+    assert p_above(values, 0.95) == pytest.approx(stats.ttest_1samp(values, 0.95, alternative="greater").pvalue)
+    assert p_above([0.95], 0.94) is None
+    assert (p_above([0.95, 0.95], 0.94), p_above([0.93, 0.93], 0.94)) == (0.0, 1.0)

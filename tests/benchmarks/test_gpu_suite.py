@@ -74,6 +74,17 @@ def test_a_chunk_stops_before_its_time_is_up(tmp_path: Path) -> None:
     assert [line["n"] for line in ends] == [1, 1, 1, 1], "one round is always made"
 
 
+def test_the_summary_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.jsonl"
+    main(["cifar10-94", "superconvergence", "--smoke", "--out", str(out)])
+    capsys.readouterr()
+    main(["--summary", str(out)])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cifar10-94               cifar10   airbench94")
+    assert " n   2 " in line
+    assert " 94 % missed " in line
+
+
 def test_recipes_and_epochs_can_be_changed(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     main(["1", "--smoke", "--set", "label_smoothing=0.3", "--out", str(out)])

@@ -4,14 +4,15 @@ The contract is that of the public speed records (fulcrumresearch/cifar-10-speed
 free, what is done once per trial is timed, and scoring is not. The step is the one that ``timebox train`` takes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
-from statistics import mean, stdev
+from statistics import fmean
+from typing import Any
 
 import torch
 
-from timebox.benchmarking.student import interval, p_at_most
+from timebox.benchmarking.statistics import Figures, describe, p_above
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.augment import batch_normalize, batch_statistics
@@ -196,6 +197,11 @@ class Trial:
     epochs: float
     images_per_second: float
 
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> "Trial":
+        """The trial that :func:`time_to_accuracy` has logged."""
+        return cls(**{name: line[name] for name in cls.__dataclass_fields__})
+
     @property
     def seconds(self) -> float:
         """All that is timed."""
@@ -207,23 +213,18 @@ class Summary:
     """The trials of one contestant.
 
     Attributes:
-        accuracy_sd, accuracy_low, accuracy_high: spread of single trials, and the 95 % interval of the mean; None for
-            one trial.
+        accuracy, seconds: number, mean, spread of single trials, and the 95 % interval of the mean.
         reached: whether the mean accuracy is at or above the target.
-        p_value: how probable so high a mean would be if the true one only just were the target (one-sided t-test).
+        p: how probable so high a mean would be if the true one only just were the target (one-sided t-test); None for
+            one trial.
     """
 
     name: str
-    n: int
-    mean_accuracy: float
-    accuracy_sd: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    mean_seconds: float
-    seconds_sd: float | None
+    accuracy: Figures
+    seconds: Figures
     target: float
     reached: bool
-    p_value: float | None
+    p: float | None
 
 
 def run_trial(name: str, speedrun: Speedrun, test: ImageDataset, seed: int, tta: str | None = None) -> Trial:
@@ -252,7 +253,7 @@ def time_to_accuracy(
     tta: str | None = None,
     commit: str | None = None,
     enough: Callable[[], bool] = lambda: False,
-) -> list[Summary]:
+) -> dict[str, list[Trial]]:
     """Trials of all contestants side by side: each seed is a round, and each round begins with the next of them, so
     that a machine that warms up or slows down favours none.
 
@@ -260,7 +261,7 @@ def time_to_accuracy(
         contestants: built, by name.
         test: the whole test split.
         target: accuracy, 0...1.
-        log: takes each trial, then each summary, as JSON objects, with all that it takes to repeat it.
+        log: takes each trial as a JSON object, with all that it takes to repeat it.
         tta: views averaged when scoring; None for each recipe's own.
         commit: of the code, where the caller knows it.
         enough: asked before each round but the first; when it says so, no other begins.
@@ -277,27 +278,11 @@ def time_to_accuracy(
             trial = run_trial(name, contestants[name], test, seed, tta)
             trials[name].append(trial)
             log({"kind": "trial", **asdict(trial), "target": target, "n": len(trials[name]), **of[name]})
-    summaries = [summarize(name, trials[name], target) for name in names if trials[name]]
-    for summary in summaries:
-        log({"kind": "summary", **asdict(summary), **of[summary.name]})
-    return summaries
+    return trials
 
 
-def summarize(name: str, trials: list[Trial], target: float) -> Summary:
-    """One trial or more, all of one contestant."""
-    accuracies, seconds, n = [t.accuracy for t in trials], [t.seconds for t in trials], len(trials)
-    sd = stdev(accuracies) if n > 1 else None
-    bounds = None if sd is None else interval(mean(accuracies), sd, n)
-    return Summary(
-        name=name,
-        n=n,
-        mean_accuracy=mean(accuracies),
-        accuracy_sd=sd,
-        accuracy_low=bounds[0] if bounds else None,
-        accuracy_high=bounds[1] if bounds else None,
-        mean_seconds=mean(seconds),
-        seconds_sd=stdev(seconds) if n > 1 else None,
-        target=target,
-        reached=mean(accuracies) >= target,
-        p_value=None if sd is None else p_at_most(mean(accuracies), sd, n, target),
-    )
+def summarize(name: str, trials: Sequence[Trial], target: float) -> Summary:
+    """What the trials of one contestant, one or more, come to."""
+    accuracies, seconds = [trial.accuracy for trial in trials], [trial.seconds for trial in trials]
+    reached = fmean(accuracies) >= target
+    return Summary(name, describe(accuracies), describe(seconds), target, reached, p_above(accuracies, target))

@@ -80,6 +80,21 @@ def paired_p(differences: Sequence[float]) -> float | None:
     return float(2 * stats.t.sf(abs(t), n - 1))
 
 
+def p_above(values: Sequence[float], target: float) -> float | None:
+    """p of the one-sided t-test that the mean is above ``target``: how probable one so high would be if it were not.
+
+    None with fewer than two values.
+    """
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    apart = statistics.fmean(values) - target
+    if _all_same(values):
+        return float(apart <= 0)
+    return float(stats.t.sf(apart / (statistics.stdev(values) / math.sqrt(len(values))), len(values) - 1))
+
+
 def holm(p_values: Sequence[float | None], num_comparisons: int) -> list[float | None]:
     """p-values corrected after Holm (1979) for a family of ``num_comparisons``; what is None stays so.
 
