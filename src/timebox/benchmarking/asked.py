@@ -7,12 +7,13 @@ from pathlib import Path
 
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data.names import NAMES
+from timebox.engine.scoring import NUM_VIEWS
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.run.request import Request, check_request, image_side
 from timebox.run.sources import Portion, Source
 
 SCORES = ("val", "test")
-VIEWS = ("recipe", "none", "mirror")
+VIEWS = ("recipe", *NUM_VIEWS)
 
 
 @dataclass(frozen=True)

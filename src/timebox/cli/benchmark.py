@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from timebox.cli import exits
 from timebox.cli.formatting import facts, json_line, number, percent, plural, show, table, write
 from timebox.cli.parsing import (
-    PRECISIONS,
     Parser,
     Subparsers,
-    add_coarse,
+    add_cut,
     add_data_dir,
     add_device,
     add_max_bad_share,
+    add_precision,
+    add_settings,
+    add_tta,
     add_verb,
     split_choice,
     whole_number,
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCORES = ("val", "test")
-VIEWS = ("recipe", "none", "mirror")
 SMALLEST_P = 0.001  # smaller ones are not told apart in a table
 
 
@@ -58,9 +59,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
     _add_data_options(parser)
     machine = parser.add_argument_group("machine")
     add_device(machine)
-    machine.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="arithmetic of the trainings (default: auto)"
-    )
+    add_precision(machine)
     _add_output_options(parser)
     return parser
 
@@ -76,14 +75,7 @@ def _add_trial_options(parser: Parser) -> None:
         help="auto, a name or a .toml file, with settings of its own if need be, as in "
         '--recipe "haet2021 max_lr=0.4"; may be repeated, the others are compared with the first (default: auto)',
     )
-    trials.add_argument(
-        "--set",
-        metavar="FIELD=VALUE",
-        action="append",
-        default=[],
-        dest="settings",
-        help="change one field of every recipe; may be repeated",
-    )
+    add_settings(trials, "every recipe")
     trials.add_argument(
         "--seeds", metavar="N", type=whole_number(1), default=5, help="seeds for every recipe (default: 5)"
     )
@@ -104,13 +96,7 @@ def _add_data_options(parser: Parser) -> None:
         help="val: what was held out, to choose by; test: the data's own test split, for a record, trained on all "
         "the rest (default: val)",
     )
-    data.add_argument(
-        "--tta",
-        choices=VIEWS,
-        default="recipe",
-        help="test-time augmentation: as each recipe says, none, or the mean of each image and its mirror image "
-        "(default: recipe)",
-    )
+    add_tta(data)
     data.add_argument(
         "--val",
         metavar="FRACTION|PATH|rest|none",
@@ -118,13 +104,7 @@ def _add_data_options(parser: Parser) -> None:
         help="what to hold out and score, as of `timebox train` (default: rest with --train-limit, else the data's own "
         "val split, else a tenth of train)",
     )
-    data.add_argument(
-        "--train-limit", metavar="N", type=whole_number(1), help="train on N images, balanced over the classes"
-    )
-    data.add_argument(
-        "--split-seed", metavar="N", type=whole_number(0), default=0, help="seed of cuts and splits (default: 0)"
-    )
-    add_coarse(data)
+    add_cut(data)
     add_max_bad_share(data)
     add_data_dir(data)
 

@@ -15,6 +15,7 @@ from timebox.cli.parsing import (
     add_device,
     add_json,
     add_max_bad_share,
+    add_tta,
     add_verb,
     whole_number,
 )
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from timebox.run.evaluate import ClassFigures, Evaluation
 
 SPLITS = ("test", "val", "train", "all")
-VIEWS = ("recipe", "none", "mirror", "mirror_shift")
 MAX_MATRIX_CLASSES = 20
 MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10
@@ -56,13 +56,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
         type=whole_number(1),
         help="score N images, balanced over the classes, as in --test-limit 1000 (default: all)",
     )
-    parser.add_argument(
-        "--tta",
-        choices=VIEWS,
-        default="recipe",
-        help="test-time augmentation: as the recipe says, none, or the mean of each image and its mirror image "
-        "(default: recipe)",
-    )
+    add_tta(parser)
     add_max_bad_share(parser)
     add_data_dir(parser)
     add_device(parser)

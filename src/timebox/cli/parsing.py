@@ -11,6 +11,7 @@ from timebox.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+VIEWS = ("recipe", "none", "mirror", "mirror_shift")
 
 
 class Parser(argparse.ArgumentParser):
@@ -143,4 +144,52 @@ def add_data_dir(parser: argparse._ActionsContainer) -> None:
 def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where to compute (default: auto, a GPU if there is one)"
+    )
+
+
+def add_precision(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="arithmetic of the training (default: auto, the one measured fastest among the safe ones)",
+    )
+
+
+def add_settings(parser: argparse._ActionsContainer, what: str) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help=f"change one field of {what}, as in --set max_lr=0.4; may be repeated",
+    )
+
+
+def add_cut(parser: argparse._ActionsContainer) -> None:
+    """What decides which images are trained on."""
+    parser.add_argument(
+        "--train-limit",
+        metavar="N",
+        type=whole_number(1),
+        help="use N training images, balanced over the classes, as in --train-limit 5000 (default: all)",
+    )
+    parser.add_argument(
+        "--split-seed",
+        metavar="N",
+        type=whole_number(0),
+        default=0,
+        help="seed of cuts and splits, apart from the training's so that seeds compare on the same images (default: 0)",
+    )
+    add_coarse(parser)
+
+
+def add_tta(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--tta",
+        choices=VIEWS,
+        default="recipe",
+        help="test-time augmentation, views whose probabilities are averaged: as the recipe says; none; the image and "
+        "its mirror image; both, and both shifted by a pixel (default: recipe)",
     )

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from timebox.cli import display, exits
 from timebox.cli.formatting import facts, json_line, number, percent, write
 from timebox.cli.parsing import (
-    PRECISIONS,
     Parser,
     Subparsers,
-    add_coarse,
+    add_cut,
     add_data_dir,
     add_device,
     add_json,
     add_max_bad_share,
+    add_precision,
+    add_settings,
     add_verb,
     split_choice,
     whole_number,
@@ -73,14 +74,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
         help="auto, a name that `timebox recipes` lists, or a .toml file (default: auto, planned from the data, the "
         "hardware and the budget)",
     )
-    method.add_argument(
-        "--set",
-        metavar="FIELD=VALUE",
-        action="append",
-        default=[],
-        dest="settings",
-        help="change one field of the recipe, as in --set max_lr=0.4; may be repeated",
-    )
+    add_settings(method, "the recipe")
     method.add_argument(
         "--seed", metavar="N", type=whole_number(0), default=0, help="seed of the training (default: 0)"
     )
@@ -89,12 +83,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
 
     machine = parser.add_argument_group("machine")
     add_device(machine)
-    machine.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="arithmetic of the training (default: auto, the one measured fastest among the safe ones)",
-    )
+    add_precision(machine)
 
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -135,12 +124,6 @@ def _add_data_options(parser: Parser) -> None:
         "(default: the data's own test split, else nothing)",
     )
     data.add_argument(
-        "--train-limit",
-        metavar="N",
-        type=whole_number(1),
-        help="use N training images, balanced over the classes, as in --train-limit 5000 (default: all)",
-    )
-    data.add_argument(
         "--test-limit",
         metavar="N",
         type=whole_number(1),
@@ -152,14 +135,7 @@ def _add_data_options(parser: Parser) -> None:
         dest="scoring",
         help="leave val and test for `timebox evaluate`; all the time goes into training",
     )
-    data.add_argument(
-        "--split-seed",
-        metavar="N",
-        type=whole_number(0),
-        default=0,
-        help="seed of cuts and splits, apart from --seed so that seeds compare on the same images (default: 0)",
-    )
-    add_coarse(data)
+    add_cut(data)
     add_max_bad_share(data)
     add_data_dir(data)
 
