@@ -53,11 +53,15 @@ class Bench:
         return count_flops(self._build(recipe), self.image_shape)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
-        """Seconds per image of training the recipe's own network, each network measured once."""
-        network = tuple(getattr(recipe, field) for field in NETWORK_FIELDS)
-        if network not in self._measured:
-            self._measured[network] = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe)
-        return self._measured[network]
+        """Seconds per image of training the recipe's own network, measured where that has not been done yet."""
+        measured = self._measured.get(_network(recipe))
+        return self.measured_anew(recipe) if measured is None else measured
+
+    def measured_anew(self, recipe: Recipe) -> float:
+        """The same, measured now. The least that was ever found counts: what disturbs a measurement only adds to it."""
+        seconds = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe)
+        self._measured[_network(recipe)] = min(seconds, self._measured.get(_network(recipe), seconds))
+        return self._measured[_network(recipe)]
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""
@@ -99,3 +103,7 @@ class Bench:
         """The recipe's network for this data, with weights that do not touch the run's random state."""
         with torch.random.fork_rng(devices=[]):
             return build_model(recipe, self.image_shape[0], self.num_classes).to(self.device)
+
+
+def _network(recipe: Recipe) -> tuple[object, ...]:
+    return tuple(getattr(recipe, field) for field in NETWORK_FIELDS)

@@ -41,7 +41,8 @@ STUTTER_SHARE = 0.01
 SAVING_MARGIN = 1.3
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
-# Measuring may take this share of the budget, within these bounds in seconds; four networks are measured at most.
+# Measuring may take this share of the budget, within these bounds in seconds; four networks are measured, six where a
+# lower precision seems not to pay.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
 NUM_MEASURED = 4
 # With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
@@ -101,7 +102,7 @@ def make_plan(
     if hurried:
         chosen, why = "fp32", "no time to measure more"
     else:
-        chosen, why = resolve_precision(precision, device, lambda name: benches[name].training_seconds_per_image(probe))
+        chosen, why = resolve_precision(precision, device, lambda name: benches[name].measured_anew(probe))
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     recipe = named
     if recipe is None:
