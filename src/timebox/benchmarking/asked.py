@@ -7,13 +7,12 @@ from pathlib import Path
 
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data.names import NAMES
-from timebox.engine.scoring import NUM_VIEWS
+from timebox.engine.scoring import check_tta
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.run.request import Request, check_request, image_side
 from timebox.run.sources import Portion, Source
 
 SCORES = ("val", "test")
-VIEWS = ("recipe", *NUM_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,10 @@ class Asked:
             raise UsageError(f"seeds {self.seeds} must be at least 1: each is one block of trials")
         if not self.recipes:
             raise UsageError("give at least one recipe, for instance --recipe auto")
-        for name, value, allowed in (("score", self.score, SCORES), ("tta", self.tta, VIEWS)):
-            if value not in allowed:
-                raise UsageError(f"{name} {value!r} is unknown; use {', '.join(allowed)}")
+        if self.score not in SCORES:
+            raise UsageError(f"score {self.score!r} is unknown; use {', '.join(SCORES)}")
+        if self.tta != "recipe":
+            check_tta(self.tta)
         if self.score == "test" and self.val not in (None, "none"):
             raise UsageError("val cannot be given with score test: all training images are trained on then")
         if self.score == "val" and self.val == "none":

@@ -90,8 +90,9 @@ class Optimizer:
         gradients any more, nor does what only leads to them."""
         self.lr, self.momentum, self._progress = lr, momentum, progress
         for group in self.groups:
-            for parameter in group.parameters:
-                parameter.requires_grad_(not group.is_frozen(progress))
+            if group.frozen_from < 1.0:
+                for parameter in group.parameters:
+                    parameter.requires_grad_(not group.is_frozen(progress))
 
     @property
     def rates(self) -> Rates:
