@@ -1,4 +1,4 @@
-"""Opening and parsing files that somebody else wrote."""
+"""Opening and parsing files that somebody else wrote, and keeping others from one that is being written."""
 
 import json
 import math
@@ -8,6 +8,11 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, which keeps other processes from an open file by itself
+    fcntl = None  # type: ignore[assignment]
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -80,3 +85,12 @@ def _kind(mode: int) -> str:
         stat.S_IFBLK: "device",
     }
     return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def lock(file: int) -> None:
+    """Keep other processes from locking an open file, given by its descriptor, until it is closed.
+
+    Raises BlockingIOError where another one holds it.
+    """
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

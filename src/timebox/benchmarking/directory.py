@@ -11,15 +11,10 @@ from timebox.benchmarking.asked import Asked, Contender
 from timebox.benchmarking.trials import Record, Trial
 from timebox.engine.checkpoint import write_whole
 from timebox.errors import OutputError, RunError, TimeboxError, UsageError
-from timebox.files import read_regular
+from timebox.files import lock, read_regular
 from timebox.recipe import recipe_from
 from timebox.run.directory import to_json
 from timebox.run.reading import read_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, which keeps other processes from an open file by itself
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
@@ -127,11 +122,10 @@ class BenchmarkDirectory:
             self._file = -1
 
     def _lock(self) -> None:
-        if fcntl:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
+        try:
+            lock(self._file)
+        except BlockingIOError as error:
+            raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
 
 
 def check_free(path: Path) -> None:

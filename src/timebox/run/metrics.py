@@ -10,12 +10,7 @@ from pathlib import Path
 
 from timebox.engine.schedule import Decision
 from timebox.errors import RunError, UsageError
-from timebox.files import open_regular, parse_json_object
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, which keeps other processes from an open file by itself
-    fcntl = None  # type: ignore[assignment]
+from timebox.files import lock, open_regular, parse_json_object
 
 Entry = Mapping[str, object]
 
@@ -36,8 +31,7 @@ class MetricsWriter:
     def __init__(self, path: Path, keep: int = 0) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            if fcntl:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
             os.ftruncate(self._file, keep)
         except OSError as error:
             os.close(self._file)
