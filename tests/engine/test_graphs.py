@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from timebox.data.loader import Augmentation, Batch, DeviceLoader
+from timebox.data.loader import Batch, DeviceLoader
 from timebox.engine import graphs
-from timebox.engine.build import build_model
+from timebox.engine.build import augmentation_of, build_model, resizing_of
 from timebox.engine.faults import SafetyNet
 from timebox.engine.graphs import GraphedSteps, agree, steps_for
 from timebox.engine.pacing import StepPacer
@@ -38,6 +38,7 @@ RECIPES = [
     tiny_recipe(averaging_span=0.0),
     muon_recipe(),
     muon_recipe(averaging_span=0.1, whitening_bias_until=0.0),
+    muon_recipe(start_size=0.75, full_size_at=0.6, whitening_bias_until=0.45),
 ]
 
 
@@ -48,8 +49,9 @@ def state_of(recipe: Recipe, precision: str = "fp32") -> TrainingState:
 
 def loader_of(recipe: Recipe) -> DeviceLoader:
     half = torch.full((3,), 0.5)
-    augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
-    return DeviceLoader(bands(100), recipe.batch_size, half, half / 2, augmentation, 0, CPU)
+    images = bands(100, side=8 if recipe.start_size == 1 else 16)
+    augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
+    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing)
 
 
 def take(
@@ -61,7 +63,7 @@ def take(
         # Uneven advances, as the clock's: the averaging weight changes too.
         progress = (number / NUM_STEPS) ** 1.3
         lr, momentum = rates_at(recipe, progress)
-        losses.append(steps(loader.batch(state.step), Decision(progress, lr, momentum, micro_batch)))
+        losses.append(steps(loader.batch(state.step, state.progress), Decision(progress, lr, momentum, micro_batch)))
     return [loss.item() for loss in losses]
 
 
@@ -94,7 +96,8 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: floa
     assert losses == pytest.approx(expected, rel=tolerance)
     assert_close(other, eager, tolerance)
     assert (other.step, other.progress) == (NUM_STEPS, 1.0)
-    variants = 2 if recipe.whitening_bias_until else 1
+    sizes = 3 if recipe.start_size < 1 else 1
+    variants = sizes + (1 if recipe.whitening_bias_until else 0)
     assert recorder.num_recorded == variants
     assert recorder.num_replayed == NUM_STEPS + variants, "each was compared once, and every step was replayed"
     assert told == []
@@ -136,21 +139,29 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
         assert_close(other, eager, 1e-2)
 
 
-@pytest.mark.parametrize("recipe", [tiny_recipe(), muon_recipe()], ids=lambda recipe: recipe.name)
-def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "variants"),
+    [
+        (tiny_recipe(), 1),
+        (muon_recipe(), 2),
+        # Sides of 8, 10, 12, 14 and 16 pixels, the last from 0.6 on; at 14 the whitening's bias freezes.
+        (muon_recipe(start_size=0.5, full_size_at=0.6, whitening_bias_until=0.5), 6),
+    ],
+)
+def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants: int) -> None:
     state, recorder = state_of(recipe), FakeRecorder()
     steps = graphed(state, recorder)
-    take(EagerSteps(state, 0.1), state, recipe, 1, 3)
+    take(EagerSteps(state, 0.1), state, recipe, 1, 1)
     before, random = contents(state), torch.get_rng_state()
     steps.prepare(loader_of(recipe), BATCH)
-    assert recorder.num_recorded == (2 if recipe.model == "airbench" else 1)
+    assert recorder.num_recorded == variants
     assert recorder.num_recorded == recorder.num_aside == recorder.num_replayed
-    assert state.step == 3
+    assert state.step == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in contents(state).items())
     assert all(parameter.grad is None for parameter in state.model.parameters())
     assert torch.equal(torch.get_rng_state(), random)
-    take(steps, state, recipe, 4, NUM_STEPS)
-    assert recorder.num_recorded == (2 if recipe.model == "airbench" else 1), "nothing is recorded while time counts"
+    take(steps, state, recipe, 2, NUM_STEPS)
+    assert recorder.num_recorded == variants, "nothing is recorded while time counts"
 
 
 def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:

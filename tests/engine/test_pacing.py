@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from timebox.data.resizing import WHOLE, Resizing
 from timebox.engine.pacing import ClockPacer, StepPacer
 
 
@@ -29,6 +30,7 @@ def course(
     estimate: float = 1.0,
     pause: Callable[[int], float] = lambda step: 0.0,
     lag: int = 0,
+    resizing: Resizing = WHOLE,
 ) -> Course:
     """Train until the pacer ends it.
 
@@ -37,11 +39,17 @@ def course(
         estimate: what the plan took a step to be.
         pause: seconds spent on something else after a step.
         lag: steps a device runs behind what is issued to it.
+        resizing: makes some steps cheaper than ``duration`` says.
     """
     time = 50.0
-    pacer = ClockPacer(lambda: 50.0 + budget - time, estimate, lambda: time)
+    pacer = ClockPacer(lambda: 50.0 + budget - time, estimate, lambda: time, resizing=resizing)
     result = Course([], [], 0.0, [])
     pending = 0
+
+    def seconds_of(step: int) -> float:
+        began = result.progress[step - 1] if step else 0.0
+        return duration(step, time - 50.0) * resizing.cost_at(began)
+
     while (progress := pacer.next(pending)) is not None:
         step = len(result.progress)
         assert step < 100_000
@@ -49,7 +57,7 @@ def course(
         result.steps_left.append(pacer.steps_left)
         pending += 1
         if pending > lag:
-            result.seconds.append(duration(step, time - 50.0))
+            result.seconds.append(seconds_of(len(result.seconds)))
             time += result.seconds[-1]
             pacer.finished(1)
             pending -= 1
@@ -57,7 +65,7 @@ def course(
             time += pause(step)
             pacer.paused()
     for _ in range(pending):
-        result.seconds.append(duration(len(result.seconds), time - 50.0))
+        result.seconds.append(seconds_of(len(result.seconds)))
         time += result.seconds[-1]
     result.ended_at = time - 50.0
     assert pacer.next(0) is None, "once at its end, always at its end"
@@ -194,6 +202,39 @@ def test_steps_in_flight_are_counted_in() -> None:
     result = course(60, lambda step, time: 0.1, 0.1, lag=8)
     check_sound(result, 60)
     assert 0.95 * 60 <= result.ended_at <= 60.1
+
+
+@pytest.mark.parametrize("lag", [0, 8])
+@pytest.mark.parametrize("estimate", [0.05, 0.1, 0.3])
+def test_small_images_first_progress_runs_with_the_time(estimate: float, lag: int) -> None:
+    resizing = Resizing(0.75, 0.6)
+    result = course(60, lambda step, time: 0.1, estimate, lag=lag, resizing=resizing)
+    check_sound(result, 60)
+    assert 0.95 * 60 <= result.ended_at <= 60.1
+    assert len(result.progress) == pytest.approx(resizing.steps_in(600), rel=0.03)
+    small = [a for a, p in zip(result.advances, result.progress, strict=True) if 0.1 < p < 0.3]
+    whole = [a for a, p in zip(result.advances, result.progress, strict=True) if p > 0.65]
+    assert max(small) / min(whole[:-2]) == pytest.approx(0.75**2, rel=0.1)
+    spent, total = 0.0, sum(result.seconds)
+    for seconds, progress in zip(result.seconds, result.progress, strict=True):
+        spent += seconds
+        assert progress == pytest.approx(spent / total, abs=0.03)
+
+
+def test_small_images_first_the_steps_left_are_real_steps() -> None:
+    result = course(60, lambda step, time: 0.125, 0.125, resizing=Resizing(0.5, 0.8))
+    total = len(result.progress)
+    for step, left in enumerate(result.steps_left, 1):
+        assert left == pytest.approx(total - step, abs=0.02 * total + 1)
+
+
+@pytest.mark.parametrize("moment", [5, 20, 40, 55, 59])
+@pytest.mark.parametrize("slower", [3, 20])
+def test_small_images_first_and_a_machine_that_slows_down(moment: float, slower: float) -> None:
+    """The rest of the schedule, sizes included, is gone through in the time that is left."""
+    result = course(60, lambda step, time: 0.1 if time < moment else 0.1 * slower, 0.1, resizing=Resizing(0.75, 0.6))
+    assert result.progress[-1] == 1.0
+    assert result.ended_at <= 60 + 2 * 0.1 * slower
 
 
 def test_several_steps_finished_at_once() -> None:

@@ -40,7 +40,7 @@ class Books:
     def issue(self, number: int, loss: float = 1.0) -> None:
         decision = self.schedule.next(0)
         assert decision
-        self.watch.issued(number, decision, torch.tensor(loss))
+        self.watch.issued(number, 8, decision, torch.tensor(loss))
 
     @property
     def steps(self) -> list[object]:

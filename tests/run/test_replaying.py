@@ -13,7 +13,7 @@ from timebox.engine import steps
 from timebox.errors import RunError, UsageError
 from timebox.run import Run, train
 
-from .conftest import FILES, quick, weights
+from .conftest import FILES, SMALL, quick, weights
 from .cutting import STEPS, cut, entries, names, summary
 
 
@@ -31,6 +31,15 @@ def test_a_replay_is_the_same_byte_for_byte(whole: Run, tmp_path: Path) -> None:
     assert (done["replay_of"], done["identical"]) == (str(whole.path), True)
     for name in ("val_accuracy", "steps", "seed", "recipe", "precision"):
         assert done[name] == summary(whole)[name]
+
+
+def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_path: Path) -> None:
+    settings = (*SMALL, "image_size=16", "start_size=0.5", "full_size_at=0.6")
+    run = quick(data, tmp_path / "run", STEPS, settings=settings)
+    sizes = [entry["resolution"] for entry in entries(run.path) if "loss" in entry]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (8, 16)
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
 
 
 def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from timebox.benchmarking.statistics import Figures, describe, p_above
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.augment import batch_normalize, batch_statistics
-from timebox.data.loader import Augmentation, DeviceLoader, ResidentImages
-from timebox.engine.build import SMALLEST_STD, build_model, whitening_sample
+from timebox.data.loader import DeviceLoader, ResidentImages
+from timebox.engine.build import SMALLEST_STD, augmentation_of, build_model, resizing_of, whitening_sample
 from timebox.engine.graphs import GraphedSteps, steps_for
 from timebox.engine.pacing import StepPacer
 from timebox.engine.precision import Precision
@@ -160,14 +160,14 @@ class Speedrun:
         weights = state.model.state_dict()
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))
-        augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
-        self._loader = DeviceLoader(images, recipe.batch_size, mean, std, augmentation, seed, self.device)
+        augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
+        self._loader = DeviceLoader(images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing)
 
     def _take_steps(self, num_steps: int) -> None:
         """The training loop of ``timebox train``, without what guards it and what reports on it."""
         schedule = PacedSchedule(StepPacer(num_steps), self.recipe, self.recipe.batch_size)
         while (decision := schedule.next(0)) is not None:
-            self._steps(self._loader.batch(self._state.step), decision)
+            self._steps(self._loader.batch(self._state.step, self._state.progress), decision)
 
     def _drawn(self, seed: int) -> torch.nn.Module:
         """The network with the weights that a seed draws in ``timebox train`` too, on the CPU."""

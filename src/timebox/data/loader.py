@@ -7,6 +7,7 @@ from torch import Tensor
 
 from timebox.data import augment
 from timebox.data.dataset import ImageDataset
+from timebox.data.resizing import WHOLE, Resizing, batch_resize, scaled_size
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class DeviceLoader:
         batch_size: images per batch, 1 or more.
         mean, std: float32 (C,), see :func:`timebox.data.augment.batch_normalize`.
         seed: decides order and augmentation.
+        resizing: the size of the images served, by progress; whole images are augmented, then resized.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class DeviceLoader:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
+        resizing: Resizing = WHOLE,
     ) -> None:
         resident = ResidentImages.of(dataset, device) if isinstance(dataset, ImageDataset) else dataset
         self.images, self.labels = resident.images, resident.labels
@@ -75,21 +78,23 @@ class DeviceLoader:
         self.mean, self.std = mean.to(device), std.to(device)
         self.augmentation = augmentation
         self.seed = seed
+        self.resizing = resizing
         self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         """How many images an epoch has."""
         return len(self.labels)
 
-    @property
-    def resolution(self) -> int:
-        """The longer side of the images served, in pixels."""
-        return max(self.images.shape[1:3])
+    def size_at(self, progress: float) -> tuple[int, int]:
+        """(height, width) in pixels of the images served for a step that begins at ``progress``, 0...1."""
+        height, width = self.images.shape[1:3]
+        return scaled_size(height, width, self.resizing.share_at(progress))
 
-    def batch(self, number: int) -> Batch:
-        """Batch ``number``, 0 or more."""
+    def batch(self, number: int, progress: float = 1.0) -> Batch:
+        """Batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
         indices, epochs = self._samples(number * self.batch_size, self.batch_size)
-        return Batch(self._augmented(indices, epochs), self.labels[indices])
+        images = batch_resize(self._augmented(indices, epochs), *self.size_at(progress))
+        return Batch(images, self.labels[indices])
 
     def _samples(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Which images make up samples ``start`` to ``start + count``, and in which epoch each is drawn."""

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from timebox.data.loader import Augmentation
+from timebox.data.resizing import Resizing
 from timebox.errors import UsageError
 from timebox.models import Airbench, ResNet9, ResNet18, Whitening, start_at_identity
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
@@ -69,6 +71,16 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
         muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
     ]
     return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation:
+    """What the recipe does to training images."""
+    return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+
+
+def resizing_of(recipe: Recipe) -> Resizing:
+    """How large the recipe's training images are, by progress."""
+    return Resizing(recipe.start_size, recipe.full_size_at)
 
 
 def whitening_sample(images: Images) -> Images:

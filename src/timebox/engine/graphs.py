@@ -140,12 +140,15 @@ class GraphedSteps:
         return sum(replay is not None for replay in self._replays.values())
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
-        """Record the step, with all groups learning and with fewer of them, for batches like the loader's."""
-        optimizer = self._state.optimizer
-        batch, lr, momentum = loader.batch(self._state.step), optimizer.lr, optimizer.momentum
+        """Record the steps that are still to come: one for each size of the loader's images, with all groups learning
+        and with fewer of them."""
+        state, optimizer = self._state, self._state.optimizer
         freezing = {group.frozen_from for group in optimizer.groups if 0.0 < group.frozen_from < 1.0}
-        for progress in (0.0, *sorted(freezing)):
-            self._replay_of(batch, Decision(progress, lr, momentum, micro_batch))
+        growing = {begins_at for begins_at, _ in loader.resizing.stages()}
+        for progress in sorted({state.progress, *freezing, *growing}):
+            if progress >= state.progress:
+                decision = Decision(progress, optimizer.lr, optimizer.momentum, micro_batch)
+                self._replay_of(loader.batch(state.step, progress), decision)
 
     def __call__(self, batch: Batch, decision: Decision) -> Tensor:
         state = self._state

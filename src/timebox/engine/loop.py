@@ -92,8 +92,9 @@ def _take_steps(
 ) -> None:
     """The loop. Raises FaultError where a step went wrong."""
     while (decision := schedule.next(watch.num_pending)) is not None:
-        loss = steps(loader.batch(state.step), decision)
-        watch.issued(state.step, decision, loss)
+        batch = loader.batch(state.step, state.progress)
+        loss = steps(batch, decision)
+        watch.issued(state.step, max(batch.images.shape[2:]), decision, loss)
         # Before the state is kept: a training that goes on from there does not validate here again.
         if validation:
             validation.when_due(state, watch)

@@ -6,9 +6,12 @@ brought to its end, whatever happened to the machine's speed on the way.
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from math import ceil
 from statistics import median_low
 from typing import Protocol
+
+from timebox.data.resizing import WHOLE, Resizing
 
 # The landing, the last stretch of a schedule, in which the rate falls below a tenth of its peak, takes so many steps
 # even when time has run short: weights that jump from a large rate to none are noisy.
@@ -79,6 +82,9 @@ class StepPacer:
 class ClockPacer:
     """As many steps as the time left allows, at the speed of the latest ones.
 
+    Steps on small images are cheaper than the full ones at the end. Time is counted in full steps, and each step
+    advances the schedule by its share of one, so that progress runs evenly with the time.
+
     Before each step the rest of the schedule is spread evenly over the steps that still fit. When the machine slows
     down, later steps advance further, when it speeds up, less far; nothing that has been done is undone, and the last
     step that fits takes what is left. Where few steps are left, the landing gets its share of them first.
@@ -89,6 +95,7 @@ class ClockPacer:
         now: a clock in seconds.
         landing_at: progress, 0...1, at which the landing begins; 1 for none.
         overtime_seconds: how far the landing may reach beyond the end of the time.
+        resizing: the size of the images by progress, which a step's cost goes with; whole from the landing on.
     """
 
     WINDOW = 16
@@ -104,25 +111,33 @@ class ClockPacer:
         now: Callable[[], float],
         landing_at: float = 1.0,
         overtime_seconds: float = 0.0,
+        resizing: Resizing = WHOLE,
     ) -> None:
         self._seconds_left = seconds_left
         self._now = now
         self._landing_at, self._overtime_seconds = landing_at, overtime_seconds
+        self._resizing = resizing
         self._progress = 0.0
-        self._recent = deque([(step_seconds, 1)] * self.NUM_ESTIMATES, maxlen=self.WINDOW)
+        # What the steps issued and not yet finished cost, in full steps.
+        self._unfinished: deque[float] = deque()
+        self._recent = deque([(step_seconds, 1.0)] * self.NUM_ESTIMATES, maxlen=self.WINDOW)
         self._resumed_at = now()
-        self._steps_left = self._fitting(0)
+        self._steps_left = round(resizing.steps_in(self._fitting(0), 0.0))
 
     def next(self, num_unfinished: int) -> float | None:
         if self._progress >= 1.0:
             return None
-        self._progress, self._steps_left = self._advanced(self._fitting(num_unfinished), num_unfinished)
+        cost = self._resizing.cost_at(self._progress)
+        self._progress, full_steps = self._advanced(self._fitting(num_unfinished), num_unfinished, cost)
+        self._steps_left = round(self._resizing.steps_in(full_steps, self._progress))
+        self._unfinished.append(cost)
         return self._progress
 
     def finished(self, num_steps: int) -> None:
         if num_steps:
             moment = self._now()
-            self._recent.append((moment - self._resumed_at, num_steps))
+            work = sum(self._unfinished.popleft() if self._unfinished else 1.0 for _ in range(num_steps))
+            self._recent.append((moment - self._resumed_at, work))
             self._resumed_at = moment
 
     def paused(self) -> None:
@@ -131,11 +146,12 @@ class ClockPacer:
 
     def rewind(self, step: int, progress: float) -> None:
         self._progress = progress
+        self._unfinished.clear()
         self._resumed_at = self._now()
 
     @property
     def step_seconds(self) -> float:
-        """Seconds one step takes: the mean of the latest ones, stalls left out."""
+        """Seconds a full step takes: the mean of the latest ones, stalls left out."""
         usual = self._usual()
         return max(sum(seconds for seconds, _ in usual) / sum(steps for _, steps in usual), 1e-9)
 
@@ -143,18 +159,20 @@ class ClockPacer:
     def steps_left(self) -> int:
         return self._steps_left
 
-    def _advanced(self, fitting: int, num_unfinished: int) -> tuple[float, int]:
-        """Progress after the next step, and the steps then left."""
+    def _advanced(self, fitting: int, num_unfinished: int, cost: float) -> tuple[float, float]:
+        """Progress after the next step, and the full steps then left."""
         left, landing = 1.0 - self._progress, 1.0 - self._landing_at
         if self._progress < self._landing_at:
             # No time for a step to the landing and one more, not even beyond the end.
             if landing and fitting == 1 and self._affordable(num_unfinished) < 2:
                 return 1.0, 0
             before = max(1, fitting - LANDING_STEPS) if landing else fitting
-            advance = max(left / fitting, (self._landing_at - self._progress) / before)
+            # Where time has run out, a step on small images takes the schedule as far as any other.
+            share = cost if before > 1 else 1.0
+            advance = share * max(left / fitting, (self._landing_at - self._progress) / before)
             # Not a sliver further: rounding must not take the first step of the landing with it.
             progress = min(self._progress + advance, self._landing_at) if before == 1 else self._progress + advance
-            return (1.0, 0) if progress >= 1.0 else (progress, max(fitting - 1, 1))
+            return (1.0, 0) if progress >= 1.0 else (progress, max(fitting - share, 1))
         steps = max(fitting, self._landing_steps(left / landing, num_unfinished)) if landing else fitting
         return (1.0, 0) if steps == 1 else (self._progress + left / steps, steps - 1)
 
@@ -164,7 +182,7 @@ class ClockPacer:
 
     def _affordable(self, num_unfinished: int) -> int:
         """Steps until the overtime is up."""
-        return int((self._seconds_left() + self._overtime_seconds) / self.step_seconds) - num_unfinished
+        return int((self._seconds_left() + self._overtime_seconds) / self.step_seconds - self._work(num_unfinished))
 
     def _fitting(self, num_unfinished: int) -> int:
         """Whole steps that fit into the time left, at least one: the schedule is always brought to its end.
@@ -173,9 +191,13 @@ class ClockPacer:
         """
         step_seconds = self.step_seconds
         spare = max(seconds / steps for seconds, steps in self._usual()) - step_seconds
-        return max(1, int((self._seconds_left() - spare) / step_seconds) - num_unfinished)
+        return max(1, int((self._seconds_left() - spare) / step_seconds - self._work(num_unfinished)))
 
-    def _usual(self) -> list[tuple[float, int]]:
+    def _work(self, num_unfinished: int) -> float:
+        """What the steps in flight cost, in full steps."""
+        return sum(islice(reversed(self._unfinished), num_unfinished))
+
+    def _usual(self) -> list[tuple[float, float]]:
         """The latest (seconds, steps) without stalls, which say nothing about the steps to come: a cold start, or a
         machine that stood still for a while. A slowdown that lasts is soon what is typical."""
         typical = median_low(seconds / steps for seconds, steps in self._recent)

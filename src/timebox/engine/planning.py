@@ -13,6 +13,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import mirror_test
 from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.build import resizing_of
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.engine.schedule import LONGEST_PART_SECONDS
@@ -199,8 +200,9 @@ def _dividing_time(
     scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
     scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
     train_seconds = deadline.remaining() - scoring_seconds - finish_seconds
+    resizing = resizing_of(recipe)
     if not batch_fixed:
-        recipe = _with_fitting_batch(recipe, train_seconds / image_seconds, num_images)
+        recipe = _with_fitting_batch(recipe, resizing.steps_in(train_seconds / image_seconds), num_images)
     if recipe is not drafted:
         lines.append(
             f"batch cut from {drafted.batch_size} to {recipe.batch_size} and rate from {drafted.max_lr:g} to "
@@ -219,7 +221,7 @@ def _dividing_time(
         num_steps=None,
         micro_batch=micro_batch,
         step_seconds=step_seconds,
-        expected_steps=int(train_seconds / step_seconds),
+        expected_steps=int(resizing.steps_in(train_seconds / step_seconds)),
         scoring_seconds=scoring_seconds,
         saving_seconds=saving_seconds,
         finish_seconds=finish_seconds,
@@ -229,7 +231,7 @@ def _dividing_time(
     )
     epochs = plan.expected_steps * recipe.batch_size / num_images
     summary = (
-        f"{format_duration(train_seconds)} of training at about {1 / image_seconds:.0f} images/s: "
+        f"{format_duration(train_seconds)} of training at about {resizing.steps_in(1 / image_seconds):.0f} images/s: "
         f"{plan.expected_steps} steps, {epochs:.1f} epochs; {format_duration(scoring_seconds)} for scoring, "
         f"{format_duration(plan.reserve_seconds)} in reserve"
     )

@@ -52,14 +52,17 @@ class Watch:
         """Steps issued and not yet known to be finished."""
         return self._finished.num_pending
 
-    def issued(self, number: int, decision: Decision, loss: Tensor) -> None:
+    def issued(self, number: int, resolution: int, decision: Decision, loss: Tensor) -> None:
         """Take note of a step just issued, and of those that have finished meanwhile.
 
+        Args:
+            number: steps taken so far, this one included.
+            resolution: longer side of its images in pixels.
         Raises:
             NotFiniteError: where the loss of a finished one is no finite number.
         """
         epoch = number * self._loader.batch_size / len(self._loader)
-        step = Step(step=number, epoch=epoch, resolution=self._loader.resolution, **asdict(decision))
+        step = Step(step=number, epoch=epoch, resolution=resolution, **asdict(decision))
         self._finished.push(step, loss)
         self.settle(drain=False)
         remaining = self._deadline.remaining()

@@ -25,7 +25,7 @@ from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.recipe import Recipe, recipe_from
 from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights
 
-FORMAT = 2
+FORMAT = 3
 FILES_AT_ONCE = 250
 MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
 

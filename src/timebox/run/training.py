@@ -12,8 +12,8 @@ from torch import nn
 from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.data.augment import batch_normalize
-from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.engine.build import build_model, whitening_sample
+from timebox.data.loader import DeviceLoader
+from timebox.engine.build import augmentation_of, build_model, resizing_of, whitening_sample
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.faults import FaultError, SafetyNet
 from timebox.engine.finished import MAX_PENDING
@@ -85,9 +85,15 @@ class Training:
     def run(self) -> Trained:
         """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
         task, plan, recipe = self._task, self._task.plan, self._task.plan.recipe
-        augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
         loader = DeviceLoader(
-            task.division.train, recipe.batch_size, task.mean, task.std, augmentation, task.request.seed, plan.device
+            task.division.train,
+            recipe.batch_size,
+            task.mean,
+            task.std,
+            augmentation_of(recipe),
+            task.request.seed,
+            plan.device,
+            resizing_of(recipe),
         )
         watch = Watch(loader, self._schedule, self._deadline, self._writer.metrics.add, self._reporter)
         try:
@@ -147,6 +153,7 @@ class Training:
             self._deadline.elapsed,
             landing_at(plan.recipe),
             OVERTIME_SHARE * plan.finish_seconds,
+            resizing_of(plan.recipe),
         )
 
     def _seconds_left(self) -> float:
