@@ -38,6 +38,7 @@ RECIPES = [
     tiny_recipe(averaging_span=0.0),
     muon_recipe(),
     muon_recipe(averaging_span=0.1, whitening_bias_until=0.0),
+    muon_recipe(members=2),
     muon_recipe(start_size=0.75, full_size_at=0.6, whitening_bias_until=0.45),
 ]
 

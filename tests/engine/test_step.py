@@ -10,6 +10,7 @@ from timebox.data.loader import Batch
 from timebox.engine.build import build_model
 from timebox.engine.precision import Precision
 from timebox.engine.step import parts_of, smaller_part, training_step
+from timebox.models import networks_of
 from timebox.optim import Optimizer, sgd_group
 
 from .conftest import CPU, tiny_recipe
@@ -130,3 +131,23 @@ def test_halving_comes_to_a_single_group_and_ends(size: int, ghost_size: int) ->
 @examples
 def test_a_norm_over_the_whole_batch_cannot_be_cut(size: int) -> None:
     assert smaller_part(size, 0) is None
+
+
+def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None:
+    """Also where the batch is computed in parts; the loss is the mean of theirs."""
+    recipe = tiny_recipe(ghost_size=GHOST, members=2)
+
+    def stepped(model: nn.Module) -> float:
+        optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
+        return training_step(model, optimizer, batch_of(16), Precision("fp32", CPU), 0.1, 8).item()
+
+    torch.manual_seed(0)
+    together = build_model(recipe, 3, 3).train()
+    torch.manual_seed(0)
+    alone = networks_of(build_model(recipe, 3, 3).train())
+    loss, losses = stepped(together), [stepped(network) for network in alone]
+    assert losses[0] != losses[1]
+    assert loss == pytest.approx(sum(losses) / 2, rel=1e-6)
+    for member, network in zip(networks_of(together), alone, strict=True):
+        for name, tensor in member.state_dict().items():
+            assert torch.equal(tensor, network.state_dict()[name]), name

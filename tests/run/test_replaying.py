@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -40,6 +41,13 @@ def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_p
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (8, 16)
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+def test_an_ensemble_is_replayed_and_loaded_whole(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, "members=3"))
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    assert run.predict_proba(images).sum(1) == pytest.approx([1.0] * 4)
 
 
 def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:

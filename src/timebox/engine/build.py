@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from timebox.data.loader import Augmentation
 from timebox.data.resizing import Resizing
 from timebox.errors import UsageError
-from timebox.models import Airbench, ResNet9, ResNet18, Whitening, start_at_identity
+from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, start_at_identity
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
 
@@ -23,7 +23,13 @@ SMALLEST_STD = 1 / 255
 
 
 def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
-    """The recipe's network with fresh weights, float32, channels_last, on the CPU."""
+    """The recipe's network, or networks, with fresh weights, float32, channels_last, on the CPU."""
+    networks = [_network(recipe, in_channels, num_classes) for _ in range(recipe.members)]
+    model = networks[0] if recipe.members == 1 else Ensemble(networks)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
     model: nn.Module
     if recipe.model == "resnet18":
         model = ResNet18(in_channels, num_classes, width=recipe.width)
@@ -47,7 +53,7 @@ def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module
         )
     if recipe.identity_init:
         start_at_identity(model)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype) -> Optimizer:

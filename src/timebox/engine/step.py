@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from timebox.data.loader import Batch
 from timebox.engine.precision import Precision
+from timebox.models import networks_of
 from timebox.optim import Optimizer
 
 
@@ -32,18 +33,21 @@ def backpropagate(
 ) -> Tensor:
     """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
 
+    Every member of an ensemble learns from the same images, each by its own loss; the mean of these is returned.
     Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
     normalisation, the arithmetic is that of the whole batch, but for rounding.
     """
     total = torch.zeros((), device=batch.labels.device)
+    networks = networks_of(model)
     for part in parts_of(batch, micro_batch):
-        with precision.autocast():
-            logits = model(part.images)
-        loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
-        loss = loss * (len(part.labels) / len(batch.labels))
-        precision.backward(loss)
-        total += loss.detach()
-    return total
+        for network in networks:
+            with precision.autocast():
+                logits = network(part.images)
+            loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
+            loss = loss * (len(part.labels) / len(batch.labels))
+            precision.backward(loss)
+            total += loss.detach()
+    return total / len(networks)
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

@@ -4,27 +4,33 @@ import torch
 from torch import Tensor, nn
 
 from timebox.models.airbench import Airbench
+from timebox.models.ensemble import Ensemble, networks_of
 from timebox.models.layers import GhostBatchNorm, Whitening, start_at_identity
 from timebox.models.resnet9 import ResNet9
 from timebox.models.resnet18 import ResNet18
 
 __all__ = [
     "Airbench",
+    "Ensemble",
     "GhostBatchNorm",
     "ResNet9",
     "ResNet18",
     "Whitening",
     "count_flops",
     "fit_whitening",
+    "networks_of",
     "start_at_identity",
 ]
 
 
 def fit_whitening(model: nn.Module, images: Tensor) -> None:
     """Set the filters of every whitening layer from normalised training images (N, C, H, W)."""
-    for module in model.modules():
-        if isinstance(module, Whitening):
-            module.fit(images)
+    whitenings = [module for module in model.modules() if isinstance(module, Whitening)]
+    for module in whitenings[:1]:
+        module.fit(images)
+    # The members of an ensemble are alike, and so are their filters.
+    for module in whitenings[1:]:
+        module.weight.copy_(whitenings[0].weight)
 
 
 def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:

@@ -30,6 +30,7 @@ def haet2021() -> Recipe:
     return Recipe(
         name="haet2021",
         model="resnet9",
+        members=1,
         width=64,
         whitening=True,
         whitening_bias_until=0.0,
@@ -144,6 +145,7 @@ def superconvergence() -> Recipe:
     return Recipe(
         name="superconvergence",
         model="resnet18",
+        members=1,
         width=64,
         whitening=False,
         whitening_bias_until=0.0,

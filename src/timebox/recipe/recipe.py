@@ -35,6 +35,7 @@ class Recipe:
     name: Annotated[str, Field("what the recipe is called")]
 
     model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network")]
+    members: Annotated[int, Field("networks trained side by side, whose probabilities are averaged", 1, 64)]
     width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
     whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
     whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
