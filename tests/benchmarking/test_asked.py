@@ -94,7 +94,7 @@ def test_a_wrong_setting_for_all_is_told_once() -> None:
         ({"seeds": 0}, "seeds 0 must be at least 1: each is one block of trials"),
         ({"recipes": ()}, "give at least one recipe, for instance --recipe auto"),
         ({"score": "train"}, "score 'train' is unknown; use val, test"),
-        ({"tta": "ten"}, "tta 'ten' is unknown; use recipe, none, mirror, mirror_shift"),
+        ({"tta": "ten"}, "tta 'ten' is unknown; use recipe, none, mirror, shift, mirror_shift"),
         (
             {"score": "test", "val": 0.1},
             "val cannot be given with score test: all training images are trained on then",

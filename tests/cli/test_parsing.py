@@ -37,7 +37,7 @@ REFUSALS = [
     ("evaluate runs/a digits --split tset", "'tset' is not one of test, val, train, all; did you mean 'test'?"),
     (
         "evaluate runs/a digits --tta miror",
-        "'miror' is not one of recipe, none, mirror, mirror_shift; did you mean 'mirror'?",
+        "'miror' is not one of recipe, none, mirror, shift, mirror_shift; did you mean 'mirror'?",
     ),
     ("predict runs/a", "the following arguments are required: IMAGE"),
     ("predict runs/a x.png --top 0", "argument --top: '0' is not a whole number of at least 1"),

@@ -57,13 +57,14 @@ def test_mirrored_scoring_is_the_mean_of_both_views() -> None:
     np.testing.assert_allclose(both, probabilities(network, mirrored, "mirror"), atol=1e-6)
 
 
-def test_shifted_views_count_as_much_as_the_others() -> None:
+@pytest.mark.parametrize(("whole", "each"), [("shift", "none"), ("mirror_shift", "mirror")])
+def test_shifted_views_count_as_much_as_the_others(whole: str, each: str) -> None:
     images = bands(10).images
     network = model()
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
-    shifted = [probabilities(network, np.ascontiguousarray(padded[:, i : i + 8, i : i + 8]), "mirror") for i in (0, 2)]
-    expected = (probabilities(network, images, "mirror") + (shifted[0] + shifted[1]) / 2) / 2
-    np.testing.assert_allclose(probabilities(network, images, "mirror_shift"), expected, atol=1e-6)
+    shifted = [probabilities(network, np.ascontiguousarray(padded[:, i : i + 8, i : i + 8]), each) for i in (0, 2)]
+    expected = (probabilities(network, images, each) + (shifted[0] + shifted[1]) / 2) / 2
+    np.testing.assert_allclose(probabilities(network, images, whole), expected, atol=1e-6)
 
 
 def test_more_images_than_a_batch_keep_their_order() -> None:

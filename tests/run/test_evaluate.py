@@ -162,7 +162,7 @@ def test_what_cannot_be_scored(trained: Run, data: Path, tmp_path: Path) -> None
     )
     assert (
         refusal(lambda: evaluate(trained, data, tta="ten"))
-        == "tta 'ten' is unknown; use recipe, none, mirror, mirror_shift"
+        == "tta 'ten' is unknown; use recipe, none, mirror, shift, mirror_shift"
     )
     foreign = tmp_path / "foreign.npz"
     save_npz(foreign, num=30)

@@ -127,7 +127,7 @@ def test_mirrored_scoring_when_asked_for(trained: Run) -> None:
     both = (trained.predict_proba(images) + trained.predict_proba(images[:, :, ::-1])) / 2
     np.testing.assert_allclose(trained.predict_proba(images, tta="mirror"), both, atol=1e-6)
     assert refusal(lambda: trained.predict(images, tta="ten"), UsageError) == (
-        "tta 'ten' is unknown; use recipe, none, mirror, mirror_shift"
+        "tta 'ten' is unknown; use recipe, none, mirror, shift, mirror_shift"
     )
 
 

@@ -83,7 +83,7 @@ def benchmark(
         settings: ``"FIELD=VALUE"`` texts that override every recipe.
         score: ``val``, to choose by, or ``test``, for a record: then all training images are trained on, and the
             data's own test split is scored.
-        tta: ``recipe`` (as each recipe scores), ``none``, ``mirror`` or ``mirror_shift``.
+        tta: ``recipe`` (as each recipe scores), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         val: as of :func:`timebox.train`; by default ``"rest"`` where ``train_limit`` is given.
         train_limit, split_seed, coarse, data_dir, max_bad_share, device, precision: as of :func:`timebox.train`.
         out: the benchmark's directory, new or empty. Default ``runs/benchmark-<data>-<date>-<time>``.

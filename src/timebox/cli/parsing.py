@@ -11,7 +11,7 @@ from timebox.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-VIEWS = ("recipe", "none", "mirror", "mirror_shift")
+VIEWS = ("recipe", "none", "mirror", "shift", "mirror_shift")
 
 
 class Parser(argparse.ArgumentParser):

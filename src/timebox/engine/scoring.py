@@ -19,7 +19,7 @@ BATCH_SECONDS = 0.2
 
 
 # Views to average, by the name of the test-time augmentation.
-NUM_VIEWS = {"none": 1, "mirror": 2, "mirror_shift": 6}
+NUM_VIEWS = {"none": 1, "mirror": 2, "shift": 3, "mirror_shift": 6}
 
 
 def check_tta(tta: str) -> None:
@@ -67,9 +67,10 @@ def predict_probabilities(
     Args:
         images: uint8 (N, H, W, C) of the model's working size.
         mean, std: float32 (C,), the training data's.
-        tta: ``none``; ``mirror``: the mean of the probabilities of an image and its mirror image; ``mirror_shift``: of
-            both as they are, and of both shifted by a pixel up and left, and down and right, which together count as
-            much (K. Jordan, arXiv 2404.00498, section 3.5). An image's result never depends on other images.
+        tta: ``none``; ``mirror``: the mean of the probabilities of an image and its mirror image; ``shift``: of an
+            image as it is, and shifted by a pixel up and left, and down and right, which together count as much;
+            ``mirror_shift``: all of these mirrored too (K. Jordan, arXiv 2404.00498, section 3.5). An image's result
+            never depends on other images.
         stop: asked before each batch but the first; when it says so, the rest is left out.
         batch_size: images at once, 1 or more; None for what suits the device.
     Returns:
@@ -92,15 +93,20 @@ def predict_probabilities(
 
 def _averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
     """Probabilities (N, num_classes) of normalised images (N, C, H, W), averaged over the views."""
-    if tta == "none":
-        return model(inputs).softmax(1)  # type: ignore[no-any-return]
-    both = (model(inputs).softmax(1) + model(inputs.flip(3)).softmax(1)) / 2
-    if tta == "mirror":
-        return both  # type: ignore[no-any-return]
+    total = torch.zeros((), device=inputs.device)
+    for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:
+        if tta in ("mirror", "mirror_shift"):
+            total = total + weight / 2 * (model(view).softmax(1) + model(view.flip(3)).softmax(1))
+        else:
+            total = total + weight * model(view).softmax(1)
+    return total
+
+
+def _shifted(inputs: Tensor) -> list[tuple[Tensor, float]]:
+    """Images as they are, and shifted by a pixel both ways along the diagonal, with their weights."""
     height, width = inputs.shape[2:]
     padded = F.pad(inputs, (1, 1, 1, 1), "reflect")
-    shifted = [_averaged(model, padded[:, :, at : at + height, at : at + width], "mirror") for at in (0, 2)]
-    return (both + sum(shifted) / 2) / 2  # type: ignore[no-any-return]
+    return [(inputs, 0.5), *((padded[:, :, at : at + height, at : at + width], 0.25) for at in (0, 2))]
 
 
 def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -69,7 +69,7 @@ class Recipe:
     crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64)]
     flip: Annotated[Literal["none", "random", "alternating"], Field("mirroring of training images")]
     cutout_size: Annotated[int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024)]
-    tta: Annotated[Literal["none", "mirror", "mirror_shift"], Field("views averaged when scoring")]
+    tta: Annotated[Literal["none", "mirror", "shift", "mirror_shift"], Field("views averaged when scoring")]
 
     def __post_init__(self) -> None:
         problems = [problem for name in FIELDS if (problem := _problem(name, getattr(self, name)))]

@@ -83,7 +83,7 @@ def evaluate(
             same way, those it held out in another place read there. Default: the data's own test split, else the part
             the run held out, else everything.
         test_limit: score a class-balanced cut of so many images.
-        tta: ``recipe`` (as the run was scored), ``none``, ``mirror`` or ``mirror_shift``.
+        tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
         data_dir: where named data sets are looked for.
     Raises:

@@ -147,7 +147,7 @@ class Run:
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
                 of another size are brought to the model's: shorter side scaled, centre cropped.
-            tta: ``recipe`` (as the run was scored), ``none``, ``mirror`` or ``mirror_shift``.
+            tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         Returns:
             float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
         Raises:
