@@ -37,6 +37,11 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Bench, Recip
         monkeypatch.setattr(Bench, name, seconds)
 
 
+def work(recipe: Recipe) -> float:
+    """Of a recipe's networks, as multiples of one of width 8."""
+    return recipe.members * recipe.width**2 / 64
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     """machine(training, scoring): a machine that takes so many seconds per image, whatever the network."""
@@ -44,8 +49,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
     def put(training: float, scoring: float) -> None:
         measured_as(monkeypatch, lambda self, recipe: training)
         monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: scoring)
-        narrow = PROBE_RECIPE.replace(width=8)
-        monkeypatch.setattr(Bench, "flops_per_second", lambda self, probe: self.flops_per_image(narrow) / training)
+        monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: work(recipe) * training)
         monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
 
     return put
@@ -180,10 +184,10 @@ def test_auto_chooses_by_measured_speed(machine: Callable[[float, float], None])
     fast = planned("auto", [], budget=60)
     machine(1e-3, 1e-6)
     slow = planned("auto", [], budget=60)
-    assert fast.recipe.width > slow.recipe.width
+    assert work(fast.recipe) > work(slow.recipe)
     assert fast.recipe.name == "auto"
     assert any(line.startswith("nearest neighbours right: ") for line in fast.lines)
-    assert any(line.startswith(f"width {fast.recipe.width}: the widest that sees each of 600") for line in fast.lines)
+    assert any(f" of width {fast.recipe.width}: the most that sees each of 600" in line for line in fast.lines)
 
 
 def test_settings_override_auto(machine: Callable[[float, float], None]) -> None:
@@ -266,18 +270,47 @@ def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.M
 
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
     monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "flops_per_second", lambda self, probe: 1e10)
+    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 1e-4)
     measured_as(monkeypatch, seconds)
     made = planned("auto", budget=60)
     assert made.precision == "fp32"
     assert "fp32 after all: bf16 runs this network at 0.5x its speed" in made.lines
 
 
+def test_seconds_follow_the_work_on_a_line_through_two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring = Bench(bands(32), CPU, "fp32", 0.2)
+    narrow, wide = (PROBE_RECIPE.replace(width=width) for width in (4, 16))
+
+    def line(narrow_seconds: float, wide_seconds: float) -> Callable[[Recipe], float]:
+        measured_as(monkeypatch, lambda self, recipe: narrow_seconds if recipe == narrow else wide_seconds)
+        return measuring.seconds_by_work(narrow, wide)
+
+    seconds = line(0.002, 0.006)
+    assert [seconds(narrow), seconds(wide)] == pytest.approx([0.002, 0.006])
+    between, beyond = seconds(narrow.replace(width=8)), seconds(narrow.replace(width=32))
+    assert 0.002 < between < 0.006 < beyond
+    assert seconds(narrow.replace(width=8, members=3)) == pytest.approx(3 * between)
+    # Whatever was misread, more work never takes less time, nor any time below nothing.
+    for narrow_seconds, wide_seconds in ((0.006, 0.006), (0.01, 0.006), (1e-9, 0.006)):
+        seconds = line(narrow_seconds, wide_seconds)
+        found = [seconds(narrow.replace(width=width)) for width in (4, 8, 16, 32)]
+        assert found == sorted(found)
+        assert found[0] > 0
+        assert found[2] == pytest.approx(0.006)
+
+
+def test_an_ensemble_takes_as_long_as_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bench, "_training_seconds", lambda self, recipe: 1.0 if recipe.members == 1 else 100.0)
+    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(members=3)
+    assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
+    assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
+
+
 def test_wider_networks_are_more_work() -> None:
     measuring = Bench(bands(32), CPU, "fp32", 0.2)
     work = [measuring.flops_per_image(PROBE_RECIPE.replace(width=width)) for width in (4, 8, 16)]
     assert work[0] < work[1] < work[2]
-    assert 3 < work[2] / work[1] < 4
+    assert 2.5 < work[2] / work[1] < 4
 
 
 def test_what_the_images_cannot_give_is_refused() -> None:

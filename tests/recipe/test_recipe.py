@@ -56,7 +56,7 @@ def test_the_built_in_recipes() -> None:
         assert get_recipe(name) == RECIPES[name]()
         assert get_recipe(name).name == name
         assert len(describe_recipe(name).splitlines()[0]) > 20
-    assert describe_recipe(AUTO).startswith("Network width, batch and augmentation from the data")
+    assert describe_recipe(AUTO).startswith("Networks, batch, image sizes and augmentation from the data")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,7 @@
 """The speed of whole networks on the data at hand, before any of them is trained."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -15,16 +17,17 @@ from timebox.engine.state import TrainingState
 from timebox.models import count_flops
 from timebox.recipe import Recipe, get_recipe
 
-# A network of this width stands for all widths when speed is measured before one is chosen.
-PROBE_RECIPE = get_recipe("haet2021").replace(width=32)
+# Two networks stand for all widths when speed is measured before one is chosen.
+PROBE_RECIPE = get_recipe("airbench94").replace(batch_size=128)
+NARROW_PROBE_RECIPE = PROBE_RECIPE.replace(width=16)
 # A CPU runs small batches as fast as large ones. A GPU does not: there the recipe's own is measured.
 LARGEST_BATCH = 128
 # The first batch measured makes up so many operations, a twentieth of a second on a slow device.
 FIRST_FLOPS = {"cpu": 5e9, "cuda": 2e12}
 # A GPU must be kept busy to show how fast it scores.
 SCORED_AT_ONCE = {"cpu": 16, "cuda": 256}
-# The fields that decide how long an image takes.
-NETWORK_FIELDS = ("model", "members", "width", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size")
+# The fields that decide how long an image takes in one network.
+NETWORK_FIELDS = ("model", "width", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size")
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
 FROM_FASTEST_TO_MEAN = 1.1
 
@@ -44,24 +47,32 @@ class Bench:
         self.limit_seconds = limit_seconds
         self._measured: dict[tuple[object, ...], float] = {}
 
-    def flops_per_second(self, recipe: Recipe) -> float:
-        """What the recipe's network reaches here, in training."""
-        return self.flops_per_image(recipe) / self.training_seconds_per_image(recipe)
+    def seconds_by_work(self, narrow: Recipe, wide: Recipe) -> Callable[[Recipe], float]:
+        """Seconds per training image of recipes like these two, on a straight line through their networks: something
+        for each image whatever the network, and the rest by its operations."""
+        few, many = self.flops_per_image(narrow), self.flops_per_image(wide)
+        short, long = self.training_seconds_per_image(narrow), self.training_seconds_per_image(wide)
+        # Where a reading was disturbed, time is taken to go with the operations alone.
+        plausible = few < many and long * few / many < short < long
+        slope = (long - short) / (many - few) if plausible else long / many
+        offset = long - slope * many if plausible else 0.0
+        return lambda recipe: self.flops_per_image(recipe) * slope + recipe.members * offset
 
     def flops_per_image(self, recipe: Recipe) -> float:
         """Operations of the recipe's network per training image."""
         return count_flops(self._build(recipe), self.image_shape)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
-        """Seconds per image of training the recipe's own network, measured where that has not been done yet."""
+        """Seconds per image of training the recipe's own networks, one of which is measured where that has not been
+        done yet."""
         measured = self._measured.get(_network(recipe))
-        return self.measured_anew(recipe) if measured is None else measured
+        return self.measured_anew(recipe) if measured is None else recipe.members * measured
 
     def measured_anew(self, recipe: Recipe) -> float:
         """The same, measured now. The least that was ever found counts: what disturbs a measurement only adds to it."""
-        seconds = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe)
+        seconds = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe.replace(members=1))
         self._measured[_network(recipe)] = min(seconds, self._measured.get(_network(recipe), seconds))
-        return self._measured[_network(recipe)]
+        return recipe.members * self._measured[_network(recipe)]
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""

@@ -3,7 +3,7 @@
 Everything a plan rests on is either known from the data or measured on this device within about two seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -12,7 +12,7 @@ import torch
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import mirror_test
-from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_RECIPE, Bench
 from timebox.engine.build import resizing_of
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
@@ -20,7 +20,7 @@ from timebox.engine.schedule import LONGEST_PART_SECONDS
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.step import smaller_part
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, WIDTHS, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
+from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
@@ -42,10 +42,10 @@ STUTTER_SHARE = 0.01
 SAVING_MARGIN = 1.3
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
-# Measuring may take this share of the budget, within these bounds in seconds; four networks are measured, six where a
+# Measuring may take this share of the budget, within these bounds in seconds; five networks are measured, seven where a
 # lower precision seems not to pay.
-PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 1.6
-NUM_MEASURED = 4
+PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 2.0
+NUM_MEASURED = 5
 # With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
 HURRY_SECONDS = 8.5
 
@@ -99,7 +99,7 @@ def make_plan(
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
     benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
     hurried = precision == "auto" and device.type == "cpu" and deadline.remaining() < HURRY_SECONDS
-    probe = named or (PROBE_RECIPE.replace(width=WIDTHS[0]) if hurried else PROBE_RECIPE)
+    probe = named or (NARROW_PROBE_RECIPE if hurried else PROBE_RECIPE)
     if hurried:
         chosen, why = "fp32", "no time to measure more"
     else:
@@ -108,7 +108,8 @@ def make_plan(
     recipe = named
     if recipe is None:
         seconds = max((1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds), 0.0)
-        recipe, reasons = _auto(train, seconds, benches[chosen].flops_per_second(probe), benches[chosen])
+        seconds_per_image = benches[chosen].seconds_by_work(NARROW_PROBE_RECIPE, probe)
+        recipe, reasons = _auto(train, seconds, seconds_per_image)
         recipe = recipe.replace(**overrides)
         _check_fit(recipe, train)
         lines += reasons
@@ -155,7 +156,9 @@ def _counting_steps(
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     recipe = named
     if recipe is None:
-        recipe, reasons = _auto(train, REFERENCE_SECONDS, REFERENCE_FLOPS, bench)
+        recipe, reasons = _auto(
+            train, REFERENCE_SECONDS, lambda recipe: bench.flops_per_image(recipe) / REFERENCE_FLOPS
+        )
         recipe = recipe.replace(**overrides)
         _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
@@ -255,7 +258,10 @@ def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
     return size, [f"batches of {recipe.batch_size} are computed in parts of {size} images{how}"]
 
 
-def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench) -> tuple[Recipe, list[str]]:
+def _auto(
+    train: ImageDataset, train_seconds: float, seconds_per_image: Callable[[Recipe], float]
+) -> tuple[Recipe, list[str]]:
+    """The automatic recipe and the reasons for it, from what a training image costs under a recipe."""
     mirror = mirror_test(train)
     task = Task(
         num_images=len(train),
@@ -263,9 +269,11 @@ def _auto(train: ImageDataset, train_seconds: float, speed: float, bench: Bench)
         num_classes=train.num_classes,
         mirror_allowed=mirror.allowed,
     )
-    recipe, reasons = auto_recipe(
-        task, lambda width: train_seconds * speed / bench.flops_per_image(PROBE_RECIPE.replace(width=width))
-    )
+
+    def images_affordable(recipe: Recipe) -> float:
+        return resizing_of(recipe).steps_in(train_seconds / seconds_per_image(recipe))
+
+    recipe, reasons = auto_recipe(task, images_affordable)
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     return recipe, [*reasons, evidence]
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe.auto import WIDTHS, Task, auto_recipe
+from timebox.recipe.auto import Task, auto_recipe
 from timebox.recipe.builtin import RECIPES
 from timebox.recipe.recipe import FIELDS, Recipe, Value, describe_field, parse_settings, recipe_from
 
 __all__ = [
     "AUTO",
-    "WIDTHS",
     "FIELDS",
     "RECIPES",
     "Recipe",

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
-from timebox.recipe.builtin import haet2021
+from timebox.recipe.builtin import airbench94
 from timebox.recipe.recipe import Recipe
-
-WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
@@ -27,67 +26,92 @@ class Task:
     mirror_allowed: bool
 
 
-def auto_recipe(task: Task, images_affordable: Callable[[int], float]) -> tuple[Recipe, list[str]]:
-    """Network width, batch and augmentation from the data, the budget and this hardware's measured speed.
+@dataclass(frozen=True)
+class Rung:
+    """So many networks of one width."""
 
-    The wider the network, the better it does with enough epochs, and the fewer of them a budget buys. ``auto`` takes
-    the widest ResNet-9 that still sees every image often enough, and sets the batch so that the schedule has steps to
-    move in. The more often an image is seen, the stronger it is altered.
+    width: int
+    members: int = 1
+
+
+# From the least work to the most. Below width 64 a wider network is what pays; above it a second one of the same width
+# is worth more than a network twice as costly, and the fifth no longer is (LOG.md has the figures).
+LADDER = (
+    *(Rung(width) for width in (8, 12, 16, 24, 32, 48, 64)),
+    *(Rung(64, members) for members in (2, 3, 4)),
+    *(Rung(width, 4) for width in (96, 128, 192)),
+    *(Rung(256, members) for members in (4, 6, 8)),
+)
+
+# Images are seen so often by a network of width 64 that fits 5,000 of them; more images need fewer epochs.
+EPOCHS_OF_5000, EPOCHS_EXPONENT = 20.0, 0.45
+FEWEST_EPOCHS, MOST_EPOCHS = 6.0, 80.0
+# Steps that a schedule should have, and the batches it may take.
+WANTED_STEPS = 400
+SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
+# The first images have three quarters of the side, the last 40 % of the time is spent on whole ones.
+START_SIZE, FULL_SIZE_AT = 0.75, 0.6
+# Pixels: images must be so large that three quarters of them still are enough for three halvings.
+SMALLEST_RESIZED_SIDE = 16
+
+
+def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
+    """Networks, batch, image sizes and augmentation from the data, the budget and this hardware's measured speed.
+
+    It trains the network of ``airbench94``, with Muon, on images that grow. The budget decides how far up a ladder of
+    networks it climbs: the larger a network, the better it does with enough epochs, and the fewer of them a budget
+    buys. From width 64 on several networks side by side are worth more than a wider one. The batch leaves the schedule
+    steps to move in.
 
     Args:
-        images_affordable: images a network of the given width can be trained on in the budget, repeats counted.
+        images_affordable: images that a recipe's networks can be trained on in the budget, repeats counted.
     Returns:
         The recipe, and the reasons for it, a line each.
     """
     wanted = wanted_epochs(task.num_images)
-    width, num_images_seen = WIDTHS[0], images_affordable(WIDTHS[0])
-    for wider in WIDTHS[1:]:
-        affordable = images_affordable(wider)
-        if affordable / task.num_images < wanted:
-            break
-        width, num_images_seen = wider, affordable
-    epochs = num_images_seen / task.num_images
+    ladder = [_on(rung, task) for rung in LADDER]
+    climbed = list(takewhile(lambda recipe: images_affordable(recipe) >= wanted * task.num_images, ladder))
+    recipe = climbed[-1] if climbed else ladder[0]
+    num_images_seen = images_affordable(recipe)
     batch_size = batch_for(num_images_seen, task.num_images)
-    recipe = haet2021().replace(
-        name="auto",
-        width=width,
-        batch_size=batch_size,
-        max_lr=round(batch_size / 512, 4),
-        min_steps=20,
-        crop_padding=min(64, max(1, task.side // 8)),
-        flip="alternating" if task.mirror_allowed else "none",
-        cutout_size=min(1024, task.side // 4) if epochs > 15 else 0,
-        tta="mirror" if task.mirror_allowed else "none",
-        label_smoothing=0.1,
-        averaging_span=0.1,
-    )
-    mirroring = "mirrored images keep their class" if task.mirror_allowed else "mirrored images lose their class"
+    recipe = recipe.replace(batch_size=batch_size, max_lr=round(recipe.max_lr * batch_size / recipe.batch_size, 4))
+    networks = f"{recipe.members} networks" if recipe.members > 1 else "one network"
+    mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     return recipe, [
-        f"width {width}: the widest that sees each of {task.num_images} images {wanted:.0f} times or more "
-        f"(about {epochs:.1f})",
-        f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps; highest rate {recipe.max_lr:g}",
-        f"crops shifted by up to {recipe.crop_padding} px, cutout {recipe.cutout_size} px; {mirroring}: "
-        f"flip {recipe.flip}, scoring {'on both' if task.mirror_allowed else 'as they are'}",
+        f"{networks} of width {recipe.width}: the most that sees each of {task.num_images} images {wanted:.0f} times "
+        f"or more (about {num_images_seen / task.num_images:.1f})",
+        f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps",
+        f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
     ]
 
 
-def wanted_epochs(num_images: int) -> float:
-    """Epochs a network needs before a wider one pays: fewer for larger data sets, whose epochs hold more steps.
+def _on(rung: Rung, task: Task) -> Recipe:
+    """The recipe with a rung's networks, all else but the batch as it will be."""
+    return airbench94().replace(
+        name="auto",
+        width=rung.width,
+        members=rung.members,
+        min_steps=20,
+        crop_padding=min(64, max(1, task.side // 16)),
+        start_size=START_SIZE if task.side >= SMALLEST_RESIZED_SIDE else 1.0,
+        full_size_at=FULL_SIZE_AT,
+        flip="alternating" if task.mirror_allowed else "none",
+        tta="mirror_shift" if task.mirror_allowed else "shift",
+    )
 
-    On CIFAR-10 cut to 5,000, width 32 for 20 epochs reaches 83.6 %, width 48 for the same time, 9 epochs, 80.1 %.
+
+def wanted_epochs(num_images: int) -> float:
+    """How often each image must be seen before more or wider networks pay.
+
+    5,000 images of CIFAR-10 are fitted after 20 epochs, as well as after 40; 500 of them after 60.
     """
-    return min(40.0, max(6.0, 20.0 * math.pow(5000 / num_images, 0.4)))
+    epochs = EPOCHS_OF_5000 * math.pow(5000 / num_images, EPOCHS_EXPONENT)
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs))
 
 
 def batch_for(num_images_seen: float, num_images: int) -> int:
-    """A power of two that leaves the schedule about 1,000 steps, from 32 (8 for tiny sets) to 512, at most a quarter of
-    the data.
-
-    Many small steps beat few large ones: 30,000 images in batches of 256, 128, 64 and 32 end at 68.7, 72.1, 73.7 and
-    74.2 % (CIFAR-10 cut to 5,000, width 32, rate in proportion).
-    """
-    limit = min(512.0, max(8.0, num_images / 4), max(32.0, num_images_seen / 1000))
-    batch = 8
-    while batch * 2 <= limit:
-        batch *= 2
-    return batch
+    """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 32 (8 for tiny sets) to 1024, at most a
+    quarter of the data."""
+    limit = max(8.0, num_images / 4)
+    wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, num_images_seen / WANTED_STEPS))
+    return int(2 ** min(round(math.log2(wanted)), math.floor(math.log2(limit))))
