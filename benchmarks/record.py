@@ -145,7 +145,12 @@ def scored(trials: Sequence[Values]) -> str:
     if not done:
         return ""
     images, trained = (range_of(trial[key] for trial in done) for key in ("num_images", "train_images"))
-    views = {"none": "in one view", "mirror": "with its mirror image", "shift": "in three views", "mirror_shift": "in six views"}
+    views = {
+        "none": "in one view",
+        "mirror": "with its mirror image",
+        "shift": "in three views",
+        "mirror_shift": "in six views",
+    }
     of = {str(trial["label"]): views.get(str(trial["tta"]), str(trial["tta"])) for trial in done}
     each = "; ".join(f"{label}: {words}" for label, words in of.items())
     how = f"each as its recipe says ({each})" if len(set(of.values())) > 1 else f"each {next(iter(of.values()))}"
