@@ -51,6 +51,31 @@ def test_a_batch() -> None:
     assert len(loader(5)) == 23
 
 
+@pytest.mark.parametrize("batch_size", [5, 23, 60])
+def test_networks_side_by_side_see_each_image_once_an_epoch_in_orders_of_their_own(batch_size: int) -> None:
+    alone = loader(batch_size)
+    three = DeviceLoader(dataset(), batch_size, MEAN, STD, STRONG, 0, CPU, num_networks=3)
+    batches = [three.batch(number) for number in range(23)]
+    assert all(batch.images.shape == (3 * batch_size, 3, 8, 8) for batch in batches)
+    for number, batch in enumerate(batches):
+        assert torch.equal(batch.images[:batch_size], alone.batch(number).images), "the first is as if it were alone"
+    streams = [torch.cat([batch.labels[k * batch_size :][:batch_size] for batch in batches]) for k in range(3)]
+    for labels in streams:
+        for epoch in labels[: len(labels) // 23 * 23].split(23):
+            assert torch.equal(epoch.sort().values, torch.arange(23))
+    assert not torch.equal(streams[0], streams[1])
+    assert not torch.equal(streams[1], streams[2])
+
+
+def test_what_one_network_sees_mirrored_its_neighbour_sees_as_it_is() -> None:
+    pair = DeviceLoader(dataset(), 23, MEAN, STD, Augmentation(flip="alternating"), 0, CPU, num_networks=2)
+    for number in range(4):
+        batch = pair.batch(number)
+        parts = zip(batch.images.split(23), batch.labels.split(23), strict=True)
+        first, second = (images[labels.argsort()] for images, labels in parts)
+        assert torch.equal(first, second.flip(3))
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 24, 60])
 def test_each_image_comes_once_per_epoch(batch_size: int) -> None:
     _, labels = stream(loader(batch_size), 23 * 4)

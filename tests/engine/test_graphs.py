@@ -52,7 +52,7 @@ def loader_of(recipe: Recipe) -> DeviceLoader:
     half = torch.full((3,), 0.5)
     images = bands(100, side=8 if recipe.start_size == 1 else 16)
     augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
-    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing)
+    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing, recipe.members)
 
 
 def take(

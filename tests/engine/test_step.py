@@ -134,18 +134,19 @@ def test_a_norm_over_the_whole_batch_cannot_be_cut(size: int) -> None:
 
 
 def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None:
-    """Also where the batch is computed in parts; the loss is the mean of theirs."""
-    recipe = tiny_recipe(ghost_size=GHOST, members=2)
+    """Each on its part of the batch, also where that is computed in parts; the loss is the mean of theirs."""
+    recipe, batch = tiny_recipe(ghost_size=GHOST, members=2), batch_of(32)
 
-    def stepped(model: nn.Module) -> float:
+    def stepped(model: nn.Module, batch: Batch) -> float:
         optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-        return training_step(model, optimizer, batch_of(16), Precision("fp32", CPU), 0.1, 8).item()
+        return training_step(model, optimizer, batch, Precision("fp32", CPU), 0.1, 8).item()
 
     torch.manual_seed(0)
     together = build_model(recipe, 3, 3).train()
     torch.manual_seed(0)
     alone = networks_of(build_model(recipe, 3, 3).train())
-    loss, losses = stepped(together), [stepped(network) for network in alone]
+    loss = stepped(together, batch)
+    losses = [stepped(network, part) for network, part in zip(alone, parts_of(batch, 16), strict=True)]
     assert losses[0] != losses[1]
     assert loss == pytest.approx(sum(losses) / 2, rel=1e-6)
     for member, network in zip(networks_of(together), alone, strict=True):

@@ -161,7 +161,9 @@ class Speedrun:
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))
         augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
-        self._loader = DeviceLoader(images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing)
+        self._loader = DeviceLoader(
+            images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing, recipe.members
+        )
 
     def _take_steps(self, num_steps: int) -> None:
         """The training loop of ``timebox train``, without what guards it and what reports on it."""

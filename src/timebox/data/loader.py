@@ -9,6 +9,10 @@ from timebox.data import augment
 from timebox.data.dataset import ImageDataset
 from timebox.data.resizing import WHOLE, Resizing, batch_resize, scaled_size
 
+# The streams of networks trained side by side are so many epochs apart. An odd number: what one network sees mirrored,
+# its neighbour sees as it is, in the epoch of the same number.
+STREAM_EPOCHS = 2**20 + 1
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -27,7 +31,8 @@ class Augmentation:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images float32 (B, C, H, W) normalised, channels_last; labels int64 (B,); both on the device."""
+    """images float32 (K·B, C, H, W) normalised, channels_last; labels int64 (K·B,); both on the device. K is the number
+    of networks trained side by side, B the batch size: the first B are the first network's."""
 
     images: Tensor
     labels: Tensor
@@ -59,6 +64,8 @@ class DeviceLoader:
         mean, std: float32 (C,), see :func:`timebox.data.augment.batch_normalize`.
         seed: decides order and augmentation.
         resizing: the size of the images served, by progress; whole images are augmented, then resized.
+        num_networks: networks trained side by side, 1 or more. Each has a stream of its own, in another order and
+            otherwise augmented; a batch holds their parts one after the other.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class DeviceLoader:
         seed: int,
         device: torch.device,
         resizing: Resizing = WHOLE,
+        num_networks: int = 1,
     ) -> None:
         resident = ResidentImages.of(dataset, device) if isinstance(dataset, ImageDataset) else dataset
         self.images, self.labels = resident.images, resident.labels
@@ -79,6 +87,7 @@ class DeviceLoader:
         self.augmentation = augmentation
         self.seed = seed
         self.resizing = resizing
+        self.num_networks = num_networks
         self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -92,15 +101,18 @@ class DeviceLoader:
 
     def batch(self, number: int, progress: float = 1.0) -> Batch:
         """Batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
-        indices, epochs = self._samples(number * self.batch_size, self.batch_size)
+        start, count = number * self.batch_size, self.batch_size
+        streams = [self._samples(start, count, network * STREAM_EPOCHS) for network in range(self.num_networks)]
+        indices, epochs = (torch.cat(parts) for parts in zip(*streams, strict=True))
         images = batch_resize(self._augmented(indices, epochs), *self.size_at(progress))
         return Batch(images, self.labels[indices])
 
-    def _samples(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        """Which images make up samples ``start`` to ``start + count``, and in which epoch each is drawn."""
+    def _samples(self, start: int, count: int, first_epoch: int) -> tuple[Tensor, Tensor]:
+        """Which images make up samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``,
+        and in which epoch each is drawn."""
         indices, epochs = [], []
         while count:
-            epoch, offset = divmod(start, len(self))
+            epoch, offset = divmod(start + first_epoch * len(self), len(self))
             part = self._order(epoch)[offset : offset + count]
             indices.append(part)
             epochs.append(torch.full_like(part, epoch))
@@ -109,7 +121,7 @@ class DeviceLoader:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders.pop(epoch - 2, None)
             self._orders[epoch] = augment.epoch_order(self.seed, epoch, len(self), self.labels.device)
         return self._orders[epoch]
 

@@ -33,18 +33,19 @@ def backpropagate(
 ) -> Tensor:
     """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
 
-    Every member of an ensemble learns from the same images, each by its own loss; the mean of these is returned.
+    Every member of an ensemble learns from its own part of the batch, by its own loss; the mean of these is returned.
     Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
     normalisation, the arithmetic is that of the whole batch, but for rounding.
     """
     total = torch.zeros((), device=batch.labels.device)
     networks = networks_of(model)
-    for part in parts_of(batch, micro_batch):
-        for network in networks:
+    share = len(batch.labels) // len(networks)
+    for network, own in zip(networks, parts_of(batch, share), strict=True):
+        for part in parts_of(own, micro_batch):
             with precision.autocast():
                 logits = network(part.images)
             loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
-            loss = loss * (len(part.labels) / len(batch.labels))
+            loss = loss * (len(part.labels) / share)
             precision.backward(loss)
             total += loss.detach()
     return total / len(networks)

@@ -94,6 +94,7 @@ class Training:
             task.request.seed,
             plan.device,
             resizing_of(recipe),
+            recipe.members,
         )
         watch = Watch(loader, self._schedule, self._deadline, self._writer.metrics.add, self._reporter)
         try:
