@@ -1,0 +1,103 @@
+"""Measure `auto`, what differs from it in a field or two, and other recipes on many tasks, at two speeds.
+
+    python benchmarks/tasks.py DATA TASKS
+    python benchmarks/auto_cells.py TASKS OUT --trial-budget 15s --seeds 5 --recipe auto --recipe airbench94
+    python benchmarks/auto_cells.py TASKS OUT --trial-budget 60s --speed quarter ...
+
+A cell is a task, a budget and a speed; in each, all recipes are trained for every seed, in turn, and scored on the
+whole validation split by `timebox benchmark`. At quarter speed as many cells run at a time as leave each a quarter of
+the machine, in one thread pinned to its core. `OUT/cells.jsonl` collects the trials of all cells, one line each. A cell
+that is there is not measured again, and one that was cut off is taken up where it was.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+CELLS = "cells.jsonl"
+# At a quarter of the speed: each core is shared by so many.
+SHARING = 2
+# Of a trial, what a fit needs, and what it takes to repeat it.
+KEPT = (
+    "label", "seed", "accuracy", "num_images", "train_images", "late", "elapsed_seconds", "steps", "epochs",
+    "images_per_second", "precision", "tta", "commit",
+)  # fmt: skip
+FIELDS = ("width", "members", "batch_size", "start_size", "full_size_at", "flip")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", type=Path, help="the folder that tasks.py wrote")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--recipe", action="append", required=True, help="as `timebox benchmark` takes it; repeatable")
+    parser.add_argument("--trial-budget", required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--speed", choices=("full", "quarter"), default="full")
+    parser.add_argument("--only", nargs="*", metavar="TASK", help="default: every task there is")
+    given = parser.parse_args(argv)
+    paths = sorted(path for path in given.tasks.glob("*.npz") if not given.only or path.stem in given.only)
+    cores = sorted(os.sched_getaffinity(0))
+    lanes = [{core} for core in cores] * SHARING if given.speed == "quarter" else [set(cores)]
+    free: SimpleQueue[set[int]] = SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def measured(path: Path) -> int:
+        lane = free.get()
+        try:
+            return measure(path, given.out, given.speed, given.trial_budget, given.seeds, given.recipe, lane)
+        finally:
+            free.put(lane)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        statuses = list(pool.map(measured, paths))
+    collect(given.out)
+    return max(statuses, default=0)
+
+
+def measure(
+    task: Path, out: Path, speed: str, budget: str, num_seeds: int, recipes: Sequence[str], cores: set[int]
+) -> int:
+    """Run the benchmark of one cell on some cores, or the rest of it; its exit status."""
+    directory = out / f"{task.stem}_{budget}_{speed}"
+    if (directory / "summary.json").exists():
+        return 0
+    command = [sys.executable, "-m", "timebox", "benchmark"]
+    if (directory / "benchmark.json").exists():
+        command += ["--resume", str(directory)]
+    else:
+        command += [str(task), "--trial-budget", budget, "--seeds", str(num_seeds), "--score", "val"]
+        command += [word for recipe in recipes for word in ("--recipe", recipe)] + ["--out", str(directory)]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{directory.name}.log").open("a") as log:
+        return subprocess.run(
+            command, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, cores), check=False
+        ).returncode
+
+
+def collect(out: Path) -> None:
+    """Write the trials of all cells to one file."""
+    with (out / CELLS).open("w", encoding="utf-8") as file:
+        for directory in sorted(path.parent for path in out.glob("*/trials.jsonl")):
+            for line in trials_of(directory):
+                file.write(json.dumps(line) + "\n")
+
+
+def trials_of(directory: Path) -> Iterator[Mapping[str, object]]:
+    """The trials of one cell."""
+    task, budget, speed = directory.name.rsplit("_", 2)
+    for text in (directory / "trials.jsonl").read_text(encoding="utf-8").splitlines():
+        trial = json.loads(text)
+        recipe = trial.get("recipe") or {}
+        facts = {name: trial.get(name) for name in KEPT} | {name: recipe.get(name) for name in FIELDS}
+        yield {"task": task, "trial_budget": budget, "speed": speed, **facts}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The cells that `auto` is fitted on: what is run, on which cores, and what is kept of it."""
+
+import json
+import subprocess
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+
+import auto_cells
+
+TRIAL = {
+    "label": "auto", "seed": 1, "accuracy": 0.5, "num_images": 40, "train_images": 60, "late": False, "steps": 9,
+    "elapsed_seconds": 14.0, "epochs": 2.5, "images_per_second": 10.0, "precision": "fp32", "tta": "shift",
+    "commit": "abc", "recipe": {"width": 8, "members": 1, "batch_size": 32, "flip": "none"}, "plan": ["x"],
+}  # fmt: skip
+
+
+class Machine:
+    """Stands in for `timebox benchmark`: notes each command, writes a trial or two."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commands: list[list[str]] = []
+        self.at_once = self.most_at_once = 0
+        self.status = 0
+        self._lock = Lock()
+        monkeypatch.setattr(subprocess, "run", self.run)
+
+    def run(self, command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        with self._lock:
+            self.commands.append(command[3:])
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        if not self.status:
+            flag = "--resume" if "--resume" in command else "--out"
+            out = Path(command[command.index(flag) + 1])
+            out.mkdir(exist_ok=True)
+            for name, text in (("benchmark", "{}"), ("summary", "{}"), ("trials", json.dumps(TRIAL) + "\n")):
+                (out / f"{name}.json{'l' if name == 'trials' else ''}").write_text(text)
+        with self._lock:
+            self.at_once -= 1
+        return subprocess.CompletedProcess(command, self.status)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("cifar10-50", "digits", "signs-32"):
+        (folder / f"{name}.npz").touch()
+    return folder
+
+
+def run(tasks: Path, out: Path, *more: str) -> int:
+    return auto_cells.main(
+        [str(tasks), str(out), "--recipe", "auto", "--recipe", "haet2021", "--trial-budget", "9s", *more]
+    )
+
+
+def cells(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / auto_cells.CELLS).read_text().splitlines()]
+
+
+def test_a_cell_is_a_benchmark_scored_on_validation_images(machine: Machine, tasks: Path, tmp_path: Path) -> None:
+    assert run(tasks, tmp_path / "out", "--seeds", "2", "--only", "digits") == 0
+    assert machine.commands == [
+        ["benchmark", str(tasks / "digits.npz"), "--trial-budget", "9s", "--seeds", "2", "--score", "val",
+         "--recipe", "auto", "--recipe", "haet2021", "--out", str(tmp_path / "out" / "digits_9s_full")]
+    ]  # fmt: skip
+    (cell,) = cells(tmp_path / "out")
+    assert (cell["task"], cell["trial_budget"], cell["speed"]) == ("digits", "9s", "full")
+    assert (cell["accuracy"], cell["width"], cell["flip"], cell["start_size"]) == (0.5, 8, "none", None)
+    assert "plan" not in cell
+
+
+def test_cells_of_every_speed_are_collected_and_none_is_measured_twice(
+    machine: Machine, tasks: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(tasks, out)
+    assert len(machine.commands) == 3
+    assert machine.most_at_once == 1
+    run(tasks, out, "--speed", "quarter")
+    run(tasks, out)
+    assert len(machine.commands) == 6
+    assert [cell["speed"] for cell in cells(out)] == ["full", "quarter"] * 3
+
+
+def test_one_that_was_cut_off_is_taken_up(machine: Machine, tasks: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "out" / "digits_9s_full"
+    begun.mkdir(parents=True)
+    (begun / "benchmark.json").write_text("{}")
+    run(tasks, tmp_path / "out", "--only", "digits")
+    assert machine.commands == [["benchmark", "--resume", str(begun)]]
+
+
+def test_a_failure_is_passed_on(machine: Machine, tasks: Path, tmp_path: Path) -> None:
+    machine.status = 2
+    assert run(tasks, tmp_path / "out") == 2
+    assert cells(tmp_path / "out") == []
