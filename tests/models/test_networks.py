@@ -39,6 +39,33 @@ def test_airbench_takes_any_size(size: tuple[int, int], channels: int) -> None:
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [0.1, 0.5, 1.25, 2.0])
+def test_airbench_works_at_another_size(scale: float) -> None:
+    torch.manual_seed(0)
+    model = Airbench(3, 10, width=4, input_scale=scale)
+    for size in SIZES:
+        assert model(images(3, 3, size)).isfinite().all()
+    entered = model.entered(images(3, 3, (32, 64)))
+    assert entered.shape[2:] == (max(9, round(32 * scale)), max(8, round(64 * scale)) + (scale < 0.25))
+    alone = Airbench(3, 10, width=4)
+    alone.load_state_dict(model.state_dict())
+    assert torch.equal(model(images(3, 3, (32, 64))), alone(entered))
+    assert count_flops(model, (3, 32, 32)) / count_flops(alone, (3, 32, 32)) == pytest.approx(
+        scale**2, rel=0.35, abs=0.1
+    )
+
+
+def test_whitening_is_fitted_on_what_enters_the_network() -> None:
+    """Enlarged images are smoother: their finest pattern varies less, and is amplified more."""
+    noise = images(50, 3, (16, 16))
+    model, alone = Airbench(3, 10, width=4, input_scale=2.0), Airbench(3, 10, width=4)
+    fit_whitening(model, noise)
+    alone.whitening.fit(model.entered(noise))
+    assert torch.equal(model.whitening.weight, alone.whitening.weight)
+    fit_whitening(alone, noise)
+    assert not torch.allclose(model.whitening.weight, alone.whitening.weight, atol=0.1)
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
 @pytest.mark.parametrize("kind", [ResNet9, ResNet18, Airbench])
 def test_any_number_of_classes(kind: type[ResNet9] | type[ResNet18] | type[Airbench], num_classes: int) -> None:

@@ -40,6 +40,7 @@ def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
             width=recipe.width,
             ghost_size=recipe.ghost_size,
             logit_scale=recipe.logit_scale,
+            input_scale=recipe.input_scale,
         )
     else:
         model = ResNet9(

@@ -26,8 +26,10 @@ __all__ = [
 def fit_whitening(model: nn.Module, images: Tensor) -> None:
     """Set the filters of every whitening layer from normalised training images (N, C, H, W)."""
     whitenings = [module for module in model.modules() if isinstance(module, Whitening)]
+    first = networks_of(model)[0]
+    entered = first.entered(images) if isinstance(first, Airbench) else images
     for module in whitenings[:1]:
-        module.fit(images)
+        module.fit(entered)
     # The members of an ensemble are alike, and so are their filters.
     for module in whitenings[1:]:
         module.weight.copy_(whitenings[0].weight)

@@ -27,12 +27,22 @@ class Airbench(nn.Module):
         width: channels of the first group; the published network has 64.
         ghost_size: images per normalisation group, 0 for the whole batch.
         logit_scale: factor on the logits, above 0; the published network has 1 / 256, the inverse of its features.
+        input_scale: factor on the sides of the images before anything else, above 0. Enlarged images keep more of
+            their positions through the halvings, and cost as much more; large ones made smaller cost less.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, width: int = 64, ghost_size: int = 0, logit_scale: float = 1 / 256
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        width: int = 64,
+        ghost_size: int = 0,
+        logit_scale: float = 1 / 256,
+        input_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.input_scale = input_scale
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
         groups = (_group(channels[i], channels[i + 1], ghost_size) for i in range(3))
@@ -44,11 +54,16 @@ class Airbench(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""
-        if min(images.shape[2:]) < SMALLEST_SIDE:
-            images = F.pad(images, (0, 1, 0, 1))
-        features = self.groups(self.whitening(images))
+        features = self.groups(self.whitening(self.entered(images)))
         logits: Tensor = self.head(features.amax((2, 3))) * self.logit_scale
         return logits
+
+    def entered(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) in the size at which the network works."""
+        if self.input_scale != 1.0:
+            size = [max(SMALLEST_SIDE - 1, round(side * self.input_scale)) for side in images.shape[2:]]
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        return F.pad(images, (0, 1, 0, 1)) if min(images.shape[2:]) < SMALLEST_SIDE else images
 
 
 def _group(in_channels: int, out_channels: int, ghost_size: int) -> nn.Sequential:

@@ -37,6 +37,7 @@ class Recipe:
     model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network")]
     members: Annotated[int, Field("networks trained side by side, whose probabilities are averaged", 1, 64)]
     width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
+    input_scale: Annotated[float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4)]
     whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
     whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
     identity_init: Annotated[bool, Field("whether 3x3 convolutions start by passing their inputs on")]
@@ -117,9 +118,10 @@ class Recipe:
 
 # What a network leaves no choice about.
 _FIXED: dict[str, dict[str, Value]] = {
-    "resnet9": {"whitening_bias_until": 0.0},
+    "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0},
     "resnet18": {
         "whitening": False,
+        "input_scale": 1.0,
         "whitening_bias_until": 0.0,
         "celu_alpha": 0.0,
         "ghost_size": 0,
