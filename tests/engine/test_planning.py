@@ -39,7 +39,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Bench, Recip
 
 def work(recipe: Recipe) -> float:
     """Of a recipe's networks, as multiples of one of width 8."""
-    return recipe.members * recipe.width**2 / 64
+    return recipe.members * recipe.width**2 / 64 * recipe.input_scale**2
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_auto_chooses_by_measured_speed(machine: Callable[[float, float], None])
     assert work(fast.recipe) > work(slow.recipe)
     assert fast.recipe.name == "auto"
     assert any(line.startswith("nearest neighbours right: ") for line in fast.lines)
-    assert any(f" of width {fast.recipe.width}: the most that sees each of 600" in line for line in fast.lines)
+    assert any(f" of width {fast.recipe.width} on 16 px: pays from " in line for line in fast.lines)
 
 
 def test_settings_override_auto(machine: Callable[[float, float], None]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from timebox.recipe import Recipe, Task, auto_recipe
-from timebox.recipe.auto import LADDER, LARGEST_BATCH, SMALLEST_BATCH, batch_for, wanted_epochs
+from timebox.recipe.auto import LADDER, LARGEST_BATCH, SMALLEST_BATCH, Rung, batch_for, wanted_epochs
 
 CIFAR = Task(num_images=5000, side=32, num_classes=10, mirror_allowed=True)
 
@@ -15,8 +15,8 @@ def task_of(num_images: int) -> Task:
 
 
 def work(recipe: Recipe) -> float:
-    """A network costs the square of its width."""
-    return recipe.members * recipe.width**2 / 64
+    """A network costs the square of its width and of the images' side."""
+    return recipe.members * recipe.width**2 / 64 * recipe.input_scale**2
 
 
 def affordable(images_at_width_8: float) -> Callable[[Recipe], float]:
@@ -29,33 +29,37 @@ def test_pure() -> None:
 
 @pytest.mark.parametrize("num_images", [40, 1000, 5000, 50_000, 1_000_000])
 def test_a_larger_budget_never_gives_less_network(num_images: int) -> None:
-    recipes = [auto_recipe(task_of(num_images), affordable(num_images * 2**k))[0] for k in range(26)]
+    recipes = [auto_recipe(task_of(num_images), affordable(num_images * 2**k))[0] for k in range(28)]
     assert [work(recipe) for recipe in recipes] == sorted(work(recipe) for recipe in recipes)
     assert (recipes[0].width, recipes[0].members) == (8, 1)
     assert (recipes[-1].width, recipes[-1].members) == (LADDER[-1].width, LADDER[-1].members)
 
 
-def test_the_ladder_climbs() -> None:
-    costs = [rung.members * rung.width**2 for rung in LADDER]
-    assert costs == sorted(costs)
-    assert len(set(LADDER)) == len(LADDER)
+@pytest.mark.parametrize("side", [8, 28, 32, 48, 64, 96, 200])
+def test_the_ladder_climbs_whatever_the_size_of_the_images(side: int) -> None:
+    task = Task(num_images=5000, side=side, num_classes=10, mirror_allowed=True)
+    recipes = [auto_recipe(task, affordable(5000 * 1.4**k))[0] for k in range(60)]
+    assert [work(recipe) for recipe in recipes] == sorted(work(recipe) for recipe in recipes)
+    assert len({(recipe.width, recipe.members, recipe.input_scale) for recipe in recipes}) > 10
+    inside = [side * recipe.input_scale for recipe in recipes]
+    assert min(inside) >= 15.9
+    assert max(inside) <= max(16.1, min(64.1, 1.26 * side))
 
 
-@pytest.mark.parametrize("k", range(4, 16))
-def test_the_most_that_sees_every_image_often_enough(k: int) -> None:
+@pytest.mark.parametrize("k", range(4, 18))
+def test_the_highest_rung_that_pays(k: int) -> None:
     buys = affordable(5000 * 2**k)
     chosen, reasons = auto_recipe(CIFAR, buys)
-    wanted = 5000 * wanted_epochs(5000)
-    assert buys(chosen) >= wanted or (chosen.width, chosen.members) == (8, 1)
-    above = [
+    below = [
         rung
         for rung in LADDER
-        if rung.members * rung.width**2 / 64 > work(chosen)
-        and buys(chosen.replace(width=rung.width, members=rung.members)) >= wanted
+        if rung.members * rung.width**2 / 64 * min(1.25, rung.side / 32) ** 2 < work(chosen) - 1e-9
     ]
-    assert above == []
+    for rung in below:
+        recipe = chosen.replace(width=rung.width, members=rung.members, input_scale=min(1.25, rung.side / 32))
+        assert buys(recipe) >= 5000 * wanted_epochs(rung, 5000)
     networks = "one network" if chosen.members == 1 else f"{chosen.members} networks"
-    assert reasons[0].startswith(f"{networks} of width {chosen.width}: the most that sees each of 5000 images 20 times")
+    assert reasons[0].startswith(f"{networks} of width {chosen.width} on {32 * chosen.input_scale:.0f} px: pays from ")
 
 
 def test_even_a_hopeless_budget_gives_a_valid_recipe() -> None:
@@ -64,11 +68,11 @@ def test_even_a_hopeless_budget_gives_a_valid_recipe() -> None:
 
 
 def test_larger_data_want_fewer_epochs_within_bounds() -> None:
-    wanted = [wanted_epochs(n) for n in (10, 500, 5000, 50_000, 10**7)]
+    wanted = [wanted_epochs(Rung(64, 10), n) for n in (10, 500, 5000, 50_000, 10**7)]
     assert wanted == sorted(wanted, reverse=True)
     assert wanted[0] == 80
-    assert wanted[2] == 20
-    assert wanted[-1] == 6
+    assert wanted[2] == 10
+    assert wanted[-1] == 2
 
 
 @pytest.mark.parametrize("num_images", [2, 9, 20, 33, 100])

@@ -28,28 +28,40 @@ class Task:
 
 @dataclass(frozen=True)
 class Rung:
-    """So many networks of one width."""
+    """So many networks of one width, working on images of one size.
+
+    Attributes:
+        epochs: how often they must see each of 5,000 images to be worth more than the rung below.
+        side: in pixels, of the images inside the network; those of the data are made smaller or larger for it.
+    """
 
     width: int
+    epochs: float
+    side: int = 32
     members: int = 1
 
 
-# From the least work to the most. Below width 64 a wider network is what pays; above it a second one of the same width
-# is worth more than a network twice as costly, and the fifth no longer is (LOG.md has the figures).
+# From the least work to the most; LOG.md has the figures behind it. A wider network pays from ten epochs on. Then the
+# images are worth enlarging: half as much work again, and more than twice the gain of a network half as wide again.
+# Then further networks.
 LADDER = (
-    *(Rung(width) for width in (8, 12, 16, 24, 32, 48, 64)),
-    *(Rung(64, members) for members in (2, 3, 4)),
-    *(Rung(width, 4) for width in (96, 128, 192)),
-    *(Rung(256, members) for members in (4, 6, 8)),
+    *(Rung(width, 10) for width in (8, 12, 16, 24, 32, 48, 64)),
+    Rung(64, 18, side=40),
+    *(Rung(64, 12, side=side) for side in (48, 64)),
+    *(Rung(64, 16, side=64, members=members) for members in (2, 3, 4)),
+    *(Rung(width, 16, side=64, members=4) for width in (96, 128, 192)),
+    *(Rung(256, 16, side=64, members=members) for members in (4, 6, 8)),
 )
+# The network gets images no larger than this many times theirs, and none smaller than so many pixels.
+MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
 
-# Images are seen so often by a network of width 64 that fits 5,000 of them; more images need fewer epochs.
-EPOCHS_OF_5000, EPOCHS_EXPONENT = 20.0, 0.45
-FEWEST_EPOCHS, MOST_EPOCHS = 6.0, 80.0
+# More images need fewer epochs each.
+NUM_IMAGES, EPOCHS_EXPONENT = 5000, 0.45
+FEWEST_EPOCHS, MOST_EPOCHS = 2.0, 80.0
 # Steps that a schedule should have, and the batches it may take.
 WANTED_STEPS = 400
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
-# The first images have three quarters of the side, the last 40 % of the time is spent on whole ones.
+# The first images have three quarters of the side; from there on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Pixels: images must be so large that three quarters of them still are enough for three halvings.
 SMALLEST_RESIZED_SIDE = 16
@@ -59,38 +71,44 @@ def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tup
     """Networks, batch, image sizes and augmentation from the data, the budget and this hardware's measured speed.
 
     It trains the network of ``airbench94``, with Muon, on images that grow. The budget decides how far up a ladder of
-    networks it climbs: the larger a network, the better it does with enough epochs, and the fewer of them a budget
-    buys. From width 64 on several networks side by side are worth more than a wider one. The batch leaves the schedule
-    steps to move in.
+    networks it climbs: the more work a rung is, the better it does with enough epochs, and the fewer of them a budget
+    buys. First the network becomes wider, then it works on larger images, then there are several of them. The batch
+    leaves the schedule steps to move in.
 
     Args:
         images_affordable: images that a recipe's networks can be trained on in the budget, repeats counted.
     Returns:
         The recipe, and the reasons for it, a line each.
     """
-    wanted = wanted_epochs(task.num_images)
-    ladder = [_on(rung, task) for rung in LADDER]
-    climbed = list(takewhile(lambda recipe: images_affordable(recipe) >= wanted * task.num_images, ladder))
-    recipe = climbed[-1] if climbed else ladder[0]
+
+    def pays(step: tuple[Rung, Recipe]) -> bool:
+        rung, recipe = step
+        return images_affordable(recipe) >= wanted_epochs(rung, task.num_images) * task.num_images
+
+    ladder = [(rung, _on(rung, task)) for rung in LADDER]
+    rung, recipe = [ladder[0], *takewhile(pays, ladder)][-1]
     num_images_seen = images_affordable(recipe)
     batch_size = batch_for(num_images_seen, task.num_images)
     recipe = recipe.replace(batch_size=batch_size, max_lr=round(recipe.max_lr * batch_size / recipe.batch_size, 4))
     networks = f"{recipe.members} networks" if recipe.members > 1 else "one network"
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     return recipe, [
-        f"{networks} of width {recipe.width}: the most that sees each of {task.num_images} images {wanted:.0f} times "
-        f"or more (about {num_images_seen / task.num_images:.1f})",
+        f"{networks} of width {recipe.width} on {task.side * recipe.input_scale:.0f} px: pays from "
+        f"{wanted_epochs(rung, task.num_images):.0f} epochs of {task.num_images} images on, there is time for "
+        f"{num_images_seen / task.num_images:.1f}",
         f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
     ]
 
 
 def _on(rung: Rung, task: Task) -> Recipe:
-    """The recipe with a rung's networks, all else but the batch as it will be."""
+    """The recipe of a rung, all but the batch as it will be."""
+    side = max(SMALLEST_SIDE, min(rung.side, MOST_ENLARGED * task.side))
     return airbench94().replace(
         name="auto",
         width=rung.width,
         members=rung.members,
+        input_scale=min(4.0, max(0.1, round(side / task.side, 4))),
         min_steps=20,
         crop_padding=min(64, max(1, task.side // 16)),
         start_size=START_SIZE if task.side >= SMALLEST_RESIZED_SIDE else 1.0,
@@ -100,12 +118,12 @@ def _on(rung: Rung, task: Task) -> Recipe:
     )
 
 
-def wanted_epochs(num_images: int) -> float:
-    """How often each image must be seen before more or wider networks pay.
+def wanted_epochs(rung: Rung, num_images: int) -> float:
+    """How often each image must be seen for a rung to pay.
 
-    5,000 images of CIFAR-10 are fitted after 20 epochs, as well as after 40; 500 of them after 60.
+    500 images of CIFAR-10 want more than four times as many epochs as 5,000, 50,000 a third.
     """
-    epochs = EPOCHS_OF_5000 * math.pow(5000 / num_images, EPOCHS_EXPONENT)
+    epochs = rung.epochs * math.pow(NUM_IMAGES / num_images, EPOCHS_EXPONENT)
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs))
 
 
