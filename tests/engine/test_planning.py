@@ -10,7 +10,7 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.engine import bench, precision, speed
-from timebox.engine.bench import PROBE_RECIPE, Bench
+from timebox.engine.bench import PROBE_RECIPE, Bench, seconds_per_image
 from timebox.engine.plan import Plan
 from timebox.engine.planning import Scoring, make_plan
 from timebox.errors import BudgetError, UsageError
@@ -240,6 +240,19 @@ def test_a_real_measurement_is_sane() -> None:
     recipe = get_recipe("haet2021").replace(width=4)
     assert 0 < measuring.scoring_seconds_per_image(recipe) < 1
     assert 0 < measuring.training_seconds_per_image(recipe) < 1
+
+
+def test_what_a_step_takes_anyway_is_shared_by_the_images_of_the_batch() -> None:
+    def step(size: int) -> tuple[int, float]:
+        return size, 0.02 + 0.001 * size
+
+    assert seconds_per_image([step(7), step(28)], 500) == pytest.approx(0.02 / 500 + 0.001)
+    assert seconds_per_image([step(7), step(28), step(112), step(128)], 500) == pytest.approx(0.02 / 500 + 0.001)
+    assert seconds_per_image([step(7), step(28)], 28) == pytest.approx(0.02 / 28 + 0.001)
+    assert seconds_per_image([step(28)], 500) == pytest.approx(0.02 / 28 + 0.001), "nothing to compare with"
+    # A small batch that was disturbed, or is hardly faster, leads to no wild guess.
+    assert seconds_per_image([(7, 0.1), step(28)], 500) == pytest.approx((0.5 + 0.5 * 28 / 500) * 0.048 / 28)
+    assert seconds_per_image([(7, 1e-6), step(28)], 500) == pytest.approx(0.048 / 28)
 
 
 def test_the_least_that_was_measured_counts(monkeypatch: pytest.MonkeyPatch) -> None:

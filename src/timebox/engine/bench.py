@@ -1,6 +1,6 @@
 """The speed of whole networks on the data at hand, before any of them is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -82,7 +82,7 @@ class Bench:
             return fastest_of(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
     def _training_seconds(self, recipe: Recipe) -> float:
-        """Seconds per image of whole training steps, on random images.
+        """Seconds per image of whole training steps on random images, in batches of the recipe's size.
 
         Starts with little work, so that a network far too large for this machine is known as such in time, and grows
         the batch towards the recipe's while the limit allows.
@@ -97,14 +97,16 @@ class Bench:
         first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))
         largest, started = max(4, largest), now()
         size = min(largest, max(4, first))
+        measured: list[tuple[int, float]] = []
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
             seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
+            measured.append((size, seconds))
             larger = min(4 * size, largest)
             # Each size is run twice. Four times the images take up to four times as long, small networks hardly longer.
             expected = now() - started + 2 * 2 * seconds
             if size == largest or expected > self.limit_seconds:
-                return seconds / size
+                return seconds_per_image(measured, recipe.batch_size)
             size = larger
 
     def _images(self, num_images: int) -> torch.Tensor:
@@ -114,6 +116,21 @@ class Bench:
         """The recipe's network for this data, with weights that do not touch the run's random state."""
         with torch.random.fork_rng(devices=[]):
             return build_model(recipe, self.image_shape[0], self.num_classes).to(self.device)
+
+
+def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int) -> float:
+    """Seconds per image in batches of ``batch_size``, from the (size, seconds) of steps on smaller ones, in order.
+
+    A step takes something whatever its batch, as Muon does, and the rest by the image.
+    """
+    size, seconds = measured[-1]
+    shorter = [(few, short) for few, short in measured if few <= size / 2]
+    if not shorter or batch_size <= size:
+        return seconds / size
+    few, short = shorter[-1]
+    # However badly the small batch was timed, no more than half is taken for what a step takes anyway.
+    slope = min(1.0, max(0.5, (seconds - short) / (size - few) * size / seconds)) * seconds / size
+    return slope + (seconds - slope * size) / batch_size
 
 
 def _network(recipe: Recipe) -> tuple[object, ...]:

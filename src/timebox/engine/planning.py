@@ -44,7 +44,7 @@ SAVING_MARGIN = 1.3
 WRITES_AT_THE_END = 5
 # Measuring may take this share of the budget, within these bounds in seconds; five networks are measured, seven where a
 # lower precision seems not to pay.
-PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 2.0
+PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 4.0
 NUM_MEASURED = 5
 # With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
 HURRY_SECONDS = 8.5
