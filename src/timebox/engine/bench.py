@@ -20,6 +20,8 @@ from timebox.recipe import Recipe, get_recipe
 # Two networks stand for all widths when speed is measured before one is chosen.
 PROBE_RECIPE = get_recipe("airbench94").replace(batch_size=128)
 NARROW_PROBE_RECIPE = PROBE_RECIPE.replace(width=16)
+# In batches of so many images: a GPU is idle most of the time with fewer.
+PROBE_BATCH = {"cpu": 128, "cuda": 1024}
 # A CPU runs small batches as fast as large ones. A GPU does not: there the recipe's own is measured.
 LARGEST_BATCH = 128
 # The first batch measured makes up so many operations, a twentieth of a second on a slow device.

@@ -11,8 +11,8 @@ import torch
 
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
-from timebox.data.mirror import mirror_test
-from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_RECIPE, Bench
+from timebox.data.mirror import MirrorTest, mirror_test
+from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_BATCH, PROBE_RECIPE, Bench
 from timebox.engine.build import resizing_of
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
@@ -98,28 +98,16 @@ def make_plan(
     finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
     benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
+    scoring_share = FINAL_SCORING_SHARE if scoring.num_val + scoring.num_test else 0.0
+
+    def train_seconds() -> float:
+        return max((1 - scoring_share) * (deadline.remaining() - finish_seconds), 0.0)
+
     hurried = precision == "auto" and device.type == "cpu" and deadline.remaining() < HURRY_SECONDS
-    probe = named or (NARROW_PROBE_RECIPE if hurried else PROBE_RECIPE)
-    if hurried:
-        chosen, why = "fp32", "no time to measure more"
-    else:
-        chosen, why = resolve_precision(precision, device, lambda name: benches[name].measured_anew(probe))
-    lines = [f"{_device_name(device)}, {chosen} ({why})"]
-    recipe = named
-    if recipe is None:
-        seconds = max((1 - FINAL_SCORING_SHARE) * (deadline.remaining() - finish_seconds), 0.0)
-        seconds_per_image = benches[chosen].seconds_by_work(NARROW_PROBE_RECIPE, probe)
-        recipe, reasons = _auto(train, seconds, seconds_per_image)
-        recipe = recipe.replace(**overrides)
-        _check_fit(recipe, train)
-        lines += reasons
-        if precision == "auto":
-            chosen, more = _precision_that_pays(chosen, recipe, benches)
-            lines += more
-    batch_fixed = "batch_size" in overrides
+    recipe, chosen, lines = _chosen(named, overrides, train, train_seconds, precision, benches, hurried)
     return _dividing_time(
         recipe,
-        batch_fixed,
+        "batch_size" in overrides,
         len(train),
         scoring,
         benches[chosen],
@@ -129,6 +117,47 @@ def make_plan(
         lines,
         source,
     )
+
+
+def _chosen(
+    named: Recipe | None,
+    overrides: dict[str, Value],
+    train: ImageDataset,
+    train_seconds: Callable[[], float],
+    precision: str,
+    benches: dict[str, Bench],
+    hurried: bool,
+) -> tuple[Recipe, str, list[str]]:
+    """The recipe, the precision, and the reasons for both, from what is measured now.
+
+    Args:
+        named: the recipe asked for; None where it is to be chosen.
+        train_seconds: what training gets about, asked once all has been measured.
+        hurried: whether there is no time to measure but the smallest network, in one precision.
+    """
+    device = benches["fp32"].device
+    narrow, wide = (
+        recipe.replace(batch_size=PROBE_BATCH[device.type]) for recipe in (NARROW_PROBE_RECIPE, PROBE_RECIPE)
+    )
+    probe = named or (narrow if hurried else wide)
+    if hurried:
+        chosen, why = "fp32", "no time to measure more"
+    else:
+        chosen, why = resolve_precision(precision, device, lambda name: benches[name].measured_anew(probe))
+    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    if named:
+        return named, chosen, lines
+    by_work, mirror = benches[chosen].seconds_by_work(narrow, probe), mirror_test(train)
+    first, _ = _auto(train, mirror, train_seconds(), by_work)
+    # What was measured first, and on other networks, may be off: the one found is measured itself, and found again.
+    correction = benches[chosen].training_seconds_per_image(first) / by_work(first)
+    recipe, reasons = _auto(train, mirror, train_seconds(), lambda recipe: correction * by_work(recipe))
+    recipe = recipe.replace(**overrides)
+    _check_fit(recipe, train)
+    if precision == "auto":
+        chosen, more = _precision_that_pays(chosen, recipe, benches)
+        reasons += more
+    return recipe, chosen, [*lines, *reasons]
 
 
 def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench]) -> tuple[str, list[str]]:
@@ -156,9 +185,11 @@ def _counting_steps(
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     recipe = named
     if recipe is None:
-        recipe, reasons = _auto(
-            train, REFERENCE_SECONDS, lambda recipe: bench.flops_per_image(recipe) / REFERENCE_FLOPS
-        )
+
+        def by_work(recipe: Recipe) -> float:
+            return bench.flops_per_image(recipe) / REFERENCE_FLOPS
+
+        recipe, reasons = _auto(train, mirror_test(train), REFERENCE_SECONDS, by_work)
         recipe = recipe.replace(**overrides)
         _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
@@ -242,11 +273,11 @@ def _dividing_time(
 
 
 def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
-    """How many images to compute at once, so that no part of a step lasts beyond a second, and what that changes.
+    """How many images a network computes at once, so that no part of a step lasts beyond a second; what that changes.
 
     Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
     """
-    size = recipe.batch_size
+    size, image_seconds = recipe.batch_size, image_seconds / recipe.members
     while size * image_seconds > LONGEST_PART_SECONDS and (smaller := smaller_part(size, recipe.ghost_size)):
         size = smaller
     alike = size
@@ -259,10 +290,9 @@ def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
 
 
 def _auto(
-    train: ImageDataset, train_seconds: float, seconds_per_image: Callable[[Recipe], float]
+    train: ImageDataset, mirror: MirrorTest, train_seconds: float, seconds_per_image: Callable[[Recipe], float]
 ) -> tuple[Recipe, list[str]]:
     """The automatic recipe and the reasons for it, from what a training image costs under a recipe."""
-    mirror = mirror_test(train)
     task = Task(
         num_images=len(train),
         side=min(train.image_shape[:2]),
@@ -275,7 +305,7 @@ def _auto(
 
     recipe, reasons = auto_recipe(task, images_affordable)
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
-    return recipe, [*reasons, evidence]
+    return recipe, [*reasons[:-1], f"{reasons[-1]} ({evidence})"]
 
 
 def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:

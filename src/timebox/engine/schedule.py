@@ -90,7 +90,7 @@ class PacedSchedule:
         return self._pacer.steps_left
 
     def _keep_parts_short(self) -> None:
-        seconds = self._pacer.step_seconds * self.micro_batch / self._recipe.batch_size
+        seconds = self._pacer.step_seconds * self.micro_batch / (self._recipe.batch_size * self._recipe.members)
         if seconds > LONGEST_PART_SECONDS:
             self.micro_batch = smaller_part(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
 

@@ -41,11 +41,13 @@ class Rung:
     members: int = 1
 
 
-# From the least work to the most; LOG.md has the figures behind it. A wider network pays from ten epochs on. Then the
-# images are worth enlarging: half as much work again, and more than twice the gain of a network half as wide again.
+# From the least work to the most; LOG.md has the figures behind it. A wider network pays from six to ten epochs on. Then
+# the images are worth enlarging: half as much work again, and more than twice the gain of a network half as wide again.
 # Then further networks.
 LADDER = (
-    *(Rung(width, 10) for width in (8, 12, 16, 24, 32, 48, 64)),
+    *(Rung(width, 6) for width in (8, 12, 16, 24, 32)),
+    Rung(48, 8),
+    Rung(64, 10),
     Rung(64, 18, side=40),
     *(Rung(64, 12, side=side) for side in (48, 64)),
     *(Rung(64, 16, side=64, members=members) for members in (2, 3, 4)),
@@ -96,9 +98,16 @@ def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tup
         f"{networks} of width {recipe.width} on {task.side * recipe.input_scale:.0f} px: pays from "
         f"{wanted_epochs(rung, task.num_images):.0f} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
-        f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps",
+        f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
     ]
+
+
+def _sizes(recipe: Recipe, side: int) -> str:
+    """How the images grow, as the end of a sentence."""
+    if recipe.start_size == 1.0:
+        return ""
+    return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
 
 
 def _on(rung: Rung, task: Task) -> Recipe:
