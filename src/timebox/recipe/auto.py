@@ -41,8 +41,8 @@ class Rung:
     members: int = 1
 
 
-# From the least work to the most; LOG.md has the figures behind it. A wider network pays from six to ten epochs on. Then
-# the images are worth enlarging: half as much work again, and more than twice the gain of a network half as wide again.
+# From the least work to the most; LOG.md has the figures behind it. A wider network pays from six to ten epochs on.
+# Then come larger images: half as much work again for more than twice the gain of a network half as wide again.
 # Then further networks.
 LADDER = (
     *(Rung(width, 6) for width in (8, 12, 16, 24, 32)),
