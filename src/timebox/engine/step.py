@@ -40,8 +40,9 @@ def backpropagate(
     total = torch.zeros((), device=batch.labels.device)
     networks = networks_of(model)
     share = len(batch.labels) // len(networks)
-    for network, own in zip(networks, parts_of(batch, share), strict=True):
-        for part in parts_of(own, micro_batch):
+    own_parts = zip(networks, batch.images.split(share), batch.labels.split(share), strict=True)
+    for network, images, labels in own_parts:
+        for part in parts_of(Batch(images, labels), micro_batch):
             with precision.autocast():
                 logits = network(part.images)
             loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
