@@ -1,5 +1,8 @@
 """The networks: any size, any channels, any number of classes; and how much work they are."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,6 +40,18 @@ def test_airbench_takes_any_size(size: tuple[int, int], channels: int) -> None:
     logits = Airbench(channels, 10, width=4)(images(3, channels, size))
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
+
+
+def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
+    """Which takes a second to import, each time a run is loaded."""
+    code = """if True:
+        import sys, torch
+        from timebox.models import Airbench, ResNet9, ResNet18, Ensemble
+        with torch.device("meta"):
+            Ensemble([Airbench(3, 10), Airbench(3, 10)]), ResNet9(3, 10), ResNet18(3, 10)
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.25, 2.0])

@@ -50,8 +50,10 @@ class Airbench(nn.Module):
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.logit_scale = logit_scale
-        with torch.no_grad():
-            self.head.weight.div_(self.head.weight.std())
+        # Where there are no numbers there is nothing to scale, and torch would load its compiler for it.
+        if not self.head.weight.is_meta:
+            with torch.no_grad():
+                self.head.weight.div_(self.head.weight.std())
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""

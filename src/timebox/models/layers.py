@@ -89,9 +89,9 @@ class Whitening(nn.Module):
         super().__init__()
         self.padding, self.epsilon, self.signed = padding, epsilon, signed
         num_patterns = in_channels * kernel_size**2
-        # Not torch.eye: on the meta device, where a run's network is first built, its first use takes a second.
-        identity = torch.tensor(np.eye(num_patterns, dtype=np.float32))
-        filters = torch.cat((identity, -identity)) if signed else identity
+        # By numpy: on the meta device, where a run's network is first built, torch.eye and torch.cat load its compiler.
+        identity = np.eye(num_patterns, dtype=np.float32)
+        filters = torch.tensor(np.concatenate((identity, -identity)) if signed else identity)
         self.register_buffer("weight", filters.reshape(-1, in_channels, kernel_size, kernel_size))
         self.weight: Tensor
         self.bias = nn.Parameter(torch.zeros(len(filters))) if bias else None
