@@ -32,11 +32,14 @@ class Rung:
 
     Attributes:
         epochs: how often they must see each of 5,000 images to be worth more than the rung below.
+        exponent: 0...1, how this falls with the number of images. Width needs images seen, whether new or again, so
+            with more of them the epochs fall nearly as fast. Beyond that it takes images seen again.
         side: in pixels, of the images inside the network; those of the data are made smaller or larger for it.
     """
 
     width: int
     epochs: float
+    exponent: float = 0.45
     side: int = 32
     members: int = 1
 
@@ -45,9 +48,7 @@ class Rung:
 # Then come larger images: half as much work again for more than twice the gain of a network half as wide again.
 # Then further networks.
 LADDER = (
-    *(Rung(width, 6) for width in (8, 12, 16, 24, 32)),
-    Rung(48, 8),
-    Rung(64, 10),
+    *(Rung(width, epochs, 0.8) for width, epochs in ((8, 6), (12, 6), (16, 6), (24, 6), (32, 6), (48, 8), (64, 10))),
     Rung(64, 18, side=40),
     *(Rung(64, 12, side=side) for side in (48, 64)),
     *(Rung(64, 16, side=64, members=members) for members in (2, 3, 4)),
@@ -57,9 +58,9 @@ LADDER = (
 # The network gets images no larger than this many times theirs, and none smaller than so many pixels.
 MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
 
-# More images need fewer epochs each.
-NUM_IMAGES, EPOCHS_EXPONENT = 5000, 0.45
-FEWEST_EPOCHS, MOST_EPOCHS = 2.0, 80.0
+# The data set that the rungs' epochs are given for, and bounds for those of others.
+NUM_IMAGES = 5000
+FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
 WANTED_STEPS = 400
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
@@ -96,7 +97,7 @@ def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tup
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     return recipe, [
         f"{networks} of width {recipe.width} on {task.side * recipe.input_scale:.0f} px: pays from "
-        f"{wanted_epochs(rung, task.num_images):.0f} epochs of {task.num_images} images on, there is time for "
+        f"{wanted_epochs(rung, task.num_images):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
@@ -128,11 +129,8 @@ def _on(rung: Rung, task: Task) -> Recipe:
 
 
 def wanted_epochs(rung: Rung, num_images: int) -> float:
-    """How often each image must be seen for a rung to pay.
-
-    500 images of CIFAR-10 want more than four times as many epochs as 5,000, 50,000 a third.
-    """
-    epochs = rung.epochs * math.pow(NUM_IMAGES / num_images, EPOCHS_EXPONENT)
+    """How often each image must be seen for a rung to pay."""
+    epochs = rung.epochs * math.pow(NUM_IMAGES / num_images, rung.exponent)
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs))
 
 
