@@ -337,3 +337,18 @@ def test_what_the_images_cannot_give_is_refused() -> None:
             "images of 9x7 pixels are too small: both sides must be 8 to 4096; "
             "use --set image_size=8 to have them scaled"
         )
+
+
+def test_work_is_counted_once_for_a_network_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    build = Bench._build
+
+    def counting(self: Bench, recipe: Recipe) -> object:
+        built.append(recipe.members)
+        return build(self, recipe)
+
+    monkeypatch.setattr(Bench, "_build", counting)
+    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(width=4)
+    one = measuring.flops_per_image(recipe)
+    assert [measuring.flops_per_image(recipe.replace(members=members)) for members in (1, 3)] == [one, 3 * one]
+    assert built == [1]

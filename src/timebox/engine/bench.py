@@ -48,6 +48,7 @@ class Bench:
         self.device, self.precision = device, precision
         self.limit_seconds = limit_seconds
         self._measured: dict[tuple[object, ...], float] = {}
+        self._flops: dict[tuple[object, ...], float] = {}
 
     def seconds_by_work(self, narrow: Recipe, wide: Recipe) -> Callable[[Recipe], float]:
         """Seconds per training image of recipes like these two, on a straight line through their networks: something
@@ -61,8 +62,11 @@ class Bench:
         return lambda recipe: self.flops_per_image(recipe) * slope + recipe.members * offset
 
     def flops_per_image(self, recipe: Recipe) -> float:
-        """Operations of the recipe's network per training image."""
-        return count_flops(self._build(recipe), self.image_shape)
+        """Operations of the recipe's networks per training image; one of them is built where that has not been done."""
+        network = _network(recipe)
+        if network not in self._flops:
+            self._flops[network] = count_flops(self._build(recipe.replace(members=1)), self.image_shape)
+        return recipe.members * self._flops[network]
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training the recipe's own networks, one of which is measured where that has not been

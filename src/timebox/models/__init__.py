@@ -26,10 +26,10 @@ __all__ = [
 def fit_whitening(model: nn.Module, images: Tensor) -> None:
     """Set the filters of every whitening layer from normalised training images (N, C, H, W)."""
     whitenings = [module for module in model.modules() if isinstance(module, Whitening)]
+    if not whitenings:
+        return
     first = networks_of(model)[0]
-    entered = first.entered(images) if isinstance(first, Airbench) else images
-    for module in whitenings[:1]:
-        module.fit(entered)
+    whitenings[0].fit(first.entered(images) if isinstance(first, Airbench) else images)
     # The members of an ensemble are alike, and so are their filters.
     for module in whitenings[1:]:
         module.weight.copy_(whitenings[0].weight)

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """Networks alike but for their first weights, whose probabilities are averaged.
+    """Networks of one shape, whose probabilities are averaged.
 
-    Each is trained for itself, see :func:`networks_of`. Where images are few, networks that all fit them err in
-    different ways, and the mean is right more often than any one of them (Lakshminarayanan et al., arXiv 1612.01474).
+    Each is trained for itself, see :func:`networks_of`, on the images in an order of its own. Where images are few,
+    networks that all fit them err in different ways, and the mean is right more often than any one of them
+    (Lakshminarayanan et al., arXiv 1612.01474).
 
     Args:
         members: networks of one input and output shape, one or more.

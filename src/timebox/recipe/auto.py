@@ -64,7 +64,7 @@ FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
 WANTED_STEPS = 400
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
-# The first images have three quarters of the side; from there on they are whole.
+# The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Pixels: images must be so large that three quarters of them still are enough for three halvings.
 SMALLEST_RESIZED_SIDE = 16
