@@ -352,3 +352,23 @@ def test_work_is_counted_once_for_a_network_however_many_there_are(monkeypatch: 
     one = measuring.flops_per_image(recipe)
     assert [measuring.flops_per_image(recipe.replace(members=members)) for members in (1, 3)] == [one, 3 * one]
     assert built == [1]
+
+
+@pytest.mark.parametrize("recipe", ["auto", "haet2021"])
+def test_fewer_threads_where_they_are_faster(
+    recipe: str, machine: Callable[[float, float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(0.001, 0.0001)
+    measured_as(monkeypatch, lambda self, recipe: 0.001 * torch.get_num_threads() ** 2 * work(recipe))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = planned(recipe, budget=100)
+        assert made.threads == torch.get_num_threads() == 1
+        assert "1 of 2 threads: 4.0x as fast as all of them" in made.lines
+        assert made.step_seconds == pytest.approx(0.001 * work(made.recipe) * made.recipe.batch_size)
+        assert Plan.from_dict(made.as_dict(), made.recipe).threads == 1
+    finally:
+        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from timebox.engine.threads import container_threads
+from timebox.engine.threads import container_threads, limit_threads, use_threads_that_pay
 
 
 @pytest.fixture
@@ -71,3 +71,62 @@ def test_a_process_held_to_one_processor_uses_one_thread(monkeypatch: pytest.Mon
     finally:
         os.sched_setaffinity(0, processors)
         torch.set_num_threads(threads)
+
+
+class Work:
+    """Takes ``seconds[threads]``; from the call after ``calm_after`` on, ``later[threads]`` in their place."""
+
+    def __init__(self, seconds: dict[int, float], later: dict[int, float] | None = None, calm_after: int = 0) -> None:
+        self.seconds, self.later, self.calm_after = seconds, later or {}, calm_after
+        self.asked: list[int] = []
+
+    def __call__(self) -> float:
+        threads = torch.get_num_threads()
+        self.asked.append(threads)
+        return (self.later if self.later and len(self.asked) > self.calm_after else self.seconds)[threads]
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("seconds", "threads", "asked"),
+    [
+        ({4: 1.0, 2: 1.6}, 4, [4, 2]),
+        ({4: 1.0, 2: 0.9}, 4, [4, 2]),
+        ({4: 1.0, 2: 0.5, 1: 0.6}, 2, [4, 2, 1, 4]),
+        ({4: 1.0, 2: 0.5, 1: 0.2}, 1, [4, 2, 1, 4]),
+    ],
+)
+def test_threads_are_halved_while_that_makes_the_work_faster(
+    seconds: dict[int, float], threads: int, asked: list[int]
+) -> None:
+    work = Work(seconds)
+    reasons = use_threads_that_pay(work)
+    assert (torch.get_num_threads(), work.asked) == (threads, asked)
+    times = 1.0 / seconds[threads]
+    assert reasons == ([f"{threads} of 4 threads: {times:.1f}x as fast as all of them"] if threads < 4 else [])
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_busy_moment_takes_no_thread_away() -> None:
+    work = Work({4: 5.0, 2: 1.6, 1: 3.0}, later={4: 1.0}, calm_after=3)
+    assert use_threads_that_pay(work) == []
+    assert torch.get_num_threads() == 4
+    assert work.asked == [4, 2, 1, 4]
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_threads_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    work = Work({4: 1.0, 2: 0.1, 1: 0.1})
+    assert use_threads_that_pay(work) == []
+    assert (torch.get_num_threads(), work.asked) == (4, [])
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_what_is_changed_inside_is_changed_back(tmp_path: Path) -> None:
+    with container_threads(container(tmp_path, 4)):
+        limit_threads(1)
+        assert torch.get_num_threads() == 1
+        limit_threads(3)
+        assert torch.get_num_threads() == 1, "only ever lowered"
+    assert torch.get_num_threads() == 4

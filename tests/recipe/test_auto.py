@@ -1,11 +1,12 @@
 """The automatic recipe: a pure function of the task and of what the budget buys."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from timebox.recipe import Recipe, Task, auto_recipe
-from timebox.recipe.auto import LADDER, LARGEST_BATCH, SMALLEST_BATCH, Rung, batch_for, wanted_epochs
+from timebox.recipe import Recipe, Task, Value, auto_recipe
+from timebox.recipe.auto import LADDER, LARGEST_BATCH, SMALLEST_BATCH, Rung, batch_for, ladder, wanted_epochs
 
 CIFAR = Task(num_images=5000, side=32, num_classes=10, mirror_allowed=True)
 
@@ -109,3 +110,26 @@ def test_mirroring_only_where_it_is_allowed() -> None:
     forbidden, reasons = auto_recipe(Task(5000, 32, 10, mirror_allowed=False), affordable(1e6))
     assert (forbidden.flip, forbidden.tta) == ("none", "shift")
     assert reasons[-1].endswith("mirrored images lose their class, so none is shown")
+
+
+def test_what_the_user_has_decided_is_planned_with() -> None:
+    buys = affordable(5000 * 2**9)
+    free, _ = auto_recipe(CIFAR, buys)
+    fixed: dict[str, Value] = {"width": 96, "members": 1, "input_scale": 1.0}
+    wider, reasons = auto_recipe(CIFAR, buys, fixed)
+    assert (wider.width, wider.members, wider.input_scale) == (96, 1, 1.0)
+    assert wider.batch_size == batch_for(buys(wider), 5000) < free.batch_size
+    assert reasons[0].startswith("one network of width 96 on 32 px")
+    chosen, _ = auto_recipe(CIFAR, buys, {"batch_size": 500})
+    assert (chosen.width, chosen.batch_size, chosen.max_lr) == (free.width, 500, 1340 * 500 / 2000)
+    assert auto_recipe(CIFAR, buys, {"batch_size": 500, "max_lr": 7.0})[0].max_lr == 7.0
+    still, reasons = auto_recipe(CIFAR, buys, {"flip": "none"})
+    assert still.flip == "none"
+    assert reasons[-1].endswith("mirrored images are not shown")
+
+
+@pytest.mark.parametrize("side", [8, 32, 64, 96])
+def test_no_rung_is_like_the_one_below(side: int) -> None:
+    recipes = [recipe for _, recipe in ladder(Task(5000, side, 10, mirror_allowed=True), {})]
+    assert all(below != above for below, above in pairwise(recipes))
+    assert len(ladder(CIFAR, {"width": 8, "members": 1, "input_scale": 1.0})) == 1

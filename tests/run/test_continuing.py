@@ -330,3 +330,21 @@ def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
         quick(data, tmp_path / "run", STEPS)
     monkeypatch.setattr(steps, "training_step", original)
     assert load(tmp_path / "run").checkpoint().step >= 0
+
+
+def test_a_run_goes_on_with_the_threads_it_was_planned_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.run.training.SNAPSHOT_STEPS", 2)
+    out, before = tmp_path / "run", torch.get_num_threads()
+    cut(5, KeyboardInterrupt, quick, data, out, STEPS)
+    config = json.loads((out / "model.json").read_text())
+    assert config["plan"]["threads"] == config["machine"]["threads"] == before
+    torch.set_num_threads(before + 1)
+    try:
+        train(resume=out)
+        assert torch.get_num_threads() == before + 1, "the host's number comes back"
+    finally:
+        torch.set_num_threads(before)
+    assert summary(load(out))["threads"] == before
+    assert not summary(load(out))["elsewhere"]

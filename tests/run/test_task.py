@@ -31,7 +31,7 @@ def dataset(num: int) -> ImageDataset:
 
 def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: float = 0.0) -> Task:
     recipe = get_recipe("haet2021")
-    plan = Plan(recipe, CPU, "fp32", None, 512, 1.0, 1, scoring_seconds, 0.0, finish_seconds, 0, 50, ())
+    plan = Plan(recipe, CPU, 1, "fp32", None, 512, 1.0, 1, scoring_seconds, 0.0, finish_seconds, 0, 50, ())
     source = Source("colours", None, None, None, None, 0, False)
     request = Request(source, "haet2021", (), 0, "fp32", None)
     val, test = (dataset(num) if num else None for num in (num_val, num_test))

@@ -71,14 +71,15 @@ class Bench:
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training the recipe's own networks, one of which is measured where that has not been
         done yet."""
-        measured = self._measured.get(_network(recipe))
+        measured = self._measured.get(_work(recipe))
         return self.measured_anew(recipe) if measured is None else recipe.members * measured
 
     def measured_anew(self, recipe: Recipe) -> float:
-        """The same, measured now. The least that was ever found counts: what disturbs a measurement only adds to it."""
-        seconds = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe.replace(members=1))
-        self._measured[_network(recipe)] = min(seconds, self._measured.get(_network(recipe), seconds))
-        return recipe.members * self._measured[_network(recipe)]
+        """The same, measured now. The least that was ever found with these threads counts: what disturbs a measurement
+        only adds to it."""
+        seconds, work = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe.replace(members=1)), _work(recipe)
+        self._measured[work] = min(seconds, self._measured.get(work, seconds))
+        return recipe.members * self._measured[work]
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""
@@ -141,3 +142,7 @@ def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int) ->
 
 def _network(recipe: Recipe) -> tuple[object, ...]:
     return tuple(getattr(recipe, field) for field in NETWORK_FIELDS)
+
+
+def _work(recipe: Recipe) -> tuple[object, ...]:
+    return (*_network(recipe), torch.get_num_threads())

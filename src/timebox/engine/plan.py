@@ -17,6 +17,7 @@ class Plan:
 
     Attributes:
         recipe: resolved: no field is left for later.
+        threads: that torch computes with, 1 or more.
         num_steps: fixed number of steps; None where the clock decides.
         micro_batch: images computed at once, at most the recipe's batch.
         step_seconds: estimated seconds per step; 0 where no clock is read.
@@ -31,6 +32,7 @@ class Plan:
 
     recipe: Recipe
     device: torch.device
+    threads: int
     precision: str
     num_steps: int | None
     micro_batch: int
@@ -61,6 +63,7 @@ class Plan:
         match values:
             case {
                 "device": "cpu" | "cuda" as device,
+                "threads": int(threads),
                 "precision": "fp32" | "bf16" | "fp16" as precision,
                 "num_steps": int() | None as num_steps,
                 "micro_batch": int(micro_batch),
@@ -75,6 +78,7 @@ class Plan:
             }:
                 numbers = (
                     micro_batch - 1,
+                    threads - 1,
                     step_seconds,
                     scoring_seconds or 0.0,
                     finish_seconds,
@@ -86,6 +90,7 @@ class Plan:
                 return cls(
                     recipe=recipe,
                     device=torch.device(device),
+                    threads=threads,
                     precision=precision,
                     num_steps=num_steps,
                     micro_batch=micro_batch,

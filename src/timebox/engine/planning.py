@@ -3,7 +3,7 @@
 Everything a plan rests on is either known from the data or measured on this device within about two seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -19,6 +19,7 @@ from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.engine.schedule import LONGEST_PART_SECONDS
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.step import smaller_part
+from timebox.engine.threads import use_threads_that_pay
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
 
@@ -42,10 +43,10 @@ STUTTER_SHARE = 0.01
 SAVING_MARGIN = 1.3
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
-# Measuring may take this share of the budget, within these bounds in seconds; five networks are measured, seven where a
-# lower precision seems not to pay.
+# Measuring may take this share of the budget, within these bounds in seconds; six networks are measured, more where a
+# lower precision seems not to pay or fewer threads do.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 4.0
-NUM_MEASURED = 5
+NUM_MEASURED = 6
 # With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
 HURRY_SECONDS = 8.5
 
@@ -75,7 +76,7 @@ def make_plan(
     file_seconds: float,
     source: str,
 ) -> Plan:
-    """Resolve the recipe and divide the time.
+    """Resolve the recipe and divide the time. Where the clock decides, torch is left with the threads that pay.
 
     Args:
         recipe_name: ``auto``, a built-in name or a TOML file.
@@ -121,7 +122,7 @@ def make_plan(
 
 def _chosen(
     named: Recipe | None,
-    overrides: dict[str, Value],
+    overrides: Mapping[str, Value],
     train: ImageDataset,
     train_seconds: Callable[[], float],
     precision: str,
@@ -146,18 +147,23 @@ def _chosen(
         chosen, why = resolve_precision(precision, device, lambda name: benches[name].measured_anew(probe))
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     if named:
-        return named, chosen, lines
+        return named, chosen, [*lines, *_threads_that_pay(benches[chosen], named)]
     by_work, mirror = benches[chosen].seconds_by_work(narrow, probe), mirror_test(train)
-    first, _ = _auto(train, mirror, train_seconds(), by_work)
+    first, _ = _auto(train, mirror, train_seconds(), by_work, overrides)
+    lines += _threads_that_pay(benches[chosen], first)
     # What was measured first, and on other networks, may be off: the one found is measured itself, and found again.
     correction = benches[chosen].training_seconds_per_image(first) / by_work(first)
-    recipe, reasons = _auto(train, mirror, train_seconds(), lambda recipe: correction * by_work(recipe))
-    recipe = recipe.replace(**overrides)
+    recipe, reasons = _auto(train, mirror, train_seconds(), lambda recipe: correction * by_work(recipe), overrides)
     _check_fit(recipe, train)
     if precision == "auto":
         chosen, more = _precision_that_pays(chosen, recipe, benches)
         reasons += more
     return recipe, chosen, [*lines, *reasons]
+
+
+def _threads_that_pay(bench: Bench, recipe: Recipe) -> list[str]:
+    """Leaves torch with them; why, where that changes anything."""
+    return use_threads_that_pay(lambda: bench.measured_anew(recipe)) if bench.device.type == "cpu" else []
 
 
 def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench]) -> tuple[str, list[str]]:
@@ -172,7 +178,7 @@ def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench])
 
 def _counting_steps(
     named: Recipe | None,
-    overrides: dict[str, Value],
+    overrides: Mapping[str, Value],
     train: ImageDataset,
     scoring: Scoring,
     device: torch.device,
@@ -189,8 +195,7 @@ def _counting_steps(
         def by_work(recipe: Recipe) -> float:
             return bench.flops_per_image(recipe) / REFERENCE_FLOPS
 
-        recipe, reasons = _auto(train, mirror_test(train), REFERENCE_SECONDS, by_work)
-        recipe = recipe.replace(**overrides)
+        recipe, reasons = _auto(train, mirror_test(train), REFERENCE_SECONDS, by_work, overrides)
         _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
         lines.append(f"planned as for {format_duration(REFERENCE_SECONDS)} at {speed}, since no clock is read")
@@ -202,6 +207,7 @@ def _counting_steps(
     return Plan(
         recipe=recipe,
         device=device,
+        threads=torch.get_num_threads(),
         precision=chosen,
         num_steps=num_steps,
         micro_batch=micro_batch,
@@ -251,6 +257,7 @@ def _dividing_time(
     plan = Plan(
         recipe=recipe,
         device=bench.device,
+        threads=torch.get_num_threads(),
         precision=bench.precision,
         num_steps=None,
         micro_batch=micro_batch,
@@ -290,7 +297,11 @@ def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
 
 
 def _auto(
-    train: ImageDataset, mirror: MirrorTest, train_seconds: float, seconds_per_image: Callable[[Recipe], float]
+    train: ImageDataset,
+    mirror: MirrorTest,
+    train_seconds: float,
+    seconds_per_image: Callable[[Recipe], float],
+    overrides: Mapping[str, Value],
 ) -> tuple[Recipe, list[str]]:
     """The automatic recipe and the reasons for it, from what a training image costs under a recipe."""
     task = Task(
@@ -303,7 +314,7 @@ def _auto(
     def images_affordable(recipe: Recipe) -> float:
         return resizing_of(recipe).steps_in(train_seconds / seconds_per_image(recipe))
 
-    recipe, reasons = auto_recipe(task, images_affordable)
+    recipe, reasons = auto_recipe(task, images_affordable, overrides)
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     return recipe, [*reasons[:-1], f"{reasons[-1]} ({evidence})"]
 

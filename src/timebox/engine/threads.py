@@ -1,13 +1,16 @@
-"""As many threads as the container has processors, for as long as the work lasts."""
+"""As many threads as the container has processors and as the work gains by, for as long as it lasts."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from timebox.machine import available_threads
+
+# Fewer threads must be so many times as fast: what is measured on a machine with other work is noisy.
+WORTHWHILE = 1.15
 
 
 @contextmanager
@@ -22,12 +25,52 @@ def container_threads(root: Path = Path("/")) -> Iterator[None]:
         root: as in :func:`timebox.machine.available_threads`.
     """
     before = torch.get_num_threads()
-    threads = before if os.environ.get("OMP_NUM_THREADS") else min(before, available_threads(root))
-    if threads == before:
-        yield
-        return
-    torch.set_num_threads(threads)
+    threads = before if _are_asked_for() else min(before, available_threads(root))
+    limit_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def limit_threads(threads: int) -> None:
+    """Have torch compute with no more threads than these."""
+    if threads < torch.get_num_threads():
+        torch.set_num_threads(threads)
+
+
+def use_threads_that_pay(seconds_of_work: Callable[[], float]) -> list[str]:
+    """Halve torch's threads for as long as the work becomes faster by it.
+
+    Threads meet after every operation. Small ones, and threads that share a processor with other programs, wait longer
+    than they compute: fewer are faster then, and leave the other programs in peace. Where OMP_NUM_THREADS is set, the
+    user has decided.
+
+    Args:
+        seconds_of_work: measures it, anew in each call, with the threads there are.
+    Returns:
+        The reason, where there are fewer now.
+    """
+    if _are_asked_for():
+        return []
+    most = fewest = torch.get_num_threads()
+    seconds = at_most = seconds_of_work()
+    while fewest > 1:
+        torch.set_num_threads(fewest // 2)
+        fewer = seconds_of_work()
+        if seconds < WORTHWHILE * fewer:
+            break
+        fewest, seconds = fewest // 2, fewer
+    if fewest < most:
+        # A busy moment while all of them were measured would cost the whole training its speed: once more.
+        torch.set_num_threads(most)
+        at_most = min(at_most, seconds_of_work())
+        fewest = fewest if at_most >= WORTHWHILE * seconds else most
+    torch.set_num_threads(fewest)
+    times = at_most / seconds
+    return [f"{fewest} of {most} threads: {times:.1f}x as fast as all of them"] if fewest < most else []
+
+
+def _are_asked_for() -> bool:
+    return bool(os.environ.get("OMP_NUM_THREADS"))

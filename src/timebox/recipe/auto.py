@@ -1,12 +1,12 @@
 """The recipe chosen for a data set and a budget: one dial, the rest follows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
 from timebox.recipe.builtin import airbench94
-from timebox.recipe.recipe import Recipe
+from timebox.recipe.recipe import Recipe, Value
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,17 @@ FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
 WANTED_STEPS = 400
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
+# SGD's rate goes with the batch; Muon's does not.
+RATE_PER_IMAGE = airbench94().max_lr / airbench94().batch_size
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Pixels: images must be so large that three quarters of them still are enough for three halvings.
 SMALLEST_RESIZED_SIDE = 16
 
 
-def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
+def auto_recipe(
+    task: Task, images_affordable: Callable[[Recipe], float], fixed: Mapping[str, Value] | None = None
+) -> tuple[Recipe, list[str]]:
     """Networks, batch, image sizes and augmentation from the data, the budget and this hardware's measured speed.
 
     It trains the network of ``airbench94``, with Muon, on images that grow. The budget decides how far up a ladder of
@@ -80,21 +84,27 @@ def auto_recipe(task: Task, images_affordable: Callable[[Recipe], float]) -> tup
 
     Args:
         images_affordable: images that a recipe's networks can be trained on in the budget, repeats counted.
+        fixed: fields that the user has decided; the others are chosen to go with them.
     Returns:
         The recipe, and the reasons for it, a line each.
     """
+
+    fixed = fixed or {}
 
     def pays(step: tuple[Rung, Recipe]) -> bool:
         rung, recipe = step
         return images_affordable(recipe) >= wanted_epochs(rung, task.num_images) * task.num_images
 
-    ladder = [(rung, _on(rung, task)) for rung in LADDER]
-    rung, recipe = [ladder[0], *takewhile(pays, ladder)][-1]
+    steps = ladder(task, fixed)
+    rung, recipe = [steps[0], *takewhile(pays, steps)][-1]
     num_images_seen = images_affordable(recipe)
-    batch_size = batch_for(num_images_seen, task.num_images)
-    recipe = recipe.replace(batch_size=batch_size, max_lr=round(recipe.max_lr * batch_size / recipe.batch_size, 4))
+    batch_size = recipe.batch_size if "batch_size" in fixed else batch_for(num_images_seen, task.num_images)
+    max_lr = recipe.max_lr if "max_lr" in fixed else round(RATE_PER_IMAGE * batch_size, 4)
+    recipe = recipe.replace(batch_size=batch_size, max_lr=max_lr)
     networks = f"{recipe.members} networks" if recipe.members > 1 else "one network"
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
+    if "flip" in fixed:
+        mirroring = "are not shown" if recipe.flip == "none" else "are shown"
     return recipe, [
         f"{networks} of width {recipe.width} on {task.side * recipe.input_scale:.0f} px: pays from "
         f"{wanted_epochs(rung, task.num_images):.2g} epochs of {task.num_images} images on, there is time for "
@@ -111,8 +121,17 @@ def _sizes(recipe: Recipe, side: int) -> str:
     return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
 
 
+def ladder(task: Task, fixed: Mapping[str, Value]) -> list[tuple[Rung, Recipe]]:
+    """The rungs that differ on these data, and the recipe of each, all but the batch as it will be."""
+    steps: list[tuple[Rung, Recipe]] = []
+    for rung in LADDER:
+        recipe = _on(rung, task).replace(**fixed)
+        if not steps or recipe != steps[-1][1]:
+            steps.append((rung, recipe))
+    return steps
+
+
 def _on(rung: Rung, task: Task) -> Recipe:
-    """The recipe of a rung, all but the batch as it will be."""
     side = max(SMALLEST_SIDE, min(rung.side, MOST_ENLARGED * task.side))
     return airbench94().replace(
         name="auto",

@@ -12,6 +12,7 @@ from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.plan import Plan
 from timebox.engine.planning import FINAL_SCORING_SHARE
 from timebox.engine.reporting import Reporter
+from timebox.engine.threads import limit_threads
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.run.directory import RunWriter
 from timebox.run.metrics import read_metrics, surviving_decisions
@@ -64,6 +65,7 @@ class Continuation:
             raise RunError(f"run {str(self._path)!r} is finished: there is nothing to resume")
         if new_budget and self._plan.num_steps is not None:
             raise UsageError(f"run {str(self._path)!r} counts steps: resume it without a budget")
+        limit_threads(self._plan.threads)
         checkpoint = self._run.checkpoint()
         if not new_budget:
             self._take_up_budget(checkpoint)
@@ -90,6 +92,7 @@ class Continuation:
         """Take the steps of a finished run again, into a directory of its own, and compare the weights."""
         if not self._is_finished:
             raise RunError(f"run {str(self._path)!r} is not finished: resume it first, then replay it")
+        limit_threads(self._plan.threads)
         self._check_alike()
         entries = (entry for _, entry in read_metrics(self._path / METRICS))
         decisions = surviving_decisions(entries, self._path)
