@@ -3,11 +3,13 @@
     python benchmarks/tasks.py DATA TASKS
     python benchmarks/auto_cells.py TASKS OUT --trial-budget 15s --seeds 5 --recipe auto --recipe airbench94
     python benchmarks/auto_cells.py TASKS OUT --trial-budget 60s --speed quarter ...
+    python benchmarks/auto_cells.py TASKS RUNGS --trial-budget 15s --seeds 2 --around OUT/cells.jsonl
 
 A cell is a task, a budget and a speed; in each, all recipes are trained for every seed, in turn, and scored on the
 whole validation split by `timebox benchmark`. At quarter speed as many cells run at a time as leave each a quarter of
 the machine, in one thread pinned to its core. `OUT/cells.jsonl` collects the trials of all cells, one line each. A cell
-that is there is not measured again, and one that was cut off is taken up where it was.
+that is there is not measured again, and one that was cut off is taken up where it was. `--around` measures, in place of
+recipes, the rungs of `auto`'s ladder below and above the one that it took in the same cell of an earlier file.
 """
 
 import argparse
@@ -15,10 +17,16 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+
+import numpy as np
+
+from timebox.recipe import Task
+from timebox.recipe.auto import ladder
 
 CELLS = "cells.jsonl"
 # At a quarter of the speed: each core is shared by so many.
@@ -28,14 +36,17 @@ KEPT = (
     "label", "seed", "accuracy", "num_images", "train_images", "late", "elapsed_seconds", "steps", "epochs",
     "images_per_second", "precision", "tta", "commit",
 )  # fmt: skip
-FIELDS = ("width", "members", "batch_size", "start_size", "full_size_at", "flip")
+RUNG = ("width", "members", "input_scale")
+FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "flip")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", type=Path, help="the folder that tasks.py wrote")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--recipe", action="append", required=True, help="as `timebox benchmark` takes it; repeatable")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipe", action="append", help="as `timebox benchmark` takes it; repeatable")
+    what.add_argument("--around", type=Path, metavar="CELLS", help="measure the neighbours of what auto took there")
     parser.add_argument("--trial-budget", required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--speed", choices=("full", "quarter"), default="full")
@@ -51,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def measured(path: Path) -> int:
         lane = free.get()
         try:
-            return measure(path, given.out, given.speed, given.trial_budget, given.seeds, given.recipe, lane)
+            recipes = given.recipe or neighbours(path, given.around, given.trial_budget, given.speed)
+            return measure(path, given.out, given.speed, given.trial_budget, given.seeds, recipes, lane)
         finally:
             free.put(lane)
 
@@ -79,6 +91,24 @@ def measure(
         return subprocess.run(
             command, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, cores), check=False
         ).returncode
+
+
+def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
+    """The rungs below and above the one that `auto` took most often in a cell, as recipes."""
+    lines = [json.loads(line) for line in cells.read_text(encoding="utf-8").splitlines()]
+    cell = {"task": task.stem, "trial_budget": budget, "speed": speed, "label": "auto"}
+    taken = Counter(tuple(line[name] for name in RUNG) for line in lines if cell.items() <= line.items())
+    if not taken:
+        raise SystemExit(f"auto_cells.py: error: no trial of auto in {cells} with {cell}")
+    with np.load(task) as arrays:
+        images, num_classes = arrays["train_images"], len(arrays["class_names"])
+    rungs = [
+        tuple(getattr(recipe, name) for name in RUNG)
+        for _, recipe in ladder(Task(len(images), min(images.shape[1:3]), num_classes, mirror_allowed=True), {})
+    ]
+    position = rungs.index(taken.most_common(1)[0][0])
+    around = [rungs[i] for i in (position - 1, position + 1) if 0 <= i < len(rungs)]
+    return ["auto " + " ".join(f"{name}={value}" for name, value in zip(RUNG, rung, strict=True)) for rung in around]
 
 
 def collect(out: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pytest
 
 import auto_cells
@@ -104,3 +105,28 @@ def test_a_failure_is_passed_on(machine: Machine, tasks: Path, tmp_path: Path) -
     machine.status = 2
     assert run(tasks, tmp_path / "out") == 2
     assert cells(tmp_path / "out") == []
+
+
+def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> None:
+    tasks, given = tmp_path / "tasks", tmp_path / "cells.jsonl"
+    tasks.mkdir()
+    for name, side in (("low", 8), ("middle", 32), ("high", 96)):
+        images = np.zeros((60, side, side, 3), np.uint8)
+        np.savez(tasks / f"{name}.npz", train_images=images, class_names=np.array(["a", "b"]))
+    cell = {"trial_budget": "9s", "speed": "full", "label": "auto"}
+    rungs = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (64, 1, 0.4167)}
+    lines = [
+        *({"task": task, **cell, "width": w, "members": m, "input_scale": s} for task, (w, m, s) in rungs.items()),
+        {"task": "middle", **cell, "label": "airbench94", "width": 8, "members": 1, "input_scale": 1.0},
+        {"task": "middle", **cell, "speed": "quarter", "width": 8, "members": 1, "input_scale": 1.0},
+    ]
+    given.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "9s"]) == 0
+    asked = {Path(c[1]).stem: [c[i + 1] for i, word in enumerate(c) if word == "--recipe"] for c in machine.commands}
+    assert asked == {
+        "low": ["auto width=12 members=1 input_scale=2.0"],
+        "middle": ["auto width=48 members=1 input_scale=1.0", "auto width=64 members=1 input_scale=1.25"],
+        "high": ["auto width=64 members=1 input_scale=0.3333", "auto width=64 members=1 input_scale=0.5"],
+    }
+    with pytest.raises(SystemExit, match="no trial of auto"):
+        auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "8s"])
