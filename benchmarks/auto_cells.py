@@ -37,7 +37,7 @@ KEPT = (
     "images_per_second", "precision", "tta", "commit",
 )  # fmt: skip
 RUNG = ("width", "members", "input_scale")
-FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "flip")
+FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "logit_scale", "flip")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with ThreadPoolExecutor(len(lanes)) as pool:
         statuses = list(pool.map(measured, paths))
-    collect(given.out)
+    collect(given.out, given.tasks)
     return max(statuses, default=0)
 
 
@@ -111,22 +111,28 @@ def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
     return ["auto " + " ".join(f"{name}={value}" for name, value in zip(RUNG, rung, strict=True)) for rung in around]
 
 
-def collect(out: Path) -> None:
+def collect(out: Path, tasks: Path) -> None:
     """Write the trials of all cells to one file."""
     with (out / CELLS).open("w", encoding="utf-8") as file:
         for directory in sorted(path.parent for path in out.glob("*/trials.jsonl")):
-            for line in trials_of(directory):
+            for line in trials_of(directory, tasks):
                 file.write(json.dumps(line) + "\n")
 
 
-def trials_of(directory: Path) -> Iterator[Mapping[str, object]]:
+def trials_of(directory: Path, tasks: Path) -> Iterator[Mapping[str, object]]:
     """The trials of one cell."""
     task, budget, speed = directory.name.rsplit("_", 2)
+    cell = {"task": task, "trial_budget": budget, "speed": speed, "side": side_of(tasks / f"{task}.npz")}
     for text in (directory / "trials.jsonl").read_text(encoding="utf-8").splitlines():
         trial = json.loads(text)
         recipe = trial.get("recipe") or {}
-        facts = {name: trial.get(name) for name in KEPT} | {name: recipe.get(name) for name in FIELDS}
-        yield {"task": task, "trial_budget": budget, "speed": speed, **facts}
+        yield {**cell, **{name: trial.get(name) for name in KEPT}, **{name: recipe.get(name) for name in FIELDS}}
+
+
+def side_of(task: Path) -> int:
+    """The shorter side of a task's images, in pixels."""
+    with np.load(task) as arrays:
+        return int(min(arrays["train_images"].shape[1:3]))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     for name in ("cifar10-50", "digits", "signs-32"):
-        (folder / f"{name}.npz").touch()
+        np.savez(folder / f"{name}.npz", train_images=np.zeros((60, 9, 8, 3), np.uint8))
     return folder
 
 
@@ -75,7 +75,7 @@ def test_a_cell_is_a_benchmark_scored_on_validation_images(machine: Machine, tas
          "--recipe", "auto", "--recipe", "haet2021", "--out", str(tmp_path / "out" / "digits_9s_full")]
     ]  # fmt: skip
     (cell,) = cells(tmp_path / "out")
-    assert (cell["task"], cell["trial_budget"], cell["speed"]) == ("digits", "9s", "full")
+    assert (cell["task"], cell["trial_budget"], cell["speed"], cell["side"]) == ("digits", "9s", "full", 8)
     assert (cell["accuracy"], cell["width"], cell["flip"], cell["start_size"]) == (0.5, 8, "none", None)
     assert "plan" not in cell
 

@@ -6,7 +6,20 @@ from itertools import pairwise
 import pytest
 
 from timebox.recipe import Recipe, Task, Value, auto_recipe
-from timebox.recipe.auto import LADDER, LARGEST_BATCH, SMALLEST_BATCH, Rung, batch_for, ladder, wanted_epochs
+from timebox.recipe.auto import (
+    HEAD_TRAVEL,
+    LADDER,
+    LARGEST_BATCH,
+    LARGEST_LOGIT_SCALE,
+    SMALLEST_BATCH,
+    SMALLEST_LOGIT_SCALE,
+    Rung,
+    batch_for,
+    ladder,
+    logit_scale_for,
+    wanted_epochs,
+)
+from timebox.recipe.builtin import airbench94
 
 CIFAR = Task(num_images=5000, side=32, num_classes=10, mirror_allowed=True)
 
@@ -69,7 +82,7 @@ def test_even_a_hopeless_budget_gives_a_valid_recipe() -> None:
 
 
 def test_larger_data_want_fewer_epochs_within_bounds() -> None:
-    wanted = [wanted_epochs(Rung(64, 10), n) for n in (10, 500, 5000, 50_000, 10**7)]
+    wanted = [wanted_epochs(Rung(64, 10, exponent=0.45), n) for n in (10, 500, 5000, 50_000, 10**7)]
     assert wanted == sorted(wanted, reverse=True)
     assert wanted[0] == 80
     assert wanted[2] == 10
@@ -106,10 +119,10 @@ def test_the_rate_follows_the_batch() -> None:
 def test_mirroring_only_where_it_is_allowed() -> None:
     allowed, reasons = auto_recipe(CIFAR, affordable(1e6))
     assert (allowed.flip, allowed.tta) == ("alternating", "mirror_shift")
-    assert reasons[-1].endswith("mirrored images keep their class, so they are used")
+    assert reasons[2].endswith("mirrored images keep their class, so they are used")
     forbidden, reasons = auto_recipe(Task(5000, 32, 10, mirror_allowed=False), affordable(1e6))
     assert (forbidden.flip, forbidden.tta) == ("none", "shift")
-    assert reasons[-1].endswith("mirrored images lose their class, so none is shown")
+    assert reasons[2].endswith("mirrored images lose their class, so none is shown")
 
 
 def test_what_the_user_has_decided_is_planned_with() -> None:
@@ -125,7 +138,7 @@ def test_what_the_user_has_decided_is_planned_with() -> None:
     assert auto_recipe(CIFAR, buys, {"batch_size": 500, "max_lr": 7.0})[0].max_lr == 7.0
     still, reasons = auto_recipe(CIFAR, buys, {"flip": "none"})
     assert still.flip == "none"
-    assert reasons[-1].endswith("mirrored images are not shown")
+    assert reasons[2].endswith("mirrored images are not shown")
 
 
 @pytest.mark.parametrize("side", [8, 32, 64, 96])
@@ -133,3 +146,37 @@ def test_no_rung_is_like_the_one_below(side: int) -> None:
     recipes = [recipe for _, recipe in ladder(Task(5000, side, 10, mirror_allowed=True), {})]
     assert all(below != above for below, above in pairwise(recipes))
     assert len(ladder(CIFAR, {"width": 8, "members": 1, "input_scale": 1.0})) == 1
+
+
+def test_the_head_moves_the_logits_as_far_whatever_the_task() -> None:
+    for width, num_images_seen, num_classes in ((8, 3e4, 10), (32, 1e5, 100), (64, 4e5, 10), (64, 4e5, 200)):
+        recipe = airbench94().replace(width=width)
+        scale = logit_scale_for(recipe, num_images_seen, num_classes)
+        images_of_a_class = num_images_seen / num_classes
+        assert 0.67 * images_of_a_class * 4 * width * scale**2 == pytest.approx(HEAD_TRAVEL, rel=0.01)
+    published = airbench94()
+    assert logit_scale_for(published, 4e5, 10) == pytest.approx(published.logit_scale, rel=0.5), "as tuned by others"
+
+
+def test_the_factor_on_the_logits_stays_within_bounds() -> None:
+    recipe = airbench94()
+    assert logit_scale_for(recipe, -5.0, 1000) == LARGEST_LOGIT_SCALE
+    assert logit_scale_for(recipe, 1e12, 2) == pytest.approx(SMALLEST_LOGIT_SCALE, rel=0.01)
+    many = Task(num_images=5000, side=32, num_classes=100, mirror_allowed=True)
+    few = Task(num_images=5000, side=32, num_classes=2, mirror_allowed=True)
+    buys = affordable(1e6)
+    assert auto_recipe(many, buys)[0].logit_scale > auto_recipe(few, buys)[0].logit_scale
+    assert auto_recipe(many, buys, {"logit_scale": 0.5})[0].logit_scale == 0.5
+
+
+def test_it_says_how_sure_it_is() -> None:
+    recipe, reasons = auto_recipe(CIFAR, affordable(1e6))
+    assert (recipe.width, recipe.members) == (32, 1)
+    missing = 5000 * wanted_epochs(LADDER[5], 5000) / (1e6 / work(recipe.replace(width=48)))
+    assert reasons[-1].startswith(
+        f"how sure: one network of width 48 on 32 px would pay with {missing:.1f}x the time; on"
+    )
+    assert "never tried" not in reasons[-1]
+    _, reasons = auto_recipe(Task(60_000, 200, 1000, mirror_allowed=True), affordable(1e12))
+    assert "would pay" not in reasons[-1], "there is no rung above the last"
+    assert reasons[-1].endswith("; never tried on 60000 images or 200 px or 1000 classes")

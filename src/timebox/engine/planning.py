@@ -316,7 +316,8 @@ def _auto(
 
     recipe, reasons = auto_recipe(task, images_affordable, overrides)
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
-    return recipe, [*reasons[:-1], f"{reasons[-1]} ({evidence})"]
+    *others, mirroring, sureness = reasons
+    return recipe, [*others, f"{mirroring} ({evidence})", sureness]
 
 
 def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:

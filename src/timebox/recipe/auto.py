@@ -1,7 +1,7 @@
 """The recipe chosen for a data set and a budget: one dial, the rest follows."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -39,22 +39,54 @@ class Rung:
 
     width: int
     epochs: float
-    exponent: float = 0.45
+    exponent: float
     side: int = 32
     members: int = 1
 
 
-# From the least work to the most; LOG.md has the figures behind it. A wider network pays from six to ten epochs on.
-# Then come larger images: half as much work again for more than twice the gain of a network half as wide again.
-# Then further networks.
-LADDER = (
-    *(Rung(width, epochs, 0.8) for width, epochs in ((8, 6), (12, 6), (16, 6), (24, 6), (32, 6), (48, 8), (64, 10))),
-    Rung(64, 18, side=40),
-    *(Rung(64, 12, side=side) for side in (48, 64)),
-    *(Rung(64, 16, side=64, members=members) for members in (2, 3, 4)),
-    *(Rung(width, 16, side=64, members=4) for width in (96, 128, 192)),
-    *(Rung(256, 16, side=64, members=members) for members in (4, 6, 8)),
-)
+# The epochs of 5,000 images from which width pays, and how fast they fall with the number of images. Fitted by
+# benchmarks/fit_auto.py on the cells in records/.
+WIDTH_EPOCHS, WIDTH_EXPONENT = 6.0, 0.8
+# The same for larger images and further networks. LOG.md has the figures behind it.
+FURTHER_EPOCHS, FURTHER_EXPONENT = 16.0, 0.45
+
+
+def rungs(
+    width_epochs: float = WIDTH_EPOCHS,
+    width_exponent: float = WIDTH_EXPONENT,
+    further_epochs: float = FURTHER_EPOCHS,
+    further_exponent: float = FURTHER_EXPONENT,
+) -> tuple[Rung, ...]:
+    """All there are, from the least work to the most.
+
+    The network becomes wider first. Then come larger images: half as much work again for more than twice the gain of a
+    network half as wide again. Then further networks.
+    """
+
+    def wide(width: int, times: float) -> Rung:
+        return Rung(width, times * width_epochs, width_exponent)
+
+    def further(width: int, side: int, members: int, times: float = 1.0) -> Rung:
+        return Rung(width, times * further_epochs, further_exponent, side, members)
+
+    return (
+        *(wide(width, 1) for width in (8, 12, 16, 24, 32)),
+        wide(48, 4 / 3),
+        wide(64, 5 / 3),
+        further(64, 40, 1, 9 / 8),
+        *(further(64, side, 1, 3 / 4) for side in (48, 64)),
+        *(further(64, 64, members) for members in (2, 3, 4)),
+        *(further(width, 64, 4) for width in (96, 128, 192)),
+        *(further(256, 64, members) for members in (4, 6, 8)),
+    )
+
+
+LADDER = rungs()
+# What choosing with them costs on tasks left out of the fit, in points below the best rung measured: mean and most. The
+# tasks are within these bounds.
+LEFT_OUT_LOSS = (0.0, 0.0)
+FITTED_ON = {"images": (500, 45_000), "px": (8, 96), "classes": (2, 100)}
+
 # The network gets images no larger than this many times theirs, and none smaller than so many pixels.
 MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
 
@@ -66,6 +98,10 @@ WANTED_STEPS = 400
 SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
 # SGD's rate goes with the batch; Muon's does not.
 RATE_PER_IMAGE = airbench94().max_lr / airbench94().batch_size
+# How far the logits move while the head learns, if its features stayed as they are; flat between half and three times
+# as much. The factor on them is within these bounds. A head has so many features for each channel of the width.
+HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
+SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Pixels: images must be so large that three quarters of them still are enough for three halvings.
@@ -96,22 +132,56 @@ def auto_recipe(
         return images_affordable(recipe) >= wanted_epochs(rung, task.num_images) * task.num_images
 
     steps = ladder(task, fixed)
-    rung, recipe = [steps[0], *takewhile(pays, steps)][-1]
+    place = max(len(list(takewhile(pays, steps))) - 1, 0)
+    rung, recipe = steps[place]
+    sureness = _how_sure(task, images_affordable, steps[place + 1 : place + 2])
     num_images_seen = images_affordable(recipe)
     batch_size = recipe.batch_size if "batch_size" in fixed else batch_for(num_images_seen, task.num_images)
     max_lr = recipe.max_lr if "max_lr" in fixed else round(RATE_PER_IMAGE * batch_size, 4)
     recipe = recipe.replace(batch_size=batch_size, max_lr=max_lr)
-    networks = f"{recipe.members} networks" if recipe.members > 1 else "one network"
+    if "logit_scale" not in fixed:
+        recipe = recipe.replace(logit_scale=logit_scale_for(recipe, num_images_seen, task.num_classes))
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     if "flip" in fixed:
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
     return recipe, [
-        f"{networks} of width {recipe.width} on {task.side * recipe.input_scale:.0f} px: pays from "
+        f"{_networks(recipe, task.side)}: pays from "
         f"{wanted_epochs(rung, task.num_images):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
+        sureness,
     ]
+
+
+def _networks(recipe: Recipe, side: int) -> str:
+    networks = f"{recipe.members} networks" if recipe.members > 1 else "one network"
+    return f"{networks} of width {recipe.width} on {side * recipe.input_scale:.0f} px"
+
+
+def _how_sure(task: Task, images_affordable: Callable[[Recipe], float], above: Sequence[tuple[Rung, Recipe]]) -> str:
+    """How near the next rung is, if there is one, and what choosing like this cost where that could be checked."""
+    said = [
+        f"{_networks(recipe, task.side)} would pay with "
+        f"{wanted_epochs(rung, task.num_images) * task.num_images / max(images_affordable(recipe), 1.0):.1f}x the time"
+        for rung, recipe in above
+    ]
+    mean, most = LEFT_OUT_LOSS
+    said.append(f"on tasks left out of the fit choosing cost {mean:.1f} points on average, {most:.1f} at most")
+    given = {"images": task.num_images, "px": task.side, "classes": task.num_classes}
+    beyond = [f"{given[name]} {name}" for name, (least, most) in FITTED_ON.items() if not least <= given[name] <= most]
+    return f"how sure: {'; '.join(said)}" + (f"; never tried on {' or '.join(beyond)}" if beyond else "")
+
+
+def logit_scale_for(recipe: Recipe, num_images_seen: float, num_classes: int) -> float:
+    """The factor on the logits with which the head moves them by :data:`HEAD_TRAVEL` in a training.
+
+    A class's weights learn from its own images above all, by the rate for an image, as many features as there are, and
+    the factor, which counts twice: in the gradient and in the logits. So a head with many classes, few features or
+    little time needs a larger one; with that of ``airbench94`` it would hardly leave its random start.
+    """
+    travel = RATE_PER_IMAGE * max(num_images_seen, 1.0) / num_classes * NUM_FEATURES * recipe.width
+    return round(min(LARGEST_LOGIT_SCALE, max(SMALLEST_LOGIT_SCALE, math.sqrt(HEAD_TRAVEL / travel))), 5)
 
 
 def _sizes(recipe: Recipe, side: int) -> str:

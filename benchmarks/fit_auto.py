@@ -1,0 +1,244 @@
+"""Where `auto` stands against the built-in recipes, and the epochs from which its rungs pay, from measured cells.
+
+    python benchmarks/fit_auto.py            # writes the tables in docs/auto.md, and prints the fit
+    python benchmarks/fit_auto.py --check    # fails where docs/auto.md or recipe/auto.py say otherwise
+
+The cells lie in records/: the trials of `auto`, of the built-in recipes, and of the rungs below and above the one that
+`auto` took, as `auto_cells.py` wrote them. The fit looks for the epochs with which choosing among the rungs that were
+measured loses least, on average over the tasks; it is checked by leaving out each task in turn.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from timebox.benchmarking.statistics import describe
+from timebox.clock import format_duration, parse_budget
+from timebox.recipe import Task
+from timebox.recipe.auto import (
+    LADDER,
+    LEFT_OUT_LOSS,
+    WIDTH_EPOCHS,
+    WIDTH_EXPONENT,
+    Rung,
+    ladder,
+    rungs,
+    wanted_epochs,
+)
+
+ROOT = Path(__file__).parents[1]
+CELLS = "*auto-cells*/cells.jsonl"
+PAGE = "docs/auto.md"
+BEGIN, END = "<!-- cells:begin -->", "<!-- cells:end -->"
+AUTO = "auto"
+# Not inferior: no more points below on average, and at the lower end of the 95 % interval.
+MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
+# What is tried: epochs of 5,000 images, and how fast they fall with more of them.
+EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
+EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+RUNG = ("width", "members", "input_scale")
+
+Line = Mapping[str, object]
+Parameters = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task, a budget and a speed."""
+
+    task: str
+    budget: str
+    speed: str
+
+    @property
+    def order(self) -> tuple[str, str, float]:
+        return self.task, self.speed, parse_budget(self.budget)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rung in a cell: its mean accuracy in points, and the epochs there was time for."""
+
+    place: int
+    num_images: int
+    accuracy: float
+    epochs: float
+
+
+Rungs = Mapping[Cell, Sequence[Measured]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where something differs")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where docs/ and records/ lie")
+    given = parser.parse_args(argv)
+    cells = by_cell(read(given.root / "records"))
+    measured = rungs_of(cells)
+    fitted, losses = fit(list(EPOCHS_AND_EXPONENTS), measured), left_out(measured)
+    said, found = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_most(losses))
+    page = given.root / PAGE
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    wanted = "\n".join([before + BEGIN, *standing(cells), "", *fit_table(measured, losses), END + rest.split(END)[1]])
+    print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(losses)}")
+    if given.check:
+        differing = [PAGE] * (wanted != text) + ["src/timebox/recipe/auto.py"] * (said != found)
+        for name in differing:
+            print(f"fit_auto.py: {name} and the cells in records/ disagree", file=sys.stderr)
+        return 1 if differing else 0
+    page.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def read(records: Path) -> list[Line]:
+    """The trials of all cells that lie there, but for those that failed or were late."""
+    lines: list[Line] = []
+    for path in sorted(records.glob(CELLS)):
+        lines += [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["accuracy"] is not None and not line["late"]]
+
+
+def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
+    cells: dict[Cell, list[Line]] = defaultdict(list)
+    for line in lines:
+        cells[Cell(str(line["task"]), str(line["trial_budget"]), str(line["speed"]))].append(line)
+    return {cell: cells[cell] for cell in sorted(cells, key=lambda cell: cell.order)}
+
+
+def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
+    """A table with a line for each cell: auto, the best built-in recipe, and the paired difference."""
+    rows = [
+        "| task | speed | budget | auto | best built-in | difference | 95 % interval | n | not inferior |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cell, lines in cells.items():
+        by_label: dict[str, dict[object, float]] = defaultdict(dict)
+        for line in lines:
+            if " " not in str(line["label"]):
+                by_label[str(line["label"])][line["seed"]] = 100 * float(str(line["accuracy"]))
+        auto = by_label.pop(AUTO, {})
+        if not auto or not by_label:
+            continue
+        best = max(by_label, key=lambda label: statistics.fmean(by_label[label].values()))
+        rows.append(f"| {cell.task} | {cell.speed} | {format_duration(parse_budget(cell.budget))} | {mean(auto)} | ")
+        rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
+    return rows
+
+
+def mean(accuracies: Mapping[object, float]) -> str:
+    return f"{statistics.fmean(accuracies.values()):.1f}"
+
+
+def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
+    """The last columns of a row: the difference over the seeds that both have."""
+    figures = describe([auto[seed] - other[seed] for seed in auto if seed in other])
+    if figures.mean is None or figures.interval is None:
+        return f"– | – | {figures.n} | – |"
+    low, high = figures.interval
+    fine = figures.mean >= MEAN_MARGIN and low >= LOWER_MARGIN
+    return f"{figures.mean:+.1f} | {low:+.1f} … {high:+.1f} | {figures.n} | {'yes' if fine else '**no**'} |"
+
+
+def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
+    """The rungs measured in each cell, from the least work to the most; cells with a single one are left out."""
+    measured: dict[Cell, list[Measured]] = {}
+    for cell, lines in cells.items():
+        trials: dict[int, list[Line]] = defaultdict(list)
+        for line in lines:
+            if str(line["label"]).split()[0] == AUTO:
+                trials[place_of(line)].append(line)
+        if len(trials) > 1:
+            measured[cell] = [summed_up(place, trials[place]) for place in sorted(trials)]
+    return measured
+
+
+def place_of(line: Line) -> int:
+    """Where on the ladder a trial was trained."""
+    num_images, side = int(str(line["train_images"])), int(str(line["side"]))
+    for rung, recipe in ladder(Task(num_images, side, 2, mirror_allowed=True), {}):
+        if all(getattr(recipe, name) == line[name] for name in RUNG):
+            return LADDER.index(rung)
+    raise ValueError(f"no rung of auto: {line}")
+
+
+def summed_up(place: int, trials: Sequence[Line]) -> Measured:
+    return Measured(
+        place,
+        int(str(trials[0]["train_images"])),
+        100 * statistics.fmean(float(str(line["accuracy"])) for line in trials),
+        statistics.fmean(float(str(line["epochs"])) for line in trials),
+    )
+
+
+EPOCHS_AND_EXPONENTS: Sequence[Parameters] = tuple(product(EPOCHS, EXPONENTS))
+
+
+def fit(candidates: Sequence[Parameters], measured: Rungs) -> Parameters:
+    """The candidate that loses least. Of equals, the one in their middle."""
+    losses = {candidate: statistics.fmean(by_task(candidate, measured).values()) for candidate in candidates}
+    least = min(losses.values())
+    equals = [candidate for candidate in candidates if losses[candidate] <= least + 1e-9]
+    middle = [statistics.fmean(values) for values in zip(*map(on_scale, equals), strict=True)]
+    return min(equals, key=lambda candidate: math.dist(on_scale(candidate), middle))
+
+
+def on_scale(candidate: Parameters) -> tuple[float, float]:
+    """A step of either parameter is about as long."""
+    return math.log(candidate[0]) / math.log(EPOCHS[1] / EPOCHS[0]), 10 * candidate[1]
+
+
+def left_out(measured: Rungs) -> dict[str, float]:
+    """What is lost on each task with the parameters fitted on all others."""
+    return {
+        task: by_task(fit(EPOCHS_AND_EXPONENTS, without(task, measured)), measured)[task]
+        for task in {cell.task: None for cell in measured}
+    }
+
+
+def without(task: str, measured: Rungs) -> Rungs:
+    return {cell: measured[cell] for cell in measured if cell.task != task}
+
+
+def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
+    """Points below the best rung measured, on average over the cells of each task."""
+    losses: dict[str, list[float]] = defaultdict(list)
+    steps = rungs(*candidate)
+    for cell, there in measured.items():
+        losses[cell.task].append(max(rung.accuracy for rung in there) - chosen(there, steps).accuracy)
+    return {task: statistics.fmean(values) for task, values in losses.items()}
+
+
+def chosen(there: Sequence[Measured], steps: Sequence[Rung]) -> Measured:
+    """Of the rungs measured, the one that auto would climb to."""
+    taken = there[0]
+    for rung in there[1:]:
+        if rung.epochs < wanted_epochs(steps[rung.place], rung.num_images):
+            break
+        taken = rung
+    return taken
+
+
+def mean_and_most(losses: Mapping[str, float]) -> tuple[float, float]:
+    return round(statistics.fmean(losses.values()), 2), round(max(losses.values()), 2)
+
+
+def fit_table(measured: Rungs, losses: Mapping[str, float]) -> list[str]:
+    """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
+    as_fitted = by_task((WIDTH_EPOCHS, WIDTH_EXPONENT), measured)
+    rows = ["| task | cells | points lost | points lost, fitted without it |", "|---|---|---|---|"]
+    for task, loss in losses.items():
+        num_cells = sum(cell.task == task for cell in measured)
+        rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
