@@ -94,8 +94,8 @@ MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
 NUM_IMAGES = 5000
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
-WANTED_STEPS = 400
-SMALLEST_BATCH, LARGEST_BATCH = 32, 1024
+WANTED_STEPS = 250
+SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
 # SGD's rate goes with the batch; Muon's does not.
 RATE_PER_IMAGE = airbench94().max_lr / airbench94().batch_size
 # How far the logits move while the head learns, if its features stayed as they are; flat between half and three times
@@ -224,7 +224,7 @@ def wanted_epochs(rung: Rung, num_images: int) -> float:
 
 
 def batch_for(num_images_seen: float, num_images: int) -> int:
-    """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 32 (8 for tiny sets) to 1024, at most a
+    """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 64 (8 for tiny sets) to 1024, at most a
     quarter of the data."""
     limit = max(8.0, num_images / 4)
     wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, num_images_seen / WANTED_STEPS))
