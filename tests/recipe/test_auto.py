@@ -107,7 +107,7 @@ def test_the_batch_is_a_power_of_two_that_leaves_steps(num_images_seen: float) -
     assert batch & (batch - 1) == 0
     assert SMALLEST_BATCH <= batch <= LARGEST_BATCH
     if SMALLEST_BATCH < batch < LARGEST_BATCH:
-        assert 170 <= num_images_seen / batch <= 360
+        assert 200 <= num_images_seen / batch <= 430
 
 
 def test_the_rate_follows_the_batch() -> None:

@@ -94,7 +94,7 @@ MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
 NUM_IMAGES = 5000
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
-WANTED_STEPS = 250
+WANTED_STEPS = 300
 SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
 # SGD's rate goes with the batch; Muon's does not.
 RATE_PER_IMAGE = airbench94().max_lr / airbench94().batch_size
