@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Measured:
 
 
 Rungs = Mapping[Cell, Sequence[Measured]]
+Losses = Mapping[Parameters, Mapping[str, float]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,13 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     cells = by_cell(read(given.root / "records"))
     measured = rungs_of(cells)
-    fitted, losses = fit(list(EPOCHS_AND_EXPONENTS), measured), left_out(measured)
-    said, found = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_most(losses))
+    losses = losses_of(measured)
+    fitted, unseen = fit(losses), left_out(losses)
+    said, found = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_most(unseen))
     page = given.root / PAGE
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    wanted = "\n".join([before + BEGIN, *standing(cells), "", *fit_table(measured, losses), END + rest.split(END)[1]])
-    print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(losses)}")
+    wanted = "\n".join(
+        [before + BEGIN, *standing(cells), "", *fit_table(measured, losses[fitted], unseen), END + rest.split(END)[1]]
+    )
+    print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
         differing = [PAGE] * (wanted != text) + ["src/timebox/recipe/auto.py"] * (said != found)
         for name in differing:
@@ -161,12 +166,19 @@ def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
 
 
 def place_of(line: Line) -> int:
-    """Where on the ladder a trial was trained."""
-    num_images, side = int(str(line["train_images"])), int(str(line["side"]))
-    for rung, recipe in ladder(Task(num_images, side, 2, mirror_allowed=True), {}):
-        if all(getattr(recipe, name) == line[name] for name in RUNG):
-            return LADDER.index(rung)
-    raise ValueError(f"no rung of auto: {line}")
+    """Where on the ladder a trial was trained. Raises ValueError for what is none of its rungs."""
+    rung, side = tuple(line[name] for name in RUNG), int(str(line["side"]))
+    places = places_at(side)
+    if rung not in places:
+        raise ValueError(f"auto has no rung {rung} on images of {side} px")
+    return places[rung]
+
+
+@cache
+def places_at(side: int) -> Mapping[tuple[object, ...], int]:
+    """The place of every rung on images of that size, by what is trained there."""
+    task = Task(num_images=1, side=side, num_classes=2, mirror_allowed=True)
+    return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
 
 
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:
@@ -178,14 +190,19 @@ def summed_up(place: int, trials: Sequence[Line]) -> Measured:
     )
 
 
-EPOCHS_AND_EXPONENTS: Sequence[Parameters] = tuple(product(EPOCHS, EXPONENTS))
+def losses_of(measured: Rungs) -> Losses:
+    """For all that is tried, what choosing with it loses on each task."""
+    return {candidate: by_task(candidate, measured) for candidate in product(EPOCHS, EXPONENTS)}
 
 
-def fit(candidates: Sequence[Parameters], measured: Rungs) -> Parameters:
-    """The candidate that loses least. Of equals, the one in their middle."""
-    losses = {candidate: statistics.fmean(by_task(candidate, measured).values()) for candidate in candidates}
-    least = min(losses.values())
-    equals = [candidate for candidate in candidates if losses[candidate] <= least + 1e-9]
+def fit(losses: Losses, left_out: str | None = None) -> Parameters:
+    """What loses least on average over the tasks, one of which may be left out. Of equals, the one in their middle."""
+    means = {
+        candidate: statistics.fmean(loss for task, loss in by_task.items() if task != left_out)
+        for candidate, by_task in losses.items()
+    }
+    least = min(means.values())
+    equals = [candidate for candidate, mean in means.items() if mean <= least + 1e-9]
     middle = [statistics.fmean(values) for values in zip(*map(on_scale, equals), strict=True)]
     return min(equals, key=lambda candidate: math.dist(on_scale(candidate), middle))
 
@@ -195,16 +212,9 @@ def on_scale(candidate: Parameters) -> tuple[float, float]:
     return math.log(candidate[0]) / math.log(EPOCHS[1] / EPOCHS[0]), 10 * candidate[1]
 
 
-def left_out(measured: Rungs) -> dict[str, float]:
+def left_out(losses: Losses) -> dict[str, float]:
     """What is lost on each task with the parameters fitted on all others."""
-    return {
-        task: by_task(fit(EPOCHS_AND_EXPONENTS, without(task, measured)), measured)[task]
-        for task in {cell.task: None for cell in measured}
-    }
-
-
-def without(task: str, measured: Rungs) -> Rungs:
-    return {cell: measured[cell] for cell in measured if cell.task != task}
+    return {task: losses[fit(losses, left_out=task)][task] for task in next(iter(losses.values()))}
 
 
 def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
@@ -230,11 +240,10 @@ def mean_and_most(losses: Mapping[str, float]) -> tuple[float, float]:
     return round(statistics.fmean(losses.values()), 2), round(max(losses.values()), 2)
 
 
-def fit_table(measured: Rungs, losses: Mapping[str, float]) -> list[str]:
+def fit_table(measured: Rungs, as_fitted: Mapping[str, float], unseen: Mapping[str, float]) -> list[str]:
     """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
-    as_fitted = by_task((WIDTH_EPOCHS, WIDTH_EXPONENT), measured)
     rows = ["| task | cells | points lost | points lost, fitted without it |", "|---|---|---|---|"]
-    for task, loss in losses.items():
+    for task, loss in unseen.items():
         num_cells = sum(cell.task == task for cell in measured)
         rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")
     return rows

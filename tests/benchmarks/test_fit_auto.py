@@ -1,0 +1,136 @@
+"""What the measured cells say of `auto`: the table of standings, and the fit of its rungs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fit_auto
+from fit_auto import Cell
+from timebox.recipe.auto import LADDER, Rung, rungs, wanted_epochs
+
+TRUE = (5.0, 0.6)
+Lines = list[dict[str, object]]
+
+
+def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -> dict[str, object]:
+    return {
+        "task": task, "trial_budget": "60s", "speed": "full", "side": 32, "label": label, "seed": seed,
+        "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16, "members": 1,
+        "input_scale": 1.0, **changes,
+    }  # fmt: skip
+
+
+def climbed(task: str, num_images: int, budget: str, narrow: float) -> Lines:
+    """Two rungs of a cell. The wider one has half the epochs, and is better where they are enough for it."""
+    wide, below = LADDER[2], narrow / 2 < wanted_epochs(rungs(*TRUE)[2], num_images)
+    shared = {"trial_budget": budget, "train_images": num_images}
+    return [
+        line(task, "auto", 0, 0.70, **shared, epochs=narrow, width=12),
+        line(task, "auto width=16", 0, 0.68 if below else 0.73, **shared, epochs=narrow / 2, width=wide.width),
+    ]
+
+
+def many_cells() -> Lines:
+    sizes = {"few": 500, "some": 5000, "many": 45_000}
+    return [
+        entry
+        for task, num_images in sizes.items()
+        for k in range(40)
+        for entry in climbed(task, num_images, f"{k + 1}s", 10 * (5000 / num_images) ** 0.6 * 1.08 ** (k - 20))
+    ]
+
+
+def test_the_best_built_in_is_compared_pair_by_pair() -> None:
+    cells = fit_auto.by_cell(
+        [
+            *(line("digits", "auto", seed, 0.90 + seed / 100) for seed in range(5)),
+            *(line("digits", "airbench94", seed, 0.89 + seed / 100) for seed in range(5)),
+            *(line("digits", "haet2021", seed, 0.5) for seed in range(5)),
+            line("digits", "auto width=8", 0, 0.99),
+        ]
+    )
+    assert fit_auto.standing(cells)[2:] == [
+        "| digits | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes |"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [((0.0, -0.2, 0.1), "yes"), ((-0.5, -0.5, -0.5), "**no**"), ((4.0, -4.0, 1.0), "**no**")],
+)
+def test_not_inferior_means_on_average_and_at_the_lower_end(differences: tuple[float, ...], verdict: str) -> None:
+    auto = {seed: 90 + difference for seed, difference in enumerate(differences)}
+    assert fit_auto.paired(auto, dict.fromkeys(range(3), 90.0)).endswith(f"| 3 | {verdict} |")
+
+
+def test_one_pair_has_no_interval() -> None:
+    assert fit_auto.paired({0: 90.0, 1: 91.0}, {0: 90.0}) == "– | – | 1 | – |"
+
+
+def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
+    kept = line("digits", "auto", 0, 0.9)
+    folder = tmp_path / "2026-01-01_auto-cells_some-machine"
+    folder.mkdir()
+    lines = [kept, {**kept, "late": True}, {**kept, "accuracy": None}]
+    (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    assert fit_auto.read(tmp_path) == [kept]
+
+
+def test_the_fit_finds_what_the_cells_were_made_of() -> None:
+    measured = fit_auto.rungs_of(fit_auto.by_cell(many_cells()))
+    assert len(measured) == 120
+    losses = fit_auto.losses_of(measured)
+    epochs, exponent = fit_auto.fit(losses)
+    assert epochs == pytest.approx(TRUE[0], rel=0.15)
+    assert exponent == TRUE[1]
+    assert max(losses[epochs, exponent].values()) < 0.5
+    assert max(fit_auto.by_task((20.0, 1.0), measured).values()) > 1
+    assert max(fit_auto.left_out(losses).values()) < 1
+
+
+def test_a_rung_is_recognised_by_what_was_trained() -> None:
+    assert fit_auto.place_of(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == 3
+    assert LADDER[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].side == 40
+    with pytest.raises(ValueError, match="auto has no rung"):
+        fit_auto.place_of(line("x", "auto", 0, 0.9, width=20))
+
+
+def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
+    steps = [Rung(8, 6, 1), Rung(12, 6, 1), Rung(16, 9, 1), Rung(24, 1, 1)]
+    there = [fit_auto.Measured(place, 5000, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
+    assert fit_auto.chosen(there, steps) is there[1]
+    assert fit_auto.chosen(there[2:], steps) is there[3], "what is not measured below is not asked for"
+
+
+def test_the_page_and_the_constants_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "records" / "2026-01-01_auto-cells_some-machine"
+    folder.mkdir(parents=True)
+    (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many_cells()))
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / fit_auto.PAGE
+    page.write_text(f"Before.\n{fit_auto.BEGIN}\nold\n{fit_auto.END}\nAfter.\n")
+    root = ["--root", str(tmp_path)]
+    assert fit_auto.main([*root, "--check"]) == 1
+    losses = fit_auto.losses_of(fit_auto.rungs_of(fit_auto.by_cell(many_cells())))
+    epochs, exponent = fit_auto.fit(losses)
+    monkeypatch.setattr(fit_auto, "WIDTH_EPOCHS", epochs)
+    monkeypatch.setattr(fit_auto, "WIDTH_EXPONENT", exponent)
+    monkeypatch.setattr(fit_auto, "LEFT_OUT_LOSS", fit_auto.mean_and_most(fit_auto.left_out(losses)))
+    capsys.readouterr()
+    assert fit_auto.main([*root, "--check"]) == 1
+    assert capsys.readouterr().err == "fit_auto.py: docs/auto.md and the cells in records/ disagree\n"
+    assert fit_auto.main(root) == 0
+    text = page.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith("\nAfter.\n")
+    assert "old" not in text
+    assert "| some | 40 |" in text
+    assert fit_auto.main([*root, "--check"]) == 0
+
+
+def test_cells_are_told_apart_by_task_speed_and_budget() -> None:
+    lines = [line("a", "auto", 0, 0.9, trial_budget=budget, speed=speed) for budget in ("60s", "9s") for speed in "qf"]
+    assert list(fit_auto.by_cell(lines)) == [Cell("a", b, s) for s in "fq" for b in ("9s", "60s")]
