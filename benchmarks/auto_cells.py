@@ -20,11 +20,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from threading import Barrier
 
 import numpy as np
 
+from disturbing import BUSY
 from timebox.recipe import Task
 from timebox.recipe.auto import ladder
 
@@ -55,22 +58,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = sorted(path for path in given.tasks.glob("*.npz") if not given.only or path.stem in given.only)
     cores = sorted(os.sched_getaffinity(0))
     lanes = [{core} for core in cores] * SHARING if given.speed == "quarter" else [set(cores)]
-    free: SimpleQueue[set[int]] = SimpleQueue()
-    for lane in lanes:
-        free.put(lane)
+    waiting: SimpleQueue[tuple[Path, Sequence[str]]] = SimpleQueue()
+    for path in paths:
+        waiting.put((path, given.recipe or neighbours(path, given.around, given.trial_budget, given.speed)))
+    all_done = Barrier(len(lanes))
 
-    def measured(path: Path) -> int:
-        lane = free.get()
+    def work_off(lane: set[int]) -> int:
+        """Measure what is waiting. The last ones are to have no more of the machine than the others had."""
+        status = 0
         try:
-            recipes = given.recipe or neighbours(path, given.around, given.trial_budget, given.speed)
-            return measure(path, given.out, given.speed, given.trial_budget, given.seeds, recipes, lane)
+            with suppress(Empty):
+                while True:
+                    path, recipes = waiting.get_nowait()
+                    status |= measure(path, given.out, given.speed, given.trial_budget, given.seeds, recipes, lane)
+            return status
         finally:
-            free.put(lane)
+            with kept_busy(lane):
+                all_done.wait()
 
     with ThreadPoolExecutor(len(lanes)) as pool:
-        statuses = list(pool.map(measured, paths))
+        statuses = list(pool.map(work_off, lanes))
     collect(given.out, given.tasks)
     return max(statuses, default=0)
+
+
+@contextmanager
+def kept_busy(cores: set[int]) -> Iterator[None]:
+    """Inside, a process computes on these cores."""
+    busy = subprocess.Popen([sys.executable, "-S", "-c", BUSY], preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
 
 
 def measure(

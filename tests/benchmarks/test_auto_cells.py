@@ -1,7 +1,10 @@
 """The cells that `auto` is fitted on: what is run, on which cores, and what is kept of it."""
 
 import json
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -130,3 +133,43 @@ def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> N
     }
     with pytest.raises(SystemExit, match="no trial of auto"):
         auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "8s"])
+
+
+def test_the_last_cells_have_no_more_of_the_machine_than_the_others(
+    machine: Machine, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[set[int]] = []
+
+    @contextmanager
+    def noted(cores: set[int]) -> Iterator[None]:
+        given.append(cores)
+        yield
+
+    monkeypatch.setattr(auto_cells, "kept_busy", noted)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 7})
+    run(tasks, tmp_path / "out", "--speed", "quarter")
+    assert sorted(given, key=min) == [{4}, {4}, {7}, {7}], "each lane, once it has no more to do"
+    monkeypatch.setattr(auto_cells, "measure", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tasks, tmp_path / "other", "--speed", "quarter")
+
+
+def test_a_lane_is_kept_busy_until_the_end(machine: Machine) -> None:
+    started = []
+
+    class Process:
+        def __init__(self, command: list[str], **given: object) -> None:
+            started.append(self)
+            self.did: list[str] = []
+
+        def kill(self) -> None:
+            self.did.append("kill")
+
+        def wait(self) -> None:
+            self.did.append("wait")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Process)
+        with auto_cells.kept_busy({0}):
+            assert [process.did for process in started] == [[]]
+    assert [process.did for process in started] == [["kill", "wait"]]

@@ -46,7 +46,7 @@ class Rung:
 
 # The epochs of 5,000 images from which width pays, and how fast they fall with the number of images. Fitted by
 # benchmarks/fit_auto.py on the cells in records/.
-WIDTH_EPOCHS, WIDTH_EXPONENT = 6.0, 0.8
+WIDTH_EPOCHS, WIDTH_EXPONENT = 7.74, 0.8
 # The same for larger images and further networks. LOG.md has the figures behind it.
 FURTHER_EPOCHS, FURTHER_EXPONENT = 16.0, 0.45
 
