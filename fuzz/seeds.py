@@ -143,7 +143,7 @@ def run() -> Blobs:
 
 def continuing() -> Blobs:
     recipe = RECIPES["haet2021"]().replace(width=4)
-    plan = Plan(recipe, torch.device("cpu"), "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
+    plan = Plan(recipe, torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
     with torch.device("meta"):
         state = TrainingState(build_model(recipe, 1, 2), recipe, Precision("fp32", torch.device("cpu")))
     tensors = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.tensors().items()})
