@@ -124,7 +124,6 @@ def auto_recipe(
     Returns:
         The recipe, and the reasons for it, a line each.
     """
-
     fixed = fixed or {}
 
     def pays(step: tuple[Rung, Recipe]) -> bool:
@@ -180,7 +179,8 @@ def logit_scale_for(recipe: Recipe, num_images_seen: float, num_classes: int) ->
     the factor, which counts twice: in the gradient and in the logits. So a head with many classes, few features or
     little time needs a larger one; with that of ``airbench94`` it would hardly leave its random start.
     """
-    travel = RATE_PER_IMAGE * max(num_images_seen, 1.0) / num_classes * NUM_FEATURES * recipe.width
+    rate_per_image = recipe.max_lr / recipe.batch_size
+    travel = rate_per_image * max(num_images_seen, 1.0) / num_classes * NUM_FEATURES * recipe.width
     return round(min(LARGEST_LOGIT_SCALE, max(SMALLEST_LOGIT_SCALE, math.sqrt(HEAD_TRAVEL / travel))), 5)
 
 
