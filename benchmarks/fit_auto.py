@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     wanted = "\n".join(
-        [before + BEGIN, *standing(cells), "", *fit_table(measured, losses[fitted], unseen), END + rest.split(END)[1]]
+        [before + BEGIN, *standing(cells), *fit_table(measured, losses[fitted], unseen), END + rest.split(END)[1]]
     )
     print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
@@ -119,11 +119,13 @@ def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
 
 
 def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each cell: auto, the best built-in recipe, and the paired difference."""
-    rows = [
+    """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, and the
+    paired difference."""
+    head = [
         "| task | speed | budget | auto | best built-in | difference | 95 % interval | n | not inferior |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    rows: list[str] = []
     for cell, lines in cells.items():
         by_label: dict[str, dict[object, float]] = defaultdict(dict)
         for line in lines:
@@ -135,7 +137,7 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
         best = max(by_label, key=lambda label: statistics.fmean(by_label[label].values()))
         rows.append(f"| {cell.task} | {cell.speed} | {format_duration(parse_budget(cell.budget))} | {mean(auto)} | ")
         rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
-    return rows
+    return [*head, *rows, ""] if rows else []
 
 
 def mean(accuracies: Mapping[object, float]) -> str:

@@ -116,6 +116,15 @@ def test_a_download_is_left_out_of_the_clock(data: Path, tmp_path: Path, monkeyp
     assert sum(phases.values()) == pytest.approx(elapsed, abs=0.05)
 
 
+def test_auto_takes_the_settings_of_its_own_network(data: Path, tmp_path: Path) -> None:
+    given = ["width=4", "input_scale=1.25", "crop_padding=1"]
+    run = train(data, recipe="auto", settings=given, steps=2, out=tmp_path / "run", device="cpu")
+    assert (run.recipe.input_scale, run.recipe.width) == (1.25, 4)
+    given = ["input_scale=2", "model=resnet9"]
+    with pytest.raises(UsageError, match=r"recipe 'auto': .*input_scale must be 1 for resnet9"):
+        train(data, recipe="auto", settings=given, steps=2, out=tmp_path / "other", device="cpu")
+
+
 def test_auto_in_steps_is_repeatable_too(data: Path, tmp_path: Path) -> None:
     runs = [train(data, steps=2, device="cpu", settings=["width=4"], out=tmp_path / name) for name in ("a", "b")]
     assert weights(runs[0]) == weights(runs[1])
@@ -239,7 +248,7 @@ def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
             "settings: unknown field 'lr'; `timebox recipes haet2021` shows all fields",
         ),
         (
-            {"steps": 3, "settings": ["peak_at=0.9"]},
+            {"steps": 3, "recipe": "haet2021", "settings": ["peak_at=0.9"]},
             "recipe 'haet2021': peak_at 0.9 must be below down_at 0.85",
         ),
     ],
