@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Barrier
@@ -29,7 +30,7 @@ import numpy as np
 
 from disturbing import BUSY
 from timebox.recipe import Task
-from timebox.recipe.auto import ladder
+from timebox.recipe.auto import LADDER, ladder
 
 CELLS = "cells.jsonl"
 # At a quarter of the speed: each core is shared by so many.
@@ -120,15 +121,17 @@ def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
     taken = Counter(tuple(line[name] for name in RUNG) for line in lines if cell.items() <= line.items())
     if not taken:
         raise SystemExit(f"auto_cells.py: error: no trial of auto in {cells} with {cell}")
-    with np.load(task) as arrays:
-        images, num_classes = arrays["train_images"], len(arrays["class_names"])
-    rungs = [
-        tuple(getattr(recipe, name) for name in RUNG)
-        for _, recipe in ladder(Task(len(images), min(images.shape[1:3]), num_classes, mirror_allowed=True), {})
-    ]
+    rungs = list(places_at(side_of(task)))
     position = rungs.index(taken.most_common(1)[0][0])
     around = [rungs[i] for i in (position - 1, position + 1) if 0 <= i < len(rungs)]
     return ["auto " + " ".join(f"{name}={value}" for name, value in zip(RUNG, rung, strict=True)) for rung in around]
+
+
+@cache
+def places_at(side: int) -> Mapping[tuple[object, ...], int]:
+    """What is trained on the rungs of `auto` that differ on images of that size, and their places on its ladder."""
+    task = Task(num_images=1, side=side, num_classes=2, mirror_allowed=True)
+    return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
 
 
 def collect(out: Path, tasks: Path) -> None:
@@ -149,6 +152,7 @@ def trials_of(directory: Path, tasks: Path) -> Iterator[Mapping[str, object]]:
         yield {**cell, **{name: trial.get(name) for name in KEPT}, **{name: recipe.get(name) for name in FIELDS}}
 
 
+@cache
 def side_of(task: Path) -> int:
     """The shorter side of a task's images, in pixels."""
     with np.load(task) as arrays:

@@ -16,20 +16,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 
+from auto_cells import RUNG, places_at
 from timebox.benchmarking.statistics import describe
 from timebox.clock import format_duration, parse_budget
-from timebox.recipe import Task
 from timebox.recipe.auto import (
-    LADDER,
     LEFT_OUT_LOSS,
     WIDTH_EPOCHS,
     WIDTH_EXPONENT,
     Rung,
-    ladder,
     rungs,
     wanted_epochs,
 )
@@ -44,7 +41,6 @@ MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
 # What is tried: epochs of 5,000 images, and how fast they fall with more of them.
 EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-RUNG = ("width", "members", "input_scale")
 
 Line = Mapping[str, object]
 Parameters = tuple[float, float]
@@ -174,13 +170,6 @@ def place_of(line: Line) -> int:
     if rung not in places:
         raise ValueError(f"auto has no rung {rung} on images of {side} px")
     return places[rung]
-
-
-@cache
-def places_at(side: int) -> Mapping[tuple[object, ...], int]:
-    """The place of every rung on images of that size, by what is trained there."""
-    task = Task(num_images=1, side=side, num_classes=2, mirror_allowed=True)
-    return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
 
 
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:
