@@ -96,8 +96,9 @@ FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
 # Steps that a schedule should have, and the batches it may take.
 WANTED_STEPS = 300
 SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
-# SGD's rate goes with the batch; Muon's does not.
-RATE_PER_IMAGE = airbench94().max_lr / airbench94().batch_size
+# What is chosen is made from this recipe. SGD's rate goes with the batch; Muon's does not.
+BASE = airbench94().replace(name="auto")
+RATE_PER_IMAGE = BASE.max_lr / BASE.batch_size
 # How far the logits move while the head learns, if its features stayed as they are; flat between half and three times
 # as much. The factor on them is within these bounds. A head has so many features for each channel of the width.
 HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
@@ -205,8 +206,7 @@ def ladder(task: Task, fixed: Mapping[str, Value]) -> list[tuple[Rung, Recipe]]:
 
 def _on(rung: Rung, task: Task) -> Recipe:
     side = max(SMALLEST_SIDE, min(rung.side, MOST_ENLARGED * task.side))
-    return airbench94().replace(
-        name="auto",
+    return BASE.replace(
         width=rung.width,
         members=rung.members,
         input_scale=min(4.0, max(0.1, round(side / task.side, 4))),

@@ -6,6 +6,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.engine.precision import PRECISIONS
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, get_recipe, parse_settings
+from timebox.recipe.auto import BASE
 from timebox.run.sources import Source
 
 # Starting Python and torch and leaving again takes up to about this long on a slow machine.
@@ -51,8 +52,6 @@ def image_side(request: Request) -> int | None:
 
     Also refuses an unknown recipe or field before anything slow begins.
     """
-    is_auto = request.recipe == AUTO
-    # What auto will choose is not known yet; whatever it is, it is made from this one.
-    recipe = get_recipe("airbench94").replace(name=AUTO) if is_auto else get_recipe(request.recipe)
-    recipe = recipe.replace(**parse_settings(request.settings))
+    drafted = BASE if request.recipe == AUTO else get_recipe(request.recipe)
+    recipe = drafted.replace(**parse_settings(request.settings))
     return recipe.image_size or None
