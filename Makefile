@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev ## lint, types and tests
 	$(BIN)/pytest
 
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar recipe continuing
+FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing
 
 fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_SECONDS (600) in all; stops at a failure
 	$(BIN)/python fuzz/seeds.py build/fuzz

@@ -1,5 +1,6 @@
 """Writes a small valid input for each fuzz target: `python fuzz/seeds.py FOLDER` fills FOLDER/TARGET/."""
 
+import base64
 import gzip
 import io
 import json
@@ -7,6 +8,7 @@ import pickle
 import struct
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,37 @@ def tar() -> Blobs:
     return blobs
 
 
+def table() -> Blobs:
+    rows = ("0.png,cat", "1.png,dog")
+    encoded = [base64.b64encode(blob).decode() for blob in image()[:2]]
+    return [
+        "\n".join(["path,label", *rows]).encode(),
+        "\n".join(rows).replace(",", ";").encode("utf-8-sig"),
+        "\n".join(["path,split,A,B", "0.png,train,1,0", "1.png,train,0,1", "0.png,test,1,0"]).encode(),
+        "\n".join(["image,label", f"{encoded[0]},cat", f"{encoded[1]},dog"]).encode(),
+    ]
+
+
+def archive() -> Blobs:
+    blobs = []
+    pictures = dict(zip(("cat/0.png", "dog/0.png"), image()[:2], strict=True))
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", kind) as zipped:
+            for name, blob in pictures.items():
+                zipped.writestr(name, blob)
+        blobs.append(stream.getvalue())
+    for mode in ("w:gz", "w:xz"):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode=mode) as tarred:
+            for name, blob in pictures.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(blob)
+                tarred.addfile(member, io.BytesIO(blob))
+        blobs.append(stream.getvalue())
+    return blobs
+
+
 def cifar_member(part: int) -> bytes:
     """A batch (0) or the meta file (1) of cifar_pickle's second seed."""
     blob = cifar_pickle()[1]
@@ -166,6 +199,8 @@ SEEDS = {
     "npz": npz,
     "image": image,
     "tar": tar,
+    "table": table,
+    "archive": archive,
     "recipe": recipe,
     "run": run,
     "continuing": continuing,

@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from harness import Target, fuzz
 from timebox.clock import Deadline
 from timebox.data import load_data
@@ -83,6 +85,21 @@ def tar(scratch: Path, data: bytes) -> None:
     load_data(path)
 
 
+def table(scratch: Path, data: bytes) -> None:
+    for name in ("0.png", "1.png"):
+        if not (scratch / name).exists():
+            Image.new("L", (8, 8), 255 * int(name[0])).save(scratch / name)
+    path = scratch / "a.csv"
+    path.write_bytes(data)
+    load_data(path)
+
+
+def archive(scratch: Path, data: bytes) -> None:
+    path = scratch / "a.zip"
+    path.write_bytes(data)
+    load_data(path)
+
+
 def recipe(scratch: Path, data: bytes) -> None:
     path = scratch / "a.toml"
     path.write_bytes(data)
@@ -136,6 +153,8 @@ TARGETS: dict[str, Target] = {
     "npz": npz,
     "image": image,
     "tar": tar,
+    "table": table,
+    "archive": archive,
     "recipe": recipe,
     "run": run,
     "continuing": continuing,

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-NUM_TARGETS = 9
+NUM_TARGETS = 11
 
 
 @pytest.fixture

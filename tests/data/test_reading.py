@@ -28,12 +28,12 @@ def test_an_unknown_format_is_told_what_was_looked_for(tmp_path):
         DataError, match=r"photos\.zip is a \.zip file, in no supported format\. Looked for: "
     ) as caught:
         load_data(tmp_path / "photos.zip")
-    assert len(FORMATS) == 4
+    assert len(FORMATS) == 6
     assert all(candidate.name in str(caught.value) for candidate in FORMATS)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.tar", "a.tar.gz", "a"])
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.tar", "a.tar.gz", "a"])
 def test_files_of_other_formats_are_refused(tmp_path, name):
     (tmp_path / name).write_text("path,label")
     with pytest.raises(DataError, match="in no supported format"):
@@ -100,3 +100,22 @@ def test_paths_no_file_can_have(tmp_path, monkeypatch, source, words):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(DataError, match=words):
         load_data(source)
+
+
+def test_what_a_source_was_taken_for_is_said(tmp_path):
+    assert load_data(cifar10_python(tmp_path)).why == "it holds data_batch_1 and test_batch"
+    assert load_data(photo_folder(tmp_path / "pets")).why == "images lie in the folders cat, dog"
+    assert load_data("digits").why == "that is their name"
+
+
+def test_a_folder_in_a_folder_is_found_if_nothing_else_is_there(tmp_path):
+    folder = photo_folder(tmp_path / "download" / "pets-v2" / "images")
+    (tmp_path / "download" / "README.md").write_text("pets")
+    loaded = load_data(tmp_path / "download")
+    assert loaded.name == "download"
+    assert loaded.notes == ("read from pets-v2/images/, as nothing else is there",)
+    assert loaded.splits.train.class_names == load_data(folder).splits.train.class_names
+    (tmp_path / "download" / "round").symlink_to(tmp_path / "download")
+    save(tmp_path / "one" / "cat" / "0.png")
+    with pytest.raises(DataError, match="has 1 class"):
+        load_data(tmp_path / "one")

@@ -79,7 +79,7 @@ def _figures(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     splits = inspection.num_images
     height, width, channels = inspection.working_size
     parts = f": {', '.join(f'{name} {count:,}' for name, count in splits.items())}" if len(splits) > 1 else ""
-    yield "data", f"{inspection.name}, {inspection.format}"
+    yield "data", f"{inspection.name}, {inspection.format}: {inspection.why}"
     yield "images", f"{sum(splits.values()):,} in {len(inspection.class_names):,} classes{parts}"
     yield "sizes", _most_frequent(inspection.sizes)
     yield "modes", _most_frequent(inspection.modes)

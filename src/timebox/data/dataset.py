@@ -107,6 +107,7 @@ class LoadedData:
         modes: Pillow mode as found, "RGB" -> number of images.
         notes: what was survived and must be told, a sentence each.
         download_seconds: spent on a first-time download, which the clock leaves out.
+        why: what the format was told by, for people to read.
     """
 
     name: str
@@ -117,6 +118,7 @@ class LoadedData:
     modes: dict[str, int]
     notes: tuple[str, ...]
     download_seconds: float = 0.0
+    why: str = ""
 
 
 def _first_repeated(names: tuple[str, ...]) -> str:

@@ -78,11 +78,11 @@ class ImageHeader:
         return self.mode in _GREY_MODES
 
 
-def read_header(path: Path) -> ImageHeader:
-    """Size, mode and true format of an image file, without decoding it. Raises DataError with the reason alone."""
-    with _opened(path) as image:
+def read_header(file: Path | BinaryIO) -> ImageHeader:
+    """Size, mode and true format of an encoded image, without decoding it. Raises DataError with the reason alone."""
+    with _opened(file) as image:
         true_format = str(image.format)
-        misnamed = path.suffix.lower() not in _SUFFIXES[true_format]
+        misnamed = isinstance(file, Path) and file.suffix.lower() not in _SUFFIXES[true_format]
         return ImageHeader(image.width, image.height, image.mode, true_format if misnamed else None)
 
 

@@ -42,6 +42,7 @@ class Inspection:
 
     name: str
     format: str
+    why: str
     working_size: tuple[int, int, int]
     class_names: tuple[str, ...]
     class_counts: dict[str, dict[str, int]]
@@ -70,6 +71,7 @@ def inspect_data(loaded: LoadedData) -> Inspection:
     return Inspection(
         name=loaded.name,
         format=loaded.format,
+        why=loaded.why,
         working_size=splits.train.image_shape,
         class_names=splits.train.class_names,
         class_counts={

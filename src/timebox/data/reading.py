@@ -9,7 +9,8 @@ import numpy as np
 from timebox.data import names
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.decoding import fit_images
-from timebox.data.formats import FORMATS, Format, ReadOptions, read_digits
+from timebox.data.formats import FORMATS, ReadOptions, detect, read_digits
+from timebox.data.formats.wording import short_name
 from timebox.errors import DataError, UsageError
 
 
@@ -62,7 +63,7 @@ def _load_name(source: str | Path, options: ReadOptions, data_dir: Path | None, 
     if name == "digits":
         return replace(read_digits(), notes=shadowed)
     located = names.locate(name, data_dir=data_dir, download=download, progress=options.progress)
-    loaded = _detect(located.path).read(located.path, options)
+    loaded = _read(located.path, options)
     return replace(
         loaded,
         name=f"{name}-coarse" if options.coarse else name,
@@ -76,7 +77,7 @@ def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
         path = Path(source).expanduser()
         if not path.exists():
             raise names.unknown_source(str(source))
-        return _detect(path).read(path, options)
+        return _read(path, options)
     except OSError as error:  # not allowed, too long a name, links in a circle, ...
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"{error.filename or source}: {reason}") from error
@@ -86,10 +87,14 @@ def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
         raise names.unknown_source(str(source)) from error
 
 
-def _detect(path: Path) -> Format:
-    for candidate in FORMATS:
-        if candidate.matches(path):
-            return candidate
+def _read(path: Path, options: ReadOptions) -> LoadedData:
+    if found := detect(path, FORMATS):
+        format, place = found
+        loaded = format.read(place, options)
+        if place == path:
+            return loaded
+        note = f"read from {place.relative_to(path)}/, as nothing else is there"
+        return replace(loaded, name=short_name(path), notes=(note, *loaded.notes))
     looked_for = "; ".join(candidate.name for candidate in FORMATS)
     raise DataError(
         f"{path} is {_description(path)}, in no supported format. Looked for: {looked_for}. "

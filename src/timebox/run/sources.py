@@ -105,7 +105,8 @@ class Reader:
 
         loaded = read(source.data, side)
         division = division_from(loaded.splits, source, read)
-        for note in (*loaded.notes, *_bad_file_note(loaded)):
+        taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
+        for note in (taken_for, *loaded.notes, *_bad_file_note(loaded)):
             self._tell(note)
         return loaded, division
 

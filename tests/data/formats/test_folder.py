@@ -150,7 +150,7 @@ def test_the_pixels_stay_with_their_files_when_some_fail(tmp_path):
 
 def test_too_many_unreadable_files_are_refused(tmp_path):
     spoil(photo_folder(tmp_path, per_class=10))
-    words = r"5 of 25 image files \(20.0%\) are unreadable, more than max_bad_share = 0.1 allows; the first: cat/empty"
+    words = r"5 of 25 images \(20.0%\) are unreadable, more than max_bad_share = 0.1 allows; the first: cat/empty"
     with pytest.raises(DataError, match=words):
         load_data(tmp_path)
     for path in tmp_path.rglob("*.png"):
@@ -259,7 +259,7 @@ def test_reading_reports_its_progress(tmp_path, monkeypatch):
     monkeypatch.setattr("timebox.data.formats.base.time.monotonic", iter(range(100)).__next__)
     told = []
     load_data(photo_folder(tmp_path), progress=told.append)
-    assert told == ["looked at 6 of 6 image files", "read 6 of 6 image files"]
+    assert told == ["looked at 6 of 6 images", "read 6 of 6 images"]
 
 
 def test_sign_digits(real_data):
@@ -268,3 +268,13 @@ def test_sign_digits(real_data):
     assert loaded.splits.train.image_shape == (64, 64, 3)
     assert loaded.splits.train.class_names == tuple("0123456789")
     assert loaded.bad_files == ()
+
+
+def test_folders_of_splits_by_longer_names_and_one_deeper(tmp_path):
+    photo_folder(tmp_path / "Final_Training" / "Images", per_class=2)
+    photo_folder(tmp_path / "test_set" / "test_set", per_class=1)
+    save(tmp_path / "val_images" / "0.png")
+    loaded = load_data(tmp_path)
+    assert {name: len(part) for name, part in loaded.splits.items()} == {"train": 4, "test": 2}
+    assert loaded.splits.test.ids == ("test_set/test_set/cat/0.png", "test_set/test_set/dog/0.png")
+    assert loaded.notes == ("val_images/ has no class folders, so nothing there is labelled: no val split",)

@@ -53,7 +53,17 @@ def archive(folder: Path) -> Path:
     return making.tarball(making.cifar10_python(folder, per_batch=100), folder / "c.tar.gz")
 
 
-SOURCES = (photos, idx, npz, python_batches, binary_batches, archive)
+def zipped(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder / "z"), "zip", photos(folder / "photos")))
+
+
+def table(folder: Path) -> Path:
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos(folder / "photos").rglob("*.bmp")]
+    (folder / "a.csv").write_text("\n".join(["path,label", *rows]))
+    return folder / "a.csv"
+
+
+SOURCES = (photos, idx, npz, python_batches, binary_batches, archive, zipped, table)
 Make = Callable[[Path], Path]
 
 
@@ -111,8 +121,8 @@ def test_what_would_not_fit_is_refused_before_it_is_read(
 
 
 def test_every_format_is_tried() -> None:
-    assert len(FORMATS) == 4
-    assert len(SOURCES) == 6
+    assert len(FORMATS) == 6
+    assert len(SOURCES) == 8
 
 
 def test_amounts_are_written_as_people_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

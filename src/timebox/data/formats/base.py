@@ -1,9 +1,7 @@
 """What a format is to the detector, and what every format is told."""
 
-import os
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.formats.wording import natural_order
 from timebox.errors import DataError
 from timebox.machine import available_memory
 
@@ -86,25 +85,6 @@ class Throttle:
             self._progress(text)
 
 
-def printable(name: str) -> str:
-    """A file name that can be written down: a byte that is no UTF-8 becomes its number, as in "caf\\xe9"."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def short_name(path: Path) -> str:
-    """A name for directories made from a path: "My photos.npz" -> "My-photos"."""
-    path = path.resolve()
-    stem = printable(path.name if path.is_dir() else path.name.split(".")[0])
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
-
-
-def natural_order(names: Sequence[str]) -> list[str]:
-    """Sorted; as numbers if all are ("2" before "10")."""
-    if all(name.isascii() and name.isdigit() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
-
-
 @dataclass(frozen=True)
 class RawSplit:
     """A split of an array format, its labels not yet classes: uint8 (N, H, W, C), then integers or strings (N,)."""
@@ -146,9 +126,9 @@ def splits_from_arrays(raw: dict[str, RawSplit], class_names: tuple[str, ...] | 
     return Splits(first, dataset("val"), dataset("test"))
 
 
-def loaded_from_arrays(name: str, format_name: str, splits: Splits) -> LoadedData:
+def loaded_from_arrays(name: str, format_name: str, splits: Splits, why: str) -> LoadedData:
     """LoadedData of a format whose images all have one size and mode."""
     height, width, channels = splits.train.image_shape
     count = sum(len(split) for _, split in splits.items())
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    return LoadedData(name, format_name, splits, (), {f"{width}x{height}": count}, {mode: count}, ())
+    return LoadedData(name, format_name, splits, (), {f"{width}x{height}": count}, {mode: count}, (), why=why)

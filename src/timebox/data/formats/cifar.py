@@ -3,11 +3,8 @@
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
-import gzip
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,18 +13,16 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.formats.base import ReadOptions, Throttle, loaded_from_arrays
-from timebox.data.formats.bounds import BoundedReader
 from timebox.data.formats.safe_pickle import load_pickled_dict
+from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar
 from timebox.errors import DataError, UsageError
-from timebox.files import open_regular, read_regular
+from timebox.files import read_regular
 
 _SIDE = 32
 _PLANES = 3 * _SIDE * _SIDE  # bytes of an image: the red plane, the green, the blue, row by row
 _MAX_MEMBER_BYTES = 1 << 29  # the largest published file has 155 MB
 _NUM_IMAGES = 60_000  # of each published form, train and test
 _HELD_WHILE_READING = 2.7  # times the images: the files' bytes and the batches beside them; measured on CIFAR-100
-# What tarfile and gzip raise on damaged input; headers that lead on to headers without end exhaust the stack.
-_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ class Cifar:
         members = _folder_members(source, layout.files) if source.is_dir() else _tar_members(source, layout)
         splits = _read(layout, members, source, options)
         name = ("cifar100" if layout.hundred else "cifar10") + ("-coarse" if options.coarse else "")
-        return loaded_from_arrays(name, layout.title, splits)
+        return loaded_from_arrays(name, layout.title, splits, f"it holds {layout.train[0]} and {layout.test}")
 
 
 def _layouts_at(path: Path) -> list[tuple[_Layout, Path]]:
@@ -133,9 +128,9 @@ def _layouts_at(path: Path) -> list[tuple[_Layout, Path]]:
 def _first_folder(path: Path) -> str | None:
     """The top folder in a tar file, or None if it is none."""
     try:
-        with _opened_tar(path) as archive:
+        with opened_tar(path) as archive:
             first = archive.next()
-    except _TAR_ERRORS:  # DataError is a ValueError
+    except TAR_ERRORS:  # DataError is a ValueError
         return None
     return PurePosixPath(first.name).parts[0] if first and PurePosixPath(first.name).parts else None
 
@@ -152,9 +147,9 @@ def _folder_members(folder: Path, wanted: set[str]) -> Iterator[tuple[str, bytes
 def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
     """The layout's files in an archive as they come, nothing written to disk."""
     try:
-        with _opened_tar(path) as archive:
+        with opened_tar(path) as archive:
             for member in archive:
-                inner = PurePosixPath(member.name)
+                inner = check_place(member.name, path)
                 _check_member(member, inner, path)
                 if inner.parent.name != layout.folder or inner.name not in layout.files or member.isdir():
                     continue
@@ -166,30 +161,16 @@ def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
                 yield inner.name, blob
     except DataError:
         raise
-    except _TAR_ERRORS as error:
+    except TAR_ERRORS as error:
         raise DataError(f"{path}: the archive is truncated or damaged ({error})") from error
 
 
 def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> None:
-    """Refuses what no published archive holds, and what would be harmful if it were extracted."""
-    if inner.is_absolute() or ".." in inner.parts:
-        raise DataError(f"{path}: holds {member.name!r}, which lies outside the archive; refused")
+    """Refuses what no published archive holds."""
     if member.sparse is not None or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
         raise DataError(f"{path}: holds {member.name!r}, neither a plain file nor a folder but a link, device or other")
     if not 0 <= member.size <= _MAX_MEMBER_BYTES:
         raise DataError(f"{path}: {inner.name} claims {member.size:,} bytes, more than any CIFAR file has")
-
-
-@contextmanager
-def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """A tar file, plain or gzipped, as a stream that stops at a decompression bomb."""
-    with open_regular(path) as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        unpacked = gzip.GzipFile(fileobj=file) if zipped else file
-        bounded = BoundedReader(unpacked, path.stat().st_size, str(path))
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]  # asks for read alone
-            yield archive
 
 
 def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> Splits:

@@ -14,4 +14,4 @@ def read_digits() -> LoadedData:
     images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
     names, ids = tuple(map(str, range(10))), tuple(map(str, range(len(images))))
     splits = Splits(ImageDataset(images, bunch.target.astype(np.int64), names, ids), None, None)
-    return loaded_from_arrays("digits", "scikit-learn's digits", splits)
+    return loaded_from_arrays("digits", "scikit-learn's digits", splits, "that is their name")

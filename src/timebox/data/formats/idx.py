@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, short_name, splits_from_arrays
+from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
 from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.wording import short_name, some
 from timebox.data.npy import fill
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -44,7 +45,8 @@ class Idx:
                 _read_images(images_file, options), _read_idx(labels_file, (1,), options).astype(np.int64)
             )
         folder = path if path.is_dir() else path.parent
-        return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)))
+        why = f"it holds {some([file.name for file in files.values()])}"
+        return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)), why)
 
 
 def _files(path: Path) -> dict[str, Path]:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, short_name, splits_from_arrays
+from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
 from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.wording import short_name
 from timebox.data.npy import read_npy
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -34,13 +35,15 @@ class Npz:
         try:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 options.claim(sum(member.file_size for member in archive.infolist()), "its arrays", path)
-                raw, class_names = _read_archive(_Arrays(archive, path))
+                arrays = _Arrays(archive, path)
+                raw, class_names = _read_archive(arrays)
         except DataError:
             raise
         # Besides its own error, zipfile raises these on damaged, encrypted and unknown archives.
         except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
-        return loaded_from_arrays(short_name(path), ".npz file", splits_from_arrays(raw, class_names, str(path)))
+        splits = splits_from_arrays(raw, class_names, str(path))
+        return loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
 
 
 class _Arrays:

@@ -1,0 +1,213 @@
+"""Encoded images, wherever they lie, to the one array they are trained from.
+
+Two passes: the headers of all settle the working size, the channels and what is hopeless; then each image is decoded
+once, straight into its row.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from timebox.data.conforming import relabel
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.decoding import ImageHeader, decode_image, read_header
+from timebox.data.formats.base import ReadOptions, Throttle
+from timebox.data.formats.wording import count, natural_order, short_name
+from timebox.errors import DataError
+from timebox.machine import available_threads
+
+MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go beyond
+
+_IMAGES_PER_TASK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image that is not decoded yet.
+
+    Args:
+        name: its path relative to the source, or its row; it becomes the image's id.
+        content: the file it lies in, or its bytes.
+        split: "train", "val" or "test".
+        class_name: its label.
+    """
+
+    name: str
+    content: Path | memoryview
+    split: str
+    class_name: str
+
+    def opened(self) -> Path | BinaryIO:
+        """What Pillow reads it from."""
+        return self.content if isinstance(self.content, Path) else io.BytesIO(self.content)
+
+
+def load_encoded(
+    path: Path,
+    format_name: str,
+    images: Sequence[EncodedImage],
+    options: ReadOptions,
+    class_order: Callable[[Sequence[str]], Sequence[str]] = natural_order,
+) -> LoadedData:
+    """Decode all images, at least one of which is of train.
+
+    Args:
+        path: the source, which errors speak of and the data are named after.
+        class_order: sorts the names of the classes.
+    Raises:
+        DataError: where too many are unreadable, or they would not fit into memory.
+    """
+    headers, failures = _read_headers(images, options)
+    _check_failures(path, images, failures, options.max_bad_share)
+    side, channels = _working_form([header for header in headers if header], options.image_size)
+    num_images = sum(header is not None for header in headers)
+    options.claim(num_images * side**2 * channels, f"{num_images:,} images of {side}x{side}", path, scales=True)
+    readable: dict[str, ImageDataset] = {}
+    for split in ("train", "val", "test"):
+        chosen = [i for i, image in enumerate(images) if image.split == split and headers[i]]
+        if chosen:
+            readable[split] = _decode(images, chosen, side, channels, failures, options, class_order)
+    _check_failures(path, images, failures, options.max_bad_share)
+    known = [header for i, header in enumerate(headers) if header and i not in failures]
+    return LoadedData(
+        name=short_name(path),
+        format=format_name + (f" in {', '.join(readable)}" if len(readable) > 1 else ""),
+        splits=_splits(path, readable),
+        bad_files=tuple(BadFile(images[i].name, failures[i]) for i in sorted(failures)),
+        sizes=dict(Counter(f"{header.width}x{header.height}" for header in known).most_common()),
+        modes=dict(Counter(header.mode for header in known).most_common()),
+        notes=(*_form_notes(known, side, channels), *_misnamed_notes(images, headers)),
+    )
+
+
+def _read_headers(
+    images: Sequence[EncodedImage], options: ReadOptions
+) -> tuple[list[ImageHeader | None], dict[int, str]]:
+    """Each image's header, None where it has none, and the reasons by index."""
+    headers: list[ImageHeader | None] = [None] * len(images)
+
+    def task(index: int) -> None:
+        headers[index] = read_header(images[index].opened())
+
+    return headers, _for_each(task, range(len(images)), "looked at", options)
+
+
+def _decode(
+    images: Sequence[EncodedImage],
+    chosen: list[int],
+    side: int,
+    channels: int,
+    failures: dict[int, str],
+    options: ReadOptions,
+    class_order: Callable[[Sequence[str]], Sequence[str]],
+) -> ImageDataset:
+    """The chosen images' pixels and classes; those that fail are added to `failures` and left out."""
+    pixels = np.empty((len(chosen), side, side, channels), dtype=np.uint8)
+
+    def task(row: int) -> None:
+        pixels[row] = decode_image(images[chosen[row]].opened(), (side, side), channels)
+
+    bad_rows = _for_each(task, range(len(chosen)), "read", options)
+    failures.update({chosen[row]: reason for row, reason in bad_rows.items()})
+    good = [index for row, index in enumerate(chosen) if row not in bad_rows]
+    kept = 0  # close the gaps in place: a second array of this size may not fit into memory
+    for row in range(len(chosen)) if bad_rows else ():
+        if row not in bad_rows:
+            pixels[kept] = pixels[row]
+            kept += 1
+    names = tuple(class_order(sorted({images[index].class_name for index in good})))
+    label_of = {name: label for label, name in enumerate(names)}
+    labels = np.array([label_of[images[index].class_name] for index in good], dtype=np.int64)
+    return ImageDataset(pixels[: len(good)], labels, names, tuple(images[index].name for index in good))
+
+
+def _for_each(task: Callable[[int], None], indices: range, verb: str, options: ReadOptions) -> dict[int, str]:
+    """task(index) in threads, which pays because Pillow decodes outside the GIL. Returns the reasons of those that
+    raised DataError."""
+    failures: dict[int, str] = {}
+    tell = Throttle(options.progress)
+
+    def run(chunk: range) -> int:
+        for index in chunk:
+            try:
+                task(index)
+            except DataError as error:
+                failures[index] = str(error)
+        return len(chunk)
+
+    chunks = [indices[start : start + _IMAGES_PER_TASK] for start in range(0, len(indices), _IMAGES_PER_TASK)]
+    done = 0
+    with ThreadPoolExecutor(available_threads()) as pool:
+        for number in pool.map(run, chunks):
+            done += number
+            tell(f"{verb} {done:,} of {len(indices):,} images")
+    return failures
+
+
+def _check_failures(path: Path, images: Sequence[EncodedImage], failures: dict[int, str], max_bad_share: float) -> None:
+    """Raises DataError where more images failed than are allowed, or all."""
+    share = len(failures) / len(images)
+    if share > max_bad_share or share == 1:
+        first = "; ".join(f"{images[index].name}: {failures[index]}" for index in sorted(failures)[:3])
+        allowed = f", more than max_bad_share = {max_bad_share:g} allows" if share > max_bad_share else ""
+        raise DataError(
+            f"{path}: {len(failures):,} of {len(images):,} images ({share:.1%}) are unreadable{allowed}; "
+            f"the first: {first}"
+        )
+
+
+def _working_form(headers: list[ImageHeader], image_size: int | None) -> tuple[int, int]:
+    """The side of the square all images are brought to, and their channels: grey only if all are."""
+    channels = 1 if all(header.is_grey for header in headers) else 3
+    if image_size is not None:
+        return image_size, channels
+    sizes = {(header.width, header.height) for header in headers}
+    width, height = next(iter(sizes))
+    if len(sizes) == 1 and width == height and MIN_SIDE <= width <= MAX_SIDE:
+        return width, channels
+    median = int(np.median([min(header.width, header.height) for header in headers]))
+    return min(MAX_SIDE, max(MIN_SIDE, median // 8 * 8)), channels
+
+
+def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:
+    """All splits with train's classes; a class without a readable image in train is no class."""
+    if "train" not in readable or not len(readable["train"]):
+        raise DataError(f"{path}: not one training image could be read")
+    train = readable["train"]
+    held_out = {
+        split: relabel(dataset, train.class_names, f"{path}: {split}")
+        for split, dataset in readable.items()
+        if split != "train" and len(dataset)
+    }
+    return Splits(train, held_out.get("val"), held_out.get("test"))
+
+
+def _form_notes(headers: list[ImageHeader], side: int, channels: int) -> Iterator[str]:
+    sizes = Counter(f"{header.width}x{header.height}" for header in headers)
+    if list(sizes) != [f"{side}x{side}"]:
+        common = ", ".join(f"{size} ({number:,})" for size, number in sizes.most_common(3))
+        yield (
+            f"images of {count(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) brought to "
+            f"{side}x{side}: the shorter side scaled, the middle kept"
+        )
+    modes = Counter(header.mode for header in headers)
+    mode = {1: "L", 3: "RGB"}[channels]
+    if list(modes) != [mode]:
+        found = ", ".join(f"{name} ({number:,})" for name, number in modes.most_common())
+        yield f"images of mode {found} brought to {mode}, any transparency laid on white"
+
+
+def _misnamed_notes(images: Sequence[EncodedImage], headers: list[ImageHeader | None]) -> Iterator[str]:
+    pairs = zip(images, headers, strict=True)
+    if misnamed := [(image, header.misnamed_as) for image, header in pairs if header and header.misnamed_as]:
+        image, true_format = misnamed[0]
+        yield (
+            f"{count(len(misnamed), 'file')} not of the format the suffix says ({image.name} is {true_format}): "
+            "read by content"
+        )

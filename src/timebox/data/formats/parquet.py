@@ -1,0 +1,122 @@
+"""Parquet tables, as Hugging Face writes them and as anybody else does."""
+
+import json
+import mmap
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timebox.data.formats.base import ReadOptions, Throttle
+from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.columns import Cell, Table
+from timebox.errors import DataError
+from timebox.files import open_regular
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_ROWS_AT_ONCE = 64
+
+
+def read_parquet(path: Path, options: ReadOptions) -> Table:
+    """The columns that hold text, whole numbers, bytes or Hugging Face's images; others are left out.
+
+    Encoded images are put into a file that has no name, mapped into memory. Raises DataError where pyarrow is not
+    installed or cannot read the file.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox[tables]'") from error
+    tell = Throttle(options.progress)
+    try:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, _Spool() as spool:
+            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+            check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
+            readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
+            columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
+            for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=readable):
+                for name, cells in columns.items():
+                    cells.extend(_cells(batch.column(name), spool))
+                tell(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
+            mapped = spool.mapped()
+            return Table(
+                {name: [_in(mapped, cell) for cell in cells] for name, cells in columns.items()},
+                _class_names(table.schema_arrow.metadata or {}),
+            )
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a Parquet table, or a damaged one ({error})") from error
+
+
+class _Span(tuple[int, int]):
+    """Where in the spool an encoded image begins, and how many bytes it has."""
+
+    __slots__ = ()
+
+
+class _Spool:
+    """A file for encoded images, which the system may keep on disk; it goes when nobody refers to it."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="timebox-")  # noqa: SIM115
+        self._length = 0
+
+    def __enter__(self) -> "_Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def put(self, blob: bytes) -> _Span:
+        self._file.write(blob)
+        self._length += len(blob)
+        return _Span((self._length - len(blob), len(blob)))
+
+    def mapped(self) -> memoryview:
+        self._file.flush()
+        if not self._length:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ))
+
+
+def _in(mapped: memoryview, cell: Cell | _Span) -> Cell:
+    return mapped[cell[0] : cell[0] + cell[1]] if isinstance(cell, _Span) else cell
+
+
+def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return _is_readable(kind.value_type, pyarrow)
+    if types.is_struct(kind):
+        return {"bytes", "path"} & {kind.field(i).name for i in range(kind.num_fields)} != set()
+    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_integer)
+    return any(test(kind) for test in (*tests, types.is_boolean))
+
+
+def _cells(column: "pyarrow.Array", spool: _Spool) -> Iterator[Cell | _Span]:
+    for value in column.to_pylist():
+        if isinstance(value, Mapping):  # an image of Hugging Face's: bytes, or where they lie
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            yield spool.put(value)
+        else:
+            yield None if value is None else str(value)
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Column -> the names of its classes, as Hugging Face keeps them beside the schema."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    if not isinstance(features, dict):
+        return {}
+    return {
+        column: tuple(map(str, feature["names"]))
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list)
+    }

@@ -1,0 +1,133 @@
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from timebox.data import load_data
+from timebox.errors import DataError
+
+from ..making import cifar10_python, mnist_folder, photo_folder, picture, png_bytes, save
+
+
+def zipped(folder: Path, path: Path, below: str = "") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, f"{below}{file.relative_to(folder)}")
+    return path
+
+
+def tarred(folder: Path, path: Path, below: str = ".") -> Path:
+    mode = {".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
+    with tarfile.open(path, mode) as archive:
+        archive.add(folder, below)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.tar.xz", "without-a-suffix"])
+@pytest.mark.parametrize("below", ["", "pets/", "a/b/pets/"])
+def test_class_folders_in_an_archive_are_those_outside(tmp_path, name, below):
+    folder = photo_folder(tmp_path / "pets")
+    pack = zipped if name.endswith("zip") else tarred
+    loaded, plain = (
+        load_data(pack(folder, tmp_path / name, below or ("" if pack is zipped else "."))),
+        load_data(folder),
+    )
+    assert loaded.format == f"{'zip' if pack is zipped else 'tar'} of a folder of class folders"
+    assert loaded.splits.train.ids == plain.splits.train.ids
+    assert np.array_equal(loaded.splits.train.images, plain.splits.train.images)
+    assert loaded.name == name.split(".")[0]
+
+
+def test_an_archive_of_anything_else(tmp_path):
+    assert load_data(zipped(cifar10_python(tmp_path / "c").parent, tmp_path / "c.zip")).splits.train.num_classes == 10
+    assert len(load_data(zipped(mnist_folder(tmp_path / "m"), tmp_path / "m.zip")).splits.test) == 10
+    np.savez(tmp_path / "x.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
+    with zipfile.ZipFile(tmp_path / "n.zip", "w") as archive:
+        archive.write(tmp_path / "x.npz", "x.npz")
+    assert load_data(tmp_path / "n.zip").format == "zip of a .npz file"
+
+
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    load_data(zipped(photo_folder(tmp_path / "pets"), tmp_path / "a.zip"))
+    assert not list(scratch.iterdir())
+
+
+def test_what_is_hidden_or_a_link_is_left_out(tmp_path):
+    folder = photo_folder(tmp_path / "pets")
+    save(folder / "__MACOSX" / "cat" / "0.png")
+    (folder / "cat" / "link.png").symlink_to("/etc/passwd")
+    loaded = load_data(tarred(folder, tmp_path / "a.tar"))
+    assert len(loaded.splits.train) == 6
+    assert "1 link in the archive left out" in loaded.notes
+
+
+@pytest.mark.parametrize("name", ["/etc/evil.png", "../evil.png", "a/../../evil.png", "..\\evil.png"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_lies_outside_is_refused(tmp_path, name, kind):
+    path, blob = tmp_path / f"a.{kind}", png_bytes(picture())
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, blob)
+    else:
+        with tarfile.open(path, "w") as archive:
+            member = tarfile.TarInfo(name)
+            member.size = len(blob)
+            archive.addfile(member, io.BytesIO(blob))
+    with pytest.raises(DataError, match="which lies outside the archive; refused"):
+        load_data(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_bomb_is_refused(tmp_path, kind):
+    path, blob = tmp_path / f"a.{kind}", bytes(200 << 20)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("cat/0.bmp", blob)
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            member = tarfile.TarInfo("cat/0.bmp")
+            member.size = len(blob)
+            archive.addfile(member, io.BytesIO(blob))
+    with pytest.raises(DataError, match="looks like a decompression bomb"):
+        load_data(path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    path = tarred(photo_folder(tmp_path / "pets", per_class=30), tmp_path / "a.tar.gz")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"a\.tar\.gz: the archive is truncated, damaged or locked"):
+        load_data(path)
+    path = zipped(photo_folder(tmp_path / "cats", per_class=30), tmp_path / "a.zip")
+    blob = bytearray(path.read_bytes())
+    blob[2000:2100] = bytes(100)
+    path.write_bytes(blob)
+    with pytest.raises(DataError, match=r"a\.zip: the archive is truncated, damaged or locked"):
+        load_data(path)
+
+
+def test_an_archive_of_nothing_that_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    with pytest.raises(DataError, match=r"a\.zip holds notes\.txt, in no supported format\. Looked for: CIFAR-10"):
+        load_data(tmp_path / "a.zip")
+
+
+def test_errors_speak_of_the_archive_not_of_where_it_was_unpacked(tmp_path):
+    folder = photo_folder(tmp_path / "pets", ("cat",))
+    save(folder / "dog" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"^[^ ]*/a\.zip: 1 of 4 images"):
+        load_data(zipped(folder, tmp_path / "a.zip"))
+
+
+def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
+    path = zipped(photo_folder(tmp_path / "pets"), tmp_path / "a.zip")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DataError, match=r"needs [\d,]+ bytes to be unpacked, and .* has 1,000 left; set TMPDIR"):
+        load_data(path)
