@@ -27,6 +27,7 @@ from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.allocator import kept_memory
 from timebox.engine.build import build_model
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.speed import fastest_of
 from timebox.engine.state import TrainingState
@@ -111,7 +112,7 @@ def whole(row: Row) -> Step:
 
     def step() -> None:
         batch = loader.batch(state.step)
-        training_step(state.model, state.optimizer, batch, state.precision, 0.2, row.parts or row.batch)
+        training_step(state.model, state.optimizer, batch, state.precision, Loss(0.2), row.parts or row.batch)
         state.advance(row.progress)
 
     return step

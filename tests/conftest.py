@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,10 @@ settings.load_profile("timebox")
 # The networks of the tests are tiny: a second thread gains nothing, and waits ten times as long for the first one where
 # anything else runs beside. Set before torch is imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Decoded images that tests keep go with the tests.
+CACHE = tempfile.TemporaryDirectory(prefix="timebox-tests-")
+os.environ["TIMEBOX_CACHE"] = CACHE.name
 
 SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 

@@ -30,7 +30,16 @@ SMALL = (*BASE, "--set", "width=4", "--set", "batch_size=64", "--set", "flip=non
 TRAIN = ("train", "digits", *SMALL)
 OFTEN = {"interval": 0.1}
 MODEL, SUMMARY, CHECKPOINT = "model.safetensors", "summary.json", "checkpoint"
-FILES = {"metrics.jsonl", "model.json", MODEL, "predictions.npz", SUMMARY, "trained_on.npy"}
+FILES = {
+    "examples.npz",
+    "metrics.jsonl",
+    "model.json",
+    MODEL,
+    "predictions.npz",
+    "report.html",
+    SUMMARY,
+    "trained_on.npy",
+}
 # A training that hangs is not waited for any longer.
 LONGEST_SECONDS = 300.0
 

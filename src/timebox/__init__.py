@@ -15,22 +15,29 @@ from timebox.version import VERSION as __version__
 if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark
     from timebox.data import ImageDataset, Inspection
+    from timebox.estimator import TimeboxClassifier
+    from timebox.exporting import Exported, export
     from timebox.recipe import Recipe
-    from timebox.run import Evaluation, Run, evaluate, inspect, load, predict, train
+    from timebox.run import Evaluation, Run, compare, evaluate, inspect, load, predict, report, train
 
 __all__ = [
     "Benchmark",
     "Evaluation",
+    "Exported",
     "ImageDataset",
     "Inspection",
     "Recipe",
     "Run",
+    "TimeboxClassifier",
     "__version__",
     "benchmark",
+    "compare",
     "evaluate",
+    "export",
     "inspect",
     "load",
     "predict",
+    "report",
     "train",
 ]
 
@@ -39,6 +46,9 @@ _HOMES = {
     "ImageDataset": "timebox.data",
     "Inspection": "timebox.data",
     "Recipe": "timebox.recipe",
+    "Exported": "timebox.exporting",
+    "TimeboxClassifier": "timebox.estimator",
+    "export": "timebox.exporting",
     "benchmark": "timebox.benchmarking",
 }
 

@@ -69,9 +69,9 @@ def test_each_trial_is_told(measure: Measure) -> None:
     said: list[str] = []
     seen: list[object] = []
     measure(tell=said.append, on_trial=lambda one: seen.append((one["label"], one["block"])))
-    assert said[0].startswith("4 trials of 5s: about ")
-    assert said[1] == "1/4  haet2021   seed 0   50.00 %  4.5 s  21s left"
-    assert said[4] == "4/4  haet2021   seed 1   51.00 %  4.5 s"
+    assert said[1].startswith("4 trials of 5s: about ")
+    assert said[2] == "1/4  haet2021   seed 0   50.00 %  4.5 s  21s left"
+    assert said[5] == "4/4  haet2021   seed 1   51.00 %  4.5 s"
     assert seen == [(A, 0), (B, 0), (B, 1), (A, 1)]
 
 
@@ -80,7 +80,7 @@ def test_a_failed_trial_is_kept_and_the_rest_goes_on(measure: Measure, trials: T
     said: list[str] = []
     done = measure(tell=said.append)
     assert (done.summary["num_done"], done.summary["num_failed"], done.summary["complete_blocks"]) == (3, 1, 2)
-    assert "2/4  dawnbench  seed 0  failed: something broke" in said[2]
+    assert "2/4  dawnbench  seed 0  failed: something broke" in said[3]
     assert done.summary["notes"] == ["failed: dawnbench, seed 0: something broke"]
     assert done.summary["comparisons"][0]["num_pairs"] == 1  # type: ignore[index]
 

@@ -13,6 +13,7 @@ from timebox.benchmarking import speedrun as module
 from timebox.benchmarking.speedrun import Speedrun, Trial, run_trial, summarize, time_to_accuracy
 from timebox.data import ImageDataset
 from timebox.engine.graphs import GraphedSteps
+from timebox.engine.loss import Loss
 from timebox.engine.state import TrainingState
 from timebox.recipe import Recipe, get_recipe
 from timebox.run import train
@@ -50,9 +51,9 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[FakeRecorder]:
     """Steps are recorded, as on a GPU."""
     made: list[FakeRecorder] = []
 
-    def recorded(state: TrainingState, label_smoothing: float, tell: object) -> GraphedSteps:
+    def recorded(state: TrainingState, loss_of: Loss, tell: object) -> GraphedSteps:
         made.append(FakeRecorder())
-        return GraphedSteps(state, label_smoothing, made[-1], lambda text: pytest.fail(text))
+        return GraphedSteps(state, loss_of, made[-1], lambda text: pytest.fail(text))
 
     monkeypatch.setattr(module, "steps_for", recorded)
     return made

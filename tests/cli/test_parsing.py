@@ -9,9 +9,16 @@ from timebox.cli.parsing import did_you_mean, join_negative_values, split_choice
 
 from .conftest import Command
 
+VERBS_TOLD = ", ".join(VERBS)
 REFUSALS = [
-    ("", "timebox: error: say what to do: train, evaluate, predict, inspect, benchmark, recipes;"),
-    ("trian digits", "is not one of train, evaluate, predict, inspect, benchmark, recipes; did you mean 'train'?"),
+    (
+        "",
+        f"timebox: error: say what to do: {VERBS_TOLD};",
+    ),
+    (
+        "trian digits",
+        f"is not one of {VERBS_TOLD}; did you mean 'train'?",
+    ),
     ("--verson", "timebox: error: there is no option --verson; did you mean '--version'?"),
     ("train", "timebox train: error: say how long to train, for instance --budget 10m"),
     ("train digits", "say how long to train, for instance --budget 10m"),

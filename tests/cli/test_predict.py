@@ -29,7 +29,7 @@ def photos(tmp_path: Path) -> Path:
 def fake_run(replace: Replace) -> None:
     """A run of three classes that reads every file but those called broken."""
 
-    def predict_files(paths: Iterable[Path]) -> Iterator[SimpleNamespace]:
+    def predict_files(paths: Iterable[Path], tta: str) -> Iterator[SimpleNamespace]:
         for path in paths:
             broken = "broken" in path.name
             yield SimpleNamespace(
@@ -90,3 +90,14 @@ def test_status_2_where_nothing_could_be_read(timebox: Command, photos: Path) ->
     assert outcome.status == 2
     assert "it is empty" in outcome.out
     assert "no image could be read, of 1 file; each line says why" in outcome.err
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_files_listed_on_stdin(timebox: Command, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = f"{photos / 'a.JPG'}\n\n{photos / 'broken, really.png'}\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(listed))
+    rows = list(csv.DictReader(io.StringIO(timebox("predict", "runs/x", "-").out)))
+    assert [(Path(row["path"]).name, row["error"]) for row in rows] == [
+        ("a.JPG", ""),
+        ("broken, really.png", "it is empty"),
+    ]

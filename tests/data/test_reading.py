@@ -119,3 +119,9 @@ def test_a_folder_in_a_folder_is_found_if_nothing_else_is_there(tmp_path):
     save(tmp_path / "one" / "cat" / "0.png")
     with pytest.raises(DataError, match="has 1 class"):
         load_data(tmp_path / "one")
+
+
+def test_images_that_are_all_the_same_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.full((4, 8, 8), 7, np.uint8), labels=[0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"a\.npz: all 4 training images are the same: nothing tells them apart"):
+        load_data(tmp_path / "a.npz")

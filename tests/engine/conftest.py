@@ -13,6 +13,7 @@ from timebox.engine.build import build_model
 from timebox.engine.faults import SafetyNet
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
+from timebox.engine.loss import Loss
 from timebox.engine.pacing import Pacer, StepPacer
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter, SilentReporter
@@ -52,7 +53,7 @@ def tiny_training(
     validate: Validate | None = None,
     validate_at: list[float] | None = None,
     reporter: Reporter | None = None,
-    make_steps: Callable[[TrainingState, float], Steps] = EagerSteps,
+    make_steps: Callable[[TrainingState, Loss], Steps] = EagerSteps,
 ) -> tuple[Trained, Entries]:
     """The outcome of a training on 100 images, and what it logged."""
     recipe = recipe or tiny_recipe()
@@ -71,7 +72,7 @@ def tiny_training(
         state,
         loader,
         schedule,
-        make_steps(state, recipe.label_smoothing),
+        make_steps(state, Loss(recipe.label_smoothing)),
         SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
         Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
         Watch(loader, schedule, deadline, log.append, reporter or SilentReporter()),

@@ -12,6 +12,7 @@ from timebox.engine import graphs
 from timebox.engine.build import augmentation_of, build_model, resizing_of
 from timebox.engine.faults import SafetyNet
 from timebox.engine.graphs import GraphedSteps, agree, steps_for
+from timebox.engine.loss import Loss
 from timebox.engine.pacing import StepPacer
 from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision, PacedSchedule, rates_at
@@ -73,7 +74,7 @@ def contents(state: TrainingState) -> dict[str, Tensor]:
 
 
 def graphed(state: TrainingState, recorder: FakeRecorder, told: list[str] | None = None) -> GraphedSteps:
-    return GraphedSteps(state, 0.1, recorder, [].append if told is None else told.append)
+    return GraphedSteps(state, Loss(0.1), recorder, [].append if told is None else told.append)
 
 
 def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) -> None:
@@ -92,7 +93,7 @@ def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) 
 def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: float, micro_batch: int) -> None:
     eager, other = state_of(recipe, precision), state_of(recipe, precision)
     recorder, told = FakeRecorder(), []
-    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS, micro_batch)
+    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
     losses = take(graphed(other, recorder, told), other, recipe, 1, NUM_STEPS, micro_batch)
     assert losses == pytest.approx(expected, rel=tolerance)
     assert_close(other, eager, tolerance)
@@ -131,7 +132,7 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
     """The stand-in has teeth: a replay that ignores a changed number, or a new batch, is another step."""
     recipe = tiny_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     monkeypatch.setattr(owner, name, wrong)
     steps = graphed(other, FakeRecorder())
     take(steps, other, recipe, 1, NUM_STEPS)
@@ -152,7 +153,7 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
 def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants: int) -> None:
     state, recorder = state_of(recipe), FakeRecorder()
     steps = graphed(state, recorder)
-    take(EagerSteps(state, 0.1), state, recipe, 1, 1)
+    take(EagerSteps(state, Loss(0.1)), state, recipe, 1, 1)
     before, random = contents(state), torch.get_rng_state()
     steps.prepare(loader_of(recipe), BATCH)
     assert recorder.num_recorded == variants
@@ -168,7 +169,7 @@ def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants:
 def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
     recipe = muon_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     told: list[str] = []
     recorder = FakeRecorder(fail=RuntimeError("operation not permitted when stream is capturing\nCompile with ..."))
     steps = graphed(other, recorder, told)
@@ -194,7 +195,7 @@ def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatc
 def test_a_replay_that_differs_is_dropped() -> None:
     recipe = tiny_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, 4)
+    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 4)
     told: list[str] = []
     steps = graphed(other, FakeRecorder(spoil=0.2), told)
     assert take(steps, other, recipe, 1, 4) == expected
@@ -221,7 +222,7 @@ def test_going_back_keeps_every_address() -> None:
     """After a rollback the same recording goes on, from the older weights."""
     recipe, recorder = tiny_recipe(), FakeRecorder()
     eager, other = state_of(recipe), state_of(recipe)
-    take(EagerSteps(eager, 0.1), eager, recipe, 1, 6)
+    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 6)
     steps = graphed(other, recorder)
     schedule = PacedSchedule(StepPacer(NUM_STEPS), recipe, BATCH)
     take(steps, other, recipe, 1, 3)
@@ -238,7 +239,7 @@ def test_going_back_keeps_every_address() -> None:
 def test_a_checkpoint_brings_recorded_steps_to_another_state() -> None:
     recipe = muon_recipe()
     eager, first, second = (state_of(recipe) for _ in range(3))
-    take(EagerSteps(eager, 0.1), eager, recipe, 1, 8)
+    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 8)
     take(graphed(first, FakeRecorder()), first, recipe, 1, 4)
     steps = graphed(second, FakeRecorder())
     steps.prepare(loader_of(recipe), BATCH)
@@ -248,8 +249,8 @@ def test_a_checkpoint_brings_recorded_steps_to_another_state() -> None:
 
 
 def test_the_loop_trains_alike_with_them() -> None:
-    def recorded(state: TrainingState, label_smoothing: float) -> Steps:
-        return GraphedSteps(state, label_smoothing, FakeRecorder(), [].append)
+    def recorded(state: TrainingState, loss_of: Loss) -> Steps:
+        return GraphedSteps(state, loss_of, FakeRecorder(), [].append)
 
     plain, log = tiny_training(20)
     trained, other = tiny_training(20, make_steps=recorded)
@@ -270,7 +271,7 @@ def test_only_a_gpu_records_and_not_in_fp16(
     monkeypatch.setattr(graphs, "StepNumbers", lambda num_groups, device: None)
     state = state_of(tiny_recipe())
     state.precision.device, state.precision.name = torch.device(device), precision
-    assert isinstance(steps_for(state, 0.1, [].append), GraphedSteps if recorded else EagerSteps)
+    assert isinstance(steps_for(state, Loss(0.1), [].append), GraphedSteps if recorded else EagerSteps)
 
 
 def states(**changes: Tensor) -> dict[str, Tensor]:

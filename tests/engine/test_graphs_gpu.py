@@ -9,6 +9,7 @@ from torch import Tensor
 from timebox.data.loader import Augmentation, DeviceLoader
 from timebox.engine.build import build_model
 from timebox.engine.graphs import CudaRecorder, GraphedSteps, agree
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision, rates_at
 from timebox.engine.speed import tuned_convolutions
@@ -63,14 +64,14 @@ def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: i
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
     eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
-    steps = GraphedSteps(other, 0.1, CudaRecorder(CUDA), told.append)
+    steps = GraphedSteps(other, Loss(0.1), CudaRecorder(CUDA), told.append)
     before = other.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert told == []
     assert steps.num_recorded == (2 if recipe.model == "airbench" else 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.tensors().items())
     losses = take(steps, other, recipe, 1, NUM_STEPS)
-    expected = take(EagerSteps(eager, 0.1), eager, recipe, 1, NUM_STEPS)
+    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     torch.testing.assert_close(torch.stack(losses), torch.stack(expected), rtol=3e-2, atol=3e-2)
     assert agree(before, eager.snapshot().tensors, other.snapshot().tensors)
 
@@ -79,9 +80,9 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
 @pytest.mark.parametrize("recorded", [False, True])
 def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
     state = state_of(recipe, "bf16")
-    steps: Steps = EagerSteps(state, 0.1)
+    steps: Steps = EagerSteps(state, Loss(0.1))
     if recorded:
-        steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), lambda text: pytest.fail(text))
+        steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
     loader = loader_of(recipe)
     steps.prepare(loader, BATCH)
     progress, rates = 0.1, rates_at(recipe, 0.1)
@@ -106,7 +107,7 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
     recipe, told = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
     monkeypatch.setattr(Optimizer, "step", reads)
-    steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), told.append)
+    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), told.append)
     before = state.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert torch.cuda.current_stream() == stream
@@ -118,7 +119,7 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
 def test_a_training_that_went_back_is_replayed_from_there() -> None:
     recipe = recipes()[0]
     state = state_of(recipe, "fp32")
-    steps = GraphedSteps(state, 0.1, CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
     take(steps, state, recipe, 1, 3)
     there = state.snapshot()
     take(steps, state, recipe, 4, 6)

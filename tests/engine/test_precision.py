@@ -6,6 +6,7 @@ import torch
 
 from timebox.data.loader import Batch
 from timebox.engine import precision as module
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision, resolve_precision
 from timebox.engine.step import training_step
 from timebox.errors import UsageError
@@ -40,7 +41,7 @@ def one_step(precision: Precision) -> tuple[ResNet9, dict[str, torch.Tensor]]:
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
-    training_step(model, optimizer, Batch(images, torch.from_numpy(data.labels)), precision, 0.0, len(data))
+    training_step(model, optimizer, Batch(images, torch.from_numpy(data.labels)), precision, Loss(0.0), len(data))
     return model, before
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from timebox.data.loader import Batch
 from timebox.engine.build import build_model
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.state import TrainingState
 from timebox.engine.step import training_step
@@ -28,7 +29,7 @@ def take_steps(state: TrainingState, first: int, last: int, overflow: bool = Fal
         images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(number))
         batch = Batch(images * (float("inf") if overflow else 1.0), torch.arange(16) % 3)
         state.optimizer.prepare(0.02, 0.9, number / 20)
-        training_step(state.model, state.optimizer, batch, state.precision, 0.0, 16)
+        training_step(state.model, state.optimizer, batch, state.precision, Loss(0.0), 16)
         state.advance(number / 20)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from timebox.data.loader import Batch
 from timebox.engine.build import build_model
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.step import parts_of, smaller_part, training_step
 from timebox.models import networks_of
@@ -32,7 +33,7 @@ def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = G
     torch.manual_seed(0)
     model = build_model(tiny_recipe(ghost_size=ghost), 3, 3).train()
     optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-    loss = training_step(model, optimizer, batch_of(num), Precision(precision, CPU), 0.1, micro_batch)
+    loss = training_step(model, optimizer, batch_of(num), Precision(precision, CPU), Loss(0.1), micro_batch)
     assert all(parameter.grad is None for parameter in model.parameters())
     return loss, model
 
@@ -82,7 +83,7 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
     def step(micro_batch: int) -> tuple[float, Tensor]:
         model = Constant()
         optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
-        loss = training_step(model, optimizer, batch_of(11), Precision("fp32", CPU), 0.0, micro_batch)
+        loss = training_step(model, optimizer, batch_of(11), Precision("fp32", CPU), Loss(0.0), micro_batch)
         return loss.item(), model.weight.detach()
 
     whole_loss, whole = step(11)
@@ -139,7 +140,7 @@ def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None
 
     def stepped(model: nn.Module, batch: Batch) -> float:
         optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-        return training_step(model, optimizer, batch, Precision("fp32", CPU), 0.1, 8).item()
+        return training_step(model, optimizer, batch, Precision("fp32", CPU), Loss(0.1), 8).item()
 
     torch.manual_seed(0)
     together = build_model(recipe, 3, 3).train()

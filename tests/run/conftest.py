@@ -12,7 +12,10 @@ from timebox.run import Run, train
 
 SMALL = ("width=4", "batch_size=32", "ghost_size=16", "crop_padding=1", "max_lr=0.2", "flip=none", "tta=none")
 CLASSES = ("red", "green", "blue")
-FILES = {"metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "summary.json", "trained_on.npy"}
+FILES = {
+    "examples.npz", "metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "report.html",
+    "summary.json", "trained_on.npy",
+}  # fmt: skip
 Listing = Callable[[], list[str]]
 
 

@@ -13,8 +13,7 @@ from timebox.engine.checkpoint import write_whole
 from timebox.errors import OutputError, RunError, TimeboxError, UsageError
 from timebox.files import lock, read_regular
 from timebox.recipe import recipe_from
-from timebox.run.directory import to_json
-from timebox.run.reading import read_json
+from timebox.run.reading import read_json, to_json
 
 FORMAT = 1
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"

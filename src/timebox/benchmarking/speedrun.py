@@ -19,6 +19,7 @@ from timebox.data.augment import batch_normalize, batch_statistics
 from timebox.data.loader import DeviceLoader, ResidentImages
 from timebox.engine.build import SMALLEST_STD, augmentation_of, build_model, resizing_of, whitening_sample
 from timebox.engine.graphs import GraphedSteps, steps_for
+from timebox.engine.loss import Loss
 from timebox.engine.pacing import StepPacer
 from timebox.engine.precision import Precision
 from timebox.engine.schedule import PacedSchedule
@@ -65,6 +66,8 @@ class Speedrun:
             if num_epochs is None:
                 raise ValueError("num_epochs or num_steps must be given")
             num_steps = ceil(num_epochs * len(train) / recipe.batch_size - 1e-9)
+        if recipe.class_balance:
+            raise ValueError("class_balance must be 0: building sees nothing of the labels")
         self.recipe, self.num_steps, self.device, self.precision = recipe, num_steps, device, precision
         self._recorded, self._tell = recorded, tell
         self._shape, self._num_images, self._num_classes = train.image_shape, len(train), train.num_classes
@@ -98,9 +101,9 @@ class Speedrun:
             precision = Precision(self.precision, self.device)
             self._state = TrainingState(model, self.recipe, precision)
             self._at_rest = self._state.snapshot()
-            smoothing = self.recipe.label_smoothing
+            loss_of = Loss(self.recipe.label_smoothing)
             self._steps = (
-                steps_for(self._state, smoothing, self._tell) if self._recorded else EagerSteps(self._state, smoothing)
+                steps_for(self._state, loss_of, self._tell) if self._recorded else EagerSteps(self._state, loss_of)
             )
             self._begin(self._random_images(), seed=0)
             self._steps.prepare(self._loader, self.recipe.batch_size)

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from timebox.cli import benchmark, evaluate, exits, inspect, predict, recipes, train
+from timebox.cli import benchmark, compare, evaluate, exits, export, inspect, predict, recipes, report, train
 from timebox.cli.formatting import json_line, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
 from timebox.errors import TimeboxError, UsageError
@@ -34,6 +34,9 @@ VERBS: dict[str, Verb] = {
     "evaluate": evaluate,
     "predict": predict,
     "inspect": inspect,
+    "report": report,
+    "compare": compare,
+    "export": export,
     "benchmark": benchmark,
     "recipes": recipes,
 }

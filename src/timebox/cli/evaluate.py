@@ -11,6 +11,7 @@ from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plura
 from timebox.cli.parsing import (
     Parser,
     Subparsers,
+    add_cache,
     add_data_dir,
     add_device,
     add_json,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from timebox.run.evaluate import ClassFigures, Evaluation
+    from timebox.engine.figures import ClassFigures
+    from timebox.run.evaluate import Evaluation
 
 SPLITS = ("test", "val", "train", "all")
 MAX_MATRIX_CLASSES = 20
@@ -58,6 +60,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
     )
     add_tta(parser)
     add_max_bad_share(parser)
+    add_cache(parser)
     add_data_dir(parser)
     add_device(parser)
     add_json(parser)
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             data_dir=args.data_dir,
             max_bad_share=args.max_bad_share,
+            cache=args.cache,
             reporter=reporter,
         )
     if args.json:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exits import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_coarse, add_data_dir, add_json, add_verb, whole_number
+from timebox.cli.parsing import (
+    Parser,
+    Subparsers,
+    add_cache,
+    add_coarse,
+    add_data_dir,
+    add_json,
+    add_verb,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,6 +47,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
         help="side that images are brought to, as in --image-size 64 (default: chosen from the data)",
     )
     add_coarse(parser)
+    add_cache(parser)
     add_data_dir(parser)
     add_json(parser)
     return parser
@@ -54,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             image_size=args.image_size,
             coarse=args.coarse,
             data_dir=args.data_dir,
+            cache=args.cache,
             max_bad_share=1.0,  # which files are bad is what the user wants to know
             progress=reporter.note,
         )

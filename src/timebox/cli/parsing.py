@@ -131,6 +131,16 @@ def add_max_bad_share(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_cache(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--no-cache",
+        action="store_false",
+        dest="cache",
+        help="decode all images anew and keep none on disk (else what takes seconds to decode is kept for the next "
+        "run, in $TIMEBOX_CACHE or the user cache)",
+    )
+
+
 def add_data_dir(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data-dir",

@@ -3,14 +3,19 @@
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timebox.cli.exits import DONE
 from timebox.cli.formatting import json_line, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_device, add_verb, whole_number
+from timebox.cli.parsing import Parser, Subparsers, add_device, add_tta, add_verb, whole_number
 from timebox.errors import DataError
+
+# In place of an image: read their names from there.
+STDIN = "-"
 
 if TYPE_CHECKING:
     from timebox.run.run import FilePrediction
@@ -29,10 +34,16 @@ def add_parser(subparsers: Subparsers) -> Parser:
         (
             "timebox predict runs/demo photo.jpg",
             "timebox predict runs/demo photos/ --top 3 --format jsonl",
+            "find / -name '*.jpg' | timebox predict runs/demo -",
         ),
     )
     parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, and folders to look through")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image files, folders to look through, and - for a list of files, one a line, on stdin",
+    )
     parser.add_argument(
         "--top", metavar="K", type=whole_number(1), default=1, help="how many labels for each image (default: 1)"
     )
@@ -40,13 +51,14 @@ def add_parser(subparsers: Subparsers) -> Parser:
         "--format", choices=("csv", "jsonl"), default="csv", help="csv with a header, or JSON lines (default: csv)"
     )
     parser.add_argument("--json", action="store_const", const="jsonl", dest="format", help="the same as --format jsonl")
+    add_tta(parser)
     add_device(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes one line for each file, in the order given. Raises DataError where not one could be read."""
-    paths = list(image_files(args.images))
+    paths = image_files(args.images)
 
     from timebox.run.run import load
 
@@ -54,35 +66,44 @@ def run(args: argparse.Namespace) -> int:
     top = min(args.top, len(trained.class_names))
     if args.format == "csv":
         write(_csv_line(["path", *_columns(top), "error"]))
-    num_read = 0
-    for prediction in trained.predict_files(paths):
-        num_read += prediction.error is None
+    num_files = num_read = 0
+    for prediction in trained.predict_files(paths, args.tta):
+        num_files, num_read = num_files + 1, num_read + (prediction.error is None)
         ranked = _ranked(prediction, trained.class_names, top)
         write(_as_csv(prediction, ranked, top) if args.format == "csv" else _as_json(prediction, ranked))
     if not num_read:
-        raise DataError(f"no image could be read, of {plural(len(paths), 'file')}; each line says why")
+        raise DataError(f"no image could be read, of {plural(num_files, 'file')}; each line says why")
     return DONE
 
 
 def image_files(names: Sequence[str]) -> Iterator[Path]:
-    """The files named, and the image files in and below the folders named, sorted within each folder.
+    """The files named, those listed on stdin, and the image files in and below the folders named, sorted within each.
 
-    Raises DataError for a path that does not exist and for a folder without images.
+    Raises DataError, before it gives the first, for a path that does not exist and for a folder without images.
     """
+    for name in names:
+        if name != STDIN and not Path(name).exists():
+            raise DataError(f"no such file or folder: {name!r}")
+    return chain.from_iterable([_listed() if name == STDIN else _images_at(Path(name)) for name in names])
+
+
+def _listed() -> Iterator[Path]:
+    for line in sys.stdin:
+        if name := line.rstrip("\n"):
+            yield Path(name)
+
+
+def _images_at(path: Path) -> Sequence[Path]:
+    """A file itself, or the images in a folder."""
     from timebox.data.decoding import IMAGE_SUFFIXES
 
-    for name in names:
-        path = Path(name)
-        if not path.exists():
-            raise DataError(f"no such file or folder: {name!r}")
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not found:
-            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"{name!r} holds no images; files are known by their suffix: {suffixes}")
-        yield from found
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{str(path)!r} holds no images; files are known by their suffix: {suffixes}")
+    return found
 
 
 def _ranked(prediction: "FilePrediction", class_names: Sequence[str], top: int) -> "Ranked":

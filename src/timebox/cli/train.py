@@ -10,6 +10,7 @@ from timebox.cli.formatting import facts, json_line, number, percent, write
 from timebox.cli.parsing import (
     Parser,
     Subparsers,
+    add_cache,
     add_cut,
     add_data_dir,
     add_device,
@@ -27,7 +28,7 @@ from timebox.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from timebox.run.run import Run
 
-AFTER_TRAINING = ("saving", "scoring")  # phases
+AFTER_TRAINING = ("saving", "scoring", "reporting")  # phases
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
@@ -135,8 +136,21 @@ def _add_data_options(parser: Parser) -> None:
         dest="scoring",
         help="leave val and test for `timebox evaluate`; all the time goes into training",
     )
+    data.add_argument(
+        "--group-by",
+        metavar="REGEX",
+        help="keep images together when they are split: those for whose path it finds the same, such as the frames of "
+        r"a video with '(video\d+)_'",
+    )
+    data.add_argument(
+        "--no-thumbnails",
+        action="store_false",
+        dest="thumbnails",
+        help="keep images of the data out of the report and the run directory",
+    )
     add_cut(data)
     add_max_bad_share(data)
+    add_cache(data)
     add_data_dir(data)
 
 
@@ -180,6 +194,7 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
                 train_limit=args.train_limit,
                 test_limit=args.test_limit,
                 scoring=args.scoring,
+                thumbnails=args.thumbnails,
                 split_seed=args.split_seed,
                 seed=args.seed,
                 device=args.device,
@@ -187,10 +202,12 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
                 out=args.out,
                 overwrite=args.overwrite,
                 coarse=args.coarse,
+                group_by=args.group_by,
                 resume=args.resume,
                 replay=args.replay,
                 data_dir=args.data_dir,
                 max_bad_share=args.max_bad_share,
+                cache=args.cache,
                 reporter=reporter,
                 deadline=deadline,
             )

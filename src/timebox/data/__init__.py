@@ -2,9 +2,9 @@
 
 from timebox.data.conforming import conform
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
-from timebox.data.decoding import decode_image, fit_images
+from timebox.data.decoding import decode_image, decode_whole, fit_images
 from timebox.data.inspecting import Inspection, channel_statistics, image_hashes, inspect_data
-from timebox.data.reading import load_data
+from timebox.data.reading import IN_MEMORY, as_loaded, load_data
 from timebox.data.splits import (
     Division,
     Origin,
@@ -16,6 +16,7 @@ from timebox.data.splits import (
 )
 
 __all__ = [
+    "IN_MEMORY",
     "BadFile",
     "Division",
     "ImageDataset",
@@ -23,10 +24,12 @@ __all__ = [
     "LoadedData",
     "Origin",
     "Splits",
+    "as_loaded",
     "balanced_cut",
     "channel_statistics",
     "conform",
     "decode_image",
+    "decode_whole",
     "divide",
     "fit_images",
     "image_hashes",

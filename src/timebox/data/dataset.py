@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from timebox.data.mapped import taken
 from timebox.errors import DataError
 
 
@@ -69,7 +70,7 @@ class ImageDataset:
         """The images at `indices`, in that order, as a copy."""
         chosen = np.asarray(indices, dtype=np.int64)
         ids = tuple(self.ids[index] for index in chosen.tolist())
-        return ImageDataset(self.images[chosen], self.labels[chosen], self.class_names, ids)
+        return ImageDataset(taken(self.images, chosen), self.labels[chosen], self.class_names, ids)
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,7 @@ def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int
     """
     with _opened(file) as image:
         _draft(image, size)
-        if image.width * image.height > MAX_DECODED_PIXELS:
-            raise DataError(f"{image.width}x{image.height} pixels are over the limit of {MAX_DECODED_PIXELS:,} pixels")
+        _check_pixels(image)
         with _ONE_LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             height, width = size
@@ -114,6 +113,17 @@ def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int
             if orientation in _UPRIGHT:
                 fitted = fitted.transpose(_UPRIGHT[orientation])
             return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
+
+
+def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> NDArray[np.uint8]:
+    """One image upright and in its own size, as uint8 (height, width, channels); else like decode_image."""
+    with _opened(file) as image:
+        _check_pixels(image)
+        image.load()
+        flat = _flatten(image, channels)
+        orientation = _orientation(image)
+        upright = flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
+        return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
@@ -185,6 +195,11 @@ def _unidentified(file: str | Path | BinaryIO | Image.Image) -> str:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return f"truncated: {text}" if "truncated" in text.lower() or isinstance(error, EOFError) else text
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_DECODED_PIXELS:
+        raise DataError(f"{image.width}x{image.height} pixels are over the limit of {MAX_DECODED_PIXELS:,} pixels")
 
 
 def _orientation(image: Image.Image) -> int:

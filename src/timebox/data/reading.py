@@ -10,8 +10,13 @@ from timebox.data import names
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.decoding import fit_images
 from timebox.data.formats import FORMATS, ReadOptions, detect, read_digits
+from timebox.data.formats.base import loaded_from_arrays
 from timebox.data.formats.wording import short_name
+from timebox.data.prepared import Prepared
 from timebox.errors import DataError, UsageError
+
+# What errors and records call images that no file was read for.
+IN_MEMORY = "images in memory"
 
 
 def load_data(
@@ -24,6 +29,7 @@ def load_data(
     download: bool = True,
     copies: int = 1,
     progress: Callable[[str], None] | None = None,
+    cache: bool = True,
 ) -> LoadedData:
     """Read a data set, whatever its format.
 
@@ -39,6 +45,8 @@ def load_data(
         download: whether a named data set that is nowhere on this machine may be fetched.
         copies: how many times the caller will hold the images in memory: 2 where splits are cut from them.
         progress: called with a line of text now and then.
+        cache: whether images that take seconds to decode, or much memory, are kept on disk for the next run: in the
+            folder that TIMEBOX_CACHE names, else in the user's cache.
     Raises:
         DataError: for what cannot be read or learned from, or would not fit into memory.
         UsageError: for an argument out of range.
@@ -48,12 +56,22 @@ def load_data(
     if not 0 <= max_bad_share <= 1:
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
     tell = progress or (lambda text: None)
-    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies)
+    prepared = Prepared() if cache and source not in names.NAMES else None
+    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies, prepared)
     loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
     if coarse and not loaded.format.startswith("CIFAR-100"):
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
     if image_size is not None:
         loaded = _resized(loaded, image_size, options, Path(source))
+    return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
+
+
+def as_loaded(dataset: ImageDataset, image_size: int | None = None, copies: int = 1) -> LoadedData:
+    """Images that are in memory already, as if they had been read. Arguments and errors are those of load_data."""
+    source = Path(IN_MEMORY)
+    loaded = loaded_from_arrays("images", IN_MEMORY, Splits(dataset, None, None), "they were given as such")
+    if image_size is not None:
+        loaded = _resized(loaded, image_size, ReadOptions(image_size, copies=copies), source)
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
 
 
@@ -137,6 +155,8 @@ def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
             f"{source} has {len(present)} class{'' if len(present) == 1 else 'es'}{only} with images: "
             "a classifier needs at least two"
         )
+    if all(np.array_equal(image, train.images[0]) for image in train.images):
+        raise DataError(f"{source}: all {len(train):,} training images are the same: nothing tells them apart")
     single = [train.class_names[label] for label in np.flatnonzero(counts == 1)]
     if not single:
         return []

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from timebox.data.conforming import conform
 from timebox.data.dataset import ImageDataset, Splits
+from timebox.data.groups import groups_of, split_by_group
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
@@ -118,6 +119,7 @@ def divide(
     train_limit: int | None = None,
     test_limit: int | None = None,
     split_seed: int = 0,
+    group_by: str | None = None,
 ) -> Division:
     """Cut a source's splits to what a run uses.
 
@@ -128,11 +130,13 @@ def divide(
         train_limit: class-balanced number of images: those trained on, unless val is cut from them.
         test_limit: class-balanced number of images.
         split_seed: 0 or more, decides every cut.
+        group_by: a pattern for :func:`groups_of`: what is split off keeps to whole groups, and what `train_limit`
+            leaves out is validated on without the groups that are trained on.
     Raises:
         UsageError: for what cannot be met, stating what could.
         DataError: for a data set with classes unknown to train.
     """
-    pool = _Part(splits.train, Origin("train"))
+    pool = _Part(splits.train, Origin("train"), None if group_by is None else groups_of(splits.train.ids, group_by))
     test_part: _Part | None
     if isinstance(test, float | int):
         pool, test_part = pool.split(test, split_seed, "test")
@@ -163,6 +167,7 @@ class _Part:
 
     source: ImageDataset
     origin: Origin
+    groups: Indices | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -174,8 +179,28 @@ class _Part:
     def split(self, fraction: float, seed: int, name: str) -> "tuple[_Part, _Part]":
         """(rest, part)."""
         _check_fraction(fraction, name)
-        rest, part = stratified_split(self.labels, fraction, seed, name=name)
+        return self.split_off(round(fraction * len(self.labels)), seed, name, fraction)
+
+    def split_off(self, num: int, seed: int, name: str, asked: int | float) -> "tuple[_Part, _Part]":
+        """(rest, part), part with about `num` images, exactly as many where there are no groups."""
+        if self.groups is None:
+            rest, part = stratified_split(self.labels, asked, seed, name=name)
+        else:
+            rest, part = split_by_group(self.labels, self._own(self.groups), num, seed)
+            if not len(part):
+                raise UsageError(f"{name} {asked} is not possible with group_by: no group can be spared by its classes")
         return self._only(rest), self._only(part)
+
+    def without_groups_of(self, other: "_Part") -> "_Part":
+        """Its images but for those of groups that another part of the same source has."""
+        if self.groups is None:
+            return self
+        apart = ~np.isin(self._own(self.groups), other._own(self.groups))
+        return self._only(np.flatnonzero(apart))
+
+    def _own(self, values: Indices) -> Indices:
+        """Of values for all images of the source, those of this part."""
+        return values if self.origin.indices is None else values[self.origin.indices]
 
     def cut(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Part, _Part | None]":
         """(kept, rest), rest None if nothing is left."""
@@ -192,7 +217,7 @@ class _Part:
 
     def _only(self, chosen: Indices) -> "_Part":
         indices = chosen if self.origin.indices is None else self.origin.indices[chosen]
-        return _Part(self.source, Origin(self.origin.split, indices))
+        return _Part(self.source, Origin(self.origin.split, indices), self.groups)
 
 
 def _given(value: str | ImageDataset | None, own: ImageDataset | None, name: str, train: ImageDataset) -> _Part | None:
@@ -214,7 +239,10 @@ def _divide_val(
     if val == "rest":
         if left_out is None:
             raise UsageError("val 'rest' needs a train_limit below the number of images: nothing is left out otherwise")
-        return pool, left_out
+        kept = left_out.without_groups_of(pool)
+        if not len(kept.labels):
+            raise UsageError("val 'rest' is not possible with group_by: all groups left out are trained on too")
+        return pool, kept
     if isinstance(val, float | int):
         return pool.split(val, seed, "val")
     if val is not None or splits.val is not None:
@@ -224,8 +252,7 @@ def _divide_val(
     num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, spare)
     if num == 0:
         return pool, None
-    rest, part = stratified_split(labels, num, seed)
-    return pool._only(rest), pool._only(part)
+    return pool.split_off(num, seed, "val", num)
 
 
 def _check_fraction(fraction: float, name: str) -> None:

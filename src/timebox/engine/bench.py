@@ -10,6 +10,7 @@ from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Batch
 from timebox.engine.build import build_model
 from timebox.engine.graphs import steps_for
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision
 from timebox.engine.speed import fastest_of
@@ -95,7 +96,7 @@ class Bench:
         the batch towards the recipe's while the limit allows.
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
-        steps = steps_for(state, recipe.label_smoothing, tell=lambda text: None)
+        steps = steps_for(state, Loss(recipe.label_smoothing), tell=lambda text: None)
 
         def step() -> None:
             steps(batch, Decision(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from timebox.data.loader import Batch, DeviceLoader
+from timebox.engine.loss import Loss
 from timebox.engine.schedule import Decision
 from timebox.engine.state import TrainingState
 from timebox.engine.step import backpropagate, training_step
@@ -123,12 +124,10 @@ class GraphedSteps:
         tell: takes a sentence, once, where steps are not recorded.
     """
 
-    def __init__(
-        self, state: TrainingState, label_smoothing: float, recorder: Recorder, tell: Callable[[str], None]
-    ) -> None:
-        self._state, self._label_smoothing = state, label_smoothing
+    def __init__(self, state: TrainingState, loss_of: Loss, recorder: Recorder, tell: Callable[[str], None]) -> None:
+        self._state, self._loss_of = state, loss_of
         self._recorder, self._tell = recorder, tell
-        self._eager = EagerSteps(state, label_smoothing)
+        self._eager = EagerSteps(state, loss_of)
         self._numbers = StepNumbers(len(state.optimizer.groups), state.precision.device)
         self._batches: dict[torch.Size, Batch] = {}
         self._replays: dict[_Variant, Replay | None] = {}
@@ -204,7 +203,7 @@ class GraphedSteps:
     def _step(self, batch: Batch, micro_batch: int) -> Tensor:
         """What is recorded: one step whose numbers lie on the device."""
         state = self._state
-        loss = backpropagate(state.model, batch, state.precision, self._label_smoothing, micro_batch)
+        loss = backpropagate(state.model, batch, state.precision, self._loss_of, micro_batch)
         state.optimizer.step(self._numbers.rates)
         state.optimizer.zero_grad()
         state.average.take_in(self._numbers.average_share)
@@ -213,7 +212,7 @@ class GraphedSteps:
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The same step as :class:`EagerSteps` takes it."""
         state = self._state
-        loss = training_step(state.model, state.optimizer, batch, state.precision, self._label_smoothing, micro_batch)
+        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_of, micro_batch)
         state.average.take_in(0.5)
         return loss
 
@@ -237,12 +236,12 @@ class GraphedSteps:
         self._tell(f"steps are not recorded as a CUDA graph: {reason}")
 
 
-def steps_for(state: TrainingState, label_smoothing: float, tell: Callable[[str], None]) -> Steps:
+def steps_for(state: TrainingState, loss_of: Loss, tell: Callable[[str], None]) -> Steps:
     """Recorded steps on a GPU, in fp32 and bf16; else eager ones."""
     precision = state.precision
     if precision.device.type != "cuda" or precision.name == "fp16":
-        return EagerSteps(state, label_smoothing)
-    return GraphedSteps(state, label_smoothing, CudaRecorder(precision.device), tell)
+        return EagerSteps(state, loss_of)
+    return GraphedSteps(state, loss_of, CudaRecorder(precision.device), tell)
 
 
 def agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:

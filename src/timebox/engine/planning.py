@@ -40,6 +40,8 @@ FEWEST_VALIDATION_IMAGES = 50
 # Kept free at the end for leaving the interpreter and a machine that stutters, besides what saving takes.
 EXIT_SECONDS = 0.8
 STUTTER_SHARE = 0.01
+# The report takes about half of this on two cores.
+REPORT_SECONDS = 0.4
 SAVING_MARGIN = 1.3
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
@@ -53,10 +55,11 @@ HURRY_SECONDS = 8.5
 
 @dataclass(frozen=True)
 class Scoring:
-    """How many images there are to score, and in how many views each."""
+    """How many images there are to score, and whether a report is written."""
 
     num_val: int
     num_test: int
+    reported: bool = False
 
     def seconds(self, seconds_per_image: float, tta: str) -> float:
         """Time to set aside for all of them: what was measured on a few, and a margin, as training takes the rest."""
@@ -94,9 +97,10 @@ def make_plan(
     if num_steps is not None:
         return _counting_steps(named, overrides, train, scoring, device, precision, num_steps)
     budget = deadline.budget_seconds or 0.0
-    num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0)
+    num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0) + (2 if scoring.reported else 0)
     saving_seconds = SAVING_MARGIN * num_writes * file_seconds
-    finish_seconds = saving_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
+    report_seconds = REPORT_SECONDS if scoring.reported else 0.0
+    finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
     benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
     scoring_share = FINAL_SCORING_SHARE if scoring.num_val + scoring.num_test else 0.0

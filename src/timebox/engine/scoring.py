@@ -85,13 +85,13 @@ def predict_probabilities(
                 break
             batch = torch.from_numpy(images[start : start + batch_size]).to(device, non_blocking=True)
             inputs = batch_normalize(batch, mean, std)
-            parts.append(_averaged(model, inputs, tta))
+            parts.append(averaged(model, inputs, tta))
         if not parts:
             raise ValueError("no images to score")
         return torch.cat(parts).cpu().numpy()
 
 
-def _averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
+def averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
     """Probabilities (N, num_classes) of normalised images (N, C, H, W), averaged over the views."""
     total = torch.zeros((), device=inputs.device)
     for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:

@@ -5,9 +5,9 @@ from math import ceil
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from timebox.data.loader import Batch
+from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.models import networks_of
 from timebox.optim import Optimizer
@@ -18,19 +18,17 @@ def training_step(
     optimizer: Optimizer,
     batch: Batch,
     precision: Precision,
-    label_smoothing: float,
+    loss_of: Loss,
     micro_batch: int,
 ) -> Tensor:
     """One step: forward, loss, backward, update. Returns the loss, detached, on the device."""
-    loss = backpropagate(model, batch, precision, label_smoothing, micro_batch)
+    loss = backpropagate(model, batch, precision, loss_of, micro_batch)
     precision.step(optimizer)
     optimizer.zero_grad()
     return loss
 
 
-def backpropagate(
-    model: nn.Module, batch: Batch, precision: Precision, label_smoothing: float, micro_batch: int
-) -> Tensor:
+def backpropagate(model: nn.Module, batch: Batch, precision: Precision, loss_of: Loss, micro_batch: int) -> Tensor:
     """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
 
     Every member of an ensemble learns from its own part of the batch, by its own loss; the mean of these is returned.
@@ -45,8 +43,7 @@ def backpropagate(
         for part in parts_of(Batch(images, labels), micro_batch):
             with precision.autocast():
                 logits = network(part.images)
-            loss = F.cross_entropy(logits.float(), part.labels, label_smoothing=label_smoothing)
-            loss = loss * (len(part.labels) / share)
+            loss = loss_of(logits, part.labels) * (len(part.labels) / share)
             precision.backward(loss)
             total += loss.detach()
     return total / len(networks)

@@ -5,6 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from timebox.data.loader import Batch, DeviceLoader
+from timebox.engine.loss import Loss
 from timebox.engine.schedule import Decision
 from timebox.engine.state import TrainingState
 from timebox.engine.step import training_step
@@ -23,8 +24,8 @@ class Steps(Protocol):
 class EagerSteps:
     """Takes each step operation by operation."""
 
-    def __init__(self, state: TrainingState, label_smoothing: float) -> None:
-        self._state, self._label_smoothing = state, label_smoothing
+    def __init__(self, state: TrainingState, loss_of: Loss) -> None:
+        self._state, self._loss_of = state, loss_of
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """Nothing to prepare."""
@@ -32,8 +33,6 @@ class EagerSteps:
     def __call__(self, batch: Batch, decision: Decision) -> Tensor:
         state = self._state
         state.optimizer.prepare(decision.lr, decision.momentum, decision.progress)
-        loss = training_step(
-            state.model, state.optimizer, batch, state.precision, self._label_smoothing, decision.micro_batch
-        )
+        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_of, decision.micro_batch)
         state.advance(decision.progress)
         return loss

@@ -62,6 +62,9 @@ class Recipe:
     weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1)]
     bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of max_lr", 0.01, 1000)]
     label_smoothing: Annotated[float, Field("share of the target spread over all classes", 0, 0.9)]
+    class_balance: Annotated[
+        float, Field("1 lets all classes count alike, 0 all images, between them the rare ones more", 0, 1)
+    ]
     averaging_span: Annotated[float, Field("weights are averaged over this share of the training, 0 for none", 0, 1)]
 
     image_size: Annotated[int, Field("side images are brought to in pixels, 0 to follow the data", 0, 1024)]

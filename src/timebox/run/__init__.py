@@ -1,8 +1,10 @@
 """Runs: making them, loading them, calling and judging them. One public function per verb of the command line."""
 
-from timebox.run.evaluate import ClassFigures, Evaluation, evaluate
+from timebox.engine.figures import ClassFigures
+from timebox.run.evaluate import Evaluation, evaluate
 from timebox.run.inspect import inspect
 from timebox.run.predict import predict
+from timebox.run.report import compare, report
 from timebox.run.run import FilePrediction, Run, load
 from timebox.run.train import train
 
@@ -11,9 +13,11 @@ __all__ = [
     "Evaluation",
     "FilePrediction",
     "Run",
+    "compare",
     "evaluate",
     "inspect",
     "load",
     "predict",
+    "report",
     "train",
 ]

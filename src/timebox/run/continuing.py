@@ -183,17 +183,25 @@ class Continuation:
 
 
 def _request(source: Source, training: Mapping[str, object], seed: object) -> Request:
-    match {"scoring": True, **training}:
+    match {"scoring": True, "thumbnails": True, **training}:
         case {
             "recipe": str(recipe),
             "settings": list(settings),
             "precision": str(precision),
             "num_steps": int() | None as num_steps,
             "scoring": bool(scoring),
+            "thumbnails": bool(thumbnails),
         }:
             if isinstance(seed, int) and 0 <= seed < 2**63:
                 return Request(
-                    source, recipe, tuple(str(item) for item in settings), seed, precision, num_steps, scoring
+                    source,
+                    recipe,
+                    tuple(str(item) for item in settings),
+                    seed,
+                    precision,
+                    num_steps,
+                    scoring,
+                    thumbnails,
                 )
     raise ValueError("what was asked for is incomplete")
 

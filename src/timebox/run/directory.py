@@ -2,7 +2,6 @@
 
 import ctypes
 import glob
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,18 @@ from timebox.engine.checkpoint import read_checkpoint, sync_folder, write_checkp
 from timebox.engine.state import Snapshot
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.run.metrics import MetricsWriter, length_up_to
-from timebox.run.reading import CHECKPOINT, CONFIG, METRICS, MODEL, PREDICTIONS, SEEN, SUMMARY
+from timebox.run.reading import (
+    CHECKPOINT,
+    CONFIG,
+    EXAMPLES,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    REPORT,
+    SEEN,
+    SUMMARY,
+    to_json,
+)
 
 # Of Linux's renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -118,6 +128,14 @@ class RunWriter:
     def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write predictions.npz, one row per scored image."""
         self._write_with(PREDICTIONS, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+
+    def save_examples(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write examples.npz, the images that the report shows."""
+        self._write_with(EXAMPLES, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+
+    def save_report(self, page: str) -> None:
+        """Write report.html."""
+        self._write(REPORT, page.encode("utf-8", "backslashreplace"))
 
     def save_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json and bring the metrics to the disk."""
@@ -220,13 +238,6 @@ def _remove_abandoned(out: Path) -> None:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
-
-
-def to_json(value: object) -> bytes:
-    """Readable JSON, ending in a newline."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A path may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def check_free(out: Path, overwrite: bool) -> bool:

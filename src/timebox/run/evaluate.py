@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from timebox.clock import now
 from timebox.data import ImageDataset, LoadedData, Splits, balanced_cut, conform, image_hashes, load_data
+from timebox.engine.figures import ClassFigures, class_figures, confusion_of
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.errors import TimeboxError, UsageError
 from timebox.run.reading import read_seen
@@ -16,17 +17,6 @@ from timebox.run.run import Run
 from timebox.run.sources import Source, division_from
 
 SPLITS = ("test", "val", "train", "all")
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """One class: how many of its images were scored, and how they fared. Undefined ratios are 0."""
-
-    name: str
-    num_images: int
-    precision: float
-    recall: float
-    f1: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +62,7 @@ def evaluate(
     device: str = "auto",
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
+    cache: bool = True,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score a run on a data set.
@@ -86,6 +77,8 @@ def evaluate(
         tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
         data_dir: where named data sets are looked for.
+        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
     """
@@ -102,11 +95,12 @@ def evaluate(
         coarse=source.coarse,
         data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
+        cache=cache,
         progress=reporter.note,
     )
 
     def elsewhere(path: str, side: int | None) -> LoadedData:
-        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share)
+        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share, cache=cache)
 
     name, dataset = _chosen(split, loaded.splits, source, run, elsewhere)
     dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data))
@@ -117,9 +111,7 @@ def evaluate(
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
-    num_classes = len(run.class_names)
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(confusion, (dataset.labels, predicted), 1)
+    confusion = confusion_of(dataset.labels, predicted, len(run.class_names))
     return Evaluation(
         run=str(run.path),
         data=str(data),
@@ -134,19 +126,6 @@ def evaluate(
         confusion=confusion,
         notes=loaded.notes,
     )
-
-
-def class_figures(class_names: tuple[str, ...], confusion: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
-    """Precision, recall and F1 of each class, from a confusion matrix with the true classes in rows."""
-    right = confusion.diagonal()
-    predicted, actual = confusion.sum(0), confusion.sum(1)
-    figures = []
-    for i, name in enumerate(class_names):
-        precision = right[i] / predicted[i] if predicted[i] else 0.0
-        recall = right[i] / actual[i] if actual[i] else 0.0
-        f1 = 2 * right[i] / (predicted[i] + actual[i]) if predicted[i] + actual[i] else 0.0
-        figures.append(ClassFigures(name, int(actual[i]), float(precision), float(recall), float(f1)))
-    return tuple(figures)
 
 
 def _chosen(

@@ -12,6 +12,7 @@ def inspect(
     coarse: bool = False,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
+    cache: bool = True,
 ) -> Inspection:
     """Classes, counts, sizes, modes, statistics, unreadable files and duplicates of a data set.
 
@@ -21,6 +22,7 @@ def inspect(
         coarse: the 20 superclasses of CIFAR-100.
         data_dir: where named data sets are looked for and downloaded to.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
     Raises:
         DataError: for data that cannot be read.
     """
@@ -31,5 +33,6 @@ def inspect(
             coarse=coarse,
             data_dir=Path(data_dir) if data_dir else None,
             max_bad_share=max_bad_share,
+            cache=cache,
         )
     )

@@ -1,6 +1,10 @@
-"""Reading the files of a run directory without trusting them."""
+"""The files of a run directory: their names, and reading them without trusting them."""
 
+import json
+import lzma
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timebox.data.arrays import ArrayArchive
 from timebox.data.npy import read_npy
 from timebox.engine.tensors import read_tensors
 from timebox.errors import RunError
@@ -15,6 +20,7 @@ from timebox.files import open_regular, parse_json_object, read_regular
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, SEEN, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
+EXAMPLES, REPORT = "examples.npz", "report.html"
 
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
@@ -29,12 +35,31 @@ def read_json(path: Path) -> dict[str, object]:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
+def to_json(value: object) -> bytes:
+    """Readable JSON, ending in a newline."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
+    return text.encode("utf-8", "backslashreplace")
+
+
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of model.safetensors, as :func:`read_tensors` reads them. Raises RunError where they cannot be."""
     try:
         return read_tensors(path / MODEL, expected)
     except FileNotFoundError as error:
         raise RunError(_absent(path / MODEL)) from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays in a file of a run; none where there is no such file. Raises RunError where it cannot be read."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            arrays = ArrayArchive(archive, path)
+            return {name: arrays.read(name) for name in arrays.names()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def read_seen(path: Path) -> NDArray[np.uint64]:

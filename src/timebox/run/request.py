@@ -1,5 +1,6 @@
 """What :func:`timebox.train` was asked for, checked before anything slow begins."""
 
+import shlex
 from dataclasses import dataclass
 
 from timebox.clock import Deadline, format_duration
@@ -24,6 +25,29 @@ class Request:
     precision: str
     num_steps: int | None
     scoring: bool = True
+    thumbnails: bool = True
+
+    def command(self, budget_seconds: float | None) -> str:
+        """The command line that asks for the same."""
+        source = self.source
+        options: list[tuple[str, object, object]] = [
+            ("--budget", None if budget_seconds is None else f"{budget_seconds:g}s", None),
+            ("--steps", self.num_steps, None),
+            ("--recipe", self.recipe, AUTO),
+            *(("--set", setting, None) for setting in self.settings),
+            ("--val", source.val, None),
+            ("--test", source.test, None),
+            ("--train-limit", source.train_limit, None),
+            ("--test-limit", source.test_limit, None),
+            ("--split-seed", source.split_seed, 0),
+            ("--group-by", source.group_by, None),
+            ("--seed", self.seed, 0),
+            ("--precision", self.precision, "auto"),
+        ]
+        words = ["timebox", "train", source.data]
+        words += [word for name, value, default in options if value != default for word in (name, str(value))]
+        switches = {"--coarse": source.coarse, "--no-scoring": not self.scoring, "--no-thumbnails": not self.thumbnails}
+        return shlex.join([*words, *(name for name, given in switches.items() if given)])
 
 
 def check_request(request: Request, deadline: Deadline) -> None:

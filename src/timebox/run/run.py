@@ -1,7 +1,9 @@
 """A finished run: its model, ready to call, and what is known of it."""
 
 import reprlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,22 +13,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from timebox.data import decode_image, fit_images
+from timebox.data.fitting import batch_fit
 from timebox.engine.allocator import kept_memory
 from timebox.engine.build import build_model, resolve_device
+from timebox.engine.calibration import HIGHEST, LOWEST, calibrated
 from timebox.engine.checkpoint import Checkpoint, read_checkpoint
 from timebox.engine.precision import PRECISIONS, Precision
 from timebox.engine.scoring import check_tta, predict_probabilities
 from timebox.engine.state import TrainingState
 from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
+from timebox.machine import available_threads
 from timebox.recipe import Recipe, recipe_from
-from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights
+from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json
 
-FORMAT = 3
-FILES_AT_ONCE = 250
+FORMAT = 4
+FILES_AT_ONCE = 125
 MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
 
 
@@ -125,6 +131,13 @@ class Run:
             return checkpoint
         raise RunError(f"run {str(self.path)!r} ended before a model was saved: nothing can be loaded from it")
 
+    def save(self, path: Path) -> None:
+        """Write what it takes to load the model, and its summary, to a directory. Raises OSError where that fails."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        (path / CONFIG).write_bytes(to_json(self.config))
+        (path / SUMMARY).write_bytes(to_json(self.summary))
+        (path / MODEL).write_bytes(save(tensors))
+
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The averaged weights, as far as the training came."""
         plan = self.config.get("plan")
@@ -137,17 +150,24 @@ class Run:
         part = "average" if state.average.model is not model else "model"
         return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
 
+    @property
+    def temperature(self) -> float:
+        """What probabilities are calibrated with; 1 where there was nothing to fit it on."""
+        value = self.summary.get("temperature")
+        return value if isinstance(value, float) and LOWEST <= value <= HIGHEST else 1.0
+
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
         return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
 
-    def predict_proba(self, images: object, tta: str = "recipe") -> NDArray[np.float32]:
+    def predict_proba(self, images: object, tta: str = "recipe", calibrate: bool = True) -> NDArray[np.float32]:
         """Class probabilities.
 
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
                 of another size are brought to the model's: shorter side scaled, centre cropped.
             tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
+            calibrate: with the temperature fitted on the validation images, if the run had any.
         Returns:
             float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
         Raises:
@@ -160,21 +180,37 @@ class Run:
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
         with container_threads(), kept_memory():
-            return predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+            probabilities = predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+        return calibrated(probabilities, self.temperature if calibrate else 1.0)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
-        """Predictions for image files, in order, a few hundred in memory at a time. An unreadable file is no error: it
-        comes back with its reason."""
+        """Predictions for image files, in order, with calibrated probabilities.
+
+        Files are decoded in threads while those before them are predicted, a few hundred in memory at a time. An
+        unreadable file is no error: it comes back with its reason.
+        """
         remaining = iter(paths)
-        while batch := list(islice(remaining, FILES_AT_ONCE)):
-            decoded: list[NDArray[np.uint8] | str] = [self._decoded(path) for path in batch]
-            readable = [image for image in decoded if not isinstance(image, str)]
-            rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
-            for path, image in zip(batch, decoded, strict=True):
-                if isinstance(image, str):
-                    yield FilePrediction(str(path), None, image)
-                else:
-                    yield FilePrediction(str(path), next(rows), None)
+        with ThreadPoolExecutor(available_threads()) as pool:
+            begun: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
+            while True:
+                while len(begun) < 2 and (batch := list(islice(remaining, FILES_AT_ONCE))):
+                    begun.append((batch, pool.map(self._decoded, batch)))
+                if not begun:
+                    return
+                batch, decoded = begun.popleft()
+                yield from self._predicted(batch, list(decoded), tta)
+
+    def _predicted(
+        self, paths: Sequence[str | Path], images: Sequence[NDArray[np.uint8] | str], tta: str
+    ) -> Iterator[FilePrediction]:
+        """Predictions for images, each a file's pixels or the reason why there are none."""
+        readable = [image for image in images if not isinstance(image, str)]
+        rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
+        for path, image in zip(paths, images, strict=True):
+            if isinstance(image, str):
+                yield FilePrediction(str(path), None, image)
+            else:
+                yield FilePrediction(str(path), next(rows), None)
 
     def _decoded(self, path: str | Path) -> NDArray[np.uint8] | str:
         try:
@@ -193,12 +229,21 @@ class Run:
                     "or (N, H, W, C) with 1, 3 or 4 channels"
                 )
             # torch takes neither mirrored nor read-only arrays.
-            return fit_images(np.require(array, requirements=["C", "W"]), size, channels)
+            array = fit_images(np.require(array, requirements=["C", "W"]), array.shape[1:3], channels)
+            return array if array.shape[1:3] == size else self._fitted(array)
         if not isinstance(images, Sequence) or isinstance(images, str):
             raise DataError("images must be a uint8 array (N, H, W, C) or a list of paths and PIL images")
         if not images:
             return np.zeros((0, *size, channels), np.uint8)
         return np.stack([self._read(image, position) for position, image in enumerate(images)])
+
+    def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images brought to the working size, with the tensor operations that a model is exported with."""
+        fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
+        for position, image in enumerate(images):
+            planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            fitted[position] = batch_fit(planes, *self.preprocessing.size)[0].permute(1, 2, 0).numpy()
+        return fitted
 
     def _read(self, image: object, position: int) -> NDArray[np.uint8]:
         if not isinstance(image, str | Path | Image.Image):

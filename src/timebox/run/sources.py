@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from timebox.clock import Deadline
-from timebox.data import Division, ImageDataset, LoadedData, Splits, divide, load_data
+from timebox.data import IN_MEMORY, Division, ImageDataset, LoadedData, Splits, as_loaded, divide, load_data
+from timebox.data.groups import likely_pattern, names_in_common
 from timebox.errors import RunError
 
 Portion = str | float | None
@@ -22,6 +23,7 @@ class Source:
     test_limit: int | None
     split_seed: int
     coarse: bool
+    group_by: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON; read back by :meth:`of_run`."""
@@ -30,8 +32,9 @@ class Source:
     @classmethod
     def of_run(cls, config: Mapping[str, object], path: Path) -> "Source":
         """The source recorded in a run's model.json. Raises RunError where it is damaged."""
-        recorded = config.get("source")
-        if not isinstance(recorded, dict) or set(recorded) != set(_TYPES):
+        source = config.get("source")
+        recorded = {"group_by": None, **source} if isinstance(source, dict) else {}
+        if set(recorded) != set(_TYPES):
             raise RunError(f"model.json of {str(path)!r} is damaged: its source is incomplete")
         if not all(type(value) in _TYPES[field] for field, value in recorded.items()):
             raise RunError(f"model.json of {str(path)!r} is damaged: its source holds wrong types")
@@ -49,6 +52,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "test_limit": (int, type(None)),
     "split_seed": (int,),
     "coarse": (bool,),
+    "group_by": (str, type(None)),
 }
 
 
@@ -78,6 +82,7 @@ def division_from(
         train_limit=source.train_limit,
         test_limit=source.test_limit,
         split_seed=source.split_seed,
+        group_by=source.group_by,
     )
 
 
@@ -89,13 +94,21 @@ class Reader:
         max_bad_share: share of unreadable files, 0...1, above which data are refused.
         tell: takes a line to tell the user.
         deadline: from which downloads are left out.
+        given: the images that IN_MEMORY stands for, if any were given.
+        cache: whether decoded images are kept for the next run, see load_data.
     """
 
     def __init__(
-        self, data_dir: Path | None, max_bad_share: float, tell: Callable[[str], None], deadline: Deadline
+        self,
+        data_dir: Path | None,
+        max_bad_share: float,
+        tell: Callable[[str], None],
+        deadline: Deadline,
+        given: ImageDataset | None = None,
+        cache: bool = True,
     ) -> None:
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
-        self._tell, self._deadline = tell, deadline
+        self._tell, self._deadline, self._given, self._cache = tell, deadline, given, cache
 
     def divided(self, source: Source, side: int | None) -> tuple[LoadedData, Division]:
         """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data."""
@@ -106,23 +119,47 @@ class Reader:
         loaded = read(source.data, side)
         division = division_from(loaded.splits, source, read)
         taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
-        for note in (taken_for, *loaded.notes, *_bad_file_note(loaded)):
+        grouping = _group_notes(loaded.splits, source)
+        for note in (taken_for, *loaded.notes, *_bad_file_note(loaded), *grouping):
             self._tell(note)
         return loaded, division
 
     def _read(self, path: str, image_size: int | None, coarse: bool) -> LoadedData:
+        # What is cut out to validate on is a second copy, for a while beside the first.
+        copies = 2
+        if self._given is not None and path == IN_MEMORY:
+            return as_loaded(self._given, image_size, copies)
         loaded = load_data(
             path,
             image_size=image_size,
             coarse=coarse,
             data_dir=self._data_dir,
             max_bad_share=self._max_bad_share,
-            # What is cut out to validate on is a second copy, for a while beside the first.
-            copies=2,
+            copies=copies,
             progress=self._tell,
+            cache=self._cache,
         )
         self._deadline.leave_out(loaded.download_seconds)
         return loaded
+
+
+def _group_notes(splits: Splits, source: Source) -> list[str]:
+    """Groups that lie in two of the data's own splits; or, where none are asked for, those that names suggest."""
+    train = splits.train
+    if source.group_by is None:
+        likely = likely_pattern(train.ids, train.labels)
+        if likely is None:
+            return []
+        pattern, number = likely
+        return [
+            f"file names look like {number:,} series of frames, which lie on both sides where images are split; "
+            f"--group-by '{pattern}' keeps each on one"
+        ]
+    others = {name: split for name, split in splits.items() if name != "train"}
+    shared = {name: names_in_common(split.ids, train.ids, source.group_by) for name, split in others.items()}
+    return [
+        f"{count:,} images of {name} belong to groups that train has too" for name, count in shared.items() if count
+    ]
 
 
 def _bad_file_note(loaded: LoadedData) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 from timebox.clock import Deadline
 from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
 from timebox.engine.build import SMALLEST_STD
+from timebox.engine.calibration import fit_temperature
 from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.engine.scoring import accuracy, predict_probabilities
@@ -121,6 +122,7 @@ class Task:
                 "precision": request.precision,
                 "num_steps": request.num_steps,
                 "scoring": request.scoring,
+                "thumbnails": request.thumbnails,
                 "budget_seconds": self.budget_seconds,
                 "data_sha256": self.data_sha256,
             },
@@ -139,6 +141,7 @@ class Task:
             **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
             **{f"{split}_images_total": len(held_out.get(split, ())) for split in ("val", "test")},
+            "temperature": _temperature(by_split.get("val")),
             "tta": scores[-1].tta if scores else plan.recipe.tta,
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
@@ -151,13 +154,14 @@ class Task:
             "final_lr": trained.final_lr,
             "train_images": len(self.division.train),
             "num_classes": self.division.train.num_classes,
-            "data": {"name": loaded.name, "format": loaded.format},
+            "data": {"name": loaded.name, "format": loaded.format, "why": loaded.why},
             "device": _device_name(plan.device),
             "threads": torch.get_num_threads(),
             "precision": plan.precision,
             "seed": request.seed,
             "source": request.source.as_dict(),
             "recipe": plan.recipe.as_dict(),
+            "command": request.command(self.budget_seconds),
             "plan": list(plan.lines),
             "notes": list(loaded.notes),
             "events": events,
@@ -245,6 +249,10 @@ def prediction_columns(scores: list[Score]) -> dict[str, NDArray[np.generic]]:
 
 def _accuracy_of(score: Score | None) -> float | None:
     return None if score is None else score.accuracy
+
+
+def _temperature(score: Score | None) -> float | None:
+    return None if score is None else fit_temperature(score.probabilities, score.dataset.labels)
 
 
 def _count(score: Score | None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from timebox.clock import Deadline, parse_budget
-from timebox.data import Division, image_hashes, parse_portion
+from timebox.data import IN_MEMORY, Division, ImageDataset, image_hashes, parse_portion
 from timebox.engine.allocator import kept_memory
 from timebox.engine.build import resolve_device
 from timebox.engine.planning import Scoring, make_plan
@@ -27,12 +27,12 @@ from timebox.run.task import Task
 from timebox.run.training import carry_out, kept_as_far_as_it_came
 
 # What may be given beside a run that is resumed or replayed; everything else is the run's own.
-BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "reporter", "deadline", "resume")
-BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "reporter", "deadline", "replay")
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "resume")
+BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "replay")
 
 
 def train(
-    data: str | Path | None = None,
+    data: str | Path | ImageDataset | None = None,
     *,
     budget: str | float | None = None,
     steps: int | None = None,
@@ -43,6 +43,7 @@ def train(
     train_limit: int | None = None,
     test_limit: int | None = None,
     scoring: bool = True,
+    thumbnails: bool = True,
     split_seed: int = 0,
     seed: int = 0,
     device: str = "auto",
@@ -53,15 +54,17 @@ def train(
     replay: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
+    group_by: str | None = None,
     max_bad_share: float = 0.1,
+    cache: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> Run:
     """Train a classifier on labelled images before a deadline, and write a run directory.
 
     Args:
-        data: a path, or a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``). With ``resume`` or ``replay``: where
-            the run's data lie now, if they were moved.
+        data: a path, a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``), or images in memory. With ``resume`` or
+            ``replay``: where the run's data lie now, if they were moved or in memory.
         budget: the deadline, seconds or text such as ``"10m"``: from this call to its return, everything included but a
             first-time download. Either ``budget`` or ``steps`` is given.
         steps: train for this many steps and read no clock: the same seed, data, thread count and machine give the same
@@ -73,7 +76,8 @@ def train(
         test: share, path or ``"none"``. Default: the data's own test split, else none.
         train_limit, test_limit: seeded, class-balanced cuts to so many images.
         scoring: False leaves val and test for :func:`timebox.evaluate`: they are held out, none of the budget goes into
-            scoring them.
+            scoring them, and no report is written.
+        thumbnails: whether the report shows images of the data; they are kept in the run directory too.
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
@@ -84,7 +88,10 @@ def train(
         replay: a finished run: takes the same steps again and compares the weights.
         data_dir: where named data sets are looked for and downloaded to.
         coarse: the 20 superclasses of CIFAR-100.
+        group_by: a regular expression for the images' paths; those for which it finds the same (its first group, or the
+            whole) stay together when images are split, such as the frames of a video.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
         reporter: is told the course of things.
         deadline: a clock already running, in place of ``budget``.
     Returns:
@@ -99,7 +106,9 @@ def train(
     if deadline is None:
         deadline = Deadline(None if budget is None else parse_budget(budget))
     reporter = reporter or SilentReporter()
-    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline)
+    in_memory = data if isinstance(data, ImageDataset) else None
+    data = IN_MEMORY if in_memory is not None else data
+    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache)
     if resume is not None or replay is not None:
         _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
         path = Path(str(resume if replay is None else replay))
@@ -118,8 +127,9 @@ def train(
         test_limit=test_limit,
         split_seed=split_seed,
         coarse=coarse,
+        group_by=group_by,
     )
-    request = Request(source, recipe, tuple(settings), seed, precision, steps, scoring)
+    request = Request(source, recipe, tuple(settings), seed, precision, steps, scoring, thumbnails)
     check_request(request, deadline)
     training_device = resolve_device(device)
     side = image_side(request)
@@ -153,7 +163,7 @@ def _planned(
             request.recipe,
             request.settings,
             division.train,
-            Scoring(*(0 if part is None else len(part) for part in scored)),
+            Scoring(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
             device,
             request.precision,
             deadline,
@@ -164,6 +174,10 @@ def _planned(
         for line in plan.lines:
             reporter.note(line)
         return Task.of(request, plan, division, deadline.budget_seconds)
+
+
+def _num_images(part: ImageDataset | None) -> int:
+    return 0 if part is None else len(part)
 
 
 def _given(arguments: Mapping[str, object]) -> set[str]:

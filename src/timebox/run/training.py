@@ -20,6 +20,7 @@ from timebox.engine.finished import MAX_PENDING
 from timebox.engine.graphs import steps_for
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
+from timebox.engine.loss import Loss, class_weights
 from timebox.engine.pacing import ClockPacer, StepPacer
 from timebox.engine.planning import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES_AT_THE_END
 from timebox.engine.precision import Precision
@@ -27,11 +28,11 @@ from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
-from timebox.errors import OutputError, RunError
+from timebox.errors import RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
-from timebox.run.reading import PREDICTIONS
-from timebox.run.task import Task, Validator, prediction_columns
+from timebox.run.finishing import Finish
+from timebox.run.task import Task, Validator
 
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -102,7 +103,7 @@ class Training:
                 self._state,
                 loader,
                 self._schedule,
-                steps_for(self._state, recipe.label_smoothing, self._tell),
+                steps_for(self._state, self._loss(), self._tell),
                 self._safety,
                 self.keeper,
                 watch,
@@ -117,6 +118,11 @@ class Training:
             last = replace(newest, facts={**newest.facts, **learnt})
             self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
             raise
+
+    def _loss(self) -> Loss:
+        recipe, plan = self._task.plan.recipe, self._task.plan
+        weights = class_weights(self._task.division.train.class_counts(), recipe.class_balance)
+        return Loss(recipe.label_smoothing, None if weights is None else weights.to(plan.device))
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
@@ -212,26 +218,8 @@ def carry_out(
         with deadline.phase("saving"):
             writer.save_model(trained.model, task.config())
             more = dict(remarks())
-        reporter.phase("scoring")
-        with deadline.phase("scoring"):
-            scores = task.score(trained.model, deadline)
-        reporter.phase("saving")
-        with deadline.phase("saving"):
-            unwritten = []
-            if scores:
-                try:
-                    writer.save_predictions(prediction_columns(scores))
-                except OutputError as error:
-                    reporter.note(str(error))
-                    unwritten.append(PREDICTIONS)
-            training.keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
-            if training.keeper.has_failed:
-                unwritten.append("a checkpoint")
-            more |= {"unwritten": unwritten, "elsewhere": elsewhere}
-            # The summary says when it was written, but not how long that took.
-            more["late"] = deadline.remaining() < writer.write_seconds
-            writer.save_summary({**task.summary(loaded, trained, scores, training.events, deadline), **more})
-            writer.finish()
+        finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter)
+        finish.run(training.keeper, {**more, "elsewhere": elsewhere})
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def test_class_folders_in_an_archive_are_those_outside(tmp_path, name, below):
 def test_an_archive_of_anything_else(tmp_path):
     assert load_data(zipped(cifar10_python(tmp_path / "c").parent, tmp_path / "c.zip")).splits.train.num_classes == 10
     assert len(load_data(zipped(mnist_folder(tmp_path / "m"), tmp_path / "m.zip")).splits.test) == 10
-    np.savez(tmp_path / "x.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1])
     with zipfile.ZipFile(tmp_path / "n.zip", "w") as archive:
         archive.write(tmp_path / "x.npz", "x.npz")
     assert load_data(tmp_path / "n.zip").format == "zip of a .npz file"

@@ -29,6 +29,7 @@ def photos(folder: Path) -> Path:
 
 def npz(folder: Path) -> Path:
     images = np.zeros((1000, 32, 32, 3), np.uint8)
+    images[0] = 1
     np.savez(folder / "a.npz", images=images, labels=np.arange(1000) % 10)
     return folder / "a.npz"
 
@@ -36,6 +37,7 @@ def npz(folder: Path) -> Path:
 def idx(folder: Path) -> Path:
     for split, num in (("train", 1000), ("t10k", 200)):
         images, labels = np.zeros((num, 32, 32), np.uint8), (np.arange(num) % 10).astype(np.uint8)
+        images[0] = 1
         (folder / f"{split}-images-idx3-ubyte").write_bytes(making.idx_bytes(images))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(making.idx_bytes(labels))
     return folder

@@ -17,6 +17,7 @@ from timebox.data.formats.detecting import detect
 from timebox.data.formats.listing import entries, is_hidden
 from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar
 from timebox.data.formats.wording import count, short_name
+from timebox.data.prepared import Identity
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -52,7 +53,7 @@ class Archive:
                 raise DataError(f"{path} holds {_listed(inside)}, in no supported format. Looked for: {looked_for}")
             format, place = found
             try:
-                loaded = format.read(place, options)
+                loaded = format.read(place, replace(options, origin=Identity.of(path, path.name)))
             except DataError as error:
                 raise DataError(str(error).replace(folder, str(path))) from error
         notes = tuple(note.replace(folder, str(path)) for note in (*skipped, *loaded.notes))

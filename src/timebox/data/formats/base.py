@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.formats.wording import natural_order
+from timebox.data.prepared import Identity, Prepared
 from timebox.errors import DataError
 from timebox.machine import available_memory
 
@@ -25,6 +26,8 @@ class ReadOptions:
         max_bad_share: 0..1, the share of unreadable files that is survived.
         progress: told now and then how far reading has come.
         copies: how many times the caller will hold the images in memory, those read included.
+        prepared: where decoded images are kept between runs, None for nowhere.
+        origin: the archive that files were unpacked from for a moment.
     """
 
     image_size: int | None = None
@@ -32,6 +35,8 @@ class ReadOptions:
     max_bad_share: float = 0.1
     progress: Callable[[str], None] = field(default=lambda text: None)
     copies: int = 1
+    prepared: Prepared | None = None
+    origin: Identity | None = None
 
     def claim(self, num_bytes: int, what: str, source: Path, *, reading: float = 1.0, scales: bool = False) -> None:
         """Say, before any of it is allocated, how much memory images will take.

@@ -4,25 +4,34 @@ Two passes: the headers of all settle the working size, the channels and what is
 once, straight into its row.
 """
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
+from numpy.typing import NDArray
 
 from timebox.data.conforming import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import ImageHeader, decode_image, read_header
 from timebox.data.formats.base import ReadOptions, Throttle
+from timebox.data.formats.listing import SPLITS
 from timebox.data.formats.wording import count, natural_order, short_name
+from timebox.data.prepared import Draft, Identity, key_of
 from timebox.errors import DataError
-from timebox.machine import available_threads
+from timebox.machine import available_memory, available_threads
 
 MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go beyond
+
+# Decoding so many pixels takes a few seconds: then they are kept for the next run.
+PREPARED_PIXELS = 300_000_000
 
 _IMAGES_PER_TASK = 64
 
@@ -63,27 +72,83 @@ def load_encoded(
     Raises:
         DataError: where too many are unreadable, or they would not fit into memory.
     """
+    key = _key(images, options) if options.prepared else ""
+    if options.prepared and (found := options.prepared.find(key)):
+        _check_failures(path, len(images), found.bad_files, options.max_bad_share)
+        note = "prepared by an earlier run: not decoded again"
+        return replace(found, name=short_name(path), notes=(*found.notes, note))
     headers, failures = _read_headers(images, options)
-    _check_failures(path, images, failures, options.max_bad_share)
+    _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
     side, channels = _working_form([header for header in headers if header], options.image_size)
     num_images = sum(header is not None for header in headers)
-    options.claim(num_images * side**2 * channels, f"{num_images:,} images of {side}x{side}", path, scales=True)
-    readable: dict[str, ImageDataset] = {}
-    for split in ("train", "val", "test"):
-        chosen = [i for i, image in enumerate(images) if image.split == split and headers[i]]
-        if chosen:
-            readable[split] = _decode(images, chosen, side, channels, failures, options, class_order)
-    _check_failures(path, images, failures, options.max_bad_share)
-    known = [header for i, header in enumerate(headers) if header and i not in failures]
-    return LoadedData(
-        name=short_name(path),
-        format=format_name + (f" in {', '.join(readable)}" if len(readable) > 1 else ""),
-        splits=_splits(path, readable),
-        bad_files=tuple(BadFile(images[i].name, failures[i]) for i in sorted(failures)),
-        sizes=dict(Counter(f"{header.width}x{header.height}" for header in known).most_common()),
-        modes=dict(Counter(header.mode for header in known).most_common()),
-        notes=(*_form_notes(known, side, channels), *_misnamed_notes(images, headers)),
-    )
+    with _drafted(key, headers, side**2 * channels, options) as draft:
+        if draft is None:
+            options.claim(num_images * side**2 * channels, f"{num_images:,} images of {side}x{side}", path, scales=True)
+        readable: dict[str, ImageDataset] = {}
+        for split in SPLITS:
+            chosen = [i for i, image in enumerate(images) if image.split == split and headers[i]]
+            if chosen:
+                shape = (len(chosen), side, side, channels)
+                pixels = draft.images(split, shape) if draft else np.empty(shape, np.uint8)
+                readable[split] = _decode(images, chosen, pixels, failures, options, class_order)
+        bad_files = _bad_files(images, failures)
+        _check_failures(path, len(images), bad_files, options.max_bad_share)
+        known = [header for i, header in enumerate(headers) if header and i not in failures]
+        loaded = LoadedData(
+            name=short_name(path),
+            format=format_name + (f" in {', '.join(readable)}" if len(readable) > 1 else ""),
+            splits=_splits(path, readable),
+            bad_files=bad_files,
+            sizes=dict(Counter(f"{header.width}x{header.height}" for header in known).most_common()),
+            modes=dict(Counter(header.mode for header in known).most_common()),
+            notes=(*_form_notes(known, side, channels), *_misnamed_notes(images, headers)),
+        )
+        if draft is None:
+            return loaded
+        draft.keep(loaded)
+    # From where it lies now; it stays as it was where keeping it failed.
+    kept = options.prepared.find(key) if options.prepared else None
+    return loaded if kept is None else replace(kept, name=loaded.name)
+
+
+def _key(images: Sequence[EncodedImage], options: ReadOptions) -> str:
+    """The key under which these images are kept once they are prepared."""
+
+    def identity(image: EncodedImage) -> Identity | bytes:
+        if not isinstance(image.content, Path):
+            return hashlib.blake2b(image.content, digest_size=16).digest()
+        try:
+            found = Identity.of(image.content, image.name)
+        except OSError:
+            return b"missing"
+        return replace(options.origin, name=image.name, size=found.size) if options.origin else found
+
+    listed = [(image.name, image.split, image.class_name) for image in images]
+    choices = (options.image_size, MAX_SIDE, MIN_SIDE, PIL.__version__, options.origin, listed)
+    return key_of([identity(image) for image in images], choices)
+
+
+@contextmanager
+def _drafted(
+    key: str, headers: Sequence[ImageHeader | None], bytes_per_image: int, options: ReadOptions
+) -> Iterator[Draft | None]:
+    """Where decoded images go that are worth keeping, as they take seconds to decode or much memory; else None."""
+    known = [header for header in headers if header]
+    num_bytes, available = len(known) * bytes_per_image, available_memory()
+    slow = sum(header.width * header.height for header in known) > PREPARED_PIXELS
+    large = available is not None and options.copies * num_bytes > available / 4
+    if options.prepared is None or not (slow or large) or not options.prepared.has_room(num_bytes):
+        yield None
+        return
+    draft = options.prepared.draft(key)
+    try:
+        yield draft
+    finally:
+        draft.drop()
+
+
+def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> tuple[BadFile, ...]:
+    return tuple(BadFile(images[i].name, failures[i]) for i in sorted(failures))
 
 
 def _read_headers(
@@ -101,17 +166,17 @@ def _read_headers(
 def _decode(
     images: Sequence[EncodedImage],
     chosen: list[int],
-    side: int,
-    channels: int,
+    pixels: NDArray[np.uint8],
     failures: dict[int, str],
     options: ReadOptions,
     class_order: Callable[[Sequence[str]], Sequence[str]],
 ) -> ImageDataset:
-    """The chosen images' pixels and classes; those that fail are added to `failures` and left out."""
-    pixels = np.empty((len(chosen), side, side, channels), dtype=np.uint8)
+    """The chosen images' pixels, in the first rows of `pixels`, and their classes; those that fail are added to
+    `failures` and left out."""
+    height, width, channels = pixels.shape[1:]
 
     def task(row: int) -> None:
-        pixels[row] = decode_image(images[chosen[row]].opened(), (side, side), channels)
+        pixels[row] = decode_image(images[chosen[row]].opened(), (height, width), channels)
 
     bad_rows = _for_each(task, range(len(chosen)), "read", options)
     failures.update({chosen[row]: reason for row, reason in bad_rows.items()})
@@ -150,14 +215,14 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
     return failures
 
 
-def _check_failures(path: Path, images: Sequence[EncodedImage], failures: dict[int, str], max_bad_share: float) -> None:
+def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], max_bad_share: float) -> None:
     """Raises DataError where more images failed than are allowed, or all."""
-    share = len(failures) / len(images)
+    share = len(bad_files) / num_images
     if share > max_bad_share or share == 1:
-        first = "; ".join(f"{images[index].name}: {failures[index]}" for index in sorted(failures)[:3])
+        first = "; ".join(f"{bad.path}: {bad.reason}" for bad in bad_files[:3])
         allowed = f", more than max_bad_share = {max_bad_share:g} allows" if share > max_bad_share else ""
         raise DataError(
-            f"{path}: {len(failures):,} of {len(images):,} images ({share:.1%}) are unreadable{allowed}; "
+            f"{path}: {len(bad_files):,} of {num_images:,} images ({share:.1%}) are unreadable{allowed}; "
             f"the first: {first}"
         )
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.data.arrays import ArrayArchive
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
-from timebox.data.formats.bounds import check_unpacked
 from timebox.data.formats.wording import short_name
-from timebox.data.npy import read_npy
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -35,7 +34,7 @@ class Npz:
         try:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 options.claim(sum(member.file_size for member in archive.infolist()), "its arrays", path)
-                arrays = _Arrays(archive, path)
+                arrays = ArrayArchive(archive, path)
                 raw, class_names = _read_archive(arrays)
         except DataError:
             raise
@@ -46,44 +45,7 @@ class Npz:
         return loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
 
 
-class _Arrays:
-    """The arrays of an open archive by name in lower case, each read when it is asked for."""
-
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self.path = path
-        self._archive = archive
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        for member in archive.infolist():
-            name = member.filename.removesuffix(".npy")
-            if name.lower() in self._members:
-                raise DataError(f"{path}: holds {name} twice")
-            self._members[name.lower()] = member
-        packed_bytes = path.stat().st_size
-        check_unpacked(sum(member.file_size for member in self._members.values()), packed_bytes, str(path))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._members
-
-    def spelled(self, name: str) -> str:
-        """A name as the archive spells it."""
-        return self._members[name].filename.removesuffix(".npy")
-
-    def names(self) -> list[str]:
-        """All names as the archive spells them."""
-        return [self.spelled(name) for name in self._members]
-
-    def read(self, name: str) -> NDArray[np.generic]:
-        """One array. Raises DataError where it is none, or holds more than numbers and strings."""
-        member = self._members[name]
-        try:
-            with self._archive.open(member) as stream:
-                return read_npy(stream, member.file_size)
-        except (ValueError, MemoryError) as error:
-            reason = str(error) or "it does not fit into memory"
-            raise DataError(f"{self.path}: {self.spelled(name)} cannot be read: {reason}") from error
-
-
-def _read_archive(arrays: _Arrays) -> tuple[dict[str, RawSplit], tuple[str, ...] | None]:
+def _read_archive(arrays: ArrayArchive) -> tuple[dict[str, RawSplit], tuple[str, ...] | None]:
     path = arrays.path
     family = next((family for family in _FAMILIES if all(name in arrays for name in family["train"])), None)
     if family is None:
@@ -104,7 +66,7 @@ def _read_archive(arrays: _Arrays) -> tuple[dict[str, RawSplit], tuple[str, ...]
     return raw, tuple(str(name) for name in names.ravel())
 
 
-def _images(arrays: _Arrays, name: str) -> NDArray[np.uint8]:
+def _images(arrays: ArrayArchive, name: str) -> NDArray[np.uint8]:
     images, key, path = arrays.read(name), arrays.spelled(name), arrays.path
     if images.dtype != np.uint8:
         hint = "scale it by 255 and round" if images.dtype.kind == "f" else "convert it"
@@ -117,7 +79,7 @@ def _images(arrays: _Arrays, name: str) -> NDArray[np.uint8]:
     return np.asarray(images, dtype=np.uint8)
 
 
-def _labels(arrays: _Arrays, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
+def _labels(arrays: ArrayArchive, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
     labels, key, path = arrays.read(name), arrays.spelled(name), arrays.path
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -1,0 +1,99 @@
+"""``timebox report`` and ``timebox compare``: pages made of what run directories hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timebox.engine.checkpoint import write_whole
+from timebox.errors import OutputError, RunError, UsageError
+from timebox.reporting import RunFacts, Scored, comparison_page, report_page
+from timebox.run.examples import examples_from
+from timebox.run.metrics import read_metrics
+from timebox.run.reading import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
+from timebox.run.run import Run
+
+LARGEST_SUM_ERROR = 0.01  # of a row of probabilities
+
+
+def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnails: bool = True) -> Path:
+    """Write a run's page again, one HTML file that needs nothing else.
+
+    Args:
+        run: a run, or its directory.
+        output: where to, default ``report.html`` in the run directory.
+        thumbnails: whether images of the data are shown, if the run kept any.
+    Returns:
+        Where it was written.
+    Raises:
+        RunError: where the run cannot be read. OutputError: where the page cannot be written.
+    """
+    run = run if isinstance(run, Run) else Run(run, "cpu")
+    return _written(report_page(facts_of(run, thumbnails)), Path(output) if output else run.path / REPORT)
+
+
+def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = None) -> list[RunFacts]:
+    """What runs reached, side by side.
+
+    Args:
+        runs: two or more, or their directories.
+        output: where to write a page as well.
+    Returns:
+        The facts of each, in order.
+    Raises:
+        UsageError: for fewer than two. RunError, OutputError: as of :func:`report`.
+    """
+    if len(runs) < 2:
+        raise UsageError("give two runs or more to compare")
+    facts = [facts_of(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False) for run in runs]
+    if output:
+        _written(comparison_page(facts), Path(output))
+    return facts
+
+
+def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
+    """All that a page tells of a run. Raises RunError where a file of it is damaged."""
+    metrics = run.path / METRICS
+    try:
+        return RunFacts(
+            run.path.resolve().name,
+            run.summary,
+            run.class_names,
+            [entry for _, entry in read_metrics(metrics)] if metrics.is_file() else [],
+            _scores(read_arrays(run.path / PREDICTIONS), len(run.class_names)),
+            examples_from(read_arrays(run.path / EXAMPLES), len(run.class_names)) if thumbnails else [],
+        )
+    except ValueError as error:
+        raise RunError(f"run {str(run.path)!r} is damaged: {error}") from error
+
+
+def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[Scored]:
+    """The splits in predictions.npz, test first. Raises ValueError where it does not hold what it should."""
+    if not columns:
+        return []
+    try:
+        splits, labels, probabilities = columns["split"], columns["label"], columns["probabilities"]
+    except KeyError as error:
+        raise ValueError(f"{PREDICTIONS} lacks {error}") from error
+    if probabilities.dtype != np.float32 or probabilities.shape != (len(labels), num_classes):
+        raise ValueError(f"{PREDICTIONS} holds no probabilities of {num_classes} classes")
+    chances = probabilities.astype(np.float32)
+    if not (np.abs(chances.sum(1) - 1) < LARGEST_SUM_ERROR).all() or not (chances >= 0).all():
+        raise ValueError(f"{PREDICTIONS} holds probabilities that are none")
+    if labels.dtype != np.int64 or not np.isin(labels, np.arange(num_classes)).all():
+        raise ValueError(f"{PREDICTIONS} holds labels that are none")
+    return [
+        Scored(split, labels[there].astype(np.int64), chances[there])
+        for split in ("test", "val")
+        if (there := splits == split).any()
+    ]
+
+
+def _written(page: str, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from timebox.data import Splits, divide
+from timebox.data.dataset import ImageDataset
+from timebox.data.groups import groups_of, likely_pattern, names_in_common, split_by_group
+from timebox.errors import UsageError
+
+
+def tracks(num_classes=4, per_class=15, frames=12):
+    """Images of tracks, each in a class, as (ids, labels)."""
+    ids, labels = [], []
+    for c in range(num_classes):
+        for track in range(per_class):
+            for frame in range(frames):
+                ids.append(f"{c}/{track:05d}_{frame:05d}.ppm")
+                labels.append(c)
+    return ids, np.array(labels)
+
+
+def dataset(ids, labels):
+    names = tuple(map(str, range(int(labels.max()) + 1)))
+    images = np.arange(len(labels) * 64, dtype=np.uint32).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return ImageDataset(images, labels.astype(np.int64), names, tuple(ids))
+
+
+def test_groups_follow_the_pattern():
+    ids = ["a/v1_0.png", "a/v1_1.png", "b/v2_0.png", "b/other.png", "c/other.png"]
+    assert groups_of(ids, r"(v\d+)_").tolist() == [0, 0, 1, 2, 3]
+    assert groups_of(ids, r"v\d").tolist() == [0, 0, 1, 2, 3]
+    assert groups_of(["0", "x"], "x").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("(", "is no regular expression"), ("zzz", "matches no image; the")])
+def test_patterns_that_cannot_be(pattern, words):
+    with pytest.raises(UsageError, match=words):
+        groups_of(["a.png"], pattern)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_group_lies_on_both_sides_and_classes_keep_their_shares(seed):
+    ids, labels = tracks()
+    groups = groups_of(ids, r"(.*)_")
+    rest, part = split_by_group(labels, groups, len(ids) // 5, seed)
+    assert not set(groups[rest]) & set(groups[part])
+    assert sorted([*rest, *part]) == list(range(len(ids)))
+    assert np.abs(np.bincount(labels[part]) - 36).max() <= 12
+    assert split_by_group(labels, groups, len(ids) // 5, seed)[1].tolist() == part.tolist()
+
+
+def test_a_class_of_one_group_stays_in_train():
+    labels, groups = np.array([0] * 10 + [1] * 10), np.array([*range(10), *[99] * 10])
+    rest, part = split_by_group(labels, groups, 10, 0)
+    assert set(labels[part]) == {0}
+    assert (labels[rest] == 1).sum() == 10
+
+
+@pytest.mark.parametrize("options", [{"val": 0.2}, {}, {"val": 0.2, "test": 0.2}, {"train_limit": 80, "val": "rest"}])
+def test_a_division_keeps_groups_apart(options):
+    ids, labels = tracks()
+    division = divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", **options)
+    parts = [part for part in (division.train, division.val, division.test) if part is not None]
+    assert len(parts) == 2 + ("test" in options)
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            assert names_in_common(one.ids, other.ids, r"(.*)_") == 0
+
+
+def test_what_no_group_can_be_spared_for():
+    ids, labels = tracks(per_class=1)
+    with pytest.raises(UsageError, match=r"val 0\.2 is not possible with group_by: no group can be spared"):
+        divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", val=0.2)
+    with pytest.raises(UsageError, match="all groups left out are trained on too"):
+        divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", val="rest", train_limit=8)
+
+
+def test_series_are_seen_in_the_names():
+    ids, labels = tracks()
+    pattern, number = likely_pattern(ids, labels)
+    assert number == 60
+    assert len(set(groups_of(ids, pattern))) == 60
+
+
+@pytest.mark.parametrize("name", ["{c}/IMG_{k:04d}.jpg", "{c}/cat.{k}.jpg", "{c}/{k}.png", "{k}"])
+def test_numbered_photos_are_no_series(name):
+    labels = np.arange(400) % 4
+    assert likely_pattern([name.format(c=k % 4, k=k) for k in range(400)], labels) is None

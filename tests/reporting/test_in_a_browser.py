@@ -1,0 +1,76 @@
+"""The pages in a real browser, wide and narrow, light and dark."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from timebox.reporting import comparison_page, report_page
+
+from .making import examples, facts, scored
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed")
+
+# Without these it asks for the network, which pages do not need and tests have not.
+SWITCHES = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+)  # fmt: skip
+WIDTHS = (1280, 390)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = str(CHROMIUM)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for switch in SWITCHES:
+        options.add_argument(switch)
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def pages() -> dict[str, str]:
+    long_names = tuple(f"a class with a rather long name, number {k}" for k in range(30))
+    many = facts(class_names=long_names, scores=[scored(num=900, num_classes=30)], examples=examples(64) * 8)
+    return {
+        "report": report_page(facts()),
+        "many": report_page(many),
+        "comparison": comparison_page([facts(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
+    }
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["report", "many", "comparison"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, width, scheme):
+    path = tmp_path / "page.html"
+    path.write_text(pages()[name], encoding="utf-8")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    browser.get(path.as_uri())
+    sections = browser.execute_script(
+        "return [...document.querySelectorAll('section')].map(s => {const r = s.getBoundingClientRect();"
+        " return [s.id, r.left, r.right, r.height]})"
+    )
+    assert len(sections) >= 3
+    for identity, left, right, height in sections:
+        assert 0 <= left < right <= width, identity
+        assert height > 30, identity
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    channels = [int(part) for part in background.strip("rgb()").split(",")]
+    assert (min(channels) > 200) if scheme == "light" else (max(channels) < 60)
+    assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert browser.get_log("browser") == []
