@@ -1,10 +1,10 @@
 """Give timebox labelled images and a deadline; before the clock runs out it hands you the best classifier your
 hardware could train, with proof of what it reached.
 
->>> import timebox                                  # at once: torch is imported when it is first needed
->>> run = timebox.train("digits", budget="20s")     # doctest: +SKIP
->>> run.predict(["five.png"])                       # doctest: +SKIP
-['5']
+>>> import timebox  # at once: torch is imported when it is first needed
+>>> run = timebox.train("photos", steps=20, out="runs/another")
+>>> run.predict(["photos/red/1.png"])
+['red']
 """
 
 from importlib import import_module

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from timebox.cli.evaluate import renderables, wilson_interval
+from timebox.cli.evaluate import renderables
 from timebox.cli.formatting import show
 
 from .conftest import Command, Replace
@@ -37,6 +37,9 @@ class FakeEvaluation:
     split: str = "test"
     tta: str = "mirror"
     seconds: float = 1.25
+    balanced_accuracy: float = 0.5
+    macro_precision: float = 0.25
+    macro_f1: float = 0.125
     classes: tuple[Figures, ...] = ()
     num_images: int = field(init=False)
     accuracy: float = field(init=False)
@@ -61,13 +64,6 @@ def evaluation_of(num_classes: int, **given: object) -> FakeEvaluation:
 def shown(evaluation: FakeEvaluation, capsys: pytest.CaptureFixture[str], width: int = 80) -> str:
     show(*renderables(evaluation, width))  # type: ignore[arg-type]
     return capsys.readouterr().out
-
-
-def test_wilsons_interval() -> None:
-    # 81 of 263: the example of Newcombe (1998), table I.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
-    assert wilson_interval(0, 20)[0] == 0.0
 
 
 def test_figures_classes_and_matrix(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,3 +125,13 @@ def test_images_that_are_all_the_same_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.full((4, 8, 8), 7, np.uint8), labels=[0, 1, 0, 1])
     with pytest.raises(DataError, match=r"a\.npz: all 4 training images are the same: nothing tells them apart"):
         load_data(tmp_path / "a.npz")
+
+
+def test_classes_with_hardly_any_images_are_named(tmp_path):
+    labels = np.repeat(np.arange(4), [100, 90, 7, 1])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    assert load_data(tmp_path / "a.npz").notes == (
+        "class with one image, kept in train: 3",
+        "class with 9 images or fewer: 2",
+    )

@@ -98,6 +98,11 @@ def benchmark(
         UsageError, BudgetError: for arguments that cannot work, before anything slow begins.
         DataError: for data that cannot be read, or have nothing to score. OutputError: for a directory that cannot be
         written to. RunError: for a benchmark that cannot be resumed.
+
+    >>> import timebox
+    >>> done = timebox.benchmark("photos", recipes=("auto",), seeds=1, trial_budget="6s", out="runs/benchmark")
+    >>> done.summary["num_done"], done.summary["num_late"]
+    (1, 0)
     """
     arguments = dict(locals())
     if deadline is None:

@@ -91,15 +91,6 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def wilson_interval(num_correct: int, num_images: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share of `num_images` independent images, after Wilson (1927); sound near 0 and 1."""
-    share = num_correct / num_images
-    scale = 1 + z**2 / num_images
-    centre = (share + z**2 / (2 * num_images)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / num_images + z**2 / (4 * num_images**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
 def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableType]":
     """What the terminal shows of an evaluation, `width` columns wide."""
     yield facts(_figures(evaluation))
@@ -126,8 +117,15 @@ def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     of = f", of {total:,} in all" if total != scored else ""
     yield "accuracy", f"{percent(evaluation.accuracy)}   {correct:,} of {plural(scored, 'image')}{of}"
     if scored:
-        low, high = wilson_interval(correct, scored)
+        from timebox.engine.figures import accuracy_interval
+
+        low, high = accuracy_interval(correct, scored)
         yield "95 % interval", f"{percent(low)} to {percent(high)}"
+        yield (
+            "by class",
+            f"balanced accuracy {percent(evaluation.balanced_accuracy)}, macro precision "
+            f"{percent(evaluation.macro_precision)}, macro F1 {percent(evaluation.macro_f1)}",
+        )
     yield "data", f"{evaluation.data}, split {evaluation.split}"
     yield "run", evaluation.run
     yield "time", f"{format_duration(evaluation.seconds)}, test-time augmentation: {evaluation.tta}"

@@ -77,6 +77,11 @@ def add_parser(subparsers: Subparsers) -> Parser:
     )
     add_settings(method, "the recipe")
     method.add_argument(
+        "--init",
+        metavar="RUN|FILE",
+        help="begin with the weights of a run, or of its model.safetensors; classes it does not have get a new head",
+    )
+    method.add_argument(
         "--seed", metavar="N", type=whole_number(0), default=0, help="seed of the training (default: 0)"
     )
 
@@ -199,6 +204,7 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
                 seed=args.seed,
                 device=args.device,
                 precision=args.precision,
+                init=args.init,
                 out=args.out,
                 overwrite=args.overwrite,
                 coarse=args.coarse,

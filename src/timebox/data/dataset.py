@@ -20,6 +20,12 @@ class ImageDataset:
         ids: one per image: its path relative to the source, or its index in the source as text.
     Raises:
         DataError: where these do not fit each other.
+
+    >>> import numpy as np
+    >>> from timebox import ImageDataset
+    >>> images = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> len(ImageDataset(images, np.array([0, 1]), ("cat", "dog"), ("1.png", "2.png")))
+    2
     """
 
     images: NDArray[np.uint8]

@@ -15,6 +15,8 @@ from timebox.data.formats.wording import short_name
 from timebox.data.prepared import Prepared
 from timebox.errors import DataError, UsageError
 
+# A class of so few images, and of so small a share of the median class, is hardly learned.
+FEW_IMAGES, FEW_SHARE = 9, 0.2
 # What errors and records call images that no file was read for.
 IN_MEMORY = "images in memory"
 
@@ -157,8 +159,11 @@ def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
         )
     if all(np.array_equal(image, train.images[0]) for image in train.images):
         raise DataError(f"{source}: all {len(train):,} training images are the same: nothing tells them apart")
-    single = [train.class_names[label] for label in np.flatnonzero(counts == 1)]
-    if not single:
-        return []
-    listed = ", ".join(single[:5]) + (", ..." if len(single) > 5 else "")
-    return [f"{'class' if len(single) == 1 else f'{len(single)} classes'} with one image, kept in train: {listed}"]
+    notes = []
+    few = min(FEW_IMAGES, int(np.median(counts[present]) * FEW_SHARE))
+    for least, most, what in ((1, 1, "one image, kept in train"), (2, few, f"{few} images or fewer")):
+        names = [train.class_names[label] for label in np.flatnonzero((least <= counts) & (counts <= most))]
+        if names:
+            listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            notes.append(f"{'class' if len(names) == 1 else f'{len(names)} classes'} with {what}: {listed}")
+    return notes

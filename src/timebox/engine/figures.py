@@ -44,7 +44,7 @@ def class_figures(class_names: Sequence[str], confusion: NDArray[np.int64]) -> t
 
 def macro(figures: Sequence[ClassFigures]) -> dict[str, float]:
     """The means over the classes that have images; that of recall is the balanced accuracy."""
-    present = [one for one in figures if one.num_images]
+    present = [one for one in figures if one.num_images] or figures
     return {
         "balanced_accuracy": sum(one.recall for one in present) / len(present),
         "macro_precision": sum(one.precision for one in present) / len(present),

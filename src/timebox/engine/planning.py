@@ -22,6 +22,7 @@ from timebox.engine.step import smaller_part
 from timebox.engine.threads import use_threads_that_pay
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
+from timebox.recipe.auto import batch_for
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
@@ -195,14 +196,18 @@ def _counting_steps(
     lines = [f"{_device_name(device)}, {chosen} ({why})"]
     recipe = named
     if recipe is None:
+        # However small the network, no more images are seen than steps of the largest batch hold.
+        most_images = num_steps * batch_for(float("inf"), len(train))
 
         def by_work(recipe: Recipe) -> float:
-            return bench.flops_per_image(recipe) / REFERENCE_FLOPS
+            return max(bench.flops_per_image(recipe) / REFERENCE_FLOPS, REFERENCE_SECONDS / most_images)
 
         recipe, reasons = _auto(train, mirror_test(train), REFERENCE_SECONDS, by_work, overrides)
         _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
-        lines.append(f"planned as for {format_duration(REFERENCE_SECONDS)} at {speed}, since no clock is read")
+        lines.append(
+            f"planned as for {num_steps} steps, or {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
+        )
         lines += reasons
     if "batch_size" not in overrides:
         recipe = _with_fitting_batch(recipe, float("inf"), len(train))

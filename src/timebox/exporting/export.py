@@ -103,6 +103,11 @@ def export(
         UsageError: for what cannot be; also where the extra ``onnx`` is not installed.
         OutputError: where the file cannot be written.
         RuntimeError: where the file would answer otherwise than the run; then none is written.
+
+    >>> import timebox
+    >>> exported = timebox.export("runs/demo", "torch", output="demo.pt2")
+    >>> exported.path.name, exported.class_names
+    ('demo.pt2', ('blue', 'red'))
     """
     if format not in SUFFIXES:
         raise UsageError(f"format {format!r} is unknown; use {' or '.join(SUFFIXES)}")

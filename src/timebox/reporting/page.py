@@ -216,7 +216,7 @@ def _data(facts: RunFacts) -> Iterator[str]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _details(facts: RunFacts) -> Iterator[str]:

@@ -15,6 +15,7 @@ from timebox.engine.reporting import Reporter
 from timebox.engine.threads import limit_threads
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.run.directory import RunWriter
+from timebox.run.initial import Initial
 from timebox.run.metrics import read_metrics, surviving_decisions
 from timebox.run.reading import METRICS, MODEL, SUMMARY
 from timebox.run.request import Request
@@ -110,9 +111,18 @@ class Continuation:
 
         with kept_as_far_as_it_came(writer, self._deadline, self._reporter):
             writer.save_seen(image_hashes(division.train.images))
-            task = Task.of(self._request, plan, division, None)
+            task = Task.of(self._request, plan, division, None, self._initial())
             carry_out(task, loaded, writer, self._deadline, self._reporter, decisions=decisions, remarks=compared)
         return Run(writer.path)
+
+    def _initial(self) -> Initial | None:
+        """The weights that the run began with. Raises RunError where they are not what they were."""
+        if self._request.init is None:
+            return None
+        initial = Initial.read(Path(self._request.init))
+        if initial.sha256 != mapping(self._run.config.get("training")).get("init_sha256"):
+            raise RunError(f"{self._request.init!r} has other weights than those the run began with")
+        return initial
 
     def _take_up_budget(self, checkpoint: Checkpoint) -> None:
         """Count what was used up to the checkpoint; the gap between the two processes is free."""
@@ -183,7 +193,7 @@ class Continuation:
 
 
 def _request(source: Source, training: Mapping[str, object], seed: object) -> Request:
-    match {"scoring": True, "thumbnails": True, **training}:
+    match {"scoring": True, "thumbnails": True, "init": None, **training}:
         case {
             "recipe": str(recipe),
             "settings": list(settings),
@@ -191,6 +201,7 @@ def _request(source: Source, training: Mapping[str, object], seed: object) -> Re
             "num_steps": int() | None as num_steps,
             "scoring": bool(scoring),
             "thumbnails": bool(thumbnails),
+            "init": str() | None as init,
         }:
             if isinstance(seed, int) and 0 <= seed < 2**63:
                 return Request(
@@ -202,6 +213,7 @@ def _request(source: Source, training: Mapping[str, object], seed: object) -> Re
                     num_steps,
                     scoring,
                     thumbnails,
+                    init,
                 )
     raise ValueError("what was asked for is incomplete")
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from timebox.clock import now
 from timebox.data import ImageDataset, LoadedData, Splits, balanced_cut, conform, image_hashes, load_data
-from timebox.engine.figures import ClassFigures, class_figures, confusion_of
+from timebox.engine.figures import ClassFigures, class_figures, confusion_of, macro
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.errors import TimeboxError, UsageError
 from timebox.run.reading import read_seen
@@ -26,6 +26,7 @@ class Evaluation:
     Attributes:
         num_images, num_images_total: images scored, of how many the split has.
         num_seen_in_training: how many of the scored images, pixel for pixel, the run was trained on.
+        balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is that of the recall.
         confusion: int64 (num_classes, num_classes), rows the true class, columns the predicted one.
     """
 
@@ -38,6 +39,9 @@ class Evaluation:
     num_seen_in_training: int
     tta: str
     seconds: float
+    balanced_accuracy: float
+    macro_precision: float
+    macro_f1: float
     classes: tuple[ClassFigures, ...]
     confusion: NDArray[np.int64]
     notes: tuple[str, ...]
@@ -81,6 +85,11 @@ def evaluate(
         cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
+
+    >>> import timebox
+    >>> evaluation = timebox.evaluate("runs/demo", "photos", split="test")
+    >>> evaluation.num_images, evaluation.confusion.shape
+    (12, (2, 2))
     """
     started = now()
     reporter = reporter or SilentReporter()
@@ -112,6 +121,7 @@ def evaluate(
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
     confusion = confusion_of(dataset.labels, predicted, len(run.class_names))
+    classes = class_figures(run.class_names, confusion)
     return Evaluation(
         run=str(run.path),
         data=str(data),
@@ -122,7 +132,8 @@ def evaluate(
         num_seen_in_training=int(np.isin(image_hashes(dataset.images), read_seen(run.path)).sum()),
         tta=run.recipe.tta if tta == "recipe" else tta,
         seconds=round(now() - started, 3),
-        classes=class_figures(run.class_names, confusion),
+        **macro(classes),
+        classes=classes,
         confusion=confusion,
         notes=loaded.notes,
     )

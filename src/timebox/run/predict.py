@@ -13,5 +13,9 @@ def predict(run: str | Path | Run, images: object, *, tta: str = "recipe", devic
         images: uint8 (N, H, W, C), or a sequence of paths and PIL images; see :meth:`Run.predict_proba`.
         tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
+
+    >>> import timebox
+    >>> timebox.predict("runs/demo", ["photos/red/1.png", "photos/blue/1.png"])
+    ['red', 'blue']
     """
     return (run if isinstance(run, Run) else Run(run, device)).predict(images, tta)

@@ -28,6 +28,10 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
         Where it was written.
     Raises:
         RunError: where the run cannot be read. OutputError: where the page cannot be written.
+
+    >>> import timebox
+    >>> timebox.report("runs/demo", output="demo.html").name
+    'demo.html'
     """
     run = run if isinstance(run, Run) else Run(run, "cpu")
     return _written(report_page(facts_of(run, thumbnails)), Path(output) if output else run.path / REPORT)
@@ -43,6 +47,10 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
         The facts of each, in order.
     Raises:
         UsageError: for fewer than two. RunError, OutputError: as of :func:`report`.
+
+    >>> import timebox
+    >>> [one.name for one in timebox.compare(["runs/demo", "runs/demo"], output="comparison.html")]
+    ['demo', 'demo']
     """
     if len(runs) < 2:
         raise UsageError("give two runs or more to compare")

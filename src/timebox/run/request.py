@@ -26,6 +26,7 @@ class Request:
     num_steps: int | None
     scoring: bool = True
     thumbnails: bool = True
+    init: str | None = None
 
     def command(self, budget_seconds: float | None) -> str:
         """The command line that asks for the same."""
@@ -43,6 +44,7 @@ class Request:
             ("--group-by", source.group_by, None),
             ("--seed", self.seed, 0),
             ("--precision", self.precision, "auto"),
+            ("--init", self.init, None),
         ]
         words = ["timebox", "train", source.data]
         words += [word for name, value, default in options if value != default for word in (name, str(value))]

@@ -256,7 +256,13 @@ class Run:
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
-    """Load a run directory; raises RunError where there is none or nothing was saved yet."""
+    """Load a run directory; raises RunError where there is none or nothing was saved yet.
+
+    >>> import timebox
+    >>> run = timebox.load("runs/demo")
+    >>> run.predict_proba(["photos/red/1.png"]).shape
+    (1, 2)
+    """
     run = Run(path, device)
     _ = run.model
     return run

@@ -16,6 +16,7 @@ from timebox.engine.calibration import fit_temperature
 from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.engine.scoring import accuracy, predict_probabilities
+from timebox.run.initial import Initial
 from timebox.run.request import Request
 from timebox.run.run import FORMAT
 from timebox.version import VERSION
@@ -46,6 +47,7 @@ class Task:
 
     Attributes:
         data_sha256: of the training images and labels, in order.
+        initial: weights to begin with; None for random ones, and where a checkpoint has others.
     """
 
     request: Request
@@ -55,13 +57,22 @@ class Task:
     std: torch.Tensor
     budget_seconds: float | None
     data_sha256: str
+    initial: Initial | None = None
 
     @classmethod
-    def of(cls, request: Request, plan: Plan, division: Division, budget_seconds: float | None) -> "Task":
+    def of(
+        cls,
+        request: Request,
+        plan: Plan,
+        division: Division,
+        budget_seconds: float | None,
+        initial: Initial | None = None,
+    ) -> "Task":
         """A task on these data: measures their statistics."""
         mean, std = channel_statistics(division.train.images)
         spread = torch.tensor(std).clamp_min(SMALLEST_STD)
-        return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, sha256_of(division.train))
+        digest = sha256_of(division.train)
+        return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, digest, initial)
 
     def score(self, model: nn.Module, deadline: Deadline) -> list[Score]:
         """Score validation and test images, as many as the time set aside allows, each split getting its share.
@@ -123,6 +134,8 @@ class Task:
                 "num_steps": request.num_steps,
                 "scoring": request.scoring,
                 "thumbnails": request.thumbnails,
+                "init": request.init,
+                "init_sha256": self.initial.sha256 if self.initial else None,
                 "budget_seconds": self.budget_seconds,
                 "data_sha256": self.data_sha256,
             },

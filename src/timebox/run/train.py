@@ -20,6 +20,7 @@ from timebox.errors import UsageError
 from timebox.recipe import AUTO
 from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
+from timebox.run.initial import Initial
 from timebox.run.request import Request, check_request, image_side
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source
@@ -48,6 +49,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    init: str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: str | Path | None = None,
@@ -81,6 +83,8 @@ def train(
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
+        init: a run, or its model.safetensors, whose weights to begin with. The network is its, with a new head where
+            classes are not among its own.
         out: run directory, default ``runs/<data>-<date>-<time>``. One that holds anything is refused; ``overwrite``
             replaces a run once the new one is whole.
         resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less what was used
@@ -101,6 +105,11 @@ def train(
         UsageError, BudgetError: for arguments that cannot work, before anything is written.
         DataError: for data that cannot be read. OutputError: for a directory that cannot be written to.
         RunError: for a run that cannot be resumed or replayed.
+
+    >>> import timebox
+    >>> run = timebox.train("photos", steps=20, test=0.2, out="runs/first")
+    >>> run.class_names, run.summary["steps"]
+    (('blue', 'red'), 20)
     """
     given = _given(locals())
     if deadline is None:
@@ -129,8 +138,19 @@ def train(
         coarse=coarse,
         group_by=group_by,
     )
-    request = Request(source, recipe, tuple(settings), seed, precision, steps, scoring, thumbnails)
+    request = Request(
+        source,
+        recipe,
+        tuple(settings),
+        seed,
+        precision,
+        steps,
+        scoring,
+        thumbnails,
+        None if init is None else str(init),
+    )
     check_request(request, deadline)
+    initial = None if init is None else Initial.read(Path(init))
     training_device = resolve_device(device)
     side = image_side(request)
     if out:
@@ -141,7 +161,7 @@ def train(
             loaded, division = reader.divided(source, side)
         writer = RunWriter.new(Path(out) if out else _default_out(loaded.name), overwrite)
         with kept_as_far_as_it_came(writer, deadline, reporter):
-            task = _planned(writer, request, division, training_device, deadline, reporter)
+            task = _planned(writer, request, division, training_device, deadline, reporter, initial)
             carry_out(task, loaded, writer, deadline, reporter)
     return Run(writer.path, device)
 
@@ -153,6 +173,7 @@ def _planned(
     device: torch.device,
     deadline: Deadline,
     reporter: Reporter,
+    initial: Initial | None,
 ) -> Task:
     reporter.phase("planning")
     with deadline.phase("planning"):
@@ -161,7 +182,7 @@ def _planned(
         scored = (division.val, division.test) if request.scoring else (None, None)
         plan = make_plan(
             request.recipe,
-            request.settings,
+            initial.settled(request.settings) if initial else request.settings,
             division.train,
             Scoring(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
             device,
@@ -173,7 +194,7 @@ def _planned(
         )
         for line in plan.lines:
             reporter.note(line)
-        return Task.of(request, plan, division, deadline.budget_seconds)
+        return Task.of(request, plan, division, deadline.budget_seconds, initial)
 
 
 def _num_images(part: ImageDataset | None) -> int:

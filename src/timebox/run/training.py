@@ -76,7 +76,9 @@ class Training:
             self._schedule = PacedSchedule(self._pacer(), recipe, plan.micro_batch)
         else:
             self._schedule = RecordedSchedule(decisions)
-        self._state = TrainingState(_network(task), recipe, Precision(plan.precision, plan.device), self._facts)
+        self._state = TrainingState(
+            _network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+        )
         if checkpoint:
             self._go_on_from(checkpoint)
         self._safety = SafetyNet(
@@ -241,12 +243,15 @@ def kept_as_far_as_it_came(writer: RunWriter, deadline: Deadline, reporter: Repo
         raise
 
 
-def _network(task: Task) -> nn.Module:
+def _network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     """The recipe's network with its first weights, on the device."""
     plan, data = task.plan, task.division.train
     # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
     torch.default_generator.manual_seed(task.request.seed)
     model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
+    if task.initial:
+        task.initial.give(model, data.class_names, tell)
+        return model
     sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
     fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
     return model

@@ -1,0 +1,47 @@
+"""The examples in the documentation of everything public, as they stand there."""
+
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import timebox
+
+# Most are about a run that the fixture has made.
+PUBLIC = (
+    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "ImageDataset",
+    "TimeboxClassifier",
+)  # fmt: skip
+# What they give back, which nobody makes by hand.
+RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "__version__"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos of red and blue and a run made of them, to work in."""
+    folder = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for k in range(30):
+            pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{k}.png")
+    timebox.train(folder / "photos", steps=20, test=0.2, out=folder / "runs" / "demo")
+    return folder
+
+
+def test_every_public_name_has_one() -> None:
+    assert {*PUBLIC, *RESULTS} == set(timebox.__all__)
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "timebox"])
+def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(place)
+    thing = timebox if name == "timebox" else getattr(timebox, name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
+    assert test.examples
+    results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+    assert results.failed == 0, capsys.readouterr().out
