@@ -22,14 +22,21 @@ def add_parser(subparsers: Subparsers) -> Parser:
     parser.add_argument(
         "--no-thumbnails", action="store_false", dest="thumbnails", help="leave images of the data out of it"
     )
+    parser.add_argument(
+        "--tensorboard",
+        metavar="DIR",
+        help="write the metrics for TensorBoard too, into a folder in DIR (takes the extra `tensorboard`)",
+    )
     add_json(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page, and says where."""
-    from timebox.run.report import report
+    from timebox.run.report import report, tensorboard
 
-    path = report(args.run_dir, output=args.output, thumbnails=args.thumbnails)
-    write(json_line({"report": str(path)}) if args.json else facts([("written", str(path))]) + "\n")
+    written = {"report": str(report(args.run_dir, output=args.output, thumbnails=args.thumbnails))}
+    if args.tensorboard:
+        written["tensorboard"] = str(tensorboard(args.run_dir, args.tensorboard))
+    write(json_line(written) if args.json else facts(("written", path) for path in written.values()) + "\n")
     return DONE

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from timebox.errors import RunError, UsageError
 from timebox.files import read_regular
 from timebox.models import networks_of
-from timebox.recipe import parse_settings
+from timebox.recipe import AUTO, parse_settings
+from timebox.recipe.auto import BASE
 from timebox.run.reading import CONFIG, MODEL
 from timebox.run.run import Run
 
@@ -24,6 +25,8 @@ MEMBER = "members.0."
 # In the network of `auto`, whose width can be told from it.
 FIRST_FILTERS = "groups.1.0.weight"
 MAX_BYTES = 4 << 30
+# The filters are good already: Muon's rate is a third of what random ones take. LOG.md has the figures.
+WARM_FILTER_LR = 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +68,17 @@ class Initial:
         settings = _settings_of(run) if run else _settings_seen(tensors, file)
         return cls(path, hashlib.sha256(blob).hexdigest(), settings, run.class_names if run else None, tensors)
 
-    def settled(self, settings: Sequence[str]) -> tuple[str, ...]:
-        """Settings of a recipe together with what these weights settle. Raises UsageError where they contradict."""
+    def settled(self, recipe: str, settings: Sequence[str]) -> tuple[str, ...]:
+        """Settings of a recipe together with what these weights settle, and the rate that `auto` takes for them.
+
+        Raises UsageError where they contradict each other.
+        """
         own, asked = parse_settings(self.settings), parse_settings(settings)
         for name, value in own.items():
             if asked.get(name, value) != value:
                 raise UsageError(f"{name} {asked[name]} cannot be set: {str(self.path)!r} has {name} {value}")
-        return (*self.settings, *settings)
+        rate = (f"filter_lr={WARM_FILTER_LR}",) if recipe == AUTO and own["model"] == BASE.model else ()
+        return (*self.settings, *rate, *settings)
 
     def give(self, model: nn.Module, class_names: Sequence[str], tell: Callable[[str], None]) -> None:
         """Let every network of a model begin with these weights, its head too where the classes are the same.

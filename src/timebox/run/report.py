@@ -60,6 +60,33 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
     return facts
 
 
+def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
+    """Write a run's metrics as TensorBoard reads them: loss, rate, momentum and validation accuracy by step.
+
+    Args:
+        run: a run, or its directory.
+        folder: where to; a folder named like the run is made in it.
+    Returns:
+        That folder.
+    Raises:
+        UsageError: where the extra ``tensorboard`` is not installed. RunError, OutputError: as of :func:`report`.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("writing for TensorBoard takes its package: pip install 'timebox[tensorboard]'") from error
+    facts = facts_of(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
+    place = Path(folder) / facts.name
+    try:
+        with SummaryWriter(str(place)) as writer:
+            for name in ("loss", "val_accuracy", "lr", "momentum"):
+                for step, value in facts.curve(name):
+                    writer.add_scalar(name, value, int(step))
+    except OSError as error:
+        raise OutputError(f"{str(place)!r} cannot be written: {error.strerror or error}") from error
+    return place
+
+
 def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
     """All that a page tells of a run. Raises RunError where a file of it is damaged."""
     metrics = run.path / METRICS

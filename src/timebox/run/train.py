@@ -182,7 +182,7 @@ def _planned(
         scored = (division.val, division.test) if request.scoring else (None, None)
         plan = make_plan(
             request.recipe,
-            initial.settled(request.settings) if initial else request.settings,
+            initial.settled(request.recipe, request.settings) if initial else request.settings,
             division.train,
             Scoring(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
             device,
