@@ -15,9 +15,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from timebox.data import ImageDataset, decode_image
-from timebox.data.decoding import read_header
+from timebox.data.decoding import CROP, read_header
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
+from timebox.recipe import parse_settings
 from timebox.run import load, train
 
 SQUARE, FIT = "square", "fit"
@@ -113,6 +114,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 settings=tuple(self.settings),
                 val="none",
                 test="none",
+                scoring=False,
                 seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
                 device=self.device,
                 precision=self.precision,
@@ -204,7 +206,12 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _decoded(self, files: Sequence[str | Path | Image.Image], fitting: bool) -> NDArray[np.uint8]:
         side = median_side(files) if fitting else self.run_.preprocessing.size[0]
-        return np.stack([_decoded(file, side) for file in files])
+        fit = self._fit_of_images() if fitting else self.run_.recipe.image_fit
+        return np.stack([_decoded(file, side, fit) for file in files])
+
+    def _fit_of_images(self) -> str:
+        """How files of another shape become square, by the settings."""
+        return str(parse_settings(self.settings).get("image_fit", CROP))
 
     def _fitted_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
         """What is black and what is white."""
@@ -273,9 +280,9 @@ def _files(X: object) -> list[str | Path | Image.Image]:  # noqa: N803
     return files if files and len(files) == len(X) else []
 
 
-def _decoded(file: str | Path | Image.Image, side: int) -> NDArray[np.uint8]:
+def _decoded(file: str | Path | Image.Image, side: int, fit: str) -> NDArray[np.uint8]:
     try:
-        return decode_image(file, (side, side), 3)
+        return decode_image(file, (side, side), 3, fit)
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 

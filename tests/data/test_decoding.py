@@ -199,3 +199,23 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
         for read in (read_header, lambda path: decode_image(path, (8, 8), 3)):
             with pytest.raises(DataError, match=f"{words}, not a file"):
                 read(tmp_path / name)
+
+
+def test_a_letterbox_keeps_all_and_is_black_beside_it(tmp_path):
+    path = save(tmp_path / "wide.png", Image.new("RGB", (60, 20), "white"))
+    boxed = decode_image(path, (30, 30), 3, "letterbox")
+    assert (boxed[10:20] == 255).all()
+    assert (boxed[:10] == 0).all()
+    assert (boxed[20:] == 0).all()
+    tall = decode_image(save(tmp_path / "tall.png", Image.new("L", (1, 500), 255)), (30, 30), 1, "letterbox")
+    assert (tall.max(0)[:, 0] == 255).nonzero()[0].tolist() == [14]
+    assert np.array_equal(fit_images(np.full((1, 20, 60, 3), 255, np.uint8), (30, 30), 3, "letterbox")[0], boxed)
+
+
+def test_a_large_jpeg_in_a_letterbox_is_averaged_too(tmp_path):
+    noise = picture((1024, 256), "L")
+    decoded = decode_image(save(tmp_path / "n.jpg", noise, quality=95), (64, 64), 1, "letterbox")
+    inside = decoded[24:40]
+    assert inside.mean() == pytest.approx(np.asarray(noise).mean(), abs=3)
+    assert inside.std() < 20
+    assert (decoded[:24] == 0).all()

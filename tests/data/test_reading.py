@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from timebox.data import load_data
 from timebox.data.formats import FORMATS
@@ -135,3 +136,14 @@ def test_classes_with_hardly_any_images_are_named(tmp_path):
         "class with one image, kept in train: 3",
         "class with 9 images or fewer: 2",
     )
+
+
+def test_a_letterbox_is_asked_for_and_told(tmp_path):
+    for name, colour in (("a", "white"), ("b", "grey")):
+        save(tmp_path / name / "0.png", Image.new("L", (40, 20), colour))
+        save(tmp_path / name / "1.png", Image.new("L", (40, 20), colour))
+    loaded = load_data(tmp_path, image_size=16, fit="letterbox")
+    assert (loaded.splits.train.images[0, :4] == 0).all()
+    assert (loaded.splits.train.images[0, 4:12] == 255).all()
+    assert "brought to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
+    assert (load_data(tmp_path, image_size=16).splits.train.images[0] == 255).all()

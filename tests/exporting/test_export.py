@@ -89,6 +89,15 @@ def test_grey_images(tmp_path: Path) -> None:
     assert exported.channels == 1
 
 
+def test_a_letterbox_is_exported_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra `onnx`, is not installed")
+    run = trained(tmp_path / "run", image_fit="letterbox", members=1, tta="none")
+    _, answer = answer_of(export(run).path)
+    for size in ((20, 20), (20, 61), (90, 33)):
+        images = pictures(3, *size)
+        assert np.abs(answer(images) - run.predict_proba(images)).max() < TOLERANCE
+
+
 def test_the_example_labels_files_without_torch(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra `onnx`, is not installed")
     path = export(run, output=tmp_path / "a.onnx").path

@@ -185,3 +185,13 @@ def test_it_says_how_sure_it_is() -> None:
     _, reasons = auto_recipe(Task(60_000, 200, 1000, mirror_allowed=True), affordable(1e12))
     assert "would pay" not in reasons[-1], "there is no rung above the last"
     assert reasons[-1].endswith("; never tried on 60000 images or 200 px or 1000 classes")
+
+
+@pytest.mark.parametrize(("imbalance", "balanced"), [(1.0, False), (3.9, False), (4.0, True), (200.0, True)])
+def test_rare_classes_count_for_more_where_classes_differ_much(imbalance, balanced):
+    task = Task(5000, 32, 10, mirror_allowed=True, imbalance=imbalance)
+    recipe, reasons = auto_recipe(task, affordable(1e6))
+    assert (recipe.class_balance > 0) is balanced
+    assert any("so rare classes count for more" in reason for reason in reasons) is balanced
+    fixed, _ = auto_recipe(task, affordable(1e6), {"class_balance": 0.25})
+    assert fixed.class_balance == 0.25

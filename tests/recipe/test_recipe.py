@@ -20,7 +20,7 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 37
+NUM_FIELDS = 38
 NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 

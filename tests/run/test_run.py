@@ -421,3 +421,20 @@ def test_predicting_uses_no_more_threads_than_the_container_has(trained: Run, mo
         assert (seen, torch.get_num_threads()) == ([2], 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_run_of_letterboxes_reads_files_and_arrays_as_such(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(30):
+        pixels = rng.integers(0, 100, (16, 32, 3), dtype=np.uint8)
+        pixels[..., k % 2] += 150
+        path = tmp_path / "photos" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    files = sorted((tmp_path / "photos" / "a").iterdir())
+    run = quick(tmp_path / "photos", tmp_path / "run", settings=[*SMALL, "image_fit=letterbox"], val="none")
+    cropped = quick(tmp_path / "photos", tmp_path / "cropped", val="none")
+    arrays = np.stack([np.asarray(Image.open(file)) for file in files])
+    assert np.allclose(run.predict_proba(files), run.predict_proba(arrays), atol=1e-3)
+    assert not np.allclose(run.predict_proba(files), cropped.predict_proba(files), atol=1e-3)
+    assert [one.error for one in run.predict_files(files)] == [None] * len(files)

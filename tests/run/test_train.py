@@ -361,3 +361,13 @@ def test_where_steps_are_counted_checkpoints_go_on_after_the_first(
     quick(data, tmp_path / "out", steps=40)
     assert len(written) > 2
     assert written == sorted(written)
+
+
+def test_images_that_are_scored_and_trained_on_are_told(tmp_path: Path) -> None:
+    images, labels = coloured(90)
+    np.savez(
+        tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images[:30], test_labels=labels[:30]
+    )
+    watching = Watching()
+    quick(tmp_path / "a.npz", tmp_path / "run", reporter=watching, val="none")
+    assert "30 of 30 images of test are trained on too, pixel for pixel" in watching.notes

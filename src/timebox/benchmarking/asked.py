@@ -9,7 +9,7 @@ from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data.names import NAMES
 from timebox.engine.scoring import check_tta
 from timebox.errors import BudgetError, RunError, UsageError
-from timebox.run.request import Request, check_request, image_side
+from timebox.run.request import Request, check_request, image_form
 from timebox.run.sources import Portion, Source
 
 SCORES = ("val", "test")
@@ -116,7 +116,7 @@ class Asked:
                 if contender.file_name in taken:
                     problems.append(f"recipe {contender.label!r} is given twice: two of one name cannot be told apart")
                 taken.add(contender.file_name)
-                image_side(self.request(contender, 0))
+                image_form(self.request(contender, 0))
             except UsageError as error:
                 if str(error) not in problems:
                     problems.append(str(error))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_KINDS = 6
 MAX_CLASS_ROWS = 40
-MAX_BAD_FILES = 20
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
@@ -134,7 +133,5 @@ def _bad_files(inspection: "Inspection") -> Iterator[tuple[str, str]]:
         return
     total = len(bad) + sum(inspection.num_images.values())
     yield "unreadable", f"{len(bad):,} of {plural(total, 'file')}, {percent(len(bad) / total, 1)}"
-    for file in bad[:MAX_BAD_FILES]:
+    for file in bad:
         yield "unreadable", f"{file.path}: {file.reason}"
-    if len(bad) > MAX_BAD_FILES:
-        yield "unreadable", f"… and {len(bad) - MAX_BAD_FILES:,} more (--json has all)"

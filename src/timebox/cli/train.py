@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timebox.cli import display, exits
@@ -255,6 +256,8 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
     )
     yield "run", str(summary["run"])
+    if (Path(str(summary["run"])) / "report.html").is_file():
+        yield "report", str(Path(str(summary["run"])) / "report.html")
     if "identical" in summary:
         alike = "the same weights, byte for byte" if summary["identical"] else "NOT the same weights"
         yield "replay of", f"{summary['replay_of']}: {alike}"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from timebox.data.dataset import ImageDataset
-from timebox.data.decoding import fit_images
+from timebox.data.decoding import CROP, fit_images
 from timebox.errors import DataError
 
 
 def conform(
-    dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str
+    dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
 ) -> ImageDataset:
     """`dataset` with labels that index `class_names` and images of `image_shape`.
 
@@ -20,11 +20,12 @@ def conform(
         class_names: the classes to match, by name.
         image_shape: (H, W, C) to bring the images to.
         source: what errors call the data set.
+        fit: ``crop`` or ``letterbox``, see load_data.
     Raises:
         DataError: for images of a class that is not among class_names.
     """
     dataset = relabel(dataset, class_names, source)
-    images = fit_images(dataset.images, image_shape[:2], image_shape[2])
+    images = fit_images(dataset.images, image_shape[:2], image_shape[2], fit)
     return dataset if images is dataset.images else replace(dataset, images=images)
 
 

@@ -28,6 +28,13 @@ MAX_DECODED_PIXELS = 100_000_000
 LARGE_PIXELS = 20_000_000
 _ONE_LARGE = threading.Lock()
 
+# How an image of another shape is brought to one: the middle of it, or all of it.
+CROP, LETTERBOX = "crop", "letterbox"
+HOW_FITTED = {
+    CROP: "the shorter side scaled, the middle kept",
+    LETTERBOX: "the longer side scaled, black beside it",
+}
+
 MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, have 300 MB
 
 # The formats read, by Pillow's names, and the suffixes each goes by. Not all that Pillow knows: EPS would start
@@ -86,8 +93,11 @@ def read_header(file: Path | BinaryIO) -> ImageHeader:
         return ImageHeader(image.width, image.height, image.mode, true_format if misnamed else None)
 
 
-def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """One image, scaled (antialiased) until it just covers `size`, then cropped at the centre.
+def decode_image(
+    file: str | Path | BinaryIO | Image.Image, size: tuple[int, int], channels: int, fit: str = CROP
+) -> NDArray[np.uint8]:
+    """One image, scaled (antialiased) until it just covers `size`, then cropped at the centre; or, as a letterbox,
+    until it just fits in, black beside it.
 
     The decode is a full one, so a truncated file is found out. Pixels that are of that size already stay as they are.
 
@@ -95,13 +105,14 @@ def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int
         file: a path, a binary file at its start, or an image already opened, which is left as it is.
         size: (height, width) in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        fit: ``crop`` or ``letterbox``.
     Returns:
         uint8 (height, width, channels).
     Raises:
         DataError: with the reason alone ("truncated: ..."); the caller knows the file's name.
     """
     with _opened(file) as image:
-        _draft(image, size)
+        _draft(image, size, fit)
         _check_pixels(image)
         with _ONE_LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
             image.load()
@@ -109,7 +120,7 @@ def decode_image(file: str | Path | BinaryIO | Image.Image, size: tuple[int, int
             orientation = _orientation(image)
             if orientation >= 5:  # a quarter turn: fit before turning, which is cheaper than turning a full-size photo
                 height, width = width, height
-            fitted = _fit(_flatten(image, channels), width, height)
+            fitted = _FITS[fit](_flatten(image, channels), width, height)
             if orientation in _UPRIGHT:
                 fitted = fitted.transpose(_UPRIGHT[orientation])
             return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
@@ -126,13 +137,14 @@ def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> ND
         return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
 
 
-def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
     """Images already in memory, brought to a size and number of channels by the rule of decode_image.
 
     Args:
         images: uint8 (N, H, W, C), C of 1, 3 or 4.
         size: (height, width) in pixels.
         channels: 1, 3 or 4.
+        fit: ``crop`` or ``letterbox``.
     Returns:
         uint8 (N, height, width, channels); the very same array where it fits already.
     """
@@ -141,7 +153,7 @@ def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int) 
     fitted = np.empty((len(images), *size, channels), np.uint8)
     for source, target in zip(images, fitted, strict=True):
         image = _flatten(Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source), channels)
-        target[...] = np.asarray(_fit(image, size[1], size[0])).reshape(target.shape)
+        target[...] = np.asarray(_FITS[fit](image, size[1], size[0])).reshape(target.shape)
     return fitted
 
 
@@ -210,9 +222,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _draft(image: Image.Image, size: tuple[int, int]) -> None:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 while that still covers `size`, either way up: far faster."""
-    cover = max(size) / min(image.size)
+def _draft(image: Image.Image, size: tuple[int, int], fit: str) -> None:
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 while that is no less than what is kept, either way up: far faster."""
+    cover = max(size) / (min(image.size) if fit == CROP else max(image.size))
     if cover < 1:
         image.draft(None, (max(1, round(image.width * cover)), max(1, round(image.height * cover))))
 
@@ -238,7 +250,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
 
 
-def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
+def _cropped(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scaled (antialiased) to cover width x height and cut about the centre."""
     if image.size == (width, height):
         return image
@@ -246,3 +258,18 @@ def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+
+
+def _letterboxed(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scaled (antialiased) to fit into width x height, in the middle of it, black around."""
+    if image.size == (width, height):
+        return image
+    scale = max(image.width / width, image.height / height)
+    inside = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
+    box = Image.new(image.mode, (width, height))
+    scaled = image.resize(inside, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    box.paste(scaled, ((width - inside[0]) // 2, (height - inside[1]) // 2))
+    return box
+
+
+_FITS = {CROP: _cropped, LETTERBOX: _letterboxed}

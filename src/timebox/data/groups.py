@@ -61,6 +61,18 @@ def likely_pattern(ids: Sequence[str], labels: NDArray[np.int64]) -> tuple[str, 
     return r"(.*[_-])\d+\.\w+$", len(frames)
 
 
+def series_notes(ids: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
+    """What is to be told where names look like series of frames."""
+    likely = likely_pattern(ids, labels)
+    if likely is None:
+        return []
+    pattern, number = likely
+    return [
+        f"file names look like {number:,} series of frames, which lie on both sides where images are split; "
+        f"--group-by '{pattern}' keeps each on one"
+    ]
+
+
 def split_by_group(labels: NDArray[np.int64], groups: Indices, num: int, seed: int) -> tuple[Indices, Indices]:
     """(rest, part): sorted indices; no group lies in both, and every class keeps an image in rest.
 

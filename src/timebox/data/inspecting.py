@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.groups import series_notes
 
 _CHUNK_IMAGES = 1024
 
@@ -84,7 +85,7 @@ def inspect_data(loaded: LoadedData) -> Inspection:
         std=std,
         bad_files=loaded.bad_files,
         duplicates=_find_duplicates(splits),
-        notes=loaded.notes,
+        notes=(*loaded.notes, *series_notes(splits.train.ids, splits.train.labels)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from timebox.data import names
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
-from timebox.data.decoding import fit_images
+from timebox.data.decoding import CROP, HOW_FITTED, fit_images
 from timebox.data.formats import FORMATS, ReadOptions, detect, read_digits
 from timebox.data.formats.base import loaded_from_arrays
 from timebox.data.formats.wording import short_name
@@ -32,6 +32,7 @@ def load_data(
     copies: int = 1,
     progress: Callable[[str], None] | None = None,
     cache: bool = True,
+    fit: str = CROP,
 ) -> LoadedData:
     """Read a data set, whatever its format.
 
@@ -49,6 +50,8 @@ def load_data(
         progress: called with a line of text now and then.
         cache: whether images that take seconds to decode, or much memory, are kept on disk for the next run: in the
             folder that TIMEBOX_CACHE names, else in the user's cache.
+        fit: how images of another shape become square: ``crop`` scales the shorter side and keeps the middle,
+            ``letterbox`` scales the longer side and leaves black beside it.
     Raises:
         DataError: for what cannot be read or learned from, or would not fit into memory.
         UsageError: for an argument out of range.
@@ -59,21 +62,21 @@ def load_data(
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
     tell = progress or (lambda text: None)
     prepared = Prepared() if cache and source not in names.NAMES else None
-    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies, prepared)
+    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies, prepared, fit=fit)
     loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
-    if coarse and not loaded.format.startswith("CIFAR-100"):
+    if coarse and not any(known in loaded.format for known in ("CIFAR-100", "table")):
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
     if image_size is not None:
         loaded = _resized(loaded, image_size, options, Path(source))
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
 
 
-def as_loaded(dataset: ImageDataset, image_size: int | None = None, copies: int = 1) -> LoadedData:
+def as_loaded(dataset: ImageDataset, image_size: int | None = None, copies: int = 1, fit: str = CROP) -> LoadedData:
     """Images that are in memory already, as if they had been read. Arguments and errors are those of load_data."""
     source = Path(IN_MEMORY)
     loaded = loaded_from_arrays("images", IN_MEMORY, Splits(dataset, None, None), "they were given as such")
     if image_size is not None:
-        loaded = _resized(loaded, image_size, ReadOptions(image_size, copies=copies), source)
+        loaded = _resized(loaded, image_size, ReadOptions(image_size, copies=copies, fit=fit), source)
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
 
 
@@ -139,11 +142,11 @@ def _resized(loaded: LoadedData, side: int, options: ReadOptions, source: Path) 
     what = f"{num_images:,} images of {side}x{side}"
     options.claim(num_images * side**2 * channels, what, source, scales=True)
     resized = {
-        split: replace(dataset, images=fit_images(dataset.images, (side, side), channels))
+        split: replace(dataset, images=fit_images(dataset.images, (side, side), channels, options.fit))
         for split, dataset in loaded.splits.items()
     }
     splits = Splits(resized["train"], resized.get("val"), resized.get("test"))
-    note = f"images of {width}x{height} brought to {side}x{side}: the shorter side scaled, the middle kept"
+    note = f"images of {width}x{height} brought to {side}x{side}: {HOW_FITTED[options.fit]}"
     return replace(loaded, splits=splits, notes=(*loaded.notes, note))
 
 

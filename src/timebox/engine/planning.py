@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
@@ -318,6 +320,7 @@ def _auto(
         side=min(train.image_shape[:2]),
         num_classes=train.num_classes,
         mirror_allowed=mirror.allowed,
+        imbalance=_imbalance(train.class_counts()),
     )
 
     def images_affordable(recipe: Recipe) -> float:
@@ -327,6 +330,11 @@ def _auto(
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     *others, mirroring, sureness = reasons
     return recipe, [*others, f"{mirroring} ({evidence})", sureness]
+
+
+def _imbalance(counts: NDArray[np.int64]) -> float:
+    """How many times as many images the largest class has as the smallest that has any."""
+    return float(counts.max() / counts[counts > 0].min())
 
 
 def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:

@@ -19,7 +19,8 @@ class Graph(nn.Module):
     def __init__(self, run: Run, tta: str) -> None:
         super().__init__()
         self.model = run.model
-        self.size, self.tta, self.temperature = run.preprocessing.size, tta, run.temperature
+        self.size, self.fit = run.preprocessing.size, run.recipe.image_fit
+        self.tta, self.temperature = tta, run.temperature
         mean, std = run.preprocessing.tensors()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -28,7 +29,7 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, C), of any size -> float32 (N, num_classes); rows sum to one."""
-        fitted = batch_fit(images.permute(0, 3, 1, 2).float(), *self.size)
+        fitted = batch_fit(images.permute(0, 3, 1, 2).float(), *self.size, self.fit)
         normalized = (fitted / 255 - self.mean[:, None, None]) / self.std[:, None, None]
         probabilities = averaged(self.model, normalized, self.tta)
         if self.temperature == 1.0:

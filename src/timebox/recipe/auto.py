@@ -18,12 +18,14 @@ class Task:
         side: the shorter side of the working size in pixels.
         num_classes: 2 or more.
         mirror_allowed: whether mirrored images keep their label, see :mod:`timebox.data.mirror`.
+        imbalance: how many times as many images the largest class has as the smallest, 1 or more.
     """
 
     num_images: int
     side: int
     num_classes: int
     mirror_allowed: bool
+    imbalance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
 SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
+# Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
+# LOG.md has the figures.
+IMBALANCED, CLASS_BALANCE = 4.0, 0.5
 # Pixels: images must be so large that three quarters of them still are enough for three halvings.
 SMALLEST_RESIZED_SIDE = 16
 
@@ -149,7 +154,7 @@ def auto_recipe(
         f"{wanted_epochs(rung, task.num_images):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
-        f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}",
+        f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}{_balancing(recipe, task)}",
         sureness,
     ]
 
@@ -194,6 +199,13 @@ def _sizes(recipe: Recipe, side: int) -> str:
     return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
 
 
+def _balancing(recipe: Recipe, task: Task) -> str:
+    """What is done about classes of different sizes, as the end of a sentence."""
+    if not recipe.class_balance:
+        return ""
+    return f"; the largest class has {task.imbalance:.0f}x the images of the smallest, so rare classes count for more"
+
+
 def ladder(task: Task, fixed: Mapping[str, Value]) -> list[tuple[Rung, Recipe]]:
     """The rungs that differ on these data, and the recipe of each, all but the batch as it will be."""
     steps: list[tuple[Rung, Recipe]] = []
@@ -214,6 +226,7 @@ def _on(rung: Rung, task: Task) -> Recipe:
         crop_padding=min(64, max(1, task.side // 16)),
         start_size=START_SIZE if task.side >= SMALLEST_RESIZED_SIDE else 1.0,
         full_size_at=FULL_SIZE_AT,
+        class_balance=CLASS_BALANCE if task.imbalance >= IMBALANCED else 0.0,
         flip="alternating" if task.mirror_allowed else "none",
         tta="mirror_shift" if task.mirror_allowed else "shift",
     )

@@ -68,6 +68,7 @@ class Recipe:
     averaging_span: Annotated[float, Field("weights are averaged over this share of the training, 0 for none", 0, 1)]
 
     image_size: Annotated[int, Field("side images are brought to in pixels, 0 to follow the data", 0, 1024)]
+    image_fit: Annotated[Literal["crop", "letterbox"], Field("how images of another shape become square")]
     start_size: Annotated[float, Field("side of the first training images, as a share of the full one", 0.25, 1)]
     full_size_at: Annotated[float, Field("progress from which training images are whole", 0, 0.9)]
     crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64)]

@@ -105,14 +105,16 @@ def evaluate(
         data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
         cache=cache,
+        fit=run.recipe.image_fit,
         progress=reporter.note,
     )
 
     def elsewhere(path: str, side: int | None) -> LoadedData:
-        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share, cache=cache)
+        fit = run.recipe.image_fit
+        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share, cache=cache, fit=fit)
 
     name, dataset = _chosen(split, loaded.splits, source, run, elsewhere)
-    dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data))
+    dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
         if not 1 <= test_limit <= num_total:

@@ -73,11 +73,12 @@ def check_request(request: Request, deadline: Deadline) -> None:
             raise UsageError(f"{name} {seed} must be 0 or more, and below 2**63")
 
 
-def image_side(request: Request) -> int | None:
-    """The working size the recipe asks for, known before the data are read; None to follow the data.
+def image_form(request: Request) -> tuple[int | None, str]:
+    """What the recipe asks of images, known before the data are read: their side in pixels, None to follow the data,
+    and how those of another shape become square.
 
     Also refuses an unknown recipe or field before anything slow begins.
     """
     drafted = BASE if request.recipe == AUTO else get_recipe(request.recipe)
     recipe = drafted.replace(**parse_settings(request.settings))
-    return recipe.image_size or None
+    return recipe.image_size or None, recipe.image_fit

@@ -165,7 +165,7 @@ class Run:
 
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
-                of another size are brought to the model's: shorter side scaled, centre cropped.
+                of another size are brought to the model's as in training.
             tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
             calibrate: with the temperature fitted on the validation images, if the run had any.
         Returns:
@@ -214,7 +214,7 @@ class Run:
 
     def _decoded(self, path: str | Path) -> NDArray[np.uint8] | str:
         try:
-            return decode_image(path, self.preprocessing.size, self.preprocessing.channels)
+            return decode_image(path, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
         except TimeboxError as error:
             return str(error)
 
@@ -242,14 +242,16 @@ class Run:
         fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
         for position, image in enumerate(images):
             planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-            fitted[position] = batch_fit(planes, *self.preprocessing.size)[0].permute(1, 2, 0).numpy()
+            fitted[position] = (
+                batch_fit(planes, *self.preprocessing.size, self.recipe.image_fit)[0].permute(1, 2, 0).numpy()
+            )
         return fitted
 
     def _read(self, image: object, position: int) -> NDArray[np.uint8]:
         if not isinstance(image, str | Path | Image.Image):
             raise DataError(f"image number {position} is a {type(image).__name__}: it must be a path or a PIL image")
         try:
-            return decode_image(image, self.preprocessing.size, self.preprocessing.channels)
+            return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
         except DataError as error:
             name = f"number {position}" if isinstance(image, Image.Image) else repr(str(image))
             raise DataError(f"image {name} cannot be read: {error}") from error

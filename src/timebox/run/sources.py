@@ -6,7 +6,8 @@ from pathlib import Path
 
 from timebox.clock import Deadline
 from timebox.data import IN_MEMORY, Division, ImageDataset, LoadedData, Splits, as_loaded, divide, load_data
-from timebox.data.groups import likely_pattern, names_in_common
+from timebox.data.decoding import CROP
+from timebox.data.groups import names_in_common, series_notes
 from timebox.errors import RunError
 
 Portion = str | float | None
@@ -110,11 +111,12 @@ class Reader:
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
         self._tell, self._deadline, self._given, self._cache = tell, deadline, given, cache
 
-    def divided(self, source: Source, side: int | None) -> tuple[LoadedData, Division]:
-        """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data."""
+    def divided(self, source: Source, side: int | None, fit: str = CROP) -> tuple[LoadedData, Division]:
+        """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data,
+        those of another shape as ``fit`` says."""
 
         def read(path: str, image_size: int | None) -> LoadedData:
-            return self._read(path, image_size, source.coarse)
+            return self._read(path, image_size, source.coarse, fit)
 
         loaded = read(source.data, side)
         division = division_from(loaded.splits, source, read)
@@ -124,11 +126,11 @@ class Reader:
             self._tell(note)
         return loaded, division
 
-    def _read(self, path: str, image_size: int | None, coarse: bool) -> LoadedData:
+    def _read(self, path: str, image_size: int | None, coarse: bool, fit: str) -> LoadedData:
         # What is cut out to validate on is a second copy, for a while beside the first.
         copies = 2
         if self._given is not None and path == IN_MEMORY:
-            return as_loaded(self._given, image_size, copies)
+            return as_loaded(self._given, image_size, copies, fit)
         loaded = load_data(
             path,
             image_size=image_size,
@@ -138,6 +140,7 @@ class Reader:
             copies=copies,
             progress=self._tell,
             cache=self._cache,
+            fit=fit,
         )
         self._deadline.leave_out(loaded.download_seconds)
         return loaded
@@ -147,14 +150,7 @@ def _group_notes(splits: Splits, source: Source) -> list[str]:
     """Groups that lie in two of the data's own splits; or, where none are asked for, those that names suggest."""
     train = splits.train
     if source.group_by is None:
-        likely = likely_pattern(train.ids, train.labels)
-        if likely is None:
-            return []
-        pattern, number = likely
-        return [
-            f"file names look like {number:,} series of frames, which lie on both sides where images are split; "
-            f"--group-by '{pattern}' keeps each on one"
-        ]
+        return series_notes(train.ids, train.labels)
     others = {name: split for name, split in splits.items() if name != "train"}
     shared = {name: names_in_common(split.ids, train.ids, source.group_by) for name, split in others.items()}
     return [

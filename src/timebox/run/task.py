@@ -11,6 +11,7 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.data.decoding import HOW_FITTED
 from timebox.engine.build import SMALLEST_STD
 from timebox.engine.calibration import fit_temperature
 from timebox.engine.loop import Trained
@@ -122,7 +123,7 @@ class Task:
                 "image_shape": list(self.division.train.image_shape),
                 "mean": self.mean.tolist(),
                 "std": self.std.tolist(),
-                "resize": "shorter side scaled to the working size, centre cropped",
+                "resize": HOW_FITTED[self.plan.recipe.image_fit],
             },
             "recipe": self.plan.recipe.as_dict(),
             "source": request.source.as_dict(),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from timebox.clock import Deadline, parse_budget
@@ -21,7 +22,7 @@ from timebox.recipe import AUTO
 from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
 from timebox.run.initial import Initial
-from timebox.run.request import Request, check_request, image_side
+from timebox.run.request import Request, check_request, image_form
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task
@@ -152,13 +153,13 @@ def train(
     check_request(request, deadline)
     initial = None if init is None else Initial.read(Path(init))
     training_device = resolve_device(device)
-    side = image_side(request)
+    side, fit = image_form(request)
     if out:
         check_free(Path(out), overwrite)
     with _guest():
         reporter.phase("reading")
         with deadline.phase("reading"):
-            loaded, division = reader.divided(source, side)
+            loaded, division = reader.divided(source, side, fit)
         writer = RunWriter.new(Path(out) if out else _default_out(loaded.name), overwrite)
         with kept_as_far_as_it_came(writer, deadline, reporter):
             task = _planned(writer, request, division, training_device, deadline, reporter, initial)
@@ -192,6 +193,9 @@ def _planned(
             writer.write_seconds,
             request.source.data,
         )
+        for name, part in (("val", scored[0]), ("test", scored[1])):
+            if part is not None and (seen := int(np.isin(image_hashes(part.images), hashes).sum())):
+                reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")
         for line in plan.lines:
             reporter.note(line)
         return Task.of(request, plan, division, deadline.budget_seconds, initial)

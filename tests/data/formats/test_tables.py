@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from timebox.data import load_data
-from timebox.errors import DataError
+from timebox.errors import DataError, UsageError
 
 from ..making import photo_folder, picture, png_bytes, save
 
@@ -144,6 +144,10 @@ def test_superclasses_of_a_table(tmp_path):
     columns = {"img": images, "fine_label": [0, 1, 2, 3], "coarse_label": [0, 0, 1, 1]}
     path = write_parquet(tmp_path / "a.parquet", columns)
     assert load_data(path).splits.train.num_classes == 4
+    assert load_data(path, coarse=True).splits.train.labels.tolist() == [0, 0, 1, 1]
+    write_parquet(path, {"img": images, "label": [0, 1, 2, 3]})
+    with pytest.raises(UsageError, match=r"coarse asks for superclasses, but .*a\.parquet has no column of them"):
+        load_data(path, coarse=True)
 
 
 def test_a_label_that_stands_for_none(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.decoding import CROP
 from timebox.data.formats.wording import natural_order
 from timebox.data.prepared import Identity, Prepared
 from timebox.errors import DataError
@@ -27,6 +28,7 @@ class ReadOptions:
         progress: told now and then how far reading has come.
         copies: how many times the caller will hold the images in memory, those read included.
         prepared: where decoded images are kept between runs, None for nowhere.
+        fit: how images of another shape become square, ``crop`` or ``letterbox``.
         origin: the archive that files were unpacked from for a moment.
     """
 
@@ -37,6 +39,7 @@ class ReadOptions:
     copies: int = 1
     prepared: Prepared | None = None
     origin: Identity | None = None
+    fit: str = CROP
 
     def claim(self, num_bytes: int, what: str, source: Path, *, reading: float = 1.0, scales: bool = False) -> None:
         """Say, before any of it is allocated, how much memory images will take.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from timebox.data.conforming import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
-from timebox.data.decoding import ImageHeader, decode_image, read_header
+from timebox.data.decoding import HOW_FITTED, ImageHeader, decode_image, read_header
 from timebox.data.formats.base import ReadOptions, Throttle
 from timebox.data.formats.listing import SPLITS
 from timebox.data.formats.wording import count, natural_order, short_name
@@ -101,7 +101,7 @@ def load_encoded(
             bad_files=bad_files,
             sizes=dict(Counter(f"{header.width}x{header.height}" for header in known).most_common()),
             modes=dict(Counter(header.mode for header in known).most_common()),
-            notes=(*_form_notes(known, side, channels), *_misnamed_notes(images, headers)),
+            notes=(*_form_notes(known, side, channels, options.fit), *_misnamed_notes(images, headers)),
         )
         if draft is None:
             return loaded
@@ -124,7 +124,7 @@ def _key(images: Sequence[EncodedImage], options: ReadOptions) -> str:
         return replace(options.origin, name=image.name, size=found.size) if options.origin else found
 
     listed = [(image.name, image.split, image.class_name) for image in images]
-    choices = (options.image_size, MAX_SIDE, MIN_SIDE, PIL.__version__, options.origin, listed)
+    choices = (options.image_size, options.fit, MAX_SIDE, MIN_SIDE, PIL.__version__, options.origin, listed)
     return key_of([identity(image) for image in images], choices)
 
 
@@ -176,7 +176,7 @@ def _decode(
     height, width, channels = pixels.shape[1:]
 
     def task(row: int) -> None:
-        pixels[row] = decode_image(images[chosen[row]].opened(), (height, width), channels)
+        pixels[row] = decode_image(images[chosen[row]].opened(), (height, width), channels, options.fit)
 
     bad_rows = _for_each(task, range(len(chosen)), "read", options)
     failures.update({chosen[row]: reason for row, reason in bad_rows.items()})
@@ -253,13 +253,13 @@ def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:
     return Splits(train, held_out.get("val"), held_out.get("test"))
 
 
-def _form_notes(headers: list[ImageHeader], side: int, channels: int) -> Iterator[str]:
+def _form_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:
     sizes = Counter(f"{header.width}x{header.height}" for header in headers)
     if list(sizes) != [f"{side}x{side}"]:
         common = ", ".join(f"{size} ({number:,})" for size, number in sizes.most_common(3))
         yield (
             f"images of {count(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) brought to "
-            f"{side}x{side}: the shorter side scaled, the middle kept"
+            f"{side}x{side}: {HOW_FITTED[fit]}"
         )
     modes = Counter(header.mode for header in headers)
     mode = {1: "L", 3: "RGB"}[channels]

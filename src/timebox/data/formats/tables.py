@@ -14,7 +14,7 @@ from timebox.data.formats.lookup import Lookup
 from timebox.data.formats.parquet import read_parquet
 from timebox.data.formats.separated import read_separated
 from timebox.data.formats.wording import count, natural_order, some
-from timebox.errors import DataError
+from timebox.errors import DataError, UsageError
 
 _READERS = {".csv": read_separated, ".tsv": read_separated, ".parquet": read_parquet, ".pq": read_parquet}
 
@@ -44,6 +44,8 @@ class Tables:
                 notes.append(f"{source.name} has no labels: left out")
                 continue
             chosen = choose(table, lookup.find, source, options.coarse)
+            if options.coarse and "coarse" not in chosen.why.lower():
+                raise UsageError(f"coarse asks for superclasses, but {source} has no column of them")
             why = why or chosen.why
             declared = declared or [name for names in table.class_names.values() for name in names]
             read = list(_images(table, chosen, split, lookup, folder))
