@@ -15,17 +15,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from timebox.data import ImageDataset, decode_image
-from timebox.data.decoding import CROP, read_header
+from timebox.data.decoding import read_header
+from timebox.data.formats.encoded import working_side
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
-from timebox.recipe import parse_settings
 from timebox.run import load, train
+from timebox.run.request import image_form
 
 SQUARE, FIT = "square", "fit"
 # The smallest image that a network takes, in pixels.
 SMALLEST_SIDE = 8
-# Files are brought to squares of their median shorter side, held to these bounds, in pixels.
-SMALLEST_FILE_SIDE, LARGEST_FILE_SIDE = 8, 64
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
 MAX_JSON_BYTES = 1 << 20
 
@@ -146,13 +145,14 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
         if labels.tolist() != self.classes_.tolist():
             raise UsageError("only labels that are numbers or texts can be saved")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run_.save(folder)
-        np.save(folder / CLASSES, labels, allow_pickle=False)
         facts = {"parameters": self._parameters(), "range": self._range}
         if hasattr(self, "n_features_in_"):
             facts["n_features_in"] = self.n_features_in_
-        (folder / ESTIMATOR).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        text = json.dumps(facts, indent=2, default=float)  # numpy's numbers
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run_.save(folder)
+        np.save(folder / CLASSES, labels, allow_pickle=False)
+        (folder / ESTIMATOR).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
@@ -168,10 +168,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                     classifier.set_params(**{name: _tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error}") from error
         if labels.shape != (len(run.class_names),):
-            raise RunError(f"{str(folder)!r} is damaged: {len(labels)} labels for {len(run.class_names)} classes")
+            raise RunError(f"{str(folder)!r} is damaged: labels {labels.shape} for {len(run.class_names)} classes")
         classifier.run_, classifier.classes_, classifier._range = run, labels, (float(low), float(high))
         if isinstance(number := facts.get("n_features_in"), int):
             classifier.n_features_in_ = number
@@ -194,7 +194,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """uint8 (N, H, W, C) of what is given. With y it is settled what stands for black and white."""
         fitting = y is not None
         if files := _files(X):
-            self._range = (0.0, 255.0)
+            if fitting:
+                self._range = (0.0, 255.0)
             return self._decoded(files, fitting)
         arguments = {"y": y} if fitting else {}
         kinds = [np.float64, np.float32, np.uint8]  # of other kinds the first is made
@@ -205,13 +206,12 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self._as_pixels(images)
 
     def _decoded(self, files: Sequence[str | Path | Image.Image], fitting: bool) -> NDArray[np.uint8]:
-        side = median_side(files) if fitting else self.run_.preprocessing.size[0]
-        fit = self._fit_of_images() if fitting else self.run_.recipe.image_fit
+        if fitting:
+            asked, fit = image_form(self.recipe, self.settings)
+            side = asked or working_side([_size_of(file) for file in files])
+        else:
+            side, fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
         return np.stack([_decoded(file, side, fit) for file in files])
-
-    def _fit_of_images(self) -> str:
-        """How files of another shape become square, by the settings."""
-        return str(parse_settings(self.settings).get("image_fit", CROP))
 
     def _fitted_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
         """What is black and what is white."""
@@ -287,16 +287,15 @@ def _decoded(file: str | Path | Image.Image, side: int, fit: str) -> NDArray[np.
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def median_side(files: Sequence[str | Path | Image.Image]) -> int:
-    """The side in pixels of the squares that images of any size are brought to."""
-    sides = []
-    for file in files:
-        if isinstance(file, Image.Image):
-            sides.append(min(file.size))
-        else:
-            header = read_header(Path(file))
-            sides.append(min(header.width, header.height))
-    return min(LARGEST_FILE_SIDE, max(SMALLEST_FILE_SIDE, int(np.median(sides)) // 8 * 8))
+def _size_of(file: str | Path | Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    if isinstance(file, Image.Image):
+        return file.size
+    try:
+        header = read_header(Path(file))
+    except DataError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    return header.width, header.height
 
 
 def _names(labels: NDArray[np.generic]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def test_it_is_told_what_was_written_and_how_it_was_checked(timebox: Command, tm
         "written a.onnx, 1.5 MB",
         "takes images: uint8 (N, H, W, 3), any N, H and W",
         "gives probabilities: float32 (N, 2), calibrated with the temperature 1.2",
-        "inside resizing, centre crop, normalisation, views: mirror",
+        "inside resizing, cropping, normalisation, views: mirror",
         "checked 16 images of 40x32: probabilities within 2e-07 of the run's, 0 changed",
         "decoder 1 of 500 files (0.20 %) get another class when they are decoded whole; probabilities within 1e-02",
     ]

@@ -29,6 +29,7 @@ def test_groups_follow_the_pattern():
     assert groups_of(ids, r"(v\d+)_").tolist() == [0, 0, 1, 2, 3]
     assert groups_of(ids, r"v\d").tolist() == [0, 0, 1, 2, 3]
     assert groups_of(["0", "x"], "x").tolist() == [0, 1]
+    assert groups_of(["a1_", "b1_", "b2_", "b2_"], r"a(\d)_|b(\d)_").tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("pattern", "words"), [("(", "is no regular expression"), ("zzz", "matches no image; the")])

@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
     """A cache for whatever is read, however quickly."""
     monkeypatch.setenv("TIMEBOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(encoded, "PREPARED_PIXELS", 0)
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "prepared"
 
 
 def entries(cache):
@@ -129,6 +129,7 @@ def test_nothing_is_kept_that_is_quick_or_unwanted_or_fails(tmp_path, cache, mon
 
 def test_a_full_disk_or_a_cache_that_cannot_be_is_no_hindrance(tmp_path, cache, monkeypatch):
     folder = photo_folder(tmp_path / "pets")
+    cache.parent.mkdir()
     cache.write_text("a file")
     assert len(load_data(folder).splits.train) == 6
     cache.unlink()
@@ -151,6 +152,28 @@ def test_the_oldest_entries_and_abandoned_drafts_go(tmp_path, cache, monkeypatch
     assert NOTE in load_data(tmp_path / "one").notes
     assert NOTE not in load_data(tmp_path / "two").notes
     assert not draft.exists()
+
+
+def test_what_is_no_entry_is_never_removed(tmp_path, cache, monkeypatch):
+    mine = cache / "mine"
+    mine.mkdir(parents=True)
+    (mine / "precious").write_bytes(bytes(100_000))
+    monkeypatch.setattr("timebox.data.prepared.MAX_BYTES", 50_000)
+    load_data(photo_folder(tmp_path / "pets"))
+    assert (mine / "precious").is_file()
+
+
+def test_a_cache_that_cannot_be_written_to_is_still_read(tmp_path, cache, monkeypatch):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("os.utime", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert NOTE in load_data(folder).notes
+    assert len(load_data(photo_folder(tmp_path / "more")).splits.train) == 6
 
 
 def test_a_part_of_images_on_disk_is_on_disk(tmp_path, cache):

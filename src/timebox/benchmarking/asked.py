@@ -116,7 +116,8 @@ class Asked:
                 if contender.file_name in taken:
                     problems.append(f"recipe {contender.label!r} is given twice: two of one name cannot be told apart")
                 taken.add(contender.file_name)
-                image_form(self.request(contender, 0))
+                request = self.request(contender, 0)
+                image_form(request.recipe, request.settings)
             except UsageError as error:
                 if str(error) not in problems:
                     problems.append(str(error))

@@ -70,7 +70,7 @@ def told(exported: "Exported") -> Iterator[tuple[str, str]]:
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"
     yield "gives", f"probabilities: float32 (N, {len(exported.class_names)}), {_calibration(exported)}"
-    yield "inside", f"resizing, centre crop, normalisation, views: {exported.tta}"
+    yield "inside", f"resizing, cropping, normalisation, views: {exported.tta}"
     for check in exported.checks:
         height, width = check.size
         yield (

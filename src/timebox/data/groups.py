@@ -20,8 +20,8 @@ def groups_of(ids: Sequence[str], pattern: str) -> Indices:
     """The group of each image: int64 (N,), the same number for all whose id matches alike.
 
     Args:
-        pattern: a regular expression, found anywhere in an id. Its first group tells images apart, or the whole match
-            where it has none. An image that does not match is a group of its own.
+        pattern: a regular expression, found anywhere in an id. The first group that took part tells images apart, or
+            the whole match. An image that does not match is a group of its own.
     Raises:
         UsageError: where the pattern is none, or matches no id.
     """
@@ -33,11 +33,13 @@ def groups_of(ids: Sequence[str], pattern: str) -> Indices:
     if not any(found):
         raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
     # What does not match is told apart by its place, which no match can be.
-    keys: list[object] = [
-        position if match is None else match[1 if compiled.groups else 0] for position, match in enumerate(found)
-    ]
+    keys: list[object] = [position if match is None else _told_apart_by(match) for position, match in enumerate(found)]
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _told_apart_by(match: re.Match[str]) -> str:
+    return next((group for group in match.groups() if group is not None), match[0])
 
 
 def names_in_common(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:

@@ -7,7 +7,9 @@ the system keeps as many of them as there is room for.
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.mapped import reserve
 
 FORMAT = 1
 INDEX, DRAFT = "index.json", ".new-"
 ABANDONED_SECONDS = 86_400
+_KEY = re.compile("[0-9a-f]{32}")
 CACHE_VARIABLE = "TIMEBOX_CACHE"
 # All entries together; the one that was not used for longest goes first. So much of the disk is left to others.
 MAX_BYTES, SPARE_BYTES = 64 << 30, 2 << 30
@@ -46,13 +50,13 @@ class Identity:
 
 
 class Prepared:
-    """The entries in a folder: the one that TIMEBOX_CACHE names, else one in the user's cache. It is made when the
-    first entry is."""
+    """The entries in a folder in the one that TIMEBOX_CACHE names, else in the user's cache. It is made when the first
+    entry is."""
 
     @cached_property
     def _folder(self) -> Path:
         if named := os.environ.get(CACHE_VARIABLE):
-            return Path(named)
+            return Path(named) / "prepared"
         import platformdirs  # what is in memory already needs it not
 
         return platformdirs.user_cache_path("timebox") / "prepared"
@@ -76,21 +80,27 @@ class Prepared:
         try:
             index = json.loads((entry / INDEX).read_text(encoding="utf-8"))
             loaded = _loaded(entry, index)
-            os.utime(entry)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        with contextlib.suppress(OSError):  # it can be read, if not written to
+            os.utime(entry)
         return loaded
 
     def _make_room(self) -> None:
-        """Remove what was used longest ago, as far as there is too much, and drafts that nobody ended."""
-        entries = sorted((entry for entry in self._folder.iterdir() if entry.is_dir()), key=lambda e: e.stat().st_mtime)
-        sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
-        total = sum(sizes.values())
-        for entry in entries:
-            abandoned = entry.name.startswith(DRAFT) and time.time() - entry.stat().st_mtime > ABANDONED_SECONDS
+        """Remove what was used longest ago, as far as there is too much, and drafts that nobody ended. What is no entry
+        is left alone."""
+        entries: list[tuple[float, Path, int]] = []
+        for entry in self._folder.iterdir():
+            if _KEY.fullmatch(entry.name) or entry.name.startswith(DRAFT):
+                with contextlib.suppress(OSError):  # another process may be removing it
+                    size = sum(file.stat().st_size for file in entry.iterdir())
+                    entries.append((entry.stat().st_mtime, entry, size))
+        total = sum(size for _, _, size in entries)
+        for used, entry, size in sorted(entries):
+            abandoned = entry.name.startswith(DRAFT) and time.time() - used > ABANDONED_SECONDS
             if total > MAX_BYTES or abandoned:
                 shutil.rmtree(entry, ignore_errors=True)
-                total -= sizes[entry]
+                total -= size
 
 
 class Draft:
@@ -101,19 +111,34 @@ class Draft:
 
     def images(self, split: str, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """Where the pixels of a split go: uint8 (N, H, W, C), N above 0. Raises OSError."""
-        return np.memmap(_images_file(self._folder, split), np.uint8, "w+", shape=shape)
+        file = _images_file(self._folder, split)
+        reserve(file, math.prod(shape))
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
     def keep(self, loaded: LoadedData) -> None:
         """Make it the entry. The images are the first ones of those that were made for each split."""
         with contextlib.suppress(OSError):  # the next run prepares anew
             for split, dataset in loaded.splits.items():
-                os.truncate(_images_file(self._folder, split), dataset.images.nbytes)
+                file = _images_file(self._folder, split)
+                os.truncate(file, dataset.images.nbytes)
+                _flush(file)
             (self._folder / INDEX).write_text(json.dumps(_index(loaded)), encoding="utf-8")
+            _flush(self._folder / INDEX)
+            shutil.rmtree(self._entry, ignore_errors=True)  # one that could not be read
             self._folder.rename(self._entry)
 
     def drop(self) -> None:
         """Remove it, unless it was kept."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    """Bring a file to the disk, so that an entry that is there after a power cut is whole."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _images_file(folder: Path, split: str) -> Path:

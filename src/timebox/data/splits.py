@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from timebox.data.conforming import conform
 from timebox.data.dataset import ImageDataset, Splits
+from timebox.data.decoding import CROP
 from timebox.data.groups import groups_of, split_by_group
 from timebox.errors import UsageError
 
@@ -120,6 +121,7 @@ def divide(
     test_limit: int | None = None,
     split_seed: int = 0,
     group_by: str | None = None,
+    fit: str = CROP,
 ) -> Division:
     """Cut a source's splits to what a run uses.
 
@@ -132,16 +134,22 @@ def divide(
         split_seed: 0 or more, decides every cut.
         group_by: a pattern for :func:`groups_of`: what is split off keeps to whole groups, and what `train_limit`
             leaves out is validated on without the groups that are trained on.
+        fit: how images of a given data set are brought to train's shape, ``crop`` or ``letterbox``.
     Raises:
         UsageError: for what cannot be met, stating what could.
         DataError: for a data set with classes unknown to train.
     """
+
+    if isinstance(val, ImageDataset):
+        val = conform(val, splits.train.class_names, splits.train.image_shape, "val", fit)
+    if isinstance(test, ImageDataset):
+        test = conform(test, splits.train.class_names, splits.train.image_shape, "test", fit)
     pool = _Part(splits.train, Origin("train"), None if group_by is None else groups_of(splits.train.ids, group_by))
     test_part: _Part | None
     if isinstance(test, float | int):
         pool, test_part = pool.split(test, split_seed, "test")
     else:
-        test_part = _given(test, splits.test, "test", splits.train)
+        test_part = _given(test, splits.test, "test")
     if test_limit is not None:
         if test_part is None:
             raise UsageError(f"test_limit {test_limit:,} has no test images to cut: give test a fraction or a path")
@@ -220,12 +228,12 @@ class _Part:
         return _Part(self.source, Origin(self.origin.split, indices), self.groups)
 
 
-def _given(value: str | ImageDataset | None, own: ImageDataset | None, name: str, train: ImageDataset) -> _Part | None:
+def _given(value: str | ImageDataset | None, own: ImageDataset | None, name: str) -> _Part | None:
     """The part that is not cut from train: the source's own, one given, or none."""
     if value is None:
         return _Part(own, Origin(name)) if own is not None else None
     if isinstance(value, ImageDataset):
-        return _Part(conform(value, train.class_names, train.image_shape, name), Origin("given"))
+        return _Part(value, Origin("given"))
     if value == "none":
         return None
     allowed = "a fraction, 'none' or 'rest'" if name == "val" else "a fraction or 'none'"
@@ -246,7 +254,7 @@ def _divide_val(
     if isinstance(val, float | int):
         return pool.split(val, seed, "val")
     if val is not None or splits.val is not None:
-        return pool, _given(val, splits.val, "val", splits.train)
+        return pool, _given(val, splits.val, "val")
     labels = pool.labels
     spare = int(np.maximum(np.bincount(labels) - 1, 0).sum())
     num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, spare)

@@ -15,6 +15,8 @@ from timebox.reporting.svg import Line, heat_map, line_chart, reliability, timel
 # Classes, confusions and files shown at once; the rest is folded away.
 MOST_CLASSES, MOST_CONFUSIONS, MOST_FILES = 40, 10, 20
 LARGEST_MATRIX = 200
+# The matrix of more classes would not be worth its memory.
+MOST_COUNTED_CLASSES = 2000
 SPLIT_NAMES = {"test": "test images", "val": "validation images"}
 
 
@@ -65,7 +67,7 @@ def _figure(scored: Scored, minor: bool) -> str:
 
 
 def _time(facts: RunFacts) -> Iterator[str]:
-    phases = {name: float(str(seconds)) for name, seconds in facts.mapping("phases").items()}
+    phases = {name: seconds for name, seconds in facts.mapping("phases").items() if isinstance(seconds, int | float)}
     parts = [(name, seconds) for name, seconds in phases.items() if seconds >= 0.005]
     if not parts:
         return
@@ -108,11 +110,16 @@ def _unscored() -> str:
 def _split_sections(facts: RunFacts, scored: Scored) -> Iterator[str]:
     """What there is to say of the predictions for a split."""
     names, on = facts.class_names, SPLIT_NAMES[scored.split]
-    matrix = chart("", heat_map(scored.confusion, names, "confusion matrix"), "matrix") if len(names) > 1 else ""
+    if len(names) > MOST_COUNTED_CLASSES:
+        yield section("classes", "Class by class", paragraph(f"{len(names):,} classes are too many to be shown."))
+        yield section("calibration", f"Calibration, {on}", *_calibration(facts, scored))
+        return
+    drawn = len(names) <= LARGEST_MATRIX
+    matrix = chart("", heat_map(scored.confusion, names, "confusion matrix"), "matrix") if drawn else ""
     yield section(
         "confusion",
         f"Confusion, {on}",
-        matrix if len(names) <= LARGEST_MATRIX else "",
+        matrix,
         paragraph("Rows are the true classes, columns the predicted ones; the darker, the larger its row's share."),
         _confusions(scored, names),
     )

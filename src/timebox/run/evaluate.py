@@ -110,8 +110,15 @@ def evaluate(
     )
 
     def elsewhere(path: str, side: int | None) -> LoadedData:
-        fit = run.recipe.image_fit
-        return load_data(path, image_size=side, coarse=source.coarse, max_bad_share=max_bad_share, cache=cache, fit=fit)
+        return load_data(
+            path,
+            image_size=side,
+            coarse=source.coarse,
+            data_dir=Path(data_dir) if data_dir else None,
+            max_bad_share=max_bad_share,
+            cache=cache,
+            fit=run.recipe.image_fit,
+        )
 
     name, dataset = _chosen(split, loaded.splits, source, run, elsewhere)
     dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)

@@ -12,7 +12,7 @@ from timebox.errors import OutputError
 from timebox.reporting import Example, RunFacts, Scored, report_page
 from timebox.run.directory import RunWriter
 from timebox.run.examples import augmented_examples, example_columns, scored_examples
-from timebox.run.metrics import read_metrics
+from timebox.run.metrics import thinned_metrics
 from timebox.run.reading import EXAMPLES, METRICS, PREDICTIONS, REPORT
 from timebox.run.task import Score, Task, prediction_columns
 
@@ -59,7 +59,11 @@ class Finish:
         if self._is_time_for_report:
             self._reporter.phase("reporting")
             with deadline.phase("reporting"):
-                self._report(scores, remarks)
+                try:
+                    self._report(scores, remarks)
+                except Exception as error:  # the run is worth more than its page
+                    self._reporter.note(f"no report: {type(error).__name__}: {error}")
+                    self.unwritten.append(REPORT)
         with deadline.phase("saving"):
             writer.save_summary(self._summary(scores, remarks))
             writer.finish()
@@ -93,7 +97,7 @@ class Finish:
             self._writer.out.resolve().name,
             summary,
             self._task.division.train.class_names,
-            [entry for _, entry in read_metrics(self._writer.path / METRICS)],
+            thinned_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
             [Scored(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
         )

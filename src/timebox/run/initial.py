@@ -92,7 +92,8 @@ class Initial:
                 if name.startswith(HEAD):
                     if rows is None:
                         continue
-                    given = None if given is None else given[rows]
+                    fits = given is not None and given.shape[:1] == (len(self.class_names or ()),)
+                    given = given[rows] if fits and given is not None else None
                 if given is None or given.shape != tensor.shape:
                     there = "missing" if given is None else f"of the shape {tuple(given.shape)}"
                     raise UsageError(

@@ -13,6 +13,8 @@ from timebox.errors import RunError, UsageError
 from timebox.files import lock, open_regular, parse_json_object
 
 Entry = Mapping[str, object]
+# To draw a curve, of trainings with many more steps.
+ENOUGH_LINES = 4000
 
 
 class MetricsWriter:
@@ -81,6 +83,29 @@ def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
                     return
                 end += len(line)
                 yield end, parse_json_object(line)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def thinned_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
+    """Enough lines to draw curves from, all of them where they are few; validations and rollbacks are all there.
+
+    Args:
+        num_lines: how many there are, if that is known.
+    Raises:
+        RunError: where one cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            if num_lines is None:
+                num_lines = sum(1 for _ in file)
+                file.seek(0)
+            stride = max(1, num_lines // ENOUGH_LINES)
+            return [
+                parse_json_object(line)
+                for number, line in enumerate(file)
+                if line.endswith(b"\n") and (number % stride == 0 or b'"loss"' not in line)
+            ]
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 

@@ -11,7 +11,7 @@ def predict(run: str | Path | Run, images: object, *, tta: str = "recipe", devic
     Args:
         run: a run, or its directory.
         images: uint8 (N, H, W, C), or a sequence of paths and PIL images; see :meth:`Run.predict_proba`.
-        tta: ``recipe`` (as the run was scored), ``none`` or ``mirror``.
+        tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
 
     >>> import timebox

@@ -55,7 +55,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             arrays = ArrayArchive(archive, path)
-            return {name: arrays.read(name) for name in arrays.names()}
+            return {name: arrays.read(name.lower()) for name in arrays.names()}
     except FileNotFoundError:
         return {}
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:

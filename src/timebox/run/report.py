@@ -10,7 +10,7 @@ from timebox.engine.checkpoint import write_whole
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.reporting import RunFacts, Scored, comparison_page, report_page
 from timebox.run.examples import examples_from
-from timebox.run.metrics import read_metrics
+from timebox.run.metrics import thinned_metrics
 from timebox.run.reading import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
 from timebox.run.run import Run
 
@@ -95,11 +95,11 @@ def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
             run.path.resolve().name,
             run.summary,
             run.class_names,
-            [entry for _, entry in read_metrics(metrics)] if metrics.is_file() else [],
+            thinned_metrics(metrics) if metrics.is_file() else [],
             _scores(read_arrays(run.path / PREDICTIONS), len(run.class_names)),
             examples_from(read_arrays(run.path / EXAMPLES), len(run.class_names)) if thumbnails else [],
         )
-    except ValueError as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise RunError(f"run {str(run.path)!r} is damaged: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """What :func:`timebox.train` was asked for, checked before anything slow begins."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from timebox.clock import Deadline, format_duration
@@ -73,12 +74,12 @@ def check_request(request: Request, deadline: Deadline) -> None:
             raise UsageError(f"{name} {seed} must be 0 or more, and below 2**63")
 
 
-def image_form(request: Request) -> tuple[int | None, str]:
+def image_form(recipe: str, settings: Sequence[str]) -> tuple[int | None, str]:
     """What the recipe asks of images, known before the data are read: their side in pixels, None to follow the data,
     and how those of another shape become square.
 
     Also refuses an unknown recipe or field before anything slow begins.
     """
-    drafted = BASE if request.recipe == AUTO else get_recipe(request.recipe)
-    recipe = drafted.replace(**parse_settings(request.settings))
-    return recipe.image_size or None, recipe.image_fit
+    drafted = BASE if recipe == AUTO else get_recipe(recipe)
+    resolved = drafted.replace(**parse_settings(settings))
+    return resolved.image_size or None, resolved.image_fit

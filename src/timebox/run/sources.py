@@ -58,13 +58,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def division_from(
-    splits: Splits, source: Source, read: Callable[[str, int | None], LoadedData] | None = None
+    splits: Splits,
+    source: Source,
+    read: Callable[[str, int | None], LoadedData] | None = None,
+    fit: str = CROP,
 ) -> Division:
     """Cut and split data as a source asks.
 
     Args:
         read: reads a path's images at a side in pixels, None to follow the data. Without it parts that lie elsewhere
             are left out, which changes nothing for the others.
+        fit: how images of another shape are brought to that of train.
     """
     height, width, _ = splits.train.image_shape
 
@@ -84,6 +88,7 @@ def division_from(
         test_limit=source.test_limit,
         split_seed=source.split_seed,
         group_by=source.group_by,
+        fit=fit,
     )
 
 
@@ -119,7 +124,7 @@ class Reader:
             return self._read(path, image_size, source.coarse, fit)
 
         loaded = read(source.data, side)
-        division = division_from(loaded.splits, source, read)
+        division = division_from(loaded.splits, source, read, fit)
         taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
         grouping = _group_notes(loaded.splits, source)
         for note in (taken_for, *loaded.notes, *_bad_file_note(loaded), *grouping):

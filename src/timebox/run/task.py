@@ -183,9 +183,9 @@ class Task:
             "versions": versions(),
         }
 
-    def ordered(self, dataset: ImageDataset) -> ImageDataset:
-        """In an order whose every beginning is stratified, so that scoring may stop anywhere."""
-        return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed))
+    def ordered(self, dataset: ImageDataset, num: int | None = None) -> ImageDataset:
+        """In an order whose every beginning is stratified, so that scoring may stop anywhere; the first `num` of it."""
+        return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed)[:num])
 
 
 class Until:

@@ -153,7 +153,7 @@ def train(
     check_request(request, deadline)
     initial = None if init is None else Initial.read(Path(init))
     training_device = resolve_device(device)
-    side, fit = image_form(request)
+    side, fit = image_form(request.recipe, request.settings)
     if out:
         check_free(Path(out), overwrite)
     with _guest():

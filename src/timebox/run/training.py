@@ -5,7 +5,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -185,7 +184,7 @@ class Training:
         if task.division.val is None or not plan.num_val_images:
             return None
         num_images = min(plan.num_val_images, len(task.division.val))
-        dataset = task.ordered(task.division.val).take(np.arange(num_images))
+        dataset = task.ordered(task.division.val, num_images)
         measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch)
         budget = self._deadline.budget_seconds
         allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")

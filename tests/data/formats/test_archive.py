@@ -132,3 +132,28 @@ def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(DataError, match=r"needs [\d,]+ bytes to be unpacked, and .* has 1,000 left; set TMPDIR"):
         load_data(path)
+
+
+def test_a_table_in_an_archive_names_nothing_outside(tmp_path):
+    secret = save(tmp_path / "secret.png", picture(seed=9))
+    folder = tmp_path / "pets"
+    for k in range(4):
+        save(folder / f"{k}.png", picture(seed=k))
+    rows = "\n".join(["path,label", *(f"{k}.png,{'ab'[k % 2]}" for k in range(4)), f"{secret},a"])
+    (folder / "t.csv").write_text(rows)
+    loaded = load_data(zipped(folder, tmp_path / "a.zip"), max_bad_share=0.5)
+    assert len(loaded.splits.train) == 4
+    assert [bad.reason for bad in loaded.bad_files] == ["No such file or directory"]
+
+
+def test_a_sparse_member_is_left_out(tmp_path):
+    path, blob = tmp_path / "a.tar", png_bytes(picture())
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name in ("cat/0.png", "dog/0.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(blob)
+            archive.addfile(member, io.BytesIO(png_bytes(picture(seed=len(name) + (name[0] == "d")))[: len(blob)]))
+        member = tarfile.TarInfo("cat/huge.png")
+        member.type = tarfile.GNUTYPE_SPARSE
+        archive.addfile(member)
+    assert load_data(path, max_bad_share=0.5).notes[0] == "1 link in the archive left out"

@@ -9,12 +9,12 @@ FILES = {"1.jpg", "2.jpg", "10.jpg"}
 SOURCE = Path("photos/table.csv")
 
 
-def find(text):
-    return Path(text) if text in FILES else None
+def knows(text):
+    return text in FILES or f"{text}.jpg" in FILES
 
 
 def chosen(columns, **declared):
-    return choose(Table(columns, declared), find, SOURCE)
+    return choose(Table(columns, declared), knows, SOURCE)
 
 
 def test_images_are_found_by_what_is_there_not_by_the_column_name():
@@ -56,8 +56,8 @@ def test_declared_numbers_become_names():
 
 def test_the_coarser_of_two_columns_of_classes():
     columns = {"image": ["1.jpg"], "fine_label": ["oak"], "coarse_label": ["tree"]}
-    assert choose(Table(columns, {}), find, SOURCE).labels == ["oak"]
-    assert choose(Table(columns, {}), find, SOURCE, coarse=True).labels == ["tree"]
+    assert choose(Table(columns, {}), knows, SOURCE).labels == ["oak"]
+    assert choose(Table(columns, {}), knows, SOURCE, coarse=True).labels == ["tree"]
 
 
 def test_a_split_column_holds_nothing_but_splits():
@@ -69,3 +69,10 @@ def test_a_split_column_holds_nothing_but_splits():
 def test_errors_show_the_first_row():
     with pytest.raises(DataError, match=r"photos/table\.csv: no column holds images .* Its first row: a='lost', b='x'"):
         chosen({"a": ["lost"], "b": ["x"]})
+
+
+def test_an_index_or_a_label_is_no_name_of_a_file_where_another_column_is():
+    found = chosen({"column 1": ["1", "2"], "img_file": ["2.jpg", "1.jpg"], "label": ["x", "y"]})
+    assert found.images == "img_file"
+    assert chosen({"label": ["1", "2"], "shot": ["2", "1"]}).images == "shot"
+    assert chosen({"label": ["x"], "id": ["1"]}).images == "id"

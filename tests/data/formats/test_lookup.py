@@ -43,3 +43,18 @@ def test_what_means_none_or_several(lookup, text):
 def test_a_split_tells_which_of_several(lookup, tmp_path):
     assert lookup.find("1.jpg", "train") == tmp_path / "photos/train/1.jpg"
     assert lookup.find("1", "test") == tmp_path / "photos/test/1.jpg"
+    assert lookup.knows("1.jpg")
+    assert not lookup.knows("3.jpg")
+
+
+def test_what_lies_below_comes_before_what_lies_above(lookup, tmp_path):
+    save(tmp_path / "2.jpg")
+    assert lookup.find("2.jpg") == tmp_path / "photos/train/2.jpg"
+
+
+def test_an_archive_is_never_left(lookup, tmp_path):
+    confined = Lookup(tmp_path / "photos", confined=True)
+    assert confined.find("train/2.jpg") == tmp_path / "photos/train/2.jpg"
+    for text in ("above.png", "../above.png", str(tmp_path / "above.png"), "/etc/passwd"):
+        assert confined.find(text) is None
+    assert lookup.find("../above.png") == tmp_path / "photos/../above.png"

@@ -102,9 +102,47 @@ def test_a_test_table_without_labels_is_left_out(tmp_path):
     assert "test.csv has no labels: left out" in loaded.notes
 
 
-def test_a_table_beside_class_folders_is_passed_over(tmp_path):
-    write_rows(photo_folder(tmp_path) / "labels.csv", [["path", "label"], ["cat/0.png", "zebra"]])
-    assert load_data(tmp_path).splits.train.class_names == ("cat", "dog")
+def test_a_table_beside_folders_is_what_it_tells(tmp_path):
+    """Folders of images are parts of a download where a table names what is in them, else classes."""
+    folder = photo_folder(tmp_path, ("part_1", "part_2"))
+    write_rows(folder / "measures.csv", [["path", "width"], ["part_1/0.png", "16"]])
+    assert load_data(tmp_path).splits.train.class_names == ("part_1", "part_2")
+    rows = [[f"{k % 3}", "mole" if k % 2 else "wart", f"part_{1 + k // 3}/{k % 3}.png"] for k in range(6)]
+    (folder / "measures.csv").unlink()
+    write_rows(folder / "metadata.csv", [["age", "dx", "image"], *rows])
+    assert load_data(tmp_path).splits.train.class_names == ("mole", "wart")
+
+
+def test_the_same_names_in_two_folders_of_splits(tmp_path):
+    for split in ("Training_Set", "test"):
+        for k in range(4):
+            save(tmp_path / split / f"{k}.png", picture(seed=k + 10 * (split == "test")))
+    for split in ("train", "test"):
+        write_rows(tmp_path / f"{split}.csv", [["file", "label"], *([f"{k}.png", "ab"[k % 2]] for k in range(4))])
+    loaded = load_data(tmp_path)
+    assert np.array_equal(loaded.splits.train.images[1], np.asarray(picture(seed=1)))
+    assert np.array_equal(loaded.splits.test.images[1], np.asarray(picture(seed=11)))
+
+
+def test_a_held_out_table_of_0_and_1(tmp_path):
+    rows = labelled_photos(tmp_path)
+    marked = [[path, int(label == "cat"), int(label == "dog")] for path, label in rows]
+    for name, part in (("train", marked), ("test", marked[:2])):
+        write_rows(tmp_path / f"{name}.csv", [["image", "cat", "dog"], *part])
+    assert load_data(tmp_path).splits.test.labels.tolist() == [0, 1]
+
+
+def test_line_ends_within_a_cell_and_odd_ones(tmp_path):
+    rows = labelled_photos(tmp_path)
+    rows[0].append("two\nlines")
+    rows[1].append("a separator\u2028of lines")
+    loaded = load_data(write_rows(tmp_path / "a.csv", [["path", "label", "caption"], *rows]))
+    assert len(loaded.splits.train) == 6
+
+
+def test_a_text_that_is_too_long_for_a_name_is_none(tmp_path):
+    rows = [[path, label, "x" * 300] for path, label in labelled_photos(tmp_path)]
+    assert len(load_data(write_rows(tmp_path / "a.csv", [["path", "label", "caption"], *rows])).splits.train) == 6
 
 
 def test_rows_that_lack_something_are_left_out(tmp_path):
@@ -194,6 +232,21 @@ def test_shards_must_have_the_same_columns(tmp_path):
     write_parquet(tmp_path / "train-1.parquet", {"image": images, "class": [0, 1, 0, 1]})
     with pytest.raises(DataError, match=r"its columns \(image, class\) are not those of train-0\.parquet"):
         load_data(tmp_path)
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    table = pyarrow.table([[1, 2], [3, 4]], names=["a", "a"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: two columns are named 'a'"):
+        load_data(tmp_path / "a.parquet")
+
+
+def test_a_few_bytes_that_become_many_are_refused(tmp_path):
+    """One image that a dictionary refers to again and again."""
+    blob = bytes(1 << 20)
+    path = write_parquet(tmp_path / "a.parquet", {"image": [blob] * 400, "label": [0, 1] * 200})
+    with pytest.raises(DataError, match="looks like a decompression bomb"):
+        load_data(path)
 
 
 def test_without_pyarrow_it_is_said_what_to_install(tmp_path, monkeypatch):

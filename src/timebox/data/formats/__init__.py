@@ -1,4 +1,4 @@
-"""The formats timebox reads, one file each. A new one is a file beside these and a line in FORMATS."""
+"""The formats timebox reads, one file each. A new one is a file beside these and a line in _UNPACKED."""
 
 from timebox.data.formats.archive import Archive
 from timebox.data.formats.base import Format, ReadOptions

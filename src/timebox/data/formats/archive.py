@@ -119,7 +119,7 @@ def _tar_members(path: Path) -> Iterator[tuple[PurePosixPath, IO[bytes] | None]]
             place = check_place(member.name, path)
             if member.isdir() or any(map(is_hidden, place.parts)):
                 continue
-            if not member.isreg():
+            if not member.isreg() or member.issparse():  # a sparse one may claim any length
                 yield place, None
                 continue
             _check_room(member.size, path)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from timebox.data.formats.listing import split_of
+from timebox.data.formats.listing import is_image, split_of
 from timebox.data.formats.wording import some
 from timebox.errors import DataError
 
 Cell = str | memoryview | None
-Find = Callable[[str], Path | None]
+Knows = Callable[[str], bool]
 
 # Names that columns go by, the likeliest first, in lower case and without anything but letters.
 _IMAGE_NAMES = (
@@ -27,6 +27,10 @@ _SPLIT_NAMES = ("split", "splits", "set", "subset", "dataset", "partition", "usa
 _SAMPLE = 50
 # How the formats that are read begin.
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6", b"\0\0\0\x0cjP")
+
+
+class UnlabelledError(DataError):
+    """A table of images in which nothing tells their labels."""
 
 
 @dataclass(frozen=True)
@@ -58,42 +62,40 @@ class Chosen:
     Args:
         images: the column of the images.
         encoded: whether its text is an encoded image in base64, not a path.
+        is_named: whether it is by its name, or by what the table says of it, that a column is taken for the labels.
         why: for people to read.
     """
 
     images: str
     encoded: bool
+    is_named: bool
     labels: Sequence[str | None]
     splits: Sequence[str | None] | None
     why: str
 
 
-def choose(table: Table, find: Find, source: Path, coarse: bool = False) -> Chosen:
+def choose(table: Table, knows: Knows, source: Path, coarse: bool = False) -> Chosen:
     """Tell the columns apart.
 
     Args:
-        find: the image file that a text means, if there is one.
+        knows: whether a text means an image file.
         source: named in errors.
         coarse: of several columns of classes, the coarser.
     Raises:
         DataError: where no column holds images or labels, saying what there is.
     """
-    images, kind = _image_column(table, find, source)
+    images, kind = _image_column(table, knows, source)
     splits = _split_column(table, images)
     others = [name for name in table.columns if name not in (images, splits)]
     label_names, labels = _labels(table, others, source, coarse)
     return Chosen(
         images,
         kind == "encoded text",
+        any(name in table.class_names or _plain(name) in _LABEL_NAMES for name in others),
         labels,
         [_split_of(cell) for cell in table.columns[splits]] if splits else None,
         f"{kind}s in column {images!r}, labels in {label_names}" + (f", splits in column {splits!r}" if splits else ""),
     )
-
-
-def label_columns(table: Table) -> list[str]:
-    """The columns that hold labels by what the table says of them, or by their names."""
-    return [name for name in table.columns if name in table.class_names or _plain(name) in _LABEL_NAMES]
 
 
 def decoded_text(text: str) -> bytes | None:
@@ -105,26 +107,32 @@ def decoded_text(text: str) -> bytes | None:
     return blob if blob.startswith(_MAGIC) else None
 
 
-def _image_column(table: Table, find: Find, source: Path) -> tuple[str, str]:
-    """The column of the images, and what it holds of them."""
-    kinds = {name: _kind(cells, find) for name, cells in table.columns.items()}
-    for kind in ("encoded image", "path", "encoded text"):
-        if fitting := [name for name, found in kinds.items() if found == kind]:
-            return _likeliest(fitting, _IMAGE_NAMES), kind
+def _image_column(table: Table, knows: Knows, source: Path) -> tuple[str, str]:
+    """The column of the images, and what it holds of them.
+
+    A number may be the name of a file without its suffix, and so may an index or a label: such columns come last.
+    """
+    kinds = {name: _kind(cells, knows) for name, cells in table.columns.items()}
+    for kind in ("encoded image", "path", "name", "encoded text"):
+        fitting = [name for name, found in kinds.items() if found == kind]
+        telling = [name for name in fitting if _plain(name) not in (*_LABEL_NAMES, "", "column", "index")]
+        if fitting:
+            return _likeliest(telling or fitting, _IMAGE_NAMES), "path" if kind == "name" else kind
     raise DataError(
         f"{source}: no column holds images or names image files that lie in {source.parent} or below. "
         f"Its first row: {table.first_row()}"
     )
 
 
-def _kind(cells: Sequence[Cell], find: Find) -> str | None:
+def _kind(cells: Sequence[Cell], knows: Knows) -> str | None:
     """What a column holds of images, by its first few cells; None where it is nothing."""
     sample = list(islice((cell for cell in cells if cell), _SAMPLE))
     texts = [cell for cell in sample if isinstance(cell, str)]
     if len(texts) < len(sample):
         return "encoded image"
-    if 2 * sum(find(text) is not None for text in texts) > len(texts):
-        return "path"
+    if 2 * sum(map(knows, texts)) > len(texts):
+        named = sum(is_image(text.strip().replace("\\", "/").rpartition("/")[2]) for text in texts)
+        return "path" if 2 * named > len(texts) else "name"
     return "encoded text" if 2 * sum(decoded_text(text) is not None for text in texts) > len(texts) else None
 
 
@@ -153,7 +161,7 @@ def _labels(table: Table, columns: Sequence[str], source: Path, coarse: bool) ->
     fitting = declared or named or (texts if len(texts) == 1 else [])
     if not fitting:
         listed = ", ".join(map(repr, texts)) or "none"
-        raise DataError(
+        raise UnlabelledError(
             f"{source}: which column holds the labels? Besides the images there are {listed}; "
             f"name one of them 'label'. Its first row: {table.first_row()}"
         )

@@ -119,7 +119,7 @@ def _key(images: Sequence[EncodedImage], options: ReadOptions) -> str:
             return hashlib.blake2b(image.content, digest_size=16).digest()
         try:
             found = Identity.of(image.content, image.name)
-        except OSError:
+        except (OSError, ValueError):  # no such file, or no such name
             return b"missing"
         return replace(options.origin, name=image.name, size=found.size) if options.origin else found
 
@@ -137,10 +137,14 @@ def _drafted(
     num_bytes, available = len(known) * bytes_per_image, available_memory()
     slow = sum(header.width * header.height for header in known) > PREPARED_PIXELS
     large = available is not None and options.copies * num_bytes > available / 4
-    if options.prepared is None or not (slow or large) or not options.prepared.has_room(num_bytes):
+    if options.prepared is None or not (slow or large) or not options.prepared.has_room(options.copies * num_bytes):
         yield None
         return
-    draft = options.prepared.draft(key)
+    try:
+        draft = options.prepared.draft(key)
+    except OSError:  # a cache that cannot be written to is none
+        yield None
+        return
     try:
         yield draft
     finally:
@@ -230,14 +234,17 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
 def _working_form(headers: list[ImageHeader], image_size: int | None) -> tuple[int, int]:
     """The side of the square all images are brought to, and their channels: grey only if all are."""
     channels = 1 if all(header.is_grey for header in headers) else 3
-    if image_size is not None:
-        return image_size, channels
-    sizes = {(header.width, header.height) for header in headers}
-    width, height = next(iter(sizes))
-    if len(sizes) == 1 and width == height and MIN_SIDE <= width <= MAX_SIDE:
-        return width, channels
-    median = int(np.median([min(header.width, header.height) for header in headers]))
-    return min(MAX_SIDE, max(MIN_SIDE, median // 8 * 8)), channels
+    return image_size or working_side([(header.width, header.height) for header in headers]), channels
+
+
+def working_side(sizes: Sequence[tuple[int, int]]) -> int:
+    """The side in pixels of the squares that images of these sizes are brought to: their own, or the median shorter
+    side, rounded down to a multiple of 8, within bounds."""
+    width, height = sizes[0]
+    if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= MAX_SIDE:
+        return width
+    median = int(np.median([min(size) for size in sizes]))
+    return min(MAX_SIDE, max(MIN_SIDE, median // 8 * 8))
 
 
 def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:

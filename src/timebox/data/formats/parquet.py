@@ -32,9 +32,12 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox[tables]'") from error
     tell = Throttle(options.progress)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, _Spool() as spool:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, _Spool(path) as spool:
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
+            names = [field.name for field in table.schema_arrow]
+            if repeated := next((name for name in names if names.count(name) > 1), None):
+                raise DataError(f"{path}: two columns are named {repeated!r}")
             readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
             for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=readable):
@@ -61,8 +64,9 @@ class _Span(tuple[int, int]):
 class _Spool:
     """A file for encoded images, which the system may keep on disk; it goes when nobody refers to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Path) -> None:
         self._file = tempfile.TemporaryFile(prefix="timebox-")  # noqa: SIM115
+        self._source, self._packed_bytes = source, source.stat().st_size
         self._length = 0
 
     def __enter__(self) -> "_Spool":
@@ -72,8 +76,10 @@ class _Spool:
         self._file.close()
 
     def put(self, blob: bytes) -> _Span:
-        self._file.write(blob)
+        """Take in an image. Raises DataError where there are more of them than such a file can hold."""
         self._length += len(blob)
+        check_unpacked(self._length, self._packed_bytes, str(self._source))
+        self._file.write(blob)
         return _Span((self._length - len(blob), len(blob)))
 
     def mapped(self) -> memoryview:

@@ -1,9 +1,10 @@
 """CSV and TSV, with or without a line of column names, whatever separates the cells."""
 
 import csv
+import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from timebox.data.formats.base import ReadOptions
@@ -13,7 +14,7 @@ from timebox.errors import DataError
 from timebox.files import open_regular
 
 _SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
-_SAMPLE_LINES = 50
+_SAMPLE_LINES, _SAMPLE_CHARACTERS = 50, 1 << 20
 _MAX_BYTES = 4 << 30
 # An encoded image may be one cell.
 _MAX_CELL_CHARACTERS = 1 << 29
@@ -30,8 +31,8 @@ def read_separated(path: Path, options: ReadOptions) -> Table:
             text = file.read(size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start:,} is no UTF-8; save the table as UTF-8") from error
-    lines = text.splitlines()
-    rows = list(_rows(lines, _separator(lines, _SEPARATORS[path.suffix.lower()]), path))
+    lines = text[:_SAMPLE_CHARACTERS].splitlines()
+    rows = list(_rows(text, _separator(lines, _SEPARATORS[path.suffix.lower()]), path))
     if not rows:
         raise DataError(f"{path}: holds no rows")
     names = _header(rows, path)
@@ -47,10 +48,10 @@ def read_separated(path: Path, options: ReadOptions) -> Table:
     return Table(columns, {})
 
 
-def _rows(lines: Iterable[str], separator: str, path: Path) -> Iterator[list[str]]:
+def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
     before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
-        yield from (row for row in csv.reader(lines, delimiter=separator) if row)
+        yield from (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
     except csv.Error as error:
         raise DataError(f"{path}: not a table of separated cells: {error}") from error
     finally:

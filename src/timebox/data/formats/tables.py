@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import ReadOptions
-from timebox.data.formats.columns import Cell, Chosen, Table, choose, decoded_text, label_columns
+from timebox.data.formats.columns import Cell, Chosen, Table, UnlabelledError, choose, decoded_text
 from timebox.data.formats.encoded import EncodedImage, load_encoded
 from timebox.data.formats.listing import SPLITS, entries, holds_class_folders, split_of, subfolders
 from timebox.data.formats.lookup import Lookup
@@ -28,11 +28,13 @@ class Tables:
         if not path.is_dir():
             return path.suffix.lower() in _READERS
         by_split = _by_split(_tables_in(path))
-        return bool(by_split) and (len(by_split) > 1 or not holds_class_folders(path))
+        if len(by_split) == 1 and holds_class_folders(path):
+            return _tells_more_than_folders(path, by_split["train"])
+        return bool(by_split)
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         folder, by_split = (path, _by_split(_tables_in(path))) if path.is_dir() else (path.parent, {"train": [path]})
-        lookup = Lookup(folder)
+        lookup = Lookup(folder, confined=options.origin is not None)
         images: list[EncodedImage] = []
         notes: list[str] = []
         why = ""
@@ -40,10 +42,13 @@ class Tables:
         for split, paths in by_split.items():
             table = _joined([_READERS[part.suffix.lower()](part, options) for part in paths], paths)
             source = paths[0] if len(paths) == 1 else path
-            if split != "train" and not label_columns(table):
+            try:
+                chosen = choose(table, lookup.knows, source, options.coarse)
+            except UnlabelledError:
+                if split == "train":
+                    raise
                 notes.append(f"{source.name} has no labels: left out")
                 continue
-            chosen = choose(table, lookup.find, source, options.coarse)
             if options.coarse and "coarse" not in chosen.why.lower():
                 raise UsageError(f"coarse asks for superclasses, but {source} has no column of them")
             why = why or chosen.why
@@ -56,6 +61,16 @@ class Tables:
             raise DataError(f"{path}: no row holds an image to train on")
         loaded = load_encoded(path, _title(by_split), images, options, lambda names: _ordered(names, declared))
         return replace(loaded, notes=(*notes, *loaded.notes), why=why)
+
+
+def _tells_more_than_folders(folder: Path, tables: Sequence[Path]) -> bool:
+    """Whether a table beside folders of images names these and their labels; then the folders are not the classes."""
+    try:
+        table = _READERS[tables[0].suffix.lower()](tables[0], ReadOptions())
+        chosen = choose(table, Lookup(folder).knows, tables[0])
+    except DataError:
+        return False
+    return chosen.is_named
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -103,7 +118,12 @@ def _images(table: Table, chosen: Chosen, split: str, lookup: Lookup, folder: Pa
         elif chosen.encoded:
             yield EncodedImage(str(row), memoryview(decoded_text(cell) or b""), belongs, label)
         else:
-            yield EncodedImage(cell, lookup.find(cell, belongs) or folder / cell, belongs, label)
+            yield EncodedImage(cell, lookup.find(cell, belongs) or _place(folder, cell), belongs, label)
+
+
+def _place(folder: Path, cell: str) -> Path:
+    """Where a file that is nowhere should lie, for its error; never outside of the folder."""
+    return folder / cell.strip().replace("\0", "").lstrip("/").replace("..", "")
 
 
 def _ordered(names: Sequence[str], declared: Sequence[str]) -> list[str]:

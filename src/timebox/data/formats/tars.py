@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from timebox.data.formats.bounds import BoundedReader
@@ -39,7 +39,7 @@ def opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
 def check_place(name: str, path: Path) -> PurePosixPath:
     """The place of a member. Raises DataError where it would lie outside of where an archive is unpacked."""
     inner = PurePosixPath(name.replace("\\", "/"))  # some programs write Windows' separators
-    if inner.is_absolute() or ".." in inner.parts:
+    if inner.is_absolute() or ".." in inner.parts or PureWindowsPath(name).drive:
         raise DataError(f"{path}: holds {name!r}, which lies outside the archive; refused")
     return inner
 
