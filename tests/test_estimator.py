@@ -14,8 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from timebox import TimeboxClassifier
 from timebox.errors import DataError, RunError, UsageError
 
-# None of scikit-learn's checks is excluded. It skips these itself: one is for those that take what the array API makes,
-# one for those that take only one output at a time.
+# None of scikit-learn's checks is excluded. It skips these itself: one where SCIPY_ARRAY_API is not set, one without pandas.
 SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
 FEWEST_CHECKS = 40
 

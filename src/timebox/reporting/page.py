@@ -120,7 +120,9 @@ def _split_sections(facts: RunFacts, scored: Scored) -> Iterator[str]:
         "confusion",
         f"Confusion, {on}",
         matrix,
-        paragraph("Rows are the true classes, columns the predicted ones; the darker, the larger its row's share."),
+        paragraph(
+            "Rows are the true classes, columns the predicted ones; the stronger the colour, the larger its row's share."
+        ),
         _confusions(scored, names),
     )
     yield section("classes", f"Class by class, {on}", *_classes(scored, names))
