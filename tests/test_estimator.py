@@ -14,7 +14,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from timebox import TimeboxClassifier
 from timebox.errors import DataError, RunError, UsageError
 
-# None of scikit-learn's checks is excluded. It skips these itself: one where SCIPY_ARRAY_API is not set, one without pandas.
+# None of scikit-learn's checks is excluded. It skips these itself: one where SCIPY_ARRAY_API is not set, one where
+# pandas is not installed.
 SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
 FEWEST_CHECKS = 40
 

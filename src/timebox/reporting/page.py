@@ -121,7 +121,7 @@ def _split_sections(facts: RunFacts, scored: Scored) -> Iterator[str]:
         f"Confusion, {on}",
         matrix,
         paragraph(
-            "Rows are the true classes, columns the predicted ones; the stronger the colour, the larger its row's share."
+            "Rows are the true classes, columns the predicted ones; the stronger a cell, the larger its row's share."
         ),
         _confusions(scored, names),
     )

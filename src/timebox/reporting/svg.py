@@ -75,7 +75,7 @@ def timeline(parts: Sequence[tuple[str, float]], total: float, title: str) -> st
 
 
 def heat_map(counts: NDArray[np.int64], names: Sequence[str], title: str) -> str:
-    """A confusion matrix: rows the true class, columns the predicted one; the stronger the colour, the larger the share of its row."""
+    """A confusion matrix: rows the true class, columns the predicted one; the stronger, the larger the row's share."""
     size = len(names)
     cell = max(6, min(44, 760 // size))
     numbered = size <= _NUMBERED_CELLS
