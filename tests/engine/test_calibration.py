@@ -50,3 +50,13 @@ def test_the_error_is_the_gap_between_confidence_and_accuracy():
     assert calibration_error(probabilities, labels) == pytest.approx((0.2 + 0.01) / 2, abs=1e-6)
     probabilities, labels = drawn(20000)
     assert calibration_error(probabilities, labels) < 0.02
+
+
+def test_a_few_images_that_are_all_right_do_not_make_it_certain():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 50)
+    probabilities = np.full((50, 10), 0.02) + 0.8 * np.eye(10)[labels]
+    probabilities = (probabilities * rng.uniform(0.9, 1.1, (50, 10))).astype(np.float32)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    sure = calibrated(probabilities, fit_temperature(probabilities, labels)).max(1)
+    assert 0.95 < sure.mean() < 0.99
