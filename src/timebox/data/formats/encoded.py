@@ -33,7 +33,7 @@ MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go
 # Decoding so many pixels takes a few seconds: then they are kept for the next run.
 PREPARED_PIXELS = 300_000_000
 
-_IMAGES_PER_TASK = 64
+_MOST_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,8 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
                 failures[index] = str(error)
         return len(chunk)
 
-    chunks = [indices[start : start + _IMAGES_PER_TASK] for start in range(0, len(indices), _IMAGES_PER_TASK)]
+    size = max(1, min(_MOST_IMAGES_PER_TASK, len(indices) // (_TASKS_PER_THREAD * available_threads())))
+    chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
     done = 0
     with ThreadPoolExecutor(available_threads()) as pool:
         for number in pool.map(run, chunks):
