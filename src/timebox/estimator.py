@@ -17,14 +17,13 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from timebox.data import ImageDataset, decode_image
 from timebox.data.decoding import read_header
 from timebox.data.formats.encoded import working_side
+from timebox.engine.planning import SMALLEST_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
 from timebox.run import load, train
 from timebox.run.request import image_form
 
 SQUARE, FIT = "square", "fit"
-# The smallest image that a network takes, in pixels.
-SMALLEST_SIDE = 8
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
 MAX_JSON_BYTES = 1 << 20
 

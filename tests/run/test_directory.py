@@ -117,7 +117,7 @@ def test_a_failure_before_the_first_checkpoint_leaves_nothing(
 def test_where_the_final_model_cannot_be_written_the_checkpoint_stays(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timebox.run.directory.save", fail)
+    monkeypatch.setattr("timebox.run.directory.to_safetensors", fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     run = load(tmp_path / "out")

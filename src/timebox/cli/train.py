@@ -256,8 +256,8 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
     )
     yield "run", str(summary["run"])
-    if (Path(str(summary["run"])) / "report.html").is_file():
-        yield "report", str(Path(str(summary["run"])) / "report.html")
+    if (page := Path(str(summary["run"])) / "report.html").is_file():
+        yield "report", str(page)
     if "identical" in summary:
         alike = "the same weights, byte for byte" if summary["identical"] else "NOT the same weights"
         yield "replay of", f"{summary['replay_of']}: {alike}"

@@ -11,7 +11,7 @@ from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.decoding import CROP, HOW_FITTED, fit_images
 from timebox.data.formats import FORMATS, ReadOptions, detect, read_digits
 from timebox.data.formats.base import loaded_from_arrays
-from timebox.data.formats.wording import short_name
+from timebox.data.formats.wording import short_name, some
 from timebox.data.prepared import Prepared
 from timebox.errors import DataError, UsageError
 
@@ -128,8 +128,7 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
 def _description(path: Path) -> str:
     if path.is_dir():
         found = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-        more = ", ..." if len(found) > 3 else ""
-        return f"a folder with {', '.join(found[:3])}{more}" if found else "an empty folder"
+        return f"a folder with {some(found)}" if found else "an empty folder"
     return f"a {''.join(path.suffixes[-2:])} file" if path.suffix else "a file"
 
 

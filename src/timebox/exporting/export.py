@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from timebox.data import decode_whole
-from timebox.engine.scoring import check_tta
 from timebox.errors import DataError, OutputError, UsageError
 from timebox.exporting.graph import Graph
 from timebox.run import Run, load
@@ -114,8 +113,7 @@ def export(
     run = run if isinstance(run, Run) else load(run, "cpu")
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
-    views = run.recipe.tta if tta == "recipe" else tta
-    check_tta(views)
+    views = run.views(tta)
     path = Path(output) if output else run.path / f"model{SUFFIXES[format]}"
     if path.exists() and not overwrite:
         raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with --overwrite")

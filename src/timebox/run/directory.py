@@ -15,7 +15,6 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import nn
 
 from timebox.clock import Deadline, now
@@ -34,6 +33,7 @@ from timebox.run.reading import (
     SEEN,
     SUMMARY,
     to_json,
+    to_safetensors,
 )
 
 # Of Linux's renameat2.
@@ -100,12 +100,11 @@ class RunWriter:
 
     def save_model(self, model: nn.Module, config: Mapping[str, object]) -> None:
         """Write configuration and final weights."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         try:
             self._save_config(config)
         except OSError as error:
             raise OutputError(f"{CONFIG} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
-        self._write(MODEL, save(tensors))
+        self._write(MODEL, to_safetensors(model))
 
     def _save_config(self, config: Mapping[str, object]) -> None:
         """Write model.json once; a checkpoint may be about to, in a thread of its own."""

@@ -139,7 +139,7 @@ def evaluate(
         num_images=len(dataset),
         num_images_total=num_total,
         num_seen_in_training=int(np.isin(image_hashes(dataset.images), read_seen(run.path)).sum()),
-        tta=run.recipe.tta if tta == "recipe" else tta,
+        tta=run.views(tta),
         seconds=round(now() - started, 3),
         **macro(classes),
         classes=classes,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from timebox.data.arrays import ArrayArchive
 from timebox.data.npy import read_npy
@@ -40,6 +41,11 @@ def to_json(value: object) -> bytes:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A path may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
     return text.encode("utf-8", "backslashreplace")
+
+
+def to_safetensors(model: nn.Module) -> bytes:
+    """The weights of a network, as model.safetensors holds them."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

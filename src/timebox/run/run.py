@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from timebox.data import decode_image, fit_images
@@ -29,7 +28,7 @@ from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.machine import available_threads
 from timebox.recipe import Recipe, recipe_from
-from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json
+from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
 
 FORMAT = 4
 FILES_AT_ONCE = 125
@@ -133,10 +132,9 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write what it takes to load the model, and its summary, to a directory. Raises OSError where that fails."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         (path / CONFIG).write_bytes(to_json(self.config))
         (path / SUMMARY).write_bytes(to_json(self.summary))
-        (path / MODEL).write_bytes(save(tensors))
+        (path / MODEL).write_bytes(to_safetensors(self.model))
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The averaged weights, as far as the training came."""
@@ -156,6 +154,12 @@ class Run:
         value = self.summary.get("temperature")
         return value if isinstance(value, float) and LOWEST <= value <= HIGHEST else 1.0
 
+    def views(self, tta: str) -> str:
+        """The views that are averaged: the run's own for ``recipe``. Raises UsageError for unknown ones."""
+        views = self.recipe.tta if tta == "recipe" else tta
+        check_tta(views)
+        return views
+
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
         return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
@@ -173,8 +177,7 @@ class Run:
         Raises:
             DataError: for an image that cannot be read.
         """
-        views = self.recipe.tta if tta == "recipe" else tta
-        check_tta(views)
+        views = self.views(tta)
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)

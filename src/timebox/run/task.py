@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +41,11 @@ class Score:
     def accuracy(self) -> float:
         """Share of the scored images that are right."""
         return accuracy(self.probabilities, self.dataset.labels)
+
+    @cached_property
+    def temperature(self) -> float:
+        """What calibrates the probabilities, see :func:`timebox.engine.calibration.fit_temperature`."""
+        return fit_temperature(self.probabilities, self.dataset.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +272,7 @@ def _accuracy_of(score: Score | None) -> float | None:
 
 
 def _temperature(score: Score | None) -> float | None:
-    return None if score is None else fit_temperature(score.probabilities, score.dataset.labels)
+    return None if score is None else score.temperature
 
 
 def _count(score: Score | None) -> int:

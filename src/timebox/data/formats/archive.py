@@ -16,7 +16,7 @@ from timebox.data.formats.bounds import check_unpacked
 from timebox.data.formats.detecting import detect
 from timebox.data.formats.listing import entries, is_hidden
 from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar
-from timebox.data.formats.wording import count, short_name
+from timebox.data.formats.wording import count, short_name, some
 from timebox.data.prepared import Identity
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -50,7 +50,8 @@ class Archive:
             found = detect(alone, self._formats)
             if found is None:
                 looked_for = "; ".join(known.name for known in self._formats)
-                raise DataError(f"{path} holds {_listed(inside)}, in no supported format. Looked for: {looked_for}")
+                listed = some([entry.name + ("/" if entry.is_dir() else "") for entry in inside]) or "nothing"
+                raise DataError(f"{path} holds {listed}, in no supported format. Looked for: {looked_for}")
             format, place = found
             try:
                 loaded = format.read(place, replace(options, origin=Identity.of(path, path.name)))
@@ -135,8 +136,3 @@ def _check_room(num_bytes: int, path: Path) -> None:
             f"{path}: needs {num_bytes:,} bytes to be unpacked, and {where} has {free:,} left; set TMPDIR to a folder "
             "with more, or unpack it yourself"
         )
-
-
-def _listed(inside: Sequence[Path]) -> str:
-    names = [entry.name + ("/" if entry.is_dir() else "") for entry in inside]
-    return (", ".join(names[:3]) + (", ..." if len(names) > 3 else "")) or "nothing"
