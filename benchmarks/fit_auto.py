@@ -22,6 +22,7 @@ from pathlib import Path
 from auto_cells import RUNG, places_at
 from timebox.benchmarking.statistics import describe
 from timebox.clock import format_duration, parse_budget
+from timebox.recipe import Task
 from timebox.recipe.auto import (
     LEFT_OUT_LOSS,
     WIDTH_EPOCHS,
@@ -64,7 +65,7 @@ class Measured:
     """A rung in a cell: its mean accuracy in points, and the epochs there was time for."""
 
     place: int
-    num_images: int
+    task: Task
     accuracy: float
     epochs: float
 
@@ -156,26 +157,26 @@ def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
     for cell, lines in cells.items():
         trials: dict[int, list[Line]] = defaultdict(list)
         for line in lines:
-            if str(line["label"]).split()[0] == AUTO:
-                trials[place_of(line)].append(line)
+            if str(line["label"]).split()[0] == AUTO and (place := place_of(line)) is not None:
+                trials[place].append(line)
         if len(trials) > 1:
             measured[cell] = [summed_up(place, trials[place]) for place in sorted(trials)]
     return measured
 
 
-def place_of(line: Line) -> int:
-    """Where on the ladder a trial was trained. Raises ValueError for what is none of its rungs."""
-    rung, side = tuple(line[name] for name in RUNG), int(str(line["side"]))
-    places = places_at(side)
-    if rung not in places:
-        raise ValueError(f"auto has no rung {rung} on images of {side} px")
-    return places[rung]
+def place_of(line: Line) -> int | None:
+    """Where on the ladder a trial was trained; None for what is none of its rungs, or was one only then."""
+    return places_at(side_of(line)).get(tuple(line[name] for name in RUNG))
+
+
+def side_of(line: Line) -> int:
+    return int(str(line["side"]))
 
 
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:
     return Measured(
         place,
-        int(str(trials[0]["train_images"])),
+        Task(int(str(trials[0]["train_images"])), side_of(trials[0]), num_classes=2, mirror_allowed=True),
         100 * statistics.fmean(float(str(line["accuracy"])) for line in trials),
         statistics.fmean(float(str(line["epochs"])) for line in trials),
     )
@@ -221,7 +222,7 @@ def chosen(there: Sequence[Measured], steps: Sequence[Rung]) -> Measured:
     """Of the rungs measured, the one that auto would climb to."""
     taken = there[0]
     for rung in there[1:]:
-        if rung.epochs < wanted_epochs(steps[rung.place], rung.num_images):
+        if rung.epochs < wanted_epochs(steps[rung.place], rung.task):
             break
         taken = rung
     return taken

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from timebox.estimator import TimeboxClassifier
     from timebox.exporting import Exported, export
     from timebox.recipe import Recipe
-    from timebox.run import Evaluation, Run, compare, evaluate, inspect, load, predict, report, train
+    from timebox.run import Evaluation, Run, compare, evaluate, inspect, load, lr_find, predict, report, train
 
 __all__ = [
     "Benchmark",
@@ -36,6 +36,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "lr_find",
     "predict",
     "report",
     "train",

@@ -14,12 +14,17 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from timebox.clock import parse_budget
 from timebox.data import ImageDataset, decode_image
 from timebox.data.decoding import read_header
+from timebox.data.formats.base import USUAL_SIDE
 from timebox.data.formats.encoded import working_side
+from timebox.engine.build import resolve_device
 from timebox.engine.planning import SMALLEST_SIDE
+from timebox.engine.sizing import largest_side_for
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
+from timebox.recipe import AUTO
 from timebox.run import load, train
 from timebox.run.request import image_form
 
@@ -207,10 +212,16 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _decoded(self, files: Sequence[str | Path | Image.Image], fitting: bool) -> NDArray[np.uint8]:
         if fitting:
             asked, fit = image_form(self.recipe, self.settings)
-            side = asked or working_side([_size_of(file) for file in files])
+            side = asked or working_side([_size_of(file) for file in files], self._largest_side(len(files)))
         else:
             side, fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
         return np.stack([_decoded(file, side, fit) for file in files])
+
+    def _largest_side(self, num_images: int) -> int:
+        if self.recipe != AUTO:
+            return USUAL_SIDE
+        budget_seconds = None if self.steps is not None else parse_budget(self.budget)
+        return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)
 
     def _fitted_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
         """What is black and what is white."""

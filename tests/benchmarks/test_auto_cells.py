@@ -117,7 +117,7 @@ def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> N
         images = np.zeros((60, side, side, 3), np.uint8)
         np.savez(tasks / f"{name}.npz", train_images=images, class_names=np.array(["a", "b"]))
     cell = {"trial_budget": "9s", "speed": "full", "label": "auto"}
-    rungs = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (64, 1, 0.4167)}
+    rungs = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (32, 1, 1.0)}
     lines = [
         *({"task": task, **cell, "width": w, "members": m, "input_scale": s} for task, (w, m, s) in rungs.items()),
         {"task": "middle", **cell, "label": "airbench94", "width": 8, "members": 1, "input_scale": 1.0},
@@ -129,7 +129,7 @@ def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> N
     assert asked == {
         "low": ["auto width=12 members=1 input_scale=2.0"],
         "middle": ["auto width=48 members=1 input_scale=1.0", "auto width=64 members=1 input_scale=1.25"],
-        "high": ["auto width=64 members=1 input_scale=0.3333", "auto width=64 members=1 input_scale=0.5"],
+        "high": ["auto width=32 members=1 input_scale=0.6667", "auto width=48 members=1 input_scale=1.0"],
     }
     with pytest.raises(SystemExit, match="no trial of auto"):
         auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "8s"])

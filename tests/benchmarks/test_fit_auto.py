@@ -7,9 +7,12 @@ import pytest
 
 import fit_auto
 from fit_auto import Cell
+from timebox.recipe import Task
 from timebox.recipe.auto import LADDER, Rung, rungs, wanted_epochs
 
 TRUE = (5.0, 0.6)
+# Of the rungs, that of width 16.
+WIDER = 4
 Lines = list[dict[str, object]]
 
 
@@ -23,7 +26,8 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
 
 def climbed(task: str, num_images: int, budget: str, narrow: float) -> Lines:
     """Two rungs of a cell. The wider one has half the epochs, and is better where they are enough for it."""
-    wide, below = LADDER[2], narrow / 2 < wanted_epochs(rungs(*TRUE)[2], num_images)
+    task_of_it = Task(num_images, 32, 10, mirror_allowed=True)
+    wide, below = LADDER[WIDER], narrow / 2 < wanted_epochs(rungs(*TRUE)[WIDER], task_of_it)
     shared = {"trial_budget": budget, "train_images": num_images}
     return [
         line(task, "auto", 0, 0.70, **shared, epochs=narrow, width=12),
@@ -90,15 +94,21 @@ def test_the_fit_finds_what_the_cells_were_made_of() -> None:
 
 
 def test_a_rung_is_recognised_by_what_was_trained() -> None:
-    assert fit_auto.place_of(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == 3
-    assert LADDER[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].side == 40
-    with pytest.raises(ValueError, match="auto has no rung"):
-        fit_auto.place_of(line("x", "auto", 0, 0.9, width=20))
+    assert fit_auto.place_of(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == WIDER + 1
+    assert LADDER[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].enlarged
+    assert fit_auto.place_of(line("x", "auto", 0, 0.9, width=20)) is None
+
+
+def test_a_rung_that_is_none_any_more_is_left_out() -> None:
+    cell = many_cells()[:2]
+    measured = fit_auto.rungs_of(fit_auto.by_cell([*cell, {**cell[0], "label": "auto width=20", "width": 20}]))
+    assert [len(rungs) for rungs in measured.values()] == [2]
 
 
 def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
     steps = [Rung(8, 6, 1), Rung(12, 6, 1), Rung(16, 9, 1), Rung(24, 1, 1)]
-    there = [fit_auto.Measured(place, 5000, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
+    task = Task(5000, 32, 10, mirror_allowed=True)
+    there = [fit_auto.Measured(place, task, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
     assert fit_auto.chosen(there, steps) is there[1]
     assert fit_auto.chosen(there[2:], steps) is there[3], "what is not measured below is not asked for"
 

@@ -17,6 +17,7 @@ from timebox.recipe.auto import (
     batch_for,
     ladder,
     logit_scale_for,
+    side_within_reach,
     wanted_epochs,
 )
 from timebox.recipe.builtin import airbench94
@@ -57,21 +58,16 @@ def test_the_ladder_climbs_whatever_the_size_of_the_images(side: int) -> None:
     assert len({(recipe.width, recipe.members, recipe.input_scale) for recipe in recipes}) > 10
     inside = [side * recipe.input_scale for recipe in recipes]
     assert min(inside) >= 15.9
-    assert max(inside) <= max(16.1, min(64.1, 1.26 * side))
+    assert max(inside) == pytest.approx(max(16, min(128, side), min(40, 1.25 * side)), abs=0.1)
 
 
 @pytest.mark.parametrize("k", range(4, 18))
 def test_the_highest_rung_that_pays(k: int) -> None:
     buys = affordable(5000 * 2**k)
     chosen, reasons = auto_recipe(CIFAR, buys)
-    below = [
-        rung
-        for rung in LADDER
-        if rung.members * rung.width**2 / 64 * min(1.25, rung.side / 32) ** 2 < work(chosen) - 1e-9
-    ]
-    for rung in below:
-        recipe = chosen.replace(width=rung.width, members=rung.members, input_scale=min(1.25, rung.side / 32))
-        assert buys(recipe) >= 5000 * wanted_epochs(rung, 5000)
+    below = [(rung, recipe) for rung, recipe in ladder(CIFAR, {}) if work(recipe) < work(chosen) - 1e-9]
+    for rung, recipe in below:
+        assert buys(recipe) >= 5000 * wanted_epochs(rung, CIFAR)
     networks = "one network" if chosen.members == 1 else f"{chosen.members} networks"
     assert reasons[0].startswith(f"{networks} of width {chosen.width} on {32 * chosen.input_scale:.0f} px: pays from ")
 
@@ -82,13 +78,33 @@ def test_even_a_hopeless_budget_gives_a_valid_recipe() -> None:
 
 
 def test_larger_data_want_fewer_epochs_within_bounds() -> None:
-    wanted = [wanted_epochs(Rung(64, 10, exponent=0.45), n) for n in (10, 500, 5000, 50_000, 10**7)]
+    wanted = [wanted_epochs(Rung(64, 10, exponent=0.45), task_of(n)) for n in (10, 500, 5000, 50_000, 10**7)]
     assert wanted == sorted(wanted, reverse=True)
     assert wanted[0] == 80
     assert wanted[2] == 10
     assert wanted[-1] == pytest.approx(10 * 2000**-0.45)
-    assert wanted_epochs(Rung(64, 10, exponent=0.8), 50_000) == pytest.approx(1.585, abs=0.001)
-    assert wanted_epochs(Rung(64, 10, exponent=0.8), 10**9) == 0.1
+    assert wanted_epochs(Rung(64, 10, exponent=0.8), task_of(50_000)) == pytest.approx(1.585, abs=0.001)
+    assert wanted_epochs(Rung(64, 10, exponent=0.8), task_of(10**9)) == 0.1
+
+
+def test_photos_are_seen_larger_before_the_network_is_wider() -> None:
+    photos = Task(num_images=900, side=128, num_classes=2, mirror_allowed=True)
+    chosen = [auto_recipe(photos, affordable(900 * 1.3**k))[0] for k in range(60)]
+    inside = {recipe.width: 128 * recipe.input_scale for recipe in reversed(chosen)}
+    assert inside == pytest.approx(
+        {8: 32, 12: 64, 16: 64, 24: 64, 32: 64, 48: 96, 64: 96, 96: 128, 128: 128, 192: 128, 256: 128}, abs=0.1
+    )
+    assert wanted_epochs(LADDER[5], photos) < wanted_epochs(LADDER[5], task_of(900))
+
+
+@pytest.mark.parametrize("num_images", [100, 900, 10_000, 1_000_000])
+def test_the_side_within_reach_grows_with_the_time_and_the_speed(num_images: int) -> None:
+    sides = [side_within_reach(num_images, 4.0 * 3**k, 500) for k in range(16)]
+    assert sides == sorted(sides)
+    assert sides[-1] == 128
+    assert {64, 96, 128} <= set(sides) <= {32, 48, 64, 96, 128}
+    assert side_within_reach(num_images, 60, 5000) == side_within_reach(num_images, 600, 500)
+    assert side_within_reach(num_images, 0.0, 500) == 32
 
 
 @pytest.mark.parametrize("num_images", [2, 9, 20, 33, 100])
@@ -177,7 +193,7 @@ def test_the_factor_on_the_logits_stays_within_bounds() -> None:
 def test_it_says_how_sure_it_is() -> None:
     recipe, reasons = auto_recipe(CIFAR, affordable(1e6))
     assert (recipe.width, recipe.members) == (32, 1)
-    missing = 5000 * wanted_epochs(LADDER[5], 5000) / (1e6 / work(recipe.replace(width=48)))
+    missing = 5000 * wanted_epochs(ladder(CIFAR, {})[5][0], CIFAR) / (1e6 / work(recipe.replace(width=48)))
     assert reasons[-1].startswith(
         f"how sure: one network of width 48 on 32 px would pay with {missing:.1f}x the time; on"
     )

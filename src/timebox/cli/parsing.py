@@ -80,6 +80,17 @@ def whole_number(at_least: int) -> Callable[[str], int]:
     return convert
 
 
+def positive_number(text: str) -> float:
+    """The type of an option that takes a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.1")
+    return value
+
+
 def share(text: str) -> float:
     """The type of an option that takes a fraction between 0 and 1, both included."""
     try:

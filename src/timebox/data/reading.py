@@ -33,6 +33,7 @@ def load_data(
     progress: Callable[[str], None] | None = None,
     cache: bool = True,
     fit: str = CROP,
+    largest_side: Callable[[int], int] | None = None,
 ) -> LoadedData:
     """Read a data set, whatever its format.
 
@@ -40,8 +41,8 @@ def load_data(
         source: a path, or one of the names cifar10, cifar100, mnist, digits. A str equal to a name is the name, so that
             it means the same in every directory; "./mnist" or a Path is the path.
         image_size: side in pixels, 1 or more, of the square images wanted. None keeps them as stored, except in a
-            folder: there, unless all are squares of one size from 8 to 64 pixels, they become squares of the median
-            shorter side, rounded down to a multiple of 8 and held to 8..64.
+            folder: there, unless all are squares of one size from 8 to ``largest_side`` pixels, they become squares of
+            the median shorter side, rounded down to a multiple of 8 and held to these bounds.
         coarse: of CIFAR-100, the 20 superclasses instead of the 100 classes.
         data_dir: where a named data set is looked for first, and downloaded to.
         max_bad_share: 0..1, the share of unreadable image files that is survived.
@@ -52,6 +53,8 @@ def load_data(
             folder that TIMEBOX_CACHE names, else in the user's cache.
         fit: how images of another shape become square: ``crop`` scales the shorter side and keeps the middle,
             ``letterbox`` scales the longer side and leaves black beside it.
+        largest_side: gives, for so many images, the largest side in pixels, 8 or more, where none is asked for; 64 for
+            any number by default.
     Raises:
         DataError: for what cannot be read or learned from, or would not fit into memory.
         UsageError: for an argument out of range.
@@ -63,6 +66,7 @@ def load_data(
     tell = progress or (lambda text: None)
     prepared = Prepared() if cache and source not in names.NAMES else None
     options = ReadOptions(image_size, coarse, max_bad_share, tell, copies, prepared, fit=fit)
+    options = options if largest_side is None else replace(options, largest_side=largest_side)
     loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
     if coarse and not any(known in loaded.format for known in ("CIFAR-100", "table")):
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")

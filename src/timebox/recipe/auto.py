@@ -36,13 +36,15 @@ class Rung:
         epochs: how often they must see each of 5,000 images to be worth more than the rung below.
         exponent: 0...1, how this falls with the number of images. Width needs images seen, whether new or again, so
             with more of them the epochs fall nearly as fast. Beyond that it takes images seen again.
-        side: in pixels, of the images inside the network; those of the data are made smaller or larger for it.
+        side: in pixels, of the images inside the network: larger ones are made so small.
+        enlarged: whether those that are smaller than :data:`ENLARGED_SIDE` are made larger.
     """
 
     width: int
     epochs: float
     exponent: float
-    side: int = 32
+    side: int = 64
+    enlarged: bool = False
     members: int = 1
 
 
@@ -51,6 +53,8 @@ class Rung:
 WIDTH_EPOCHS, WIDTH_EXPONENT = 7.74, 0.8
 # The same for larger images and further networks. LOG.md has the figures behind it.
 FURTHER_EPOCHS, FURTHER_EXPONENT = 16.0, 0.45
+# Pixels: no network works on larger images.
+LARGEST_SIDE = 128
 
 
 def rungs(
@@ -61,36 +65,42 @@ def rungs(
 ) -> tuple[Rung, ...]:
     """All there are, from the least work to the most.
 
-    The network becomes wider first. Then come larger images: half as much work again for more than twice the gain of a
-    network half as wide again. Then further networks.
+    What there is to see in an image comes first, up to 64 pixels: a network half as wide on images twice as large is as
+    much work, and on photos it is worth far more. Then the network becomes wider, and from width 32 on photos are shown
+    larger still. Small images are enlarged, which brings nothing to see but is half as much work again for more than
+    twice the gain of a network half as wide again. Then come further networks.
     """
 
-    def wide(width: int, times: float) -> Rung:
-        return Rung(width, times * width_epochs, width_exponent)
+    def wide(width: int, times: float, side: int = 64) -> Rung:
+        return Rung(width, times * width_epochs, width_exponent, side)
 
-    def further(width: int, side: int, members: int, times: float = 1.0) -> Rung:
-        return Rung(width, times * further_epochs, further_exponent, side, members)
+    def further(width: int, members: int, times: float = 1.0) -> Rung:
+        return Rung(width, times * further_epochs, further_exponent, LARGEST_SIDE, enlarged=True, members=members)
 
     return (
+        *(wide(8, 1, side) for side in (32, 48)),
         *(wide(width, 1) for width in (8, 12, 16, 24, 32)),
-        wide(48, 4 / 3),
-        wide(64, 5 / 3),
-        further(64, 40, 1, 9 / 8),
-        *(further(64, side, 1, 3 / 4) for side in (48, 64)),
-        *(further(64, 64, members) for members in (2, 3, 4)),
-        *(further(width, 64, 4) for width in (96, 128, 192)),
-        *(further(256, 64, members) for members in (4, 6, 8)),
+        wide(32, 3 / 2, 96),
+        wide(48, 4 / 3, 96),
+        wide(64, 5 / 3, 96),
+        wide(64, 2, LARGEST_SIDE),
+        further(64, 1, 9 / 8),
+        *(further(64, members) for members in (2, 3, 4)),
+        *(further(width, 4) for width in (96, 128, 192)),
+        *(further(256, members) for members in (4, 6, 8)),
     )
 
 
 LADDER = rungs()
+# Images of so many pixels and more tell more each: this share of the epochs does. LOG.md has the figures.
+DETAILED_SIDE, DETAILED_SHARE = 48, 0.5
 # What choosing with them costs on tasks left out of the fit, in points below the best rung measured: mean and most. The
 # tasks are within these bounds.
-LEFT_OUT_LOSS = (0.24, 1.08)
+LEFT_OUT_LOSS = (0.28, 1.08)
 FITTED_ON = {"images": (500, 45_000), "px": (8, 96), "classes": (2, 100)}
 
-# The network gets images no larger than this many times theirs, and none smaller than so many pixels.
-MOST_ENLARGED, SMALLEST_SIDE = 1.25, 16
+# Images are enlarged to so many pixels, but no further than this many times; the network gets none below the last.
+ENLARGED_SIDE, MOST_ENLARGED, SMALLEST_SIDE = 40, 1.25, 16
 
 # The data set that the rungs' epochs are given for, and bounds for those of others.
 NUM_IMAGES = 5000
@@ -134,7 +144,7 @@ def auto_recipe(
 
     def pays(step: tuple[Rung, Recipe]) -> bool:
         rung, recipe = step
-        return images_affordable(recipe) >= wanted_epochs(rung, task.num_images) * task.num_images
+        return images_affordable(recipe) >= wanted_epochs(rung, task) * task.num_images
 
     steps = ladder(task, fixed)
     place = max(len(list(takewhile(pays, steps))) - 1, 0)
@@ -151,7 +161,7 @@ def auto_recipe(
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
     return recipe, [
         f"{_networks(recipe, task.side)}: pays from "
-        f"{wanted_epochs(rung, task.num_images):.2g} epochs of {task.num_images} images on, there is time for "
+        f"{wanted_epochs(rung, task):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}{_balancing(recipe, task)}",
@@ -168,7 +178,7 @@ def _how_sure(task: Task, images_affordable: Callable[[Recipe], float], above: S
     """How near the next rung is, if there is one, and what choosing like this cost where that could be checked."""
     said = [
         f"{_networks(recipe, task.side)} would pay with "
-        f"{wanted_epochs(rung, task.num_images) * task.num_images / max(images_affordable(recipe), 1.0):.1f}x the time"
+        f"{wanted_epochs(rung, task) * task.num_images / max(images_affordable(recipe), 1.0):.1f}x the time"
         for rung, recipe in above
     ]
     mean, most = LEFT_OUT_LOSS
@@ -217,7 +227,10 @@ def ladder(task: Task, fixed: Mapping[str, Value]) -> list[tuple[Rung, Recipe]]:
 
 
 def _on(rung: Rung, task: Task) -> Recipe:
-    side = max(SMALLEST_SIDE, min(rung.side, MOST_ENLARGED * task.side))
+    side: float = min(rung.side, task.side)
+    if rung.enlarged:
+        side = max(side, min(ENLARGED_SIDE, MOST_ENLARGED * task.side))
+    side = max(side, SMALLEST_SIDE)
     return BASE.replace(
         width=rung.width,
         members=rung.members,
@@ -232,10 +245,30 @@ def _on(rung: Rung, task: Task) -> Recipe:
     )
 
 
-def wanted_epochs(rung: Rung, num_images: int) -> float:
+def wanted_epochs(rung: Rung, task: Task) -> float:
     """How often each image must be seen for a rung to pay."""
-    epochs = rung.epochs * math.pow(NUM_IMAGES / num_images, rung.exponent)
+    epochs = rung.epochs * math.pow(NUM_IMAGES / task.num_images, rung.exponent)
+    if task.side >= DETAILED_SIDE:
+        epochs *= DETAILED_SHARE
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs))
+
+
+def side_within_reach(num_images: int, seconds: float, images_per_second: float) -> int:
+    """The side in pixels beyond which more of an image would be of no use, before anything is known but this.
+
+    Args:
+        num_images: images to train on.
+        seconds: of training.
+        images_per_second: at which this hardware trains a network of width 64 on images of 32 pixels.
+    """
+    task = Task(num_images, LARGEST_SIDE, num_classes=2, mirror_allowed=True)
+
+    def images_affordable(recipe: Recipe) -> float:
+        work = recipe.members * (recipe.width / 64) ** 2 * (recipe.input_scale * LARGEST_SIDE / 32) ** 2
+        return seconds * images_per_second / work
+
+    recipe, _ = auto_recipe(task, images_affordable)
+    return round(recipe.input_scale * LARGEST_SIDE)
 
 
 def batch_for(num_images_seen: float, num_images: int) -> int:

@@ -58,6 +58,7 @@ text { font-size: 13.5px; font-family: inherit; fill: var(--soft); } text.end { 
   text-anchor: middle; }
 text.cell { font-size: 12px; fill: var(--ink); } text.cell.bright { fill: var(--card); }
 polyline.line { fill: none; stroke-width: 2; stroke-linejoin: round; vector-effect: non-scaling-stroke; }
+polyline.faint { stroke: var(--line); } polyline.bound { stroke: var(--soft); stroke-dasharray: 4 4; }
 .first { stroke: var(--accent); } .other { stroke: var(--second); } circle.first { fill: var(--accent); }
   circle.other { fill: var(--second); }
 rect.bar { fill: var(--accent); } rect.right { fill: var(--good); } rect.wrong { fill: var(--bad); } rect.empty {

@@ -26,27 +26,36 @@ class Line:
     dots: bool = False
 
 
-def line_chart(lines: Sequence[Line], title: str, show_y: Callable[[float], str], from_zero: bool = False) -> str:
-    """Lines over the steps of a training."""
+def line_chart(
+    lines: Sequence[Line],
+    title: str,
+    show_y: Callable[[float], str],
+    from_zero: bool = False,
+    *,
+    first_x: float = 0.0,
+    show_x: Callable[[float], str] = "{:,.0f}".format,
+) -> str:
+    """Lines over the steps of a training, or over what else x stands for, from ``first_x`` on."""
     points = [point for line in lines for point in line.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = (0.0 if from_zero else min(ys)), max(ys)
     y_ticks = _ticks(low, high if high > low else low + 1, 4)
-    x_ticks = _ticks(0, max(xs), 5)
-    low, high, right = min(low, y_ticks[0]), max(high, y_ticks[-1]), max(max(xs), x_ticks[-1])
+    x_ticks = _ticks(first_x, max(xs), 5)
+    low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
+    left, right = min(first_x, x_ticks[0]), max(max(xs), x_ticks[-1])
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
-        x = _LEFT + point[0] / right * (_WIDTH - _LEFT - _RIGHT)
+        x = _LEFT + (point[0] - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
         return x, _HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = [_opening(_WIDTH, _HEIGHT, title)]
     for tick in y_ticks:
-        _, y = place((0, tick))
+        _, y = place((left, tick))
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{_LEFT - 7}" y="{y + 5:.1f}">{escape(show_y(tick))}</text>')
     for tick in x_ticks:
         x, _ = place((tick, low))
-        parts.append(f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - 9}">{tick:,.0f}</text>')
+        parts.append(f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - 9}">{escape(show_x(tick))}</text>')
     for line in lines:
         placed = [place(point) for point in thinned(line.points)]
         parts.append(

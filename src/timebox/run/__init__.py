@@ -3,6 +3,7 @@
 from timebox.engine.figures import ClassFigures
 from timebox.run.evaluate import Evaluation, evaluate
 from timebox.run.inspect import inspect
+from timebox.run.lr_find import LrFound, lr_find
 from timebox.run.predict import predict
 from timebox.run.report import compare, report
 from timebox.run.run import FilePrediction, Run, load
@@ -12,11 +13,13 @@ __all__ = [
     "ClassFigures",
     "Evaluation",
     "FilePrediction",
+    "LrFound",
     "Run",
     "compare",
     "evaluate",
     "inspect",
     "load",
+    "lr_find",
     "predict",
     "report",
     "train",

@@ -162,6 +162,7 @@ class Continuation:
         with self._deadline.phase("reading"):
             height, width, _ = self._run.preprocessing.image_shape
             side = self._run.recipe.image_size or None
+            self._reader.largest_side = lambda num_images: max(height, width)
             loaded, division = self._reader.divided(self._source, side, self._run.recipe.image_fit)
             if division.train.image_shape != self._run.preprocessing.image_shape or not self._same(division):
                 raise DataError(

@@ -95,6 +95,9 @@ def division_from(
 class Reader:
     """Reads the data of a run, and tells what there is to tell about them.
 
+    Attributes:
+        largest_side: for so many images, the largest side in pixels where none is asked for, see load_data.
+
     Args:
         data_dir: where named data sets are looked for and downloaded to.
         max_bad_share: share of unreadable files, 0...1, above which data are refused.
@@ -113,6 +116,7 @@ class Reader:
         given: ImageDataset | None = None,
         cache: bool = True,
     ) -> None:
+        self.largest_side: Callable[[int], int] | None = None
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
         self._tell, self._deadline, self._given, self._cache = tell, deadline, given, cache
 
@@ -146,6 +150,7 @@ class Reader:
             progress=self._tell,
             cache=self._cache,
             fit=fit,
+            largest_side=self.largest_side,
         )
         self._deadline.leave_out(loaded.download_seconds)
         return loaded

@@ -2,8 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,15 @@ import torch
 
 from timebox.clock import Deadline, parse_budget
 from timebox.data import IN_MEMORY, Division, ImageDataset, image_hashes, parse_portion
-from timebox.engine.allocator import kept_memory
 from timebox.engine.build import resolve_device
 from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
-from timebox.engine.speed import tuned_convolutions
-from timebox.engine.threads import container_threads
+from timebox.engine.sizing import largest_side_for
 from timebox.errors import UsageError
 from timebox.recipe import AUTO
 from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
+from timebox.run.guest import guest
 from timebox.run.initial import Initial
 from timebox.run.request import Request, check_request, image_form
 from timebox.run.run import Run
@@ -123,7 +121,7 @@ def train(
         _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
         path = Path(str(resume if replay is None else replay))
         continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
-        with _guest():
+        with guest():
             if resume is not None:
                 return continuation.resume(new_budget="budget" in given or deadline.budget_seconds is not None)
             return continuation.replay(Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
@@ -154,9 +152,11 @@ def train(
     initial = None if init is None else Initial.read(Path(init))
     training_device = resolve_device(device)
     side, fit = image_form(request.recipe, request.settings)
+    if recipe == AUTO:
+        reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
     if out:
         check_free(Path(out), overwrite)
-    with _guest():
+    with guest():
         reporter.phase("reading")
         with deadline.phase("reading"):
             loaded, division = reader.divided(source, side, fit)
@@ -221,10 +221,3 @@ def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:
 
 def _default_out(name: str) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@contextmanager
-def _guest() -> Iterator[None]:
-    """A guest leaves the host's threads, memory, random state and backend flags as they were."""
-    with tuned_convolutions(), container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
-        yield

@@ -76,7 +76,7 @@ class Training:
         else:
             self._schedule = RecordedSchedule(decisions)
         self._state = TrainingState(
-            _network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+            first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
         if checkpoint:
             self._go_on_from(checkpoint)
@@ -104,7 +104,7 @@ class Training:
                 self._state,
                 loader,
                 self._schedule,
-                steps_for(self._state, self._loss(), self._tell),
+                steps_for(self._state, loss_of(task), self._tell),
                 self._safety,
                 self.keeper,
                 watch,
@@ -119,11 +119,6 @@ class Training:
             last = replace(newest, facts={**newest.facts, **learnt})
             self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
             raise
-
-    def _loss(self) -> Loss:
-        recipe, plan = self._task.plan.recipe, self._task.plan
-        weights = class_weights(self._task.division.train.class_counts(), recipe.class_balance)
-        return Loss(recipe.label_smoothing, None if weights is None else weights.to(plan.device))
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
@@ -242,7 +237,7 @@ def kept_as_far_as_it_came(writer: RunWriter, deadline: Deadline, reporter: Repo
         raise
 
 
-def _network(task: Task, tell: Callable[[str], None]) -> nn.Module:
+def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     """The recipe's network with its first weights, on the device."""
     plan, data = task.plan, task.division.train
     # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
@@ -254,3 +249,10 @@ def _network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
     fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
     return model
+
+
+def loss_of(task: Task) -> Loss:
+    """The loss that the recipe asks for on these data."""
+    recipe = task.plan.recipe
+    weights = class_weights(task.division.train.class_counts(), recipe.class_balance)
+    return Loss(recipe.label_smoothing, None if weights is None else weights.to(task.plan.device))

@@ -16,6 +16,9 @@ from timebox.data.prepared import Identity, Prepared
 from timebox.errors import DataError
 from timebox.machine import available_memory
 
+# Pixels: the largest side that encoded images are brought to where nothing tells that more are of use.
+USUAL_SIDE = 64
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -30,6 +33,7 @@ class ReadOptions:
         prepared: where decoded images are kept between runs, None for nowhere.
         fit: how images of another shape become square, ``crop`` or ``letterbox``.
         origin: the archive that files were unpacked from for a moment.
+        largest_side: of so many images, the largest side in pixels that the format's own choice may be.
     """
 
     image_size: int | None = None
@@ -40,6 +44,7 @@ class ReadOptions:
     prepared: Prepared | None = None
     origin: Identity | None = None
     fit: str = CROP
+    largest_side: Callable[[int], int] = field(default=lambda num_images: USUAL_SIDE)
 
     def claim(self, num_bytes: int, what: str, source: Path, *, reading: float = 1.0, scales: bool = False) -> None:
         """Say, before any of it is allocated, how much memory images will take.

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from timebox.data.conforming import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import HOW_FITTED, ImageHeader, decode_image, read_header
-from timebox.data.formats.base import ReadOptions, Throttle
+from timebox.data.formats.base import USUAL_SIDE, ReadOptions, Throttle
 from timebox.data.formats.listing import SPLITS
 from timebox.data.formats.wording import count, natural_order, short_name
 from timebox.data.prepared import Draft, Identity, key_of
 from timebox.errors import DataError
 from timebox.machine import available_memory, available_threads
 
-MAX_SIDE, MIN_SIDE = 64, 8  # of the working size chosen here; image_size may go beyond
+MIN_SIDE = 8  # pixels, of the working size chosen here
 
 # Decoding so many pixels takes a few seconds: then they are kept for the next run.
 PREPARED_PIXELS = 300_000_000
@@ -72,14 +72,15 @@ def load_encoded(
     Raises:
         DataError: where too many are unreadable, or they would not fit into memory.
     """
-    key = _key(images, options) if options.prepared else ""
+    largest_side = options.largest_side(len(images))
+    key = _key(images, options, largest_side) if options.prepared else ""
     if options.prepared and (found := options.prepared.find(key)):
         _check_failures(path, len(images), found.bad_files, options.max_bad_share)
         note = "prepared by an earlier run: not decoded again"
         return replace(found, name=short_name(path), notes=(*found.notes, note))
     headers, failures = _read_headers(images, options)
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
-    side, channels = _working_form([header for header in headers if header], options.image_size)
+    side, channels = _working_form([header for header in headers if header], options.image_size, largest_side)
     num_images = sum(header is not None for header in headers)
     with _drafted(key, headers, side**2 * channels, options) as draft:
         if draft is None:
@@ -111,7 +112,7 @@ def load_encoded(
     return loaded if kept is None else replace(kept, name=loaded.name)
 
 
-def _key(images: Sequence[EncodedImage], options: ReadOptions) -> str:
+def _key(images: Sequence[EncodedImage], options: ReadOptions, largest_side: int) -> str:
     """The key under which these images are kept once they are prepared."""
 
     def identity(image: EncodedImage) -> Identity | bytes:
@@ -124,7 +125,7 @@ def _key(images: Sequence[EncodedImage], options: ReadOptions) -> str:
         return replace(options.origin, name=image.name, size=found.size) if options.origin else found
 
     listed = [(image.name, image.split, image.class_name) for image in images]
-    choices = (options.image_size, options.fit, MAX_SIDE, MIN_SIDE, PIL.__version__, options.origin, listed)
+    choices = (options.image_size, options.fit, largest_side, MIN_SIDE, PIL.__version__, options.origin, listed)
     return key_of([identity(image) for image in images], choices)
 
 
@@ -232,20 +233,21 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
         )
 
 
-def _working_form(headers: list[ImageHeader], image_size: int | None) -> tuple[int, int]:
+def _working_form(headers: list[ImageHeader], image_size: int | None, largest_side: int) -> tuple[int, int]:
     """The side of the square all images are brought to, and their channels: grey only if all are."""
     channels = 1 if all(header.is_grey for header in headers) else 3
-    return image_size or working_side([(header.width, header.height) for header in headers]), channels
+    sizes = [(header.width, header.height) for header in headers]
+    return image_size or working_side(sizes, largest_side), channels
 
 
-def working_side(sizes: Sequence[tuple[int, int]]) -> int:
+def working_side(sizes: Sequence[tuple[int, int]], largest_side: int = USUAL_SIDE) -> int:
     """The side in pixels of the squares that images of these sizes are brought to: their own, or the median shorter
-    side, rounded down to a multiple of 8, within bounds."""
+    side, rounded down to a multiple of 8, from MIN_SIDE to ``largest_side``."""
     width, height = sizes[0]
-    if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= MAX_SIDE:
+    if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= largest_side:
         return width
     median = int(np.median([min(size) for size in sizes]))
-    return min(MAX_SIDE, max(MIN_SIDE, median // 8 * 8))
+    return min(largest_side, max(MIN_SIDE, median // 8 * 8))
 
 
 def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:
