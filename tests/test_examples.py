@@ -11,8 +11,8 @@ import timebox
 
 # Most are about a run that the fixture has made.
 PUBLIC = (
-    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "ImageDataset",
-    "TimeboxClassifier",
+    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find",
+    "ImageDataset", "TimeboxClassifier",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
 RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "__version__"}
