@@ -10,8 +10,16 @@ from timebox.cli import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 9
-TOPICS = ("your-photos", "reading-the-report", "shipping", "recipes", "adding-a-reader", "how-the-clock-works")
+NUM_PAGES = 10
+TOPICS = (
+    "your-photos",
+    "reading-the-report",
+    "shipping",
+    "recipes",
+    "tuning",
+    "adding-a-reader",
+    "how-the-clock-works",
+)
 
 
 def commands(page: Path) -> list[str]:

@@ -11,11 +11,11 @@ import timebox
 
 # Most are about a run that the fixture has made.
 PUBLIC = (
-    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find",
+    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "tune",
     "ImageDataset", "TimeboxClassifier",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
-RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "__version__"}
+RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from timebox.exporting import Exported, export
     from timebox.recipe import Recipe
     from timebox.run import Evaluation, Run, compare, evaluate, inspect, load, lr_find, predict, report, train
+    from timebox.tuning import Tuned, tune
 
 __all__ = [
     "Benchmark",
@@ -29,6 +30,7 @@ __all__ = [
     "Recipe",
     "Run",
     "TimeboxClassifier",
+    "Tuned",
     "__version__",
     "benchmark",
     "compare",
@@ -40,6 +42,7 @@ __all__ = [
     "predict",
     "report",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -49,6 +52,8 @@ _HOMES = {
     "Recipe": "timebox.recipe",
     "Exported": "timebox.exporting",
     "TimeboxClassifier": "timebox.estimator",
+    "Tuned": "timebox.tuning",
+    "tune": "timebox.tuning",
     "export": "timebox.exporting",
     "benchmark": "timebox.benchmarking",
 }

@@ -24,9 +24,8 @@ from timebox.engine.planning import SMALLEST_SIDE
 from timebox.engine.sizing import largest_side_for
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
-from timebox.recipe import AUTO
 from timebox.run import load, train
-from timebox.run.request import image_form
+from timebox.run.request import image_form, is_planned
 
 SQUARE, FIT = "square", "fit"
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
@@ -218,7 +217,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return np.stack([_decoded(file, side, fit) for file in files])
 
     def _largest_side(self, num_images: int) -> int:
-        if self.recipe != AUTO:
+        if not is_planned(self.recipe):
             return USUAL_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)

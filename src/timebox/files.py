@@ -87,6 +87,12 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
+def lock_when_free(file: int) -> None:
+    """Keep other processes from locking an open file, given by its descriptor, until it is closed; waits for them."""
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def lock(file: int) -> None:
     """Keep other processes from locking an open file, given by its descriptor, until it is closed.
 

@@ -79,7 +79,7 @@ def test_a_loss_that_never_falls_has_no_suggestion():
     assert judged(lrs, rising, diverged=True).suggestion is None
 
 
-@pytest.mark.parametrize(("diverged", "reason"), [(True, "no number after 5"), (False, "only 5 steps")])
+@pytest.mark.parametrize(("diverged", "reason"), [(True, "no number after 5"), (False, "5 steps are too few")])
 def test_too_few_steps_tell_nothing(diverged, reason):
     test = judged([1.0] * 5, [2.3] * 5, diverged)
     assert (test.suggestion, test.bound) == (None, None)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from timebox.recipe import Recipe, Task, Value, auto_recipe
+from timebox.recipe import Recipe, Task, Times, Value, auto_recipe
 from timebox.recipe.auto import (
     HEAD_TRAVEL,
     LADDER,
@@ -155,6 +155,16 @@ def test_what_the_user_has_decided_is_planned_with() -> None:
     still, reasons = auto_recipe(CIFAR, buys, {"flip": "none"})
     assert still.flip == "none"
     assert reasons[2].endswith("mirrored images are not shown")
+
+
+def test_multiples_are_of_what_is_planned() -> None:
+    buys = affordable(5000 * 100)
+    planned, _ = auto_recipe(CIFAR, buys)
+    changed, _ = auto_recipe(CIFAR, buys, {"batch_size": Times(2.0), "max_lr": Times(0.5)})
+    assert changed.batch_size == 2 * planned.batch_size
+    assert changed.max_lr == pytest.approx(planned.max_lr)  # it goes with the batch
+    wider, _ = auto_recipe(CIFAR, buys, {"width": Times(1.5)})
+    assert wider.width % 12 == 0
 
 
 @pytest.mark.parametrize("side", [8, 32, 64, 96])

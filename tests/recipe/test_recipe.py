@@ -11,9 +11,10 @@ from timebox.recipe import (
     FIELDS,
     RECIPES,
     Recipe,
-    apply_settings,
+    Times,
     describe_field,
     describe_recipe,
+    draft_of,
     get_recipe,
     parse_settings,
     recipe_from,
@@ -130,9 +131,34 @@ def test_settings_have_their_fields_types() -> None:
     assert [type(value) for value in values.values()] == [int, float, float, bool, str, str, str]
 
 
-def test_the_last_setting_wins_and_none_changes_nothing() -> None:
-    assert apply_settings(haet(), ["width=16", "width=32"]).width == 32
-    assert apply_settings(haet(), []) == haet()
+def test_settings_apply_one_after_the_other() -> None:
+    assert draft_of("haet2021", ["width=16", "width=32"]).fixed.width == 32
+    assert draft_of("haet2021").fixed == haet()
+    assert draft_of("haet2021", ["max_lr=0.4", "max_lr=x2", "max_lr=x0.5"]).fixed.max_lr == 0.4
+    assert parse_settings(["max_lr=x2", "max_lr=x3"]) == {"max_lr": Times(6.0)}
+
+
+def test_multiples_are_of_what_the_recipe_has_whole_where_it_is_and_within_its_range() -> None:
+    changed = draft_of("haet2021", ["max_lr=x0.25", "batch_size=x1.0004", "label_smoothing=x100"]).fixed
+    assert (changed.max_lr, changed.batch_size, changed.label_smoothing) == (
+        haet().max_lr / 4, haet().batch_size, FIELDS["label_smoothing"].high,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["max_lr=x0", "max_lr=x-2", "max_lr=x", "flip=x2", "whitening=x2"])
+def test_what_is_no_multiple_is_refused(setting: str) -> None:
+    assert setting.partition("=")[0] in refusal(parse_settings, [setting])
+
+
+def test_a_file_may_extend_auto_with_values_and_multiples(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "auto"\nmax_lr = "x0.5"\nlabel_smoothing = 0.1\n')
+    draft = draft_of(str(file), ["max_lr=x3"])
+    assert draft.fixed is None
+    assert draft.changes == {"name": "mine", "max_lr": Times(1.5), "label_smoothing": 0.1}
+    assert "has no fixed fields" in refusal(get_recipe, str(file))
+    file.write_text('extends = "auto"\nmax_lr = "x0"\nwidht = 3\n')
+    assert refusal(draft_of, str(file)).count(";") == 1
 
 
 def test_wrong_settings_are_refused_all_at_once() -> None:
@@ -215,13 +241,13 @@ def test_a_file_with_all_its_faults_told(tmp_path: Path) -> None:
     assert "width" not in message.partition("missing: ")[2].split(", ")
 
 
-@pytest.mark.parametrize("base", ['"haet2022"', "3", '["haet2021"]', '"auto"'])
+@pytest.mark.parametrize("base", ['"haet2022"', "3", '["haet2021"]'])
 def test_a_file_that_extends_nothing_known(tmp_path: Path, base: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f"extends = {base}\n", encoding="utf-8")
     given = tomllib.loads(f"x = {base}")["x"]
     assert refusal(get_recipe, str(path)) == (
-        f"recipe file {str(path)!r}: extends {given!r} must be one of haet2021, dawnbench, airbench94, superconvergence"
+        f"recipe file {str(path)!r}: extends {given!r} must be one of auto, {', '.join(NAMES)}"
     )
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from timebox.reporting import comparison_page, report_page
+from timebox.reporting import comparison_page, report_page, tuning_page
 
 from .making import examples, facts, scored
+from .test_tuning import search
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -45,11 +46,12 @@ def pages() -> dict[str, str]:
         "report": report_page(facts()),
         "many": report_page(many),
         "comparison": comparison_page([facts(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
+        "search": tuning_page(*search()),
     }
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "many", "comparison"])
+@pytest.mark.parametrize("name", ["report", "many", "comparison", "search"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, width, scheme):
     path = tmp_path / "page.html"

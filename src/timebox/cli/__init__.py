@@ -12,7 +12,20 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from timebox.cli import benchmark, compare, evaluate, exits, export, inspect, lr_find, predict, recipes, report, train
+from timebox.cli import (
+    benchmark,
+    compare,
+    evaluate,
+    exits,
+    export,
+    inspect,
+    lr_find,
+    predict,
+    recipes,
+    report,
+    train,
+    tune,
+)
 from timebox.cli.formatting import json_line, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
 from timebox.errors import TimeboxError, UsageError
@@ -39,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "export": export,
     "benchmark": benchmark,
     "lr-find": lr_find,
+    "tune": tune,
     "recipes": recipes,
 }
 

@@ -50,8 +50,8 @@ def add_parser(subparsers: Subparsers) -> Parser:
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        default="45s",
-        help="what the test may take, from the start of the command to its end (default: 45s)",
+        default="55s",
+        help="what the test may take, from the start of the command to its end (default: 55s)",
     )
     parser.add_argument(
         "--train-budget",

@@ -184,7 +184,7 @@ def add_settings(parser: argparse._ActionsContainer, what: str) -> None:
         action="append",
         default=[],
         dest="settings",
-        help=f"change one field of {what}, as in --set max_lr=0.4; may be repeated",
+        help=f"change one field of {what}, as in --set max_lr=0.4, or max_lr=x2 for twice what it is; may be repeated",
     )
 
 

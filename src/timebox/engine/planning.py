@@ -23,7 +23,7 @@ from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.step import smaller_part
 from timebox.engine.threads import use_threads_that_pay
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, Recipe, Task, Value, auto_recipe, get_recipe, parse_settings
+from timebox.recipe import Recipe, Setting, Task, auto_recipe, draft_of
 from timebox.recipe.auto import batch_for
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
@@ -93,8 +93,8 @@ def make_plan(
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
     """
     _check_size(train)
-    overrides = parse_settings(settings)
-    named = None if recipe_name == AUTO else get_recipe(recipe_name).replace(**overrides)
+    draft = draft_of(recipe_name, settings)
+    named, overrides = draft.fixed, draft.changes
     if named:
         _check_fit(named, train)
     if num_steps is not None:
@@ -129,7 +129,7 @@ def make_plan(
 
 def _chosen(
     named: Recipe | None,
-    overrides: Mapping[str, Value],
+    overrides: Mapping[str, Setting],
     train: ImageDataset,
     train_seconds: Callable[[], float],
     precision: str,
@@ -185,7 +185,7 @@ def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench])
 
 def _counting_steps(
     named: Recipe | None,
-    overrides: Mapping[str, Value],
+    overrides: Mapping[str, Setting],
     train: ImageDataset,
     scoring: Scoring,
     device: torch.device,
@@ -312,7 +312,7 @@ def _auto(
     mirror: MirrorTest,
     train_seconds: float,
     seconds_per_image: Callable[[Recipe], float],
-    overrides: Mapping[str, Value],
+    overrides: Mapping[str, Setting],
 ) -> tuple[Recipe, list[str]]:
     """The automatic recipe and the reasons for it, from what a training image costs under a recipe."""
     task = Task(

@@ -110,8 +110,9 @@ def judged(lrs: list[float], losses: list[float], diverged: bool) -> RangeTest:
     """
     rates, values = np.array(lrs), np.array(losses)
     if len(rates) < FEWEST_STEPS:
-        reason = f"the loss was no number after {len(rates)} steps" if diverged else f"only {len(rates)} steps"
-        return RangeTest(rates, values, values, diverged, None, None, f"{reason}: begin with smaller rates")
+        diverging = f"the loss was no number after {len(rates)} steps: begin with smaller rates"
+        short = f"{len(rates)} steps are too few to tell: give more time"
+        return RangeTest(rates, values, values, diverged, None, None, diverging if diverged else short)
     decades = np.log10(rates)
     smoothed = smooth(decades, values)
     lowest = int(smoothed.argmin())

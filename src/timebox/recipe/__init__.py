@@ -2,30 +2,48 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe.auto import Task, auto_recipe
+from timebox.recipe.auto import BASE, Task, auto_recipe
 from timebox.recipe.builtin import RECIPES
-from timebox.recipe.recipe import FIELDS, Recipe, Value, describe_field, parse_settings, recipe_from
+from timebox.recipe.recipe import (
+    FIELDS,
+    Recipe,
+    Setting,
+    Times,
+    Value,
+    changed,
+    describe_field,
+    parse_settings,
+    recipe_from,
+    setting_from,
+    settings_from,
+)
 
 __all__ = [
     "AUTO",
+    "Draft",
     "FIELDS",
     "RECIPES",
     "Recipe",
+    "Setting",
     "Task",
+    "Times",
     "Value",
-    "apply_settings",
     "auto_recipe",
+    "changed",
     "describe_field",
     "describe_recipe",
+    "draft_of",
     "get_recipe",
     "parse_settings",
     "recipe_from",
     "recipe_names",
+    "setting_from",
 ]
 
 AUTO = "auto"
@@ -47,18 +65,60 @@ def describe_recipe(name: str) -> str:
     return (RECIPES[name].__doc__ or "").strip()
 
 
-def get_recipe(name: str) -> Recipe:
-    """A built-in recipe by its name, or one from a TOML file.
+@dataclass(frozen=True)
+class Draft:
+    """A recipe before data and budget are known.
 
-    A file gives every field, or names what it starts from with ``extends = "haet2021"`` and gives the others.
-
-    Raises UsageError for an unknown name, an unreadable file, and all of a file's wrong fields together. ``auto`` is
-    no fixed recipe: it takes a data set and a budget, see :func:`auto_recipe`.
+    Attributes:
+        fixed: the whole recipe; None where ``auto`` plans it.
+        changes: what ``auto`` is to take as given, or to multiply. Where the recipe is fixed, the settings that are in
+            it already.
     """
-    if name in RECIPES:
-        return RECIPES[name]()
+
+    fixed: Recipe | None
+    changes: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Recipe:
+        """The recipe; where it is planned, what it is made from, with the changes."""
+        return self.fixed or BASE.replace(**self.changes)
+
+
+def draft_of(name: str, settings: Sequence[str] = ()) -> Draft:
+    """What a recipe's name or TOML file says, with ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts applied in their order.
+
+    A file gives every field, or names what it starts from with ``extends = "haet2021"`` or ``"auto"`` and gives the
+    others, as values or as multiples such as ``"x0.5"``.
+
+    Raises UsageError for an unknown name, an unreadable file, and all of a file's wrong fields together.
+    """
+    changes = parse_settings(settings)
     if name == AUTO:
-        raise UsageError("recipe 'auto' has no fixed fields: it follows from the data and the budget")
+        return Draft(None, changes)
+    if name in RECIPES:
+        return Draft(RECIPES[name]().replace(**changes), changes)
+    base, values = _read(name)
+    if base == AUTO:
+        return Draft(None, changed({"name": Path(name).stem, **settings_from(values, repr(name))}, changes))
+    if base is not None:
+        own = settings_from(values, repr(name))
+        return Draft(RECIPES[base]().replace(**{"name": Path(name).stem, **own}).replace(**changes), changes)
+    return Draft(recipe_from({"name": Path(name).stem, **values}).replace(**changes), changes)
+
+
+def get_recipe(name: str) -> Recipe:
+    """A built-in recipe by its name, or one from a TOML file, see :func:`draft_of`.
+
+    Raises UsageError for what is none: ``auto``, and a file that extends it, have no fixed fields.
+    """
+    draft = draft_of(name)
+    if draft.fixed is None:
+        raise UsageError(f"recipe {name!r} has no fixed fields: it follows from the data and the budget")
+    return draft.fixed
+
+
+def _read(name: str) -> tuple[str | None, dict[str, object]]:
+    """What a file extends, None for nothing, and the fields it gives."""
     if not name.endswith(".toml"):
         raise UsageError(_unknown(name))
     try:
@@ -68,15 +128,9 @@ def get_recipe(name: str) -> Recipe:
     except RecursionError as error:
         raise UsageError(f"recipe file {name!r} cannot be read: its values are nested too deeply") from error
     base = values.pop("extends", None)
-    if base is not None and base not in tuple(RECIPES):
-        raise UsageError(f"recipe file {name!r}: extends {base!r} must be one of {', '.join(RECIPES)}")
-    start = RECIPES[base]().as_dict() if base is not None else {}
-    return recipe_from({**start, "name": Path(name).stem, **values})
-
-
-def apply_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with ``FIELD=VALUE`` texts applied; raises UsageError naming all that are wrong."""
-    return recipe.replace(**parse_settings(settings)) if settings else recipe
+    if base is not None and base not in recipe_names():
+        raise UsageError(f"recipe file {name!r}: extends {base!r} must be one of {', '.join(recipe_names())}")
+    return base, values
 
 
 def _unknown(name: str) -> str:

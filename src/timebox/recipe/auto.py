@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from timebox.recipe.builtin import airbench94
-from timebox.recipe.recipe import Recipe, Value
+from timebox.recipe.recipe import Recipe, Setting, Times
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ RATE_PER_IMAGE = BASE.max_lr / BASE.batch_size
 # as much. The factor on them is within these bounds. A head has so many features for each channel of the width.
 HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
 SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
+# What follows from the network and the time there is for it.
+CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale")
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
@@ -125,7 +127,7 @@ SMALLEST_RESIZED_SIDE = 16
 
 
 def auto_recipe(
-    task: Task, images_affordable: Callable[[Recipe], float], fixed: Mapping[str, Value] | None = None
+    task: Task, images_affordable: Callable[[Recipe], float], fixed: Mapping[str, Setting] | None = None
 ) -> tuple[Recipe, list[str]]:
     """Networks, batch, image sizes and augmentation from the data, the budget and this hardware's measured speed.
 
@@ -136,7 +138,7 @@ def auto_recipe(
 
     Args:
         images_affordable: images that a recipe's networks can be trained on in the budget, repeats counted.
-        fixed: fields that the user has decided; the others are chosen to go with them.
+        fixed: fields that the user has decided, or multiplies; the others are chosen to go with them.
     Returns:
         The recipe, and the reasons for it, a line each.
     """
@@ -151,11 +153,9 @@ def auto_recipe(
     rung, recipe = steps[place]
     sureness = _how_sure(task, images_affordable, steps[place + 1 : place + 2])
     num_images_seen = images_affordable(recipe)
-    batch_size = recipe.batch_size if "batch_size" in fixed else batch_for(num_images_seen, task.num_images)
-    max_lr = recipe.max_lr if "max_lr" in fixed else round(RATE_PER_IMAGE * batch_size, 4)
-    recipe = recipe.replace(batch_size=batch_size, max_lr=max_lr)
-    if "logit_scale" not in fixed:
-        recipe = recipe.replace(logit_scale=logit_scale_for(recipe, num_images_seen, task.num_classes))
+    recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images))
+    recipe = _decided(recipe, fixed, "max_lr", round(RATE_PER_IMAGE * recipe.batch_size, 4))
+    recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     if "flip" in fixed:
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
@@ -163,10 +163,16 @@ def auto_recipe(
         f"{_networks(recipe, task.side)}: pays from "
         f"{wanted_epochs(rung, task):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
-        f"batch {batch_size}: about {num_images_seen / batch_size:.0f} steps{_sizes(recipe, task.side)}",
+        f"batch {recipe.batch_size}: about {num_images_seen / recipe.batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}{_balancing(recipe, task)}",
         sureness,
     ]
+
+
+def _decided(recipe: Recipe, fixed: Mapping[str, Setting], name: str, chosen: float) -> Recipe:
+    """The recipe with a field as it is fixed, else as chosen, or as that multiple of what is chosen."""
+    given = fixed.get(name, chosen)
+    return recipe.replace(**{name: given.of(name, chosen) if isinstance(given, Times) else given})
 
 
 def _networks(recipe: Recipe, side: int) -> str:
@@ -216,11 +222,13 @@ def _balancing(recipe: Recipe, task: Task) -> str:
     return f"; the largest class has {task.imbalance:.0f}x the images of the smallest, so rare classes count for more"
 
 
-def ladder(task: Task, fixed: Mapping[str, Value]) -> list[tuple[Rung, Recipe]]:
-    """The rungs that differ on these data, and the recipe of each, all but the batch as it will be."""
+def ladder(task: Task, fixed: Mapping[str, Setting]) -> list[tuple[Rung, Recipe]]:
+    """The rungs that differ on these data, and the recipe of each, all but the batch and what goes with it as it will
+    be."""
     steps: list[tuple[Rung, Recipe]] = []
+    now = {name: value for name, value in fixed.items() if not (isinstance(value, Times) and name in CHOSEN_LATER)}
     for rung in LADDER:
-        recipe = _on(rung, task).replace(**fixed)
+        recipe = _on(rung, task).replace(**now)
         if not steps or recipe != steps[-1][1]:
             steps.append((rung, recipe))
     return steps

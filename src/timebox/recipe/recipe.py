@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+import re
 import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -12,17 +14,49 @@ from timebox.errors import UsageError
 
 _MAX_BITS = 256  # of a whole number: a larger one neither becomes a float nor is pleasant to read
 _MAX_TEXT = 1000  # characters of a number or a truth value
+_TIMES = re.compile(r"x\s*(\d{1,9}(?:\.\d{0,9})?(?:e[+-]?\d{1,2})?|\.\d{1,9})", re.IGNORECASE)
 
 Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
+class Times:
+    """A multiple of what a field would be without it, written ``x0.5``: it keeps its meaning where budget or hardware
+    change what is planned."""
+
+    factor: float
+
+    def of(self, name: str, value: float) -> float:
+        """The multiple of a field's value, within what the field may be, whole where the field is."""
+        field = FIELDS[name]
+        multiple = min(field.high, max(field.low, self.factor * value))
+        return round(multiple) if _TYPES[name] is int else multiple
+
+    def __str__(self) -> str:
+        return f"x{self.factor:g}"
+
+
+Setting = Value | Times
+
+
+@dataclass(frozen=True)
 class Field:
-    """What a recipe field means: its unit, and for numbers the closed range it may take."""
+    """What a recipe field means, what it may be, and where a search for better recipes looks.
+
+    Attributes:
+        unit: in words.
+        low, high: the closed range of a number.
+        times: searched from a multiple of 1 / times to one of so many times what is planned; 0 for not so.
+        within: searched from the first to the second of these values.
+        among: searched among these.
+    """
 
     unit: str
     low: float = 0
     high: float = 0
+    times: float = 0
+    within: tuple[float, float] | None = None
+    among: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +70,10 @@ class Recipe:
 
     model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network")]
     members: Annotated[int, Field("networks trained side by side, whose probabilities are averaged", 1, 64)]
-    width: Annotated[int, Field("channels of the network's first stage", 4, 512)]
-    input_scale: Annotated[float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4)]
+    width: Annotated[int, Field("channels of the network's first stage", 4, 512, times=1.5)]
+    input_scale: Annotated[
+        float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4, times=1.3)
+    ]
     whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
     whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
     identity_init: Annotated[bool, Field("whether 3x3 convolutions start by passing their inputs on")]
@@ -45,13 +81,18 @@ class Recipe:
     ghost_size: Annotated[int, Field("images per batch-norm group, 0 for the whole batch, as in resnet18", 0, 65536)]
     logit_scale: Annotated[float, Field("factor on the logits; 1 for resnet18", 0.001, 10)]
 
-    batch_size: Annotated[int, Field("images per step", 2, 65536)]
+    batch_size: Annotated[int, Field("images per step", 2, 65536, times=8)]
     min_steps: Annotated[int, Field("a budget that buys fewer steps has the batch and the rate halved", 1, 10**6)]
     optimizer: Annotated[Literal["sgd", "muon"], Field("of the convolutions' filters; all else is under sgd")]
-    filter_lr: Annotated[float, Field("muon's highest rate: the share of a filter bank a step may change", 1e-6, 10)]
-    filter_momentum: Annotated[float, Field("muon's Nesterov momentum", 0.01, 0.999)]
-    policy: Annotated[Literal["one_cycle", "triangular", "piecewise", "constant"], Field("learning-rate policy")]
-    max_lr: Annotated[float, Field("sgd's highest learning rate, on the mean loss of a batch", 1e-6, 10_000)]
+    filter_lr: Annotated[
+        float, Field("muon's highest rate: the share of a filter bank a step may change", 1e-6, 10, times=4)
+    ]
+    filter_momentum: Annotated[float, Field("muon's Nesterov momentum", 0.01, 0.999, within=(0.4, 0.9))]
+    policy: Annotated[
+        Literal["one_cycle", "triangular", "piecewise", "constant"],
+        Field("learning-rate policy", among=("one_cycle", "triangular", "piecewise")),
+    ]
+    max_lr: Annotated[float, Field("sgd's highest learning rate, on the mean loss of a batch", 1e-6, 10_000, times=16)]
     start_fraction: Annotated[float, Field("first learning rate, as a share of max_lr", 0, 1)]
     end_fraction: Annotated[float, Field("last learning rate, as a share of max_lr", 0, 1)]
     peak_at: Annotated[float, Field("progress at which the rate peaks, below down_at", 0, 1)]
@@ -59,21 +100,27 @@ class Recipe:
     num_cycles: Annotated[int, Field("triangles of the triangular policy", 1, 1000)]
     max_momentum: Annotated[float, Field("Nesterov momentum while the rate is lowest", 0.01, 0.999)]
     min_momentum: Annotated[float, Field("and while it peaks, under one_cycle and triangular", 0.01, 0.999)]
-    weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1)]
-    bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of max_lr", 0.01, 1000)]
-    label_smoothing: Annotated[float, Field("share of the target spread over all classes", 0, 0.9)]
+    weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1, times=8)]
+    bias_lr_multiplier: Annotated[float, Field("learning rate of biases, as a multiple of max_lr", 0.01, 1000, times=4)]
+    label_smoothing: Annotated[float, Field("share of the target spread over all classes", 0, 0.9, within=(0, 0.4))]
     class_balance: Annotated[
         float, Field("1 lets all classes count alike, 0 all images, between them the rare ones more", 0, 1)
     ]
-    averaging_span: Annotated[float, Field("weights are averaged over this share of the training, 0 for none", 0, 1)]
+    averaging_span: Annotated[
+        float, Field("weights are averaged over this share of the training, 0 for none", 0, 1, within=(0, 0.5))
+    ]
 
     image_size: Annotated[int, Field("side images are brought to in pixels, 0 to follow the data", 0, 1024)]
     image_fit: Annotated[Literal["crop", "letterbox"], Field("how images of another shape become square")]
-    start_size: Annotated[float, Field("side of the first training images, as a share of the full one", 0.25, 1)]
-    full_size_at: Annotated[float, Field("progress from which training images are whole", 0, 0.9)]
-    crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64)]
+    start_size: Annotated[
+        float, Field("side of the first training images, as a share of the full one", 0.25, 1, within=(0.5, 1))
+    ]
+    full_size_at: Annotated[float, Field("progress from which training images are whole", 0, 0.9, within=(0.2, 0.8))]
+    crop_padding: Annotated[int, Field("largest shift of the training crop in pixels", 0, 64, times=2)]
     flip: Annotated[Literal["none", "random", "alternating"], Field("mirroring of training images")]
-    cutout_size: Annotated[int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024)]
+    cutout_size: Annotated[
+        int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024, within=(0, 16))
+    ]
     tta: Annotated[Literal["none", "mirror", "shift", "mirror_shift"], Field("views averaged when scoring")]
 
     def __post_init__(self) -> None:
@@ -101,9 +148,9 @@ class Recipe:
         ]
         return conflicts
 
-    def replace(self, **changes: Value) -> "Recipe":
-        """A copy with some fields changed, checked again."""
-        return recipe_from({**self.as_dict(), **changes})
+    def replace(self, **changes: Setting) -> "Recipe":
+        """A copy with some fields changed, to a value or to a multiple of their own; checked again."""
+        return recipe_from(changed(self.as_dict(), changes))
 
     def as_dict(self) -> dict[str, Value]:
         """Every field and its value, in the order they are declared."""
@@ -155,28 +202,69 @@ def recipe_from(values: Mapping[str, object]) -> Recipe:
     return Recipe(**known)  # type: ignore[arg-type]  # _problem has just checked every type
 
 
-def parse_settings(settings: Iterable[str]) -> dict[str, Value]:
-    """The values in ``FIELD=VALUE`` texts, each of its field's type. Raises UsageError naming all that are wrong."""
-    values: dict[str, Value] = {}
+def changed(values: Mapping[str, Setting], changes: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Values of fields after changes to some: a multiple is one of what is there, or stays one where nothing is."""
+    result = dict(values)
+    for name, change in changes.items():
+        before = result.get(name)
+        if isinstance(change, Times) and isinstance(before, Times):
+            change = Times(change.factor * before.factor)
+        elif isinstance(change, Times) and isinstance(before, int | float):
+            change = change.of(name, before)
+        result[name] = change
+    return result
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Setting]:
+    """What ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts say, one after the other, each value of its field's type.
+
+    Raises UsageError naming all that are wrong.
+    """
+    values: dict[str, Setting] = {}
     problems = []
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals:
             problems.append(f"{setting!r} is not FIELD=VALUE")
-        elif name not in FIELDS:
-            problems.append(_unknown(name))
         else:
-            value = _widened(name, _parse(name, text.strip()))
-            problem = _problem(name, value)
-            if problem:
-                problems.append(problem)
-            else:
-                assert isinstance(value, Value)
-                values[name] = value
+            try:
+                values = changed(values, {name: setting_from(name, _parse(name, text.strip()))})
+            except UsageError as error:
+                problems.append(str(error))
     if problems:
         raise UsageError("settings: " + "; ".join(problems))
     return values
+
+
+def settings_from(values: Mapping[str, object], where: str) -> dict[str, Setting]:
+    """The settings in a table of them. Raises UsageError naming all that are wrong."""
+    settings: dict[str, Setting] = {}
+    problems = []
+    for name, given in values.items():
+        try:
+            settings[name] = setting_from(name, given)
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError(f"recipe {where}: " + "; ".join(problems))
+    return settings
+
+
+def setting_from(name: str, given: object) -> Setting:
+    """A field's setting: a value of its type, or a text such as ``x0.5``. Raises UsageError saying what is wrong."""
+    if name not in FIELDS:
+        raise UsageError(_unknown(name))
+    if _TYPES[name] in (int, float) and isinstance(given, str) and (match := _TIMES.fullmatch(given.strip())):
+        factor = float(match[1])
+        if not 0 < factor < math.inf:
+            raise UsageError(f"{name} {given}: the factor must be above 0")
+        return Times(factor)
+    value = _widened(name, given)
+    if problem := _problem(name, value):
+        raise UsageError(problem)
+    assert isinstance(value, Value)
+    return value
 
 
 def describe_field(name: str) -> str:
@@ -189,7 +277,7 @@ def describe_field(name: str) -> str:
 
 def _parse(name: str, text: str) -> object:
     """A text as TOML would read it, so that 1e-3, true and 0x10 mean here what they mean in a recipe file."""
-    if _TYPES[name] is str or get_origin(_TYPES[name]) is Literal:
+    if name not in FIELDS or _TYPES[name] is str or get_origin(_TYPES[name]) is Literal:
         return text.strip("\"'")
     try:
         return tomllib.loads(f"value = {text}")["value"] if len(text) <= _MAX_TEXT else text

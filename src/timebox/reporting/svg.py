@@ -19,11 +19,12 @@ _NUMBERED_CELLS = 20
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart; `style` is a class of the page's style, `dots` marks its points."""
+    """A line of a chart; `style` is a class of the page's style, `dots` marks its points, which are `joined` or not."""
 
     points: Points
     style: str
     dots: bool = False
+    joined: bool = True
 
 
 def line_chart(
@@ -48,7 +49,7 @@ def line_chart(
         x = _LEFT + (point[0] - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
         return x, _HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_opening(_WIDTH, _HEIGHT, title)]
+    parts = [opening(_WIDTH, _HEIGHT, title)]
     for tick in y_ticks:
         _, y = place((left, tick))
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -57,10 +58,10 @@ def line_chart(
         x, _ = place((tick, low))
         parts.append(f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - 9}">{escape(show_x(tick))}</text>')
     for line in lines:
-        placed = [place(point) for point in thinned(line.points)]
-        parts.append(
-            f'<polyline class="line {line.style}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)}"/>'
-        )
+        placed = [place(point) for point in (thinned(line.points) if line.joined else line.points)]
+        if line.joined:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+            parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
         if line.dots:
             parts += [f'<circle class="dot {line.style}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in placed]
     return "".join([*parts, "</svg>"])
@@ -70,7 +71,7 @@ def timeline(parts: Sequence[tuple[str, float]], total: float, title: str) -> st
     """What a time was spent on, as one bar: (what, seconds); what is left of the total stays empty."""
     height = 30
     stretched = ' class="timeline" preserveAspectRatio="none"'
-    drawn = [_opening(1000, height, title, stretched), f'<rect class="empty" width="1000" height="{height}" rx="6"/>']
+    drawn = [opening(1000, height, title, stretched), f'<rect class="empty" width="1000" height="{height}" rx="6"/>']
     start = 0.0
     for number, (what, seconds) in enumerate(parts):
         width = 1000 * seconds / total
@@ -91,7 +92,7 @@ def heat_map(counts: NDArray[np.int64], names: Sequence[str], title: str) -> str
     margin = 12 + 7 * min(14, max(map(len, names))) if size <= 60 else 12
     width = margin + size * cell + 4
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    parts = [_opening(width, width, title, f' style="max-width: {1.25 * width:.0f}px"')]
+    parts = [opening(width, width, title, f' style="max-width: {1.25 * width:.0f}px"')]
     for row, column in zip(*np.nonzero(counts), strict=True):
         x, y, share = margin + column * cell, margin + row * cell, shares[row, column]
         style = "right" if row == column else "wrong"
@@ -121,7 +122,7 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], title
     side, margin = 280, 44
     inner = side - margin - 26
     bins = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)
-    parts = [_opening(side, side, title)]
+    parts = [opening(side, side, title)]
     for i in range(num_bins):
         there = bins == i
         if there.any():
@@ -159,7 +160,8 @@ def _ticks(low: float, high: float, number: int) -> list[float]:
     return [first + i * step for i in range(math.ceil((high - first) / step - 1e-9) + 1)]
 
 
-def _opening(width: float, height: float, title: str, more: str = "") -> str:
+def opening(width: float, height: float, title: str, more: str = "") -> str:
+    """The first tag of a drawing that is as wide as there is room."""
     return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title, quote=True)}"{more}>'
 
 

@@ -23,7 +23,7 @@ from timebox.recipe import AUTO, Recipe
 from timebox.reporting.range_chart import range_chart
 from timebox.run.guest import guest
 from timebox.run.reading import to_json
-from timebox.run.request import Request, check_request, image_form
+from timebox.run.request import Request, check_request, image_form, is_planned
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task
 from timebox.run.training import first_network, loss_of
@@ -87,7 +87,7 @@ class LrFound:
 def lr_find(
     data: str | Path,
     *,
-    budget: str | float = "45s",
+    budget: str | float = "55s",
     train_budget: str | float = "10m",
     recipe: str = AUTO,
     settings: Sequence[str] = (),
@@ -143,7 +143,7 @@ def lr_find(
     training_device = resolve_device(device)
     side, fit = image_form(recipe, settings)
     reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
-    if recipe == AUTO:
+    if is_planned(recipe):
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with guest():
         reporter.phase("reading")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from timebox.clock import Deadline, format_duration
 from timebox.engine.precision import PRECISIONS
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, get_recipe, parse_settings
-from timebox.recipe.auto import BASE
+from timebox.recipe import AUTO, draft_of
 from timebox.run.sources import Source
 
 # Starting Python and torch and leaving again takes up to about this long on a slow machine.
@@ -80,6 +79,10 @@ def image_form(recipe: str, settings: Sequence[str]) -> tuple[int | None, str]:
 
     Also refuses an unknown recipe or field before anything slow begins.
     """
-    drafted = BASE if recipe == AUTO else get_recipe(recipe)
-    resolved = drafted.replace(**parse_settings(settings))
-    return resolved.image_size or None, resolved.image_fit
+    recipe_so_far = draft_of(recipe, settings).base
+    return recipe_so_far.image_size or None, recipe_so_far.image_fit
+
+
+def is_planned(recipe: str) -> bool:
+    """Whether ``auto`` plans it."""
+    return draft_of(recipe).fixed is None

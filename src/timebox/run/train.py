@@ -20,7 +20,7 @@ from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
 from timebox.run.guest import guest
 from timebox.run.initial import Initial
-from timebox.run.request import Request, check_request, image_form
+from timebox.run.request import Request, check_request, image_form, is_planned
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task
@@ -152,7 +152,7 @@ def train(
     initial = None if init is None else Initial.read(Path(init))
     training_device = resolve_device(device)
     side, fit = image_form(request.recipe, request.settings)
-    if recipe == AUTO:
+    if is_planned(recipe):
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
     if out:
         check_free(Path(out), overwrite)

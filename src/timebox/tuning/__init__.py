@@ -1,0 +1,5 @@
+"""Searching for a better recipe under one deadline; needs the extra ``tune``."""
+
+from timebox.tuning.tune import Tuned, tune
+
+__all__ = ["Tuned", "tune"]

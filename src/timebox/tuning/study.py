@@ -1,0 +1,179 @@
+"""A search as its storage holds it: what is searched, and the trials there have been."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+import optuna
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from timebox.errors import UsageError
+from timebox.recipe import Value
+from timebox.tuning.storage import queued_again
+from timebox.version import VERSION
+
+SAMPLERS = ("tpe", "random")
+# Of the trials that end a shorter schedule, one in so many goes on to the next, which is so many times as long.
+REDUCTION = 3
+# What of a trial is kept beside its values.
+SETTINGS, WORKER, MEASURED, REASON = "settings", "worker", "measured", "reason"
+_ABOUT = "timebox"
+# A worker marks a trial once its values are known, which takes milliseconds.
+_UNMARKED_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """What every worker of a search must know.
+
+    Attributes:
+        source: the data as `timebox train` takes them. data_sha256: of the images trained on.
+        recipe, settings: what is started from.
+        rungs: budgets in seconds of the trainings of a trial, each after the first for one in REDUCTION.
+        val_is_apart: whether the images judged by are none that the final run may train on.
+        num_images: images trained on.
+        ends_at: when the search ends, in seconds since 1970.
+    """
+
+    source: Mapping[str, object]
+    data_sha256: str
+    recipe: str
+    settings: tuple[str, ...]
+    space: Sequence[Mapping[str, object]] = field(repr=False)
+    sampler: str
+    seed: int
+    precision: str
+    image_size: int | None
+    image_fit: str
+    val_is_apart: bool
+    num_images: int
+    rungs: tuple[float, ...]
+    ends_at: float
+    version: str = VERSION
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the search ends."""
+        return self.ends_at - time.time()
+
+    def sampler_for(self, worker: int) -> BaseSampler:
+        """What suggests the values of a worker's trials."""
+        seed = self.seed * 1000 + worker
+        if self.sampler == "random":
+            return RandomSampler(seed=seed)
+        return TPESampler(seed=seed, n_startup_trials=1)
+
+
+def create(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
+    """A new study. Raises UsageError where there is one of that name."""
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise UsageError(
+            f"study {name!r} is in the storage already: give --join to work for it, or another --study"
+        ) from error
+    study.set_user_attr(_ABOUT, asdict(search))
+    return study
+
+
+def load(storage: BaseStorage, name: str, worker: int = 0) -> tuple[optuna.Study, Search]:
+    """A study that was begun.
+
+    Raises UsageError where there is none, or where it is another version's.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        raise UsageError(f"study {name!r} is not in the storage") from error
+    about = study.user_attrs.get(_ABOUT)
+    version = about.get("version") if isinstance(about, dict) else None
+    if not isinstance(about, dict) or version != VERSION:
+        whose = "no study of timebox" if version is None else f"of timebox {version}, this is {VERSION}"
+        raise UsageError(f"study {name!r} cannot be used: it is {whose}")
+    lists = {key: tuple(about[key]) for key in ("settings", "rungs")}
+    search = Search(**{**about, **lists})
+    study.sampler = search.sampler_for(worker)
+    study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    return study, search
+
+
+def put_off(study: optuna.Study, search: Search, ends_at: float) -> Search:
+    """Let a search end at another time."""
+    search = replace(search, ends_at=ends_at)
+    study.set_user_attr(_ABOUT, asdict(search))
+    return search
+
+
+def enqueue(study: optuna.Study, params: Mapping[str, Value], settings: Sequence[str]) -> None:
+    """Let a trial be made of these settings, which stand where ``params`` do, before any other."""
+    study.enqueue_trial(dict(params), user_attrs={SETTINGS: list(settings)})
+
+
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that somebody is at work on, or was."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def give_up(study: optuna.Study, trial: FrozenTrial, again: bool) -> None:
+    """Mark a trial whose worker is gone as failed; with ``again`` it waits for another worker."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except ValueError:  # it was brought to its end after all
+        return
+    if again:
+        queued_again()(study, trial)
+
+
+def abandoned(study: optuna.Study, workers: Sequence[str]) -> Iterator[FrozenTrial]:
+    """Trials that were begun by these workers, or by one that died before it could say which it is."""
+    for trial in running(study):
+        worker = trial.user_attrs.get(WORKER)
+        began = trial.datetime_start
+        unmarked = worker is None and began and (datetime.now() - began).total_seconds() > _UNMARKED_SECONDS
+        if worker in workers or unmarked:
+            yield trial
+
+
+def budget_of(search: Search, trial: FrozenTrial) -> float | None:
+    """The longest budget a trial was trained under in full, seconds."""
+    return search.rungs[len(trial.intermediate_values) - 1] if trial.intermediate_values else None
+
+
+def leaders(study: optuna.Study) -> list[FrozenTrial]:
+    """The best of the trials that were trained under the longest budget of any, the best first, none twice."""
+    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _value(trial)]
+    most = max((len(trial.intermediate_values) for trial in done), default=0)
+    ranked = sorted(done, key=lambda trial: (len(trial.intermediate_values) == most, _value(trial)), reverse=True)
+    by_settings: dict[tuple[str, ...], FrozenTrial] = {}
+    for trial in ranked:
+        by_settings.setdefault(tuple(trial.user_attrs.get(SETTINGS, ())), trial)
+    return list(by_settings.values())
+
+
+def _value(trial: FrozenTrial) -> float:
+    """The accuracy under the longest budget; 0 without any."""
+    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
+
+
+def as_line(search: Search, trial: FrozenTrial) -> dict[str, object]:
+    """What there is to say of a finished trial, ready for JSON."""
+    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}[trial.state]
+    took = trial.duration.total_seconds() if trial.duration else None
+    return {
+        "phase": "search",
+        "trial": trial.number,
+        "state": state,
+        "accuracy": _value(trial) or None,
+        "budget_seconds": budget_of(search, trial),
+        "settings": trial.user_attrs.get(SETTINGS, []),
+        "params": dict(trial.params),
+        "worker": trial.user_attrs.get(WORKER),
+        "seconds": took,
+        "retry_of": trial.system_attrs.get("failed_trial"),
+        "reason": trial.user_attrs.get(REASON),
+        "trainings": trial.user_attrs.get(MEASURED, []),
+    }

@@ -1,0 +1,350 @@
+"""``timebox tune``: the best recipe that can be found under one deadline, and the run trained by it."""
+
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from timebox.clock import Deadline, format_duration, parse_budget
+from timebox.data import parse_portion
+from timebox.engine.build import resolve_device
+from timebox.engine.sizing import largest_side_for
+from timebox.errors import BudgetError, UsageError
+from timebox.recipe import AUTO, draft_of
+from timebox.run.request import Request, check_request, image_form, is_planned
+from timebox.run.run import Run
+from timebox.run.sources import Reader, Source, division_from
+from timebox.run.task import sha256_of
+from timebox.tuning import study as studies
+from timebox.tuning.conductor import CHECK_ENDS, Conductor, Tell
+from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory, check_free
+from timebox.tuning.space import default_space, read_space
+from timebox.tuning.storage import is_url, open_storage
+from timebox.tuning.study import REDUCTION, SAMPLERS, Search
+from timebox.tuning.worker import work
+
+# A search without a budget for its trials gives one this share of its own, within these bounds in seconds.
+TRIAL_SHARE, SHORTEST_TRIAL, LONGEST_TRIAL = 1 / 60, 4.0, 60.0
+# Shorter trainings than this are mostly planning.
+SHORTEST_RUNG = 5.0
+# A search that is shorter has no time for its parts.
+SHORTEST_BUDGET = 80.0
+# Where the data have no validation split of their own, this share is held out. It is trained on in the end.
+VAL_SHARE = 0.2
+# A cut has at least so many images of a class, if there are so many.
+FEWEST_OF_A_CLASS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What a search came to.
+
+    Attributes:
+        path: its directory, with best.toml, trials.jsonl, tune.html and the final run.
+        run: the final run. summary: what is in summary.json.
+    """
+
+    path: Path
+    run: Run
+    summary: Mapping[str, object]
+
+
+def tune(
+    data: str | Path | None = None,
+    *,
+    budget: str | float | None = None,
+    trial_budget: str | float | None = None,
+    recipe: str = AUTO,
+    settings: Sequence[str] = (),
+    space: str | Path | None = None,
+    sampler: str = "tpe",
+    storage: str | None = None,
+    study: str | None = None,
+    workers: int = 1,
+    val: str | Path | float | None = None,
+    test: str | Path | float | None = None,
+    train_limit: int | None = None,
+    split_seed: int = 0,
+    seed: int = 0,
+    coarse: bool = False,
+    group_by: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    data_dir: str | Path | None = None,
+    max_bad_share: float = 0.1,
+    cache: bool = True,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    tell: Tell | None = None,
+    deadline: Deadline | None = None,
+) -> Tuned:
+    """Search for a better recipe, and train by the best one found, all before one deadline.
+
+    Half the budget goes into trials on a cut of the data. A trial is a whole training under a third of
+    ``trial_budget``; the better third of them is trained again under all of it. Then the leaders are trained with other
+    seeds, so that the winner is not the luckiest, and once on all the data beside what was started from. The winner is
+    trained on all images in the rest of the time; where it is not ahead of what was started from, that is. Everything
+    is chosen by images held out; the test split is read by the final run alone.
+
+    Args:
+        data: a path, or a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``).
+        budget: the deadline of all of it, seconds or text such as ``"1h"``, 80 seconds or more.
+        trial_budget: of one training; default a sixtieth of the budget, from 4 to 60 s.
+        recipe, settings: what to start from; as of :func:`timebox.train`.
+        space: a TOML file with the fields to search, see :func:`timebox.tuning.space.read_space`. Default: all whose
+            declaration says where to look.
+        sampler: ``tpe`` (a tree-structured Parzen estimator, Bergstra et al. 2011) or ``random``.
+        storage: URL of a database that Optuna takes, so that other machines can help. Default: a file in ``out``.
+        study: what the search is called there; default ``<data>-<date>-<time>``.
+        workers: processes that carry out trials on this machine. They share its cores.
+        val: as of :func:`timebox.train`; default the data's own validation split, else ``"rest"`` with ``train_limit``,
+            else a fifth.
+        test, train_limit, split_seed, coarse, group_by, device, precision, data_dir, max_bad_share, cache: as of
+            :func:`timebox.train`.
+        seed: of the search and of the final run.
+        out: the directory, new or empty. Default ``runs/tune-<data>-<date>-<time>``.
+        resume: a search that was stopped or killed: goes on with the trials done, and with the budget less what was
+            used, or with a new ``budget`` for all of it.
+        tell: takes lines of progress.
+        deadline: a clock already running, in place of ``budget``.
+    Returns:
+        The final run, and what led to it.
+    Raises:
+        UsageError, BudgetError: for arguments that cannot work, a storage that cannot be reached, a study of other data
+        or of another version. DataError: for data that cannot be read. OutputError: for a directory that cannot be
+        written to. RunError: for a search that cannot be resumed.
+
+    >>> import timebox
+    >>> tuned = timebox.tune("photos", budget="80s", out="runs/tune")
+    >>> tuned.path.name, tuned.summary["late"]
+    ('tune', False)
+    """
+    tell = tell or (lambda line: None)
+    deadline = deadline or Deadline(None if budget is None else parse_budget(budget))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if resume is not None:
+        if data is not None:
+            raise UsageError("data cannot be given with resume: all of that is the search's own")
+        return _resumed(Path(resume), deadline, tell)
+    asked = Asked(
+        data=_needed(data),
+        budget_seconds=_checked_budget(deadline.budget_seconds),
+        trial_seconds=_trial_seconds(trial_budget, deadline.budget_seconds or 0.0),
+        recipe=recipe,
+        settings=tuple(settings),
+        space=None if space is None else str(space),
+        sampler=sampler,
+        storage=storage,
+        study=study or f"{Path(_needed(data)).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
+        workers=workers,
+        val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
+        test=parse_portion(str(test) if isinstance(test, Path) else test, "test"),
+        train_limit=train_limit,
+        split_seed=split_seed,
+        seed=seed,
+        coarse=coarse,
+        group_by=group_by,
+        data_dir=None if data_dir is None else str(data_dir),
+        max_bad_share=max_bad_share,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    return _begun(asked, out, deadline, tell)
+
+
+def join(
+    data: str | Path,
+    *,
+    storage: str,
+    study: str,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    max_bad_share: float = 0.1,
+    cache: bool = True,
+) -> None:
+    """Carry out trials for a search that another machine began, until it ends.
+
+    Args:
+        data: where the same data are on this machine. storage: the database of the search. study: its name there.
+    Raises:
+        UsageError: as :func:`tune`.
+    """
+    name = f"join-{time.time_ns():x}"
+    number = time.time_ns() % 1_000_000
+    work(
+        storage,
+        study,
+        number,
+        name,
+        str(data),
+        None if data_dir is None else str(data_dir),
+        max_bad_share,
+        cache,
+        device,
+    )
+
+
+def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell) -> Tuned:
+    """Check all that can be checked, read the data, and begin."""
+    draft = draft_of(asked.recipe, asked.settings)
+    searched = default_space(draft) if asked.space is None else read_space(asked.space)
+    _check(asked, deadline)
+    training_device = resolve_device(asked.device)
+    if out:
+        check_free(Path(out))
+    opened = open_storage(asked.storage) if asked.storage else None
+    final_seconds = (1 - CHECK_ENDS) * asked.budget_seconds
+    reader = Reader(
+        Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline, None, asked.cache
+    )
+    side, fit = image_form(asked.recipe, asked.settings)
+    if is_planned(asked.recipe):
+        reader.largest_side = largest_side_for(final_seconds, training_device)
+    source = _source(asked)
+    loaded, division = reader.divided(source, side, fit)
+    val_is_apart = loaded.splits.val is not None or (isinstance(asked.val, str) and asked.val != "rest")
+    if source.val is None and loaded.splits.val is None:
+        source = replace(source, val=VAL_SHARE)
+        division = division_from(loaded.splits, source, None, fit)
+    if division.val is None:
+        raise UsageError(f"{asked.data!r} leaves no images to choose by: hold some out with --val")
+    height, width, _ = division.train.image_shape
+    num_images = _cut(len(division.train), division.train.num_classes, asked.trial_seconds, final_seconds)
+    search = Search(
+        source=source.as_dict(),
+        data_sha256=sha256_of(division.train),
+        recipe=asked.recipe,
+        settings=asked.settings,
+        space=searched.to_json(),
+        sampler=asked.sampler,
+        seed=asked.seed,
+        precision=asked.precision,
+        image_size=height if height == width else None,
+        image_fit=fit,
+        val_is_apart=val_is_apart,
+        num_images=num_images,
+        rungs=_rungs(asked.trial_seconds),
+        ends_at=0.0,
+    )
+    directory = TuneDirectory.new(Path(out) if out else _default_out(loaded.name), asked)
+    try:
+        storage = asked.storage or str(directory.path / JOURNAL)
+        begun = studies.create(opened or open_storage(storage), asked.study, search)
+        neutral = searched.neutral(draft)
+        studies.enqueue(begun, neutral, ())
+        if asked.sampler != "random":
+            for params, settings in searched.probes(draft):
+                studies.enqueue(begun, params, settings)
+        budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
+        tell(
+            f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
+            f"{len(division.train):,} images, chosen by {len(division.val):,} others"
+        )
+        return _conducted(directory, storage, deadline, tell)
+    except KeyboardInterrupt:
+        tell(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        raise
+    finally:
+        directory.close()
+
+
+def _resumed(path: Path, deadline: Deadline, tell: Tell) -> Tuned:
+    directory = TuneDirectory.existing(path)
+    try:
+        asked = directory.asked
+        if deadline.budget_seconds is not None:
+            directory.asked = asked = replace(asked, budget_seconds=deadline.budget_seconds)
+        deadline = Deadline(asked.budget_seconds, deadline.started_at)
+        deadline.continue_from({"before": directory.seconds_before})
+        if deadline.remaining() < SHORTEST_BUDGET * (1 - CHECK_ENDS):
+            raise BudgetError(
+                f"of {format_duration(asked.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
+                "left, too little to train in: give a longer --budget for all of it"
+            )
+        storage = asked.storage or str(path / JOURNAL)
+        if not is_url(storage):
+            study, _ = studies.load(open_storage(storage), asked.study)
+            for trial in studies.running(study):
+                studies.give_up(study, trial, again=True)
+        return _conducted(directory, storage, deadline, tell)
+    finally:
+        directory.close()
+
+
+def _conducted(directory: TuneDirectory, storage: str, deadline: Deadline, tell: Tell) -> Tuned:
+    study, search = studies.load(open_storage(storage), directory.asked.study)
+    run, summary = Conductor(directory, study, search, storage, deadline, tell).run()
+    return Tuned(directory.path, run, summary)
+
+
+def _needed(data: str | Path | None) -> str:
+    if data is None:
+        raise UsageError("say what to train on: a path, or a name such as digits")
+    return str(data)
+
+
+def _checked_budget(seconds: float | None) -> float:
+    if seconds is None:
+        raise UsageError("give a budget for all of it, for example --budget 1h")
+    if seconds < SHORTEST_BUDGET:
+        raise BudgetError(
+            f"budget {format_duration(seconds)} is too short for a search; use at least {SHORTEST_BUDGET:.0f}s, or "
+            "`timebox train`"
+        )
+    return seconds
+
+
+def _trial_seconds(trial_budget: str | float | None, budget_seconds: float) -> float:
+    if trial_budget is None:
+        return min(LONGEST_TRIAL, max(SHORTEST_TRIAL, TRIAL_SHARE * budget_seconds))
+    seconds = parse_budget(trial_budget)
+    if not SHORTEST_TRIAL <= seconds <= budget_seconds / 6:
+        raise BudgetError(
+            f"trial_budget {format_duration(seconds)} must be between {SHORTEST_TRIAL:.0f}s and a sixth of the budget, "
+            f"{format_duration(budget_seconds / 6)}"
+        )
+    return seconds
+
+
+def _check(asked: Asked, deadline: Deadline) -> None:
+    """Refuse what needs no data to be refused."""
+    request = Request(_source(asked), asked.recipe, asked.settings, asked.seed, asked.precision, None)
+    check_request(request, deadline)
+    if asked.sampler not in SAMPLERS:
+        raise UsageError(f"sampler {asked.sampler!r} is unknown; use {', '.join(SAMPLERS)}")
+    if asked.workers < 1:
+        raise UsageError(f"workers {asked.workers} must be at least 1")
+    if asked.storage is not None and not is_url(asked.storage):
+        raise UsageError(f"storage {asked.storage!r} must be a URL, such as postgresql://user@host/name")
+    if asked.val == "none":
+        raise UsageError("val 'none' leaves nothing to choose by")
+
+
+def _source(asked: Asked) -> Source:
+    """The data as the search divides them: without a test split, which is the final run's alone."""
+    val = "rest" if asked.val is None and asked.train_limit is not None else asked.val
+    return Source(asked.data, val, asked.test, asked.train_limit, None, asked.split_seed, asked.coarse, asked.group_by)
+
+
+def _cut(num_images: int, num_classes: int, trial_seconds: float, final_seconds: float) -> int:
+    """How many images a trial trains on.
+
+    As many as would be seen as often as in the final run are few, and what is best for few images is not what is best
+    for many; all of them would hardly be seen. So half of the difference is made by each, in the logarithm.
+    """
+    wanted = round(num_images * math.sqrt(min(1.0, trial_seconds / final_seconds)))
+    return min(num_images, max(wanted, FEWEST_OF_A_CLASS * num_classes))
+
+
+def _rungs(trial_seconds: float) -> tuple[float, ...]:
+    shorter = trial_seconds / REDUCTION
+    return (shorter, trial_seconds) if shorter >= SHORTEST_RUNG else (trial_seconds,)
+
+
+def _default_out(name: str) -> Path:
+    return Path("runs") / f"tune-{name}-{time.strftime('%Y%m%d-%H%M%S')}"

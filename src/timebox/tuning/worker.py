@@ -1,0 +1,163 @@
+"""A worker of a search: takes trials from the storage until the search ends.
+
+    python -m timebox.tuning.worker JSON
+
+is how `timebox tune` starts one, with the arguments of :func:`work` as JSON.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+import torch
+
+from timebox.clock import Deadline
+from timebox.engine.build import resolve_device
+from timebox.errors import TimeboxError, UsageError
+from timebox.run.sources import Reader, Source
+from timebox.run.task import sha256_of
+from timebox.tuning import study as studies
+from timebox.tuning.space import Space
+from timebox.tuning.storage import open_storage
+from timebox.tuning.study import MEASURED, REASON, REDUCTION, SETTINGS, WORKER, Search
+from timebox.tuning.trial import DivergedError, Trainer
+
+# What a trial takes besides its trainings: putting it on record, and a machine that stutters.
+SLACK_SECONDS = 0.7
+REFUSED = 2
+# So many trials that fail one after the other say that something is wrong with all of them.
+MOST_FAILURES = 5
+_PARENT_CHECKED_SECONDS = 0.5
+
+
+def work(
+    storage: str,
+    study: str,
+    number: int,
+    name: str,
+    data: str | None = None,
+    data_dir: str | None = None,
+    max_bad_share: float = 0.1,
+    cache: bool = True,
+    device: str = "auto",
+    threads: int | None = None,
+    parent: int | None = None,
+) -> None:
+    """Carry out trials until the search ends.
+
+    Args:
+        storage: path of a journal or URL of a database. study: its name there.
+        number: which worker this is, from 0; decides what is suggested. name: what it marks its trials with.
+        data: where the data are on this machine; None where the study says.
+        threads: CPU threads; None for torch's own choice.
+        parent: process without which this one ends.
+    Raises:
+        UsageError: for a study of other data, or another version; where every trial fails.
+    """
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    opened = open_storage(storage)
+    found, search = studies.load(opened, study, number)
+    trainer = trainer_for(search, data, data_dir, max_bad_share, cache, device).cut(search.num_images)
+    worker = Worker(found, search, trainer, name)
+    while search.seconds_left > search.rungs[0] + SLACK_SECONDS:
+        worker.next_trial()
+        if worker.hopeless is not None:
+            raise UsageError(worker.hopeless)
+
+
+def trainer_for(
+    search: Search, data: str | None, data_dir: str | None, max_bad_share: float, cache: bool, device: str
+) -> Trainer:
+    """Trains on a search's data, all of them. Raises UsageError where they are others."""
+    source = Source(**{**search.source, **({} if data is None else {"data": data})})  # type: ignore[arg-type]
+    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, lambda line: None, Deadline(None), None, cache)
+    _, division = reader.divided(source, search.image_size, search.image_fit)
+    if sha256_of(division.train) != search.data_sha256:
+        raise UsageError(f"the study is of other data than {source.data!r}")
+    assert division.val is not None
+    return Trainer(division.train, division.val, source, resolve_device(device), search.precision, search.seed)
+
+
+class Worker:
+    """Carries out one trial after the other.
+
+    Attributes:
+        hopeless: why all further ones would fail; None where they need not.
+    """
+
+    def __init__(self, study: optuna.Study, search: Search, trainer: Trainer, name: str) -> None:
+        self._study, self._search, self._trainer, self._name = study, search, trainer, name
+        self._space = Space.from_json(search.space)
+        self._num_failures = 0
+        self.hopeless: str | None = None
+
+    def next_trial(self) -> None:
+        """Carry out a trial, or what a dead worker left of one."""
+        self._study.optimize(self._accuracy, n_trials=1, catch=(TimeboxError, RuntimeError, MemoryError))
+
+    def _accuracy(self, trial: optuna.Trial) -> float:
+        params = {dimension.name: dimension.suggested(trial) for dimension in self._space.dimensions}
+        if SETTINGS not in trial.user_attrs:
+            trial.set_user_attr(SETTINGS, list(self._space.settings(params)))
+        trial.set_user_attr(WORKER, self._name)
+        try:
+            accuracy = self._halving(trial)
+        except optuna.TrialPruned as stopped:
+            trial.set_user_attr(REASON, str(stopped))
+            raise
+        except Exception as error:
+            trial.set_user_attr(REASON, str(error))
+            self._num_failures += 1
+            if self._num_failures >= MOST_FAILURES or (trial.number == 0 and isinstance(error, TimeboxError)):
+                self.hopeless = str(error)
+            raise
+        self._num_failures = 0
+        return accuracy
+
+    def _halving(self, trial: optuna.Trial) -> float:
+        """Whole trainings under ever longer budgets, as long as a trial is among the better ones."""
+        search = self._search
+        known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        accuracy = 0.0
+        for rung, budget in enumerate(search.rungs):
+            step = REDUCTION**rung
+            if step in known:  # by a worker that died
+                accuracy = known[step]
+                continue
+            if search.seconds_left < budget + SLACK_SECONDS:
+                raise optuna.TrialPruned(f"there was no time for {budget:.0f} s more")
+            settings = [*search.settings, *trial.user_attrs[SETTINGS]]
+            try:
+                measured = self._trainer.measure(search.recipe, settings, 0, budget)
+            except DivergedError as error:
+                raise optuna.TrialPruned(f"diverged: {error}") from error
+            trial.set_user_attr(MEASURED, [*trial.user_attrs.get(MEASURED, []), asdict(measured)])
+            accuracy = measured.accuracy
+            trial.report(accuracy, step)
+            if rung + 1 < len(search.rungs) and trial.should_prune():
+                raise optuna.TrialPruned(f"not among the best {1 / REDUCTION:.0%} under {budget:.0f} s")
+        return accuracy
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECKED_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        work(**json.loads(sys.argv[1]))
+    except TimeboxError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(REFUSED)
+    os._exit(0)  # Python takes a second to tear torch down

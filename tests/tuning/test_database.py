@@ -1,0 +1,133 @@
+"""A search in a real PostgreSQL server, by workers of this machine and one that joins them and is killed."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from run.conftest import save_npz
+from timebox.errors import UsageError
+from timebox.tuning import study as studies
+from timebox.tuning import tune
+from timebox.tuning.storage import open_storage
+
+from .conftest import arguments, lines_of
+
+pytest.importorskip("psycopg", reason="psycopg, which talks to PostgreSQL, is not installed")
+BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+POSTGRES = str(BIN / "postgres") if BIN else shutil.which("postgres")
+pytestmark = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is not installed")
+
+BUDGET = 76.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a fresh database on loopback, served by an unprivileged user: PostgreSQL does not run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="timebox-postgres-"))
+    as_whom: dict[str, Any] = {}
+    if os.getuid() == 0:
+        users = {user.pw_name: user for user in pwd.getpwall()}
+        user = users.get("postgres") or users["nobody"]
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        as_whom = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    assert POSTGRES is not None
+    programs = Path(POSTGRES).resolve().parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **as_whom}
+    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust"], check=True, **quiet)
+    options = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
+    with subprocess.Popen([programs / "postgres", *options], **quiet) as process:
+        try:
+            for _ in range(100):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.1)
+            url = f"postgresql://me@127.0.0.1:{port}/postgres"
+            for _ in range(50):
+                with suppress(UsageError):
+                    open_storage(url)
+                    break
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Path) -> None:
+    data = save_npz(tmp_path / "data.npz", 300)
+    killed = threading.Event()
+
+    def join_and_die() -> None:
+        """Work for the search from another process, and be killed in the middle of a trial."""
+        words = ["tune", str(data), "--join", "ours", "--storage", server, "--device", "cpu"]
+        study = None
+        while study is None:
+            time.sleep(0.2)
+            with suppress(UsageError):
+                study = studies.load(open_storage(server), "ours")[0]
+        with subprocess.Popen([sys.executable, "-m", "timebox", *words]) as process:
+            while not any("join" in str(one.user_attrs.get("worker")) for one in studies.running(study)):
+                time.sleep(0.1)
+            process.kill()
+        killed.set()
+
+    joiner = threading.Thread(target=join_and_die)
+    joiner.start()
+    given = arguments(space, tmp_path / "tune", budget=BUDGET, workers=2, storage=server, study="ours")
+    started = time.monotonic()
+    tuned = tune(data, **given)
+    assert time.monotonic() - started < BUDGET
+    joiner.join()
+    assert killed.is_set()
+    assert not tuned.summary["late"]
+    assert not (tmp_path / "tune" / "journal.log").exists()
+    searched = [line for line in lines_of(tuned.path) if line["phase"] == "search"]
+    (lost,) = (line for line in searched if "join" in str(line["worker"]) and line["state"] == "failed")
+    (again,) = (line for line in searched if line["retry_of"] == lost["trial"])
+    assert again["params"] == lost["params"]
+    done = [json.dumps(line["settings"]) for line in searched if line["state"] != "failed"]
+    assert len(done) == len(set(done))  # none was done twice
+    assert len({line["worker"] for line in searched}) >= 3
+
+
+def test_a_study_of_that_name_is_not_begun_twice(server: str, space: Path, tmp_path: Path) -> None:
+    data = save_npz(tmp_path / "data.npz", 300)
+    optuna.create_study(study_name="taken", storage=open_storage(server))
+    with pytest.raises(UsageError, match="in the storage already"):
+        tune(data, **arguments(space, tmp_path / "tune", storage=server, study="taken"))
+
+
+def test_joining_a_study_of_other_data_is_refused(server: str, tmp_path: Path) -> None:
+    from timebox.tuning.tune import join
+
+    from .test_study import search
+
+    data = save_npz(tmp_path / "data.npz", 300)
+    source = {
+        "data": "x", "val": 0.2, "test": None, "train_limit": None, "test_limit": None, "split_seed": 0,
+        "coarse": False, "group_by": None,
+    }  # fmt: skip
+    studies.create(open_storage(server), "other", search(source=source, ends_at=time.time() + 60))
+    with pytest.raises(UsageError, match="of other data"):
+        join(data, storage=server, study="other", device="cpu")
+    with pytest.raises(UsageError, match="not in the storage"):
+        join(data, storage=server, study="nothing", device="cpu")

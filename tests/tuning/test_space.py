@@ -1,0 +1,127 @@
+"""Which fields are searched, and where."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from timebox.errors import UsageError
+from timebox.recipe import FIELDS, draft_of, parse_settings
+from timebox.tuning.space import Space, default_space, read_space
+
+AUTO = draft_of("auto")
+
+
+def space_of(tmp_path: Path, text: str) -> Space:
+    file = tmp_path / "space.toml"
+    file.write_text(text)
+    return read_space(str(file))
+
+
+def test_the_default_follows_the_fields_declarations() -> None:
+    declared = {name for name, field in FIELDS.items() if field.times or field.within or field.among}
+    names = [dimension.name for dimension in default_space(AUTO).dimensions]
+    assert set(names) == declared
+    assert names == [name for name in FIELDS if name in declared]
+    assert {"batch_size", "max_lr", "policy", "weight_decay", "label_smoothing", "width", "start_size"} <= set(names)
+
+
+def test_fields_that_do_nothing_are_left_out() -> None:
+    names = {dimension.name for dimension in default_space(draft_of("haet2021")).dimensions}
+    assert not names & {"filter_lr", "filter_momentum", "input_scale"}
+    assert "max_lr" in names
+
+
+@pytest.mark.parametrize("name", ["auto", "haet2021", "superconvergence"])
+def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
+    draft = draft_of(name)
+    space = default_space(draft)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        params = {dimension.name: dimension.suggested(trial) for dimension in space.dimensions}
+        changes = parse_settings(space.settings(params))
+        assert set(changes) == set(space.distributions)
+        draft.base.replace(**changes)
+    assert set(study.trials[0].params) == set(params)
+
+
+def test_the_start_is_within_every_range() -> None:
+    space = default_space(AUTO)
+    neutral = space.neutral(AUTO)
+    for dimension in space.dimensions:
+        assert dimension.distribution._contains(dimension.distribution.to_internal_repr(neutral[dimension.name]))
+    assert neutral["max_lr"] == 1.0
+    assert neutral["label_smoothing"] == AUTO.base.label_smoothing
+
+
+def test_probes_change_one_field_each_both_ways() -> None:
+    probes = default_space(AUTO).probes(AUTO)
+    settings = [settings for _, settings in probes]
+    assert all(len(one) == 1 for one in settings)
+    assert ("max_lr=x0.25",) in settings
+    assert ("max_lr=x4",) in settings
+    assert not any("width" in one[0] for one in settings)  # half as wide again is no wide range
+
+
+def test_it_goes_through_json() -> None:
+    space = default_space(AUTO)
+    assert Space.from_json(space.to_json()) == space
+
+
+def test_a_file_says_which_fields(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        '[flip]\namong = ["none", "random"]\n[max_lr]\ntimes = [0.5, 2]\n[whitening]\namong = [true, false]\n'
+        "[batch_size]\nwithin = [16, 64]\n[label_smoothing]\nwithin = [0, 0.3]\n",
+    )
+    assert [dimension.name for dimension in space.dimensions] == [
+        "whitening", "batch_size", "max_lr", "label_smoothing", "flip",
+    ]  # fmt: skip
+    params = {"whitening": True, "batch_size": 32, "max_lr": 0.5, "label_smoothing": 0.1, "flip": "none"}
+    settings = space.settings(params)
+    assert settings == ("whitening=true", "batch_size=32", "max_lr=x0.5", "label_smoothing=0.1", "flip=none")
+    parse_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[widht]\ntimes = [1, 2]", "did you mean 'width'"),
+        ("[max_lr]\ntimes = [2, 0.5]", "max_lr: times [2, 0.5] is empty"),
+        ("[max_lr]\ntimes = [1, 1]", "is empty"),
+        ("[max_lr]\ntimes = [0, 2]", "factor must be above 0"),
+        ("[max_lr]\ntimes = [-1, 2]", "max_lr"),
+        ("[max_lr]\ntimes = [1]", "two numbers"),
+        ('[max_lr]\ntimes = ["a", 2]', "two numbers"),
+        ("[max_lr]\nwithin = [0.1, 1e9]", "must be between"),
+        ("[flip]\ntimes = [1, 2]", "flip"),
+        ("[whitening]\ntimes = [1, 2]", "whitening"),
+        ('[flip]\namong = ["none"]', "two values or more"),
+        ('[flip]\namong = ["none", "sideways"]', "must be one of"),
+        ('[max_lr]\namong = ["x2", 1.0]', "use times"),
+        ('[name]\namong = ["a", "b"]', "cannot be searched"),
+        ("max_lr = 3", "must have one of"),
+        ("[max_lr]\ntimes = [1, 2]\nwithin = [1, 2]", "must have one of"),
+        ("[max_lr]\nbetween = [1, 2]", "must have one of"),
+        ("", "names no field"),
+        ("[max_lr", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=r"space\.toml") as caught:
+        space_of(tmp_path, text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        space_of(tmp_path, "[widht]\ntimes = [1, 2]\n[max_lr]\ntimes = [2, 1]\n")
+    assert "widht" in str(caught.value)
+    assert "is empty" in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_space(str(tmp_path / "none.toml"))

@@ -1,0 +1,96 @@
+"""Where trials are kept."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from timebox.errors import OutputError, UsageError
+from timebox.tuning.storage import is_url, open_storage, without_password
+
+WRITER = """
+import sys, optuna
+from timebox.tuning.storage import open_storage
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.load_study(study_name="s", storage=open_storage(sys.argv[1]))
+while True:
+    trial = study.ask()
+    study.tell(trial, float(trial.number))
+    print(trial.number, flush=True)
+"""
+
+
+def test_a_journal_is_made_and_read_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.log")
+    study = optuna.create_study(study_name="s", storage=open_storage(path))
+    study.tell(study.ask(), 1.0)
+    assert optuna.load_study(study_name="s", storage=open_storage(path)).best_value == 1.0
+
+
+def test_half_a_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    study = optuna.create_study(study_name="s", storage=open_storage(str(path)))
+    study.tell(study.ask(), 1.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "wor')
+    study = optuna.load_study(study_name="s", storage=open_storage(str(path)))
+    study.tell(study.ask(), 2.0)
+    assert path.read_bytes().startswith(whole)
+    again = optuna.load_study(study_name="s", storage=open_storage(str(path)))
+    assert [trial.value for trial in again.trials] == [1.0, 2.0]
+
+
+def test_writers_that_are_killed_leave_it_whole(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.log")
+    optuna.create_study(study_name="s", storage=open_storage(path))
+    told = []
+    for _ in range(2):
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        for writer in writers:
+            assert writer.stdout is not None
+            told.append(int(writer.stdout.readline()))  # it is at work
+        time.sleep(0.3)
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            told += [int(line) for line in writer.communicate()[0].splitlines() if line.strip().isdigit()]
+    study = optuna.load_study(study_name="s", storage=open_storage(path))
+    done = {trial.number for trial in study.trials if trial.state.is_finished()}
+    assert set(told) <= done
+    assert len(told) == len(set(told))
+    study.tell(study.ask(), 0.0)  # nobody holds the lock
+
+
+def test_a_journal_where_none_can_be(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        open_storage(str(tmp_path / "nowhere" / "journal.log"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@127.0.0.1:9/searches",
+        "mysql://me:secret@127.0.0.1:9/searches",
+        "nonsense://me:secret@127.0.0.1/searches",
+        "postgresql://me:secret@nowhere.invalid/searches",
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UsageError) as caught:
+        open_storage(url)
+    assert time.monotonic() - started < 5
+    assert "secret" not in str(caught.value)
+    assert "me:***@" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_urls_are_told_from_paths() -> None:
+    assert is_url("postgresql://host/name")
+    assert not is_url("runs/tune/journal.log")
+    assert without_password("postgresql://host/name") == "postgresql://host/name"

@@ -1,0 +1,131 @@
+"""A search as its storage holds it."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from timebox.errors import UsageError
+from timebox.recipe import draft_of
+from timebox.tuning import study as studies
+from timebox.tuning.space import default_space
+from timebox.tuning.study import REASON, REDUCTION, SETTINGS, WORKER, Search
+
+SPACE = default_space(draft_of("auto"))
+
+
+def search(**given: object) -> Search:
+    values = {
+        "source": {"data": "digits"}, "data_sha256": "0", "recipe": "auto", "settings": (), "space": SPACE.to_json(),
+        "sampler": "tpe", "seed": 0, "precision": "fp32", "image_size": 8, "image_fit": "crop", "val_is_apart": False,
+        "num_images": 100, "rungs": (5.0, 15.0), "ends_at": 0.0,
+    }  # fmt: skip
+    return Search(**{**values, **given})  # type: ignore[arg-type]
+
+
+def made(**given: object) -> optuna.Study:
+    storage = optuna.storages.InMemoryStorage()
+    studies.create(storage, "s", search(**given))
+    return studies.load(storage, "s")[0]
+
+
+def carried_out(study: optuna.Study, settings: list[str], accuracies: list[float], complete: bool) -> None:
+    trial = study.ask()
+    trial.set_user_attr(SETTINGS, settings)
+    for rung, accuracy in enumerate(accuracies):
+        trial.report(accuracy, REDUCTION**rung)
+    if complete:
+        study.tell(trial, accuracies[-1])
+    else:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+
+def test_it_is_read_back_equal() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    asked = search(settings=("max_lr=x2",))
+    studies.create(storage, "s", asked)
+    assert studies.load(storage, "s")[1] == asked
+    put_off = studies.put_off(studies.load(storage, "s")[0], asked, 5.0)
+    assert studies.load(storage, "s")[1] == put_off == replace(asked, ends_at=5.0)
+
+
+def test_names_and_versions_are_checked() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    studies.create(storage, "s", search())
+    with pytest.raises(UsageError, match="in the storage already"):
+        studies.create(storage, "s", search())
+    with pytest.raises(UsageError, match="not in the storage"):
+        studies.load(storage, "t")
+    studies.create(storage, "old", search(version="0.0.1"))
+    with pytest.raises(UsageError, match=r"timebox 0\.0\.1"):
+        studies.load(storage, "old")
+    optuna.create_study(study_name="alien", storage=storage)
+    with pytest.raises(UsageError, match="no study of timebox"):
+        studies.load(storage, "alien")
+
+
+def test_workers_draw_different_values_and_the_same_worker_the_same() -> None:
+    def first(seed: int, worker: int) -> float:
+        study = optuna.create_study(sampler=search(seed=seed, sampler="random").sampler_for(worker))
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert first(0, 0) == first(0, 0)
+    assert len({first(0, 0), first(0, 1), first(1, 0), first(1, 1)}) == 4
+
+
+def test_trials_of_the_dead_are_told_from_those_of_the_living() -> None:
+    study = made()
+    for worker in ("a", "b", None):
+        trial = study.ask()
+        if worker:
+            trial.set_user_attr(WORKER, worker)
+    assert [trial.number for trial in studies.abandoned(study, ["a"])] == [0]
+
+
+def test_what_is_given_up_waits_again_with_what_it_had() -> None:
+    study = made()
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    trial.set_user_attr(SETTINGS, ["x"])
+    trial.report(0.5, 1)
+    studies.give_up(study, study.trials[0], again=True)
+    failed, waiting = study.trials
+    assert failed.state == optuna.trial.TrialState.FAIL
+    assert waiting.state == optuna.trial.TrialState.WAITING
+    assert (waiting.params, waiting.user_attrs, waiting.intermediate_values) == (
+        failed.params, failed.user_attrs, failed.intermediate_values,
+    )  # fmt: skip
+    assert study.ask().number == 1
+    assert studies.as_line(search(), failed)["retry_of"] is None
+    studies.give_up(study, study.trials[1], again=False)
+    assert len(study.trials) == 2
+    assert studies.as_line(search(), study.trials[1])["retry_of"] == 0
+
+
+def test_what_ended_after_all_is_left_alone() -> None:
+    study = made()
+    running = study.ask()
+    seen = study.trials[0]
+    study.tell(running, 1.0)
+    studies.give_up(study, seen, again=True)
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.COMPLETE]
+
+
+def test_leaders_are_the_best_of_those_trained_longest_each_once() -> None:
+    study = made()
+    carried_out(study, ["a"], [0.9], complete=False)
+    carried_out(study, ["b"], [0.5, 0.6], complete=True)
+    carried_out(study, ["c"], [0.5, 0.7], complete=True)
+    carried_out(study, ["c"], [0.5, 0.65], complete=True)
+    assert [trial.user_attrs[SETTINGS] for trial in studies.leaders(study)] == [["c"], ["b"], ["a"]]
+
+
+def test_a_line_says_how_a_trial_went() -> None:
+    study = made()
+    carried_out(study, ["a"], [0.5], complete=False)
+    line = studies.as_line(search(), study.trials[0])
+    assert (line["state"], line["accuracy"], line["budget_seconds"], line["settings"]) == ("stopped", 0.5, 5.0, ["a"])
+    trial = study.ask()
+    trial.set_user_attr(REASON, "diverged")
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    line = studies.as_line(search(), study.trials[1])
+    assert (line["accuracy"], line["budget_seconds"], line["reason"]) == (None, None, "diverged")

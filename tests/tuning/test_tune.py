@@ -1,0 +1,172 @@
+"""Whole searches, short ones: what they leave, how they go on after a kill, and what they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from run.conftest import SMALL, save_npz
+from timebox.errors import BudgetError, RunError, UsageError
+from timebox.recipe import draft_of
+from timebox.run import load
+from timebox.tuning import Tuned, tune
+from timebox.tuning.storage import open_storage
+
+from .conftest import BUDGET, TRIAL, arguments, lines_of
+
+
+def check_whole(tuned: Tuned) -> None:
+    """What every search must leave."""
+    assert not tuned.summary["late"]
+    files = {file.name for file in tuned.path.iterdir()}
+    assert {"best.toml", "trials.jsonl", "tune.html", "summary.json", "final", "journal.log"} <= files
+    assert json.loads((tuned.path / "summary.json").read_text()) == json.loads(json.dumps(tuned.summary))
+    best = draft_of(str(tuned.path / "best.toml")).fixed
+    assert best is not None
+    assert best.replace(name="x") == load(tuned.path / "final").recipe.replace(name="x")
+    searched = [line for line in lines_of(tuned.path) if line["phase"] == "search"]
+    assert [line["trial"] for line in searched] == list(range(len(searched)))
+
+
+def test_a_search_from_start_to_end_with_a_worker_killed(data: Path, space: Path, tmp_path: Path) -> None:
+    killed: list[str] = []
+
+    def tell(line: str) -> None:
+        """Kill the worker while it is at the trial after the first."""
+        if line.startswith("trial   0") and not killed:
+            time.sleep(1.0)
+            (pid,) = children(os.getpid())
+            os.kill(pid, signal.SIGKILL)
+            killed.append(line)
+
+    started = time.monotonic()
+    tuned = tune(data, tell=tell, **arguments(space, tmp_path / "tune"))
+    assert time.monotonic() - started < BUDGET
+    assert killed
+    check_whole(tuned)
+    lines = lines_of(tuned.path)
+    (lost,) = (
+        line for line in lines if line["phase"] == "search" and line["state"] == "failed" and not line["accuracy"]
+    )
+    (again,) = (line for line in lines if line.get("retry_of") == lost["trial"])
+    assert again["params"] == lost["params"]
+    assert tuned.run.summary["train_images"] == 300  # what was held out to choose by is trained on in the end
+    assert tuned.summary["final"]["test_images"] == 60  # type: ignore[index]
+    assert lines[0]["settings"] == []
+    assert lines[0]["trainings"][0]["train_images"] < 240
+    assert "<svg" in (tuned.path / "tune.html").read_text()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+PROGRAM = """
+import json, sys
+from timebox.tuning import tune
+home = sys.modules["timebox.tuning.tune"]
+home.SHORTEST_BUDGET, home.SHORTEST_TRIAL = json.loads(sys.argv[1])
+tune(**json.loads(sys.argv[2]), tell=lambda line: print(line, file=sys.stderr, flush=True))
+"""
+
+
+def in_a_process(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
+    """Run a search in a process that is killed at once after a line; what it told."""
+    words = [json.dumps([BUDGET, TRIAL]), json.dumps(given, default=str)]
+    told = []
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            told.append(line.rstrip())
+            if until(line):
+                break
+        process.kill()
+    return told
+
+
+def test_killed_and_resumed_no_trial_is_lost(data: Path, space: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tune"
+    told = in_a_process({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
+    assert any(line.startswith("trial   1") for line in told), told
+    before = {line["trial"]: line for line in lines_of(out)}
+    again: list[str] = []
+    time.sleep(1.5)  # the worker sees that it is alone
+    used = json.loads((out / "clock.json").read_text())["elapsed_seconds"]
+    assert used > 1
+    tuned = tune(resume=out, tell=again.append)
+    check_whole(tuned)
+    assert tuned.summary["elapsed_seconds"] > used  # type: ignore[operator]
+    after = {line["trial"]: line for line in lines_of(out) if line["phase"] == "search"}
+    assert {number: after[number] for number in before} == before
+    assert not any(line.startswith(("trial   0", "trial   1 ")) for line in again)
+    unfinished = [line for line in after.values() if line["state"] == "failed" and line["trial"] not in before]
+    assert all(any(line["retry_of"] == lost["trial"] for line in after.values()) for lost in unfinished[:1])
+    with pytest.raises(UsageError, match="data cannot be given with resume"):
+        tune(data, resume=out)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"budget": None}, UsageError, "give a budget"),
+        ({"budget": "5s"}, BudgetError, "too short for a search"),
+        ({"trial_budget": "1s"}, BudgetError, "must be between"),
+        ({"trial_budget": "20s"}, BudgetError, "a sixth of the budget"),
+        ({"recipe": "nothing"}, UsageError, "nothing"),
+        ({"settings": ("widht=3",)}, UsageError, "width"),
+        ({"space": "none.toml"}, UsageError, "cannot be read"),
+        ({"sampler": "oracle"}, UsageError, "tpe, random"),
+        ({"workers": 0}, UsageError, "at least 1"),
+        ({"storage": "trials.db"}, UsageError, "must be a URL"),
+        ({"storage": "postgresql://me:secret@127.0.0.1:9/x"}, UsageError, r"me:\*\*\*@"),
+        ({"val": "none"}, UsageError, "nothing to choose by"),
+        ({"data": "nowhere"}, ValueError, "nowhere"),
+        ({"data": None}, UsageError, "say what to train on"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    data: Path, space: Path, tmp_path: Path, given: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        tune(**{"data": data, **arguments(space, tmp_path / "tune"), **given})
+    assert not (tmp_path / "tune").exists()
+
+
+def test_a_recipe_that_does_not_fit_the_data_is_said_by_its_first_trial(
+    data: Path, space: Path, tmp_path: Path
+) -> None:
+    settings: Sequence[str] = (*SMALL, "batch_size=60000", "min_steps=1")
+    started = time.monotonic()
+    with pytest.raises(UsageError):
+        tune(data, **arguments(space, tmp_path / "tune", settings=settings))
+    assert time.monotonic() - started < BUDGET / 2
+
+
+def test_only_a_search_of_this_version_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no directory of a search"):
+        tune(resume=tmp_path)
+    (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
+    with pytest.raises(UsageError, match=r"timebox 0\.0\.1"):
+        tune(resume=tmp_path)
+
+
+def test_a_study_of_other_data_is_refused(data: Path, space: Path, tmp_path: Path) -> None:
+    from timebox.tuning.worker import work
+
+    out = tmp_path / "tune"
+    in_a_process({"data": data, **arguments(space, out)}, lambda line: "fields are searched" in line)
+    time.sleep(1.5)
+    journal = str(out / "journal.log")
+    (name,) = (study.study_name for study in optuna.get_all_study_summaries(open_storage(journal)))
+    other = save_npz(tmp_path / "other.npz", 330)
+    with pytest.raises(UsageError, match="of other data"):
+        work(journal, name, 0, "worker", data=str(other), device="cpu")
