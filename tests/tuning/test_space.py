@@ -48,7 +48,7 @@ def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
 
 def test_the_start_is_within_every_range() -> None:
     space = default_space(AUTO)
-    neutral = space.neutral(AUTO)
+    neutral = space.neutral(AUTO.base)
     for dimension in space.dimensions:
         assert dimension.distribution._contains(dimension.distribution.to_internal_repr(neutral[dimension.name]))
     assert neutral["max_lr"] == 1.0
@@ -56,7 +56,7 @@ def test_the_start_is_within_every_range() -> None:
 
 
 def test_probes_change_one_field_each_both_ways() -> None:
-    probes = default_space(AUTO).probes(AUTO)
+    probes = default_space(AUTO).probes(AUTO.base)
     settings = [settings for _, settings in probes]
     assert all(len(one) == 1 for one in settings)
     assert ("max_lr=x0.25",) in settings

@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
         leaders = tuned.summary["leaders"]
         assert isinstance(leaders, Sequence)
         if leaders:
-            show(table(("mean", "SD", "seeds", ""), [_row(leader) for leader in leaders]))
+            show(table(("", "mean", "SD", "seeds"), [_row(leader) for leader in leaders]))
         write(facts(told(tuned.path, tuned.summary)))
     return LATE_OR_PARTLY_WRITTEN if deadline.late else DONE
 
@@ -193,10 +193,10 @@ def _row(leader: Mapping[str, object]) -> Sequence[str]:
     accuracies, settings, spread = leader["accuracies"], leader["settings"], leader["sd"]
     assert isinstance(accuracies, Sequence) and isinstance(settings, Sequence)
     return (
+        " ".join(map(str, settings)) or "what was started from",
         percent(leader["mean"]),
         "–" if not isinstance(spread, float) else f"{100 * spread:.2f}",
         str(len(accuracies)),
-        " ".join(map(str, settings)) or "what was started from",
     )
 
 

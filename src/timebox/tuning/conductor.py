@@ -169,7 +169,8 @@ class Conductor:
             self._tell("no time to train the leaders again: what was started from is trained")
             return start
         for one in candidates:
-            self._tell(f"{fmean(accuracies[one]):.2%} on average over {len(accuracies[one])} seeds: {one.text}")
+            seeds = f"{len(accuracies[one])} seed{'s' if len(accuracies[one]) > 1 else ''}"
+            self._tell(f"{fmean(accuracies[one]):.2%} on average over {seeds}: {one.text}")
         return max(candidates, key=lambda one: (fmean(accuracies[one]), one is start))
 
     def _checked(self, start: Candidate, winner: Candidate) -> Candidate:

@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe import FIELDS, Draft, Times, Value, setting_from
+from timebox.recipe import FIELDS, Draft, Recipe, Times, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
 TIMES, WITHIN, AMONG = "times", "within", "among"
@@ -51,11 +51,11 @@ class Dimension:
                 return trial.suggest_int(self.name, low, high)
         raise AssertionError(self.distribution)
 
-    def neutral(self, draft: Draft) -> Value:
-        """What comes closest to leaving the field as it is."""
+    def neutral(self, recipe: Recipe) -> Value:
+        """What comes closest to leaving the field as a recipe has it."""
         if self.is_multiple:
             return 1.0
-        value = getattr(draft.base, self.name)
+        value = getattr(recipe, self.name)
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return value if value in choices else choices[0]  # type: ignore[return-value]
@@ -79,14 +79,14 @@ class Space:
         """The settings that values found stand for."""
         return tuple(dimension.setting(params[dimension.name]) for dimension in self.dimensions)
 
-    def neutral(self, draft: Draft) -> dict[str, Value]:
-        """What comes closest to leaving all as it is."""
-        return {dimension.name: dimension.neutral(draft) for dimension in self.dimensions}
+    def neutral(self, recipe: Recipe) -> dict[str, Value]:
+        """What comes closest to leaving all as a recipe has it."""
+        return {dimension.name: dimension.neutral(recipe) for dimension in self.dimensions}
 
-    def probes(self, draft: Draft) -> list[tuple[dict[str, Value], tuple[str, ...]]]:
+    def probes(self, recipe: Recipe) -> list[tuple[dict[str, Value], tuple[str, ...]]]:
         """Values to begin a search with, and the settings they stand for: one field at a time, down and up by half of
         its range of multiples. A start that is far off in one or two fields shows it here."""
-        neutral = self.neutral(draft)
+        neutral = self.neutral(recipe)
         probes: list[tuple[dict[str, Value], tuple[str, ...]]] = []
         for dimension in self.dimensions:
             match dimension.distribution:

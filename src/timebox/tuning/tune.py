@@ -10,11 +10,12 @@ from pathlib import Path
 import optuna
 
 from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.data import parse_portion
+from timebox.data import ImageDataset, parse_portion
 from timebox.engine.build import resolve_device
 from timebox.engine.sizing import largest_side_for
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import AUTO, draft_of
+from timebox.recipe import AUTO, Draft, Recipe, Task, draft_of
+from timebox.recipe.auto import ladder
 from timebox.run.request import Request, check_request, image_form, is_planned
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source, division_from
@@ -25,6 +26,7 @@ from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory, check_free
 from timebox.tuning.space import default_space, read_space
 from timebox.tuning.storage import is_url, open_storage
 from timebox.tuning.study import REDUCTION, SAMPLERS, Search
+from timebox.tuning.trial import MOST_VAL_IMAGES
 from timebox.tuning.worker import work
 
 # A search without a budget for its trials gives one this share of its own, within these bounds in seconds.
@@ -235,15 +237,15 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
     try:
         storage = asked.storage or str(directory.path / JOURNAL)
         begun = studies.create(opened or open_storage(storage), asked.study, search)
-        neutral = searched.neutral(draft)
-        studies.enqueue(begun, neutral, ())
+        start = _planned_for(draft, division.train)
+        studies.enqueue(begun, searched.neutral(start), ())
         if asked.sampler != "random":
-            for params, settings in searched.probes(draft):
+            for params, settings in searched.probes(start):
                 studies.enqueue(begun, params, settings)
         budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
         tell(
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
-            f"{len(division.train):,} images, chosen by {len(division.val):,} others"
+            f"{len(division.train):,} images, chosen by {min(len(division.val), MOST_VAL_IMAGES):,} others"
         )
         return _conducted(directory, storage, deadline, tell)
     except KeyboardInterrupt:
@@ -339,6 +341,14 @@ def _cut(num_images: int, num_classes: int, trial_seconds: float, final_seconds:
     """
     wanted = round(num_images * math.sqrt(min(1.0, trial_seconds / final_seconds)))
     return min(num_images, max(wanted, FEWEST_OF_A_CLASS * num_classes))
+
+
+def _planned_for(draft: Draft, train: ImageDataset) -> Recipe:
+    """What is started from, as far as it is known before any speed is measured."""
+    if draft.fixed:
+        return draft.fixed
+    task = Task(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
+    return ladder(task, draft.changes)[0][1]
 
 
 def _rungs(trial_seconds: float) -> tuple[float, ...]:
