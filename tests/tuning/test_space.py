@@ -40,7 +40,7 @@ def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
     for _ in range(20):
         trial = study.ask()
         params = {dimension.name: dimension.suggested(trial) for dimension in space.dimensions}
-        changes = parse_settings(space.settings(params))
+        changes = parse_settings(space.settings(params, dict.fromkeys(params)))
         assert set(changes) == set(space.distributions)
         draft.base.replace(**changes)
     assert set(study.trials[0].params) == set(params)
@@ -56,8 +56,12 @@ def test_the_start_is_within_every_range() -> None:
 
 
 def test_probes_change_one_field_each_both_ways() -> None:
-    probes = default_space(AUTO).probes(AUTO.base)
-    settings = [settings for _, settings in probes]
+    space = default_space(AUTO)
+    neutral = space.neutral(AUTO.base)
+    assert space.settings(neutral, neutral) == ()
+    probes = space.probes(neutral)
+    settings = [space.settings(params, neutral) for _, params in probes]
+    assert all(one[0].startswith(f"{name}=") for one, (name, _) in zip(settings, probes, strict=True))
     assert all(len(one) == 1 for one in settings)
     assert ("max_lr=x0.25",) in settings
     assert ("max_lr=x4",) in settings
@@ -79,7 +83,7 @@ def test_a_file_says_which_fields(tmp_path: Path) -> None:
         "whitening", "batch_size", "max_lr", "label_smoothing", "flip",
     ]  # fmt: skip
     params = {"whitening": True, "batch_size": 32, "max_lr": 0.5, "label_smoothing": 0.1, "flip": "none"}
-    settings = space.settings(params)
+    settings = space.settings(params, dict.fromkeys(params))
     assert settings == ("whitening=true", "batch_size=32", "max_lr=x0.5", "label_smoothing=0.1", "flip=none")
     parse_settings(settings)
 

@@ -75,24 +75,27 @@ class Space:
         """By field."""
         return {dimension.name: dimension.distribution for dimension in self.dimensions}
 
-    def settings(self, params: Mapping[str, Value]) -> tuple[str, ...]:
-        """The settings that values found stand for."""
-        return tuple(dimension.setting(params[dimension.name]) for dimension in self.dimensions)
+    def settings(self, params: Mapping[str, Value], neutral: Mapping[str, Value]) -> tuple[str, ...]:
+        """The settings that values found stand for, those left out that leave a field as it is."""
+        return tuple(
+            dimension.setting(params[dimension.name])
+            for dimension in self.dimensions
+            if params[dimension.name] != neutral[dimension.name]
+        )
 
     def neutral(self, recipe: Recipe) -> dict[str, Value]:
         """What comes closest to leaving all as a recipe has it."""
         return {dimension.name: dimension.neutral(recipe) for dimension in self.dimensions}
 
-    def probes(self, recipe: Recipe) -> list[tuple[dict[str, Value], tuple[str, ...]]]:
-        """Values to begin a search with, and the settings they stand for: one field at a time, down and up by half of
-        its range of multiples. A start that is far off in one or two fields shows it here."""
-        neutral = self.neutral(recipe)
-        probes: list[tuple[dict[str, Value], tuple[str, ...]]] = []
+    def probes(self, neutral: Mapping[str, Value]) -> list[tuple[str, dict[str, Value]]]:
+        """A field and the values to begin a search with: one field at a time, down and up by half of its range of
+        multiples. A start that is far off in one or two fields shows it here."""
+        probes: list[tuple[str, dict[str, Value]]] = []
         for dimension in self.dimensions:
             match dimension.distribution:
                 case FloatDistribution(low=low, high=high, log=True) if dimension.is_multiple and high / low >= WIDE:
                     probes += [
-                        ({**neutral, dimension.name: value}, (dimension.setting(value),))
+                        (dimension.name, {**neutral, dimension.name: value})
                         for value in (math.sqrt(low), math.sqrt(high))
                     ]
         return probes

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from timebox.errors import UsageError
 from timebox.recipe import Value
+from timebox.tuning.near import MOVED
 from timebox.tuning.storage import queued_again
 from timebox.version import VERSION
 
@@ -32,7 +33,7 @@ class Search:
 
     Attributes:
         source: the data as `timebox train` takes them. data_sha256: of the images trained on.
-        recipe, settings: what is started from.
+        recipe, settings: what is started from. neutral: the values of the space that stand for it.
         rungs: budgets in seconds of the trainings of a trial, each after the first for one in REDUCTION.
         val_is_apart: whether the images judged by are none that the final run may train on.
         num_images: images trained on.
@@ -44,6 +45,7 @@ class Search:
     recipe: str
     settings: tuple[str, ...]
     space: Sequence[Mapping[str, object]] = field(repr=False)
+    neutral: Mapping[str, Value]
     sampler: str
     seed: int
     precision: str
@@ -108,9 +110,13 @@ def put_off(study: optuna.Study, search: Search, ends_at: float) -> Search:
     return search
 
 
-def enqueue(study: optuna.Study, params: Mapping[str, Value], settings: Sequence[str]) -> None:
-    """Let a trial be made of these settings, which stand where ``params`` do, before any other."""
-    study.enqueue_trial(dict(params), user_attrs={SETTINGS: list(settings)})
+def enqueue(study: optuna.Study, params: Mapping[str, Value], settings: Sequence[str], moved: Sequence[str]) -> None:
+    """Let a trial be made of these settings, which stand where ``params`` do, before any other. It moves these fields
+    away from the first trial."""
+    attributes: dict[str, object] = {SETTINGS: list(settings)}
+    if moved:
+        attributes[MOVED] = [0, list(moved)]
+    study.enqueue_trial(dict(params), user_attrs=attributes)
 
 
 def running(study: optuna.Study) -> list[FrozenTrial]:

@@ -217,12 +217,14 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
         raise UsageError(f"{asked.data!r} leaves no images to choose by: hold some out with --val")
     height, width, _ = division.train.image_shape
     num_images = _cut(len(division.train), division.train.num_classes, asked.trial_seconds, final_seconds)
+    neutral = searched.neutral(_planned_for(draft, division.train))
     search = Search(
         source=source.as_dict(),
         data_sha256=sha256_of(division.train),
         recipe=asked.recipe,
         settings=asked.settings,
         space=searched.to_json(),
+        neutral=neutral,
         sampler=asked.sampler,
         seed=asked.seed,
         precision=asked.precision,
@@ -237,11 +239,10 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
     try:
         storage = asked.storage or str(directory.path / JOURNAL)
         begun = studies.create(opened or open_storage(storage), asked.study, search)
-        start = _planned_for(draft, division.train)
-        studies.enqueue(begun, searched.neutral(start), ())
+        studies.enqueue(begun, neutral, (), ())
         if asked.sampler != "random":
-            for params, settings in searched.probes(start):
-                studies.enqueue(begun, params, settings)
+            for name, params in searched.probes(neutral):
+                studies.enqueue(begun, params, searched.settings(params, neutral), (name,))
         budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
         tell(
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "

@@ -13,8 +13,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import optuna
 import torch
+from optuna.trial import TrialState
 
 from timebox.clock import Deadline
 from timebox.engine.build import resolve_device
@@ -22,6 +24,7 @@ from timebox.errors import TimeboxError, UsageError
 from timebox.run.sources import Reader, Source
 from timebox.run.task import sha256_of
 from timebox.tuning import study as studies
+from timebox.tuning.near import MOVED, Move, next_move
 from timebox.tuning.space import Space
 from timebox.tuning.storage import open_storage
 from timebox.tuning.study import MEASURED, REASON, REDUCTION, SETTINGS, WORKER, Search
@@ -67,7 +70,7 @@ def work(
     opened = open_storage(storage)
     found, search = studies.load(opened, study, number)
     trainer = trainer_for(search, data, data_dir, max_bad_share, cache, device).cut(search.num_images)
-    worker = Worker(found, search, trainer, name)
+    worker = Worker(found, search, trainer, name, number)
     while search.seconds_left > search.rungs[0] + SLACK_SECONDS:
         worker.next_trial()
         if worker.hopeless is not None:
@@ -94,20 +97,33 @@ class Worker:
         hopeless: why all further ones would fail; None where they need not.
     """
 
-    def __init__(self, study: optuna.Study, search: Search, trainer: Trainer, name: str) -> None:
+    def __init__(self, study: optuna.Study, search: Search, trainer: Trainer, name: str, number: int) -> None:
         self._study, self._search, self._trainer, self._name = study, search, trainer, name
         self._space = Space.from_json(search.space)
+        self._base, self._rng = study.sampler, np.random.default_rng([search.seed, number])
+        self._move: Move | None = None
         self._num_failures = 0
         self.hopeless: str | None = None
 
     def next_trial(self) -> None:
         """Carry out a trial, or what a dead worker left of one."""
+        self._move = self._next_move()
+        self._study.sampler = self._move.sampler(self._base) if self._move else self._base
         self._study.optimize(self._accuracy, n_trials=1, catch=(TimeboxError, RuntimeError, MemoryError))
+
+    def _next_move(self) -> Move | None:
+        """Where to look, unless something is waiting to be looked at."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self._search.sampler == "random" or waiting:
+            return None
+        return next_move(self._study, self._space, self._rng)
 
     def _accuracy(self, trial: optuna.Trial) -> float:
         params = {dimension.name: dimension.suggested(trial) for dimension in self._space.dimensions}
         if SETTINGS not in trial.user_attrs:
-            trial.set_user_attr(SETTINGS, list(self._space.settings(params)))
+            trial.set_user_attr(SETTINGS, list(self._space.settings(params, self._search.neutral)))
+            if self._move:
+                trial.set_user_attr(MOVED, self._move.record)
         trial.set_user_attr(WORKER, self._name)
         try:
             accuracy = self._halving(trial)
