@@ -15,6 +15,8 @@ SUMMARY = {
         {"trial": None, "settings": [], "accuracies": [0.79], "mean": 0.79, "sd": None},
     ],
     "final": {"test_accuracy": 0.85, "test_images": 1000},
+    "why": "",
+    "late": False,
     "num_trials": 12,
     "num_complete": 4,
     "elapsed_seconds": 118.2,
@@ -30,8 +32,9 @@ def tunes(replace: Replace) -> None:
         ASKED.append({"data": data, **given})
         return SimpleNamespace(path=Path("runs/tune"), summary=SUMMARY)
 
-    def join(data: str, **given: object) -> None:
+    def join(data: str, **given: object) -> int:
         ASKED.append({"joined": data, **given})
+        return 7
 
     replace("timebox.tuning.tune", tune=tune, join=join)
 

@@ -92,7 +92,8 @@ def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Pa
 
     joiner = threading.Thread(target=join_and_die)
     joiner.start()
-    given = arguments(space, tmp_path / "tune", budget=BUDGET, workers=2, storage=server, study="ours")
+    secret = server.replace("me@", "me:secret@")
+    given = arguments(space, tmp_path / "tune", budget=BUDGET, workers=2, storage=secret, study="ours")
     started = time.monotonic()
     tuned = tune(data, **given)
     assert time.monotonic() - started < BUDGET
@@ -100,6 +101,11 @@ def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Pa
     assert killed.is_set()
     assert not tuned.summary["late"]
     assert not (tmp_path / "tune" / "journal.log").exists()
+    assert "secret" not in (tmp_path / "tune" / "tune.json").read_text()
+    with pytest.raises(UsageError, match="give --storage once more"):
+        tune(resume=tmp_path / "tune")
+    with pytest.raises(UsageError, match="cannot be given"):
+        tune(resume=tmp_path / "tune", storage="postgresql://me:secret@elsewhere/x")
     searched = [line for line in lines_of(tuned.path) if line["phase"] == "search"]
     (lost,) = (line for line in searched if "join" in str(line["worker"]) and line["state"] == "failed")
     (again,) = (line for line in searched if line["retry_of"] == lost["trial"])

@@ -23,7 +23,7 @@ def begun(probes: bool = True) -> optuna.Study:
     studies.enqueue(study, NEUTRAL, (), ())
     if probes:
         for name, params in SPACE.probes(NEUTRAL):
-            studies.enqueue(study, params, SPACE.settings(params, NEUTRAL), (name,))
+            studies.enqueue(study, params, SPACE.settings(params, (name,)), (name,))
     return study
 
 

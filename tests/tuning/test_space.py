@@ -40,7 +40,7 @@ def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
     for _ in range(20):
         trial = study.ask()
         params = {dimension.name: dimension.suggested(trial) for dimension in space.dimensions}
-        changes = parse_settings(space.settings(params, dict.fromkeys(params)))
+        changes = parse_settings(space.settings(params))
         assert set(changes) == set(space.distributions)
         draft.base.replace(**changes)
     assert set(study.trials[0].params) == set(params)
@@ -58,14 +58,26 @@ def test_the_start_is_within_every_range() -> None:
 def test_probes_change_one_field_each_both_ways() -> None:
     space = default_space(AUTO)
     neutral = space.neutral(AUTO.base)
-    assert space.settings(neutral, neutral) == ()
+    assert space.settings(neutral, ()) == ()
     probes = space.probes(neutral)
-    settings = [space.settings(params, neutral) for _, params in probes]
+    settings = [space.settings(params, (name,)) for name, params in probes]
     assert all(one[0].startswith(f"{name}=") for one, (name, _) in zip(settings, probes, strict=True))
     assert all(len(one) == 1 for one in settings)
     assert ("max_lr=x0.25",) in settings
     assert ("max_lr=x4",) in settings
     assert not any("width" in one[0] for one in settings)  # half as wide again is no wide range
+
+
+def test_settings_build_on_those_before() -> None:
+    space = default_space(AUTO)
+    params = {**space.neutral(AUTO.base), "max_lr": 2.0, "batch_size": 1.0, "label_smoothing": 0.25}
+    before = ("batch_size=x4", "weight_decay=x0.5")
+    settings = space.settings(params, ("batch_size", "max_lr", "label_smoothing"), before)
+    assert settings == ("max_lr=x2", "weight_decay=x0.5", "label_smoothing=0.25")
+
+
+def test_a_range_without_1_begins_at_its_end(tmp_path: Path) -> None:
+    assert space_of(tmp_path, "[max_lr]\ntimes = [2, 8]").neutral(AUTO.base) == {"max_lr": 2.0}
 
 
 def test_it_goes_through_json() -> None:
@@ -83,7 +95,7 @@ def test_a_file_says_which_fields(tmp_path: Path) -> None:
         "whitening", "batch_size", "max_lr", "label_smoothing", "flip",
     ]  # fmt: skip
     params = {"whitening": True, "batch_size": 32, "max_lr": 0.5, "label_smoothing": 0.1, "flip": "none"}
-    settings = space.settings(params, dict.fromkeys(params))
+    settings = space.settings(params)
     assert settings == ("whitening=true", "batch_size=32", "max_lr=x0.5", "label_smoothing=0.1", "flip=none")
     parse_settings(settings)
 
@@ -105,6 +117,8 @@ def test_a_file_says_which_fields(tmp_path: Path) -> None:
         ('[flip]\namong = ["none", "sideways"]', "must be one of"),
         ('[max_lr]\namong = ["x2", 1.0]', "use times"),
         ('[name]\namong = ["a", "b"]', "cannot be searched"),
+        ('[tta]\namong = ["none", "mirror"]', "cannot be searched"),
+        (f"[max_lr]\ntimes = [1, {'9' * 400}]", "no field takes"),
         ("max_lr = 3", "must have one of"),
         ("[max_lr]\ntimes = [1, 2]\nwithin = [1, 2]", "must have one of"),
         ("[max_lr]\nbetween = [1, 2]", "must have one of"),

@@ -94,3 +94,4 @@ def test_urls_are_told_from_paths() -> None:
     assert is_url("postgresql://host/name")
     assert not is_url("runs/tune/journal.log")
     assert without_password("postgresql://host/name") == "postgresql://host/name"
+    assert "ss" not in without_password("mysql://me:p@ss@host/name?password=ss&x=1").replace("password", "")

@@ -17,7 +17,7 @@ SPACE = default_space(draft_of("auto"))
 def search(**given: object) -> Search:
     values = {
         "source": {"data": "digits"}, "data_sha256": "0", "recipe": "auto", "settings": (), "space": SPACE.to_json(),
-        "neutral": {}, "sampler": "tpe", "seed": 0, "precision": "fp32", "image_size": 8, "image_fit": "crop",
+        "sampler": "tpe", "seed": 0, "precision": "fp32", "image_size": 8, "image_fit": "crop",
         "val_is_apart": False, "num_images": 100, "rungs": (5.0, 15.0), "ends_at": 0.0,
     }  # fmt: skip
     return Search(**{**values, **given})  # type: ignore[arg-type]

@@ -127,7 +127,9 @@ def run(args: argparse.Namespace) -> int:
     if args.join is not None:
         if args.storage is None or args.data is None:
             raise UsageError("--join needs the data, and the --storage that the search is kept in")
-        join(
+        if args.resume is not None:
+            raise UsageError("--join and --resume exclude each other")
+        num_done = join(
             args.data,
             storage=args.storage,
             study=args.join,
@@ -136,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
             max_bad_share=args.max_bad_share,
             cache=args.cache,
         )
+        write(facts([("trials", f"{num_done} done for {args.join}")]))
         return DONE
     tuned = tune(
         args.data,
@@ -172,14 +175,14 @@ def run(args: argparse.Namespace) -> int:
         if leaders:
             show(table(("", "mean", "SD", "seeds"), [_row(leader) for leader in leaders]))
         write(facts(told(tuned.path, tuned.summary)))
-    return LATE_OR_PARTLY_WRITTEN if deadline.late else DONE
+    return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
 
 def told(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """What is printed at the end, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
     assert isinstance(winner, Mapping) and isinstance(final, Mapping)
-    yield "trained", " ".join(winner["settings"]) or "what was started from: nothing was better on average"
+    yield "trained", " ".join(winner["settings"]) or f"what was started from: {summary['why']}"
     if final["test_accuracy"] is not None:
         yield "test accuracy", f"{percent(final['test_accuracy'])} of {final['test_images']:,} images"
     elapsed, budget = summary["elapsed_seconds"], summary["budget_seconds"]

@@ -23,7 +23,7 @@ from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.step import smaller_part
 from timebox.engine.threads import use_threads_that_pay
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import Recipe, Setting, Task, auto_recipe, draft_of
+from timebox.recipe import Recipe, Setting, Task, Times, auto_recipe, draft_of
 from timebox.recipe.auto import batch_for
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
@@ -115,7 +115,7 @@ def make_plan(
     recipe, chosen, lines = _chosen(named, overrides, train, train_seconds, precision, benches, hurried)
     return _dividing_time(
         recipe,
-        "batch_size" in overrides,
+        _is_fixed("batch_size", overrides),
         len(train),
         scoring,
         benches[chosen],
@@ -211,7 +211,7 @@ def _counting_steps(
             f"planned as for {num_steps} steps, or {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
         )
         lines += reasons
-    if "batch_size" not in overrides:
+    if not _is_fixed("batch_size", overrides):
         recipe = _with_fitting_batch(recipe, float("inf"), len(train))
     image_seconds = 0.0 if device.type == "cuda" else bench.flops_per_image(recipe) / REFERENCE_FLOPS
     micro_batch, part_lines = _parts(recipe, image_seconds)
@@ -330,6 +330,11 @@ def _auto(
     evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
     *others, mirroring, sureness = reasons
     return recipe, [*others, f"{mirroring} ({evidence})", sureness]
+
+
+def _is_fixed(name: str, overrides: Mapping[str, Setting]) -> bool:
+    """Whether a field has a value that must not change; a multiple of what is planned may."""
+    return name in overrides and not isinstance(overrides[name], Times)
 
 
 def _imbalance(counts: NDArray[np.int64]) -> float:

@@ -58,8 +58,8 @@ def _outcome(summary: Values) -> Iterator[str]:
     if len(check) == 2:
         start, ahead = (_percent(_mapping(line)["accuracy"]) for line in check)
         yield paragraph(f"Checked on all training images: {ahead}, against {start} of {START}.")
-    elif not winner["settings"]:
-        yield paragraph("Nothing that was tried was better on average.")
+    if not winner["settings"]:
+        yield paragraph(f"Why: {summary['why']}.")
 
 
 def _leaders(summary: Values) -> Iterator[str]:

@@ -1,16 +1,18 @@
 """The course of a search: trials by workers, the leaders with other seeds, a check at full size, the final run."""
 
+import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from statistics import fmean
 
 import optuna
+from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline, format_duration
-from timebox.errors import OutputError
+from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.machine import available_threads
 from timebox.recipe import draft_of
 from timebox.reporting.tuning import tuning_page
@@ -19,7 +21,7 @@ from timebox.run.run import Run
 from timebox.run.train import train
 from timebox.tuning import study as studies
 from timebox.tuning.crew import Crew
-from timebox.tuning.directory import FINAL, Asked, TuneDirectory
+from timebox.tuning.directory import BEST, FINAL, TEMPORARY, Asked, TuneDirectory
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, summary_of, trial_text
 from timebox.tuning.space import Space
 from timebox.tuning.study import Search
@@ -57,6 +59,8 @@ class Conductor:
         self._deadline, self._tell = deadline, tell
         self._known = {trial.number for trial in self._finished()}
         self._lines: list[dict[str, object]] = []
+        self._whole: Trainer | None = None
+        self._why = ""
 
     @property
     def _asked(self) -> Asked:
@@ -69,14 +73,16 @@ class Conductor:
         clock.start()
         try:
             self._searched()
-            start, *leaders = candidates_of(self._study, self._num_candidates - 1)
+            start, *leaders = candidates_of(self._study, NUM_LEADERS)
             winner = self._repeated(start, leaders)
             if winner is not start:
                 winner = self._checked(start, winner)
+            self._whole = None  # its memory is for the final run
             self._tell(f"the winner: {winner.text}")
-            importance = importance_of(self._study, Space.from_json(self._search.space))
+            importance = self._importance()
             run = self._trained(winner)
             summary = summary_of(self._asked, self._search, self._lines, self._directory.repeats, winner, run)
+            summary["why"] = self._why
             summary |= {"elapsed_seconds": round(self._deadline.elapsed(), 3), "late": self._deadline.late}
             self._directory.save_summary(summary)
             self._directory.save_page(tuning_page(summary, self._lines, self._directory.repeats, importance))
@@ -89,11 +95,13 @@ class Conductor:
         """Until a share of the budget is used up."""
         return share * self._asked.budget_seconds - self._deadline.elapsed()
 
-    @property
-    def _num_candidates(self) -> int:
-        """As many as there is time to train again once."""
-        seconds = (REPEATS_END - SEARCH_ENDS) * self._asked.budget_seconds
-        return max(1, min(NUM_LEADERS + 1, int(seconds / (self._asked.trial_seconds + SLACK_SECONDS))))
+    def _importance(self) -> dict[str, float]:
+        """For the page, which must not cost the final run."""
+        try:
+            return importance_of(self._study, Space.from_json(self._search.space))
+        except Exception as error:
+            self._tell(f"what mattered is not known: {error}")
+            return {}
 
     def _keep_the_clock(self, stopped: threading.Event) -> None:
         while not stopped.wait(_CLOCK_SECONDS):
@@ -117,18 +125,32 @@ class Conductor:
             "device": asked.device,
             "threads": _threads_each(asked.workers),
         }
-        crew = Crew(asked.workers, arguments, first=len(self._study.get_trials(deepcopy=False)))
+        temporary = self._directory.path / TEMPORARY
+        temporary.mkdir(exist_ok=True)
+        crew = Crew(asked.workers, arguments, temporary, first=len(self._study.get_trials(deepcopy=False)))
         again = True
         try:
             while crew.is_at_work and self._seconds_to(SEARCH_ENDS) > 0:
                 time.sleep(_POLL_SECONDS)
-                self._note_trials()
-                if dead := crew.dead(len(self._lines)):
-                    self._give_up(dead, again=True)
+                with self._told():
+                    self._note_trials()
+                    if dead := crew.dead(sum(line["state"] != "failed" for line in self._lines)):
+                        self._give_up(dead, again=True)
             again = False
         finally:
-            self._give_up(crew.stop(), again)
-            self._note_trials()
+            workers = crew.stop()
+            shutil.rmtree(temporary, ignore_errors=True)
+            with self._told():
+                self._give_up(workers, again)
+                self._note_trials()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A database that is away for a while ends no search."""
+        try:
+            yield
+        except OptunaError as error:
+            self._tell(f"the storage does not answer: {' '.join(str(error).split())}")
 
     def _give_up(self, workers: Sequence[str], again: bool) -> None:
         for trial in studies.abandoned(self._study, workers):
@@ -153,11 +175,13 @@ class Conductor:
 
     def _repeated(self, start: Candidate, leaders: Sequence[Candidate]) -> Candidate:
         """Train the leaders and the start with other seeds; the one with the best mean."""
-        candidates = [start, *leaders]
         if not leaders:
-            return start
+            return self._staying(start, "no trial came to anything but the first")
         trainer = self._trainer().cut(self._search.num_images)
         seconds_each = self._asked.trial_seconds + SLACK_SECONDS
+        num_fitting = max(1, int(self._seconds_to(REPEATS_END) / seconds_each))
+        repeated = [one for one in leaders if self._has(one, "repeat", 1)]
+        candidates = [start, *(repeated or leaders[: num_fitting - 1])]
         for repeat in range(1, MOST_REPEATS + 1):
             missing = [one for one in candidates if not self._has(one, "repeat", repeat)]
             if self._seconds_to(REPEATS_END) < len(missing) * seconds_each:
@@ -165,31 +189,43 @@ class Conductor:
             for one in missing:
                 self._repeat(trainer, one, "repeat", repeat, self._asked.trial_seconds)
         accuracies = {one: self._accuracies(one) for one in candidates}
-        if not all(accuracies.values()):
-            self._tell("no time to train the leaders again: what was started from is trained")
-            return start
+        if len(candidates) == 1 or not all(accuracies.values()):
+            return self._staying(start, "there was no time to train the leaders again")
         for one in candidates:
             seeds = f"{len(accuracies[one])} seed{'s' if len(accuracies[one]) > 1 else ''}"
             self._tell(f"{fmean(accuracies[one]):.2%} on average over {seeds}: {one.text}")
-        return max(candidates, key=lambda one: (fmean(accuracies[one]), one is start))
+        best = max(candidates, key=lambda one: (fmean(accuracies[one]), one is start))
+        return self._staying(start, "nothing that was tried was better on average") if best is start else best
+
+    def _staying(self, start: Candidate, why: str) -> Candidate:
+        """What was started from is to be trained."""
+        self._why = why
+        self._tell(f"{why}: what was started from is trained")
+        return start
 
     def _checked(self, start: Candidate, winner: Candidate) -> Candidate:
         """Train both on all there is; the winner if it is ahead there too."""
-        seconds = self._seconds_to(CHECK_ENDS) / 2 - SLACK_SECONDS
-        missing = [one for one in (start, winner) if not self._has(one, "check", 1)]
-        if missing and seconds < self._search.rungs[0]:
-            self._tell(f"no time to check {winner.text} on all images: what was started from is trained")
-            return start
-        trainer = self._trainer()
-        for one in missing:
-            self._repeat(trainer, one, "check", 1, seconds)
+        trainer, repeats = self._trainer(), self._directory.repeats
+        both = [list(one.settings) for one in (start, winner)]
+        done = [line for line in repeats if line["phase"] == "check" and line["settings"] in both]
+        if len(done) < len(both):  # one of them alone was under another budget
+            self._directory.repeats = [line for line in repeats if line["phase"] != "check"]
+            seconds = self._seconds_to(CHECK_ENDS) / 2 - SLACK_SECONDS
+            if seconds < self._search.rungs[0]:
+                return self._staying(start, f"there was no time to check {winner.text} on all images")
+            for one in (start, winner):
+                self._repeat(trainer, one, "check", 1, seconds)
         ours, theirs = (self._accuracies(one, "check")[0] for one in (winner, start))
         self._tell(f"on all {trainer.num_images:,} images: {ours:.2%} against {theirs:.2%} of what was started from")
-        return winner if ours >= theirs else start
+        return winner if ours >= theirs else self._staying(start, "the best on a cut was not so on all images")
 
     def _trainer(self) -> Trainer:
         asked = self._asked
-        return trainer_for(self._search, asked.data, asked.data_dir, asked.max_bad_share, asked.cache, asked.device)
+        if self._whole is None:
+            self._whole = trainer_for(
+                self._search, asked.data, asked.data_dir, asked.max_bad_share, asked.cache, asked.device
+            )
+        return self._whole
 
     def _repeat(self, trainer: Trainer, one: Candidate, phase: str, repeat: int, seconds: float) -> None:
         search = self._search
@@ -199,7 +235,7 @@ class Conductor:
         }  # fmt: skip
         try:
             measured = asdict(trainer.measure(search.recipe, (*search.settings, *one.settings), repeat, seconds))
-        except DivergedError as error:
+        except (DivergedError, TimeboxError, RuntimeError, MemoryError) as error:
             measured = {"accuracy": 0.0, "reason": str(error)}
         self._directory.repeats.append({**line, **measured})
         self._directory.save_trials(self._lines)
@@ -221,12 +257,22 @@ class Conductor:
     def _trained(self, winner: Candidate) -> Run:
         """The final run, on all images, in the time that is left."""
         asked, search = self._asked, self._search
-        best = self._directory.save_best(best_toml(draft_of(search.recipe, (*search.settings, *winner.settings))))
+        toml = best_toml(draft_of(search.recipe, (*search.settings, *winner.settings)))
+        final, best = self._directory.path / FINAL, self._directory.path / BEST
+        is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
+        self._directory.save_best(toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._tell(f"training on all images for {format_duration(seconds)}")
-        final = self._directory.path / FINAL
-        if (final / CHECKPOINT).exists():
-            return train(resume=final, budget=seconds)
+        if is_begun:
+            with suppress(RunError):  # killed in the middle of its first checkpoint, or after its end
+                return train(
+                    asked.data,
+                    resume=final,
+                    budget=seconds,
+                    data_dir=asked.data_dir,
+                    max_bad_share=asked.max_bad_share,
+                    cache=asked.cache,
+                )
         return train(
             asked.data,
             recipe=str(best),
@@ -244,7 +290,7 @@ class Conductor:
             group_by=asked.group_by,
             max_bad_share=asked.max_bad_share,
             cache=asked.cache,
-            deadline=Deadline(seconds),
+            deadline=Deadline(self._deadline.remaining() - RESERVE_SECONDS),
         )
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from timebox.errors import UsageError
@@ -33,11 +35,12 @@ class Crew:
 
     Args:
         arguments: of :func:`timebox.tuning.worker.work`, the same for all.
+        temporary: where workers put what they need for a while.
         first: number of the first worker.
     """
 
-    def __init__(self, size: int, arguments: Mapping[str, object], first: int = 0) -> None:
-        self._arguments = dict(arguments)
+    def __init__(self, size: int, arguments: Mapping[str, object], temporary: Path, first: int = 0) -> None:
+        self._arguments, self._temporary = dict(arguments), temporary
         self._num_started = first
         self._num_in_vain = 0
         self._members = [self._start(0) for _ in range(size)]
@@ -46,7 +49,7 @@ class Crew:
         """Names of the workers that ended since the last call, each of which is replaced if it failed.
 
         Args:
-            num_done: trials done so far, by which a worker that does nothing but die is told.
+            num_done: trials that came to something so far, by which a worker that does nothing but die is told.
         Raises:
             UsageError: with what it said, where a worker found that nothing can be done, or none gets anything done.
         """
@@ -89,13 +92,20 @@ class Crew:
         arguments = {**self._arguments, "number": number, "name": name, "parent": os.getpid()}
         words = tempfile.TemporaryFile()  # noqa: SIM115  # closed once the worker is gone
         process = subprocess.Popen(
-            [sys.executable, "-m", "timebox.tuning.worker", json.dumps(arguments)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "timebox.tuning.worker"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=words,
-            env={"GOMP_SPINCOUNT": "1000", **os.environ},  # as the command line, which says why
+            env={
+                "GOMP_SPINCOUNT": "1000",
+                **os.environ,
+                "TMPDIR": str(self._temporary),
+            },  # as the command line, which says why
             start_new_session=True,  # Ctrl-C is for the one that started it
         )
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as told:  # not as an argument, which everybody can read
+            told.write(json.dumps(arguments).encode())
         return _Member(name, process, words, num_done)
 
 

@@ -12,10 +12,11 @@ from timebox.engine.checkpoint import write_whole
 from timebox.errors import OutputError, RunError, TimeboxError, UsageError
 from timebox.files import lock, read_regular
 from timebox.run.reading import read_json, to_json
+from timebox.tuning.storage import without_password
 from timebox.version import VERSION
 
 ASKED, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl", "summary.json", "best.toml"
-PAGE, JOURNAL, FINAL, LOCK = "tune.html", "journal.log", "final", "lock"
+PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp"
 _MOST_BYTES = 1 << 28
 
 Line = Mapping[str, object]
@@ -95,8 +96,9 @@ class TuneDirectory:
         check_free(path)
         with _told(path):
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / ASKED, to_json({"version": VERSION, "command": asked.command(), "asked": asdict(asked)}))
-        return cls(path, asked)
+        directory = cls(path, asked)
+        directory.save_asked(asked)
+        return directory
 
     @classmethod
     def existing(cls, path: Path) -> "TuneDirectory":
@@ -116,6 +118,12 @@ class TuneDirectory:
         directory.repeats = [line for line in _lines(path / TRIALS) if line.get("phase") != "search"]
         return directory
 
+    def save_asked(self, asked: Asked) -> None:
+        """Keep what is asked for, but for a password."""
+        self.asked = asked
+        kept = asdict(asked) | {"storage": asked.storage and without_password(asked.storage)}
+        self._write(ASKED, to_json({"version": VERSION, "command": asked.command(), "asked": kept}))
+
     def save_clock(self, elapsed_seconds: float) -> None:
         """Keep how much of the budget is used."""
         self._write(CLOCK, to_json({"elapsed_seconds": round(elapsed_seconds, 3)}))
@@ -125,10 +133,9 @@ class TuneDirectory:
         lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in [*searched, *self.repeats])
         self._write(TRIALS, "".join(lines).encode("utf-8", "backslashreplace"))
 
-    def save_best(self, toml: str) -> Path:
+    def save_best(self, toml: str) -> None:
         """Keep the recipe found."""
         self._write(BEST, toml.encode())
-        return self.path / BEST
 
     def save_summary(self, summary: Line) -> None:
         """Keep what came of it."""

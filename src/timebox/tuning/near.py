@@ -7,12 +7,12 @@ that mattered more often than others.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.trial import FrozenTrial
 
@@ -21,7 +21,6 @@ from timebox.tuning.space import Space
 
 # What a trial is: the trial that it moved away from, and the fields that it moved.
 MOVED = "moved"
-_COMBINED = "combined"
 # Share of the images: less is chance.
 GAIN = 0.01
 # Fields that are drawn anew at a time, at most.
@@ -36,7 +35,7 @@ class Move:
 
     Attributes:
         values: of the fields that are settled; the others are drawn.
-        moved: the fields that differ.
+        moved: the other fields, and those that are settled anew.
     """
 
     parent: int
@@ -56,26 +55,38 @@ class Move:
 
 def next_move(study: optuna.Study, space: Space, rng: np.random.Generator) -> Move | None:
     """The next step of a search; None before there is anything to move away from."""
+    known = study.get_trials(deepcopy=False)
+    # A trial whose worker died goes by the number it had at first.
     trials = {
-        trial.number: trial
-        for trial in study.get_trials(deepcopy=False)
+        int(trial.system_attrs.get("failed_trial", trial.number)): trial
+        for trial in known
         if trial.intermediate_values and set(trial.params) == set(space.distributions)
     }
     if not trials:
         return None
-    if _COMBINED not in study.user_attrs and (move := combined(trials)):
-        study.set_user_attr(_COMBINED, True)
+    made = [trial.user_attrs.get(MOVED) for trial in known]  # whatever came of it
+    if (move := combined(trials)) and move.record not in made:
         return move
-    best = max(trials.values(), key=lambda trial: (len(trial.intermediate_values), _latest(trial)))
-    if not any(_parent(trial) == best.number for trial in trials.values()) and (move := again(trials, best, space)):
+    place, best = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), _latest(item[1])))
+    if (move := again(trials, place, space)) and move.record not in made:
         return move
-    names = list(space.distributions)
-    mattered = effects(trials)
-    weights = np.array([FLOOR + mattered.get(name, 0.0) for name in names])
-    count = min(int(rng.integers(1, MOST_MOVED + 1)), len(names))
-    drawn = {str(name) for name in rng.choice(names, count, replace=False, p=weights / weights.sum())}
+    drawn = _drawn(space, effects(trials), rng)
     values = {name: value for name, value in best.params.items() if name not in drawn}
-    return Move(best.number, values, tuple(name for name in names if name in drawn))
+    return Move(place, values, tuple(name for name in space.distributions if name in drawn))
+
+
+def _drawn(space: Space, mattered: Mapping[str, float], rng: np.random.Generator) -> set[str]:
+    """A few fields, those that mattered more often than others. One is a number: of choices alone there are so few that
+    the same training would come up again."""
+    names = list(space.distributions)
+    numbers = [name for name in names if not isinstance(space.distributions[name], CategoricalDistribution)]
+    count = min(int(rng.integers(1, MOST_MOVED + 1)), len(names))
+    drawn: set[str] = set()
+    while len(drawn) < count:
+        left = [name for name in (names if drawn else numbers or names) if name not in drawn]
+        weights = np.array([FLOOR + mattered.get(name, 0.0) for name in left])
+        drawn.add(str(rng.choice(left, p=weights / weights.sum())))
+    return drawn
 
 
 def combined(trials: Mapping[int, FrozenTrial]) -> Move | None:
@@ -93,8 +104,9 @@ def combined(trials: Mapping[int, FrozenTrial]) -> Move | None:
     return Move(0, {**start.params, **changes}, tuple(changes)) if len(changes) > 1 else None
 
 
-def again(trials: Mapping[int, FrozenTrial], best: FrozenTrial, space: Space) -> Move | None:
+def again(trials: Mapping[int, FrozenTrial], place: int, space: Space) -> Move | None:
     """The move that led to the best trial once more, for fields that are multiples; None where that leads nowhere."""
+    best = trials[place]
     parent, moved = best.user_attrs.get(MOVED, (None, ()))
     if parent not in trials:
         return None
@@ -104,7 +116,7 @@ def again(trials: Mapping[int, FrozenTrial], best: FrozenTrial, space: Space) ->
             case FloatDistribution(low=low, high=high, log=True):
                 values[name] = min(high, max(low, best.params[name] ** 2 / trials[parent].params[name]))
     further = tuple(name for name in moved if values[name] != best.params[name])
-    return Move(best.number, values, further) if further else None
+    return Move(place, values, further) if further else None
 
 
 def effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
@@ -116,11 +128,6 @@ def effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
             change = abs(_first(trial) - _first(trials[parent])) / max(1, len(moved))
             most |= {name: max(most.get(name, 0.0), change) for name in moved}
     return most
-
-
-def _parent(trial: FrozenTrial) -> int | None:
-    moved: Sequence[int] = trial.user_attrs.get(MOVED, (None,))
-    return moved[0]
 
 
 def _first(trial: FrozenTrial) -> float:

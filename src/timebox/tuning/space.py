@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -37,7 +37,8 @@ class Dimension:
 
     def setting(self, value: Value) -> str:
         """The setting that a value found stands for, three digits of it: more are noise, and unpleasant to read."""
-        text = f"{value:.3g}" if isinstance(value, float) else str(value).lower()
+        is_drawn = isinstance(value, float) and not isinstance(self.distribution, CategoricalDistribution)
+        text = f"{value:.3g}" if is_drawn else str(value).lower() if isinstance(value, bool) else str(value)
         return f"{self.name}=x{text}" if self.is_multiple else f"{self.name}={text}"
 
     def suggested(self, trial: optuna.Trial) -> Value:
@@ -53,9 +54,7 @@ class Dimension:
 
     def neutral(self, recipe: Recipe) -> Value:
         """What comes closest to leaving the field as a recipe has it."""
-        if self.is_multiple:
-            return 1.0
-        value = getattr(recipe, self.name)
+        value = 1.0 if self.is_multiple else getattr(recipe, self.name)
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return value if value in choices else choices[0]  # type: ignore[return-value]
@@ -75,13 +74,20 @@ class Space:
         """By field."""
         return {dimension.name: dimension.distribution for dimension in self.dimensions}
 
-    def settings(self, params: Mapping[str, Value], neutral: Mapping[str, Value]) -> tuple[str, ...]:
-        """The settings that values found stand for, those left out that leave a field as it is."""
-        return tuple(
-            dimension.setting(params[dimension.name])
-            for dimension in self.dimensions
-            if params[dimension.name] != neutral[dimension.name]
-        )
+    def settings(
+        self, params: Mapping[str, Value], moved: Collection[str] | None = None, before: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """The settings that values stand for, multiples of 1 left out.
+
+        Args:
+            moved: the fields that differ from what ``before`` stands for; None for all.
+        """
+        kept = {setting.partition("=")[0]: setting for setting in before}
+        for dimension in self.dimensions:
+            if moved is None or dimension.name in moved:
+                value = params[dimension.name]
+                kept[dimension.name] = "" if dimension.is_multiple and value == 1.0 else dimension.setting(value)
+        return tuple(kept[dimension.name] for dimension in self.dimensions if kept.get(dimension.name))
 
     def neutral(self, recipe: Recipe) -> dict[str, Value]:
         """What comes closest to leaving all as a recipe has it."""
@@ -118,6 +124,9 @@ class Space:
         )
 
 
+# Every trial sees the images as they were read.
+NOT_SEARCHED = ("name", "image_size", "image_fit", "tta")
+LARGEST = 1e9
 # Multiples are probed one by one where the largest is so many times the least.
 WIDE = 15.0
 
@@ -184,8 +193,8 @@ def _dimension(name: str, table: object) -> Dimension:
     """Raises UsageError saying what is wrong with a field's table."""
     if name not in FIELDS:
         setting_from(name, None)
-    if name == "name":
-        raise UsageError("the name of a recipe cannot be searched")
+    if name in NOT_SEARCHED:
+        raise UsageError(f"{name} cannot be searched: trials have the same images, and are judged in one view")
     if not isinstance(table, dict) or len(table) != 1 or not set(table) <= {TIMES, WITHIN, AMONG}:
         raise UsageError(f"{name} must have one of times = [0.5, 2], within = [0, 1] and among = [...]")
     ((kind, values),) = table.items()
@@ -194,6 +203,8 @@ def _dimension(name: str, table: object) -> Dimension:
     if not isinstance(values, list) or len(values) != 2 or not all(type(value) in (int, float) for value in values):
         raise UsageError(f"{name}: {kind} must be two numbers, the least and the most")
     low, high = values
+    if max(abs(low), abs(high)) > LARGEST:
+        raise UsageError(f"{name}: {kind} has a number that no field takes")
     if not low < high:
         raise UsageError(f"{name}: {kind} [{low:g}, {high:g}] is empty: the first must be below the second")
     if kind == TIMES:

@@ -21,6 +21,10 @@ from timebox.files import lock_when_free
 LONGEST_CONNECT_SECONDS = 4
 # A worker of a database says so often that it is alive; one that has not for so long is taken for dead.
 HEARTBEAT_SECONDS, LONGEST_SILENCE_SECONDS = 3, 12
+# A trial that ends its worker so often is not tried again.
+MOST_RETRIES = 2
+# What stands for a password.
+HIDDEN = ":***@"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
@@ -86,12 +90,12 @@ def open_storage(storage: str) -> BaseStorage:
 def queued_again() -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
     """Puts a trial whose worker died into the queue again, with what it had reported."""
     with warnings.catch_warnings(action="ignore"):
-        return RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+        return RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES, inherit_intermediate_values=True)
 
 
 def without_password(storage: str) -> str:
     """A storage as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", rf"\1{HIDDEN}", storage))
 
 
 def _check_reachable(storage: str) -> None:

@@ -33,7 +33,7 @@ class Search:
 
     Attributes:
         source: the data as `timebox train` takes them. data_sha256: of the images trained on.
-        recipe, settings: what is started from. neutral: the values of the space that stand for it.
+        recipe, settings: what is started from.
         rungs: budgets in seconds of the trainings of a trial, each after the first for one in REDUCTION.
         val_is_apart: whether the images judged by are none that the final run may train on.
         num_images: images trained on.
@@ -45,7 +45,6 @@ class Search:
     recipe: str
     settings: tuple[str, ...]
     space: Sequence[Mapping[str, object]] = field(repr=False)
-    neutral: Mapping[str, Value]
     sampler: str
     seed: int
     precision: str
@@ -64,7 +63,7 @@ class Search:
 
     def sampler_for(self, worker: int) -> BaseSampler:
         """What suggests the values of a worker's trials."""
-        seed = self.seed * 1000 + worker
+        seed = (self.seed * 1000 + worker) % 2**32
         if self.sampler == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, n_startup_trials=1)

@@ -1,5 +1,6 @@
 """``timebox tune``: the best recipe that can be found under one deadline, and the run trained by it."""
 
+import inspect
 import math
 import shlex
 import time
@@ -24,20 +25,26 @@ from timebox.tuning import study as studies
 from timebox.tuning.conductor import CHECK_ENDS, Conductor, Tell
 from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory, check_free
 from timebox.tuning.space import default_space, read_space
-from timebox.tuning.storage import is_url, open_storage
+from timebox.tuning.storage import HIDDEN, is_url, open_storage, without_password
 from timebox.tuning.study import REDUCTION, SAMPLERS, Search
 from timebox.tuning.trial import MOST_VAL_IMAGES
 from timebox.tuning.worker import work
 
+# What may be given beside a search that is resumed.
+BESIDE_RESUME = ("resume", "budget", "storage", "tell", "deadline")
 # A search without a budget for its trials gives one this share of its own, within these bounds in seconds.
 TRIAL_SHARE, SHORTEST_TRIAL, LONGEST_TRIAL = 1 / 60, 4.0, 60.0
+# A budget holds so many trials of the longest that there may be.
+LONGEST_TRIALS = 15
 # Shorter trainings than this are mostly planning.
 SHORTEST_RUNG = 5.0
 # A search that is shorter has no time for its parts.
 SHORTEST_BUDGET = 80.0
 # Where the data have no validation split of their own, this share is held out. It is trained on in the end.
 VAL_SHARE = 0.2
-# A cut has at least so many images of a class, if there are so many.
+# Workers of a search that was killed have ended after so long.
+ORPHANS_SECONDS = 1.0
+# A cut has at least so many images for each class, on average.
 FEWEST_OF_A_CLASS = 20
 
 
@@ -110,7 +117,7 @@ def tune(
         seed: of the search and of the final run.
         out: the directory, new or empty. Default ``runs/tune-<data>-<date>-<time>``.
         resume: a search that was stopped or killed: goes on with the trials done, and with the budget less what was
-            used, or with a new ``budget`` for all of it.
+            used, or with a new ``budget`` for all of it. Of a ``storage`` with a password, give that too.
         tell: takes lines of progress.
         deadline: a clock already running, in place of ``budget``.
     Returns:
@@ -125,13 +132,14 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
+    surplus = [name for name in _given(locals()) if name not in BESIDE_RESUME]
+    if resume is not None and surplus:
+        raise UsageError(f"{', '.join(surplus)} cannot be given with resume: all of that is the search's own")
     tell = tell or (lambda line: None)
     deadline = deadline or Deadline(None if budget is None else parse_budget(budget))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resume is not None:
-        if data is not None:
-            raise UsageError("data cannot be given with resume: all of that is the search's own")
-        return _resumed(Path(resume), deadline, tell)
+        return _resumed(Path(resume), storage, deadline, tell)
     asked = Asked(
         data=_needed(data),
         budget_seconds=_checked_budget(deadline.budget_seconds),
@@ -168,17 +176,19 @@ def join(
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
-) -> None:
-    """Carry out trials for a search that another machine began, until it ends.
+) -> int:
+    """Carry out trials for a search that another machine began, until it ends; how many.
 
     Args:
         data: where the same data are on this machine. storage: the database of the search. study: its name there.
     Raises:
         UsageError: as :func:`tune`.
     """
+    if not is_url(storage):
+        raise UsageError(f"storage {storage!r} must be a URL, such as postgresql://user@host/name")
     name = f"join-{time.time_ns():x}"
     number = time.time_ns() % 1_000_000
-    work(
+    return work(
         storage,
         study,
         number,
@@ -209,9 +219,10 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
         reader.largest_side = largest_side_for(final_seconds, training_device)
     source = _source(asked)
     loaded, division = reader.divided(source, side, fit)
-    val_is_apart = loaded.splits.val is not None or (isinstance(asked.val, str) and asked.val != "rest")
-    if source.val is None and loaded.splits.val is None:
-        source = replace(source, val=VAL_SHARE)
+    has_own = asked.val is None and loaded.splits.val is not None
+    val_is_apart = has_own or (isinstance(asked.val, str) and asked.val != "rest")
+    if asked.val is None and not has_own:
+        source = replace(source, val=VAL_SHARE if asked.train_limit is None else "rest")
         division = division_from(loaded.splits, source, None, fit)
     if division.val is None:
         raise UsageError(f"{asked.data!r} leaves no images to choose by: hold some out with --val")
@@ -224,7 +235,6 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
         recipe=asked.recipe,
         settings=asked.settings,
         space=searched.to_json(),
-        neutral=neutral,
         sampler=asked.sampler,
         seed=asked.seed,
         precision=asked.precision,
@@ -242,7 +252,7 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
         studies.enqueue(begun, neutral, (), ())
         if asked.sampler != "random":
             for name, params in searched.probes(neutral):
-                studies.enqueue(begun, params, searched.settings(params, neutral), (name,))
+                studies.enqueue(begun, params, searched.settings(params, (name,)), (name,))
         budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
         tell(
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
@@ -250,18 +260,24 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
         )
         return _conducted(directory, storage, deadline, tell)
     except KeyboardInterrupt:
-        tell(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        tell(_how_to_go_on(directory.path))
         raise
     finally:
         directory.close()
 
 
-def _resumed(path: Path, deadline: Deadline, tell: Tell) -> Tuned:
+def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> Tuned:
+    """Go on with a search. ``given``: its storage, whose password is not kept."""
     directory = TuneDirectory.existing(path)
     try:
         asked = directory.asked
+        if given is not None and without_password(given) != asked.storage:
+            raise UsageError(f"storage {without_password(given)!r} cannot be given: the search's is {asked.storage!r}")
+        if given is None and asked.storage and HIDDEN in asked.storage:
+            raise UsageError(f"give --storage once more: the password of {asked.storage!r} is not kept")
+        storage = given or asked.storage or str(path / JOURNAL)
         if deadline.budget_seconds is not None:
-            directory.asked = asked = replace(asked, budget_seconds=deadline.budget_seconds)
+            directory.save_asked(asked := replace(asked, budget_seconds=deadline.budget_seconds))
         deadline = Deadline(asked.budget_seconds, deadline.started_at)
         deadline.continue_from({"before": directory.seconds_before})
         if deadline.remaining() < SHORTEST_BUDGET * (1 - CHECK_ENDS):
@@ -269,20 +285,33 @@ def _resumed(path: Path, deadline: Deadline, tell: Tell) -> Tuned:
                 f"of {format_duration(asked.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
                 "left, too little to train in: give a longer --budget for all of it"
             )
-        storage = asked.storage or str(path / JOURNAL)
         if not is_url(storage):
+            time.sleep(ORPHANS_SECONDS)
             study, _ = studies.load(open_storage(storage), asked.study)
             for trial in studies.running(study):
                 studies.give_up(study, trial, again=True)
         return _conducted(directory, storage, deadline, tell)
+    except KeyboardInterrupt:
+        tell(_how_to_go_on(path))
+        raise
     finally:
         directory.close()
+
+
+def _how_to_go_on(path: Path) -> str:
+    return f"stopped; to go on: timebox tune --resume {shlex.quote(str(path))}"
 
 
 def _conducted(directory: TuneDirectory, storage: str, deadline: Deadline, tell: Tell) -> Tuned:
     study, search = studies.load(open_storage(storage), directory.asked.study)
     run, summary = Conductor(directory, study, search, storage, deadline, tell).run()
     return Tuned(directory.path, run, summary)
+
+
+def _given(arguments: Mapping[str, object]) -> list[str]:
+    """Names of the arguments of :func:`tune` that are not left at their defaults."""
+    parameters = inspect.signature(tune).parameters
+    return [name for name, parameter in parameters.items() if arguments[name] != parameter.default]
 
 
 def _needed(data: str | Path | None) -> str:
@@ -306,10 +335,11 @@ def _trial_seconds(trial_budget: str | float | None, budget_seconds: float) -> f
     if trial_budget is None:
         return min(LONGEST_TRIAL, max(SHORTEST_TRIAL, TRIAL_SHARE * budget_seconds))
     seconds = parse_budget(trial_budget)
-    if not SHORTEST_TRIAL <= seconds <= budget_seconds / 6:
+    longest = budget_seconds / LONGEST_TRIALS
+    if not SHORTEST_TRIAL <= seconds <= longest:
         raise BudgetError(
-            f"trial_budget {format_duration(seconds)} must be between {SHORTEST_TRIAL:.0f}s and a sixth of the budget, "
-            f"{format_duration(budget_seconds / 6)}"
+            f"trial_budget {format_duration(seconds)} must be between {SHORTEST_TRIAL:.0f}s and "
+            f"{format_duration(longest)}, a {LONGEST_TRIALS}th of the budget: leaders are trained more than once"
         )
     return seconds
 
@@ -329,9 +359,10 @@ def _check(asked: Asked, deadline: Deadline) -> None:
 
 
 def _source(asked: Asked) -> Source:
-    """The data as the search divides them: without a test split, which is the final run's alone."""
-    val = "rest" if asked.val is None and asked.train_limit is not None else asked.val
-    return Source(asked.data, val, asked.test, asked.train_limit, None, asked.split_seed, asked.coarse, asked.group_by)
+    """The data as they are divided. No trial sees the test split: it is held out for the final run."""
+    return Source(
+        asked.data, asked.val, asked.test, asked.train_limit, None, asked.split_seed, asked.coarse, asked.group_by
+    )
 
 
 def _cut(num_images: int, num_classes: int, trial_seconds: float, final_seconds: float) -> int:

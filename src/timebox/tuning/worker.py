@@ -1,8 +1,8 @@
 """A worker of a search: takes trials from the storage until the search ends.
 
-    python -m timebox.tuning.worker JSON
+    python -m timebox.tuning.worker
 
-is how `timebox tune` starts one, with the arguments of :func:`work` as JSON.
+is how `timebox tune` starts one, with the arguments of :func:`work` as JSON on its standard input.
 """
 
 import json
@@ -10,17 +10,20 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import optuna
 import torch
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 
 from timebox.clock import Deadline
 from timebox.engine.build import resolve_device
 from timebox.errors import TimeboxError, UsageError
+from timebox.recipe import Value
 from timebox.run.sources import Reader, Source
 from timebox.run.task import sha256_of
 from timebox.tuning import study as studies
@@ -50,8 +53,8 @@ def work(
     device: str = "auto",
     threads: int | None = None,
     parent: int | None = None,
-) -> None:
-    """Carry out trials until the search ends.
+) -> int:
+    """Carry out trials until the search ends; how many.
 
     Args:
         storage: path of a journal or URL of a database. study: its name there.
@@ -71,10 +74,16 @@ def work(
     found, search = studies.load(opened, study, number)
     trainer = trainer_for(search, data, data_dir, max_bad_share, cache, device).cut(search.num_images)
     worker = Worker(found, search, trainer, name, number)
-    while search.seconds_left > search.rungs[0] + SLACK_SECONDS:
-        worker.next_trial()
+    while not search.ends_at or search.seconds_left > search.rungs[0] + SLACK_SECONDS:
+        if not search.ends_at:  # it is being prepared
+            time.sleep(_PARENT_CHECKED_SECONDS)
+        else:
+            worker.next_trial()
         if worker.hopeless is not None:
             raise UsageError(worker.hopeless)
+        _, search = studies.load(opened, study, number)  # its end may have been put off
+        worker.search = search
+    return worker.num_done
 
 
 def trainer_for(
@@ -94,11 +103,13 @@ class Worker:
     """Carries out one trial after the other.
 
     Attributes:
+        search: as it stands. num_done: trials carried out.
         hopeless: why all further ones would fail; None where they need not.
     """
 
     def __init__(self, study: optuna.Study, search: Search, trainer: Trainer, name: str, number: int) -> None:
-        self._study, self._search, self._trainer, self._name = study, search, trainer, name
+        self._study, self.search, self._trainer, self._name = study, search, trainer, name
+        self.num_done = 0
         self._space = Space.from_json(search.space)
         self._base, self._rng = study.sampler, np.random.default_rng([search.seed, number])
         self._move: Move | None = None
@@ -109,19 +120,23 @@ class Worker:
         """Carry out a trial, or what a dead worker left of one."""
         self._move = self._next_move()
         self._study.sampler = self._move.sampler(self._base) if self._move else self._base
-        self._study.optimize(self._accuracy, n_trials=1, catch=(TimeboxError, RuntimeError, MemoryError))
+        try:
+            self._study.optimize(self._accuracy, n_trials=1)
+            self.num_done += 1
+        except (OptunaError, ValueError):  # the database was away for a while, or took this worker for dead
+            time.sleep(_PARENT_CHECKED_SECONDS)
 
     def _next_move(self) -> Move | None:
         """Where to look, unless something is waiting to be looked at."""
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self._search.sampler == "random" or waiting:
+        if self.search.sampler == "random" or waiting:
             return None
         return next_move(self._study, self._space, self._rng)
 
     def _accuracy(self, trial: optuna.Trial) -> float:
         params = {dimension.name: dimension.suggested(trial) for dimension in self._space.dimensions}
         if SETTINGS not in trial.user_attrs:
-            trial.set_user_attr(SETTINGS, list(self._space.settings(params, self._search.neutral)))
+            trial.set_user_attr(SETTINGS, list(self._settings(params)))
             if self._move:
                 trial.set_user_attr(MOVED, self._move.record)
         trial.set_user_attr(WORKER, self._name)
@@ -130,18 +145,26 @@ class Worker:
         except optuna.TrialPruned as stopped:
             trial.set_user_attr(REASON, str(stopped))
             raise
-        except Exception as error:
+        except (TimeboxError, RuntimeError, MemoryError) as error:
             trial.set_user_attr(REASON, str(error))
             self._num_failures += 1
-            if self._num_failures >= MOST_FAILURES or (trial.number == 0 and isinstance(error, TimeboxError)):
+            is_first = trial.number == 0 and isinstance(error, TimeboxError)
+            anything_done = any(one.intermediate_values for one in self._study.get_trials(deepcopy=False))
+            if is_first or (self._num_failures >= MOST_FAILURES and not anything_done):
                 self.hopeless = str(error)
-            raise
+            raise optuna.TrialPruned(str(error)) from error
         self._num_failures = 0
         return accuracy
 
+    def _settings(self, params: Mapping[str, Value]) -> tuple[str, ...]:
+        if self._move is None:
+            return self._space.settings(params)
+        known = self._study.get_trials(deepcopy=False)
+        return self._space.settings(params, self._move.moved, known[self._move.parent].user_attrs.get(SETTINGS, ()))
+
     def _halving(self, trial: optuna.Trial) -> float:
         """Whole trainings under ever longer budgets, as long as a trial is among the better ones."""
-        search = self._search
+        search = self.search
         known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         accuracy = 0.0
         for rung, budget in enumerate(search.rungs):
@@ -172,7 +195,7 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     try:
-        work(**json.loads(sys.argv[1]))
+        work(**json.load(sys.stdin))
     except TimeboxError as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(REFUSED)
