@@ -79,7 +79,7 @@ def test_trials_of_the_dead_are_told_from_those_of_the_living() -> None:
         trial = study.ask()
         if worker:
             trial.set_user_attr(WORKER, worker)
-    assert [trial.number for trial in studies.abandoned(study, ["a"])] == [0]
+    assert [trial.number for trial in studies.abandoned(study, ["a"], nobodys=True)] == [0]
 
 
 def test_what_is_given_up_waits_again_with_what_it_had() -> None:

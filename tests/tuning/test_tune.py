@@ -18,7 +18,9 @@ from timebox.errors import BudgetError, RunError, UsageError
 from timebox.recipe import draft_of
 from timebox.run import load
 from timebox.tuning import Tuned, tune
+from timebox.tuning import study as studies
 from timebox.tuning.storage import open_storage
+from timebox.tuning.study import WORKER
 
 from .conftest import BUDGET, TRIAL, arguments, lines_of
 
@@ -42,7 +44,9 @@ def test_a_search_from_start_to_end_with_a_worker_killed(data: Path, space: Path
     def tell(line: str) -> None:
         """Kill the worker while it is at the trial after the first."""
         if line.startswith("trial   0") and not killed:
-            time.sleep(1.0)
+            study = optuna.load_study(study_name=None, storage=open_storage(str(tmp_path / "tune" / "journal.log")))
+            while not any(WORKER in trial.user_attrs for trial in studies.running(study)):
+                time.sleep(0.01)
             (pid,) = children(os.getpid())
             os.kill(pid, signal.SIGKILL)
             killed.append(line)

@@ -24,6 +24,7 @@ from timebox.tuning.crew import Crew
 from timebox.tuning.directory import BEST, FINAL, TEMPORARY, Asked, TuneDirectory
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, summary_of, trial_text
 from timebox.tuning.space import Space
+from timebox.tuning.storage import is_url
 from timebox.tuning.study import Search
 from timebox.tuning.trial import DivergedError, Trainer
 from timebox.tuning.worker import SLACK_SECONDS, trainer_for
@@ -134,8 +135,7 @@ class Conductor:
                 time.sleep(_POLL_SECONDS)
                 with self._told():
                     self._note_trials()
-                    if dead := crew.dead(sum(line["state"] != "failed" for line in self._lines)):
-                        self._give_up(dead, again=True)
+                    self._give_up(crew.dead(sum(line["state"] != "failed" for line in self._lines)), again=True)
             again = False
         finally:
             workers = crew.stop()
@@ -153,7 +153,7 @@ class Conductor:
             self._tell(f"the storage does not answer: {' '.join(str(error).split())}")
 
     def _give_up(self, workers: Sequence[str], again: bool) -> None:
-        for trial in studies.abandoned(self._study, workers):
+        for trial in studies.abandoned(self._study, workers, nobodys=not is_url(self._storage)):
             studies.give_up(self._study, trial, again)
             self._tell(f"trial {trial.number}: its worker {'died, it is done again' if again else 'was stopped'}")
 

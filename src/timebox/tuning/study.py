@@ -133,12 +133,12 @@ def give_up(study: optuna.Study, trial: FrozenTrial, again: bool) -> None:
         queued_again()(study, trial)
 
 
-def abandoned(study: optuna.Study, workers: Sequence[str]) -> Iterator[FrozenTrial]:
-    """Trials that were begun by these workers, or by one that died before it could say which it is."""
+def abandoned(study: optuna.Study, workers: Sequence[str], nobodys: bool) -> Iterator[FrozenTrial]:
+    """Trials that were begun by these workers; with ``nobodys`` also by one that died before it said which it is."""
     for trial in running(study):
         worker = trial.user_attrs.get(WORKER)
         began = trial.datetime_start
-        unmarked = worker is None and began and (datetime.now() - began).total_seconds() > _UNMARKED_SECONDS
+        unmarked = nobodys and worker is None and began and (datetime.now() - began).total_seconds() > _UNMARKED_SECONDS
         if worker in workers or unmarked:
             yield trial
 
