@@ -50,7 +50,7 @@ pre { background: var(--page); border-radius: 8px; padding: 10px 12px; margin: 0
 details summary { cursor: pointer; color: var(--soft); } details[open] summary { margin-bottom: 10px; }
 svg { display: block; width: 100%; height: auto; }
 svg.timeline { height: 30px; border-radius: 6px; }
-.matrix svg { margin: 0 auto 12px; } .square { max-width: 300px; }
+.matrix svg { margin: 0 auto 12px; } .square { max-width: 300px; } .chart { max-width: 560px; margin-bottom: 12px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 10px; font-size: 13px; color: var(--soft); }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
 line.grid { stroke: var(--line); } line.diagonal { stroke: var(--soft); stroke-dasharray: 4 4; }

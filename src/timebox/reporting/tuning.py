@@ -11,6 +11,8 @@ from timebox.reporting.svg import Line, line_chart
 # More rows than this tell nothing more.
 MOST_ROWS = 60
 START = "what was started from"
+# The style of charts that are no wider than they need to be.
+CHART = "chart"
 
 Values = Mapping[str, object]
 
@@ -68,20 +70,19 @@ def _leaders(summary: Values) -> Iterator[str]:
         yield paragraph("There was no time to train them again.")
         return
     rows = [(_name(leader), [_number(value) for value in _list(leader["accuracies"])]) for leader in leaders]
-    yield chart("accuracy of each seed, and the mean", strips(rows, "accuracy of the leaders"))
+    yield chart("accuracy of each seed, and the mean", strips(rows, "accuracy of the leaders"), CHART)
     yield table(
-        ("", "settings", "mean", "SD", "seeds"),
+        ("settings", "", "mean", "SD", "seeds"),
         [
             (
+                " ".join(map(str, _list(leader["settings"]))) or START,
                 _name(leader),
-                " ".join(map(str, _list(leader["settings"]))) or "–",
                 _percent(leader["mean"]),
                 "" if leader["sd"] is None else f"{100 * _number(leader['sd']):.2f}",
                 str(len(_list(leader["accuracies"]))),
             )
             for leader in leaders
         ],
-        num_text_columns=2,
     )
 
 
@@ -102,6 +103,7 @@ def _history(trials: Sequence[Values]) -> Iterator[str]:
     yield chart(
         f"accuracy of each trial in %, those trained for {format_duration(longest)} in the first colour",
         line_chart(lines, "accuracy of the trials", "{:.0f}".format),
+        CHART,
     )
     states = [str(trial["state"]) for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -111,7 +113,9 @@ def _history(trials: Sequence[Values]) -> Iterator[str]:
 def _importance(importance: Mapping[str, float]) -> Iterator[str]:
     if importance:
         ranked = sorted(importance.items(), key=lambda pair: -pair[1])
-        yield chart("share of what differs among the shortest trainings", bars(ranked, "importance of the fields"))
+        yield chart(
+            "share of what differs among the shortest trainings", bars(ranked, "importance of the fields"), CHART
+        )
 
 
 def _fields(trials: Sequence[Values]) -> Iterator[str]:
@@ -129,9 +133,9 @@ def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
     ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MOST_ROWS]
     rows = [
         (
-            f"trial {trial['trial']}",
             " ".join(map(str, _list(trial["settings"]))) or START,
             str(trial["reason"] or trial["state"]),
+            f"trial {trial['trial']}",
             _percent(trial["accuracy"]) or "–",
             "" if trial["budget_seconds"] is None else format_duration(_number(trial["budget_seconds"])),
         )
@@ -139,19 +143,19 @@ def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
     ]
     rows += [
         (
-            f"{line['phase']} {line['repeat']}",
             " ".join(map(str, _list(line["settings"]))) or START,
             str(line.get("reason") or ""),
+            f"{line['phase']} {line['repeat']}",
             _percent(line["accuracy"]) or "–",
             format_duration(_number(line["budget_seconds"])),
         )
         for line in repeats
     ]
-    return table(("", "settings", "end", "accuracy", "budget"), rows, num_text_columns=3)
+    return table(("settings", "end", "", "accuracy", "budget"), rows, num_text_columns=2)
 
 
 def _name(leader: Values) -> str:
-    return START if leader["trial"] is None else f"trial {leader['trial']}"
+    return "the start" if leader["trial"] is None else f"trial {leader['trial']}"
 
 
 def _words(winner: Values) -> str:
