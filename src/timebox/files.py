@@ -5,9 +5,12 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+from timebox.errors import OutputError, TimeboxError, UsageError
 
 try:
     import fcntl
@@ -85,6 +88,27 @@ def _kind(mode: int) -> str:
         stat.S_IFBLK: "device",
     }
     return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+@contextmanager
+def written(what: str) -> Iterator[None]:
+    """Turns an OSError into an OutputError that says what could not be written."""
+    try:
+        yield
+    except TimeboxError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{what} cannot be written to: {error.strerror or error}") from error
+
+
+def check_free(path: Path, what: str) -> None:
+    """Raises UsageError for a place that is taken, where a new ``what`` is to go: "benchmark", "search"."""
+    with written(f"{what} {str(path)!r}"):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"out {str(path)!r} must be a directory that is new or empty; to go on with a {what}, give "
+                f"--resume {path} alone"
+            )
 
 
 def lock_when_free(file: int) -> None:

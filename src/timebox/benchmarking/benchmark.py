@@ -10,13 +10,14 @@ from pathlib import Path
 
 from timebox.benchmarking import environment
 from timebox.benchmarking.asked import Asked, absolute, absolute_recipe, budget_text
-from timebox.benchmarking.directory import BenchmarkDirectory, check_free, latest
+from timebox.benchmarking.directory import BenchmarkDirectory, latest
 from timebox.benchmarking.summary import progress_line, summarise
 from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, schedule
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data import parse_portion
 from timebox.engine.build import resolve_device
 from timebox.errors import BudgetError, DataError, RunError, UsageError
+from timebox.files import check_free
 from timebox.recipe import AUTO
 from timebox.run.sources import Portion, Reader
 
@@ -114,7 +115,7 @@ def benchmark(
         asked = _asked(arguments)
         asked.check()
         if out is not None:
-            check_free(Path(out))
+            check_free(Path(out), "benchmark")
         training_device = resolve_device(device)
         name = _check_data(asked, tell, deadline)
         about = {

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from timebox.benchmarking.asked import Asked, Contender
 from timebox.benchmarking.trials import Record, Trial
 from timebox.engine.checkpoint import write_whole
-from timebox.errors import OutputError, RunError, TimeboxError, UsageError
-from timebox.files import lock, read_regular
+from timebox.errors import RunError, UsageError
+from timebox.files import check_free, lock, read_regular, written
 from timebox.recipe import recipe_from
 from timebox.run.reading import read_json, to_json
 
@@ -33,11 +32,11 @@ class BenchmarkDirectory:
 
     def __init__(self, path: Path, asked: Asked, about: Mapping[str, object], created: bool) -> None:
         self.path, self.asked, self.about, self._created = path, asked, about, created
-        with _told(path):
+        with written(_named(path)):
             self._file = os.open(path / TRIALS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock()
-            with _told(path):
+            with written(_named(path)):
                 content = read_regular(path / TRIALS, _MOST_BYTES)
                 whole = content.rfind(b"\n") + 1
                 os.ftruncate(self._file, whole)  # a kill in the middle of a line leaves the rest of it
@@ -51,8 +50,8 @@ class BenchmarkDirectory:
     @classmethod
     def new(cls, path: Path, asked: Asked, about: Mapping[str, object]) -> "BenchmarkDirectory":
         """A directory that does not exist yet, or is empty. Raises UsageError for one that is taken."""
-        check_free(path)
-        with _told(path):
+        check_free(path, "benchmark")
+        with written(_named(path)):
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             about = {"format": FORMAT, **about, "command": asked.command(), "asked": asked.as_dict()}
@@ -72,7 +71,7 @@ class BenchmarkDirectory:
 
     def add(self, record: Record) -> None:
         """Take in a trial: its line is on the disk once this returns."""
-        with _told(self.path):
+        with written(_named(self.path)):
             line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
             while line:
                 line = line[os.write(self._file, line) :]
@@ -85,14 +84,14 @@ class BenchmarkDirectory:
         resolved = record.get("recipe")
         if not isinstance(resolved, Mapping) or file.exists():
             return
-        with _told(self.path):
+        with written(_named(self.path)):
             file.parent.mkdir(exist_ok=True)
             text = f"# {contender.label}, as resolved in its first trial\n{recipe_from(resolved).to_toml()}"
             write_whole(file, text.encode())
 
     def save_summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json."""
-        with _told(self.path):
+        with written(_named(self.path)):
             write_whole(self.path / SUMMARY, to_json(summary))
 
     @property
@@ -127,16 +126,6 @@ class BenchmarkDirectory:
             raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
 
 
-def check_free(path: Path) -> None:
-    """Raises UsageError for a place that is taken."""
-    with _told(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(
-                f"out {str(path)!r} must be a directory that is new or empty; to go on with a benchmark, give "
-                f"--resume {path} alone"
-            )
-
-
 def latest(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
     """The last record of each (label, block): a trial that failed is done again when a benchmark is resumed."""
     return {(str(record["label"]), int(str(record["block"]))): record for record in records}
@@ -155,12 +144,5 @@ def _records(content: bytes, asked: Asked, path: Path) -> Iterator[Record]:
         yield record
 
 
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turns an OSError into one that says what could not be written."""
-    try:
-        yield
-    except TimeboxError:
-        raise
-    except OSError as error:
-        raise OutputError(f"benchmark {str(path)!r} cannot be written to: {error.strerror or error}") from error
+def _named(path: Path) -> str:
+    return f"benchmark {str(path)!r}"

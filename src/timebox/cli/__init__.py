@@ -26,7 +26,7 @@ from timebox.cli import (
     train,
     tune,
 )
-from timebox.cli.formatting import json_line, write
+from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
 from timebox.errors import TimeboxError, UsageError
 from timebox.version import VERSION
@@ -117,7 +117,7 @@ def run_command(argv: Sequence[str]) -> int:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
-            _say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
+            say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
             status = exits.STOPPED + 2
     return exits.STOPPED + received[0] if received else status
 
@@ -151,13 +151,8 @@ def _fail(argv: Sequence[str], message: str, status: int) -> int:
         traceback.print_exc()
     message = " ".join(message.split())
     verb = next((word for word in argv if word in VERBS), None)
-    _say(f"timebox {verb}: error: {message}" if verb else f"timebox: error: {message}")
+    say(f"timebox {verb}: error: {message}" if verb else f"timebox: error: {message}")
     if "--json" in argv:
         with contextlib.suppress(OSError):
             write(json_line({"error": message}))
     return status
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens on stderr; the exit status still tells
-        print(line, file=sys.stderr)

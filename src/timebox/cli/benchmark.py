@@ -1,13 +1,11 @@
 """`timebox benchmark`: recipes in repeated trials, and what these show."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from timebox.cli import exits
-from timebox.cli.formatting import facts, json_line, number, percent, plural, show, table, write
+from timebox.cli.formatting import facts, json_line, number, percent, plural, say, show, table, write
 from timebox.cli.parsing import (
     Parser,
     Subparsers,
@@ -160,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             resume=args.resume,
             keep_runs=args.keep_runs,
-            tell=_say,
+            tell=say,
             on_trial=on_trial,
             deadline=deadline,
         )
@@ -250,8 +248,3 @@ def _mappings(values: object) -> list[Mapping[str, object]]:
 
 def _texts(values: object) -> list[str]:
     return [str(value) for value in values] if isinstance(values, Sequence) else []
-
-
-def _say(line: str) -> None:
-    with suppress(OSError):  # nobody listens on stderr; the work goes on
-        print(line, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
@@ -59,6 +60,12 @@ def write(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def say(line: str) -> None:
+    """A line to stderr, at once."""
+    with suppress(OSError):  # nobody listens; the work goes on, and the exit status still tells
+        print(line, file=sys.stderr, flush=True)
 
 
 def show(*renderables: "RenderableType") -> None:

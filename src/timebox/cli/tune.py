@@ -1,12 +1,10 @@
 """`timebox tune`: search for a better recipe, and train by it, before one deadline."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 from timebox.cli.exits import DONE, LATE_OR_PARTLY_WRITTEN
-from timebox.cli.formatting import facts, json_line, percent, show, table, write
+from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
 from timebox.cli.parsing import (
     Parser,
     Subparsers,
@@ -164,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         cache=args.cache,
         out=args.out,
         resume=args.resume,
-        tell=_say,
+        tell=say,
         deadline=deadline,
     )
     if args.json:
@@ -193,16 +191,13 @@ def told(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str
 
 
 def _row(leader: Mapping[str, object]) -> Sequence[str]:
+    from timebox.reporting import settings_text
+
     accuracies, settings, spread = leader["accuracies"], leader["settings"], leader["sd"]
     assert isinstance(accuracies, Sequence) and isinstance(settings, Sequence)
     return (
-        " ".join(map(str, settings)) or "what was started from",
+        settings_text(settings),
         percent(leader["mean"]),
         "–" if not isinstance(spread, float) else f"{100 * spread:.2f}",
         str(len(accuracies)),
     )
-
-
-def _say(line: str) -> None:
-    with suppress(OSError):
-        print(line, file=sys.stderr)

@@ -3,6 +3,6 @@
 from timebox.reporting.comparison import comparison_page
 from timebox.reporting.facts import Example, RunFacts, Scored
 from timebox.reporting.page import report_page
-from timebox.reporting.tuning import tuning_page
+from timebox.reporting.tuning import settings_text, tuning_page
 
-__all__ = ["Example", "RunFacts", "Scored", "comparison_page", "report_page", "tuning_page"]
+__all__ = ["Example", "RunFacts", "Scored", "comparison_page", "report_page", "settings_text", "tuning_page"]

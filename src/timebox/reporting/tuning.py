@@ -17,6 +17,11 @@ CHART = "chart"
 Values = Mapping[str, object]
 
 
+def settings_text(settings: Sequence[object]) -> str:
+    """Settings in words; without any, that it is what a search began with."""
+    return " ".join(map(str, settings)) or START
+
+
 def tuning_page(
     summary: Values, trials: Sequence[Values], repeats: Sequence[Values], importance: Mapping[str, float]
 ) -> str:
@@ -75,7 +80,7 @@ def _leaders(summary: Values) -> Iterator[str]:
         ("settings", "", "mean", "SD", "seeds"),
         [
             (
-                " ".join(map(str, _list(leader["settings"]))) or START,
+                settings_text(_list(leader["settings"])),
                 _name(leader),
                 _percent(leader["mean"]),
                 "" if leader["sd"] is None else f"{100 * _number(leader['sd']):.2f}",
@@ -133,7 +138,7 @@ def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
     ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MOST_ROWS]
     rows = [
         (
-            " ".join(map(str, _list(trial["settings"]))) or START,
+            settings_text(_list(trial["settings"])),
             str(trial["reason"] or trial["state"]),
             f"trial {trial['trial']}",
             _percent(trial["accuracy"]) or "–",
@@ -143,7 +148,7 @@ def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
     ]
     rows += [
         (
-            " ".join(map(str, _list(line["settings"]))) or START,
+            settings_text(_list(line["settings"])),
             str(line.get("reason") or ""),
             f"{line['phase']} {line['repeat']}",
             _percent(line["accuracy"]) or "–",
@@ -159,8 +164,8 @@ def _name(leader: Values) -> str:
 
 
 def _words(winner: Values) -> str:
-    settings = " ".join(map(str, _list(winner["settings"])))
-    return f"trial {winner['trial']}: {settings}" if settings else START
+    settings = _list(winner["settings"])
+    return f"trial {winner['trial']}: {settings_text(settings)}" if settings else START
 
 
 def _percent(value: object) -> str:

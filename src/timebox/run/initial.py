@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from timebox.errors import RunError, UsageError
 from timebox.files import read_regular
 from timebox.models import networks_of
-from timebox.recipe import draft_of, parse_settings
+from timebox.recipe import parse_settings
 from timebox.recipe.auto import BASE
 from timebox.run.reading import CONFIG, MODEL
+from timebox.run.request import is_planned
 from timebox.run.run import Run
 
 # What the weights leave no choice about.
@@ -77,7 +78,7 @@ class Initial:
         for name, value in own.items():
             if asked.get(name, value) != value:
                 raise UsageError(f"{name} {asked[name]} cannot be set: {str(self.path)!r} has {name} {value}")
-        rate = (f"filter_lr={WARM_FILTER_LR}",) if draft_of(recipe).fixed is None and own["model"] == BASE.model else ()
+        rate = (f"filter_lr={WARM_FILTER_LR}",) if is_planned(recipe) and own["model"] == BASE.model else ()
         return (*self.settings, *rate, *settings)
 
     def give(self, model: nn.Module, class_names: Sequence[str], tell: Callable[[str], None]) -> None:

@@ -1,7 +1,8 @@
 """What :func:`timebox.train` was asked for, checked before anything slow begins."""
 
+import inspect
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from timebox.clock import Deadline, format_duration
@@ -81,6 +82,12 @@ def image_form(recipe: str, settings: Sequence[str]) -> tuple[int | None, str]:
     """
     recipe_so_far = draft_of(recipe, settings).base
     return recipe_so_far.image_size or None, recipe_so_far.image_fit
+
+
+def given_among(function: Callable[..., object], arguments: Mapping[str, object]) -> set[str]:
+    """Names of a function's arguments that are not left at their defaults."""
+    parameters = inspect.signature(function).parameters
+    return {name for name, parameter in parameters.items() if arguments[name] not in (parameter.default, [])}
 
 
 def is_planned(recipe: str) -> bool:

@@ -1,8 +1,7 @@
 """``timebox train``: from images and a deadline to a run directory."""
 
-import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
 from timebox.run.guest import guest
 from timebox.run.initial import Initial
-from timebox.run.request import Request, check_request, image_form, is_planned
+from timebox.run.request import Request, check_request, given_among, image_form, is_planned
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task
@@ -110,7 +109,7 @@ def train(
     >>> run.class_names, run.summary["steps"]
     (('blue', 'red'), 20)
     """
-    given = _given(locals())
+    given = given_among(train, locals())
     if deadline is None:
         deadline = Deadline(None if budget is None else parse_budget(budget))
     reporter = reporter or SilentReporter()
@@ -203,12 +202,6 @@ def _planned(
 
 def _num_images(part: ImageDataset | None) -> int:
     return 0 if part is None else len(part)
-
-
-def _given(arguments: Mapping[str, object]) -> set[str]:
-    """Names of the arguments of :func:`train` that are not left at their defaults."""
-    parameters = inspect.signature(train).parameters
-    return {name for name, parameter in parameters.items() if arguments[name] not in (parameter.default, [])}
 
 
 def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:

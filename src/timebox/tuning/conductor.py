@@ -163,9 +163,9 @@ class Conductor:
     def _note_trials(self) -> None:
         """Put on record what has finished since the last time."""
         finished = self._finished()
-        lines = [studies.as_line(self._search, trial) for trial in finished]
-        if len(lines) == len(self._lines):
+        if len(finished) == len(self._lines):
             return
+        lines = [studies.as_line(self._search, trial) for trial in finished]
         for line in lines:
             if line["trial"] not in self._known:
                 self._tell(trial_text(line))

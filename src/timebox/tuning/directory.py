@@ -4,13 +4,12 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from timebox.engine.checkpoint import write_whole
-from timebox.errors import OutputError, RunError, TimeboxError, UsageError
-from timebox.files import lock, read_regular
+from timebox.errors import RunError, UsageError
+from timebox.files import check_free, lock, read_regular, written
 from timebox.run.reading import read_json, to_json
 from timebox.tuning.storage import without_password
 from timebox.version import VERSION
@@ -80,7 +79,7 @@ class TuneDirectory:
 
     def __init__(self, path: Path, asked: Asked) -> None:
         self.path, self.asked = path, asked
-        with _told(path):
+        with written(_named(path)):
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             lock(self._lock)
@@ -93,8 +92,8 @@ class TuneDirectory:
     @classmethod
     def new(cls, path: Path, asked: Asked) -> "TuneDirectory":
         """A directory that does not exist yet, or is empty."""
-        check_free(path)
-        with _told(path):
+        check_free(path, "search")
+        with written(_named(path)):
             path.mkdir(parents=True, exist_ok=True)
         directory = cls(path, asked)
         directory.save_asked(asked)
@@ -150,18 +149,8 @@ class TuneDirectory:
         os.close(self._lock)
 
     def _write(self, name: str, blob: bytes) -> None:
-        with _told(self.path):
+        with written(_named(self.path)):
             write_whole(self.path / name, blob)
-
-
-def check_free(path: Path) -> None:
-    """Raises UsageError for a place that is taken."""
-    with _told(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(
-                f"out {str(path)!r} must be a directory that is new or empty; to go on with a search, give "
-                f"--resume {path} alone"
-            )
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:
@@ -174,11 +163,5 @@ def _lines(path: Path) -> Iterator[dict[str, object]]:
         raise RunError(f"{str(path)!r} is damaged: {error}") from error
 
 
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except TimeboxError:
-        raise
-    except OSError as error:
-        raise OutputError(f"search {str(path)!r} cannot be written to: {error.strerror or error}") from error
+def _named(path: Path) -> str:
+    return f"search {str(path)!r}"

@@ -18,9 +18,8 @@ from optuna.trial import FrozenTrial
 
 from timebox.recipe import Value
 from timebox.tuning.space import Space
+from timebox.tuning.study import MOVED, accuracy_of, first_accuracy_of, is_measured
 
-# What a trial is: the trial that it moved away from, and the fields that it moved.
-MOVED = "moved"
 # Share of the images: less is chance.
 GAIN = 0.01
 # Fields that are drawn anew at a time, at most.
@@ -58,16 +57,14 @@ def next_move(study: optuna.Study, space: Space, rng: np.random.Generator) -> Mo
     known = study.get_trials(deepcopy=False)
     # A trial whose worker died goes by the number it had at first.
     trials = {
-        int(trial.system_attrs.get("failed_trial", trial.number)): trial
-        for trial in known
-        if trial.intermediate_values and set(trial.params) == set(space.distributions)
+        int(trial.system_attrs.get("failed_trial", trial.number)): trial for trial in known if is_measured(trial, space)
     }
     if not trials:
         return None
     made = [trial.user_attrs.get(MOVED) for trial in known]  # whatever came of it
     if (move := combined(trials)) and move.record not in made:
         return move
-    place, best = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), _latest(item[1])))
+    place, best = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), accuracy_of(item[1])))
     if (move := again(trials, place, space)) and move.record not in made:
         return move
     drawn = _drawn(space, effects(trials), rng)
@@ -98,7 +95,7 @@ def combined(trials: Mapping[int, FrozenTrial]) -> Move | None:
     for trial in trials.values():
         parent, moved = trial.user_attrs.get(MOVED, (None, ()))
         if parent == 0 and len(moved) == 1:
-            gain = _first(trial) - _first(start)
+            gain = first_accuracy_of(trial) - first_accuracy_of(start)
             gains[moved[0]] = max(gains.get(moved[0], (GAIN, start.params[moved[0]])), (gain, trial.params[moved[0]]))
     changes = {name: value for name, (gain, value) in gains.items() if gain > GAIN}
     return Move(0, {**start.params, **changes}, tuple(changes)) if len(changes) > 1 else None
@@ -125,15 +122,6 @@ def effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
     for trial in trials.values():
         parent, moved = trial.user_attrs.get(MOVED, (None, ()))
         if parent in trials:
-            change = abs(_first(trial) - _first(trials[parent])) / max(1, len(moved))
+            change = abs(first_accuracy_of(trial) - first_accuracy_of(trials[parent])) / max(1, len(moved))
             most |= {name: max(most.get(name, 0.0), change) for name in moved}
     return most
-
-
-def _first(trial: FrozenTrial) -> float:
-    """Accuracy under the shortest budget, which all have had."""
-    return trial.intermediate_values[min(trial.intermediate_values)]
-
-
-def _latest(trial: FrozenTrial) -> float:
-    return trial.intermediate_values[max(trial.intermediate_values)]

@@ -9,6 +9,7 @@ import tomli_w
 from optuna.importance import get_param_importances
 
 from timebox.recipe import AUTO, Draft
+from timebox.reporting import settings_text
 from timebox.run.run import Run
 from timebox.tuning import study as studies
 from timebox.tuning.directory import Asked, Line
@@ -29,7 +30,8 @@ class Candidate:
     @property
     def text(self) -> str:
         """In words."""
-        return f"trial {self.trial} ({' '.join(self.settings)})" if self.settings else "what was started from"
+        words = settings_text(self.settings)
+        return f"trial {self.trial} ({words})" if self.settings else words
 
 
 def candidates_of(study: optuna.Study, num_leaders: int) -> list[Candidate]:
@@ -56,8 +58,8 @@ def importance_of(study: optuna.Study, space: Space) -> dict[str, float]:
     too few of them."""
     shortest = optuna.create_study(direction="maximize")
     for trial in study.get_trials(deepcopy=False):
-        if trial.intermediate_values and set(trial.params) == set(space.distributions):
-            value = trial.intermediate_values[min(trial.intermediate_values)]
+        if studies.is_measured(trial, space):
+            value = studies.first_accuracy_of(trial)
             shortest.add_trial(optuna.create_trial(params=trial.params, distributions=space.distributions, value=value))
     if len(shortest.trials) < FEWEST_TRIALS or len({trial.value for trial in shortest.trials}) == 1:
         return {}
@@ -70,7 +72,7 @@ def trial_text(line: Line) -> str:
     assert isinstance(settings, Sequence)
     accuracy, budget = line["accuracy"], line["budget_seconds"]
     came_to = f"{accuracy:6.2%} in {budget:.0f}s" if accuracy else str(line["reason"] or line["state"])
-    return f"trial {line['trial']:>3}  {came_to}  {' '.join(map(str, settings)) or 'what was started from'}"
+    return f"trial {line['trial']:>3}  {came_to}  {settings_text(settings)}"
 
 
 def summary_of(

@@ -13,15 +13,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from timebox.errors import UsageError
 from timebox.recipe import Value
-from timebox.tuning.near import MOVED
+from timebox.tuning.space import Space
 from timebox.tuning.storage import queued_again
 from timebox.version import VERSION
 
 SAMPLERS = ("tpe", "random")
 # Of the trials that end a shorter schedule, one in so many goes on to the next, which is so many times as long.
 REDUCTION = 3
-# What of a trial is kept beside its values.
-SETTINGS, WORKER, MEASURED, REASON = "settings", "worker", "measured", "reason"
+# What of a trial is kept beside its values. MOVED: the trial that it moved away from, and the fields that it moved.
+SETTINGS, WORKER, MEASURED, REASON, MOVED = "settings", "worker", "measured", "reason", "moved"
 _ABOUT = "timebox"
 # A worker marks a trial once its values are known, which takes milliseconds.
 _UNMARKED_SECONDS = 3.0
@@ -90,16 +90,21 @@ def load(storage: BaseStorage, name: str, worker: int = 0) -> tuple[optuna.Study
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
         raise UsageError(f"study {name!r} is not in the storage") from error
+    search = search_of(study)
+    study.sampler = search.sampler_for(worker)
+    study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    return study, search
+
+
+def search_of(study: optuna.Study) -> Search:
+    """What a study searches, as it stands. Raises UsageError where it is another version's."""
     about = study.user_attrs.get(_ABOUT)
     version = about.get("version") if isinstance(about, dict) else None
     if not isinstance(about, dict) or version != VERSION:
         whose = "no study of timebox" if version is None else f"of timebox {version}, this is {VERSION}"
-        raise UsageError(f"study {name!r} cannot be used: it is {whose}")
+        raise UsageError(f"study {study.study_name!r} cannot be used: it is {whose}")
     lists = {key: tuple(about[key]) for key in ("settings", "rungs")}
-    search = Search(**{**about, **lists})
-    study.sampler = search.sampler_for(worker)
-    study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
-    return study, search
+    return Search(**{**about, **lists})
 
 
 def put_off(study: optuna.Study, search: Search, ends_at: float) -> Search:
@@ -150,16 +155,26 @@ def budget_of(search: Search, trial: FrozenTrial) -> float | None:
 
 def leaders(study: optuna.Study) -> list[FrozenTrial]:
     """The best of the trials that were trained under the longest budget of any, the best first, none twice."""
-    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _value(trial)]
+    done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and accuracy_of(trial)]
     most = max((len(trial.intermediate_values) for trial in done), default=0)
-    ranked = sorted(done, key=lambda trial: (len(trial.intermediate_values) == most, _value(trial)), reverse=True)
+    ranked = sorted(done, key=lambda trial: (len(trial.intermediate_values) == most, accuracy_of(trial)), reverse=True)
     by_settings: dict[tuple[str, ...], FrozenTrial] = {}
     for trial in ranked:
         by_settings.setdefault(tuple(trial.user_attrs.get(SETTINGS, ())), trial)
     return list(by_settings.values())
 
 
-def _value(trial: FrozenTrial) -> float:
+def is_measured(trial: FrozenTrial, space: Space) -> bool:
+    """Whether a trial came to something, at a known place."""
+    return bool(trial.intermediate_values) and set(trial.params) == set(space.distributions)
+
+
+def first_accuracy_of(trial: FrozenTrial) -> float:
+    """The accuracy under the shortest budget, which all have had."""
+    return trial.intermediate_values[min(trial.intermediate_values)]
+
+
+def accuracy_of(trial: FrozenTrial) -> float:
     """The accuracy under the longest budget; 0 without any."""
     return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
 
@@ -172,7 +187,7 @@ def as_line(search: Search, trial: FrozenTrial) -> dict[str, object]:
         "phase": "search",
         "trial": trial.number,
         "state": state,
-        "accuracy": _value(trial) or None,
+        "accuracy": accuracy_of(trial) or None,
         "budget_seconds": budget_of(search, trial),
         "settings": trial.user_attrs.get(SETTINGS, []),
         "params": dict(trial.params),

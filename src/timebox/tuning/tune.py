@@ -1,10 +1,10 @@
 """``timebox tune``: the best recipe that can be found under one deadline, and the run trained by it."""
 
-import inspect
 import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +15,16 @@ from timebox.data import ImageDataset, parse_portion
 from timebox.engine.build import resolve_device
 from timebox.engine.sizing import largest_side_for
 from timebox.errors import BudgetError, UsageError
+from timebox.files import check_free
 from timebox.recipe import AUTO, Draft, Recipe, Task, draft_of
 from timebox.recipe.auto import ladder
-from timebox.run.request import Request, check_request, image_form, is_planned
+from timebox.run.request import Request, check_request, given_among, image_form, is_planned
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source, division_from
 from timebox.run.task import sha256_of
 from timebox.tuning import study as studies
 from timebox.tuning.conductor import CHECK_ENDS, Conductor, Tell
-from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory, check_free
+from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory
 from timebox.tuning.space import default_space, read_space
 from timebox.tuning.storage import HIDDEN, is_url, open_storage, without_password
 from timebox.tuning.study import REDUCTION, SAMPLERS, Search
@@ -132,7 +133,7 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
-    surplus = [name for name in _given(locals()) if name not in BESIDE_RESUME]
+    surplus = sorted(given_among(tune, locals()) - set(BESIDE_RESUME))
     if resume is not None and surplus:
         raise UsageError(f"{', '.join(surplus)} cannot be given with resume: all of that is the search's own")
     tell = tell or (lambda line: None)
@@ -164,7 +165,8 @@ def tune(
         device=device,
         precision=precision,
     )
-    return _begun(asked, out, deadline, tell)
+    with closing(_set_up(asked, out, deadline, tell)) as directory:  # what was read for it is let go
+        return _conducted(directory, storage or str(directory.path / JOURNAL), deadline, tell)
 
 
 def join(
@@ -201,14 +203,14 @@ def join(
     )
 
 
-def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell) -> Tuned:
-    """Check all that can be checked, read the data, and begin."""
+def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell) -> TuneDirectory:
+    """Check all that can be checked, read the data, and put on record what is to be searched."""
     draft = draft_of(asked.recipe, asked.settings)
     searched = default_space(draft) if asked.space is None else read_space(asked.space)
     _check(asked, deadline)
     training_device = resolve_device(asked.device)
     if out:
-        check_free(Path(out))
+        check_free(Path(out), "search")
     opened = open_storage(asked.storage) if asked.storage else None
     final_seconds = (1 - CHECK_ENDS) * asked.budget_seconds
     reader = Reader(
@@ -258,18 +260,15 @@ def _begun(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell)
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
             f"{len(division.train):,} images, chosen by {min(len(division.val), MOST_VAL_IMAGES):,} others"
         )
-        return _conducted(directory, storage, deadline, tell)
-    except KeyboardInterrupt:
-        tell(_how_to_go_on(directory.path))
-        raise
-    finally:
+    except BaseException:
         directory.close()
+        raise
+    return directory
 
 
 def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> Tuned:
     """Go on with a search. ``given``: its storage, whose password is not kept."""
-    directory = TuneDirectory.existing(path)
-    try:
+    with closing(TuneDirectory.existing(path)) as directory:
         asked = directory.asked
         if given is not None and without_password(given) != asked.storage:
             raise UsageError(f"storage {without_password(given)!r} cannot be given: the search's is {asked.storage!r}")
@@ -291,27 +290,16 @@ def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> T
             for trial in studies.running(study):
                 studies.give_up(study, trial, again=True)
         return _conducted(directory, storage, deadline, tell)
-    except KeyboardInterrupt:
-        tell(_how_to_go_on(path))
-        raise
-    finally:
-        directory.close()
-
-
-def _how_to_go_on(path: Path) -> str:
-    return f"stopped; to go on: timebox tune --resume {shlex.quote(str(path))}"
 
 
 def _conducted(directory: TuneDirectory, storage: str, deadline: Deadline, tell: Tell) -> Tuned:
     study, search = studies.load(open_storage(storage), directory.asked.study)
-    run, summary = Conductor(directory, study, search, storage, deadline, tell).run()
+    try:
+        run, summary = Conductor(directory, study, search, storage, deadline, tell).run()
+    except KeyboardInterrupt:
+        tell(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        raise
     return Tuned(directory.path, run, summary)
-
-
-def _given(arguments: Mapping[str, object]) -> list[str]:
-    """Names of the arguments of :func:`tune` that are not left at their defaults."""
-    parameters = inspect.signature(tune).parameters
-    return [name for name, parameter in parameters.items() if arguments[name] != parameter.default]
 
 
 def _needed(data: str | Path | None) -> str:

@@ -27,10 +27,10 @@ from timebox.recipe import Value
 from timebox.run.sources import Reader, Source
 from timebox.run.task import sha256_of
 from timebox.tuning import study as studies
-from timebox.tuning.near import MOVED, Move, next_move
+from timebox.tuning.near import Move, next_move
 from timebox.tuning.space import Space
 from timebox.tuning.storage import open_storage
-from timebox.tuning.study import MEASURED, REASON, REDUCTION, SETTINGS, WORKER, Search
+from timebox.tuning.study import MEASURED, MOVED, REASON, REDUCTION, SETTINGS, WORKER, Search
 from timebox.tuning.trial import DivergedError, Trainer
 
 # What a trial takes besides its trainings: putting it on record, and a machine that stutters.
@@ -70,8 +70,7 @@ def work(
     if threads is not None:
         torch.set_num_threads(threads)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    opened = open_storage(storage)
-    found, search = studies.load(opened, study, number)
+    found, search = studies.load(open_storage(storage), study, number)
     trainer = trainer_for(search, data, data_dir, max_bad_share, cache, device).cut(search.num_images)
     worker = Worker(found, search, trainer, name, number)
     while not search.ends_at or search.seconds_left > search.rungs[0] + SLACK_SECONDS:
@@ -81,8 +80,7 @@ def work(
             worker.next_trial()
         if worker.hopeless is not None:
             raise UsageError(worker.hopeless)
-        _, search = studies.load(opened, study, number)  # its end may have been put off
-        worker.search = search
+        worker.search = search = studies.search_of(found)  # its end may have been put off
     return worker.num_done
 
 
