@@ -1,4 +1,5 @@
-"""What a training survives: kills, signals, full disks, numbers that go wrong, memory that runs out.
+"""What a training survives: kills, signals, full disks, numbers that go wrong, memory that runs out,
+processes of a group that are lost.
 
     python benchmarks/faults.py [--rows kills,resume,…] [--kills 200] [--stops 20] [--jobs 2] [--out FILE.jsonl]
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from fault_rows import disks, kills, replays, steps, stops
+from fault_rows import disks, groups, kills, replays, steps, stops
 from fault_rows.runs import Outcome
 
 Row = Callable[[argparse.Namespace], Iterator[Outcome]]
@@ -25,6 +26,7 @@ ROWS: dict[str, Row] = {
     "numbers": lambda given: steps.numbers(given.seeds),
     "memory": lambda given: steps.memory(),
     "replay": lambda given: replays.rows(),
+    "groups": lambda given: groups.rows(given.group_faults),
 }
 
 
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="kills at random instants")
     parser.add_argument("--stops", type=int, default=20, help="random steps to resume after")
     parser.add_argument("--seeds", type=int, default=5, help="pairs of runs with and without a wrong number")
+    parser.add_argument("--group-faults", type=int, default=50, help="processes lost of two that train together")
     parser.add_argument("--jobs", type=int, default=1, help="chains of kills side by side")
     parser.add_argument("--out", type=Path, help="a JSON line for each row of the table")
     given = parser.parse_args()

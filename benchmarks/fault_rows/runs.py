@@ -32,6 +32,7 @@ OFTEN = {"interval": 0.1}
 MODEL, SUMMARY, CHECKPOINT = "model.safetensors", "summary.json", "checkpoint"
 FILES = {
     "examples.npz",
+    "group.json",
     "metrics.jsonl",
     "model.json",
     MODEL,

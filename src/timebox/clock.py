@@ -23,19 +23,19 @@ def now() -> float:
 _IMPORTED_AT = now()
 
 
-def process_start() -> float:
-    """When this process was started, on the clock of :func:`now`.
+def process_start(pid: int | None = None) -> float:
+    """When a process was started, on the clock of :func:`now`; this one, where no number is given.
 
     On Linux the kernel's own record, so that the interpreter's start and every import count. Elsewhere, or where
     ``/proc`` shows another clock than ours, the moment this module was imported.
     """
     try:
         # The second field, the command's name, may itself hold spaces and brackets; field 22 is the start time.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return _IMPORTED_AT
-    return started if 0 <= _IMPORTED_AT - started < 3600 else _IMPORTED_AT
+    return started if 0 <= _IMPORTED_AT - started < 3600 or pid else _IMPORTED_AT
 
 
 def parse_budget(budget: str | float) -> float:

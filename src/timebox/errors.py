@@ -4,6 +4,8 @@ The command line turns each into one line on stderr and exit status 2 (3 for :cl
 been trained). Anything else that escapes is a defect of timebox itself.
 """
 
+from collections.abc import Mapping, Sequence
+
 
 class TimeboxError(Exception):
     """Something the caller must change. The message names what was given, what is allowed and what to do."""
@@ -27,3 +29,16 @@ class RunError(TimeboxError):
 
 class OutputError(TimeboxError, OSError):
     """A place that cannot be written to."""
+
+
+class LostMembersError(TimeboxError):
+    """Processes that train together are not all there any more.
+
+    Attributes:
+        lost: which are gone, by rank, and why, as far as they said.
+        lines: the same in words.
+    """
+
+    def __init__(self, lost: Mapping[int, str], lines: Sequence[str]) -> None:
+        super().__init__(f"lost {'; '.join(lines)}")
+        self.lost, self.lines = dict(lost), tuple(lines)

@@ -15,7 +15,7 @@ from timebox.data.augment import (
     epoch_order,
 )
 from timebox.data.dataset import ImageDataset
-from timebox.data.loader import Augmentation, DeviceLoader, ResidentImages
+from timebox.data.loader import Augmentation, Batch, DeviceLoader, ResidentImages, Share
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
@@ -173,3 +173,54 @@ def test_images_that_are_on_the_device_are_served_alike_and_not_copied() -> None
         assert torch.equal(batch.images, expected.images)
         assert torch.equal(batch.labels, expected.labels)
     assert there.images is resident.images
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("num_networks", [1, 2])
+def test_the_shares_of_several_processes_make_up_the_batch_of_one(size: int, num_networks: int) -> None:
+    alone = DeviceLoader(dataset(), 10, MEAN, STD, STRONG, 0, CPU, num_networks=num_networks)
+    shares = [
+        DeviceLoader(dataset(), 10, MEAN, STD, STRONG, 0, CPU, num_networks=num_networks, share=Share(rank, size))
+        for rank in range(size)
+    ]
+    for number in range(7):
+        whole, parts = alone.batch(number), [share.batch(number) for share in shares]
+        for network in range(num_networks):
+            own = [
+                (part.images.chunk(num_networks)[network], part.labels.chunk(num_networks)[network]) for part in parts
+            ]
+            assert torch.equal(torch.cat([images for images, _ in own]), whole.images.chunk(num_networks)[network])
+            assert torch.equal(torch.cat([labels for _, labels in own]), whole.labels.chunk(num_networks)[network])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_that_hold_a_part_each_see_each_of_its_images_once_an_epoch(size: int) -> None:
+    whole = loader(23, Augmentation())
+    images_of = {int(label): image for label, image in zip(whole.batch(0).labels, whole.batch(0).images, strict=True)}
+    seen = []
+    for rank in range(size):
+        part = DeviceLoader(dataset(), 6, MEAN, STD, Augmentation(), 0, CPU, share=Share(rank, size, holds_part=True))
+        assert len(part) == 23, "the epochs are those of all images"
+        assert len(part.images) == len(range(rank, 23, size))
+        labels = torch.cat([part.batch(number).labels for number in range(40)])
+        for epoch in labels[: len(labels) // len(part.images) * len(part.images)].split(len(part.images)):
+            assert epoch.sort().values.tolist() == list(range(rank, 23, size))
+        batch = part.batch(3)
+        assert all(torch.equal(images_of[int(label)], image) for label, image in zip(*_of(batch), strict=True))
+        seen.append(set(labels.tolist()))
+    assert set.union(*seen) == set(range(23))
+
+
+def test_chance_goes_by_the_image_whoever_holds_it() -> None:
+    flips = Augmentation(flip="alternating")
+    whole = DeviceLoader(dataset(), 22, MEAN, STD, flips, 0, CPU)
+    shown = {int(label): image for label, image in zip(*_of(whole.batch(0)), strict=True)}
+    part = DeviceLoader(dataset(), 22, MEAN, STD, flips, 0, CPU, share=Share(1, 2, holds_part=True))
+    batch = part.batch(0)
+    assert all(
+        torch.equal(shown[int(label)], image) for label, image in zip(*_of(batch), strict=True) if int(label) in shown
+    )
+
+
+def _of(batch: Batch) -> tuple[Tensor, Tensor]:
+    return batch.labels, batch.images

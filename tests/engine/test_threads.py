@@ -130,3 +130,20 @@ def test_what_is_changed_inside_is_changed_back(tmp_path: Path) -> None:
         limit_threads(3)
         assert torch.get_num_threads() == 1, "only ever lowered"
     assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("processes", "asked", "threads"), [(2, "1", 4), (4, "1", 2), (3, "1", 2), (16, "1", 1), (1, "1", 4), (2, "3", 4)]
+)
+def test_processes_of_one_host_share_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, asked: str, threads: int
+) -> None:
+    """torchrun says OMP_NUM_THREADS=1 by itself where it starts several; another number is the user's."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    with container_threads(container(tmp_path, 8)):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 4

@@ -28,7 +28,8 @@ from timebox.cli import (
 )
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
-from timebox.errors import TimeboxError, UsageError
+from timebox.errors import LostMembersError, TimeboxError, UsageError
+from timebox.machine import is_launched, is_led
 from timebox.version import VERSION
 
 
@@ -117,7 +118,8 @@ def run_command(argv: Sequence[str]) -> int:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
-            say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
+            if not is_led():
+                say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
             status = exits.STOPPED + 2
     return exits.STOPPED + received[0] if received else status
 
@@ -129,6 +131,8 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
     """
     try:
         args = parse(argv)
+        if is_launched() and args.verb != "train":
+            raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -136,6 +140,9 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
         return leaving.code if isinstance(leaving.code, int) else exits.DONE
     except BrokenPipeError:  # `timebox … | head`: whoever reads has seen enough
         return exits.DONE
+    except LostMembersError as error:
+        # Those that are led leave it to the leader to tell, unless that is who is lost.
+        return exits.REFUSED if is_led() and 0 not in error.lost else _fail(argv, str(error), exits.REFUSED)
     except TimeboxError as error:
         partly = isinstance(error, exits.PartlyWrittenError)
         return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)

@@ -25,6 +25,7 @@ from timebox.cli.parsing import (
 )
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.errors import OutputError, UsageError
+from timebox.machine import is_led
 
 if TYPE_CHECKING:
     from timebox.run.run import Run
@@ -171,6 +172,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
     budget_seconds = None if args.budget is None else parse_budget(args.budget)
     deadline = Deadline.since_process_start(budget_seconds)
+    if is_led():
+        return _follow(args, deadline)
 
     finished = _train(args, budget_seconds, deadline)
     summary = {"run": str(finished.path), **finished.summary}
@@ -222,6 +225,19 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
             if reporter.last_phase in AFTER_TRAINING:
                 raise exits.PartlyWrittenError(str(error)) from error
             raise
+
+
+def _follow(args: argparse.Namespace, deadline: Deadline) -> int:
+    """The part of a process that another leads: it prints nothing but what went wrong here."""
+    from timebox.engine.build import resolve_device
+    from timebox.engine.reporting import SilentReporter
+    from timebox.run.following import follow
+    from timebox.run.sources import Reader
+
+    data_dir = Path(args.data_dir) if args.data_dir else None
+    reader = Reader(data_dir, args.max_bad_share, SilentReporter().note, deadline, cache=args.cache)
+    follow(resolve_device(args.device), deadline, reader)
+    return exits.DONE
 
 
 def told(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:

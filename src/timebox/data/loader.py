@@ -38,6 +38,28 @@ class Batch:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes, which train together, takes of the data.
+
+    Args:
+        rank, size: its number, 0...size - 1, and how many there are.
+        holds_part: whether it holds only every ``size``-th image, from the ``rank``-th on, and takes its part of each
+            batch from these. Else it holds all of them, and the batches are those of a single process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    holds_part: bool = False
+
+    def of(self, count: int) -> tuple[int, int]:
+        """Begin and end of its part of ``count`` things in order."""
+        return self.rank * count // self.size, (self.rank + 1) * count // self.size
+
+
+ALL = Share()
+
+
 @dataclass(frozen=True, eq=False)
 class ResidentImages:
     """A data set on the device that trains: images uint8 (N, H, W, C), labels int64 (N,)."""
@@ -46,9 +68,10 @@ class ResidentImages:
     labels: Tensor
 
     @classmethod
-    def of(cls, dataset: ImageDataset, device: torch.device) -> "ResidentImages":
-        """A copy on the device."""
-        return cls(torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device))
+    def of(cls, dataset: ImageDataset, device: torch.device, share: Share = ALL) -> "ResidentImages":
+        """A copy on the device, of what a process holds."""
+        held = slice(share.rank, None, share.size) if share.holds_part else slice(None)
+        return cls(torch.from_numpy(dataset.images[held]).to(device), torch.from_numpy(dataset.labels[held]).to(device))
 
 
 class DeviceLoader:
@@ -66,6 +89,7 @@ class DeviceLoader:
         resizing: the size of the images served, by progress; whole images are augmented, then resized.
         num_networks: networks trained side by side, 1 or more. Each has a stream of its own, in another order and
             otherwise augmented; a batch holds their parts one after the other.
+        share: what this process takes of each batch, and of the images.
     """
 
     def __init__(
@@ -79,9 +103,12 @@ class DeviceLoader:
         device: torch.device,
         resizing: Resizing = WHOLE,
         num_networks: int = 1,
+        share: Share = ALL,
     ) -> None:
-        resident = ResidentImages.of(dataset, device) if isinstance(dataset, ImageDataset) else dataset
+        resident = ResidentImages.of(dataset, device, share) if isinstance(dataset, ImageDataset) else dataset
         self.images, self.labels = resident.images, resident.labels
+        self._num_images = len(dataset) if isinstance(dataset, ImageDataset) else len(resident.labels)
+        self.share = share
         self.batch_size = batch_size
         self.mean, self.std = mean.to(device), std.to(device)
         self.augmentation = augmentation
@@ -92,7 +119,7 @@ class DeviceLoader:
 
     def __len__(self) -> int:
         """How many images an epoch has."""
-        return len(self.labels)
+        return self._num_images
 
     def size_at(self, progress: float) -> tuple[int, int]:
         """(height, width) in pixels of the images served for a step that begins at ``progress``, 0...1."""
@@ -100,9 +127,11 @@ class DeviceLoader:
         return scaled_size(height, width, self.resizing.share_at(progress))
 
     def batch(self, number: int, progress: float = 1.0) -> Batch:
-        """Batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
-        start, count = number * self.batch_size, self.batch_size
-        streams = [self._samples(start, count, network * STREAM_EPOCHS) for network in range(self.num_networks)]
+        """Batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1; this process's share of it."""
+        begin, end = self.share.of(self.batch_size)
+        # Samples are numbered through what this process holds.
+        start = number * (end - begin) if self.share.holds_part else number * self.batch_size + begin
+        streams = [self._samples(start, end - begin, net * STREAM_EPOCHS) for net in range(self.num_networks)]
         indices, epochs = (torch.cat(parts) for parts in zip(*streams, strict=True))
         images = batch_resize(self._augmented(indices, epochs), *self.size_at(progress))
         return Batch(images, self.labels[indices])
@@ -112,7 +141,7 @@ class DeviceLoader:
         and in which epoch each is drawn."""
         indices, epochs = [], []
         while count:
-            epoch, offset = divmod(start + first_epoch * len(self), len(self))
+            epoch, offset = divmod(start + first_epoch * len(self.labels), len(self.labels))
             part = self._order(epoch)[offset : offset + count]
             indices.append(part)
             epochs.append(torch.full_like(part, epoch))
@@ -122,13 +151,16 @@ class DeviceLoader:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
             self._orders.pop(epoch - 2, None)
-            self._orders[epoch] = augment.epoch_order(self.seed, epoch, len(self), self.labels.device)
+            self._orders[epoch] = augment.epoch_order(self.seed, epoch, len(self.labels), self.labels.device)
         return self._orders[epoch]
 
     def _augmented(self, indices: Tensor, epochs: Tensor) -> Tensor:
         settings = self.augmentation
         images = self.images[indices]
         height, width = images.shape[1:3]
+        if self.share.holds_part:
+            # Chance goes by an image's place in the whole data set.
+            indices = indices * self.share.size + self.share.rank
         if settings.crop_padding:
             shifts = 2 * settings.crop_padding + 1
             images = augment.batch_crop(

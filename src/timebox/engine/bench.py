@@ -78,7 +78,7 @@ class Bench:
     def measured_anew(self, recipe: Recipe) -> float:
         """The same, measured now. The least that was ever found with these threads counts: what disturbs a measurement
         only adds to it."""
-        seconds, work = FROM_FASTEST_TO_MEAN * self._training_seconds(recipe.replace(members=1)), _work(recipe)
+        seconds, work = FROM_FASTEST_TO_MEAN * self.fastest_seconds_per_image(recipe.replace(members=1)), _work(recipe)
         self._measured[work] = min(seconds, self._measured.get(work, seconds))
         return recipe.members * self._measured[work]
 
@@ -89,8 +89,8 @@ class Bench:
         with torch.inference_mode():
             return fastest_of(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
-    def _training_seconds(self, recipe: Recipe) -> float:
-        """Seconds per image of whole training steps on random images, in batches of the recipe's size.
+    def fastest_seconds_per_image(self, recipe: Recipe) -> float:
+        """Seconds per image of training steps on random images, in batches of the recipe's size, at their fastest.
 
         Starts with little work, so that a network far too large for this machine is known as such in time, and grows
         the batch towards the recipe's while the limit allows.

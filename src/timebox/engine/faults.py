@@ -53,6 +53,7 @@ class SafetyNet:
     Args:
         every: steps between two states kept, 1 or more.
         tell: takes a sentence on each fault and what was done about it.
+        can_split: whether what is computed at once may be made smaller; not where other processes would have to follow.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class SafetyNet:
         ghost_size: int,
         every: int,
         tell: Callable[[str], None],
+        can_split: bool = True,
     ) -> None:
         self._state, self._schedule = state, schedule
         self._batch_size, self._ghost_size = batch_size, ghost_size
-        self._every, self._tell = every, tell
+        self._every, self._tell, self._can_split = every, tell, can_split
         # Two, because a fault may show some steps after it happened: the newer one may hold it already.
         self._kept = deque([state.snapshot()], maxlen=2)
         self._faulty_steps: list[int] = []
@@ -114,6 +116,11 @@ class SafetyNet:
     def _split(self, fault: FaultError) -> None:
         """Halve what is computed at once: in whole normalisation groups, while a batch has several of them."""
         present = min(self._schedule.micro_batch, self._batch_size)
+        if not self._can_split:
+            raise TimeboxError(
+                f"memory ran out with {present} images at a time; take a smaller batch with --set batch_size=VALUE, or "
+                f"start more processes on more devices"
+            ) from fault
         part = smaller_part(present, self._ghost_size)
         if part is not None:
             self._tell(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")

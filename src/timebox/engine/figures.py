@@ -52,6 +52,12 @@ def macro(figures: Sequence[ClassFigures]) -> dict[str, float]:
     }
 
 
+def standard_error(accuracy: float, num_images: int) -> float:
+    """Of an accuracy, 0...1, counted on so many images. Between two networks on the same images, half of whose errors
+    are the same, that of the difference is as large."""
+    return math.sqrt(accuracy * (1 - accuracy) / num_images)
+
+
 def accuracy_interval(num_right: int, num_images: int) -> tuple[float, float]:
     """The 95 % interval of an accuracy, 0...1, from the images it was counted on.
 

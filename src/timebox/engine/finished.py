@@ -17,10 +17,15 @@ class FinishedWork(Generic[Note]):
 
     On a CPU work is finished when the call returns. On a GPU each value is copied to pinned memory behind an event;
     asking for it never waits, except to keep the number of steps in flight bounded.
+
+    Args:
+        in_lockstep: whether a value is handed out a fixed number of steps later, so that several processes learn of it
+            at the same step.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, in_lockstep: bool = False) -> None:
         self._cuda = device.type == "cuda"
+        self._in_lockstep = in_lockstep
         self._pending: deque[tuple[Note, Tensor, torch.cuda.Event | None]] = deque()
 
     @property
@@ -44,7 +49,7 @@ class FinishedWork(Generic[Note]):
         arrived = []
         while self._pending:
             note, value, event = self._pending[0]
-            if event is not None and not event.query():
+            if event is not None and (self._in_lockstep or not event.query()):
                 if not drain and len(self._pending) <= MAX_PENDING:
                     break
                 event.synchronize()

@@ -20,11 +20,14 @@ import torch
 from torch import Tensor
 
 from timebox.data.loader import Batch, DeviceLoader
+from timebox.engine.group import ALONE, Group, Ranks
 from timebox.engine.loss import Loss
 from timebox.engine.schedule import Decision
+from timebox.engine.shared_steps import SharedSteps
 from timebox.engine.state import TrainingState
 from timebox.engine.step import backpropagate, training_step
 from timebox.engine.steps import EagerSteps, Steps
+from timebox.models import networks_of
 from timebox.optim import Rates
 
 # Lazy initialisations, and cuDNN's search for algorithms, must be over before a step can be recorded.
@@ -203,7 +206,7 @@ class GraphedSteps:
     def _step(self, batch: Batch, micro_batch: int) -> Tensor:
         """What is recorded: one step whose numbers lie on the device."""
         state = self._state
-        loss = backpropagate(state.model, batch, state.precision, self._loss_of, micro_batch)
+        loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_of, micro_batch)
         state.optimizer.step(self._numbers.rates)
         state.optimizer.zero_grad()
         state.average.take_in(self._numbers.average_share)
@@ -236,9 +239,11 @@ class GraphedSteps:
         self._tell(f"steps are not recorded as a CUDA graph: {reason}")
 
 
-def steps_for(state: TrainingState, loss_of: Loss, tell: Callable[[str], None]) -> Steps:
-    """Recorded steps on a GPU, in fp32 and bf16; else eager ones."""
+def steps_for(state: TrainingState, loss_of: Loss, tell: Callable[[str], None], group: Group = ALONE) -> Steps:
+    """Shared steps where several processes train; else recorded ones on a GPU, in fp32 and bf16; else eager ones."""
     precision = state.precision
+    if isinstance(group, Ranks):
+        return SharedSteps(state, loss_of, group)
     if precision.device.type != "cuda" or precision.name == "fp16":
         return EagerSteps(state, loss_of)
     return GraphedSteps(state, loss_of, CudaRecorder(precision.device), tell)

@@ -122,3 +122,16 @@ class Keeper:
         if self._failure and not self._told:
             self._told = True
             self._tell(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")
+
+
+class IdleKeeper(Keeper):
+    """Keeps nothing: for a process whose leader keeps the training."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(lambda snapshot: None, deadline, lambda: 0.0, lambda text: None)
+
+    def is_due(self) -> bool:
+        return False
+
+    def keep_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
+        """Nothing to do."""

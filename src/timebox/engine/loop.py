@@ -33,11 +33,13 @@ class Validation:
         measure: gives the accuracy of a model.
         moments: progress after which to measure, rising in 0...1.
         allowed_seconds: for all of them together; one that would exceed it is left out.
+        agreed: what the leader of a group says to a yes or no.
     """
 
     measure: Callable[[nn.Module], float]
     moments: list[float]
     allowed_seconds: float
+    agreed: Callable[[bool], bool] = bool
     spent_seconds: float = 0.0
     last_seconds: float = 0.0
 
@@ -46,7 +48,7 @@ class Validation:
         if not self.moments or state.progress < self.moments[0]:
             return
         self.moments = [moment for moment in self.moments if moment > state.progress]
-        if self.spent_seconds + self.last_seconds <= self.allowed_seconds:
+        if self.agreed(self.spent_seconds + self.last_seconds <= self.allowed_seconds):
             self.last_seconds = watch.validated(state.step, state.progress, lambda: self.measure(state.average.model))
             self.spent_seconds += self.last_seconds
 

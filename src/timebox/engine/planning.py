@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import MirrorTest, mirror_test
+from timebox.engine.batching import parts_for, with_fitting_batch, with_full_shares
 from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_BATCH, PROBE_RECIPE, Bench
 from timebox.engine.build import resizing_of
+from timebox.engine.group import ALONE, Group, Ranks
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
-from timebox.engine.schedule import LONGEST_PART_SECONDS
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
-from timebox.engine.step import smaller_part
+from timebox.engine.shared_bench import SharedBench, bench_for
 from timebox.engine.threads import use_threads_that_pay
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import Recipe, Setting, Task, Times, auto_recipe, draft_of
@@ -29,8 +30,7 @@ from timebox.recipe.auto import batch_for
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
 REFERENCE_SECONDS = 60.0
-# The batch is never halved below this, nor a schedule made of fewer steps than these.
-SMALLEST_BATCH = 32
+# A schedule is never made of fewer steps.
 FEWEST_STEPS = 10
 # Pixels: what is left of a smaller image after three halvings is nothing; a larger one is no input for this network.
 SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
@@ -81,6 +81,7 @@ def make_plan(
     num_steps: int | None,
     file_seconds: float,
     source: str,
+    group: Group = ALONE,
 ) -> Plan:
     """Resolve the recipe and divide the time. Where the clock decides, torch is left with the threads that pay.
 
@@ -89,6 +90,7 @@ def make_plan(
         settings: ``FIELD=VALUE`` texts that override the recipe.
         file_seconds: measured cost of bringing one file to disk.
         source: what the data is called in messages.
+        group: who trains together; this process leads them.
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
     """
@@ -98,14 +100,14 @@ def make_plan(
     if named:
         _check_fit(named, train)
     if num_steps is not None:
-        return _counting_steps(named, overrides, train, scoring, device, precision, num_steps)
+        return _counting_steps(named, overrides, train, scoring, device, precision, num_steps, group)
     budget = deadline.budget_seconds or 0.0
     num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0) + (2 if scoring.reported else 0)
     saving_seconds = SAVING_MARGIN * num_writes * file_seconds
     report_seconds = REPORT_SECONDS if scoring.reported else 0.0
     finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
-    benches = {name: Bench(train, device, name, limit) for name in PRECISIONS}
+    benches = {name: bench_for(train, device, name, limit, group) for name in PRECISIONS}
     scoring_share = FINAL_SCORING_SHARE if scoring.num_val + scoring.num_test else 0.0
 
     def train_seconds() -> float:
@@ -124,6 +126,7 @@ def make_plan(
         finish_seconds,
         lines,
         source,
+        group,
     )
 
 
@@ -191,6 +194,7 @@ def _counting_steps(
     device: torch.device,
     precision: str,
     num_steps: int,
+    group: Group,
 ) -> Plan:
     """The plan for a fixed number of steps, from the data alone."""
     chosen, why = resolve_precision(precision, device, None)
@@ -211,10 +215,12 @@ def _counting_steps(
             f"planned as for {num_steps} steps, or {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
         )
         lines += reasons
-    if not _is_fixed("batch_size", overrides):
-        recipe = _with_fitting_batch(recipe, float("inf"), len(train))
+    batch_fixed = _is_fixed("batch_size", overrides)
+    if not batch_fixed:
+        recipe = with_fitting_batch(recipe, float("inf"), len(train))
+    recipe = with_full_shares(recipe, group.size, float("inf"), len(train), batch_fixed)
     image_seconds = 0.0 if device.type == "cuda" else bench.flops_per_image(recipe) / REFERENCE_FLOPS
-    micro_batch, part_lines = _parts(recipe, image_seconds)
+    micro_batch, part_lines = parts_for(recipe, group.size, image_seconds)
     return Plan(
         recipe=recipe,
         device=device,
@@ -229,7 +235,7 @@ def _counting_steps(
         finish_seconds=0.0,
         num_val_images=min(scoring.num_val, MOST_VALIDATION_IMAGES),
         scoring_batch=batch_size_for(device, 0.0),
-        lines=(*lines, *part_lines),
+        lines=(*lines, *_processes(recipe, group, ()), *part_lines),
     )
 
 
@@ -244,6 +250,7 @@ def _dividing_time(
     finish_seconds: float,
     lines: list[str],
     source: str,
+    group: Group,
 ) -> Plan:
     """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
     recipe, budget = drafted, deadline.budget_seconds or 0.0
@@ -253,13 +260,17 @@ def _dividing_time(
     train_seconds = deadline.remaining() - scoring_seconds - finish_seconds
     resizing = resizing_of(recipe)
     if not batch_fixed:
-        recipe = _with_fitting_batch(recipe, resizing.steps_in(train_seconds / image_seconds), num_images)
-    if recipe is not drafted:
+        recipe = with_fitting_batch(recipe, resizing.steps_in(train_seconds / image_seconds), num_images)
+    recipe = with_full_shares(
+        recipe, group.size, resizing.steps_in(train_seconds / image_seconds), num_images, batch_fixed
+    )
+    if recipe.batch_size < drafted.batch_size:
         lines.append(
             f"batch cut from {drafted.batch_size} to {recipe.batch_size} and rate from {drafted.max_lr:g} to "
             f"{recipe.max_lr:g}: data and budget would give too few steps"
         )
-    micro_batch, part_lines = _parts(recipe, image_seconds)
+    micro_batch, part_lines = parts_for(recipe, group.size, image_seconds)
+    lines += _processes(recipe, group, bench.alone if isinstance(bench, SharedBench) else ())
     step_seconds = recipe.batch_size * image_seconds
     _check_budget(deadline, train_seconds, FEWEST_STEPS * step_seconds, source)
     affordable = VALIDATION_SHARE * budget / (NUM_VALIDATIONS - 1) / scoring_image_seconds
@@ -288,23 +299,6 @@ def _dividing_time(
         f"{format_duration(plan.reserve_seconds)} in reserve"
     )
     return replace(plan, lines=(*lines, *part_lines, summary))
-
-
-def _parts(recipe: Recipe, image_seconds: float) -> tuple[int, list[str]]:
-    """How many images a network computes at once, so that no part of a step lasts beyond a second; what that changes.
-
-    Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
-    """
-    size, image_seconds = recipe.batch_size, image_seconds / recipe.members
-    while size * image_seconds > LONGEST_PART_SECONDS and (smaller := smaller_part(size, recipe.ghost_size)):
-        size = smaller
-    alike = size
-    while size * image_seconds > LONGEST_PART_SECONDS and size // 2 >= SMALLEST_BATCH:
-        size //= 2
-    if size == recipe.batch_size:
-        return size, []
-    how = "" if size == alike else f", each normalised by itself, as {alike} images would take more than a second"
-    return size, [f"batches of {recipe.batch_size} are computed in parts of {size} images{how}"]
 
 
 def _auto(
@@ -342,16 +336,6 @@ def _imbalance(counts: NDArray[np.int64]) -> float:
     return float(counts.max() / counts[counts > 0].min())
 
 
-def _with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
-    """The recipe, its batch halved, and its rate with it, until the data fill it and the budget buys ``min_steps``."""
-    batch, lr = recipe.batch_size, recipe.max_lr
-    while batch % 2 == 0 and batch // 2 >= SMALLEST_BATCH:
-        if batch <= num_images and images_affordable / batch >= recipe.min_steps:
-            break
-        batch, lr = batch // 2, lr / 2
-    return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
-
-
 def _check_size(train: ImageDataset) -> None:
     height, width, _ = train.image_shape
     if min(height, width) >= SMALLEST_SIDE and max(height, width) <= LARGEST_SIDE:
@@ -383,6 +367,21 @@ def _check_budget(deadline: Deadline, train_seconds: float, needed_seconds: floa
         f"{format_duration(deadline.elapsed())}, and {FEWEST_STEPS} steps take about {format_duration(needed_seconds)} "
         f"here; use at least {smallest}s"
     )
+
+
+def _processes(recipe: Recipe, group: Group, seconds_alone: Sequence[float]) -> list[str]:
+    """How several processes share the work, and how fast each of them is by itself, where that is known."""
+    if not isinstance(group, Ranks):
+        return []
+    lines = [f"{group.size} processes share each batch of {recipe.batch_size} images; learning rate {recipe.max_lr:g}"]
+    if seconds_alone:
+        speeds = [1 / seconds for seconds in seconds_alone]
+        slowest = group.members[speeds.index(min(speeds))]
+        lines.append(
+            f"alone they train {', '.join(f'{speed:.0f}' for speed in speeds)} images/s; the slowest, {slowest}, sets "
+            f"the pace"
+        )
+    return lines
 
 
 def _device_name(device: torch.device) -> str:

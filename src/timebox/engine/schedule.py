@@ -63,10 +63,13 @@ class PacedSchedule:
 
     Args:
         micro_batch: images computed at once, at most the batch.
+        num_processes: that share a batch.
     """
 
-    def __init__(self, pacer: Pacer, recipe: Recipe, micro_batch: int, lr_factor: float = 1.0) -> None:
-        self._pacer, self._recipe = pacer, recipe
+    def __init__(
+        self, pacer: Pacer, recipe: Recipe, micro_batch: int, lr_factor: float = 1.0, num_processes: int = 1
+    ) -> None:
+        self._pacer, self._recipe, self._num_processes = pacer, recipe, num_processes
         self.micro_batch, self.lr_factor = micro_batch, lr_factor
         self.finished, self.paused, self.rewind = pacer.finished, pacer.paused, pacer.rewind
 
@@ -90,7 +93,8 @@ class PacedSchedule:
         return self._pacer.steps_left
 
     def _keep_parts_short(self) -> None:
-        seconds = self._pacer.step_seconds * self.micro_batch / (self._recipe.batch_size * self._recipe.members)
+        computed = self._recipe.batch_size * self._recipe.members / self._num_processes
+        seconds = self._pacer.step_seconds * self.micro_batch / computed
         if seconds > LONGEST_PART_SECONDS:
             self.micro_batch = smaller_part(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
 

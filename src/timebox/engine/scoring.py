@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.data.augment import batch_normalize
+from timebox.engine.group import ALONE, Group
 from timebox.errors import UsageError
 
 # Small enough on a CPU that the clock is heard often, large enough on a GPU to keep it busy.
@@ -61,6 +63,7 @@ def predict_probabilities(
     device: torch.device,
     stop: Callable[[], bool] = never,
     batch_size: int | None = None,
+    group: Group = ALONE,
 ) -> NDArray[np.float32]:
     """Class probabilities for images, in order, in float32 whatever the training's precision.
 
@@ -73,22 +76,27 @@ def predict_probabilities(
             never depends on other images.
         stop: asked before each batch but the first; when it says so, the rest is left out.
         batch_size: images at once, 1 or more; None for what suits the device.
+        group: who scores; all its processes call this with the same images, and take turns batch by batch.
     Returns:
-        float32 (M, num_classes), M <= N: the first M images' rows.
+        float32 (M, num_classes), M <= N: the first M images' rows, on every process.
     """
     mean, std = mean.to(device), std.to(device)
     batch_size = batch_size or batch_size_for(device, 0.0)
-    parts = []
+    parts: list[Tensor] = []
+    if not len(images):
+        raise ValueError("no images to score")
     with evaluating(model):
-        for start in range(0, len(images), batch_size):
-            if start and stop():
+        for start in range(0, len(images), group.size * batch_size):
+            if start and group.in_step(stop()):
                 break
-            batch = torch.from_numpy(images[start : start + batch_size]).to(device, non_blocking=True)
-            inputs = batch_normalize(batch, mean, std)
-            parts.append(averaged(model, inputs, tta))
-        if not parts:
-            raise ValueError("no images to score")
-        return torch.cat(parts).cpu().numpy()
+            own = start + group.rank * batch_size
+            batch = torch.from_numpy(images[own : own + batch_size]).to(device, non_blocking=True)
+            if len(batch):
+                parts.append(averaged(model, batch_normalize(batch, mean, std), tta))
+        by_rank = group.collected([part.cpu().numpy() for part in parts])
+    # Turn by turn, the parts of all processes in order.
+    in_turn = (part for turn in zip_longest(*by_rank) for part in turn if part is not None)
+    return np.concatenate(list(in_turn))
 
 
 def averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:

@@ -1,10 +1,12 @@
 """One training step, whole or in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from timebox.data.loader import Batch
 from timebox.engine.loss import Loss
@@ -22,31 +24,49 @@ def training_step(
     micro_batch: int,
 ) -> Tensor:
     """One step: forward, loss, backward, update. Returns the loss, detached, on the device."""
-    loss = backpropagate(model, batch, precision, loss_of, micro_batch)
+    loss = backpropagate(networks_of(model), batch, precision, loss_of, micro_batch)
     precision.step(optimizer)
     optimizer.zero_grad()
     return loss
 
 
-def backpropagate(model: nn.Module, batch: Batch, precision: Precision, loss_of: Loss, micro_batch: int) -> Tensor:
+def backpropagate(
+    networks: Sequence[nn.Module],
+    batch: Batch,
+    precision: Precision,
+    loss_of: Loss,
+    micro_batch: int,
+    weight: float = 1.0,
+) -> Tensor:
     """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
 
     Every member of an ensemble learns from its own part of the batch, by its own loss; the mean of these is returned.
     Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
     normalisation, the arithmetic is that of the whole batch, but for rounding.
+
+    Args:
+        networks: trained side by side; those of an ensemble, or one.
+        weight: what the loss is multiplied by, above 0: other than 1 where the batch is one process's part.
     """
     total = torch.zeros((), device=batch.labels.device)
-    networks = networks_of(model)
     share = len(batch.labels) // len(networks)
     own_parts = zip(networks, batch.images.split(share), batch.labels.split(share), strict=True)
     for network, images, labels in own_parts:
+        unseen = share
         for part in parts_of(Batch(images, labels), micro_batch):
-            with precision.autocast():
-                logits = network(part.images)
-            loss = loss_of(logits, part.labels) * (len(part.labels) / share)
-            precision.backward(loss)
+            unseen -= len(part.labels)
+            with _gradients_kept(network) if unseen else nullcontext():
+                with precision.autocast():
+                    logits = network(part.images)
+                loss = loss_of(logits, part.labels) * (weight * len(part.labels) / share)
+                precision.backward(loss)
             total += loss.detach()
     return total / len(networks)
+
+
+def _gradients_kept(network: nn.Module) -> AbstractContextManager[None]:
+    """Inside, gradients stay with this process: all of them are sent after the last part."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from timebox.machine import available_threads
+from timebox.machine import available_threads, processes_here
 
 # Fewer threads must be so many times as fast: what is measured on a machine with other work is noisy.
 WORTHWHILE = 1.15
@@ -19,14 +19,21 @@ def container_threads(root: Path = Path("/")) -> Iterator[None]:
 
     torch counts the machine's cores and knows nothing of a container's CPU quota. Too many threads wait for those that
     are stopped. The number is only ever lowered: a host process may have asked for fewer, and torch itself counts
-    hyperthreads of a core once. Where OMP_NUM_THREADS is set, the user has decided, and it stays as it is.
+    hyperthreads of a core once. Where OMP_NUM_THREADS is set, the user has decided, and it stays as it is. Processes
+    that ``torchrun`` starts on one host share its threads evenly.
 
     Args:
         root: as in :func:`timebox.machine.available_threads`.
     """
     before = torch.get_num_threads()
-    threads = before if _are_asked_for() else min(before, available_threads(root))
-    limit_threads(threads)
+    if _are_asked_for():
+        threads = before
+    elif (processes := processes_here()) > 1:
+        threads = max(1, available_threads(root) // processes)
+    else:
+        threads = min(before, available_threads(root))
+    if threads != before:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
@@ -73,4 +80,6 @@ def use_threads_that_pay(seconds_of_work: Callable[[], float]) -> list[str]:
 
 
 def _are_asked_for() -> bool:
-    return bool(os.environ.get("OMP_NUM_THREADS"))
+    """Whether the user said how many. ``torchrun`` says 1 by itself, where it starts several processes."""
+    asked = os.environ.get("OMP_NUM_THREADS")
+    return bool(asked) and not (asked == "1" and processes_here() > 1)

@@ -28,7 +28,12 @@ class Step:
 
 
 class Watch:
-    """Follows a training without changing it."""
+    """Follows a training without changing it.
+
+    Args:
+        log: takes each entry of metrics.jsonl.
+        in_lockstep: whether other processes train too, see :class:`timebox.engine.finished.FinishedWork`.
+    """
 
     def __init__(
         self,
@@ -37,10 +42,11 @@ class Watch:
         deadline: Deadline,
         log: Callable[[Mapping[str, object]], None],
         reporter: Reporter,
+        in_lockstep: bool = False,
     ) -> None:
         self._loader = loader
         self._schedule, self._deadline, self._log, self._reporter = schedule, deadline, log, reporter
-        self._finished: FinishedWork[Step] = FinishedWork(loader.labels.device)
+        self._finished: FinishedWork[Step] = FinishedWork(loader.labels.device, in_lockstep)
         self._num_finished = 0
         self._loss = nan
         self._val_accuracy: float | None = None

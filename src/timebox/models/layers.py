@@ -25,6 +25,10 @@ class GhostBatchNorm(nn.BatchNorm2d):
         self.ghost_size = ghost_size
         self.weight.requires_grad_(False)
 
+    def num_groups(self, num_images: int) -> int:
+        """How many groups so many images are normalised in."""
+        return max(1, round(num_images / self.ghost_size)) if self.ghost_size else 1
+
     def forward(self, x: Tensor) -> Tensor:
         normalize = super().forward
         if not self.training or not 0 < self.ghost_size < len(x):

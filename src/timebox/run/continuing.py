@@ -9,6 +9,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.data import Division, LoadedData, image_hashes
 from timebox.engine.build import resolve_device
 from timebox.engine.checkpoint import Checkpoint
+from timebox.engine.group import Group
 from timebox.engine.plan import Plan
 from timebox.engine.planning import FINAL_SCORING_SHARE
 from timebox.engine.reporting import Reporter
@@ -16,12 +17,14 @@ from timebox.engine.threads import limit_threads
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.run.directory import RunWriter
 from timebox.run.initial import Initial
+from timebox.run.leading import Begun, record_group
 from timebox.run.metrics import read_metrics, surviving_decisions
 from timebox.run.reading import METRICS, MODEL, SUMMARY
 from timebox.run.request import Request
 from timebox.run.run import Run, mapping
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task, machine, sha256_of, versions
+from timebox.run.telling import tell_reading
 from timebox.run.training import carry_out, kept_as_far_as_it_came
 
 # Starting Python and torch and reading the data again takes up to about this long.
@@ -50,16 +53,17 @@ class Continuation:
             self._data_sha256 = training.get("data_sha256")
         except (TypeError, ValueError) as error:
             raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
-        resolve_device(self._plan.device.type)
+        self.device = resolve_device(self._plan.device.type)
 
     @property
     def _is_finished(self) -> bool:
         return bool(self._run.summary) and not self._run.summary.get("stopped")
 
-    def resume(self, new_budget: bool) -> Run:
+    def resume(self, group: Group, new_budget: bool) -> Run:
         """Go on from the last checkpoint.
 
         Args:
+            group: who trains together; this process leads them.
             new_budget: whether the deadline brings a budget of its own; else the run's is taken up where it was left.
         """
         if self._is_finished:
@@ -70,12 +74,25 @@ class Continuation:
         checkpoint = self._run.checkpoint()
         if not new_budget:
             self._take_up_budget(checkpoint)
-        loaded, division = self._read()
+        return self._go_on_from(checkpoint, group, ())
+
+    def go_on(self, group: Group, begun: Begun) -> Run:
+        """Go on, under the same deadline, where the group was when it lost a process."""
+        if self._is_finished:
+            group.told(self._path)
+            return self._run
+        limit_threads(self._plan.threads)
+        self._reporter.note(f"started again after {begun.record.lost[-1] if begun.record.lost else 'a failure'}")
+        return self._go_on_from(self._run.checkpoint(), group, begun.record.lost)
+
+    def _go_on_from(self, checkpoint: Checkpoint, group: Group, lost: tuple[str, ...]) -> Run:
+        loaded, division = self._read(group)
         plan = self._plan_for_the_rest(checkpoint)
         writer = RunWriter.resumed(self._path, _count(checkpoint.facts.get("metrics_lines")), checkpoint.step)
         self._reporter.note(f"going on from step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
-        with kept_as_far_as_it_came(writer, self._deadline, self._reporter):
+        with kept_as_far_as_it_came(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
+            record_group(group, self._path, self._deadline, lost)
             task = Task.of(self._request, plan, division, self._deadline.budget_seconds)
             carry_out(
                 task,
@@ -83,21 +100,22 @@ class Continuation:
                 writer,
                 self._deadline,
                 self._reporter,
+                group,
                 checkpoint,
-                elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences()),
+                elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences(group)),
                 remarks=lambda: {"resumed_at_step": checkpoint.step},
             )
         return Run(writer.path)
 
-    def replay(self, out: Path, overwrite: bool) -> Run:
+    def replay(self, group: Group, out: Path, overwrite: bool) -> Run:
         """Take the steps of a finished run again, into a directory of its own, and compare the weights."""
         if not self._is_finished:
             raise RunError(f"run {str(self._path)!r} is not finished: resume it first, then replay it")
         limit_threads(self._plan.threads)
-        self._check_alike()
+        self._check_alike(group)
         entries = (entry for _, entry in read_metrics(self._path / METRICS))
         decisions = surviving_decisions(entries, self._path)
-        loaded, division = self._read()
+        loaded, division = self._read(group)
         plan = replace(
             self._plan, num_steps=len(decisions), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
         )
@@ -109,10 +127,12 @@ class Continuation:
             self._reporter.note(f"the weights are {alike} as those of {str(self._path)!r}")
             return {"replay_of": str(self._path), "identical": identical}
 
-        with kept_as_far_as_it_came(writer, self._deadline, self._reporter):
+        with kept_as_far_as_it_came(writer, self._deadline, self._reporter, group):
             writer.save_seen(image_hashes(division.train.images))
             task = Task.of(self._request, plan, division, None, self._initial())
-            carry_out(task, loaded, writer, self._deadline, self._reporter, decisions=decisions, remarks=compared)
+            carry_out(
+                task, loaded, writer, self._deadline, self._reporter, group, decisions=decisions, remarks=compared
+            )
         return Run(writer.path)
 
     def _initial(self) -> Initial | None:
@@ -157,7 +177,7 @@ class Continuation:
             )
         return plan
 
-    def _read(self) -> tuple[LoadedData, Division]:
+    def _read(self, group: Group) -> tuple[LoadedData, Division]:
         self._reporter.phase("reading")
         with self._deadline.phase("reading"):
             height, width, _ = self._run.preprocessing.image_shape
@@ -169,23 +189,28 @@ class Continuation:
                     f"{self._source.data!r} does not hold the {height}x{width} training images that run "
                     f"{str(self._path)!r} was begun with"
                 )
+            tell_reading(group, self._source, side, self._run.recipe.image_fit, division)
         return loaded, division
 
     def _same(self, division: Division) -> bool:
         return sha256_of(division.train) == self._data_sha256
 
-    def _check_alike(self) -> None:
+    def _check_alike(self, group: Group) -> None:
         """Refuse a replay that could not give the same weights, with the reason."""
-        differing = self._differences()
+        differing = self._differences(group)
         if self._run.summary.get("elsewhere"):
             differing.append("a part of it was trained elsewhere")
         if differing:
             raise RunError(f"run {str(self._path)!r} cannot be repeated here: {'; '.join(differing)}")
 
-    def _differences(self) -> list[str]:
+    def _differences(self, group: Group) -> list[str]:
         """In what this machine and its versions differ from those the run was begun with."""
-        recorded = {**mapping(self._run.config.get("machine")), **mapping(self._run.config.get("versions"))}
-        present: Mapping[str, object] = {**machine(self._plan.device), **versions()}
+        recorded = {
+            "processes": 1,
+            **mapping(self._run.config.get("machine")),
+            **mapping(self._run.config.get("versions")),
+        }
+        present: Mapping[str, object] = {**machine(self._plan.device, group.size), **versions()}
         return [
             f"{name} {recorded.get(name)!r} there, {value!r} here"
             for name, value in present.items()

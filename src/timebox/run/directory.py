@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -29,6 +29,7 @@ from timebox.run.reading import (
     METRICS,
     MODEL,
     PREDICTIONS,
+    RECORD,
     REPORT,
     SEEN,
     SUMMARY,
@@ -145,8 +146,12 @@ class RunWriter:
         self._write(SUMMARY, to_json(summary))
         self.is_complete = True
 
-    def save_stopped(self, deadline: Deadline) -> None:
-        """Write the summary of a run that was stopped and can be resumed; one that is complete stays so."""
+    def save_stopped(self, deadline: Deadline, lost: Sequence[str] = ()) -> None:
+        """Write the summary of a run that was stopped and can be resumed; one that is complete stays so.
+
+        Args:
+            lost: a line for each process that is gone, where several trained.
+        """
         if self.is_complete:
             return
         summary = {
@@ -155,6 +160,7 @@ class RunWriter:
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
             "phases": {name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
+            **({"lost_ranks": list(lost)} if lost else {}),
         }
         self._write(SUMMARY, to_json(summary))
 
@@ -181,7 +187,7 @@ class RunWriter:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
-            for file in (METRICS, SEEN, CONFIG):
+            for file in (METRICS, SEEN, CONFIG, RECORD):
                 (self.path / file).unlink(missing_ok=True)
         return False
 
@@ -261,4 +267,10 @@ def check_free(out: Path, overwrite: bool) -> bool:
 def _was_killed_early(out: Path) -> bool:
     """Whether all that a directory holds was left by a training killed before its first checkpoint."""
     names = {path.name for path in out.iterdir()}
-    return METRICS in names and names <= {METRICS, SEEN, CHECKPOINT, *(f".{name}.tmp" for name in (SEEN, CONFIG))}
+    return METRICS in names and names <= {
+        METRICS,
+        SEEN,
+        RECORD,
+        CHECKPOINT,
+        *(f".{name}.tmp" for name in (SEEN, CONFIG, RECORD)),
+    }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.engine.build import augmentation_of
+from timebox.engine.group import ALONE, Group
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained
 from timebox.engine.reporting import Reporter
@@ -33,9 +34,11 @@ class Finish:
         writer: RunWriter,
         deadline: Deadline,
         reporter: Reporter,
+        group: Group = ALONE,
     ) -> None:
         self._task, self._loaded, self._trained, self._events = task, loaded, trained, events
         self._writer, self._deadline, self._reporter = writer, deadline, reporter
+        self._group = group
         self.unwritten: list[str] = []
 
     def run(self, keeper: Keeper, remarks: Mapping[str, object]) -> None:
@@ -47,8 +50,8 @@ class Finish:
         """
         task, deadline, writer = self._task, self._deadline, self._writer
         self._reporter.phase("scoring")
-        with deadline.phase("scoring"):
-            scores = task.score(self._trained.model, deadline)
+        with deadline.phase("scoring"), self._group.losses_noticed():
+            scores = task.score(self._trained.model, deadline, self._group)
         self._reporter.phase("saving")
         with deadline.phase("saving"):
             if scores:

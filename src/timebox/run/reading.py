@@ -21,7 +21,7 @@ from timebox.files import open_regular, parse_json_object, read_regular
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, SEEN, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
-EXAMPLES, REPORT = "examples.npz", "report.html"
+EXAMPLES, REPORT, RECORD = "examples.npz", "report.html", "group.json"
 
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 

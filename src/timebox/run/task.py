@@ -15,6 +15,7 @@ from timebox.data import Division, ImageDataset, LoadedData, channel_statistics,
 from timebox.data.decoding import HOW_FITTED
 from timebox.engine.build import SMALLEST_STD
 from timebox.engine.calibration import fit_temperature
+from timebox.engine.group import ALONE, Group
 from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.engine.scoring import accuracy, predict_probabilities
@@ -46,6 +47,14 @@ class Score:
     def temperature(self) -> float:
         """What calibrates the probabilities, see :func:`timebox.engine.calibration.fit_temperature`."""
         return fit_temperature(self.probabilities, self.dataset.labels)
+
+
+@dataclass(frozen=True)
+class ToScore:
+    """What the processes that train together score next: which split, and with which views."""
+
+    split: str
+    tta: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +90,14 @@ class Task:
         digest = sha256_of(division.train)
         return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, digest, initial)
 
-    def score(self, model: nn.Module, deadline: Deadline) -> list[Score]:
+    def score(self, model: nn.Module, deadline: Deadline, group: Group = ALONE) -> list[Score]:
         """Score validation and test images, as many as the time set aside allows, each split getting its share.
 
         Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
-        last none at all. A request without scoring leaves it all to others.
+        last none at all. A request without scoring leaves it all to others. Several processes share the images; this
+        one leads them, and tells them at the end that this was all.
         """
-        present = list(self._held_out().items()) if self.request.scoring else []
+        present = list(self.held_out().items()) if self.request.scoring else []
         seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
         short = seconds_left < ONE_VIEW_SHARE * self.plan.scoring_seconds < float("inf")
         scoring_ends = deadline.elapsed() + seconds_left
@@ -97,15 +107,19 @@ class Task:
             if seconds > 0:
                 until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
                 tta = "none" if short else self.plan.recipe.tta
-                scores.append(self._scored(name, dataset, model, tta, Until(deadline, until)))
+                scores.append(self._scored(name, dataset, model, tta, Until(deadline, until), group))
+        group.told(None)
         return scores
 
-    def _held_out(self) -> dict[str, ImageDataset]:
+    def held_out(self) -> dict[str, ImageDataset]:
         splits = {"val": self.division.val, "test": self.division.test}
         return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
-    def _scored(self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until") -> Score:
+    def _scored(
+        self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until", group: Group
+    ) -> Score:
         """Score images in an order whose every beginning is stratified."""
+        group.told(ToScore(name, tta))
         ordered = self.ordered(dataset)
         probabilities = predict_probabilities(
             model,
@@ -116,10 +130,11 @@ class Task:
             device=self.plan.device,
             stop=stop,
             batch_size=self.plan.scoring_batch,
+            group=group,
         )
         return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
 
-    def config(self) -> dict[str, object]:
+    def config(self, num_processes: int = 1) -> dict[str, object]:
         """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
         request = self.request
         return {
@@ -147,7 +162,7 @@ class Task:
                 "data_sha256": self.data_sha256,
             },
             "plan": self.plan.as_dict(),
-            "machine": machine(self.plan.device),
+            "machine": machine(self.plan.device, num_processes),
             "versions": versions(),
         }
 
@@ -155,7 +170,7 @@ class Task:
         self, loaded: LoadedData, trained: Trained, scores: list[Score], events: list[str], deadline: Deadline
     ) -> dict[str, object]:
         """summary.json: what was reached, with what, and where the time went."""
-        by_split, held_out = {score.split: score for score in scores}, self._held_out()
+        by_split, held_out = {score.split: score for score in scores}, self.held_out()
         plan, request = self.plan, self.request
         return {
             **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
@@ -210,13 +225,14 @@ class Until:
 
 @dataclass(frozen=True, eq=False)
 class Validator:
-    """Measures the accuracy of a model on some validation images, in one view."""
+    """Measures the accuracy of a model on some validation images, in one view; all processes of a group together."""
 
     dataset: ImageDataset
     mean: torch.Tensor
     std: torch.Tensor
     device: torch.device
     batch_size: int
+    group: Group
 
     def __call__(self, model: nn.Module) -> float:
         probabilities = predict_probabilities(
@@ -227,6 +243,7 @@ class Validator:
             tta="none",
             device=self.device,
             batch_size=self.batch_size,
+            group=self.group,
         )
         return accuracy(probabilities, self.dataset.labels)
 
@@ -238,11 +255,12 @@ def sha256_of(dataset: ImageDataset) -> str:
     return digest.hexdigest()
 
 
-def machine(device: torch.device) -> dict[str, object]:
+def machine(device: torch.device, num_processes: int = 1) -> dict[str, object]:
     """What of the machine decides how sums are rounded."""
     return {
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": num_processes,
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }

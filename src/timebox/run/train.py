@@ -10,19 +10,24 @@ import torch
 from timebox.clock import Deadline, parse_budget
 from timebox.data import IN_MEMORY, Division, ImageDataset, image_hashes, parse_portion
 from timebox.engine.build import resolve_device
+from timebox.engine.group import Group
 from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.engine.sizing import largest_side_for
 from timebox.errors import UsageError
+from timebox.machine import is_launched, is_led
 from timebox.recipe import AUTO
 from timebox.run.continuing import Continuation
 from timebox.run.directory import RunWriter, check_free
+from timebox.run.following import follow
 from timebox.run.guest import guest
 from timebox.run.initial import Initial
+from timebox.run.leading import begun_by, leading, record_group
 from timebox.run.request import Request, check_request, given_among, image_form, is_planned
 from timebox.run.run import Run
 from timebox.run.sources import Reader, Source
 from timebox.run.task import Task
+from timebox.run.telling import tell_reading
 from timebox.run.training import carry_out, kept_as_far_as_it_came
 
 # What may be given beside a run that is resumed or replayed; everything else is the run's own.
@@ -61,6 +66,9 @@ def train(
     deadline: Deadline | None = None,
 ) -> Run:
     """Train a classifier on labelled images before a deadline, and write a run directory.
+
+    Several processes that ``torchrun`` started with the same arguments train together; the run lies on the host of
+    rank 0.
 
     Args:
         data: a path, a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``), or images in memory. With ``resume`` or
@@ -102,7 +110,7 @@ def train(
     Raises:
         UsageError, BudgetError: for arguments that cannot work, before anything is written.
         DataError: for data that cannot be read. OutputError: for a directory that cannot be written to.
-        RunError: for a run that cannot be resumed or replayed.
+        RunError: for a run that cannot be resumed or replayed. LostMembersError: where a process is gone.
 
     >>> import timebox
     >>> run = timebox.train("photos", steps=20, test=0.2, out="runs/first")
@@ -116,14 +124,16 @@ def train(
     in_memory = data if isinstance(data, ImageDataset) else None
     data = IN_MEMORY if in_memory is not None else data
     reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache)
+    if is_led():
+        return Run(follow(resolve_device(device), deadline, reader), device)
     if resume is not None or replay is not None:
         _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
         path = Path(str(resume if replay is None else replay))
         continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
-        with guest():
+        with guest(), leading(continuation.device, deadline) as group:
             if resume is not None:
-                return continuation.resume(new_budget="budget" in given or deadline.budget_seconds is not None)
-            return continuation.replay(Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
+                return continuation.resume(group, "budget" in given or deadline.budget_seconds is not None)
+            return continuation.replay(group, Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
     if data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
     source = Source(
@@ -153,16 +163,22 @@ def train(
     side, fit = image_form(request.recipe, request.settings)
     if is_planned(recipe):
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
-    if out:
-        check_free(Path(out), overwrite)
-    with guest():
+    asked_out = Path(out) if out else None
+    if asked_out and not is_launched():
+        check_free(asked_out, overwrite)
+    with guest(), leading(training_device, deadline) as group:
+        begun = begun_by(group, asked_out, deadline)
+        if begun and begun.can_be_continued:
+            return Continuation(begun.path, None, reader, deadline, reporter).go_on(group, begun)
         reporter.phase("reading")
         with deadline.phase("reading"):
             loaded, division = reader.divided(source, side, fit)
-        writer = RunWriter.new(Path(out) if out else _default_out(loaded.name), overwrite)
-        with kept_as_far_as_it_came(writer, deadline, reporter):
-            task = _planned(writer, request, division, training_device, deadline, reporter, initial)
-            carry_out(task, loaded, writer, deadline, reporter)
+            tell_reading(group, source, side, fit, division)
+        writer = RunWriter.new(asked_out or _default_out(loaded.name), overwrite)
+        with kept_as_far_as_it_came(writer, deadline, reporter, group):
+            record_group(group, writer.path, deadline, begun.record.lost if begun else ())
+            task = _planned(writer, request, division, training_device, deadline, reporter, initial, group)
+            carry_out(task, loaded, writer, deadline, reporter, group)
     return Run(writer.path, device)
 
 
@@ -174,6 +190,7 @@ def _planned(
     deadline: Deadline,
     reporter: Reporter,
     initial: Initial | None,
+    group: Group,
 ) -> Task:
     reporter.phase("planning")
     with deadline.phase("planning"):
@@ -191,6 +208,7 @@ def _planned(
             request.num_steps,
             writer.write_seconds,
             request.source.data,
+            group,
         )
         for name, part in (("val", scored[0]), ("test", scored[1])):
             if part is not None and (seen := int(np.isin(image_hashes(part.images), hashes).sum())):

@@ -1,9 +1,11 @@
 """A training put together: network, data, schedule, safety net and checkpoints; and what follows it."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,13 +13,14 @@ from torch import nn
 from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.data.augment import batch_normalize
-from timebox.data.loader import DeviceLoader
+from timebox.data.loader import DeviceLoader, Share
 from timebox.engine.build import augmentation_of, build_model, resizing_of, whitening_sample
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.faults import FaultError, SafetyNet
 from timebox.engine.finished import MAX_PENDING
 from timebox.engine.graphs import steps_for
-from timebox.engine.keeper import Keeper
+from timebox.engine.group import ALONE, Group, Ranks
+from timebox.engine.keeper import IdleKeeper, Keeper
 from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.loss import Loss, class_weights
 from timebox.engine.pacing import ClockPacer, StepPacer
@@ -25,13 +28,17 @@ from timebox.engine.planning import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
+from timebox.engine.shared_schedule import SharedSchedule, steps_in_block
+from timebox.engine.shared_steps import SharedSteps, Throughput
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
-from timebox.errors import RunError
+from timebox.errors import LostMembersError, RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
 from timebox.run.finishing import Finish
+from timebox.run.group_record import note_lost, read_record
 from timebox.run.task import Task, Validator
+from timebox.run.telling import tell_assignment
 
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -39,6 +46,8 @@ SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 LAST_CHECKPOINT_SECONDS = 2.5
 # Metrics, configuration, tensors, their folder, manifest, its folder.
 WRITES_OF_A_CHECKPOINT = 6
+# Images may take so much of a GPU's free memory before each process holds a part of them only.
+HELD_SHARE = 0.5
 # The share of the finish that the landing may use up when time has run short.
 OVERTIME_SHARE = 0.3
 
@@ -47,6 +56,8 @@ class Training:
     """One training of a task.
 
     Args:
+        writer: of the run directory; None on a process that does not lead its group.
+        group: who trains together.
         checkpoint: where to go on from; None to begin.
         decisions: how each step is to be taken; None to decide by clock or count.
         elsewhere: whether a part of it was trained on another machine, or with other versions.
@@ -55,33 +66,36 @@ class Training:
     def __init__(
         self,
         task: Task,
-        writer: RunWriter,
+        writer: RunWriter | None,
         deadline: Deadline,
         reporter: Reporter,
+        group: Group = ALONE,
         checkpoint: Checkpoint | None = None,
         decisions: Sequence[Decision] | None = None,
         elsewhere: bool = False,
     ) -> None:
-        self._elsewhere = elsewhere
+        self._elsewhere, self._group = elsewhere, group
         self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
         self.events: list[str] = []
         plan, recipe = task.plan, task.plan.recipe
-        save = partial(writer.save_checkpoint, config=task.config())
-        self.keeper = Keeper(
-            save, deadline, self._seconds_left, self._tell, WRITES_OF_A_CHECKPOINT * writer.write_seconds
-        )
-        self._schedule: Schedule
-        if decisions is None:
-            self._schedule = PacedSchedule(self._pacer(), recipe, plan.micro_batch)
-        else:
-            self._schedule = RecordedSchedule(decisions)
+        self.keeper = self._keeper()
+        self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
         self._state = TrainingState(
             first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
         if checkpoint:
             self._go_on_from(checkpoint)
+        self._steps = steps_for(self._state, loss_of(task), self._tell, group)
+        with group.losses_noticed():
+            self._begin_alike()
         self._safety = SafetyNet(
-            self._state, self._schedule, recipe.batch_size, recipe.ghost_size, self._snapshot_steps(), self._tell
+            self._state,
+            self._schedule,
+            recipe.batch_size,
+            recipe.ghost_size,
+            self._snapshot_steps(),
+            self._tell,
+            can_split=group.size == 1,
         )
 
     def run(self) -> Trained:
@@ -97,20 +111,23 @@ class Training:
             plan.device,
             resizing_of(recipe),
             recipe.members,
+            self._share(),
         )
-        watch = Watch(loader, self._schedule, self._deadline, self._writer.metrics.add, self._reporter)
+        log = self._writer.metrics.add if self._writer else _unwritten
+        watch = Watch(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
         try:
-            return train_model(
-                self._state,
-                loader,
-                self._schedule,
-                steps_for(self._state, loss_of(task), self._tell),
-                self._safety,
-                self.keeper,
-                watch,
-                self._validation(),
-            )
-        except KeyboardInterrupt:
+            with self._group.losses_noticed():
+                return train_model(
+                    self._state,
+                    loader,
+                    self._schedule,
+                    self._steps,
+                    self._safety,
+                    self.keeper,
+                    watch,
+                    self._validation(),
+                )
+        except (KeyboardInterrupt, LostMembersError):
             with suppress(FaultError):
                 watch.settle(drain=True)
             # What was learnt of rate and memory since that state was kept stays learnt.
@@ -119,6 +136,10 @@ class Training:
             last = replace(newest, facts={**newest.facts, **learnt})
             self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
             raise
+
+    def throughputs(self) -> list[Throughput]:
+        """How fast each process of the group was, by rank; empty for one that trained alone."""
+        return self._group.gathered(self._steps.throughput) if isinstance(self._steps, SharedSteps) else []
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
@@ -136,7 +157,7 @@ class Training:
             "lr_factor": self._schedule.lr_factor,
             "micro_batch": self._schedule.micro_batch,
             "step_seconds": self._schedule.step_seconds,
-            "metrics_lines": self._writer.metrics.num_lines,
+            "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
             "elsewhere": self._elsewhere,
@@ -145,6 +166,39 @@ class Training:
     def _tell(self, text: str) -> None:
         self.events.append(text)
         self._reporter.note(text)
+
+    def _keeper(self) -> Keeper:
+        if self._writer is None:
+            return IdleKeeper(self._deadline)
+        save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
+        expected_seconds = WRITES_OF_A_CHECKPOINT * self._writer.write_seconds
+        return Keeper(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
+
+    def _own_schedule(self, decisions: Sequence[Decision] | None) -> Schedule:
+        if decisions is not None:
+            return RecordedSchedule(decisions)
+        plan = self._task.plan
+        return PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
+
+    def _shared(self, own: Schedule | None) -> Schedule:
+        """The schedule that this process follows: the leader's, which is its own where it leads."""
+        plan = self._task.plan
+        if isinstance(self._group, Ranks):
+            return SharedSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
+        assert own is not None
+        return own
+
+    def _begin_alike(self) -> None:
+        """Begin where the leader begins, with its weights."""
+        state = self._state
+        self._group.copy_from_leader_(list(state.tensors().values()))
+        state.step, state.progress = self._group.in_step((state.step, state.progress))
+
+    def _share(self) -> Share:
+        """All images for everyone, or a part of them where they do not fit on a device."""
+        device, num_bytes = self._task.plan.device, self._task.division.train.images.nbytes
+        fits = device.type == "cpu" or num_bytes <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]
+        return replace(self._group.share, holds_part=not all(self._group.collected(fits)))
 
     def _pacer(self) -> ClockPacer | StepPacer:
         plan = self._task.plan
@@ -180,10 +234,11 @@ class Training:
             return None
         num_images = min(plan.num_val_images, len(task.division.val))
         dataset = task.ordered(task.division.val, num_images)
-        measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch)
+        measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch, self._group)
         budget = self._deadline.budget_seconds
         allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")
-        return Validation(measure, [moment for moment in plan.validate_at if moment > self._state.progress], allowed)
+        moments = [moment for moment in plan.validate_at if moment > self._state.progress]
+        return Validation(measure, moments, allowed, self._group.in_step)
 
 
 def carry_out(
@@ -192,6 +247,7 @@ def carry_out(
     writer: RunWriter,
     deadline: Deadline,
     reporter: Reporter,
+    group: Group = ALONE,
     checkpoint: Checkpoint | None = None,
     decisions: Sequence[Decision] | None = None,
     elsewhere: bool = False,
@@ -200,26 +256,41 @@ def carry_out(
     """Train, save, score: from a task to a finished run directory.
 
     Args:
+        group: who trains together; this process leads them.
         remarks: what else the summary says, asked once the model is on disk.
     Raises:
         OutputError: where not everything could be written.
     """
     reporter.phase("training")
     with deadline.phase("training"):
-        training = Training(task, writer, deadline, reporter, checkpoint, decisions, elsewhere)
+        tell_assignment(group, task, writer.path)
+        training = Training(task, writer, deadline, reporter, group, checkpoint, decisions, elsewhere)
     with training.keeper.settled_on_failure():
         with deadline.phase("training"):
             trained = training.run()
         reporter.phase("saving")
         with deadline.phase("saving"):
-            writer.save_model(trained.model, task.config())
-            more = dict(remarks())
-        finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter)
+            writer.save_model(trained.model, task.config(group.size))
+            more = {**remarks(), **group_remarks(group, writer.path, training.throughputs())}
+        finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter, group)
         finish.run(training.keeper, {**more, "elsewhere": elsewhere})
 
 
+def group_remarks(group: Group, run: Path, throughputs: Sequence[Throughput]) -> dict[str, object]:
+    """What the summary says of the processes that trained together; nothing for one alone."""
+    if not isinstance(group, Ranks):
+        return {}
+    ranks = [
+        {**asdict(member), **asdict(throughput)} for member, throughput in zip(group.members, throughputs, strict=True)
+    ]
+    record = read_record(run)
+    return {"ranks": ranks, "lost_ranks": list(record.lost) if record else []}
+
+
 @contextmanager
-def kept_as_far_as_it_came(writer: RunWriter, deadline: Deadline, reporter: Reporter) -> Iterator[None]:
+def kept_as_far_as_it_came(
+    writer: RunWriter, deadline: Deadline, reporter: Reporter, group: Group = ALONE
+) -> Iterator[None]:
     """Whatever ends a training, its last checkpoint stays; before the first one nothing is left behind.
 
     An interruption ends here where there is a checkpoint: the run stands as far as it came, its summary says
@@ -228,13 +299,26 @@ def kept_as_far_as_it_came(writer: RunWriter, deadline: Deadline, reporter: Repo
     try:
         yield
     except KeyboardInterrupt:
+        lost = group.lost_lines()
         if not writer.give_up():
             raise
-        writer.save_stopped(deadline)
+        note_lost(writer.path, lost)
+        writer.save_stopped(deadline, lost)
+    except LostMembersError as error:
+        if not writer.give_up():
+            raise
+        note_lost(writer.path, error.lines)
+        writer.save_stopped(deadline, error.lines)
+        where = shlex.quote(str(writer.path))
+        raise LostMembersError(error.lost, [*error.lines, f"go on with timebox train --resume {where}"]) from error
     except BaseException:
         if writer.give_up():
             reporter.note(f"the model as far as it came is kept in {str(writer.path)!r}")
         raise
+
+
+def _unwritten(entry: Mapping[str, object]) -> None:
+    """A line of metrics that the leader writes."""
 
 
 def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:

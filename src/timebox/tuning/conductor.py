@@ -12,6 +12,7 @@ import optuna
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline, format_duration
+from timebox.engine.figures import standard_error
 from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.machine import available_threads
 from timebox.recipe import draft_of
@@ -204,7 +205,7 @@ class Conductor:
         return start
 
     def _checked(self, start: Candidate, winner: Candidate) -> Candidate:
-        """Train both on all there is; the winner if it is ahead there too."""
+        """Train both on all there is; the winner if it is ahead there too, by more than the images leave open."""
         trainer, repeats = self._trainer(), self._directory.repeats
         both = [list(one.settings) for one in (start, winner)]
         done = [line for line in repeats if line["phase"] == "check" and line["settings"] in both]
@@ -217,7 +218,9 @@ class Conductor:
                 self._repeat(trainer, one, "check", 1, seconds)
         ours, theirs = (self._accuracies(one, "check")[0] for one in (winner, start))
         self._tell(f"on all {trainer.num_images:,} images: {ours:.2%} against {theirs:.2%} of what was started from")
-        return winner if ours >= theirs else self._staying(start, "the best on a cut was not so on all images")
+        if ours < theirs + standard_error(theirs, trainer.num_val_images):
+            return self._staying(start, "the best on a cut was not clearly better on all images")
+        return winner
 
     def _trainer(self) -> Trainer:
         asked = self._asked

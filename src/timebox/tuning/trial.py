@@ -82,6 +82,11 @@ class Trainer:
         """Images trained on."""
         return len(self._division.train)
 
+    @property
+    def num_val_images(self) -> int:
+        """Images scored."""
+        return len(self._division.val or ())
+
     def measure(self, recipe: str, settings: Sequence[str], repeat: int, budget_seconds: float) -> Measured:
         """Train once within a budget.
 

@@ -1,0 +1,207 @@
+"""Processes that train together and lose one: killed, standing still, or cut off from the others."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from fault_rows.runs import (
+    SMALL,
+    SOURCE,
+    Outcome,
+    finished_problem,
+    is_finished,
+    load_problem,
+    says_nothing_saved,
+    seeded,
+    summary_of,
+    workplace,
+)
+
+# A launcher waits up to half a minute for a process that does not heed it, and the processes up to ten for each other.
+PATIENCE_SECONDS = 60.0
+# A group that is started again needs this to start, and a landing.
+RESTART_SECONDS = 16.0
+NOTICE_SECONDS = {"kill": 0.0, "stop": 13.0}
+CHECKED = "ends by itself; loads or says nothing was saved; names who was lost"
+CHECKED_AGAIN = "ends by itself, finished, under the first deadline; names who was lost"
+_names = count()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a group ended: the status of its launcher, None where it had to be killed, and what it said."""
+
+    status: int | None
+    seconds: float
+    said: str
+
+
+class Launched:
+    """A group under ``torchrun``."""
+
+    def __init__(self, run: Path, budget: float, launcher: Sequence[object], prefix: Sequence[str] = ()) -> None:
+        self.run = run
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- it goes with the object
+        words = ["-m", "timebox", "train", "digits", *SMALL, "--budget", f"{budget}s", "--out", run]
+        command = [*prefix, sys.executable, "-m", "torch.distributed.run", *launcher, *words]
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment["PYTHONPATH"] = str(SOURCE)
+        if prefix:
+            environment["GLOO_SOCKET_IFNAME"] = "veth"
+        self.started = time.monotonic()
+        self.popen = subprocess.Popen(
+            [str(word) for word in command], env=environment, stdout=self._said, stderr=self._said, cwd=run.parent
+        )
+
+    def pid_of(self, rank: int) -> int | None:
+        """The process of that rank, once the run directory tells; None where the group has ended before."""
+        while self.popen.poll() is None:
+            record = self.run / "group.json"
+            if record.is_file():
+                members = json.loads(record.read_text())["members"]
+                return next((int(member["pid"]) for member in members if member["rank"] == rank), None)
+            time.sleep(0.02)
+        return None
+
+    def wait_until(self, seconds: float) -> None:
+        """Rest until so many seconds after the start."""
+        time.sleep(max(0.0, self.started + seconds - time.monotonic()))
+
+    def end(self, patience: float) -> Ended:
+        """Wait for the end, for so long at most."""
+        try:
+            status: int | None = self.popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            status = None
+        self._said.seek(0)
+        return Ended(status, time.monotonic() - self.started, self._said.read())
+
+
+def rows(num_faults: int) -> Iterator[Outcome]:
+    """A third of the faults each: lost and ended, lost and started again, cut off between two hosts."""
+    share = max(1, num_faults // 5)
+    yield lost("kill", 2 * share, again=False)
+    yield lost("stop", share // 2 or 1, again=False)
+    yield lost("kill", share, again=True)
+    yield lost("stop", share // 2 or 1, again=True)
+    if can_make_hosts():
+        yield cut_off(share)
+
+
+def lost(how: str, num_faults: int, again: bool) -> Outcome:
+    """Kill, or stop, one of two processes at a random instant of its training.
+
+    Args:
+        again: whether the launcher may start the group again.
+    """
+    name = {"kill": "kill -9", "stop": "SIGSTOP"}[how]
+    outcome = Outcome(
+        f"{name} of one of 2 processes{', restarted' if again else ''}", CHECKED_AGAIN if again else CHECKED
+    )
+    with workplace() as place:
+        for number in range(num_faults):
+            problem = _lost(how, seeded(f"{name} {again} {number}"), again, place / f"{how}-{number}")
+            outcome.count(problem and f"{number}: {problem}")
+    return outcome
+
+
+def _lost(how: str, chance: random.Random, again: bool, run: Path) -> str:
+    budget = 20.0 + (RESTART_SECONDS + NOTICE_SECONDS[how] if again else 0.0)
+    group = Launched(run, budget, ["--nproc-per-node", 2, "--max-restarts", 1 if again else 0])
+    rank, instant = chance.randrange(2), chance.uniform(4.0, 16.0)
+    pid = group.pid_of(rank)
+    group.wait_until(instant)
+    if pid is None or group.popen.poll() is not None:
+        return f"it ended before {instant:.1f} s: {group.end(0).said[-300:]}"
+    os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+    ended = group.end(budget + PATIENCE_SECONDS)
+    return f"rank {rank} at {instant:.1f} s: {problem}" if (problem := _problem(run, ended, again)) else ""
+
+
+def _problem(run: Path, ended: Ended, again: bool) -> str:
+    """What is wrong with how a group ended; empty where nothing is."""
+    if ended.status is None:
+        return f"it hung: {ended.said[-300:]}"
+    names_lost = bool(summary_of(run).get("lost_ranks"))
+    if again:
+        late = summary_of(run).get("late")
+        checks = {f"exit {ended.status}": ended.status == 0, "it was late": not late, "nobody is named": names_lost}
+        problems = [text for text, right in checks.items() if not right]
+        return "; ".join(filter(None, [*problems, finished_problem(run)])) and f"{problems} {ended.said[-600:]}"
+    problem = load_problem(run)
+    if says_nothing_saved(problem, run) or is_finished(run):
+        return ""
+    return problem or ("" if names_lost else "nobody is named")
+
+
+def can_make_hosts() -> bool:
+    """Whether two network namespaces can be made here and joined."""
+    try:
+        with two_hosts():
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+@contextmanager
+def two_hosts() -> Iterator[list[str]]:
+    """The names of two network namespaces with a cable between them: 10.213.0.1 and 10.213.0.2."""
+    names = [f"timebox-{os.getpid()}-{next(_names)}-{side}" for side in "ab"]
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+        ends = [f"v{os.getpid() % 100000}{side}" for side in "ab"]
+        _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for number, (name, end) in enumerate(zip(names, ends, strict=True), 1):
+            _ip("link", "set", end, "netns", name, "name", "veth")
+            _ip("-n", name, "addr", "add", f"10.213.0.{number}/24", "dev", "veth")
+            _ip("-n", name, "link", "set", "veth", "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def on_both(hosts: Sequence[str], place: Path, budget: float) -> list[Launched]:
+    """A process on each host, training together; each writes below a folder of its own."""
+    groups = []
+    for number, host in enumerate(hosts):
+        folder = place / f"host-{number}"
+        folder.mkdir()
+        launcher = ["--nnodes", 2, "--node-rank", number, "--nproc-per-node", 1]
+        launcher += ["--master-addr", "10.213.0.1", "--master-port", 29511]
+        groups.append(Launched(folder / "run", budget, launcher, ["ip", "netns", "exec", host]))
+    return groups
+
+
+def cut_off(num_faults: int) -> Outcome:
+    """Pull the cable between two hosts at a random instant."""
+    outcome = Outcome("two hosts, one cut off", "both end by themselves; the first one's run loads and names the other")
+    for number in range(num_faults):
+        with workplace() as place, two_hosts() as hosts:
+            groups = on_both(hosts, place, 20.0)
+            groups[0].pid_of(0)
+            instant = seeded(f"cut {number}").uniform(7.0, 16.0)
+            groups[0].wait_until(instant)
+            _ip("-n", hosts[1], "link", "set", "veth", "down")
+            ends = [group.end(20.0 + PATIENCE_SECONDS) for group in groups]
+            hung = "the second one hung" if ends[1].status is None else ""
+            problem = "; ".join(filter(None, [_problem(groups[0].run, ends[0], again=False), hung]))
+            outcome.count(problem and f"{number}, at {instant:.1f} s: {problem}")
+    return outcome
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
