@@ -10,13 +10,14 @@ from timebox.cli import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 10
+NUM_PAGES = 11
 TOPICS = (
     "your-photos",
     "reading-the-report",
     "shipping",
     "recipes",
     "tuning",
+    "scale",
     "adding-a-reader",
     "how-the-clock-works",
 )

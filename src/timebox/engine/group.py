@@ -176,6 +176,10 @@ class Ranks(Group):
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
+    def add_up_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes, in step."""
+        dist.all_reduce(tensor, group=self.gradients)
+
     @torch.no_grad()
     def copy_from_leader_(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:

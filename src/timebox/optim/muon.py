@@ -1,7 +1,9 @@
 """Muon: momentum whose update is made orthogonal before it is applied."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +35,20 @@ def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
     return x.mT if tall else x
 
 
+class Sharing(Protocol):
+    """Processes that all have the same gradients, and share the work on them.
+
+    Attributes:
+        rank, size: this process's number, 0...size - 1, and how many there are.
+    """
+
+    rank: int
+    size: int
+
+    def add_up_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes."""
+
+
 @dataclass(eq=False)
 class MuonGroup(ParameterGroup):
     """Convolution filters under Muon.
@@ -44,10 +60,12 @@ class MuonGroup(ParameterGroup):
     Attributes:
         own_momentum: Nesterov momentum, above 0 and below 1; that of the optimizer is for the other groups.
         dtype: in which the iteration is computed.
+        sharing: who shares the iteration; None where each process does it for itself.
     """
 
     own_momentum: float = 0.6
     dtype: torch.dtype = torch.float32
+    sharing: Sharing | None = None
     _alike: list[list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,11 +86,42 @@ class MuonGroup(ParameterGroup):
             to_length = [torch.where(found_inf > 0, 1.0, factor) for factor in to_length]
             rate = torch.where(found_inf > 0, 0.0, lr)
         torch._foreach_mul_(self.parameters, to_length)
-        for positions in self._alike:
-            matrices = torch.stack([_rows(gradients[i]) for i in positions]).to(self.dtype)
-            updates = orthogonalize(matrices).float() * rate
-            for i, update in zip(positions, updates, strict=True):
-                self.parameters[i].sub_(_bank(update, self.parameters[i].shape))
+        updates = self.orthogonalized(gradients)
+        torch._foreach_mul_(updates, rate)
+        torch._foreach_sub_(self.parameters, [_bank(u, p.shape) for u, p in zip(updates, self.parameters, strict=True)])
+
+    def orthogonalized(self, banks: list[Tensor]) -> list[Tensor]:
+        """Each bank as its orthogonal matrix, float32, in the order of the parameters."""
+        if self.sharing is None:
+            own = self._orthogonalized(banks, range(len(banks)))
+            return [own[i] for i in range(len(banks))]
+        shares = self._shares(self.sharing.size)
+        own = self._orthogonalized(banks, shares[self.sharing.rank])
+        empty = banks[0].new_zeros(())
+        flat = torch.cat([own[i].flatten() if i in own else empty.expand(bank.numel()) for i, bank in enumerate(banks)])
+        self.sharing.add_up_(flat)
+        parts = flat.split([bank.numel() for bank in banks])
+        return [part.view(len(bank), -1) for part, bank in zip(parts, banks, strict=True)]
+
+    def _orthogonalized(self, banks: list[Tensor], chosen: Collection[int]) -> dict[int, Tensor]:
+        """Those of the chosen positions; banks of one shape together."""
+        found: dict[int, Tensor] = {}
+        for alike in self._alike:
+            if positions := [i for i in alike if i in chosen]:
+                matrices = torch.stack([_rows(banks[i]) for i in positions]).to(self.dtype)
+                found.update(zip(positions, orthogonalize(matrices).float().unbind(), strict=True))
+        return found
+
+    def _shares(self, num_shares: int) -> list[list[int]]:
+        """Positions for each process, the largest work to whoever has least."""
+        shares: list[list[int]] = [[] for _ in range(num_shares)]
+        loads = [0.0] * num_shares
+        work = [min(len(p), p.numel() // len(p)) * p.numel() for p in self.parameters]
+        for position in sorted(range(len(work)), key=lambda i: (-work[i], i)):
+            least = loads.index(min(loads))
+            shares[least].append(position)
+            loads[least] += work[position]
+        return shares
 
     def _gradient(self, position: int, grad_scale: Tensor | None, found_inf: Tensor | None) -> Tensor:
         """The gradient, unscaled; where it overflowed, one that leaves the momentum as it is."""

@@ -1,0 +1,137 @@
+"""Searches that are killed at random instants, workers and all, and resumed: is any trial lost, or done twice?
+
+    python benchmarks/tune_kills.py [--kills 20] [--budget 150] [--out FILE.jsonl]
+
+Each search, on scikit-learn's digits with two workers, is killed with -9 up to seven times and then left to end. After
+each kill the study must load and still hold every trial that was done before, as it was; at the end too, none may be
+left under way, and the search must be in time. Those cut off and not done again, for want of time, are counted.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from timebox.tuning.storage import open_storage
+
+KILLS_OF_ONE = 7
+Done = Mapping[int, tuple[Sequence[float], str]]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: when, how many trials were done by then, and what was wrong with the study afterwards."""
+
+    search: int
+    after_seconds: float
+    done: int
+    problem: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--budget", type=float, default=150.0, help="seconds, of each search (%(default)s)")
+    parser.add_argument("--out", type=Path, help="a JSON line for each kill and each search")
+    given = parser.parse_args()
+    chance, left, number, problems = random.Random("timebox searches"), given.kills, 0, 0
+    while left > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            kills, end = searched(number, min(left, KILLS_OF_ONE), given.budget, chance, Path(folder) / "tune")
+        left, number = left - len(kills), number + 1
+        for line in [*(vars(kill) for kill in kills), end]:
+            problems += bool(line["problem"])
+            print(json.dumps(line), flush=True)
+            if given.out:
+                with given.out.open("a", encoding="utf-8") as log:
+                    print(json.dumps(line), file=log)
+    return int(problems > 0)
+
+
+def searched(
+    number: int, num_kills: int, budget: float, chance: random.Random, out: Path
+) -> tuple[list[Kill], dict[str, object]]:
+    """One search, killed so many times and then left to end: the kills, and what came of it."""
+    words = ["tune", "digits", "--budget", f"{budget}s", "--trial-budget", "6s", "--workers", "2", "--out", str(out)]
+    kills: list[Kill] = []
+    before: Done = {}
+    while len(kills) < num_kills:
+        seconds = chance.uniform(3.0, 12.0)
+        process = started(words)
+        try:
+            process.wait(seconds)
+            break  # it ended before
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if not (out / "tune.json").exists():
+            continue  # nothing was begun yet
+        try:
+            now_done = done_in(out)
+            problem = lost(before, now_done)
+            before = now_done
+        except Exception as error:  # a study that does not load is what this looks for
+            problem = f"{type(error).__name__}: {error}"
+        kills.append(Kill(number, round(seconds, 2), len(before), problem))
+        words = ["tune", "--resume", str(out)]
+    begun = time.monotonic()
+    process = started(words)
+    process.wait(2 * budget)
+    return kills, ending(number, out, before, process.returncode, time.monotonic() - begun)
+
+
+def ending(number: int, out: Path, before: Done, status: int, seconds: float) -> dict[str, object]:
+    """How a search ended."""
+    summary = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else {}
+    trials = study_of(out).trials
+    cut_off = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+    failed = {trial.number for trial in trials if trial.state == TrialState.FAIL}
+    again = {trial.system_attrs.get("failed_trial") for trial in trials}
+    problems = [
+        lost(before, done_in(out)),
+        f"trials {cut_off} were neither done nor given up" if cut_off else "",
+        "" if status == 0 else f"exit {status}",
+        "" if summary.get("late") is False else "late, or no summary",
+    ]
+    return {
+        "search": number, "status": status, "seconds_after_the_last_kill": round(seconds, 1), "trials": len(trials),
+        "cut_off": len(failed), "not_done_again": len(failed - again),
+        "elapsed_seconds": summary.get("elapsed_seconds"), "problem": "; ".join(filter(None, problems)),
+    }  # fmt: skip
+
+
+def started(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A search with its workers in a process group of its own."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", "timebox", *words], start_new_session=True, **quiet)
+
+
+def study_of(out: Path) -> optuna.Study:
+    return optuna.load_study(study_name=None, storage=open_storage(str(out / "journal.log")))
+
+
+def done_in(out: Path) -> Done:
+    """The trials that are done: what they reached, and with what."""
+    done = [trial for trial in study_of(out).trials if trial.state == TrialState.COMPLETE]
+    return {trial.number: (trial.values, json.dumps(trial.params, sort_keys=True)) for trial in done}
+
+
+def lost(before: Done, after: Done) -> str:
+    """Which trials that were done are not there any more as they were; empty for none."""
+    gone = [number for number, trial in before.items() if after.get(number) != trial]
+    return f"trials {gone} are lost" if gone else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
