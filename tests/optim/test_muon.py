@@ -118,3 +118,32 @@ def test_steps_skipped_for_an_overflow_leave_no_trace(num_skipped: int) -> None:
             optimizer.zero_grad()
         weights.append(p.detach())
     torch.testing.assert_close(weights[0], weights[1])
+
+
+class Recording:
+    """One of several processes, which takes what it sends to be all there is."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self.sent = torch.empty(0)
+
+    def add_up_(self, tensor: Tensor) -> None:
+        self.sent = tensor.clone()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_processes_that_share_the_iteration_come_to_what_each_would_alone(size: int) -> None:
+    shapes = [(8, 3, 3, 3), (16, 8, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)]
+    group = muon_group([bank(*shape, seed=i) for i, shape in enumerate(shapes)], 1.0, 0.6, torch.float32)
+    banks = [random(*shape, seed=50 + i) for i, shape in enumerate(shapes)]
+    alone = torch.cat([matrix.flatten() for matrix in group.orthogonalized(banks)])
+    sent = []
+    for rank in range(size):
+        group.sharing = Recording(rank, size)
+        group.orthogonalized(banks)
+        sent.append(group.sharing.sent)
+    assert torch.equal(sum(sent, torch.zeros(())), alone)
+    held = torch.stack([part != 0 for part in sent]).sum(0)
+    assert held.max() == 1, "nothing is computed twice"
+    if size == 2:
+        assert max(int((part != 0).sum()) for part in sent) < 0.7 * len(alone)
