@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +50,7 @@ class Launched:
 
     def __init__(self, run: Path, budget: float, launcher: Sequence[object], prefix: Sequence[str] = ()) -> None:
         self.run = run
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- it goes with the object
+        self._said = run.with_suffix(".log")
         words = ["-m", "timebox", "train", "digits", *SMALL, "--budget", f"{budget}s", "--out", run]
         command = [*prefix, sys.executable, "-m", "torch.distributed.run", *launcher, *words]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -59,9 +58,10 @@ class Launched:
         if prefix:
             environment["GLOO_SOCKET_IFNAME"] = "veth"
         self.started = time.monotonic()
-        self.popen = subprocess.Popen(
-            [str(word) for word in command], env=environment, stdout=self._said, stderr=self._said, cwd=run.parent
-        )
+        with self._said.open("wb") as said:
+            self.popen = subprocess.Popen(
+                [str(word) for word in command], env=environment, stdout=said, stderr=said, cwd=run.parent
+            )
 
     def pid_of(self, rank: int) -> int | None:
         """The process of that rank, once the run directory tells; None where the group has ended before."""
@@ -83,13 +83,13 @@ class Launched:
             status: int | None = self.popen.wait(patience)
         except subprocess.TimeoutExpired:
             self.popen.kill()
+            self.popen.wait()
             status = None
-        self._said.seek(0)
-        return Ended(status, time.monotonic() - self.started, self._said.read())
+        return Ended(status, time.monotonic() - self.started, self._said.read_text(errors="replace"))
 
 
 def rows(num_faults: int) -> Iterator[Outcome]:
-    """A third of the faults each: lost and ended, lost and started again, cut off between two hosts."""
+    """Processes lost, half of the faults; lost and started again; hosts cut off, where they can be made."""
     share = max(1, num_faults // 5)
     yield lost("kill", 2 * share, again=False)
     yield lost("stop", share // 2 or 1, again=False)

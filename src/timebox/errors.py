@@ -31,6 +31,10 @@ class OutputError(TimeboxError, OSError):
     """A place that cannot be written to."""
 
 
+# What is known of a process that is gone and said nothing.
+NO_ANSWER = "it does not answer"
+
+
 class LostMembersError(TimeboxError):
     """Processes that train together are not all there any more.
 

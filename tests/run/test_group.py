@@ -132,13 +132,62 @@ def test_a_group_that_is_started_again_keeps_the_first_deadline(tmp_path: Path) 
     assert out.count("test accuracy") == 1
 
 
-def kill_when_kept(run: Path, rank: int) -> None:
-    """Kill a process once its run could be resumed."""
+def test_a_stop_is_no_loss(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("train", *DIGITS, "--budget", "40s", "--out", run)
+    with subprocess.Popen([*command(2), *map(str, words)], stderr=subprocess.PIPE, text=True) as group:
+        kill_when_kept(run, None)
+        group.send_signal(signal.SIGTERM)
+        _, err = group.communicate(timeout=60)
+    assert "internal error" not in err
+    summary = summary_of(run)
+    assert summary["stopped"] is True
+    assert "lost_ranks" not in summary
+    load(run, device="cpu")
+
+
+def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
+    """Its memory runs out in the middle of the training."""
+    run = tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text(SHORT_OF_MEMORY)
+    words = ("--nproc-per-node", 3, script, "train", *DIGITS, "--steps", 400, "--out", run)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]
+    assert named.startswith("rank 1 on ")
+    assert "memory ran out with" in named
+    load(run, device="cpu")
+
+
+SHORT_OF_MEMORY = """
+import os
+from timebox.cli import main
+from timebox.engine.state import TrainingState
+
+real = TrainingState.advance
+
+def advance(self, progress):
+    real(self, progress)
+    if self.step == 60 and os.environ["RANK"] == "1":
+        raise MemoryError
+
+TrainingState.advance = advance
+main()
+"""
+
+
+def kill_when_kept(run: Path, rank: int | None) -> None:
+    """Kill a process, if one is named, once its run could be resumed."""
     until = time.monotonic() + 60
     while not (run / "checkpoint" / "manifest.json").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
     time.sleep(0.5)
+    if rank is None:
+        return
     members = json.loads((run / "group.json").read_text())["members"]
     os.kill(members[rank]["pid"], signal.SIGKILL)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from timebox.engine.group import Member
+from timebox.engine.roll_call import Member
 from timebox.run.group_record import new_record, note_lost, own_launcher, read_record, restarted_run
 
 MEMBERS = [Member(rank, "here", 100 + rank, 1.0, "cpu", 1) for rank in range(2)]
@@ -49,12 +49,17 @@ def test_those_who_are_left_say_who_is_lost(tmp_path: Path) -> None:
     note_lost(tmp_path, ["rank 0 on here: it does not answer"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == {"stopped": True, "lost_ranks": ["rank 0 on here: it does not answer"]}
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "summary.json").write_text('{"stopped": true, "late": false}')
     note_lost(tmp_path, ["rank 1 on here: it does not answer"])
+    both = ["rank 0 on here: it does not answer", "rank 1 on here: it does not answer"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == {"stopped": True, "late": False, "lost_ranks": both}
     record = read_record(tmp_path)
     assert record is not None
-    assert record.lost == ("rank 0 on here: it does not answer", "rank 1 on here: it does not answer")
-    assert (tmp_path / "summary.json").read_text() == "{}", "a summary that is there is not replaced"
+    assert list(record.lost) == both
+    (tmp_path / "summary.json").write_text('{"late": false}')
+    note_lost(tmp_path, ["rank 1 on here: it does not answer"])
+    assert (tmp_path / "summary.json").read_text() == '{"late": false}', "a finished run stays as it is"
 
 
 def test_a_directory_without_a_record_is_left_alone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from timebox.cli import (
 )
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
-from timebox.errors import LostMembersError, TimeboxError, UsageError
+from timebox.errors import NO_ANSWER, LostMembersError, TimeboxError, UsageError
 from timebox.machine import is_launched, is_led
 from timebox.version import VERSION
 
@@ -130,9 +130,7 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
     A stop signal may come out as another exception: a module that is interrupted while it is imported raises its own.
     """
     try:
-        args = parse(argv)
-        if is_launched() and args.verb != "train":
-            raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
+        args = _parsed(argv)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -141,8 +139,9 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
     except BrokenPipeError:  # `timebox … | head`: whoever reads has seen enough
         return exits.DONE
     except LostMembersError as error:
-        # Those that are led leave it to the leader to tell, unless that is who is lost.
-        return exits.REFUSED if is_led() and 0 not in error.lost else _fail(argv, str(error), exits.REFUSED)
+        # Those that are led leave it to the leader to tell, unless that cannot.
+        told = is_led() and error.lost.get(0) != NO_ANSWER
+        return exits.REFUSED if told else _fail(argv, str(error), exits.REFUSED)
     except TimeboxError as error:
         partly = isinstance(error, exits.PartlyWrittenError)
         return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
@@ -151,6 +150,19 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
             raise KeyboardInterrupt from error
         message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
         return _fail(argv, message, exits.OWN_FAULT)
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; refused by the leader of a group in one line, and by the others in none."""
+    try:
+        args = parse(argv)
+        if is_launched() and args.verb != "train":
+            raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
+    except UsageError:
+        if is_led():
+            raise SystemExit(exits.REFUSED) from None
+        raise
+    return args
 
 
 def _fail(argv: Sequence[str], message: str, status: int) -> int:

@@ -15,6 +15,7 @@ from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision
 from timebox.engine.speed import fastest_of
 from timebox.engine.state import TrainingState
+from timebox.engine.steps import EagerSteps
 from timebox.models import count_flops
 from timebox.recipe import Recipe, get_recipe
 
@@ -40,9 +41,18 @@ class Bench:
 
     Args:
         limit_seconds: about what measuring one network may take.
+        recorded: whether steps are recorded on a GPU, as they are where one process trains alone.
     """
 
-    def __init__(self, train: ImageDataset, device: torch.device, precision: str, limit_seconds: float) -> None:
+    def __init__(
+        self,
+        train: ImageDataset,
+        device: torch.device,
+        precision: str,
+        limit_seconds: float,
+        recorded: bool = True,
+    ) -> None:
+        self._recorded = recorded
         height, width, channels = train.image_shape
         self.image_shape = (channels, height, width)
         self.num_classes = train.num_classes
@@ -96,7 +106,8 @@ class Bench:
         the batch towards the recipe's while the limit allows.
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
-        steps = steps_for(state, Loss(recipe.label_smoothing), tell=lambda text: None)
+        loss = Loss(recipe.label_smoothing)
+        steps = steps_for(state, loss, tell=lambda text: None) if self._recorded else EagerSteps(state, loss)
 
         def step() -> None:
             steps(batch, Decision(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))

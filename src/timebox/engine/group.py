@@ -5,15 +5,12 @@ by gloo. A process that trains alone is a group of one, in which nothing is sent
 """
 
 import os
-import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from math import ceil
-from threading import Thread
-from time import sleep
 from typing import Any
 
 import torch
@@ -25,35 +22,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from timebox.clock import now, process_start
 from timebox.data.loader import Share
-from timebox.errors import LostMembersError
+from timebox.engine.roll_call import Member, RollCall, end_those_stopped
+from timebox.errors import LostMembersError, UsageError
 from timebox.machine import is_launched
 
-# Rendezvous, reading and planning may take long; where there is no budget, a process is waited for so long there.
+# Rendezvous, downloads and reading may take long: each process is waited for at least so long there.
 PATIENT_SECONDS = 600.0
+# Planning, and the first steps, in which much is set up, take less.
+SHORTEST_SETTING_UP, LONGEST_SETTING_UP = 20.0, 120.0
 # In training, what does not answer for so long, or for so many steps if that is more, is lost.
 SHORTEST_TIMEOUT, TIMEOUT_STEPS = 10.0, 20
-# What finds that another is lost waits so long for all the others to say that they are not.
-ROLL_CALL_SECONDS = 1.5
-NO_ANSWER = "it does not answer"
-# A process of that number is the one that was known if it started at that time.
-SAME_START_SECONDS = 0.05
 # Bytes whose exchange is timed, often enough to see it undisturbed.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3
-
-
-@dataclass(frozen=True)
-class Member:
-    """One process of a group: where it runs, and since when, in seconds since that host was started."""
-
-    rank: int
-    host: str
-    pid: int
-    started_at: float
-    device: str
-    threads: int
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host}"
+# A process that trains twice is in two groups.
+_numbers = count()
 
 
 class Group:
@@ -99,10 +81,6 @@ class Group:
     def copy_from_leader_(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by the leader's."""
 
-    def exchange_seconds(self, num_bytes: int) -> float:
-        """What adding up so many bytes of gradients takes among all processes."""
-        return 0.0
-
     def expect_steps_of(self, seconds: float) -> None:
         """From now on a process is lost that does not answer for 10 s, or for 20 steps of so many seconds."""
 
@@ -111,12 +89,16 @@ class Group:
         """Raises LostMembersError where what is done inside fails because others are gone."""
         yield
 
-    def lost_lines(self) -> list[str]:
-        """Who is gone, in words: asked where this process was told to stop, as all may have been."""
+    def lost(self) -> dict[int, str]:
+        """Who is gone, by rank, and why: asked where this process was told to stop, as all may have been."""
+        return {}
+
+    def in_words(self, lost: Mapping[int, str]) -> list[str]:
+        """A line for each process that is gone."""
         return []
 
-    def leave(self) -> None:
-        """Close all connections."""
+    def leave(self, reason: str | None = None) -> None:
+        """Close all connections; with a reason, where something went wrong here, leave them and tell the others."""
 
 
 ALONE = Group()
@@ -127,28 +109,37 @@ class Ranks(Group):
 
     Args:
         device: on which this process trains.
-        patience_seconds: how long to wait for the others before the training.
+        seconds_left: until the deadline; the others are waited for at least that long before the training.
+    Attributes:
+        device: the leader's kind of device.
+        members: all processes, by rank.
+    Raises:
+        UsageError: where there is no such device for this process.
     """
 
-    def __init__(self, device: torch.device, patience_seconds: float) -> None:
+    def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        self._device = device
-        if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        patience = timedelta(seconds=min(max(patience_seconds, SHORTEST_TIMEOUT), 24 * 3600.0))
+        longest = LONGEST_SETTING_UP if seconds_left == float("inf") else seconds_left
+        patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
-        self._store = PrefixStore(f"timebox/{self.num_restarts}", store)
-        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience)
-        self._connect(patience)
+        prefix = f"timebox/{self.num_restarts}/{next(_numbers)}"
+        dist.init_process_group(
+            "gloo", store=PrefixStore(prefix, store), rank=self.rank, world_size=self.size, timeout=patience
+        )
+        # What goes on in the background must not wait for what the groups do with the same connection.
+        second, _, _ = next(rendezvous("env://", timeout=patience))
+        self._roll_call = RollCall(PrefixStore(f"{prefix}/roll call", second), self.rank, self.size)
+        self.device = _own_device(self.told(device.type))
+        self._connect(timedelta(seconds=min(max(longest, SHORTEST_SETTING_UP), LONGEST_SETTING_UP)))
         self._seconds_per_byte: float = max(self.collected(self._probed_seconds())) / PROBE_BYTES
         threads = torch.get_num_threads()
-        own = Member(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(device), threads)
+        own = Member(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
         self.members: list[Member] = self.gathered(own)
 
     def _connect(self, timeout: timedelta) -> None:
         """The groups that must be in time: one for gradients, one for what is decided on the way."""
-        self.gradients = dist.new_group(backend="nccl" if self._device.type == "cuda" else "gloo", timeout=timeout)
+        self.gradients = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
         self._decisions = dist.new_group(backend="gloo", timeout=timeout)
 
     def told(self, value: Any = None) -> Any:
@@ -189,10 +180,11 @@ class Ranks(Group):
             tensor.copy_(whole)
 
     def exchange_seconds(self, num_bytes: int) -> float:
+        """What adding up so many bytes of gradients takes among all processes."""
         return num_bytes * self._seconds_per_byte
 
     def _probed_seconds(self) -> float:
-        probe = torch.zeros(PROBE_BYTES // 4, device=self._device)
+        probe = torch.zeros(PROBE_BYTES // 4, device=self.device)
         best = float("inf")
         for _ in range(NUM_PROBES):
             started = now()
@@ -210,63 +202,30 @@ class Ranks(Group):
         try:
             yield
         except RuntimeError as error:
-            if lost := self.roll_call():
+            if lost := self.lost():
                 raise LostMembersError(lost, self.in_words(lost)) from error
             raise
 
-    def lost_lines(self) -> list[str]:
-        return self.in_words(self.roll_call())
-
-    def in_words(self, lost: dict[int, str]) -> list[str]:
-        """A line for each process that is gone."""
-        return [f"{self.members[rank]}: {reason}" for rank, reason in lost.items()]
-
-    def roll_call(self, leaving: str = "") -> dict[int, str]:
-        """Which other processes are gone, by rank, and why: asked by those that are still there once something failed.
-
-        Args:
-            leaving: why this process leaves by itself; empty where it was well.
-        """
-        answers: dict[int, str] = {}
-        # The store is gone with its host, and may then never answer.
-        asking = Thread(target=self._call_roll, args=(answers, leaving), daemon=True)
-        asking.start()
-        asking.join(ROLL_CALL_SECONDS + 0.5)
-        others = (rank for rank in range(self.size) if rank != self.rank)
-        heard = dict(answers)
-        lost = {rank: reason for rank in others if (reason := heard.get(rank, NO_ANSWER))}
-        for rank in lost:
-            if rank not in heard:
-                self._end(self.members[rank])
+    def lost(self) -> dict[int, str]:
+        lost = self._roll_call.lost()
+        end_those_stopped(self.members[rank] for rank in lost)
         return lost
 
-    def _end(self, member: Member) -> None:
-        """End a process of this host that stands still: its launcher would wait half a minute for it."""
-        same_host = member.host == socket.gethostname()
-        if same_host and abs(process_start(member.pid) - member.started_at) < SAME_START_SECONDS:
-            with suppress(OSError):
-                os.kill(member.pid, signal.SIGKILL)
+    def in_words(self, lost: Mapping[int, str]) -> list[str]:
+        return [f"{self.members[rank]}: {reason}" for rank, reason in lost.items()]
 
-    def _call_roll(self, answers: dict[int, str], leaving: str) -> None:
-        until = now() + ROLL_CALL_SECONDS
-        with suppress(RuntimeError):
-            self._store.set(f"present/{self.rank}", leaving)
-            while len(answers) < self.size and now() < until:
-                for rank in range(self.size):
-                    if rank not in answers and self._store.check([f"present/{rank}"]):
-                        answers[rank] = self._store.get(f"present/{rank}").decode()
-                sleep(0.02)
-
-    def leave(self) -> None:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    def leave(self, reason: str | None = None) -> None:
+        self._roll_call.leave(reason or "")
+        if reason is None:
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
-def join_group(device: torch.device, patience_seconds: float) -> Group:
+def join_group(device: torch.device, seconds_left: float) -> Group:
     """The group that ``torchrun`` started this process in; a group of one where it did not."""
     if not is_launched():
         return ALONE
-    return Ranks(device, patience_seconds if patience_seconds < float("inf") else PATIENT_SECONDS)
+    return Ranks(device, seconds_left)
 
 
 def _from_leader(value: Any, group: "dist.ProcessGroup | None") -> Any:
@@ -279,6 +238,16 @@ def _from_all(value: Any, size: int, group: "dist.ProcessGroup | None") -> list[
     boxes: list[Any] = [None] * size
     dist.all_gather_object(boxes, value, group=group)
     return boxes
+
+
+def _own_device(kind: str) -> torch.device:
+    """The device of that kind that this process trains on: each of a host has its own GPU."""
+    if kind == "cuda":
+        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= there:
+            raise UsageError(f"process {number} of this host finds no GPU of its own: there are {there}; start {there}")
+        torch.cuda.set_device(number)
+    return torch.device(kind)
 
 
 def _name_of(device: torch.device) -> str:

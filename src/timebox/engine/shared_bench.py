@@ -44,7 +44,7 @@ class SharedBench(Bench):
     def __init__(
         self, train: ImageDataset, device: torch.device, precision: str, limit_seconds: float, group: Ranks
     ) -> None:
-        super().__init__(train, device, precision, limit_seconds)
+        super().__init__(train, device, precision, limit_seconds, recorded=False)
         self._group = group
         self._most_threads = torch.get_num_threads()
         self.alone: Sequence[float] = ()
@@ -63,7 +63,7 @@ class SharedBench(Bench):
         asked = Measurement(of_training, self.precision, recipe, threads_share, self.limit_seconds)
         self._group.told(asked)
         own = super().fastest_seconds_per_image(recipe) if of_training else super().scoring_seconds_per_image(recipe)
-        return self._group.gathered(own)
+        return self._group.collected(own)
 
     def _num_parameters(self, recipe: Recipe) -> int:
         with torch.device("meta"):
@@ -81,11 +81,11 @@ class MeasuringMember:
     def measure(self, asked: Measurement) -> None:
         """Measure, and tell the others."""
         self.use_threads(asked.threads_share)
-        bench = Bench(self._train, self._device, asked.precision, asked.limit_seconds)
+        bench = Bench(self._train, self._device, asked.precision, asked.limit_seconds, recorded=False)
         if asked.of_training:
-            self._group.gathered(bench.fastest_seconds_per_image(asked.recipe))
+            self._group.collected(bench.fastest_seconds_per_image(asked.recipe))
         else:
-            self._group.gathered(bench.scoring_seconds_per_image(asked.recipe))
+            self._group.collected(bench.scoring_seconds_per_image(asked.recipe))
 
     def use_threads(self, share: float) -> None:
         """Compute with a share of the threads there are."""

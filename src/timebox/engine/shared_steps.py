@@ -15,7 +15,7 @@ from timebox.data.loader import Batch, DeviceLoader
 from timebox.engine.group import Ranks
 from timebox.engine.loss import Loss
 from timebox.engine.schedule import Decision
-from timebox.engine.speed import fastest_of, synchronize
+from timebox.engine.speed import synchronize
 from timebox.engine.state import TrainingState
 from timebox.engine.step import backpropagate
 from timebox.models import GhostBatchNorm, networks_of
@@ -44,7 +44,7 @@ class SharedSteps:
 
     torch's DistributedDataParallel adds gradients up in buckets while the backward pass goes on. The loss and the
     statistics of the normalisation, a few kilobytes, are averaged after each step, so that between two steps everything
-    is the same on all processes: any of them could keep it, and all see the same faults.
+    is the same on all processes, but for what unlike processors round differently, and all see the same faults.
     """
 
     def __init__(self, state: TrainingState, loss_of: Loss, group: Ranks) -> None:
@@ -66,22 +66,13 @@ class SharedSteps:
         self._networks = []
         for group in self._state.optimizer.groups:
             if isinstance(group, MuonGroup):
-                self._share_where_it_pays(group)
+                group.sharing = self._group
         begin, end = loader.share.of(loader.batch_size)
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             if isinstance(norm, GhostBatchNorm):
                 # Statistics follow each group of a batch in turn. With fewer groups here, they follow each one further.
                 times = norm.num_groups(loader.batch_size) / norm.num_groups(end - begin)
                 norm.momentum = 1.0 - (1.0 - momentum) ** times
-
-    def _share_where_it_pays(self, group: MuonGroup) -> None:
-        """Let every process orthogonalise a part of the filters, where that saves more than sending them takes."""
-        group.sharing = None
-        repeated = fastest_of(lambda: group.orthogonalized(group.buffers), self._state.precision.device, 0.1, 3)
-        num_bytes = sum(buffer.nbytes for buffer in group.buffers)
-        shared = repeated / self._group.size + self._group.exchange_seconds(num_bytes)
-        if self._group.in_step(shared < repeated):
-            group.sharing = self._group
 
     def __call__(self, batch: Batch, decision: Decision) -> Tensor:
         """One step; the loss returned is that of the whole batch."""

@@ -45,6 +45,7 @@ class Watch:
         in_lockstep: bool = False,
     ) -> None:
         self._loader = loader
+        self.in_lockstep = in_lockstep
         self._schedule, self._deadline, self._log, self._reporter = schedule, deadline, log, reporter
         self._finished: FinishedWork[Step] = FinishedWork(loader.labels.device, in_lockstep)
         self._num_finished = 0

@@ -27,7 +27,10 @@ class GhostBatchNorm(nn.BatchNorm2d):
 
     def num_groups(self, num_images: int) -> int:
         """How many groups so many images are normalised in."""
-        return max(1, round(num_images / self.ghost_size)) if self.ghost_size else 1
+        if not 0 < self.ghost_size < num_images:
+            return 1
+        whole, rest = divmod(num_images, self.ghost_size)
+        return whole + (rest > 1)
 
     def forward(self, x: Tensor) -> Tensor:
         normalize = super().forward

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from timebox.clock import Deadline, format_duration
 from timebox.data import Division, LoadedData, image_hashes
+from timebox.engine.batching import with_full_shares
 from timebox.engine.build import resolve_device
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.group import Group
@@ -16,6 +17,7 @@ from timebox.engine.reporting import Reporter
 from timebox.engine.threads import limit_threads
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.run.directory import RunWriter
+from timebox.run.group_record import read_record
 from timebox.run.initial import Initial
 from timebox.run.leading import Begun, record_group
 from timebox.run.metrics import read_metrics, surviving_decisions
@@ -70,22 +72,24 @@ class Continuation:
             raise RunError(f"run {str(self._path)!r} is finished: there is nothing to resume")
         if new_budget and self._plan.num_steps is not None:
             raise UsageError(f"run {str(self._path)!r} counts steps: resume it without a budget")
-        limit_threads(self._plan.threads)
         checkpoint = self._run.checkpoint()
         if not new_budget:
             self._take_up_budget(checkpoint)
-        return self._go_on_from(checkpoint, group, ())
+        record = read_record(self._path)
+        return self._go_on_from(checkpoint, group, record.lost if record else ())
 
     def go_on(self, group: Group, begun: Begun) -> Run:
         """Go on, under the same deadline, where the group was when it lost a process."""
         if self._is_finished:
             group.told(self._path)
             return self._run
-        limit_threads(self._plan.threads)
         self._reporter.note(f"started again after {begun.record.lost[-1] if begun.record.lost else 'a failure'}")
         return self._go_on_from(self._run.checkpoint(), group, begun.record.lost)
 
     def _go_on_from(self, checkpoint: Checkpoint, group: Group, lost: tuple[str, ...]) -> Run:
+        with_full_shares(self._plan.recipe, group.size, 0.0, 0, batch_fixed=True)
+        if mapping(self._run.config.get("machine")).get("processes", 1) == group.size:
+            limit_threads(self._plan.threads)
         loaded, division = self._read(group)
         plan = self._plan_for_the_rest(checkpoint)
         writer = RunWriter.resumed(self._path, _count(checkpoint.facts.get("metrics_lines")), checkpoint.step)
@@ -128,6 +132,7 @@ class Continuation:
             return {"replay_of": str(self._path), "identical": identical}
 
         with kept_as_far_as_it_came(writer, self._deadline, self._reporter, group):
+            record_group(group, writer.path, self._deadline)
             writer.save_seen(image_hashes(division.train.images))
             task = Task.of(self._request, plan, division, None, self._initial())
             carry_out(

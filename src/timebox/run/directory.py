@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -146,12 +146,8 @@ class RunWriter:
         self._write(SUMMARY, to_json(summary))
         self.is_complete = True
 
-    def save_stopped(self, deadline: Deadline, lost: Sequence[str] = ()) -> None:
-        """Write the summary of a run that was stopped and can be resumed; one that is complete stays so.
-
-        Args:
-            lost: a line for each process that is gone, where several trained.
-        """
+    def save_stopped(self, deadline: Deadline) -> None:
+        """Write the summary of a run that was stopped and can be resumed; one that is complete stays so."""
         if self.is_complete:
             return
         summary = {
@@ -160,7 +156,6 @@ class RunWriter:
             "budget_seconds": deadline.budget_seconds,
             "elapsed_seconds": round(deadline.elapsed(), 3),
             "phases": {name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
-            **({"lost_ranks": list(lost)} if lost else {}),
         }
         self._write(SUMMARY, to_json(summary))
 

@@ -11,11 +11,11 @@ from timebox.engine.group import Ranks
 from timebox.engine.reporting import SilentReporter
 from timebox.engine.scoring import predict_probabilities
 from timebox.engine.shared_bench import Measurement, MeasuringMember
-from timebox.errors import LostMembersError, TimeboxError
+from timebox.errors import NO_ANSWER, LostMembersError, TimeboxError
 from timebox.run.group_record import note_lost
 from timebox.run.guest import guest
 from timebox.run.sources import Reader
-from timebox.run.task import Task, sha256_of
+from timebox.run.task import Task, ToScore, sha256_of
 from timebox.run.telling import Assignment, Outcome, Reading
 from timebox.run.training import Training
 
@@ -33,17 +33,19 @@ def follow(device: torch.device, deadline: Deadline, reader: Reader) -> Path:
     """
     with guest():
         group = Ranks(device, deadline.remaining())
-        follower = Follower(group, device, deadline, reader)
+        follower = Follower(group, deadline, reader)
         try:
             path = follower.run()
         except LostMembersError as error:
             follower.note(error.lost)
+            group.leave("")
             raise
         except KeyboardInterrupt:
-            follower.note(group.roll_call())
+            follower.note(group.lost())
+            group.leave("")
             raise
         except Exception as error:
-            group.roll_call(leaving=str(error) or type(error).__name__)
+            group.leave(str(error) or type(error).__name__)
             raise
         group.leave()
         return path
@@ -56,8 +58,8 @@ class Follower:
         path: of the run, once it is known.
     """
 
-    def __init__(self, group: Ranks, device: torch.device, deadline: Deadline, reader: Reader) -> None:
-        self._group, self._device, self._deadline, self._reader = group, device, deadline, reader
+    def __init__(self, group: Ranks, deadline: Deadline, reader: Reader) -> None:
+        self._group, self._deadline, self._reader = group, deadline, reader
         self.path: Path | None = None
 
     def run(self) -> Path:
@@ -69,7 +71,7 @@ class Follower:
             if isinstance(asked, Path):  # a run that was finished before the group was started again
                 return asked
             division = self._read(asked)
-            member = MeasuringMember(division.train, self._device, group)
+            member = MeasuringMember(division.train, group.device, group)
             while isinstance(asked := group.told(), Measurement):
                 member.measure(asked)
             assigned: Assignment = asked
@@ -80,23 +82,25 @@ class Follower:
         trained = training.run()
         with group.losses_noticed():
             training.throughputs()
-            while (asked := group.told()) is not None:
+            while isinstance(asked := group.told(), ToScore):
                 predict_probabilities(
                     trained.model,
                     task.ordered(task.held_out()[asked.split]).images,
                     task.mean,
                     task.std,
                     tta=asked.tta,
-                    device=self._device,
+                    device=group.device,
                     batch_size=task.plan.scoring_batch,
                     group=group,
                 )
-        return assigned.path
+        # Where the leader has put the run, once it is whole.
+        final: Path = asked
+        return final
 
     def note(self, lost: dict[int, str]) -> None:
-        """Say in the run directory who is lost, in place of the leader if that is lost too."""
+        """Say in the run directory who is lost, in place of the leader where that does not answer."""
         present = set(range(self._group.size)) - set(lost)
-        if lost and self._group.rank == min(present) and self.path:
+        if lost.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
             note_lost(self.path, self._group.in_words(lost))
 
     def _read(self, asked: Reading) -> Division:

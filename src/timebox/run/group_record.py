@@ -11,9 +11,10 @@ from pathlib import Path
 
 from timebox.clock import now, process_start
 from timebox.engine.checkpoint import write_whole
-from timebox.engine.group import Member
+from timebox.engine.roll_call import Member
+from timebox.errors import RunError
 from timebox.files import parse_json_object, read_regular
-from timebox.run.reading import RECORD, SUMMARY, to_json
+from timebox.run.reading import RECORD, SUMMARY, read_json, to_json
 
 _MAX_BYTES = 1 << 20
 
@@ -88,11 +89,13 @@ def seconds_since_launch() -> float:
 
 
 def note_lost(run: Path, lines: Sequence[str]) -> None:
-    """Say in a run directory, where it can be seen from here, who was lost."""
+    """Say in a run directory, where it can be seen from here, who was lost; a run that is finished stays as it is."""
     record = read_record(run)
-    if record is None:
+    if record is None or not lines:
         return
-    with suppress(OSError):
-        record.with_lost(lines).save(run)
-        if not (run / SUMMARY).exists():
-            write_whole(run / SUMMARY, to_json({"stopped": True, "lost_ranks": [*record.lost, *lines]}))
+    with suppress(OSError, RunError):
+        summary = read_json(run / SUMMARY) if (run / SUMMARY).exists() else {"stopped": True}
+        if summary.get("stopped"):
+            record = record.with_lost(lines)
+            record.save(run)
+            write_whole(run / SUMMARY, to_json({**summary, "lost_ranks": list(record.lost)}))

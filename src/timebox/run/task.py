@@ -95,7 +95,7 @@ class Task:
 
         Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
         last none at all. A request without scoring leaves it all to others. Several processes share the images; this
-        one leads them, and tells them at the end that this was all.
+        one leads them.
         """
         present = list(self.held_out().items()) if self.request.scoring else []
         seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
@@ -108,7 +108,6 @@ class Task:
                 until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
                 tta = "none" if short else self.plan.recipe.tta
                 scores.append(self._scored(name, dataset, model, tta, Until(deadline, until), group))
-        group.told(None)
         return scores
 
     def held_out(self) -> dict[str, ImageDataset]:

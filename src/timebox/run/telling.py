@@ -1,5 +1,6 @@
 """What the leader of a group tells the other processes, so that all train the same network on the same images."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def tell_reading(group: Group, source: Source, side: int | None, fit: str, divis
             raise DataError(f"{member}: {outcome.error}")
         if outcome.sha256 != outcomes[0].sha256:
             raise DataError(f"{member} finds other training images in {source.data!r} than {group.members[0]}")
+
+
+def tell_end(group: Group, path: Path) -> None:
+    """Let the others go, where there are any; they learn where the run is. Whether they hear it changes nothing."""
+    with suppress(RuntimeError):
+        group.told(path.resolve())
 
 
 def tell_assignment(group: Group, task: Task, path: Path) -> None:

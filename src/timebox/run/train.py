@@ -68,7 +68,7 @@ def train(
     """Train a classifier on labelled images before a deadline, and write a run directory.
 
     Several processes that ``torchrun`` started with the same arguments train together; the run lies on the host of
-    rank 0.
+    rank 0. On another host there is none to return afterwards, and RunError is raised.
 
     Args:
         data: a path, a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``), or images in memory. With ``resume`` or
@@ -131,6 +131,8 @@ def train(
         path = Path(str(resume if replay is None else replay))
         continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
         with guest(), leading(continuation.device, deadline) as group:
+            if deadline.budget_seconds is not None and (begun := begun_by(group, path, deadline)):
+                return continuation.go_on(group, begun)
             if resume is not None:
                 return continuation.resume(group, "budget" in given or deadline.budget_seconds is not None)
             return continuation.replay(group, Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
@@ -174,7 +176,8 @@ def train(
         with deadline.phase("reading"):
             loaded, division = reader.divided(source, side, fit)
             tell_reading(group, source, side, fit, division)
-        writer = RunWriter.new(asked_out or _default_out(loaded.name), overwrite)
+        started_anew = begun.path if begun else None
+        writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or begun is not None)
         with kept_as_far_as_it_came(writer, deadline, reporter, group):
             record_group(group, writer.path, deadline, begun.record.lost if begun else ())
             task = _planned(writer, request, division, training_device, deadline, reporter, initial, group)

@@ -38,7 +38,7 @@ from timebox.run.directory import RunWriter
 from timebox.run.finishing import Finish
 from timebox.run.group_record import note_lost, read_record
 from timebox.run.task import Task, Validator
-from timebox.run.telling import tell_assignment
+from timebox.run.telling import tell_assignment, tell_end
 
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -127,9 +127,10 @@ class Training:
                     watch,
                     self._validation(),
                 )
-        except (KeyboardInterrupt, LostMembersError):
-            with suppress(FaultError):
-                watch.settle(drain=True)
+        except (KeyboardInterrupt, LostMembersError) as reason:
+            if isinstance(reason, KeyboardInterrupt):  # a GPU would wait for those who are lost
+                with suppress(FaultError):
+                    watch.settle(drain=True)
             # What was learnt of rate and memory since that state was kept stays learnt.
             learnt = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
             newest = self._safety.newest
@@ -139,7 +140,7 @@ class Training:
 
     def throughputs(self) -> list[Throughput]:
         """How fast each process of the group was, by rank; empty for one that trained alone."""
-        return self._group.gathered(self._steps.throughput) if isinstance(self._steps, SharedSteps) else []
+        return self._group.collected(self._steps.throughput) if isinstance(self._steps, SharedSteps) else []
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
@@ -268,12 +269,15 @@ def carry_out(
     with training.keeper.settled_on_failure():
         with deadline.phase("training"):
             trained = training.run()
+            with group.losses_noticed():
+                throughputs = training.throughputs()
         reporter.phase("saving")
         with deadline.phase("saving"):
             writer.save_model(trained.model, task.config(group.size))
-            more = {**remarks(), **group_remarks(group, writer.path, training.throughputs())}
+            more = {**remarks(), **group_remarks(group, writer.path, throughputs)}
         finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter, group)
         finish.run(training.keeper, {**more, "elsewhere": elsewhere})
+        tell_end(group, writer.path)
 
 
 def group_remarks(group: Group, run: Path, throughputs: Sequence[Throughput]) -> dict[str, object]:
@@ -299,16 +303,15 @@ def kept_as_far_as_it_came(
     try:
         yield
     except KeyboardInterrupt:
-        lost = group.lost_lines()
         if not writer.give_up():
             raise
-        note_lost(writer.path, lost)
-        writer.save_stopped(deadline, lost)
+        writer.save_stopped(deadline)
+        note_lost(writer.path, group.in_words(group.lost()))
     except LostMembersError as error:
         if not writer.give_up():
             raise
+        writer.save_stopped(deadline)
         note_lost(writer.path, error.lines)
-        writer.save_stopped(deadline, error.lines)
         where = shlex.quote(str(writer.path))
         raise LostMembersError(error.lost, [*error.lines, f"go on with timebox train --resume {where}"]) from error
     except BaseException:

@@ -1,0 +1,73 @@
+"""Who of a group is still there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from torch.distributed import HashStore, PrefixStore
+
+from timebox.clock import process_start
+from timebox.engine.roll_call import BEAT_SECONDS, SILENCE_SECONDS, Member, RollCall, end_those_stopped
+from timebox.errors import NO_ANSWER
+
+
+def roll_calls(size: int) -> list[RollCall]:
+    store = HashStore()
+    return [RollCall(PrefixStore("test", store), rank, size) for rank in range(size)]
+
+
+def test_those_who_are_there_are_heard_soon() -> None:
+    first, *_ = roll_calls(3)
+    time.sleep(2 * BEAT_SECONDS)
+    started = time.monotonic()
+    assert first.lost() == {}
+    assert time.monotonic() - started < SILENCE_SECONDS
+
+
+def test_those_who_are_silent_are_lost_and_those_who_leave_say_why() -> None:
+    first, second, third, fourth = roll_calls(4)
+    second._has_ended.set()  # as if killed
+    third.leave("memory ran out")
+    fourth.leave()
+    time.sleep(2 * BEAT_SECONDS)
+    assert first.lost() == {1: NO_ANSWER, 2: "memory ran out"}
+
+
+class Unreachable(HashStore):  # type: ignore[misc]
+    """A store whose host is gone."""
+
+    def add(self, key: str, value: int) -> int:
+        time.sleep(60)
+        raise RuntimeError("unreachable")
+
+
+def test_where_the_store_is_gone_all_others_are() -> None:
+    alone = RollCall(Unreachable(), 1, 3)
+    started = time.monotonic()
+    assert alone.lost() == {0: NO_ANSWER, 2: NO_ANSWER}
+    assert time.monotonic() - started < 2 * SILENCE_SECONDS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_only_a_process_that_a_signal_stopped_is_ended() -> None:
+    sleeping = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+    stopped, busy, another = sleeping
+    try:
+        for process in (stopped, another):
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        host = os.uname().nodename
+        members = [Member(rank, host, one.pid, process_start(one.pid), "cpu", 1) for rank, one in enumerate(sleeping)]
+        elsewhere = Member(3, "elsewhere", another.pid, process_start(another.pid), "cpu", 1)
+        earlier = Member(4, host, another.pid, process_start(another.pid) - 100, "cpu", 1)
+        end_those_stopped([*members[:2], elsewhere, earlier])
+        assert stopped.wait(5) == -signal.SIGKILL
+        assert busy.poll() is None
+        assert another.poll() is None
+    finally:
+        for process in sleeping:
+            process.kill()
+            process.wait()
