@@ -60,6 +60,21 @@ def test_the_summary_fits_one_screen_and_says_it_all(timebox: Command, replace: 
     ]
 
 
+def test_the_processes_of_a_group_have_a_line_each(timebox: Command, replace: Replace) -> None:
+    ranks = [
+        {"rank": 0, "host": "a", "images_per_second": 2688.6, "waiting_share": 0.19},
+        {"rank": 1, "host": "b", "images_per_second": 1200.0, "waiting_share": None},
+    ]
+    fake(replace, ranks=ranks, lost_ranks=["rank 1 on c: it does not answer"])
+    lines = timebox("train", "my photos/", "--budget", "65m").out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  training"))
+    assert lines[at + 1 : at + 4] == [
+        "  rank 0         a · 2,689 images/s, waited 19 % of the time",
+        "  rank 1         b · 1,200 images/s",
+        "  lost           rank 1 on c: it does not answer",
+    ]
+
+
 def test_json_is_the_summary_and_nothing_else(timebox: Command, replace: Replace) -> None:
     fake(replace)
     outcome = timebox("train", "photos", "--budget", "65m", "--json")

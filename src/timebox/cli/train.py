@@ -40,12 +40,14 @@ def add_parser(subparsers: Subparsers) -> Parser:
         "train",
         "train a classifier inside a time budget",
         "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
-        "--budget and --steps is needed, unless a run is resumed or replayed.",
+        "--budget and --steps is needed, unless a run is resumed or replayed. Several processes that torchrun starts "
+        "train together.",
         (
             "timebox train digits --test 0.2 --budget 60s",
             "timebox train photos/ --budget 10m",
             "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
             "timebox train --resume runs/photos-20260101-120000",
+            "torchrun --nproc-per-node 8 -m timebox train photos/ --budget 10m",
         ),
     )
     parser.add_argument(
@@ -248,6 +250,7 @@ def told(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """The lines about a run that was stopped."""
     yield "stopped", "the model is kept as far as it came"
+    yield from _ranks(summary)
     yield from _time(summary)
     yield "run", str(summary["run"])
     yield "", ""
@@ -265,6 +268,7 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         f"{number(summary.get('steps'))} steps · {number(summary.get('epochs'), ',.1f')} epochs · "
         f"{number(summary.get('images_per_second'), ',.0f')} images/s",
     )
+    yield from _ranks(summary)
     recipe = summary.get("recipe")
     name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
     yield (
@@ -283,6 +287,20 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     data = source.get("data") if isinstance(source, Mapping) else "DATA"
     yield "next", f"timebox evaluate {where} {shlex.quote(str(data))}"
     yield "next", f"timebox predict {where} IMAGE…"
+
+
+def _ranks(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """A line for each process of several that trained together, and one for each that was lost."""
+    ranks, lost = summary.get("ranks"), summary.get("lost_ranks")
+    for rank in ranks if isinstance(ranks, list) else ():
+        waiting = rank.get("waiting_share")
+        waits = "" if waiting is None else f", waited {percent(waiting, 0)} of the time"
+        yield (
+            f"rank {rank.get('rank')}",
+            f"{rank.get('host')} · {number(rank.get('images_per_second'), ',.0f')} images/s{waits}",
+        )
+    for line in lost if isinstance(lost, list) else ():
+        yield "lost", str(line)
 
 
 def _scores(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
