@@ -1,8 +1,8 @@
 """Searches that are killed at random instants, workers and all, and resumed: is any trial lost, or done twice?
 
-    python benchmarks/tune_kills.py [--kills 20] [--budget 150] [--out FILE.jsonl]
+    python benchmarks/tune_kills.py [--kills 20] [--budget 240] [--out FILE.jsonl]
 
-Each search, on scikit-learn's digits with two workers, is killed with -9 up to seven times and then left to end. After
+Each search, on scikit-learn's digits with two workers, is killed with -9 up to five times and then left to end. After
 each kill the study must load and still hold every trial that was done before, as it was; at the end too, none may be
 left under way, and the search must be in time. Those cut off and not done again, for want of time, are counted.
 """
@@ -25,7 +25,9 @@ from optuna.trial import TrialState
 
 from timebox.tuning.storage import open_storage
 
-KILLS_OF_ONE = 7
+KILLS_OF_ONE = 5
+# Starting takes four seconds, a trial two or six.
+SHORTEST_LIFE, LONGEST_LIFE = 5.0, 22.0
 Done = Mapping[int, tuple[Sequence[float], str]]
 
 
@@ -42,7 +44,7 @@ class Kill:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--budget", type=float, default=150.0, help="seconds, of each search (%(default)s)")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds, of each search (%(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON line for each kill and each search")
     given = parser.parse_args()
     chance, left, number, problems = random.Random("timebox searches"), given.kills, 0, 0
@@ -67,7 +69,7 @@ def searched(
     kills: list[Kill] = []
     before: Done = {}
     while len(kills) < num_kills:
-        seconds = chance.uniform(3.0, 12.0)
+        seconds = chance.uniform(SHORTEST_LIFE, LONGEST_LIFE)
         process = started(words)
         try:
             process.wait(seconds)
