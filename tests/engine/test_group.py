@@ -10,7 +10,6 @@ from timebox.errors import UsageError
 
 
 def test_alone_everything_is_as_it_was() -> None:
-    assert ALONE.leads
     assert ALONE.share == Share(0, 1)
     assert ALONE.told("plan") == ALONE.in_step("plan") == "plan"
     assert ALONE.gathered(3) == ALONE.collected(3) == [3]

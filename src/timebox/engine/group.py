@@ -50,11 +50,6 @@ class Group:
     rank, size, num_restarts = 0, 1, 0
 
     @property
-    def leads(self) -> bool:
-        """Whether this process decides for all."""
-        return self.rank == 0
-
-    @property
     def share(self) -> Share:
         """What this process takes of every batch."""
         return Share(self.rank, self.size)
