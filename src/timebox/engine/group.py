@@ -55,7 +55,7 @@ class Group:
         return Share(self.rank, self.size)
 
     def told(self, value: Any = None) -> Any:
-        """What the leader says, on every process. Waits patiently."""
+        """What the leader says, on every process. They wait patiently; the leader waits for none that is lost."""
         return value
 
     def gathered(self, value: Any) -> list[Any]:
@@ -115,7 +115,7 @@ class Ranks(Group):
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         longest = LONGEST_SETTING_UP if seconds_left == float("inf") else seconds_left
-        patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
+        self._patience = patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
         prefix = f"timebox/{self.num_restarts}/{next(_numbers)}"
@@ -125,7 +125,7 @@ class Ranks(Group):
         # What goes on in the background must not wait for what the groups do with the same connection.
         second, _, _ = next(rendezvous("env://", timeout=patience))
         self._roll_call = RollCall(PrefixStore(f"{prefix}/roll call", second), self.rank, self.size)
-        self.device = _own_device(self.told(device.type))
+        self.device = _own_device(_from_leader(device.type, None))
         self._connect(timedelta(seconds=min(max(longest, SHORTEST_SETTING_UP), LONGEST_SETTING_UP)))
         self._seconds_per_byte: float = max(self.collected(self._probed_seconds())) / PROBE_BYTES
         threads = torch.get_num_threads()
@@ -133,12 +133,14 @@ class Ranks(Group):
         self.members: list[Member] = self.gathered(own)
 
     def _connect(self, timeout: timedelta) -> None:
-        """The groups that must be in time: one for gradients, one for what is decided on the way."""
+        """The groups that must be in time: one for gradients, one for what is decided on the way, and one for what the
+        leader says next, for which the others wait patiently, but the leader does not wait for them."""
         self.gradients = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
         self._decisions = dist.new_group(backend="gloo", timeout=timeout)
+        self._messages = dist.new_group(backend="gloo", timeout=self._patience if self.rank else timeout)
 
     def told(self, value: Any = None) -> Any:
-        return _from_leader(value, None)
+        return _from_leader(value, self._messages)
 
     def in_step(self, value: Any) -> Any:
         return _from_leader(value, self._decisions)
