@@ -5,12 +5,15 @@ by gloo. A process that trains alone is a group of one, in which nothing is sent
 """
 
 import os
+import pickle
 import socket
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from math import ceil
+from time import sleep
 from typing import Any
 
 import torch
@@ -26,8 +29,10 @@ from timebox.engine.roll_call import Member, RollCall, end_those_stopped
 from timebox.errors import LostMembersError, UsageError
 from timebox.machine import is_launched
 
-# Rendezvous, downloads and reading may take long: each process is waited for at least so long there.
+# For all to be started.
 PATIENT_SECONDS = 600.0
+# Who waits for a word looks for it so often, and now and then whether the other is still there.
+POLL_SECONDS, LISTEN_SECONDS = 0.005, 2.0
 # Planning, and the first steps, in which much is set up, take less.
 SHORTEST_SETTING_UP, LONGEST_SETTING_UP = 20.0, 120.0
 # In training, what does not answer for so long, or for so many steps if that is more, is lost.
@@ -55,11 +60,11 @@ class Group:
         return Share(self.rank, self.size)
 
     def told(self, value: Any = None) -> Any:
-        """What the leader says, on every process. They wait patiently; the leader waits for none that is lost."""
+        """What the leader says, on every process: they wait for it as long as it is there, the leader for none."""
         return value
 
     def gathered(self, value: Any) -> list[Any]:
-        """What every process says, by rank, on every process. Waits patiently."""
+        """What every process says, by rank, on every process: each is waited for as long as it is there."""
         return [value]
 
     def in_step(self, value: Any) -> Any:
@@ -115,13 +120,14 @@ class Ranks(Group):
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         longest = LONGEST_SETTING_UP if seconds_left == float("inf") else seconds_left
-        self._patience = patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
+        patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
         prefix = f"timebox/{self.num_restarts}/{next(_numbers)}"
-        dist.init_process_group(
-            "gloo", store=PrefixStore(prefix, store), rank=self.rank, world_size=self.size, timeout=patience
-        )
+        self._store = PrefixStore(prefix, store)
+        self._num_told = self._num_gathered = 0
+        self.members: list[Member] = []
+        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience)
         # What goes on in the background must not wait for what the groups do with the same connection.
         second, _, _ = next(rendezvous("env://", timeout=patience))
         self._roll_call = RollCall(PrefixStore(f"{prefix}/roll call", second), self.rank, self.size)
@@ -130,23 +136,45 @@ class Ranks(Group):
         self._seconds_per_byte: float = max(self.collected(self._probed_seconds())) / PROBE_BYTES
         threads = torch.get_num_threads()
         own = Member(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
-        self.members: list[Member] = self.gathered(own)
+        self.members = self.gathered(own)
 
     def _connect(self, timeout: timedelta) -> None:
-        """The groups that must be in time: one for gradients, one for what is decided on the way, and one for what the
-        leader says next, for which the others wait patiently, but the leader does not wait for them."""
+        """The groups that must be in time: one for gradients, one for what is decided on the way."""
         self.gradients = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
         self._decisions = dist.new_group(backend="gloo", timeout=timeout)
-        self._messages = dist.new_group(backend="gloo", timeout=self._patience if self.rank else timeout)
 
     def told(self, value: Any = None) -> Any:
-        return _from_leader(value, self._messages)
+        self._num_told += 1
+        key = f"told/{self._num_told}"
+        if self.rank == 0:
+            self._store.set(key, _as_text(value))
+            return value
+        return self._waited_for(key, 0)
 
     def in_step(self, value: Any) -> Any:
         return _from_leader(value, self._decisions)
 
     def gathered(self, value: Any) -> list[Any]:
-        return _from_all(value, self.size, None)
+        self._num_gathered += 1
+        key = f"gathered/{self._num_gathered}"
+        self._store.set(f"{key}/{self.rank}", _as_text(value))
+        return [self._waited_for(f"{key}/{rank}", rank) for rank in range(self.size)]
+
+    def _waited_for(self, key: str, rank: int) -> Any:
+        """What a process leaves under a key, however long it takes, as long as it gives signs of life.
+
+        Raises RuntimeError where it is gone.
+        """
+        heard_at = asked_at = now()
+        while not self._store.check([key]):
+            sleep(POLL_SECONDS)
+            if now() - asked_at > LISTEN_SECONDS:
+                gone = rank in self._roll_call.lost()
+                asked_at = now()
+                heard_at = heard_at if gone else asked_at
+                if asked_at - heard_at > SHORTEST_TIMEOUT:
+                    raise RuntimeError(f"rank {rank} gives no sign of life")
+        return pickle.loads(b64decode(self._store.get(key)))
 
     def collected(self, value: Any) -> list[Any]:
         return _from_all(value, self.size, self._decisions)
@@ -205,7 +233,7 @@ class Ranks(Group):
 
     def lost(self) -> dict[int, str]:
         lost = self._roll_call.lost()
-        end_those_stopped(self.members[rank] for rank in lost)
+        end_those_stopped(member for member in self.members if member.rank in lost)
         return lost
 
     def in_words(self, lost: Mapping[int, str]) -> list[str]:
@@ -223,6 +251,11 @@ def join_group(device: torch.device, seconds_left: float) -> Group:
     if not is_launched():
         return ALONE
     return Ranks(device, seconds_left)
+
+
+def _as_text(value: Any) -> str:
+    """As a store takes it."""
+    return b64encode(pickle.dumps(value)).decode()
 
 
 def _from_leader(value: Any, group: "dist.ProcessGroup | None") -> Any:
