@@ -41,7 +41,6 @@ class Ended:
     """How a group ended: the status of its launcher, None where it had to be killed, and what it said."""
 
     status: int | None
-    seconds: float
     said: str
 
 
@@ -85,7 +84,7 @@ class Launched:
             self.popen.kill()
             self.popen.wait()
             status = None
-        return Ended(status, time.monotonic() - self.started, self._said.read_text(errors="replace"))
+        return Ended(status, self._said.read_text(errors="replace"))
 
 
 def rows(num_faults: int) -> Iterator[Outcome]:

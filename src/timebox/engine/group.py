@@ -97,8 +97,11 @@ class Group:
         """A line for each process that is gone."""
         return []
 
-    def leave(self, reason: str | None = None) -> None:
-        """Close all connections; with a reason, where something went wrong here, leave them and tell the others."""
+    @contextmanager
+    def membership(self) -> Iterator[None]:
+        """Inside, this process takes part. It leaves at the end, and where something went wrong here tells the others
+        what."""
+        yield
 
 
 ALONE = Group()
@@ -239,11 +242,19 @@ class Ranks(Group):
     def in_words(self, lost: Mapping[int, str]) -> list[str]:
         return [f"{self.members[rank]}: {reason}" for rank, reason in lost.items()]
 
-    def leave(self, reason: str | None = None) -> None:
-        self._roll_call.leave(reason or "")
-        if reason is None:
-            with suppress(RuntimeError):
-                dist.destroy_process_group()
+    @contextmanager
+    def membership(self) -> Iterator[None]:
+        try:
+            yield
+        except (LostMembersError, KeyboardInterrupt):
+            self._roll_call.leave()
+            raise
+        except Exception as error:
+            self._roll_call.leave(str(error) or type(error).__name__)
+            raise
+        self._roll_call.leave()
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def join_group(device: torch.device, seconds_left: float) -> Group:

@@ -74,14 +74,14 @@ class SharedBench(Bench):
 class MeasuringMember:
     """A process that measures what the leader asks for."""
 
-    def __init__(self, train: ImageDataset, device: torch.device, group: Group) -> None:
-        self._train, self._device, self._group = train, device, group
+    def __init__(self, train: ImageDataset, group: Ranks) -> None:
+        self._train, self._group = train, group
         self._most_threads = torch.get_num_threads()
 
     def measure(self, asked: Measurement) -> None:
         """Measure, and tell the others."""
         self.use_threads(asked.threads_share)
-        bench = Bench(self._train, self._device, asked.precision, asked.limit_seconds, recorded=False)
+        bench = Bench(self._train, self._group.device, asked.precision, asked.limit_seconds, recorded=False)
         if asked.of_training:
             self._group.collected(bench.fastest_seconds_per_image(asked.recipe))
         else:

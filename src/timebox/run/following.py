@@ -34,21 +34,15 @@ def follow(device: torch.device, deadline: Deadline, reader: Reader) -> Path:
     with guest():
         group = Ranks(device, deadline.remaining())
         follower = Follower(group, deadline, reader)
-        try:
-            path = follower.run()
-        except LostMembersError as error:
-            follower.note(error.lost)
-            group.leave("")
-            raise
-        except KeyboardInterrupt:
-            follower.note(group.lost())
-            group.leave("")
-            raise
-        except Exception as error:
-            group.leave(str(error) or type(error).__name__)
-            raise
-        group.leave()
-        return path
+        with group.membership():
+            try:
+                return follower.run()
+            except LostMembersError as error:
+                follower.note(error.lost)
+                raise
+            except KeyboardInterrupt:
+                follower.note(group.lost())
+                raise
 
 
 class Follower:
@@ -71,7 +65,7 @@ class Follower:
             if isinstance(asked, Path):  # a run that was finished before the group was started again
                 return asked
             division = self._read(asked)
-            member = MeasuringMember(division.train, group.device, group)
+            member = MeasuringMember(division.train, group)
             while isinstance(asked := group.told(), Measurement):
                 member.measure(asked)
             assigned: Assignment = asked

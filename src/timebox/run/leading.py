@@ -10,7 +10,6 @@ import torch
 
 from timebox.clock import Deadline
 from timebox.engine.group import Group, Ranks, join_group
-from timebox.errors import LostMembersError
 from timebox.run.group_record import GroupRecord, new_record, read_record, restarted_run, seconds_since_launch
 from timebox.run.reading import CONFIG
 
@@ -36,16 +35,8 @@ def leading(device: torch.device, deadline: Deadline) -> Iterator[Group]:
     if isinstance(group, Ranks):
         earliest: float = max(group.gathered(deadline.elapsed()))
         deadline.continue_from({"start-up": max(earliest - deadline.elapsed(), 0.0)})
-    try:
-        with group.losses_noticed():
-            yield group
-    except (LostMembersError, KeyboardInterrupt):
-        group.leave("")
-        raise
-    except Exception as error:
-        group.leave(str(error) or type(error).__name__)
-        raise
-    group.leave()
+    with group.membership(), group.losses_noticed():
+        yield group
 
 
 def begun_by(group: Group, out: Path | None, deadline: Deadline) -> Begun | None:
