@@ -180,7 +180,11 @@ def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench])
     """fp32, and the reason, where the network is not faster in the precision that the probe was fastest in."""
     if chosen == "fp32":
         return chosen, []
-    ratio = benches["fp32"].training_seconds_per_image(recipe) / benches[chosen].training_seconds_per_image(recipe)
+    fp32, other = benches["fp32"], benches[chosen]
+    ratio = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
+    if ratio < WORTHWHILE:
+        # One of the two may have been measured in a busy moment: both once more.
+        ratio = fp32.measured_anew(recipe) / other.measured_anew(recipe)
     if ratio >= WORTHWHILE:
         return chosen, []
     return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.2g}x its speed"]
