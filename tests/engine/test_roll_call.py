@@ -36,6 +36,15 @@ def test_those_who_are_silent_are_lost_and_those_who_leave_say_why() -> None:
     assert first.lost() == {1: NO_ANSWER, 2: "memory ran out"}
 
 
+def test_word_is_left_for_the_processes_that_are_started_again() -> None:
+    store = HashStore()
+    first, second, third = (RollCall(store, 0, 2, attempt) for attempt in range(3))
+    assert first.noted_before() == second.noted_before() == ()
+    first.note(["rank 1 on here: killed", "rank 2 on here: killed too"])
+    assert second.noted_before() == ("rank 1 on here: killed", "rank 2 on here: killed too")
+    assert third.noted_before() == ()
+
+
 class Unreachable(HashStore):  # type: ignore[misc]
     """A store whose host is gone."""
 

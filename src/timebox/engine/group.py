@@ -33,8 +33,9 @@ from timebox.machine import is_launched
 PATIENT_SECONDS = 600.0
 # Who waits for a word looks for it so often, and now and then whether the other is still there.
 POLL_SECONDS, LISTEN_SECONDS = 0.005, 2.0
-# Planning, and the first steps, in which much is set up, take less.
-SHORTEST_SETTING_UP, LONGEST_SETTING_UP = 20.0, 120.0
+# What all do together in planning, and in the first steps, in which much is set up, takes less; of a short budget less
+# than this share, so that a group that is started again has most of it left.
+SHORTEST_SETTING_UP, LONGEST_SETTING_UP, SETTING_UP_SHARE = 20.0, 120.0, 1 / 3
 # In training, what does not answer for so long, or for so many steps if that is more, is lost.
 SHORTEST_TIMEOUT, TIMEOUT_STEPS = 10.0, 20
 # Bytes whose exchange is timed, often enough to see it undisturbed.
@@ -93,6 +94,10 @@ class Group:
         """Who is gone, by rank, and why: asked where this process was told to stop, as all may have been."""
         return {}
 
+    def lost_before(self) -> tuple[str, ...]:
+        """A line for each process that was lost before the launcher started all again."""
+        return ()
+
     def in_words(self, lost: Mapping[int, str]) -> list[str]:
         """A line for each process that is gone."""
         return []
@@ -122,20 +127,23 @@ class Ranks(Group):
 
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        longest = LONGEST_SETTING_UP if seconds_left == float("inf") else seconds_left
-        patience = timedelta(seconds=max(longest, PATIENT_SECONDS))
+        patience = timedelta(
+            seconds=PATIENT_SECONDS if seconds_left == float("inf") else max(seconds_left, PATIENT_SECONDS)
+        )
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
-        prefix = f"timebox/{self.num_restarts}/{next(_numbers)}"
-        self._store = PrefixStore(prefix, store)
+        number = next(_numbers)
+        self._store = PrefixStore(f"timebox/{self.num_restarts}/{number}", store)
         self._num_told = self._num_gathered = 0
         self.members: list[Member] = []
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience)
         # What goes on in the background must not wait for what the groups do with the same connection.
         second, _, _ = next(rendezvous("env://", timeout=patience))
-        self._roll_call = RollCall(PrefixStore(f"{prefix}/roll call", second), self.rank, self.size)
-        self.device = _own_device(_from_leader(device.type, None))
-        self._connect(timedelta(seconds=min(max(longest, SHORTEST_SETTING_UP), LONGEST_SETTING_UP)))
+        calls = PrefixStore(f"timebox/roll call/{number}", second)
+        self._roll_call = RollCall(calls, self.rank, self.size, self.num_restarts)
+        self.device = _own_device(self.told(device.type))
+        share = SETTING_UP_SHARE * seconds_left
+        self._connect(timedelta(seconds=min(max(share, SHORTEST_SETTING_UP), LONGEST_SETTING_UP)))
         self._seconds_per_byte: float = max(self.collected(self._probed_seconds())) / PROBE_BYTES
         threads = torch.get_num_threads()
         own = Member(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
@@ -237,7 +245,12 @@ class Ranks(Group):
     def lost(self) -> dict[int, str]:
         lost = self._roll_call.lost()
         end_those_stopped(member for member in self.members if member.rank in lost)
+        if lost:
+            self._roll_call.note(self.in_words(lost))
         return lost
+
+    def lost_before(self) -> tuple[str, ...]:
+        return self._roll_call.noted_before()
 
     def in_words(self, lost: Mapping[int, str]) -> list[str]:
         return [f"{self.members[rank]}: {reason}" for rank, reason in lost.items()]

@@ -1,16 +1,17 @@
 """Who of a group is still there: every process gives a sign of life to the launcher's store, whatever else it does."""
 
+import json
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
 
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from timebox.clock import now, process_start
 from timebox.errors import NO_ANSWER
@@ -44,10 +45,12 @@ class RollCall:
 
     Args:
         store: a connection to the launcher's store that nothing else uses.
+        attempt: 0, and 1 more each time that the launcher starts its processes again: what is noted stays for those.
     """
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
-        self._store, self._rank, self._size = store, rank, size
+    def __init__(self, store: Store, rank: int, size: int, attempt: int = 0) -> None:
+        self._notes, self._attempt = PrefixStore("lost", store), attempt
+        self._store, self._rank, self._size = PrefixStore(str(attempt), store), rank, size
         self._has_ended = Event()
         Thread(target=self._live, name="timebox-signs-of-life", daemon=True).start()
 
@@ -59,13 +62,16 @@ class RollCall:
     def leave(self, reason: str = "") -> None:
         """Say that this process leaves, and why, if not because all do; wait a moment for the word to arrive."""
         self._has_ended.set()
-        saying = Thread(target=self._say, args=(reason,), daemon=True)
-        saying.start()
-        saying.join(SILENCE_SECONDS)
+        _say(self._store, f"left/{self._rank}", reason)
 
-    def _say(self, reason: str) -> None:
-        with suppress(RuntimeError):
-            self._store.set(f"left/{self._rank}", reason)
+    def note(self, lines: Sequence[str]) -> None:
+        """Leave word of who is lost to the processes that are started in place of these."""
+        _say(self._notes, str(self._attempt), json.dumps(lines))
+
+    def noted_before(self) -> tuple[str, ...]:
+        """What was noted before the processes were started again, the last time."""
+        before = str(self._attempt - 1)
+        return tuple(json.loads(self._notes.get(before))) if self._notes.check([before]) else ()
 
     def lost(self) -> dict[int, str]:
         """Which others are gone, by rank, and why, as far as they said. Takes up to two seconds."""
@@ -90,6 +96,18 @@ class RollCall:
                     elif self._store.add(f"beat/{rank}", 0) > before[rank]:
                         found[rank] = ""
                 sleep(BEAT_SECONDS / 10)
+
+
+def _say(store: Store, key: str, text: str) -> None:
+    """Leave a text in a store, and wait a moment for it to arrive: one that is gone with its host may never answer."""
+
+    def say() -> None:
+        with suppress(RuntimeError):
+            store.set(key, text)
+
+    saying = Thread(target=say, daemon=True)
+    saying.start()
+    saying.join(SILENCE_SECONDS)
 
 
 def end_those_stopped(members: Iterable[Member]) -> None:

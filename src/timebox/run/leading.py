@@ -52,10 +52,15 @@ def begun_by(group: Group, out: Path | None, deadline: Deadline) -> Begun | None
     record = read_record(path) if path else None
     since = time.time() - record.started_at if record else seconds_since_launch()
     deadline.continue_from({"lost": max(since - deadline.elapsed(), 0.0)})
-    return Begun(path, record) if path and record else None
+    return Begun(path, _with_noted(record, group.lost_before())) if path and record else None
+
+
+def _with_noted(record: GroupRecord, lines: tuple[str, ...]) -> GroupRecord:
+    """With who was lost the last time, where nobody wrote it into the run: it may have been begun a moment before."""
+    return record if record.lost[-len(lines) :] == lines else record.with_lost(lines)
 
 
 def record_group(group: Group, run: Path, deadline: Deadline, lost: tuple[str, ...] = ()) -> None:
-    """Say in a run directory who trains it. Raises OSError."""
+    """Say in a run directory who trains it, and who was lost before. Raises OSError."""
     if isinstance(group, Ranks):
         new_record(group.members, deadline.elapsed()).with_lost(lost).save(run)

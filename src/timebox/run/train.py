@@ -179,7 +179,7 @@ def train(
         started_anew = begun.path if begun else None
         writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or begun is not None)
         with kept_as_far_as_it_came(writer, deadline, reporter, group):
-            record_group(group, writer.path, deadline, begun.record.lost if begun else ())
+            record_group(group, writer.path, deadline, begun.record.lost if begun else group.lost_before())
             task = _planned(writer, request, division, training_device, deadline, reporter, initial, group)
             carry_out(task, loaded, writer, deadline, reporter, group)
     return Run(writer.path, device)
