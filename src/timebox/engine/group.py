@@ -127,9 +127,8 @@ class Ranks(Group):
 
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        patience = timedelta(
-            seconds=PATIENT_SECONDS if seconds_left == float("inf") else max(seconds_left, PATIENT_SECONDS)
-        )
+        known_left = 0.0 if seconds_left == float("inf") else seconds_left
+        patience = timedelta(seconds=max(known_left, PATIENT_SECONDS))
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
         number = next(_numbers)
