@@ -35,10 +35,13 @@ from timebox.recipe.auto import (
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
 PAGE = "docs/auto.md"
-BEGIN, END = "<!-- cells:begin -->", "<!-- cells:end -->"
+# A table stands between these two lines, by its name.
+BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 AUTO = "auto"
 # Not inferior: no more points below on average, and at the lower end of the 95 % interval.
 MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
+# Points that more time may cost.
+FALL_MARGIN = 0.5
 # What is tried: epochs of 5,000 images, and how fast they fall with more of them.
 EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -85,11 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     fitted, unseen = fit(losses), left_out(losses)
     said, found = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_most(unseen))
     page = given.root / PAGE
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    wanted = "\n".join(
-        [before + BEGIN, *standing(cells), *fit_table(measured, losses[fitted], unseen), END + rest.split(END)[1]]
-    )
+    wanted = text = page.read_text(encoding="utf-8")
+    tables = {
+        "standing": standing(cells),
+        "more-time": more_time(cells),
+        "fit": fit_table(measured, losses[fitted], unseen),
+    }
+    for name, table in tables.items():
+        wanted = with_table(wanted, name, table)
     print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
         differing = [PAGE] * (wanted != text) + ["src/timebox/recipe/auto.py"] * (said != found)
@@ -98,6 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if differing else 0
     page.write_text(wanted, encoding="utf-8")
     return 0
+
+
+def with_table(text: str, name: str, table: Sequence[str]) -> str:
+    """The page with a table in its place."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, rest = text.split(begin)
+    return "\n".join([before + begin, *table, end + rest.split(end)[1]])
 
 
 def read(records: Path) -> list[Line]:
@@ -124,17 +137,47 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
     ]
     rows: list[str] = []
     for cell, lines in cells.items():
-        by_label: dict[str, dict[object, float]] = defaultdict(dict)
-        for line in lines:
-            if " " not in str(line["label"]):
-                by_label[str(line["label"])][line["seed"]] = 100 * float(str(line["accuracy"]))
+        by_label = accuracies(lines)
         auto = by_label.pop(AUTO, {})
         if not auto or not by_label:
             continue
         best = max(by_label, key=lambda label: statistics.fmean(by_label[label].values()))
         rows.append(f"| {cell.task} | {cell.speed} | {format_duration(parse_budget(cell.budget))} | {mean(auto)} | ")
         rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
-    return [*head, *rows, ""] if rows else []
+    return [*head, *rows] if rows else []
+
+
+def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
+    """Of the recipes in a cell, in points by seed; those with changed fields are left out."""
+    by_label: dict[str, dict[object, float]] = defaultdict(dict)
+    for line in lines:
+        if " " not in str(line["label"]):
+            by_label[str(line["label"])][line["seed"]] = 100 * float(str(line["accuracy"]))
+    return by_label
+
+
+def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
+    """A table with a line for each task and speed where `auto` had several budgets: what it came to with each, over so
+    many seeds, and the furthest that it fell with more time."""
+    reached: dict[tuple[str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
+    for cell, lines in cells.items():
+        if auto := accuracies(lines).get(AUTO):
+            reached[cell.task, cell.speed][parse_budget(cell.budget)] = auto
+    reached = {row: by_budget for row, by_budget in reached.items() if len(by_budget) > 1}
+    budgets = sorted({budget for by_budget in reached.values() for budget in by_budget})
+    head = ["task", "speed", *map(format_duration, budgets), "furthest fall", f"at most {FALL_MARGIN}"]
+    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (task, speed), by_budget in reached.items():
+        fall = furthest_fall([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
+        there = [f"{mean(by_budget[b])} ({len(by_budget[b])})" if b in by_budget else "–" for b in budgets]
+        row = [task, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
+        rows.append("| " + " | ".join(row) + " |")
+    return rows if reached else []
+
+
+def furthest_fall(means: Sequence[float]) -> float:
+    """Points by which one is below an earlier one, at most."""
+    return max(max(means[: i + 1]) - later for i, later in enumerate(means))
 
 
 def mean(accuracies: Mapping[object, float]) -> str:

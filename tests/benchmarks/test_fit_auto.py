@@ -54,7 +54,7 @@ def test_the_best_built_in_is_compared_pair_by_pair() -> None:
             line("digits", "auto width=8", 0, 0.99),
         ]
     )
-    assert fit_auto.standing(cells)[2:-1] == [
+    assert fit_auto.standing(cells)[2:] == [
         "| digits | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes |"
     ]
 
@@ -70,6 +70,34 @@ def test_not_inferior_means_on_average_and_at_the_lower_end(differences: tuple[f
 
 def test_one_pair_has_no_interval() -> None:
     assert fit_auto.paired({0: 90.0, 1: 91.0}, {0: 90.0}) == "– | – | 1 | – |"
+
+
+def test_what_more_time_came_to() -> None:
+    means = {"10s": (0.70, 0.72), "2m": (0.80, 0.82), "60s": (0.815, 0.815)}
+    cells = fit_auto.by_cell(
+        [
+            *(
+                line("a", "auto", i, x, trial_budget=budget)
+                for budget, pair in means.items()
+                for i, x in enumerate(pair)
+            ),
+            *(
+                line("b", "auto", 0, x, trial_budget=budget)
+                for budget, x in (("10s", 0.9), ("60s", 0.85), ("2m", 0.89))
+            ),
+            line("b", "auto width=8", 0, 0.99, trial_budget="2m"),
+            line("b", "auto", 0, 0.5, trial_budget="5m", speed="quarter"),
+            *(line("c", "auto", 0, x, trial_budget=budget) for budget, x in (("10s", 0.9), ("60s", 0.95))),
+        ]
+    )
+    assert fit_auto.more_time(cells) == [
+        "| task | speed | 10s | 1m | 2m | furthest fall | at most 0.5 |",
+        "|---|---|---|---|---|---|---|",
+        "| a | full | 71.0 (2) | 81.5 (2) | 81.0 (2) | 0.5 | yes |",
+        "| b | full | 90.0 (1) | 85.0 (1) | 89.0 (1) | 5.0 | **no** |",
+        "| c | full | 90.0 (1) | 95.0 (1) | – | 0.0 | yes |",
+    ]
+    assert fit_auto.more_time({cell: lines for cell, lines in cells.items() if cell.speed == "quarter"}) == []
 
 
 def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
@@ -121,7 +149,11 @@ def test_the_page_and_the_constants_are_checked(
     (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many_cells()))
     (tmp_path / "docs").mkdir()
     page = tmp_path / fit_auto.PAGE
-    page.write_text(f"Before.\n{fit_auto.BEGIN}\nold\n{fit_auto.END}\nAfter.\n")
+    places = [
+        f"{fit_auto.BEGIN.format(name)}\nold\n{fit_auto.END.format(name)}\n"
+        for name in ("standing", "more-time", "fit")
+    ]
+    page.write_text("Before.\n" + "Between.\n".join(places) + "After.\n")
     root = ["--root", str(tmp_path)]
     assert fit_auto.main([*root, "--check"]) == 1
     losses = fit_auto.losses_of(fit_auto.rungs_of(fit_auto.by_cell(many_cells())))
@@ -137,6 +169,7 @@ def test_the_page_and_the_constants_are_checked(
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
     assert "old" not in text
+    assert text.count("Between.") == 2
     assert "| some | 40 |" in text
     assert fit_auto.main([*root, "--check"]) == 0
 
