@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Protocol
@@ -56,6 +57,8 @@ VERBS: dict[str, Verb] = {
     "tune": tune,
     "recipes": recipes,
 }
+# Seconds that those who are led wait before they leave, as the launcher ends the leader with the first that does.
+LEADER_SPEAKS_WITHIN = 2.0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -160,6 +163,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
             raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
     except UsageError:
         if is_led():
+            time.sleep(LEADER_SPEAKS_WITHIN)
             raise SystemExit(exits.REFUSED) from None
         raise
     return args
