@@ -19,7 +19,7 @@ from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_BATCH, PROBE_RECIPE,
 from timebox.engine.build import resizing_of
 from timebox.engine.group import ALONE, Group, Ranks
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
-from timebox.engine.precision import PRECISIONS, WORTHWHILE, resolve_precision
+from timebox.engine.precision import MOST_DOUBTS, PRECISIONS, WORTHWHILE, resolve_precision
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.shared_bench import SharedBench, bench_for
 from timebox.engine.threads import use_threads_that_pay
@@ -182,8 +182,9 @@ def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench])
         return chosen, []
     fp32, other = benches["fp32"], benches[chosen]
     ratio = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
-    if ratio < WORTHWHILE:
-        # One of the two may have been measured in a busy moment: both once more.
+    for _ in range(MOST_DOUBTS):
+        if ratio >= WORTHWHILE:
+            break
         ratio = fp32.measured_anew(recipe) / other.measured_anew(recipe)
     if ratio >= WORTHWHILE:
         return chosen, []

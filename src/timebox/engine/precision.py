@@ -14,6 +14,9 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster by more than the noise of the measurement to be worth taking.
 WORTHWHILE = 1.1
+# What seems not to be is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
+# would cost the whole training its speed. Readings on an idle virtual machine differ by a factor of two.
+MOST_DOUBTS = 3
 # One that is so many times slower than fp32 on a small block, as emulated bf16 is, is not tried on a network. The block
 # decides no more than that: conversions weigh too much in it. It gains 1.1x where networks gain 1.4x to 2.2x.
 HOPELESS = 4.0
@@ -98,8 +101,10 @@ def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str
     trial = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
     hopeful = [candidate for candidate in candidates if trial[candidate] < HOPELESS * trial["fp32"]]
     seconds = {candidate: seconds_of(candidate) for candidate in hopeful}
-    if (best := _worthwhile(seconds)) == "fp32" and len(hopeful) > 1:
-        # A busy moment while another format was measured would cost the whole training its speed: once more.
+    best = _worthwhile(seconds)
+    for _ in range(MOST_DOUBTS if len(hopeful) > 1 else 0):
+        if best != "fp32":
+            break
         seconds = {candidate: min(seconds[candidate], seconds_of(candidate)) for candidate in hopeful}
         best = _worthwhile(seconds)
     speedups = {**{c: trial["fp32"] / trial[c] for c in trial}, **{c: seconds["fp32"] / seconds[c] for c in seconds}}
