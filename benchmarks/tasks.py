@@ -92,6 +92,7 @@ def digits(data: Path) -> Pair:
 TASKS: dict[str, Callable[[Path], Pair]] = {
     "cifar10-50": lambda data: cut(cifar10(data), 500),
     "cifar10-250": lambda data: cut(cifar10(data), 2500),
+    "cifar10-500": lambda data: cut(cifar10(data), 5000),
     "cifar10-1000": lambda data: cut(cifar10(data), 10_000),
     "cifar10-4500": lambda data: cut(cifar10(data), None),
     "cifar100-50": lambda data: cut(cifar100(data), 5000),
