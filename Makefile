@@ -16,7 +16,7 @@ train: $(VENV)/.installed ## install, then train on the digits that come with sc
 test: $(VENV)/.installed-dev ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing
