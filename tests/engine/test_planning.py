@@ -266,50 +266,6 @@ def test_the_least_that_was_measured_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert readings == []
 
 
-def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    for bf16_seconds, chosen in ((0.5e-4, "bf16"), (1e-4, "fp32"), (3e-4, "fp32")):
-        seconds = {"fp32": 1e-4, "bf16": bf16_seconds}
-        measured_as(monkeypatch, lambda self, recipe, of=seconds: of[self.precision])
-        made = planned(budget=60)
-        assert made.precision == chosen
-
-
-def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(measuring: Bench, recipe: Recipe) -> float:
-        if measuring.precision == "fp32":
-            return 1e-4
-        return 0.5e-4 if recipe == PROBE_RECIPE else 2e-4
-
-    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 1e-4)
-    measured_as(monkeypatch, seconds)
-    made = planned("auto", budget=60)
-    assert made.precision == "fp32"
-    assert "fp32 after all: bf16 runs this network at 0.5x its speed" in made.lines
-
-
-def test_a_busy_moment_does_not_take_auto_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    times_measured = 0
-
-    def seconds(measuring: Bench, recipe: Recipe) -> float:
-        nonlocal times_measured
-        if measuring.precision == "fp32":
-            times_measured += recipe != PROBE_RECIPE
-            return 1e-4
-        return 0.5e-4 if times_measured == 3 or recipe == PROBE_RECIPE else 2e-4
-
-    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", seconds)
-    made = planned("auto", budget=60)
-    assert times_measured == 3
-    assert made.precision == "bf16"
-
-
 def test_seconds_follow_the_work_on_a_line_through_two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     measuring = Bench(bands(32), CPU, "fp32", 0.2)
     narrow, wide = (PROBE_RECIPE.replace(width=width) for width in (4, 16))

@@ -19,7 +19,7 @@ from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_BATCH, PROBE_RECIPE,
 from timebox.engine.build import resizing_of
 from timebox.engine.group import ALONE, Group, Ranks
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
-from timebox.engine.precision import MOST_DOUBTS, PRECISIONS, WORTHWHILE, resolve_precision
+from timebox.engine.precision import MOST_DOUBTS, NOT_SLOWER, PRECISIONS, resolve_precision
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.shared_bench import SharedBench, bench_for
 from timebox.engine.threads import use_threads_that_pay
@@ -177,16 +177,16 @@ def _threads_that_pay(bench: Bench, recipe: Recipe) -> list[str]:
 
 
 def _precision_that_pays(chosen: str, recipe: Recipe, benches: dict[str, Bench]) -> tuple[str, list[str]]:
-    """fp32, and the reason, where the network is not faster in the precision that the probe was fastest in."""
+    """fp32, and the reason, where the network is slower in the precision that the probe was fastest in."""
     if chosen == "fp32":
         return chosen, []
     fp32, other = benches["fp32"], benches[chosen]
     ratio = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
     for _ in range(MOST_DOUBTS):
-        if ratio >= WORTHWHILE:
+        if ratio >= NOT_SLOWER:
             break
         ratio = fp32.measured_anew(recipe) / other.measured_anew(recipe)
-    if ratio >= WORTHWHILE:
+    if ratio >= NOT_SLOWER:
         return chosen, []
     return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.2g}x its speed"]
 

@@ -14,7 +14,9 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster by more than the noise of the measurement to be worth taking.
 WORTHWHILE = 1.1
-# What seems not to be is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
+# One that is worth it on the networks measured first is left only where the one chosen is slower, noise aside.
+NOT_SLOWER = 0.9
+# What seems not to pay is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
 # would cost the whole training its speed. Readings on an idle virtual machine differ by a factor of two.
 MOST_DOUBTS = 3
 # One that is so many times slower than fp32 on a small block, as emulated bf16 is, is not tried on a network. The block
