@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from auto_cells import RUNG, places_at
-from timebox.benchmarking.statistics import describe
+from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
 from timebox.recipe import Task
 from timebox.recipe.auto import (
@@ -190,8 +190,10 @@ def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
     if figures.mean is None or figures.interval is None:
         return f"– | – | {figures.n} | – |"
     low, high = figures.interval
-    fine = figures.mean >= MEAN_MARGIN and low >= LOWER_MARGIN
-    return f"{figures.mean:+.1f} | {low:+.1f} … {high:+.1f} | {figures.n} | {'yes' if fine else '**no**'} |"
+    verdict = "yes" if figures.mean >= MEAN_MARGIN and low >= LOWER_MARGIN else "**no**"
+    if figures.n < MIN_PAIRS:
+        verdict = "too few pairs"
+    return f"{figures.mean:+.1f} | {low:+.1f} … {high:+.1f} | {figures.n} | {verdict} |"
 
 
 def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:

@@ -61,11 +61,16 @@ def test_the_best_built_in_is_compared_pair_by_pair() -> None:
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
-    [((0.0, -0.2, 0.1), "yes"), ((-0.5, -0.5, -0.5), "**no**"), ((4.0, -4.0, 1.0), "**no**")],
+    [
+        ((0.0, -0.2, 0.1, 0.0, 0.0), "yes"),
+        ((-0.5, -0.5, -0.5, -0.5, -0.5), "**no**"),
+        ((4.0, -4.0, 1.0, 0.0, 0.0), "**no**"),
+        ((0.0, 0.0, 0.0, 0.0), "too few pairs"),
+    ],
 )
 def test_not_inferior_means_on_average_and_at_the_lower_end(differences: tuple[float, ...], verdict: str) -> None:
     auto = {seed: 90 + difference for seed, difference in enumerate(differences)}
-    assert fit_auto.paired(auto, dict.fromkeys(range(3), 90.0)).endswith(f"| 3 | {verdict} |")
+    assert fit_auto.paired(auto, dict.fromkeys(range(5), 90.0)).endswith(f"| {len(differences)} | {verdict} |")
 
 
 def test_one_pair_has_no_interval() -> None:
