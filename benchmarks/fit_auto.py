@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from auto_cells import RUNG, places_at
+from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
 from timebox.recipe import Task
@@ -35,8 +36,6 @@ from timebox.recipe.auto import (
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
 PAGE = "docs/auto.md"
-# A table stands between these two lines, by its name.
-BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 AUTO = "auto"
 # Not inferior: no more points below on average, and at the lower end of the 95 % interval.
 MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
@@ -95,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fit": fit_table(measured, losses[fitted], unseen),
     }
     for name, table in tables.items():
-        wanted = with_table(wanted, name, table)
+        wanted = with_table(PAGE, wanted, name, table)
     print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
         differing = [PAGE] * (wanted != text) + ["src/timebox/recipe/auto.py"] * (said != found)
@@ -104,13 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if differing else 0
     page.write_text(wanted, encoding="utf-8")
     return 0
-
-
-def with_table(text: str, name: str, table: Sequence[str]) -> str:
-    """The page with a table in its place."""
-    begin, end = BEGIN.format(name), END.format(name)
-    before, rest = text.split(begin)
-    return "\n".join([before + begin, *table, end + rest.split(end)[1]])
 
 
 def read(records: Path) -> list[Line]:

@@ -15,8 +15,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pages import PageError, with_table
+
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- records:begin -->", "<!-- records:end -->"
+PAGE, TABLE = "README.md", "records"
 SHOWN = "shown.toml"
 HEAD = ("data, training images", "recipe", "budget", "accuracy", "n, SD", "time taken", "hardware", "commit")
 ROW_KEYS = {"record", "data", "recipe"}
@@ -32,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where README.md differs")
     parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and records/ lie")
     given = parser.parse_args(argv)
-    readme = given.root / "README.md"
+    readme = given.root / PAGE
     text = readme.read_text(encoding="utf-8")
     try:
-        wanted = with_table(text, table(given.root / "records"))
-    except RecordError as error:
+        wanted = with_table(PAGE, text, TABLE, table(given.root / "records"))
+    except (RecordError, PageError) as error:
         print(f"readme_table.py: error: {error}", file=sys.stderr)
         return 2
     if given.check and wanted != text:
@@ -45,14 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wanted != text:
         readme.write_text(wanted, encoding="utf-8")
     return 0
-
-
-def with_table(text: str, lines: Sequence[str]) -> str:
-    """The text with the lines between the two comments."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise RecordError(f"README.md must hold {BEGIN} and, below it, {END}, each once")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return "\n".join((before + BEGIN, *lines, END + after))
 
 
 def table(records: Path) -> list[str]:

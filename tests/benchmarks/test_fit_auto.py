@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import fit_auto
+import pages
 from fit_auto import Cell
 from timebox.recipe import Task
 from timebox.recipe.auto import LADDER, Rung, rungs, wanted_epochs
@@ -155,8 +156,7 @@ def test_the_page_and_the_constants_are_checked(
     (tmp_path / "docs").mkdir()
     page = tmp_path / fit_auto.PAGE
     places = [
-        f"{fit_auto.BEGIN.format(name)}\nold\n{fit_auto.END.format(name)}\n"
-        for name in ("standing", "more-time", "fit")
+        f"{pages.BEGIN.format(name)}\nold\n{pages.END.format(name)}\n" for name in ("standing", "more-time", "fit")
     ]
     page.write_text("Before.\n" + "Between.\n".join(places) + "After.\n")
     root = ["--root", str(tmp_path)]

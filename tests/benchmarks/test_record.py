@@ -157,7 +157,7 @@ def root(finished: Make, tmp_path: Path) -> Path:
          "commit": "b88467a", "recipe": {"name": "auto"}},
     ]  # fmt: skip
     (old / "some.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "README.md").write_text(f"before\n\n{readme_table.BEGIN}\nold\n{readme_table.END}\n\nafter\n")
+    (tmp_path / "README.md").write_text("before\n\n<!-- records:begin -->\nold\n<!-- records:end -->\n\nafter\n")
     shown(tmp_path, old.name, FOLDER, recipe="haet2021 width=32")
     return tmp_path
 
