@@ -132,9 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"default: all of {', '.join(TASKS)}")
-    parser.add_argument(
-        "--held-out", type=int, default=NUM_VAL, metavar="N", help="validation images of a task, at most"
-    )
+    help = f"validation images of a task, at most; default: {NUM_VAL:,}"
+    parser.add_argument("--held-out", type=int, default=NUM_VAL, metavar="N", help=help)
     given = parser.parse_args(argv)
     if unknown := [name for name in given.tasks if name not in TASKS]:
         parser.error(f"unknown: {', '.join(unknown)}; the tasks are {', '.join(TASKS)}")

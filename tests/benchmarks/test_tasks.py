@@ -97,6 +97,17 @@ def test_a_task_reads_back(data: Path, small: None, tmp_path: Path, monkeypatch:
     assert np.array_equal(load_data(again).splits.train.images, splits.train.images), "the same ones every time"
 
 
+def test_fewer_images_can_be_held_out(data: Path, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks.TASKS, "cifar10-250", lambda root: tasks.cut(tasks.cifar10(root), 60))
+    tasks.main([str(data), str(tmp_path / "all"), "cifar10-250"])
+    tasks.main([str(data), str(tmp_path / "fewer"), "cifar10-250", "--held-out", "20"])
+    whole, fewer = (load_data(tmp_path / name / "cifar10-250.npz").splits for name in ("all", "fewer"))
+    assert np.array_equal(whole.train.images, fewer.train.images)
+    assert whole.val is not None and fewer.val is not None
+    assert (len(whole.val), list(np.bincount(fewer.val.labels))) == (40, [2] * 10)
+    assert set(keys(fewer.val)) < set(keys(whole.val))
+
+
 def test_an_unknown_task_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         tasks.main([str(data), str(tmp_path), "cifar11"])
