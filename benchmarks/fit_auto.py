@@ -51,15 +51,16 @@ Parameters = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cell:
-    """A task, a budget and a speed."""
+    """A task, a machine, its speed and a budget."""
 
     task: str
-    budget: str
+    machine: str
     speed: str
+    budget: str
 
     @property
-    def order(self) -> tuple[str, str, float]:
-        return self.task, self.speed, parse_budget(self.budget)
+    def order(self) -> tuple[str, str, str, float]:
+        return self.task, self.machine, self.speed, parse_budget(self.budget)
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(records: Path) -> list[Line]:
-    """The trials of all cells that lie there, but for those that failed or were late."""
+    """The trials of all cells that lie there, but for those that failed or were late. A record's folder names the
+    machine last."""
     lines: list[Line] = []
     for path in sorted(records.glob(CELLS)):
-        lines += [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        machine = path.parent.name.rsplit("_", 1)[1]
+        lines += [{"machine": machine, **json.loads(text)} for text in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line["accuracy"] is not None and not line["late"]]
 
 
 def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
     cells: dict[Cell, list[Line]] = defaultdict(list)
     for line in lines:
-        cells[Cell(str(line["task"]), str(line["trial_budget"]), str(line["speed"]))].append(line)
+        cell = Cell(*(str(line[name]) for name in ("task", "machine", "speed", "trial_budget")))
+        cells[cell].append(line)
     return {cell: cells[cell] for cell in sorted(cells, key=lambda cell: cell.order)}
 
 
@@ -124,8 +128,8 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
     """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, and the
     paired difference."""
     head = [
-        "| task | speed | budget | auto | best built-in | difference | 95 % interval | n | not inferior |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| task | machine | speed | budget | auto | best built-in | difference | 95 % interval | n | not inferior |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows: list[str] = []
     for cell, lines in cells.items():
@@ -134,7 +138,8 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
         if not auto or not by_label:
             continue
         best = max(by_label, key=lambda label: statistics.fmean(by_label[label].values()))
-        rows.append(f"| {cell.task} | {cell.speed} | {format_duration(parse_budget(cell.budget))} | {mean(auto)} | ")
+        budget = format_duration(parse_budget(cell.budget))
+        rows.append(f"| {cell.task} | {cell.machine} | {cell.speed} | {budget} | {mean(auto)} | ")
         rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
     return [*head, *rows] if rows else []
 
@@ -149,20 +154,20 @@ def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
 
 
 def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each task and speed where `auto` had several budgets: what it came to with each, over so
-    many seeds, and the furthest that it fell with more time."""
-    reached: dict[tuple[str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
+    """A table with a line for each task, machine and speed where `auto` had several budgets: what it came to with each,
+    over so many seeds, and the furthest that it fell with more time."""
+    reached: dict[tuple[str, str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
     for cell, lines in cells.items():
         if auto := accuracies(lines).get(AUTO):
-            reached[cell.task, cell.speed][parse_budget(cell.budget)] = auto
+            reached[cell.task, cell.machine, cell.speed][parse_budget(cell.budget)] = auto
     reached = {row: by_budget for row, by_budget in reached.items() if len(by_budget) > 1}
     budgets = sorted({budget for by_budget in reached.values() for budget in by_budget})
-    head = ["task", "speed", *map(format_duration, budgets), "furthest fall", f"at most {FALL_MARGIN}"]
+    head = ["task", "machine", "speed", *map(format_duration, budgets), "furthest fall", f"at most {FALL_MARGIN}"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for (task, speed), by_budget in reached.items():
+    for (task, machine, speed), by_budget in reached.items():
         fall = furthest_fall([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
         there = [f"{mean(by_budget[b])} ({len(by_budget[b])})" if b in by_budget else "–" for b in budgets]
-        row = [task, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
+        row = [task, machine, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
         rows.append("| " + " | ".join(row) + " |")
     return rows if reached else []
 

@@ -19,9 +19,9 @@ Lines = list[dict[str, object]]
 
 def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -> dict[str, object]:
     return {
-        "task": task, "trial_budget": "60s", "speed": "full", "side": 32, "label": label, "seed": seed,
-        "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16, "members": 1,
-        "input_scale": 1.0, **changes,
+        "task": task, "machine": "desk", "trial_budget": "60s", "speed": "full", "side": 32, "label": label,
+        "seed": seed, "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16,
+        "members": 1, "input_scale": 1.0, **changes,
     }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_the_best_built_in_is_compared_pair_by_pair() -> None:
         ]
     )
     assert fit_auto.standing(cells)[2:] == [
-        "| digits | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes |"
+        "| digits | desk | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes |"
     ]
 
 
@@ -97,11 +97,11 @@ def test_what_more_time_came_to() -> None:
         ]
     )
     assert fit_auto.more_time(cells) == [
-        "| task | speed | 10s | 1m | 2m | furthest fall | at most 0.5 |",
-        "|---|---|---|---|---|---|---|",
-        "| a | full | 71.0 (2) | 81.5 (2) | 81.0 (2) | 0.5 | yes |",
-        "| b | full | 90.0 (1) | 85.0 (1) | 89.0 (1) | 5.0 | **no** |",
-        "| c | full | 90.0 (1) | 95.0 (1) | – | 0.0 | yes |",
+        "| task | machine | speed | 10s | 1m | 2m | furthest fall | at most 0.5 |",
+        "|---|---|---|---|---|---|---|---|",
+        "| a | desk | full | 71.0 (2) | 81.5 (2) | 81.0 (2) | 0.5 | yes |",
+        "| b | desk | full | 90.0 (1) | 85.0 (1) | 89.0 (1) | 5.0 | **no** |",
+        "| c | desk | full | 90.0 (1) | 95.0 (1) | – | 0.0 | yes |",
     ]
     assert fit_auto.more_time({cell: lines for cell, lines in cells.items() if cell.speed == "quarter"}) == []
 
@@ -111,8 +111,10 @@ def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "2026-01-01_auto-cells_some-machine"
     folder.mkdir()
     lines = [kept, {**kept, "late": True}, {**kept, "accuracy": None}]
+    for entry in lines:
+        del entry["machine"]
     (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    assert fit_auto.read(tmp_path) == [kept]
+    assert fit_auto.read(tmp_path) == [{**kept, "machine": "some-machine"}]
 
 
 def test_the_fit_finds_what_the_cells_were_made_of() -> None:
@@ -179,9 +181,17 @@ def test_the_page_and_the_constants_are_checked(
     assert fit_auto.main([*root, "--check"]) == 0
 
 
-def test_cells_are_told_apart_by_task_speed_and_budget() -> None:
-    lines = [line("a", "auto", 0, 0.9, trial_budget=budget, speed=speed) for budget in ("60s", "9s") for speed in "qf"]
-    assert list(fit_auto.by_cell(lines)) == [Cell("a", b, s) for s in "fq" for b in ("9s", "60s")]
+def test_cells_are_told_apart_by_task_machine_speed_and_budget() -> None:
+    lines = [
+        line("a", "auto", 0, 0.9, trial_budget=budget, speed=speed, machine=machine)
+        for budget in ("60s", "9s")
+        for speed in "qf"
+        for machine in ("old", "new")
+    ]
+    cells = [
+        Cell("a", machine, speed, budget) for machine in ("new", "old") for speed in "fq" for budget in ("9s", "60s")
+    ]
+    assert list(fit_auto.by_cell(lines)) == cells
 
 
 def test_what_auto_was_fitted_on_is_what_lies_in_the_records() -> None:
