@@ -10,11 +10,11 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.engine import bench, precision, speed
-from timebox.engine.bench import PROBE_RECIPE, Bench, seconds_per_image
+from timebox.engine.bench import Bench
 from timebox.engine.plan import Plan
 from timebox.engine.planning import Scoring, make_plan
 from timebox.errors import BudgetError, UsageError
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipe import Recipe
 
 from .conftest import CPU, bands
 
@@ -236,72 +236,6 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_real_measurement_is_sane() -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
-    recipe = get_recipe("haet2021").replace(width=4)
-    assert 0 < measuring.scoring_seconds_per_image(recipe) < 1
-    assert 0 < measuring.training_seconds_per_image(recipe) < 1
-
-
-def test_what_a_step_takes_anyway_is_shared_by_the_images_of_the_batch() -> None:
-    def step(size: int) -> tuple[int, float]:
-        return size, 0.02 + 0.001 * size
-
-    assert seconds_per_image([step(7), step(28)], 500) == pytest.approx(0.02 / 500 + 0.001)
-    assert seconds_per_image([step(7), step(28), step(112), step(128)], 500) == pytest.approx(0.02 / 500 + 0.001)
-    assert seconds_per_image([step(7), step(28)], 28) == pytest.approx(0.02 / 28 + 0.001)
-    assert seconds_per_image([step(28)], 500) == pytest.approx(0.02 / 28 + 0.001), "nothing to compare with"
-    # A small batch that was disturbed, or is hardly faster, leads to no wild guess.
-    assert seconds_per_image([(7, 0.1), step(28)], 500) == pytest.approx((0.5 + 0.5 * 28 / 500) * 0.048 / 28)
-    assert seconds_per_image([(7, 1e-6), step(28)], 500) == pytest.approx(0.048 / 28)
-
-
-def test_the_least_that_was_measured_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = [3.0, 2.0, 4.0]
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", lambda self, recipe: readings.pop(0))
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), get_recipe("haet2021")
-    found = [measuring.training_seconds_per_image(recipe), *(measuring.measured_anew(recipe) for _ in range(2))]
-    assert found == pytest.approx([3.3, 2.2, 2.2])
-    assert measuring.training_seconds_per_image(recipe) == pytest.approx(2.2)
-    assert readings == []
-
-
-def test_seconds_follow_the_work_on_a_line_through_two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
-    narrow, wide = (PROBE_RECIPE.replace(width=width) for width in (4, 16))
-
-    def line(narrow_seconds: float, wide_seconds: float) -> Callable[[Recipe], float]:
-        measured_as(monkeypatch, lambda self, recipe: narrow_seconds if recipe == narrow else wide_seconds)
-        return measuring.seconds_by_work(narrow, wide)
-
-    seconds = line(0.002, 0.006)
-    assert [seconds(narrow), seconds(wide)] == pytest.approx([0.002, 0.006])
-    between, beyond = seconds(narrow.replace(width=8)), seconds(narrow.replace(width=32))
-    assert 0.002 < between < 0.006 < beyond
-    assert seconds(narrow.replace(width=8, members=3)) == pytest.approx(3 * between)
-    # Whatever was misread, more work never takes less time, nor any time below nothing.
-    for narrow_seconds, wide_seconds in ((0.006, 0.006), (0.01, 0.006), (1e-9, 0.006)):
-        seconds = line(narrow_seconds, wide_seconds)
-        found = [seconds(narrow.replace(width=width)) for width in (4, 8, 16, 32)]
-        assert found == sorted(found)
-        assert found[0] > 0
-        assert found[2] == pytest.approx(0.006)
-
-
-def test_an_ensemble_takes_as_long_as_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", lambda self, recipe: 1.0 if recipe.members == 1 else 100.0)
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(members=3)
-    assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
-    assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
-
-
-def test_wider_networks_are_more_work() -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
-    work = [measuring.flops_per_image(PROBE_RECIPE.replace(width=width)) for width in (4, 8, 16)]
-    assert work[0] < work[1] < work[2]
-    assert 2.5 < work[2] / work[1] < 4
-
-
 def test_what_the_images_cannot_give_is_refused() -> None:
     assert refusal(UsageError, lambda: planned(settings=["crop_padding=8"], steps=5)) == (
         "crop_padding 8 must be smaller than the images' side of 8 pixels; use --set crop_padding=1"
@@ -312,21 +246,6 @@ def test_what_the_images_cannot_give_is_refused() -> None:
             "images of 9x7 pixels are too small: both sides must be 8 to 4096; "
             "use --set image_size=8 to have them scaled"
         )
-
-
-def test_work_is_counted_once_for_a_network_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[int] = []
-    build = Bench._build
-
-    def counting(self: Bench, recipe: Recipe) -> object:
-        built.append(recipe.members)
-        return build(self, recipe)
-
-    monkeypatch.setattr(Bench, "_build", counting)
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(width=4)
-    one = measuring.flops_per_image(recipe)
-    assert [measuring.flops_per_image(recipe.replace(members=members)) for members in (1, 3)] == [one, 3 * one]
-    assert built == [1]
 
 
 @pytest.mark.parametrize("recipe", ["auto", "haet2021"])

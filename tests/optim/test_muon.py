@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from timebox.optim import Optimizer, muon_group, orthogonalize
 
@@ -100,6 +101,14 @@ def test_it_converges_and_repeats_bitwise() -> None:
     (loss, weights), (_, again) = fit(), fit()
     assert loss < 0.8
     assert torch.equal(weights, again)
+
+
+def test_the_operations_of_a_step_are_those_of_its_products() -> None:
+    group = muon_group([bank(16, 8, 3, 3), bank(16, 8, 3, 3, seed=1), bank(24, 2, 3, 3)], 1.0, 0.6, torch.float32)
+    optimizer = Optimizer([group], lr=0.1, momentum=0.9)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert optimizer.flops_per_step == counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("num_skipped", [1, 3])

@@ -103,7 +103,7 @@ class Bench:
         """Seconds per image of training steps on random images, in batches of the recipe's size, at their fastest.
 
         Starts with little work, so that a network far too large for this machine is known as such in time, and grows
-        the batch towards the recipe's while the limit allows.
+        the batch towards the recipe's, four times or else twice, while the limit allows.
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
         loss = Loss(recipe.label_smoothing)
@@ -116,17 +116,19 @@ class Bench:
         first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))
         largest, started = max(4, largest), now()
         size = min(largest, max(4, first))
+        update_in_images = state.optimizer.flops_per_step / self.flops_per_image(recipe)
         measured: list[tuple[int, float]] = []
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
             seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
             measured.append((size, seconds))
-            larger = min(4 * size, largest)
-            # Each size is run twice. Four times the images take up to four times as long, small networks hardly longer.
-            expected = now() - started + 2 * 2 * seconds
-            if size == largest or expected > self.limit_seconds:
-                return seconds_per_image(measured, recipe.batch_size)
-            size = larger
+            # Each size is run twice.
+            affordable = (self.limit_seconds - (now() - started)) / 2
+            growing = (min(times * size, largest) for times in (4, 2))
+            fitting = [n for n in growing if seconds * (n + update_in_images) < affordable * (size + update_in_images)]
+            if size == largest or not fitting:
+                return seconds_per_image(measured, recipe.batch_size, update_in_images)
+            size = fitting[0]
 
     def _images(self, num_images: int) -> torch.Tensor:
         return torch.rand(num_images, *self.image_shape, device=self.device).to(memory_format=torch.channels_last)
@@ -137,15 +139,20 @@ class Bench:
             return build_model(recipe, self.image_shape[0], self.num_classes).to(self.device)
 
 
-def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int) -> float:
+def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int, update_in_images: float) -> float:
     """Seconds per image in batches of ``batch_size``, from the (size, seconds) of steps on smaller ones, in order.
 
     A step takes something whatever its batch, as Muon does, and the rest by the image.
+
+    Args:
+        update_in_images: as many images take the operations of an update; with a single reading, its time too.
     """
     size, seconds = measured[-1]
-    shorter = [(few, short) for few, short in measured if few <= size / 2]
-    if not shorter or batch_size <= size:
+    if batch_size <= size:
         return seconds / size
+    shorter = [(few, short) for few, short in measured if few <= size / 2]
+    if not shorter:
+        return seconds / (size + update_in_images) * (1 + update_in_images / batch_size)
     few, short = shorter[-1]
     # However badly the small batch was timed, no more than half is taken for what a step takes anyway.
     slope = min(1.0, max(0.5, (seconds - short) / (size - few) * size / seconds)) * seconds / size

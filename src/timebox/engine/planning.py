@@ -48,10 +48,10 @@ REPORT_SECONDS = 0.4
 SAVING_MARGIN = 1.3
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
-# Measuring may take this share of the budget, within these bounds in seconds; six networks are measured, more where a
-# lower precision seems not to pay or fewer threads do.
+# Measuring may take this share of the budget, within these bounds in seconds. Six networks are measured, more where a
+# lower precision seems not to pay or fewer threads do; about three of them are so large that they take all they may.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 4.0
-NUM_MEASURED = 6
+NUM_LARGE_MEASURED = 3
 # With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
 HURRY_SECONDS = 8.5
 
@@ -106,7 +106,7 @@ def make_plan(
     saving_seconds = SAVING_MARGIN * num_writes * file_seconds
     report_seconds = REPORT_SECONDS if scoring.reported else 0.0
     finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
-    limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_MEASURED
+    limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_LARGE_MEASURED
     benches = {name: bench_for(train, device, name, limit, group) for name in PRECISIONS}
     scoring_share = FINAL_SCORING_SHARE if scoring.num_val + scoring.num_test else 0.0
 

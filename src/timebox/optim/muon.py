@@ -90,6 +90,14 @@ class MuonGroup(ParameterGroup):
         torch._foreach_mul_(updates, rate)
         torch._foreach_sub_(self.parameters, [_bank(u, p.shape) for u, p in zip(updates, self.parameters, strict=True)])
 
+    @property
+    def flops_per_step(self) -> float:
+        """Of the iteration: three products of matrices in each round."""
+        shorter = [min(len(p), p.numel() // len(p)) for p in self.parameters]
+        return sum(
+            NUM_ROUNDS * (4 * side * p.numel() + 2 * side**3) for side, p in zip(shorter, self.parameters, strict=True)
+        )
+
     def orthogonalized(self, banks: list[Tensor]) -> list[Tensor]:
         """Each bank as its orthogonal matrix, float32, in the order of the parameters."""
         if self.sharing is None:

@@ -50,6 +50,11 @@ class ParameterGroup(ABC):
             found_inf: 0-dim, not 0 where the update must change nothing; None for never.
         """
 
+    @property
+    def flops_per_step(self) -> float:
+        """Operations of an update, whatever the batch; what goes over the parameters once does not count."""
+        return 0.0
+
     def is_frozen(self, progress: float) -> bool:
         """Whether nothing is learnt any more at ``progress``."""
         return self.frozen_from < 1.0 and progress >= self.frozen_from
@@ -84,6 +89,11 @@ class Optimizer:
     def param_groups(self) -> list[dict[str, list[Tensor]]]:
         """The parameters as GradScaler looks for them."""
         return [{"params": group.parameters} for group in self.groups]
+
+    @property
+    def flops_per_step(self) -> float:
+        """Operations of an update of all groups."""
+        return sum(group.flops_per_step for group in self.groups)
 
     def prepare(self, lr: float, momentum: float, progress: float) -> None:
         """Set the rates of the next step, which ends at ``progress``. Parameters that are frozen by then need no
