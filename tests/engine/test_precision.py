@@ -123,6 +123,34 @@ def test_auto_takes_what_is_measured_fastest(
     assert resolve_precision("auto", CPU, seconds.__getitem__) == (chosen, why)
 
 
+def test_emulation_is_never_tried_on_a_network_for_a_busy_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reading of the block makes it look three times faster against fp32 than it is; another does not."""
+    block = {"fp32": [0.025, 0.009], "bf16": [0.07, 0.07]}
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: block[name].pop(0))
+    tried: list[str] = []
+    chosen = resolve_precision("auto", CPU, lambda name: tried.append(name) or 1.0)
+    assert chosen == ("fp32", "measured against fp32: bf16 0.1x")
+    assert tried == ["fp32"]
+    assert block == {"fp32": [], "bf16": []}
+
+
+def test_a_block_that_is_clear_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bf16_seconds in (0.012, 0.07):
+        block = {"fp32": [0.01], "bf16": [bf16_seconds]}
+        monkeypatch.setattr(module, "_probe_seconds", lambda name, device, of=block: of[name].pop(0))
+        resolve_precision("auto", CPU, {"fp32": 1.0, "bf16": 0.5}.__getitem__)
+        assert block == {"fp32": [], "bf16": []}
+
+
+def test_what_is_hopeless_on_a_network_is_tried_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
+    tried: list[str] = []
+    seconds = {"fp32": 0.3, "bf16": 7.5}
+    chosen, why = resolve_precision("auto", CPU, lambda name: tried.append(name) or seconds[name])
+    assert (chosen, why) == ("fp32", "measured against fp32: bf16 0.0x")
+    assert tried.count("bf16") == 1
+
+
 def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """What seems too slow is measured up to three times more; what is fast is taken at once."""
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)

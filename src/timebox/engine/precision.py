@@ -1,6 +1,6 @@
 """Mixed precision: which number format the multiplications use, and keeping small gradients alive in fp16."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -19,9 +19,11 @@ NOT_SLOWER = 0.9
 # What seems not to pay is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
 # would cost the whole training its speed. Readings on an idle virtual machine differ by a factor of two.
 MOST_DOUBTS = 3
-# One that is so many times slower than fp32 on a small block, as emulated bf16 is, is not tried on a network. The block
-# decides no more than that: conversions weigh too much in it. It gains 1.1x where networks gain 1.4x to 2.2x.
-HOPELESS = 4.0
+# One that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not tried on a
+# network: that could take most of a budget. A ratio within a factor of two of this may be a disturbed one, and is
+# measured again. The block decides no more than that: conversions weigh too much in it. It gains 1.1x where networks
+# gain 1.4x to 2.2x.
+HOPELESS = 3.0
 
 
 class Precision:
@@ -100,10 +102,9 @@ def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str
     if seconds_of is None:
         return ("bf16" if device.type == "cuda" else "fp32"), "fixed, as no time is measured"
     candidates = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
-    trial = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
-    hopeful = [candidate for candidate in candidates if trial[candidate] < HOPELESS * trial["fp32"]]
-    seconds = {candidate: seconds_of(candidate) for candidate in hopeful}
-    best = _worthwhile(seconds)
+    trial = _block_seconds(candidates, device)
+    seconds = {candidate: seconds_of(candidate) for candidate in _hopeful(trial)}
+    hopeful, best = _hopeful(seconds), _worthwhile(seconds)
     for _ in range(MOST_DOUBTS if len(hopeful) > 1 else 0):
         if best != "fp32":
             break
@@ -111,6 +112,20 @@ def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str
         best = _worthwhile(seconds)
     speedups = {**{c: trial["fp32"] / trial[c] for c in trial}, **{c: seconds["fp32"] / seconds[c] for c in seconds}}
     return best, "measured against fp32: " + ", ".join(f"{c} {x:.1f}x" for c, x in speedups.items() if c != "fp32")
+
+
+def _block_seconds(candidates: Sequence[str], device: torch.device) -> dict[str, float]:
+    """Of a small block in each format: the least of as many readings as it takes to tell which are hopeless."""
+    seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
+    for _ in range(MOST_DOUBTS):
+        if all(not HOPELESS / 2 < seconds[candidate] / seconds["fp32"] < 2 * HOPELESS for candidate in candidates):
+            break
+        seconds = {candidate: min(seconds[candidate], _probe_seconds(candidate, device)) for candidate in candidates}
+    return seconds
+
+
+def _hopeful(seconds: Mapping[str, float]) -> list[str]:
+    return [candidate for candidate in seconds if seconds[candidate] < HOPELESS * seconds["fp32"]]
 
 
 def _worthwhile(seconds: Mapping[str, float]) -> str:
