@@ -41,6 +41,18 @@ def test_a_single_reading_is_divided_by_the_operations() -> None:
     assert seconds_per_image([(7, 0.16)], 7, 9.0) == pytest.approx(0.16 / 7), "nothing to extrapolate"
 
 
+def test_a_batch_that_is_hardly_too_large_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of width 16: 81 images come to the work that measuring begins with."""
+    measuring, measured = Bench(bands(32, side=32), CPU, "fp32", 9.0), []
+    make_images = measuring._images
+    monkeypatch.setattr(measuring, "_images", lambda size: measured.append(size) or make_images(size))
+    monkeypatch.setattr(bench, "fastest_of", lambda *given, **more: 0.1)
+    for batch_size, sizes in ((128, [128]), (160, [128]), (64, [64])):
+        measuring.fastest_seconds_per_image(PROBE_RECIPE.replace(width=16, batch_size=batch_size))
+        assert measured == sizes
+        measured.clear()
+
+
 @pytest.mark.parametrize(
     ("limit", "sizes"), [(0.2, [7]), (0.9, [7, 14]), (1.2, [7, 28]), (3.0, [7, 28, 56]), (9.0, [7, 28, 112, 128])]
 )

@@ -115,7 +115,7 @@ class Bench:
         largest = recipe.batch_size if self.device.type == "cuda" else min(LARGEST_BATCH, recipe.batch_size)
         first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))
         largest, started = max(4, largest), now()
-        size = min(largest, max(4, first))
+        size = largest if 2 * first > largest else max(4, first)
         update_in_images = state.optimizer.flops_per_step / self.flops_per_image(recipe)
         measured: list[tuple[int, float]] = []
         while True:
