@@ -1,6 +1,6 @@
 """Planning: what is trained, in which precision, and how the budget is divided.
 
-Everything a plan rests on is either known from the data or measured on this device within about two seconds.
+Everything a plan rests on is either known from the data or measured on this device within a few seconds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
