@@ -147,6 +147,4 @@ def test_the_fastest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.engine.speed.now", lambda: moment[0])
     assert fastest_of(work, CPU, limit_seconds=100, max_repeats=3) == pytest.approx(0.2)
     durations = iter([9.0, 0.5])
-    assert fastest_of(work, CPU, limit_seconds=1) == pytest.approx(0.5), "one repeat, although the limit is over"
-    durations = iter([11.0])
-    assert fastest_of(work, CPU, limit_seconds=1) == pytest.approx(11), "none of what is far too slow"
+    assert fastest_of(work, CPU, limit_seconds=1) == pytest.approx(0.5), "one repeat, whatever the limit"

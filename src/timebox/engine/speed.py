@@ -7,9 +7,6 @@ import torch
 
 from timebox.clock import now
 
-# What takes so many times as long as it may is not done again to be measured.
-OVERLONG = 10.0
-
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work, as one must before reading a clock."""
@@ -31,16 +28,12 @@ def tuned_convolutions() -> Iterator[None]:
 def fastest_of(work: Callable[[], object], device: torch.device, limit_seconds: float, max_repeats: int = 8) -> float:
     """Seconds the work takes at its fastest, after one warm-up.
 
-    Repeats until ``limit_seconds`` are used up, the warm-up included, or ``max_repeats`` are done; at least once,
-    unless the warm-up took many times that long: then its time must do. The minimum is taken, since whatever else the
-    machine does can only add time.
+    Repeats until ``limit_seconds`` are used up, the warm-up included, or ``max_repeats`` are done; at least once. The
+    minimum is taken, since whatever else the machine does can only add time.
     """
     started = now()
     work()
     synchronize(device)
-    warming_up = now() - started
-    if warming_up > OVERLONG * limit_seconds:
-        return warming_up
     best = float("inf")
     for repeat in range(max_repeats):
         if repeat and now() - started > limit_seconds:
