@@ -93,12 +93,12 @@ def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
 
 def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", *DIGITS, "--budget", "20s", "--out", run)
+    words = ("train", *DIGITS, "--budget", "32s", "--out", run)
     with subprocess.Popen(
         [*command(2), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as group:
         kill_when_kept(run, 1)
-        _, err = group.communicate(timeout=60)
+        _, err = group.communicate(timeout=90)
     assert group.returncode != 0
     assert "internal error" not in err
     summary = summary_of(run)

@@ -32,7 +32,7 @@ BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 POSTGRES = str(BIN / "postgres") if BIN else shutil.which("postgres")
 pytestmark = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is not installed")
 
-BUDGET = 76.0
+BUDGET = 90.0
 
 
 @pytest.fixture(scope="module")
