@@ -91,8 +91,6 @@ def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("micro_batch", [8, BATCH])
 def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: float, micro_batch: int) -> None:
-    if precision == "bf16" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        pytest.skip("bf16 is emulated on this CPU")
     eager, other = state_of(recipe, precision), state_of(recipe, precision)
     recorder, told = FakeRecorder(), []
     expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)

@@ -32,7 +32,7 @@ BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 POSTGRES = str(BIN / "postgres") if BIN else shutil.which("postgres")
 pytestmark = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is not installed")
 
-BUDGET = 110.0
+BUDGET = 76.0
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,7 @@ def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Pa
     (again,) = (line for line in searched if line["retry_of"] == lost["trial"])
     assert again["params"] == lost["params"]
     done = [json.dumps(line["settings"]) for line in searched if line["state"] != "failed"]
-    # None was done twice, but that two workers may draw the bound of a field at the same time.
-    assert len(done) - len(set(done)) <= 1
+    assert len(done) == len(set(done))  # none was done twice
     assert len({line["worker"] for line in searched}) >= 3
 
 
