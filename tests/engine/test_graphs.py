@@ -88,15 +88,30 @@ def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) 
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name} {recipe.averaging_span}")
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("micro_batch", [8, BATCH])
-def test_replays_are_eager_steps(recipe: Recipe, precision: str, tolerance: float, micro_batch: int) -> None:
+def test_replays_are_eager_steps(recipe: Recipe, micro_batch: int) -> None:
+    eager, other = state_of(recipe), state_of(recipe)
+    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
+    losses = take(graphed(other, FakeRecorder()), other, recipe, 1, NUM_STEPS, micro_batch)
+    assert losses == pytest.approx(expected, rel=1e-3)
+    assert_close(other, eager, 1e-3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name} {recipe.averaging_span}")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("micro_batch", [8, BATCH])
+def test_each_replay_is_the_eager_step_from_where_it_stands(recipe: Recipe, precision: str, micro_batch: int) -> None:
+    """Both go on from one state after each step. The rates that lie on the device round the last digit otherwise, and
+    in bf16 a last digit grows: moving the first weights by 1e-7 alone leads twelve eager steps as far away as they go.
+    """
     eager, other = state_of(recipe, precision), state_of(recipe, precision)
     recorder, told = FakeRecorder(), []
-    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
-    losses = take(graphed(other, recorder, told), other, recipe, 1, NUM_STEPS, micro_batch)
-    assert losses == pytest.approx(expected, rel=tolerance)
-    assert_close(other, eager, tolerance)
+    plain, steps = EagerSteps(eager, Loss(0.1)), graphed(other, recorder, told)
+    for number in range(1, NUM_STEPS + 1):
+        expected = take(plain, eager, recipe, number, number, micro_batch)
+        assert take(steps, other, recipe, number, number, micro_batch) == expected
+        assert_close(other, eager, 2e-6)
+        eager.restore(other.snapshot())
     assert (other.step, other.progress) == (NUM_STEPS, 1.0)
     sizes = 3 if recipe.start_size < 1 else 1
     variants = sizes + (1 if recipe.whitening_bias_until else 0)

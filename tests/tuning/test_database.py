@@ -21,8 +21,8 @@ import pytest
 
 from run.conftest import save_npz
 from timebox.errors import UsageError
+from timebox.tuning import conductor, tune
 from timebox.tuning import study as studies
-from timebox.tuning import tune
 from timebox.tuning.storage import open_storage
 
 from .conftest import arguments, lines_of
@@ -32,7 +32,9 @@ BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 POSTGRES = str(BIN / "postgres") if BIN else shutil.which("postgres")
 pytestmark = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is not installed")
 
-BUDGET = 76.0
+# The search itself has 70 % of it here: on a slow machine one process joins late, and is missed 12 s after its end.
+BUDGET = 110.0
+SEARCH_ENDS, REPEATS_END, CHECK_ENDS = 0.7, 0.78, 0.85
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,11 @@ def server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Path) -> None:
+def test_three_workers_one_of_them_killed(
+    server: str, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEARCH_ENDS", "REPEATS_END", "CHECK_ENDS"):
+        monkeypatch.setattr(conductor, name, globals()[name])
     data = save_npz(tmp_path / "data.npz", 300)
     killed = threading.Event()
 
@@ -110,7 +116,8 @@ def test_three_workers_one_of_them_killed(server: str, space: Path, tmp_path: Pa
     (lost,) = (line for line in searched if "join" in str(line["worker"]) and line["state"] == "failed")
     (again,) = (line for line in searched if line["retry_of"] == lost["trial"])
     assert again["params"] == lost["params"]
-    done = [json.dumps(line["settings"]) for line in searched if line["state"] != "failed"]
+    begun = [line for line in searched if line["state"] != "failed" and "the same as" not in str(line["reason"])]
+    done = [json.dumps(line["settings"]) for line in begun]
     assert len(done) == len(set(done))  # none was done twice
     assert len({line["worker"] for line in searched}) >= 3
 

@@ -119,6 +119,19 @@ def test_leaders_are_the_best_of_those_trained_longest_each_once() -> None:
     assert [trial.user_attrs[SETTINGS] for trial in studies.leaders(study)] == [["c"], ["b"], ["a"]]
 
 
+def test_of_two_trials_of_the_same_one_is_told() -> None:
+    study = made()
+    carried_out(study, ["a"], [0.5], complete=False)
+    first, second = study.ask(), study.ask()
+    first.set_user_attr(SETTINGS, ["b"])
+    second.set_user_attr(SETTINGS, ["b"])
+    assert [studies.twin_of(study, number, ["b"]) for number in (0, 1, 2)] == [None, None, 1]
+    second.set_user_attr(WORKER, "w")  # it has looked already, and is at work
+    assert studies.twin_of(study, 1, ["b"]) == 2
+    study.tell(second, state=optuna.trial.TrialState.FAIL)
+    assert [studies.twin_of(study, 1, settings) for settings in (["a"], ["b"], ["c"])] == [0, None, None]
+
+
 def test_a_line_says_how_a_trial_went() -> None:
     study = made()
     carried_out(study, ["a"], [0.5], complete=False)

@@ -148,6 +148,15 @@ def abandoned(study: optuna.Study, workers: Sequence[str], nobodys: bool) -> Ite
             yield trial
 
 
+def twin_of(study: optuna.Study, number: int, settings: Sequence[str]) -> int | None:
+    """The trial that came before this one with the same settings, or is at work on them already; None where none is."""
+    for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)):
+        is_ahead = other.number < number or (other.number > number and WORKER in other.user_attrs)
+        if is_ahead and other.user_attrs.get(SETTINGS) == list(settings):
+            return other.number
+    return None
+
+
 def budget_of(search: Search, trial: FrozenTrial) -> float | None:
     """The longest budget a trial was trained under in full, seconds."""
     return search.rungs[len(trial.intermediate_values) - 1] if trial.intermediate_values else None

@@ -38,6 +38,8 @@ SLACK_SECONDS = 0.7
 REFUSED = 2
 # So many trials that fail one after the other say that something is wrong with all of them.
 MOST_FAILURES = 5
+# So many trials in a row are let go because there has been one like it; where only choices are searched, all have been.
+MOST_TWINS = 3
 _PARENT_CHECKED_SECONDS = 0.5
 
 
@@ -111,7 +113,7 @@ class Worker:
         self._space = Space.from_json(search.space)
         self._base, self._rng = study.sampler, np.random.default_rng([search.seed, number])
         self._move: Move | None = None
-        self._num_failures = 0
+        self._num_failures = self._num_twins = 0
         self.hopeless: str | None = None
 
     def next_trial(self) -> None:
@@ -137,8 +139,10 @@ class Worker:
             trial.set_user_attr(SETTINGS, list(self._settings(params)))
             if self._move:
                 trial.set_user_attr(MOVED, self._move.record)
+        twin = studies.twin_of(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
         try:
+            self._let_go_if(twin)
             accuracy = self._halving(trial)
         except optuna.TrialPruned as stopped:
             trial.set_user_attr(REASON, str(stopped))
@@ -153,6 +157,12 @@ class Worker:
             raise optuna.TrialPruned(str(error)) from error
         self._num_failures = 0
         return accuracy
+
+    def _let_go_if(self, twin: int | None) -> None:
+        """Two workers that look at the same trials may make the same move, and draws meet at a bound."""
+        self._num_twins = 0 if twin is None or self._num_twins == MOST_TWINS else self._num_twins + 1
+        if self._num_twins:
+            raise optuna.TrialPruned(f"the same as trial {twin}")
 
     def _settings(self, params: Mapping[str, Value]) -> tuple[str, ...]:
         if self._move is None:
