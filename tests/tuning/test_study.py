@@ -132,6 +132,17 @@ def test_of_two_trials_of_the_same_one_is_told() -> None:
     assert [studies.twin_of(study, 1, settings) for settings in (["a"], ["b"], ["c"])] == [0, None, None]
 
 
+def test_a_trial_that_was_let_go_stands_in_the_way_of_none() -> None:
+    """The one that it was let go for may die, and is done again."""
+    study = made()
+    first = study.ask()
+    first.set_user_attr(SETTINGS, ["a"])
+    carried_out(study, ["a"], [], complete=False)
+    studies.give_up(study, study.trials[0], again=True)
+    assert study.ask().number == 2
+    assert studies.twin_of(study, 2, ["a"]) is None
+
+
 def test_a_line_says_how_a_trial_went() -> None:
     study = made()
     carried_out(study, ["a"], [0.5], complete=False)

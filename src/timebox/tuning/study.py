@@ -149,8 +149,11 @@ def abandoned(study: optuna.Study, workers: Sequence[str], nobodys: bool) -> Ite
 
 
 def twin_of(study: optuna.Study, number: int, settings: Sequence[str]) -> int | None:
-    """The trial that came before this one with the same settings, or is at work on them already; None where none is."""
+    """The trial that came before this one with the same settings, or is at work on them already; None where none is.
+    One that came to nothing does not count."""
     for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)):
+        if other.state.is_finished() and not other.intermediate_values:
+            continue
         is_ahead = other.number < number or (other.number > number and WORKER in other.user_attrs)
         if is_ahead and other.user_attrs.get(SETTINGS) == list(settings):
             return other.number
