@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is
 
 # The search itself has 70 % of it here: on a slow machine one process joins late, and is missed 12 s after its end.
 BUDGET = 110.0
-SEARCH_ENDS, REPEATS_END, CHECK_ENDS = 0.7, 0.78, 0.85
+SHARES = {"SEARCH_ENDS": 0.7, "REPEATS_END": 0.78, "CHECK_ENDS": 0.85}
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def server() -> Iterator[str]:
 def test_three_workers_one_of_them_killed(
     server: str, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SEARCH_ENDS", "REPEATS_END", "CHECK_ENDS"):
-        monkeypatch.setattr(conductor, name, globals()[name])
+    for name, share in SHARES.items():
+        monkeypatch.setattr(conductor, name, share)
     data = save_npz(tmp_path / "data.npz", 300)
     killed = threading.Event()
 
