@@ -206,8 +206,9 @@ def train(
 
 WAYS = ("eager", "replayed")
 AIRBENCH = Entrant("airbench94", epochs=8)
-# The fastest recipe of timebox's own comes here, beside the record's, once there is one.
-ENTRANTS_94 = {"airbench94": AIRBENCH}
+# Images that grow from 24 to 32 pixels, as auto's do: an epoch takes a fifth less time and teaches a little less.
+GROWING: Mapping[str, Value] = {"start_size": 0.75, "full_size_at": 0.6}
+ENTRANTS_94 = {"airbench94": AIRBENCH, "growing images": Entrant("airbench94", epochs=8.5, changes=GROWING)}
 
 
 def step(session: Session) -> None:

@@ -11,13 +11,12 @@ from torch import Tensor
 from timebox.data import channel_statistics
 from timebox.data.augment import (
     alternating_flips,
-    batch_crop,
     batch_cutout,
-    batch_flip,
     batch_hash,
     batch_normalize,
     batch_statistics,
     batch_uniform,
+    batch_views,
     epoch_order,
     random_flips,
 )
@@ -53,7 +52,7 @@ def test_crop_is_reflection_padding_and_a_window(shape: tuple[int, int, int, int
     for i, (image, dy, dx) in enumerate(zip(images, shift_y.tolist(), shift_x.tolist(), strict=True)):
         padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
         expected[i] = padded[padding + dy : padding + dy + height, padding + dx : padding + dx + width]
-    cropped = batch_crop(torch.from_numpy(images), shift_y, shift_x)
+    cropped = batch_views(torch.from_numpy(images), torch.arange(num), shift_y, shift_x)
     assert cropped.dtype == torch.uint8
     assert cropped.is_contiguous()
     assert same(cropped, expected)
@@ -63,14 +62,16 @@ def test_crop_reaches_to_the_last_pixel_that_reflection_has() -> None:
     images = pixels((2, 8, 8, 3))
     shift = torch.tensor([7, -7])
     padded = np.pad(images, ((0, 0), (7, 7), (7, 7), (0, 0)), mode="reflect")
-    cropped = batch_crop(torch.from_numpy(images), shift, shift)
+    cropped = batch_views(torch.from_numpy(images), torch.arange(2), shift, shift)
     assert same(cropped[0], padded[0, 14:, 14:])
     assert same(cropped[1], padded[1, :8, :8])
 
 
 def test_no_shift_changes_nothing() -> None:
     images = torch.from_numpy(pixels((3, 8, 8, 3)))
-    assert torch.equal(batch_crop(images, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)), images)
+    none, unmoved = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    assert torch.equal(batch_views(images, unmoved, none, none), images)
+    assert torch.equal(batch_views(images, unmoved), images)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -78,9 +79,18 @@ def test_flip_mirrors_the_chosen_images_left_to_right(shape: tuple[int, int, int
     images = pixels(shape)
     flipped = whole(shape[0], 0, 2).bool()
     expected = np.stack([image[:, ::-1] if f else image for image, f in zip(images, flipped.tolist(), strict=True)])
-    result = batch_flip(torch.from_numpy(images), flipped)
+    result = batch_views(torch.from_numpy(images), torch.arange(shape[0]), flipped=flipped)
     assert result.dtype == torch.uint8
     assert same(result, expected)
+
+
+def test_views_are_of_the_images_asked_for_mirrored_after_they_are_shifted() -> None:
+    images, indices = torch.from_numpy(pixels((5, 8, 9, 3))), torch.tensor([4, 0, 0, 2])
+    shift_y, shift_x = torch.tensor([1, -2, 0, 3]), torch.tensor([0, 2, -1, 4])
+    flipped = torch.tensor([True, False, True, True])
+    shifted = batch_views(images[indices], torch.arange(4), shift_y, shift_x)
+    expected = torch.where(flipped[:, None, None, None], shifted.flip(2), shifted)
+    assert torch.equal(batch_views(images, indices, shift_y, shift_x, flipped), expected)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 6, 40])

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from timebox.data.augment import (
     alternating_flips,
-    batch_crop,
     batch_cutout,
-    batch_flip,
     batch_normalize,
     batch_uniform,
+    batch_views,
     epoch_order,
 )
 from timebox.data.dataset import ImageDataset
@@ -120,8 +119,8 @@ def test_a_batch_is_its_parts_put_together() -> None:
     def draw(stream: int, num_values: int) -> Tensor:
         return (batch_uniform(seed, stream, epochs, indices) * num_values).long()
 
-    images = torch.from_numpy(data.images)[indices]
-    images = batch_flip(batch_crop(images, draw(2, 7) - 3, draw(3, 7) - 3), alternating_flips(seed, epochs, indices))
+    flipped = alternating_flips(seed, epochs, indices)
+    images = batch_views(torch.from_numpy(data.images), indices, draw(2, 7) - 3, draw(3, 7) - 3, flipped)
     expected = batch_cutout(batch_normalize(images, MEAN, STD), draw(4, 8), draw(5, 8), 4)
     assert torch.equal(batch.labels, indices)
     assert torch.equal(batch.images, expected)
@@ -143,9 +142,10 @@ def test_alternating_shows_each_image_mirrored_every_second_epoch() -> None:
 
 def test_shifts_reach_both_ends_of_their_range() -> None:
     some = loader(23, num=2000)
-    indices = torch.arange(2000)
-    drawn = some._draw(2, 7, torch.zeros_like(indices), indices)
-    assert drawn.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    samples = some._drawn(epoch=0)
+    for drawn in (samples.shift_y, samples.shift_x):
+        assert drawn is not None
+        assert drawn.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
 
 
 def test_the_seed_decides() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from timebox.data.dataset import ImageDataset
 from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.data.resizing import WHOLE, Resizing, batch_resize, scaled_size
+from timebox.data.resizing import WHOLE, Resizing, batch_resize, resized_by_products, scaled_size
 
 GROWING = Resizing(0.75, 0.6)
 CPU = torch.device("cpu")
@@ -53,6 +53,14 @@ def test_sides_of_scaled_images() -> None:
     assert scaled_size(8, 30, 0.5) == (8, 15)
     assert scaled_size(6, 9, 0.5) == (6, 8), "what is smaller than the least stays as it is"
     assert scaled_size(31, 17, 1.0) == (31, 17)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (28, 21), (8, 24), (40, 30)])
+def test_two_products_are_torchs_own_resizing(height: int, width: int) -> None:
+    images = torch.rand(5, 3, 32, 24).to(memory_format=torch.channels_last)
+    resized = resized_by_products(images, height, width)
+    assert resized.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(resized, batch_resize(images, height, width), rtol=1e-5, atol=1e-5)
 
 
 def test_resizing_keeps_what_is_there() -> None:

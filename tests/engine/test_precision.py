@@ -177,13 +177,20 @@ def test_auto_tries_no_network_in_a_hopeless_precision(monkeypatch: pytest.Monke
     assert tried == ["fp32"]
 
 
-def test_auto_on_a_gpu_tries_fp16_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.4}
-    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
-    assert resolve_precision("auto", torch.device("cuda"), seconds.__getitem__) == (
-        "fp16",
-        "measured against fp32: bf16 2.0x, fp16 2.5x",
-    )
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "why"),
+    [
+        ({"fp32": 1.0, "bf16": 0.5, "fp16": 0.4}, "bf16", "bf16 2.0x, fp16 2.5x"),
+        ({"fp32": 1.0, "bf16": 2.0, "fp16": 0.4}, "fp16", "bf16 0.5x, fp16 2.5x"),
+        ({"fp32": 1.0, "bf16": 1.0, "fp16": 1.0}, "fp32", "bf16 1.0x, fp16 1.0x"),
+    ],
+)
+def test_on_a_gpu_a_block_decides_and_bf16_comes_before_fp16(
+    seconds: dict[str, float], chosen: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_probe_seconds", lambda name, device: seconds[name])
+    measured = resolve_precision("auto", torch.device("cuda"), lambda name: pytest.fail("a whole network measured"))
+    assert measured == (chosen, f"measured against fp32: {why}")
 
 
 def test_auto_without_a_clock_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,15 +137,14 @@ class Speedrun:
             tta: views averaged, as :func:`timebox.engine.scoring.predict_probabilities` takes them; None for the
                 recipe's.
         """
-        with tuned_convolutions():
-            probabilities = predict_probabilities(
-                self.model,
-                test.images,
-                self._loader.mean,
-                self._loader.std,
-                tta=self.recipe.tta if tta is None else tta,
-                device=self.device,
-            )
+        probabilities = predict_probabilities(
+            self.model,
+            test.images,
+            self._loader.mean,
+            self._loader.std,
+            tta=self.recipe.tta if tta is None else tta,
+            device=self.device,
+        )
         return accuracy(probabilities, test.labels)
 
     @property

@@ -50,32 +50,42 @@ def epoch_order(seed: int, epoch: int, num_images: int, device: torch.device) ->
     return batch_hash(seed, 0, torch.full_like(indices, epoch), indices).argsort(stable=True)
 
 
-def batch_crop(images: Tensor, shift_y: Tensor, shift_x: Tensor) -> Tensor:
-    """Each image seen through a window moved by a few pixels; what lies outside the image is its reflection.
+def batch_views(
+    images: Tensor,
+    indices: Tensor,
+    shift_y: Tensor | None = None,
+    shift_x: Tensor | None = None,
+    flipped: Tensor | None = None,
+) -> Tensor:
+    """Some images, each seen through a window moved by a few pixels, and then mirrored left to right or not.
 
-    The same as padding by reflection and cropping, without storing the padded images.
+    What lies outside the image is its reflection: the same as padding by reflection and cropping. Every pixel is copied
+    once, from where it is to where it is seen.
 
     Args:
         images: (N, H, W, C), any dtype.
-        shift_y, shift_x: int64 (N,), the window's offset in pixels, absolute value at most H - 1 and W - 1.
+        indices: int64 (M,), which images.
+        shift_y, shift_x: int64 (M,), the window's offset in pixels, absolute value at most H - 1 and W - 1; None for
+            none.
+        flipped: bool (M,), which of them are mirrored; None for none.
     Returns:
-        (N, H, W, C) of the same dtype.
+        (M, H, W, C) of the same dtype.
     """
-    num_images, height, width, _ = images.shape
-    rows = _reflect(torch.arange(height, device=images.device) + shift_y[:, None], height)
-    columns = _reflect(torch.arange(width, device=images.device) + shift_x[:, None], width)
-    which = torch.arange(num_images, device=images.device)[:, None, None]
-    return images[which, rows[:, :, None], columns[:, None, :]]
+    if shift_y is None and shift_x is None and flipped is None:
+        return images[indices]
+    rows, columns = (torch.arange(side, device=images.device)[None] for side in images.shape[1:3])
+    if shift_y is not None:
+        rows = _reflect(rows + shift_y[:, None], images.shape[1])
+    if shift_x is not None:
+        columns = _reflect(columns + shift_x[:, None], images.shape[2])
+    if flipped is not None:
+        columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:
     """Positions outside [0, size) folded back at the edge pixel, which is not repeated."""
     return (size - 1) - ((size - 1) - positions.abs()).abs()
-
-
-def batch_flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror left to right the images for which ``flipped``, bool (N,), is true. Images are (N, H, W, C)."""
-    return torch.where(flipped[:, None, None, None], images.flip(2), images)
 
 
 def random_flips(seed: int, epochs: Tensor, indices: Tensor) -> Tensor:

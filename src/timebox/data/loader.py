@@ -1,5 +1,6 @@
 """The training set, resident on the device that trains, served as augmented batches."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,45 @@ class Batch:
 
     images: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Some of a stream in order: which image each is, and what chance makes of it. Each (M,), on the device; None where
+    nothing of the kind is done.
+
+    Attributes:
+        indices: int64, the images' places among those held here.
+        shift_y, shift_x: int64, pixels by which the crop window is moved.
+        flipped: bool, whether the image is mirrored.
+        hole_y, hole_x: int64, centre of the blanked square in pixels.
+    """
+
+    indices: Tensor
+    shift_y: Tensor | None = None
+    shift_x: Tensor | None = None
+    flipped: Tensor | None = None
+    hole_y: Tensor | None = None
+    hole_x: Tensor | None = None
+
+    def part(self, begin: int, end: int) -> "Samples":
+        """Those from ``begin`` on, before ``end``."""
+        indices, *chance = (None if values is None else values[begin:end] for values in self._all())
+        assert indices is not None
+        return Samples(indices, *chance)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Samples]") -> "Samples":
+        """One after the other; all have the same attributes."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = ([of for of in values if of is not None] for values in zip(*(p._all() for p in parts), strict=True))
+        indices, *chance = (torch.cat(values) if values else None for values in columns)
+        assert indices is not None
+        return cls(indices, *chance)
+
+    def _all(self) -> "list[Tensor | None]":
+        return [self.indices, self.shift_y, self.shift_x, self.flipped, self.hole_y, self.hole_x]
 
 
 @dataclass(frozen=True)
@@ -115,7 +155,7 @@ class DeviceLoader:
         self.seed = seed
         self.resizing = resizing
         self.num_networks = num_networks
-        self._orders: dict[int, Tensor] = {}
+        self._epochs: dict[int, Samples] = {}
 
     def __len__(self) -> int:
         """How many images an epoch has."""
@@ -131,57 +171,52 @@ class DeviceLoader:
         begin, end = self.share.of(self.batch_size)
         # Samples are numbered through what this process holds.
         start = number * (end - begin) if self.share.holds_part else number * self.batch_size + begin
-        streams = [self._samples(start, end - begin, net * STREAM_EPOCHS) for net in range(self.num_networks)]
-        indices, epochs = (torch.cat(parts) for parts in zip(*streams, strict=True))
-        images = batch_resize(self._augmented(indices, epochs), *self.size_at(progress))
-        return Batch(images, self.labels[indices])
+        streams = (self._samples(start, end - begin, net * STREAM_EPOCHS) for net in range(self.num_networks))
+        samples = Samples.joined([part for stream in streams for part in stream])
+        images = batch_resize(self._augmented(samples), *self.size_at(progress))
+        return Batch(images, self.labels[samples.indices])
 
-    def _samples(self, start: int, count: int, first_epoch: int) -> tuple[Tensor, Tensor]:
-        """Which images make up samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``,
-        and in which epoch each is drawn."""
-        indices, epochs = [], []
+    def _samples(self, start: int, count: int, first_epoch: int) -> Iterator[Samples]:
+        """Samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``, by epochs."""
         while count:
             epoch, offset = divmod(start + first_epoch * len(self.labels), len(self.labels))
-            part = self._order(epoch)[offset : offset + count]
-            indices.append(part)
-            epochs.append(torch.full_like(part, epoch))
-            start, count = start + len(part), count - len(part)
-        return torch.cat(indices), torch.cat(epochs)
+            part = self._epoch(epoch).part(offset, offset + count)
+            yield part
+            start, count = start + len(part.indices), count - len(part.indices)
 
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders.pop(epoch - 2, None)
-            self._orders[epoch] = augment.epoch_order(self.seed, epoch, len(self.labels), self.labels.device)
-        return self._orders[epoch]
+    def _epoch(self, epoch: int) -> Samples:
+        """All samples of an epoch. Chance is drawn for all of them at once: on a GPU its many small operations would
+        take longer to issue, batch by batch, than a small network's step."""
+        if epoch not in self._epochs:
+            self._epochs.pop(epoch - 2, None)
+            self._epochs[epoch] = self._drawn(epoch)
+        return self._epochs[epoch]
 
-    def _augmented(self, indices: Tensor, epochs: Tensor) -> Tensor:
-        settings = self.augmentation
-        images = self.images[indices]
-        height, width = images.shape[1:3]
-        if self.share.holds_part:
-            # Chance goes by an image's place in the whole data set.
-            indices = indices * self.share.size + self.share.rank
-        if settings.crop_padding:
-            shifts = 2 * settings.crop_padding + 1
-            images = augment.batch_crop(
-                images,
-                self._draw(2, shifts, epochs, indices) - settings.crop_padding,
-                self._draw(3, shifts, epochs, indices) - settings.crop_padding,
-            )
-        if settings.flip == "random":
-            images = augment.batch_flip(images, augment.random_flips(self.seed, epochs, indices))
-        elif settings.flip == "alternating":
-            images = augment.batch_flip(images, augment.alternating_flips(self.seed, epochs, indices))
+    def _drawn(self, epoch: int) -> Samples:
+        settings, seed = self.augmentation, self.seed
+        height, width = self.images.shape[1:3]
+        indices = augment.epoch_order(seed, epoch, len(self.labels), self.labels.device)
+        epochs = torch.full_like(indices, epoch)
+        # Chance goes by an image's place in the whole data set.
+        places = indices * self.share.size + self.share.rank if self.share.holds_part else indices
+
+        def whole(stream: int, num_values: int) -> Tensor:
+            return (augment.batch_uniform(seed, stream, epochs, places) * num_values).long()
+
+        padding = settings.crop_padding
+        flips = {"random": augment.random_flips, "alternating": augment.alternating_flips}.get(settings.flip)
+        return Samples(
+            indices,
+            shift_y=whole(2, 2 * padding + 1) - padding if padding else None,
+            shift_x=whole(3, 2 * padding + 1) - padding if padding else None,
+            flipped=flips(seed, epochs, places) if flips else None,
+            hole_y=whole(4, height) if settings.cutout_size else None,
+            hole_x=whole(5, width) if settings.cutout_size else None,
+        )
+
+    def _augmented(self, samples: Samples) -> Tensor:
+        images = augment.batch_views(self.images, samples.indices, samples.shift_y, samples.shift_x, samples.flipped)
         normalized = augment.batch_normalize(images, self.mean, self.std)
-        if settings.cutout_size:
-            normalized = augment.batch_cutout(
-                normalized,
-                self._draw(4, height, epochs, indices),
-                self._draw(5, width, epochs, indices),
-                settings.cutout_size,
-            )
-        return normalized
-
-    def _draw(self, stream: int, num_values: int, epochs: Tensor, indices: Tensor) -> Tensor:
-        """Whole numbers in [0, num_values): int64 (B,)."""
-        return (augment.batch_uniform(self.seed, stream, epochs, indices) * num_values).long()
+        if samples.hole_y is None or samples.hole_x is None:
+            return normalized
+        return augment.batch_cutout(normalized, samples.hole_y, samples.hole_x, self.augmentation.cutout_size)

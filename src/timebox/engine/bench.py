@@ -13,21 +13,22 @@ from timebox.engine.graphs import steps_for
 from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.schedule import Decision
-from timebox.engine.speed import fastest_of
+from timebox.engine.scoring import evaluating
+from timebox.engine.speed import fastest_of, synchronize
 from timebox.engine.state import TrainingState
 from timebox.engine.steps import EagerSteps
 from timebox.models import count_flops
 from timebox.recipe import Recipe, get_recipe
 
-# Two networks stand for all widths when speed is measured before one is chosen.
+# Two networks stand for all widths when speed is measured before one is chosen. A GPU is idle most of the time with a
+# narrower network or with fewer images, and in what it has time for the networks are wide.
 PROBE_RECIPE = get_recipe("airbench94").replace(batch_size=128)
-NARROW_PROBE_RECIPE = PROBE_RECIPE.replace(width=16)
-# In batches of so many images: a GPU is idle most of the time with fewer.
-PROBE_BATCH = {"cpu": 128, "cuda": 1024}
+NARROW_PROBE = {"cpu": PROBE_RECIPE.replace(width=16), "cuda": PROBE_RECIPE.replace(batch_size=1024)}
+WIDE_PROBE = {"cpu": PROBE_RECIPE, "cuda": PROBE_RECIPE.replace(width=256, batch_size=256)}
 # A CPU runs small batches as fast as large ones. A GPU does not: there the recipe's own is measured.
 LARGEST_BATCH = 128
 # The first batch measured makes up so many operations, a twentieth of a second on a slow device.
-FIRST_FLOPS = {"cpu": 5e9, "cuda": 2e12}
+FIRST_FLOPS = {"cpu": 5e9, "cuda": 3e12}
 # A GPU must be kept busy to show how fast it scores.
 SCORED_AT_ONCE = {"cpu": 16, "cuda": 256}
 # The fields that decide how long an image takes in one network.
@@ -42,6 +43,9 @@ class Bench:
     Args:
         limit_seconds: about what measuring one network may take.
         recorded: whether steps are recorded on a GPU, as they are where one process trains alone.
+
+    Attributes:
+        recording_seconds: what the network measured last needs before its first step on images of a size; 0 on a CPU.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Bench:
         self.num_classes = train.num_classes
         self.device, self.precision = device, precision
         self.limit_seconds = limit_seconds
+        self.recording_seconds = 0.0
         self._measured: dict[tuple[object, ...], float] = {}
         self._flops: dict[tuple[object, ...], float] = {}
 
@@ -94,16 +99,17 @@ class Bench:
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""
-        model = self._build(recipe).eval()
+        model = self._build(recipe)
         images = self._images(SCORED_AT_ONCE[self.device.type])
-        with torch.inference_mode():
+        with evaluating(model):
             return fastest_of(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
     def fastest_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training steps on random images, in batches of the recipe's size, at their fastest.
 
         Starts with little work, so that a network far too large for this machine is known as such in time, and grows
-        the batch towards the recipe's, four times or else twice, while the limit allows.
+        the batch towards the recipe's, four times or else twice, while the limit allows. On a GPU it takes the recipe's
+        own next, if there is time: for each new size kernels are chosen and steps recorded, which is what takes long.
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
         loss = Loss(recipe.label_smoothing)
@@ -120,11 +126,17 @@ class Bench:
         measured: list[tuple[int, float]] = []
         while True:
             batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
+            if self.device.type == "cuda":
+                before = now()
+                step()
+                synchronize(self.device)
+                self.recording_seconds = now() - before
             seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
             measured.append((size, seconds))
             # Each size is run twice.
             affordable = (self.limit_seconds - (now() - started)) / 2
-            growing = (min(times * size, largest) for times in (4, 2))
+            at_once = [largest] if self.device.type == "cuda" else []
+            growing = [*at_once, *(min(times * size, largest) for times in (4, 2))]
             fitting = [n for n in growing if seconds * (n + update_in_images) < affordable * (size + update_in_images)]
             if size == largest or not fitting:
                 return seconds_per_image(measured, recipe.batch_size, update_in_images)

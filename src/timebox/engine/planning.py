@@ -15,7 +15,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
 from timebox.data.mirror import MirrorTest, mirror_test
 from timebox.engine.batching import parts_for, with_fitting_batch, with_full_shares
-from timebox.engine.bench import NARROW_PROBE_RECIPE, PROBE_BATCH, PROBE_RECIPE, Bench
+from timebox.engine.bench import NARROW_PROBE, WIDE_PROBE, Bench
 from timebox.engine.build import resizing_of
 from timebox.engine.group import ALONE, Group, Ranks
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
@@ -147,9 +147,7 @@ def _chosen(
         hurried: whether there is no time to measure but the smallest network, in one precision.
     """
     device = benches["fp32"].device
-    narrow, wide = (
-        recipe.replace(batch_size=PROBE_BATCH[device.type]) for recipe in (NARROW_PROBE_RECIPE, PROBE_RECIPE)
-    )
+    narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
     probe = named or (narrow if hurried else wide)
     if hurried:
         chosen, why = "fp32", "no time to measure more"
@@ -165,7 +163,7 @@ def _chosen(
     correction = benches[chosen].training_seconds_per_image(first) / by_work(first)
     recipe, reasons = _auto(train, mirror, train_seconds(), lambda recipe: correction * by_work(recipe), overrides)
     _check_fit(recipe, train)
-    if precision == "auto":
+    if precision == "auto" and device.type == "cpu":
         chosen, more = _precision_that_pays(chosen, recipe, benches)
         reasons += more
     return recipe, chosen, [*lines, *reasons]
@@ -262,8 +260,9 @@ def _dividing_time(
     image_seconds = bench.training_seconds_per_image(recipe)
     scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
     scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
-    train_seconds = deadline.remaining() - scoring_seconds - finish_seconds
     resizing = resizing_of(recipe)
+    recording_seconds = len(resizing.stages()) * bench.recording_seconds
+    train_seconds = deadline.remaining() - scoring_seconds - finish_seconds - recording_seconds
     if not batch_fixed:
         recipe = with_fitting_batch(recipe, resizing.steps_in(train_seconds / image_seconds), num_images)
     recipe = with_full_shares(

@@ -43,13 +43,18 @@ def never() -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, without gradients; its own mode comes back afterwards."""
-    was_training = model.training
+    """The model in evaluation mode, without gradients; its own mode comes back afterwards.
+
+    cuDNN tries no algorithms inside: for a few batches that takes longer than the best of them saves.
+    """
+    was_training, was_tuning = model.training, torch.backends.cudnn.benchmark
     model.eval()
+    torch.backends.cudnn.benchmark = False
     try:
         with torch.inference_mode():
             yield
     finally:
+        torch.backends.cudnn.benchmark = was_tuning
         model.train(was_training)
 
 

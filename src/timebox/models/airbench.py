@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timebox.models.fusing import can_fuse, fused_norm_gelu
 from timebox.models.layers import GhostBatchNorm, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.
@@ -46,7 +47,7 @@ class Airbench(nn.Module):
         self.input_scale = input_scale
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
-        groups = (_group(channels[i], channels[i + 1], ghost_size) for i in range(3))
+        groups = (_Group(channels[i], channels[i + 1], ghost_size) for i in range(3))
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.logit_scale = logit_scale
@@ -69,16 +70,28 @@ class Airbench(nn.Module):
         return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
-def _group(in_channels: int, out_channels: int, ghost_size: int) -> nn.Sequential:
-    def norm() -> GhostBatchNorm:
-        return GhostBatchNorm(out_channels, ghost_size, NORM_MOMENTUM, NORM_EPSILON)
+class _Group(nn.Sequential):
+    def __init__(self, in_channels: int, out_channels: int, ghost_size: int) -> None:
+        first, second = (GhostBatchNorm(out_channels, ghost_size, NORM_MOMENTUM, NORM_EPSILON) for _ in range(2))
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            first,
+            nn.GELU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            second,
+            nn.GELU(),
+        )
 
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.MaxPool2d(2),
-        norm(),
-        nn.GELU(),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-        norm(),
-        nn.GELU(),
-    )
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layers compute one after the other; on a GPU, what lies between convolutions as one."""
+        first, *others = self.children()
+        _, first_norm, _, second, second_norm, _ = others
+        assert isinstance(first_norm, GhostBatchNorm) and isinstance(second_norm, GhostBatchNorm)
+        x = first(x)
+        if not can_fuse(x, first_norm):
+            for layer in others:
+                x = layer(x)
+            return x
+        x = fused_norm_gelu(x, first_norm, pooled=True)
+        return fused_norm_gelu(second(x), second_norm, pooled=False)

@@ -131,4 +131,5 @@ def start_at_identity(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            nn.init.dirac_(module.weight[: module.in_channels])
+            passed_on = module.weight[: module.in_channels].zero_()
+            passed_on[:, :, 1, 1].fill_diagonal_(1.0)

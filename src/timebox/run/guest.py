@@ -6,12 +6,11 @@ from contextlib import contextmanager
 import torch
 
 from timebox.engine.allocator import kept_memory
-from timebox.engine.speed import tuned_convolutions
 from timebox.engine.threads import container_threads
 
 
 @contextmanager
 def guest() -> Iterator[None]:
-    """A guest leaves the host's threads, memory, random state and backend flags as they were."""
-    with tuned_convolutions(), container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
+    """A guest leaves the host's threads, memory and random state as they were."""
+    with container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
         yield

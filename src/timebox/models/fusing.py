@@ -1,0 +1,82 @@
+"""Whether pooling, normalisation and activation can be one operation here, and how that is called."""
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from timebox.models.layers import GhostBatchNorm
+
+# How far the kernels may be from torch's own operations, as a share: the rounding of sums, and twice the format's.
+SUMS_ROUNDING = 1e-5
+
+
+def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
+    """Whether :func:`fused_norm_gelu` can take the place of pooling, ``norm`` and GELU: in training, on a GPU, over the
+    whole batch, where the kernels do what they should."""
+    return x.is_cuda and norm.training and norm.num_groups(len(x)) == 1 and kernels_work(x.device, x.dtype)
+
+
+def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
+    """``gelu(norm(max_pool2d(x, 2)))``, or without the pooling, in training.
+
+    Args:
+        x: (N, C, H, W) on a GPU.
+    """
+    kernels = _kernels()
+    assert kernels is not None and norm.running_mean is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    output: Tensor = kernels.pool_norm_gelu(
+        x, norm.bias, norm.running_mean, norm.running_var, momentum=norm.momentum, epsilon=norm.eps, pooled=pooled
+    )
+    return output
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """The kernels; None where Triton, which comes with torch for CUDA on Linux, is missing."""
+    try:
+        return import_module("timebox.models.fused")
+    except ImportError:
+        return None
+
+
+@cache
+def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels can be had on this device, and come to what torch's own operations come to.
+
+    They are compiled when they are first used, by a C compiler among others, which takes some seconds the first time on
+    a machine; whatever is missing there, training goes on without them.
+    """
+    kernels = _kernels()
+    if kernels is None:
+        return False
+    try:
+        return all(_agrees(kernels, device, dtype, pooled) for pooled in (True, False))
+    except Exception:  # of a compiler, a driver, a language: nobody can list them
+        return False
+
+
+def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool) -> bool:
+    """On random numbers, forward and backward."""
+    generator = torch.Generator(device).manual_seed(0)
+    draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]
+    results = []
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for fused in (False, True):
+            mean, var = torch.zeros(24, device=device), torch.ones(24, device=device)
+            x, bias = (t.clone().requires_grad_() for t in (draws[0].to(dtype), draws[1]))
+            if fused:
+                output = kernels.pool_norm_gelu(x, bias, mean, var, momentum=0.4, epsilon=1e-5, pooled=pooled)
+            else:
+                value = F.max_pool2d(x.float(), 2) if pooled else x.float()
+                ones = torch.ones_like(bias)  # without a scale torch's own fails in its backward pass on a GPU
+                output = F.gelu(F.batch_norm(value, mean, var, ones, bias, True, 0.4, 1e-5))
+            output.float().square().sum().backward()
+            assert x.grad is not None and bias.grad is not None
+            results.append([t.double() for t in (output.detach(), x.grad, bias.grad, mean, var)])
+    tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
+    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(*results, strict=True))
