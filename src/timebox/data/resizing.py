@@ -88,17 +88,17 @@ def resized_by_products(images: Tensor, height: int, width: int) -> Tensor:
     """The same as two matrix products, first of the columns, then of the rows. On a GPU torch's own gives each pixel of
     an image one thread, which goes through all images and channels."""
     num_images, channels, rows, columns = images.shape
-    by_columns = _weights(rows, height, images.device)
-    by_rows = torch.kron(
-        _weights(columns, width, images.device).T.contiguous(), torch.eye(channels, device=images.device)
-    )
+    by_columns = _weights(rows, height, 1, images.device)
+    by_rows = _weights(columns, width, channels, images.device).T
     flat = images.permute(0, 2, 3, 1).reshape(num_images, rows, columns * channels)
     resized = (by_columns @ flat).view(num_images * height, columns * channels) @ by_rows
     return resized.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
 @cache
-def _weights(before: int, after: int, device: torch.device) -> Tensor:
-    """What each of ``before`` pixels in a line contributes to each of ``after``: float32 (after, before)."""
+def _weights(before: int, after: int, channels: int, device: torch.device) -> Tensor:
+    """What each of ``before`` pixels in a line, of so many values, contributes to each of ``after``, value by value:
+    float32 (after * channels, before * channels)."""
     each = torch.eye(before)[None, None]
-    return F.interpolate(each, size=(after, before), mode="bilinear", antialias=True)[0, 0].to(device)
+    weights = F.interpolate(each, size=(after, before), mode="bilinear", antialias=True)[0, 0]
+    return torch.kron(weights, torch.eye(channels)).to(device)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.fusing import can_fuse, fused_norm_gelu
+from timebox.models.fusing import can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
 from timebox.models.layers import GhostBatchNorm, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.
@@ -58,9 +58,21 @@ class Airbench(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""
-        features = self.groups(self.whitening(self.entered(images)))
-        logits: Tensor = self.head(features.amax((2, 3))) * self.logit_scale
+        gelu, *groups = self.groups.children()
+        x = self.entered(images)
+        x = self._whitened_by_kernel(x) if x.is_cuda and self.training else gelu(self.whitening(x))
+        for group in groups:
+            x = group(x)
+        logits: Tensor = self.head(x.amax((2, 3))) * self.logit_scale
         return logits
+
+    def _whitened_by_kernel(self, x: Tensor) -> Tensor:
+        """Whitening and the activation behind it on a GPU, with the bias added in the activation where that works."""
+        x, bias = self.whitening.patterns(x), self.whitening.bias
+        assert bias is not None
+        if kernels_work(x.device, x.dtype) and not x.requires_grad:
+            return fused_bias_gelu(x, bias)
+        return F.gelu(x + bias[:, None, None].to(x.dtype))
 
     def entered(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) in the size at which the network works."""

@@ -35,6 +35,19 @@ def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
     return output
 
 
+def fused_bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x + bias)``, through which the bias alone can be learnt.
+
+    Args:
+        x: (N, C, H, W) on a GPU where :func:`kernels_work`.
+        bias: float32 (C,).
+    """
+    kernels = _kernels()
+    assert kernels is not None
+    output: Tensor = kernels.bias_gelu(x, bias)
+    return output
+
+
 @cache
 def _kernels() -> ModuleType | None:
     """The kernels; None where Triton, which comes with torch for CUDA on Linux, is missing."""
@@ -55,13 +68,17 @@ def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     if kernels is None:
         return False
     try:
-        return all(_agrees(kernels, device, dtype, pooled) for pooled in (True, False))
+        return all(_agrees(kernels, device, dtype, pooled) for pooled in (True, False, None))
     except Exception:  # of a compiler, a driver, a language: nobody can list them
         return False
 
 
-def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool) -> bool:
-    """On random numbers, forward and backward."""
+def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None) -> bool:
+    """On random numbers, forward and backward.
+
+    Args:
+        pooled: of :func:`fused_norm_gelu`; None for :func:`fused_bias_gelu`.
+    """
     generator = torch.Generator(device).manual_seed(0)
     draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]
     results = []
@@ -69,14 +86,16 @@ def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, poole
         for fused in (False, True):
             mean, var = torch.zeros(24, device=device), torch.ones(24, device=device)
             x, bias = (t.clone().requires_grad_() for t in (draws[0].to(dtype), draws[1]))
-            if fused:
+            if pooled is None:
+                output = kernels.bias_gelu(x.detach(), bias) if fused else F.gelu(x.float() + bias[:, None, None])
+            elif fused:
                 output = kernels.pool_norm_gelu(x, bias, mean, var, momentum=0.4, epsilon=1e-5, pooled=pooled)
             else:
                 value = F.max_pool2d(x.float(), 2) if pooled else x.float()
                 ones = torch.ones_like(bias)  # without a scale torch's own fails in its backward pass on a GPU
                 output = F.gelu(F.batch_norm(value, mean, var, ones, bias, True, 0.4, 1e-5))
             output.float().square().sum().backward()
-            assert x.grad is not None and bias.grad is not None
-            results.append([t.double() for t in (output.detach(), x.grad, bias.grad, mean, var)])
+            grads = [bias.grad] if pooled is None else [bias.grad, x.grad]
+            results.append([t.double() for t in (output.detach(), *grads, mean, var) if t is not None])
     tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
     return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(*results, strict=True))

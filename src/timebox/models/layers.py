@@ -122,6 +122,10 @@ class Whitening(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
+    def patterns(self, x: Tensor) -> Tensor:
+        """The output before the bias."""
+        return F.conv2d(x, self.weight, padding=self.padding)
+
 
 @torch.no_grad()
 def start_at_identity(model: nn.Module) -> None:

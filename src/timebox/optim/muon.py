@@ -27,12 +27,14 @@ def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x: Tensor = matrices.mT if tall else matrices
+    wide = matrices.mT if tall else matrices
+    x = wide.reshape(-1, *wide.shape[-2:])
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(num_rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, gram, x, beta=a)
+    return (x.mT if tall else x).reshape(matrices.shape)
 
 
 class Sharing(Protocol):
