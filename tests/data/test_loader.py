@@ -143,8 +143,7 @@ def test_alternating_shows_each_image_mirrored_every_second_epoch() -> None:
 def test_shifts_reach_both_ends_of_their_range() -> None:
     some = loader(23, num=2000)
     samples = some._drawn(epoch=0)
-    for drawn in (samples.shift_y, samples.shift_x):
-        assert drawn is not None
+    for drawn in (samples.chance["shift_y"], samples.chance["shift_x"]):
         assert drawn.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
 
 

@@ -20,7 +20,7 @@ def snapshot(step: int, value: float = 1.0) -> Snapshot:
 class Disk:
     """A slow disk on a simulated clock, and the keeper that writes to it."""
 
-    def __init__(self, cost: float = 0.01, seconds_left: float = float("inf")) -> None:
+    def __init__(self, cost: float = 0.01, seconds_left: float = float("inf"), expected_seconds: float = 0.0) -> None:
         self.time, self.cost, self.seconds_left = 100.0, cost, seconds_left
         self.failure: OSError | None = None
         self.may_end = threading.Event()
@@ -29,7 +29,7 @@ class Disk:
         self.written: list[int] = []
         self.told: list[str] = []
         deadline = Deadline(None, now=lambda: self.time)
-        self.keeper = Keeper(self.write, deadline, lambda: self.seconds_left, self.told.append)
+        self.keeper = Keeper(self.write, deadline, lambda: self.seconds_left, self.told.append, expected_seconds)
 
     def write(self, snapshot: Snapshot) -> None:
         self.attempts.append(snapshot.step)
@@ -110,6 +110,24 @@ def test_none_is_begun_that_would_not_be_whole_in_time() -> None:
     assert not disk.keeper.is_due()
     disk.seconds_left = 1.1
     assert disk.keeper.is_due()
+
+
+def test_the_first_one_is_not_begun_where_it_would_take_much_of_the_time_left() -> None:
+    disk = Disk(seconds_left=39.0, expected_seconds=4.0)
+    assert not disk.keeper.is_due()
+    disk.seconds_left = 41.0
+    assert disk.keeper.is_due()
+
+
+def test_how_much_slower_than_expected_writing_is() -> None:
+    disk = Disk(cost=6.0, expected_seconds=4.0)
+    assert disk.keeper.slowdown == 1.0
+    disk.keep(1)
+    assert disk.keeper.slowdown == pytest.approx(1.5)
+    disk.cost = 1.0
+    disk.keep(2)
+    assert disk.keeper.slowdown == 1.0
+    assert Disk(cost=6.0).keeper.slowdown == 1.0, "where nothing was expected"
 
 
 def test_a_write_that_fails_is_told_once_and_tried_again() -> None:

@@ -13,6 +13,7 @@ from timebox.engine import bench, precision, speed
 from timebox.engine.bench import Bench
 from timebox.engine.plan import Plan
 from timebox.engine.planning import Scoring, make_plan
+from timebox.engine.writing import WriteSpeed
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import Recipe
 
@@ -65,6 +66,7 @@ def planned(
     elapsed: float = 0.0,
     steps: int | None = None,
     file_seconds: float = 0.0,
+    byte_seconds: float = 0.0,
     name: str = "auto",
 ) -> Plan:
     clock = Clock()
@@ -79,7 +81,7 @@ def planned(
         name,
         deadline,
         steps,
-        file_seconds,
+        WriteSpeed(file_seconds, lambda: byte_seconds),
         "photos/",
     )
 
@@ -107,6 +109,16 @@ def test_the_time_left_is_divided(machine: Callable[[float, float], None]) -> No
     assert made.validate_at == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert made.lines[0].startswith("CPU, ")
     assert made.lines[-1].startswith("1m26s of training at about 1000 images/s: 167 steps, 142.5 epochs; ")
+
+
+def test_a_large_model_has_time_to_be_written(machine: Callable[[float, float], None]) -> None:
+    machine(0.001, 0.0001)
+    small, large = (["batch_size=32", f"width={width}"] for width in (16, 128))
+    for settings, num_parameters in ((small, 0), (large, 26_000_000)):
+        plans = [planned(settings=settings, budget=1000, byte_seconds=seconds) for seconds in (0.0, 1e-7)]
+        more = plans[1].saving_seconds - plans[0].saving_seconds
+        assert more == pytest.approx(2 * 1e-7 * 4 * num_parameters, rel=0.05), "twice what was measured"
+        assert plans[1].finish_seconds - plans[0].finish_seconds == pytest.approx(more)
 
 
 def test_scoring_is_bounded_by_its_share(machine: Callable[[float, float], None]) -> None:
@@ -223,7 +235,9 @@ class Forbidden(Deadline):
 def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> Plan:
         deadline = Forbidden(None)
-        return make_plan(recipe, [], bands(600), Scoring(60, 0), CPU, "auto", deadline, 30, 0.1, "photos/")
+        return make_plan(
+            recipe, [], bands(600), Scoring(60, 0), CPU, "auto", deadline, 30, WriteSpeed(0.1, lambda: 0.0), "photos/"
+        )
 
     before = torch.get_rng_state()
     with no_clock(monkeypatch):

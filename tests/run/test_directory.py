@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from timebox.engine.writing import BYTES_MARGIN, SMALL_BYTES
 from timebox.errors import OutputError, TimeboxError, UsageError
 from timebox.run import load, train
 from timebox.run import task as task_module
@@ -160,6 +161,41 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl"]
     writer.give_up()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def slowly(path: Path, content: bytes) -> None:
+        assert path.parent.is_dir()
+        written.append(len(content))
+        moments.append(moments[-1] + 4.0)
+
+    moments = [0.0]
+    monkeypatch.setattr("timebox.run.directory.now", lambda: moments[-1])
+    monkeypatch.setattr("timebox.run.directory.write_durably", slowly)
+    writer = RunWriter.new(tmp_path / "run", overwrite=False)
+    writer.write_seconds = 0.5
+    assert writer.write_speed.expected_seconds(3, SMALL_BYTES) == 1.5
+    assert written == []
+    for _ in range(2):
+        assert writer.write_speed.expected_seconds(3, 5 * SMALL_BYTES) == 1.5 + 5 * 4.0
+        assert writer.write_speed.planned_seconds(0, 5 * SMALL_BYTES) == BYTES_MARGIN * 5 * 4.0
+    assert written == [SMALL_BYTES]
+    assert not writer.can_be_loaded
+    assert not writer.give_up()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_large_file_that_cannot_be_tried_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("timebox.run.directory.write_durably", full)
+    writer = RunWriter.new(tmp_path / "run", overwrite=False)
+    assert 0.0 <= writer.write_speed.expected_seconds(0, 2 * SMALL_BYTES) < 1.0
 
 
 def test_the_default_directory_is_named_after_data_and_time(

@@ -1,6 +1,6 @@
 """The training set, resident on the device that trains, served as augmented batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,41 +41,28 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Some of a stream in order: which image each is, and what chance makes of it. Each (M,), on the device; None where
-    nothing of the kind is done.
+    """Some of a stream, in order; all tensors (M,) and on the device.
 
     Attributes:
-        indices: int64, the images' places among those held here.
-        shift_y, shift_x: int64, pixels by which the crop window is moved.
-        flipped: bool, whether the image is mirrored.
-        hole_y, hole_x: int64, centre of the blanked square in pixels.
+        indices: int64, which images, as places among those held here.
+        chance: what chance makes of them: how they are seen, by the names of :func:`timebox.data.augment.batch_views`,
+            and int64 ``centre_y`` and ``centre_x`` of the blanked square; what is not done to them is not there.
     """
 
     indices: Tensor
-    shift_y: Tensor | None = None
-    shift_x: Tensor | None = None
-    flipped: Tensor | None = None
-    hole_y: Tensor | None = None
-    hole_x: Tensor | None = None
+    chance: Mapping[str, Tensor]
 
     def part(self, begin: int, end: int) -> "Samples":
         """Those from ``begin`` on, before ``end``."""
-        indices, *chance = (None if values is None else values[begin:end] for values in self._all())
-        assert indices is not None
-        return Samples(indices, *chance)
+        return Samples(self.indices[begin:end], {name: values[begin:end] for name, values in self.chance.items()})
 
     @classmethod
     def joined(cls, parts: "Sequence[Samples]") -> "Samples":
-        """One after the other; all have the same attributes."""
+        """One after the other; to all of them the same is done."""
         if len(parts) == 1:
             return parts[0]
-        columns = ([of for of in values if of is not None] for values in zip(*(p._all() for p in parts), strict=True))
-        indices, *chance = (torch.cat(values) if values else None for values in columns)
-        assert indices is not None
-        return cls(indices, *chance)
-
-    def _all(self) -> "list[Tensor | None]":
-        return [self.indices, self.shift_y, self.shift_x, self.flipped, self.hole_y, self.hole_x]
+        chance = {name: torch.cat([part.chance[name] for part in parts]) for name in parts[0].chance}
+        return cls(torch.cat([part.indices for part in parts]), chance)
 
 
 @dataclass(frozen=True)
@@ -203,20 +190,23 @@ class DeviceLoader:
         def whole(stream: int, num_values: int) -> Tensor:
             return (augment.batch_uniform(seed, stream, epochs, places) * num_values).long()
 
-        padding = settings.crop_padding
-        flips = {"random": augment.random_flips, "alternating": augment.alternating_flips}.get(settings.flip)
-        return Samples(
-            indices,
-            shift_y=whole(2, 2 * padding + 1) - padding if padding else None,
-            shift_x=whole(3, 2 * padding + 1) - padding if padding else None,
-            flipped=flips(seed, epochs, places) if flips else None,
-            hole_y=whole(4, height) if settings.cutout_size else None,
-            hole_x=whole(5, width) if settings.cutout_size else None,
-        )
+        chance = {}
+        if padding := settings.crop_padding:
+            chance["shift_y"] = whole(2, 2 * padding + 1) - padding
+            chance["shift_x"] = whole(3, 2 * padding + 1) - padding
+        if settings.flip == "random":
+            chance["flipped"] = augment.random_flips(seed, epochs, places)
+        elif settings.flip == "alternating":
+            chance["flipped"] = augment.alternating_flips(seed, epochs, places)
+        if settings.cutout_size:
+            chance["centre_y"], chance["centre_x"] = whole(4, height), whole(5, width)
+        return Samples(indices, chance)
 
     def _augmented(self, samples: Samples) -> Tensor:
-        images = augment.batch_views(self.images, samples.indices, samples.shift_y, samples.shift_x, samples.flipped)
+        chance = dict(samples.chance)
+        centre_y, centre_x = chance.pop("centre_y", None), chance.pop("centre_x", None)
+        images = augment.batch_views(self.images, samples.indices, **chance)
         normalized = augment.batch_normalize(images, self.mean, self.std)
-        if samples.hole_y is None or samples.hole_x is None:
+        if centre_y is None or centre_x is None:
             return normalized
-        return augment.batch_cutout(normalized, samples.hole_y, samples.hole_x, self.augmentation.cutout_size)
+        return augment.batch_cutout(normalized, centre_y, centre_x, self.augmentation.cutout_size)

@@ -84,6 +84,12 @@ class Bench:
             self._flops[network] = count_flops(self._build(recipe.replace(members=1)), self.image_shape)
         return recipe.members * self._flops[network]
 
+    def num_bytes(self, recipe: Recipe) -> int:
+        """Of the weights of the recipe's networks that are learnt, in float32."""
+        with torch.device("meta"):
+            network = build_model(recipe.replace(members=1), self.image_shape[0], self.num_classes)
+        return recipe.members * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
+
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training the recipe's own networks, one of which is measured where that has not been
         done yet."""

@@ -11,6 +11,8 @@ from timebox.engine.state import Snapshot
 
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
+# None is begun with less time left than so many times its cost; the first, whose cost is expected only, with more left.
+LEAST_COSTS, LEAST_COSTS_FIRST = 2.0, 10.0
 # After a failure; together with a last checkpoint less than a stopped command may take.
 SETTLING_SECONDS = 1.5
 
@@ -51,6 +53,11 @@ class Keeper:
         return min(self._costs, default=self._expected_seconds)
 
     @property
+    def slowdown(self) -> float:
+        """How many times as long as expected writing one takes, at least 1."""
+        return max(1.0, self.cost_seconds / self._expected_seconds) if self._expected_seconds else 1.0
+
+    @property
     def has_failed(self) -> bool:
         """Whether a checkpoint could not be written."""
         return bool(self._failure)
@@ -61,7 +68,7 @@ class Keeper:
         if self._thread and self._thread.is_alive():
             return False
         cost = self.cost_seconds
-        if self._seconds_left() <= 2 * cost:
+        if self._seconds_left() <= (LEAST_COSTS if self._costs else LEAST_COSTS_FIRST) * cost:
             return False
         if self._begun_at is None:
             return True

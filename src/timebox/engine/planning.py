@@ -17,12 +17,14 @@ from timebox.data.mirror import MirrorTest, mirror_test
 from timebox.engine.batching import parts_for, with_fitting_batch, with_full_shares
 from timebox.engine.bench import NARROW_PROBE, WIDE_PROBE, Bench
 from timebox.engine.build import resizing_of
-from timebox.engine.group import ALONE, Group, Ranks
+from timebox.engine.describing import device_lines, processes_lines
+from timebox.engine.group import ALONE, Group
 from timebox.engine.plan import NUM_VALIDATIONS, Plan
 from timebox.engine.precision import MOST_DOUBTS, NOT_SLOWER, PRECISIONS, resolve_precision
 from timebox.engine.scoring import NUM_VIEWS, batch_size_for
 from timebox.engine.shared_bench import SharedBench, bench_for
 from timebox.engine.threads import use_threads_that_pay
+from timebox.engine.writing import WRITES_AT_THE_END, WriteSpeed
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import Recipe, Setting, Task, Times, auto_recipe, draft_of
 from timebox.recipe.auto import batch_for
@@ -45,9 +47,6 @@ EXIT_SECONDS = 0.8
 STUTTER_SHARE = 0.01
 # The report takes about half of this on two cores.
 REPORT_SECONDS = 0.4
-SAVING_MARGIN = 1.3
-# Configuration, model, its folder, metrics, summary; predictions where anything is scored.
-WRITES_AT_THE_END = 5
 # Measuring may take this share of the budget, within these bounds in seconds. Six networks are measured, more where a
 # lower precision seems not to pay or fewer threads do; about three of them are so large that they take all they may.
 PLANNING_SHARE, SHORTEST_PLANNING, LONGEST_PLANNING = 0.05, 0.6, 4.0
@@ -79,7 +78,7 @@ def make_plan(
     precision: str,
     deadline: Deadline,
     num_steps: int | None,
-    file_seconds: float,
+    writes: WriteSpeed,
     source: str,
     group: Group = ALONE,
 ) -> Plan:
@@ -88,7 +87,7 @@ def make_plan(
     Args:
         recipe_name: ``auto``, a built-in name or a TOML file.
         settings: ``FIELD=VALUE`` texts that override the recipe.
-        file_seconds: measured cost of bringing one file to disk.
+        writes: what bringing files to the disk takes.
         source: what the data is called in messages.
         group: who trains together; this process leads them.
     Raises:
@@ -103,7 +102,7 @@ def make_plan(
         return _counting_steps(named, overrides, train, scoring, device, precision, num_steps, group)
     budget = deadline.budget_seconds or 0.0
     num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0) + (2 if scoring.reported else 0)
-    saving_seconds = SAVING_MARGIN * num_writes * file_seconds
+    saving_seconds = writes.planned_seconds(num_writes)
     report_seconds = REPORT_SECONDS if scoring.reported else 0.0
     finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
     limit = min(LONGEST_PLANNING, max(SHORTEST_PLANNING, PLANNING_SHARE * budget)) / NUM_LARGE_MEASURED
@@ -122,6 +121,7 @@ def make_plan(
         scoring,
         benches[chosen],
         deadline,
+        writes,
         saving_seconds,
         finish_seconds,
         lines,
@@ -153,7 +153,7 @@ def _chosen(
         chosen, why = "fp32", "no time to measure more"
     else:
         chosen, why = resolve_precision(precision, device, lambda name: benches[name].measured_anew(probe))
-    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    lines = device_lines(device, chosen, why)
     if named:
         return named, chosen, [*lines, *_threads_that_pay(benches[chosen], named)]
     by_work, mirror = benches[chosen].seconds_by_work(narrow, probe), mirror_test(train)
@@ -202,7 +202,7 @@ def _counting_steps(
     """The plan for a fixed number of steps, from the data alone."""
     chosen, why = resolve_precision(precision, device, None)
     bench = Bench(train, device, chosen, 0.0)
-    lines = [f"{_device_name(device)}, {chosen} ({why})"]
+    lines = device_lines(device, chosen, why)
     recipe = named
     if recipe is None:
         # However small the network, no more images are seen than steps of the largest batch hold.
@@ -238,7 +238,7 @@ def _counting_steps(
         finish_seconds=0.0,
         num_val_images=min(scoring.num_val, MOST_VALIDATION_IMAGES),
         scoring_batch=batch_size_for(device, 0.0),
-        lines=(*lines, *_processes(recipe, group, ()), *part_lines),
+        lines=(*lines, *processes_lines(recipe, group, ()), *part_lines),
     )
 
 
@@ -249,6 +249,7 @@ def _dividing_time(
     scoring: Scoring,
     bench: Bench,
     deadline: Deadline,
+    writes: WriteSpeed,
     saving_seconds: float,
     finish_seconds: float,
     lines: list[str],
@@ -257,6 +258,8 @@ def _dividing_time(
 ) -> Plan:
     """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
     recipe, budget = drafted, deadline.budget_seconds or 0.0
+    large_seconds = writes.planned_seconds(0, bench.num_bytes(recipe))
+    saving_seconds, finish_seconds = saving_seconds + large_seconds, finish_seconds + large_seconds
     image_seconds = bench.training_seconds_per_image(recipe)
     scoring_image_seconds = bench.scoring_seconds_per_image(recipe)
     scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
@@ -274,7 +277,7 @@ def _dividing_time(
             f"{recipe.max_lr:g}: data and budget would give too few steps"
         )
     micro_batch, part_lines = parts_for(recipe, group.size, image_seconds)
-    lines += _processes(recipe, group, bench.alone if isinstance(bench, SharedBench) else ())
+    lines += processes_lines(recipe, group, bench.alone if isinstance(bench, SharedBench) else ())
     step_seconds = recipe.batch_size * image_seconds
     _check_budget(deadline, train_seconds, FEWEST_STEPS * step_seconds, source)
     affordable = VALIDATION_SHARE * budget / (NUM_VALIDATIONS - 1) / scoring_image_seconds
@@ -371,24 +374,3 @@ def _check_budget(deadline: Deadline, train_seconds: float, needed_seconds: floa
         f"{format_duration(deadline.elapsed())}, and {FEWEST_STEPS} steps take about {format_duration(needed_seconds)} "
         f"here; use at least {smallest}s"
     )
-
-
-def _processes(recipe: Recipe, group: Group, seconds_alone: Sequence[float]) -> list[str]:
-    """How several processes share the work, and how fast each of them is by itself, where that is known."""
-    if not isinstance(group, Ranks):
-        return []
-    lines = [f"{group.size} processes share each batch of {recipe.batch_size} images; learning rate {recipe.max_lr:g}"]
-    if seconds_alone:
-        speeds = [1 / seconds for seconds in seconds_alone]
-        slowest = group.members[speeds.index(min(speeds))]
-        lines.append(
-            f"alone they train {', '.join(f'{speed:.0f}' for speed in speeds)} images/s; the slowest, {slowest}, sets "
-            f"the pace"
-        )
-    return lines
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"

@@ -53,7 +53,7 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype:
         """What the multiplications take."""
-        return _DTYPES[self.name]
+        return dtype_of(self.name)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass. Normalisation statistics stay float32; the loss belongs outside."""
@@ -83,6 +83,11 @@ class Precision:
     def loss_scale(self) -> float:
         """The current factor; 1 where none is used. Reading it waits for the device."""
         return self._scaler.get_scale()
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """What the multiplications take."""
+    return _DTYPES[precision]
 
 
 def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str], float] | None) -> tuple[str, str]:

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-from torch import nn
 
 from timebox.data.dataset import ImageDataset
 from timebox.engine.bench import Bench
-from timebox.engine.build import build_model
 from timebox.engine.group import Group, Ranks
 from timebox.recipe import Recipe
-
-BYTES_OF_A_GRADIENT = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class SharedBench(Bench):
     def fastest_seconds_per_image(self, recipe: Recipe) -> float:
         share = ceil(recipe.batch_size / self._group.size)
         self.alone = self._measured_by_all(True, recipe.replace(batch_size=share))
-        exchange = self._group.exchange_seconds(BYTES_OF_A_GRADIENT * self._num_parameters(recipe))
+        exchange = self._group.exchange_seconds(self.num_bytes(recipe))
         return (max(self.alone) + exchange / share) / self._group.size
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
@@ -64,11 +60,6 @@ class SharedBench(Bench):
         self._group.told(asked)
         own = super().fastest_seconds_per_image(recipe) if of_training else super().scoring_seconds_per_image(recipe)
         return self._group.collected(own)
-
-    def _num_parameters(self, recipe: Recipe) -> int:
-        with torch.device("meta"):
-            model: nn.Module = build_model(recipe, self.image_shape[0], self.num_classes)
-        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 class MeasuringMember:

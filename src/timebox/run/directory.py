@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ from torch import nn
 from timebox.clock import Deadline, now
 from timebox.engine.checkpoint import read_checkpoint, sync_folder, write_checkpoint, write_durably, write_whole
 from timebox.engine.state import Snapshot
+from timebox.engine.writing import SMALL_BYTES, WriteSpeed
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.run.metrics import MetricsWriter, length_up_to
 from timebox.run.reading import (
@@ -37,6 +39,8 @@ from timebox.run.reading import (
     to_safetensors,
 )
 
+# A file beside the checkpoints that is written to see how long that takes.
+PROBE = "probe"
 # Of Linux's renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -51,8 +55,26 @@ class RunWriter:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
         self.write_seconds = 0.0  # what the latest file took
+        self._byte_seconds: float | None = None
         self.is_complete = False
         self._writing_config = threading.Lock()
+
+    @property
+    def write_speed(self) -> WriteSpeed:
+        """What files take that are written to this directory."""
+        return WriteSpeed(self.write_seconds, self._measured_byte_seconds)
+
+    def _measured_byte_seconds(self) -> float:
+        """On a large file, which goes again; measured once. What cannot be written now is told when it has to be."""
+        if self._byte_seconds is None:
+            content, folder = np.random.default_rng(0).bytes(SMALL_BYTES), self.path / CHECKPOINT
+            before = now()
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                write_durably(folder / PROBE, content)
+            self._byte_seconds = (now() - before) / SMALL_BYTES
+            (folder / PROBE).unlink(missing_ok=True)
+        return self._byte_seconds
 
     @classmethod
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":

@@ -18,6 +18,7 @@ from timebox.engine.reporting import Reporter, SilentReporter
 from timebox.engine.schedule import rates_at
 from timebox.engine.sizing import largest_side_for
 from timebox.engine.state import TrainingState
+from timebox.engine.writing import UNWRITTEN
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.recipe import AUTO, Recipe
 from timebox.reporting.range_chart import range_chart
@@ -151,7 +152,7 @@ def lr_find(
         reporter.phase("planning")
         train, scoring = division.train, Scoring(0, 0)
         plan = make_plan(
-            recipe, settings, train, scoring, training_device, precision, planned_for, None, 0.0, str(data)
+            recipe, settings, train, scoring, training_device, precision, planned_for, None, UNWRITTEN, str(data)
         )
         for line in plan.lines:
             reporter.note(line)

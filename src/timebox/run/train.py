@@ -209,7 +209,7 @@ def _planned(
             request.precision,
             deadline,
             request.num_steps,
-            writer.write_seconds,
+            writer.write_speed,
             request.source.data,
             group,
         )

@@ -24,7 +24,7 @@ from timebox.engine.keeper import IdleKeeper, Keeper
 from timebox.engine.loop import Trained, Validation, train_model
 from timebox.engine.loss import Loss, class_weights
 from timebox.engine.pacing import ClockPacer, StepPacer
-from timebox.engine.planning import MOST_VALIDATION_SHARE, SAVING_MARGIN, WRITES_AT_THE_END
+from timebox.engine.planning import MOST_VALIDATION_SHARE
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter
 from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
@@ -32,6 +32,7 @@ from timebox.engine.shared_schedule import SharedSchedule, steps_in_block
 from timebox.engine.shared_steps import SharedSteps, Throughput
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
+from timebox.engine.writing import WRITES_OF_A_CHECKPOINT
 from timebox.errors import LostMembersError, RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
@@ -44,8 +45,6 @@ from timebox.run.telling import tell_assignment, tell_end
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 # A training that is stopped may use so many seconds to keep how far it came.
 LAST_CHECKPOINT_SECONDS = 2.5
-# Metrics, configuration, tensors, their folder, manifest, its folder.
-WRITES_OF_A_CHECKPOINT = 6
 # Images may take so much of a GPU's free memory before each process holds a part of them only.
 HELD_SHARE = 0.5
 # The share of the finish that the landing may use up when time has run short.
@@ -78,11 +77,11 @@ class Training:
         self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
         self.events: list[str] = []
         plan, recipe = task.plan, task.plan.recipe
-        self.keeper = self._keeper()
-        self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
         self._state = TrainingState(
             first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
+        self.keeper = self._keeper()
+        self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
         if checkpoint:
             self._go_on_from(checkpoint)
         self._steps = steps_for(self._state, loss_of(task), self._tell, group)
@@ -172,7 +171,8 @@ class Training:
         if self._writer is None:
             return IdleKeeper(self._deadline)
         save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
-        expected_seconds = WRITES_OF_A_CHECKPOINT * self._writer.write_seconds
+        num_bytes = sum(tensor.nbytes for tensor in self._state.tensors().values())
+        expected_seconds = self._writer.write_speed.expected_seconds(WRITES_OF_A_CHECKPOINT, num_bytes)
         return Keeper(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
 
     def _own_schedule(self, decisions: Sequence[Decision] | None) -> Schedule:
@@ -215,12 +215,11 @@ class Training:
         )
 
     def _seconds_left(self) -> float:
-        """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
+        """Until training must have ended: saving takes what was planned, or longer, where checkpoints did."""
         plan = self._task.plan
         if self._deadline.budget_seconds is None:
             return float("inf")
-        seen = WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT * self.keeper.cost_seconds
-        slower_saving = max(0.0, SAVING_MARGIN * seen - plan.saving_seconds)
+        slower_saving = (self.keeper.slowdown - 1.0) * plan.saving_seconds
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
     def _snapshot_steps(self) -> int:

@@ -15,6 +15,7 @@ from timebox.data import Division, ImageDataset, Origin, stratified_order
 from timebox.engine.faults import FaultError
 from timebox.engine.planning import Scoring, make_plan
 from timebox.engine.reporting import SilentReporter, StepStatus
+from timebox.engine.writing import UNWRITTEN
 from timebox.run.directory import RunWriter
 from timebox.run.guest import guest
 from timebox.run.request import Request
@@ -112,7 +113,7 @@ class Trainer:
                 request.precision,
                 deadline,
                 None,
-                0.0,
+                UNWRITTEN,
                 self._source.data,
             )
             task = Task.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
