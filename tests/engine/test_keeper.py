@@ -119,17 +119,6 @@ def test_the_first_one_is_not_begun_where_it_would_take_much_of_the_time_left() 
     assert disk.keeper.is_due()
 
 
-def test_how_much_slower_than_expected_writing_is() -> None:
-    disk = Disk(cost=6.0, expected_seconds=4.0)
-    assert disk.keeper.slowdown == 1.0
-    disk.keep(1)
-    assert disk.keeper.slowdown == pytest.approx(1.5)
-    disk.cost = 1.0
-    disk.keep(2)
-    assert disk.keeper.slowdown == 1.0
-    assert Disk(cost=6.0).keeper.slowdown == 1.0, "where nothing was expected"
-
-
 def test_a_write_that_fails_is_told_once_and_tried_again() -> None:
     disk = Disk()
     disk.keep(1)

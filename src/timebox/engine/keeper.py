@@ -53,11 +53,6 @@ class Keeper:
         return min(self._costs, default=self._expected_seconds)
 
     @property
-    def slowdown(self) -> float:
-        """How many times as long as expected writing one takes, at least 1."""
-        return max(1.0, self.cost_seconds / self._expected_seconds) if self._expected_seconds else 1.0
-
-    @property
     def has_failed(self) -> bool:
         """Whether a checkpoint could not be written."""
         return bool(self._failure)

@@ -1,7 +1,9 @@
 """How long files take to reach the disk, planned from what was measured there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+
+from torch import Tensor
 
 # A file up to this size takes what a small one takes; what each byte takes is measured on one of this size.
 SMALL_BYTES = 1 << 25
@@ -36,8 +38,21 @@ class WriteSpeed:
         """What is to be set aside for them."""
         return MARGIN * num_files * self._file_seconds + BYTES_MARGIN * self._large_seconds(num_bytes)
 
+    def saving_share(self, model_bytes: int, checkpoint_bytes: int) -> float:
+        """What is to be set aside for the files at the end, as a share of what a checkpoint takes."""
+        checkpoint = self.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes)
+        if not checkpoint:
+            return MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
+        return self.planned_seconds(WRITES_AT_THE_END, model_bytes) / checkpoint
+
     def _large_seconds(self, num_bytes: int) -> float:
         return num_bytes * self._byte_seconds if num_bytes > SMALL_BYTES else 0.0
 
 
+def num_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Of all of them together."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+# Where nothing is written that would have to be waited for.
 UNWRITTEN = WriteSpeed(0.0, lambda: 0.0)

@@ -32,7 +32,7 @@ from timebox.engine.shared_schedule import SharedSchedule, steps_in_block
 from timebox.engine.shared_steps import SharedSteps, Throughput
 from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
-from timebox.engine.writing import WRITES_OF_A_CHECKPOINT
+from timebox.engine.writing import UNWRITTEN, WRITES_OF_A_CHECKPOINT, num_bytes
 from timebox.errors import LostMembersError, RunError
 from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
@@ -80,7 +80,10 @@ class Training:
         self._state = TrainingState(
             first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
-        self.keeper = self._keeper()
+        writes = writer.write_speed if writer else UNWRITTEN
+        checkpoint_bytes = num_bytes(self._state.tensors())
+        self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
+        self.keeper = self._keeper(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
         if checkpoint:
             self._go_on_from(checkpoint)
@@ -167,12 +170,10 @@ class Training:
         self.events.append(text)
         self._reporter.note(text)
 
-    def _keeper(self) -> Keeper:
+    def _keeper(self, expected_seconds: float) -> Keeper:
         if self._writer is None:
             return IdleKeeper(self._deadline)
         save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
-        num_bytes = sum(tensor.nbytes for tensor in self._state.tensors().values())
-        expected_seconds = self._writer.write_speed.expected_seconds(WRITES_OF_A_CHECKPOINT, num_bytes)
         return Keeper(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
 
     def _own_schedule(self, decisions: Sequence[Decision] | None) -> Schedule:
@@ -215,11 +216,11 @@ class Training:
         )
 
     def _seconds_left(self) -> float:
-        """Until training must have ended: saving takes what was planned, or longer, where checkpoints did."""
+        """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
         plan = self._task.plan
         if self._deadline.budget_seconds is None:
             return float("inf")
-        slower_saving = (self.keeper.slowdown - 1.0) * plan.saving_seconds
+        slower_saving = max(0.0, self._saving_share * self.keeper.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
     def _snapshot_steps(self) -> int:
