@@ -156,6 +156,7 @@ def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path)
         [sys.executable, "-m", "torch.distributed.run", *map(str, words)], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
+    assert (run / "summary.json").is_file(), done.stderr
     (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]
     assert named.startswith("rank 1 on ")
     assert "memory ran out with" in named
