@@ -171,7 +171,7 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
     def slowly(path: Path, content: bytes) -> None:
         assert path.parent.is_dir()
         written.append(len(content))
-        moments.append(moments[-1] + 4.0)
+        moments.append(moments[-1] + (4.0 if len(written) == 2 else 30.0))
 
     moments = [0.0]
     monkeypatch.setattr("timebox.run.directory.now", lambda: moments[-1])
@@ -183,7 +183,7 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
     for _ in range(2):
         assert writer.write_speed.expected_seconds(3, 5 * SMALL_BYTES) == 1.5 + 5 * 4.0
         assert writer.write_speed.planned_seconds(0, 5 * SMALL_BYTES) == BYTES_MARGIN * 5 * 4.0
-    assert written == [SMALL_BYTES]
+    assert written == [pytest.approx(SMALL_BYTES, rel=0.01)] * 2, "the faster of two"
     assert not writer.can_be_loaded
     assert not writer.give_up()
     assert not (tmp_path / "run").exists()
