@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -58,31 +59,30 @@ class RunWriter:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
         self.write_seconds = 0.0  # what the latest file took
-        self._byte_seconds: float | None = None
         self.is_complete = False
         self._writing_config = threading.Lock()
 
     @property
     def write_speed(self) -> WriteSpeed:
         """What files take that are written to this directory."""
-        return WriteSpeed(self.write_seconds, self._measured_byte_seconds)
+        return WriteSpeed(self.write_seconds, lambda: self._byte_seconds)
 
-    def _measured_byte_seconds(self) -> float:
-        """On a large file, which goes again; measured once. What cannot be written now is told when it has to be.
+    @cached_property
+    def _byte_seconds(self) -> float:
+        """What a byte of a large file takes, measured on one that goes again.
 
+        What cannot be written now is told when it has to be.
         The faster of two counts: the first may wait for what others have written.
         """
-        if self._byte_seconds is None:
-            folder, weights = self.path / CHECKPOINT, {"weights": torch.arange(SMALL_BYTES // 4, dtype=torch.float32)}
-            moments = [now()]
-            for _ in range(2):
-                with suppress(OSError):
-                    folder.mkdir(exist_ok=True)
-                    write_durably(folder / PROBE, save(weights))
-                moments.append(now())
-            (folder / PROBE).unlink(missing_ok=True)
-            self._byte_seconds = min(after - before for before, after in pairwise(moments)) / SMALL_BYTES
-        return self._byte_seconds
+        folder, weights = self.path / CHECKPOINT, {"weights": torch.arange(SMALL_BYTES // 4, dtype=torch.float32)}
+        moments = [now()]
+        for _ in range(2):
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                write_durably(folder / PROBE, save(weights))
+            moments.append(now())
+        (folder / PROBE).unlink(missing_ok=True)
+        return min(after - before for before, after in pairwise(moments)) / SMALL_BYTES
 
     @classmethod
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":
