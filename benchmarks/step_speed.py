@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.data.dataset import ImageDataset
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.loader import DeviceLoader
 from timebox.engine.allocator import kept_memory
-from timebox.engine.build import build_model
+from timebox.engine.build import augmentation_of, build_model
 from timebox.engine.loss import Loss
 from timebox.engine.precision import Precision
 from timebox.engine.speed import fastest_of
@@ -106,7 +106,7 @@ def whole(row: Row) -> Step:
     recipe = get_recipe("airbench94").replace(batch_size=row.batch, optimizer=row.optimizer, max_lr=1.0)
     state = TrainingState(build_model(recipe, 3, 10).train(), recipe, Precision(row.precision, CPU))
     state.optimizer.prepare(1e-6, 0.85, row.progress)
-    augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+    augmentation = augmentation_of(recipe)
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(noise(max(row.batch, 500), row.side), row.batch, half, half / 2, augmentation, 0, CPU)
 

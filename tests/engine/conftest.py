@@ -8,8 +8,8 @@ import torch
 
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
-from timebox.data.loader import Augmentation, DeviceLoader
-from timebox.engine.build import build_model
+from timebox.data.loader import DeviceLoader
+from timebox.engine.build import augmentation_of, build_model
 from timebox.engine.faults import SafetyNet
 from timebox.engine.keeper import Keeper
 from timebox.engine.loop import Trained, Validation, train_model
@@ -60,7 +60,7 @@ def tiny_training(
     data = bands(100)
     torch.manual_seed(0)
     model = build_model(recipe, 3, data.num_classes).train()
-    augmentation = Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size)
+    augmentation = augmentation_of(recipe)
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
     log: Entries = []

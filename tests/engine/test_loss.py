@@ -18,6 +18,21 @@ def test_weights_of_one_change_nothing_and_others_count():
     assert torch.allclose(only, F.cross_entropy(LOGITS[::3], LABELS[::3]))
 
 
+@pytest.mark.parametrize("weights", [None, torch.tensor([2.0, 1.0, 0.5])])
+def test_an_image_of_one_class_counts_alike_however_it_is_told(weights):
+    loss = Loss(0.1, weights)
+    assert torch.allclose(loss(LOGITS, F.one_hot(LABELS).float()), loss(LOGITS, LABELS))
+
+
+def test_a_mixed_image_counts_for_each_of_its_classes():
+    loss, others = Loss(0.1), LABELS.roll(1)
+    mixed = 0.75 * F.one_hot(LABELS).float() + 0.25 * F.one_hot(others).float()
+    assert torch.allclose(loss(LOGITS, mixed), 0.75 * loss(LOGITS, LABELS) + 0.25 * loss(LOGITS, others))
+    weighted = Loss(0.0, torch.tensor([3.0, 0.0, 0.0]))
+    halves = torch.tensor([[0.5, 0.5, 0.0]]).expand(60, 3)
+    assert torch.allclose(weighted(LOGITS, halves), 1.5 * Loss(0.0)(LOGITS, halves))
+
+
 @pytest.mark.parametrize("balance", [0.5, 1.0])
 def test_rare_classes_count_for_more(balance):
     counts = np.array([160, 40, 10, 0])

@@ -126,6 +126,36 @@ def test_the_batch_is_a_power_of_two_that_leaves_steps(num_images_seen: float) -
         assert 200 <= num_images_seen / batch <= 430
 
 
+def test_images_seen_again_come_in_smaller_batches_and_more_steps() -> None:
+    for epochs in (6, 24, 96, 384):
+        batch = batch_for(epochs * 5000, 5000)
+        assert 0.7 <= epochs * 5000 / batch / (300 * (epochs / 6) ** 0.5) <= 1.42
+    assert batch_for(float("inf"), 50_000) == LARGEST_BATCH
+
+
+def test_the_more_often_images_are_seen_the_more_is_done_to_them() -> None:
+    seen = []
+    for epochs in (5, 15, 30, 60):
+        recipe, reasons = auto_recipe(CIFAR, lambda recipe, epochs=epochs: 5000.0 * epochs)  # type: ignore[misc]
+        seen.append((recipe.crop_padding, recipe.mixup, recipe.cutmix))
+        for share, way in ((recipe.mixup, "blended with another"), (recipe.cutmix, "given a patch of another")):
+            assert (f"{share:.0%} of images {way}" in reasons[2]) is (share > 0)
+    assert seen == [(2, 0.0, 0.0), (2, 0.25, 0.0), (2, 0.5, 0.0), (4, 0.5, 0.25)]
+
+
+def test_what_the_user_has_decided_of_mixing_leaves_the_rest_room() -> None:
+    buys = lambda recipe: 5000.0 * 60  # noqa: E731
+    for fixed, expected in (
+        ({"mixup": 0.9}, (0.9, pytest.approx(0.1))),
+        ({"cutmix": 0.8}, (pytest.approx(0.2), 0.8)),
+        ({"mixup": Times(8.0)}, (1.0, 0.0)),
+        ({"cutmix": Times(0.5)}, (0.5, 0.125)),
+        ({"mixup": 0.0, "cutmix": 0.0}, (0.0, 0.0)),
+    ):
+        recipe, _ = auto_recipe(CIFAR, buys, fixed)
+        assert (recipe.mixup, recipe.cutmix) == expected
+
+
 def test_the_rate_follows_the_batch() -> None:
     for k in range(6, 14):
         recipe, _ = auto_recipe(CIFAR, affordable(5000 * 2**k))

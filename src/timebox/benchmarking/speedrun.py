@@ -184,7 +184,7 @@ class Speedrun:
         count, device = self._num_images, self.device
         images = torch.randint(256, (count, *self._shape), generator=generator, dtype=torch.uint8, device=device)
         labels = torch.randint(self._num_classes, (count,), generator=generator, device=device)
-        return ResidentImages(images, labels)
+        return ResidentImages(images, labels, self._num_classes)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,16 @@ class Loss:
     class_weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, num_classes) and labels int64 (N,) to a loss, float32, 0-dim."""
+        """Logits (N, num_classes) and labels to a loss, float32, 0-dim.
+
+        Args:
+            labels: int64 (N,), or what each class has of an image, float32 (N, num_classes).
+        """
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
-        return (losses * self.class_weights[labels]).mean()
+        weights = labels @ self.class_weights if labels.is_floating_point() else self.class_weights[labels]
+        return (losses * weights).mean()
 
 
 def class_weights(counts: NDArray[np.int64], balance: float) -> Tensor | None:

@@ -105,8 +105,8 @@ ENLARGED_SIDE, MOST_ENLARGED, SMALLEST_SIDE = 40, 1.25, 16
 # The data set that the rungs' epochs are given for, and bounds for those of others.
 NUM_IMAGES = 5000
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
-# Steps that a schedule should have, and the batches it may take.
-WANTED_STEPS = 300
+# Steps that a schedule should have, the epochs from which it should have more, and the batches it may take.
+WANTED_STEPS, FRESH_EPOCHS = 300, 6.0
 SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
 # What is chosen is made from this recipe. SGD's rate goes with the batch; Muon's does not.
 BASE = airbench94().replace(name="auto")
@@ -116,9 +116,13 @@ RATE_PER_IMAGE = BASE.max_lr / BASE.batch_size
 HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
 SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 # What follows from the network and the time there is for it.
-CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale")
+CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "crop_padding", "mixup", "cutmix")
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
+# From so many epochs on this share of the images is blended with another, then this share shows a rectangle of another,
+# and crops are shifted twice as far. LOG.md has the figures.
+MIXUP = ((10.0, 0.25), (20.0, 0.5))
+STRONG_EPOCHS, CUTMIX = 40.0, 0.25
 # Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
 # LOG.md has the figures.
 IMBALANCED, CLASS_BALANCE = 4.0, 0.5
@@ -156,6 +160,7 @@ def auto_recipe(
     recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images))
     recipe = _decided(recipe, fixed, "max_lr", round(RATE_PER_IMAGE * recipe.batch_size, 4))
     recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
+    recipe = _augmented(recipe, fixed, num_images_seen / task.num_images, task.side)
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     if "flip" in fixed:
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
@@ -164,7 +169,8 @@ def auto_recipe(
         f"{wanted_epochs(rung, task):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {recipe.batch_size}: about {num_images_seen / recipe.batch_size:.0f} steps{_sizes(recipe, task.side)}",
-        f"crops shifted by up to {recipe.crop_padding} px; mirrored images {mirroring}{_balancing(recipe, task)}",
+        f"crops shifted by up to {recipe.crop_padding} px{_mixing(recipe)}; mirrored images {mirroring}"
+        f"{_balancing(recipe, task)}",
         sureness,
     ]
 
@@ -173,6 +179,15 @@ def _decided(recipe: Recipe, fixed: Mapping[str, Setting], name: str, chosen: fl
     """The recipe with a field as it is fixed, else as chosen, or as that multiple of what is chosen."""
     given = fixed.get(name, chosen)
     return recipe.replace(**{name: given.of(name, chosen) if isinstance(given, Times) else given})
+
+
+def _augmented(recipe: Recipe, fixed: Mapping[str, Setting], num_epochs: float, side: int) -> Recipe:
+    """With what is done to the images besides mirroring: the more, the more often each is seen."""
+    is_strong = num_epochs >= STRONG_EPOCHS
+    mixup = max((share for epochs, share in MIXUP if num_epochs >= epochs), default=0.0)
+    recipe = _decided(recipe, fixed, "crop_padding", min(64, max(1, side // (8 if is_strong else 16))))
+    recipe = _decided(recipe, fixed, "mixup", min(mixup, 1.0 - recipe.cutmix))
+    return _decided(recipe, fixed, "cutmix", min(CUTMIX if is_strong else 0.0, 1.0 - recipe.mixup))
 
 
 def _networks(recipe: Recipe, side: int) -> str:
@@ -215,6 +230,13 @@ def _sizes(recipe: Recipe, side: int) -> str:
     return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
 
 
+def _mixing(recipe: Recipe) -> str:
+    """How images are mixed, within a sentence."""
+    ways = {"blended with another": recipe.mixup, "given a patch of another": recipe.cutmix}
+    said = [f"{share:.0%} of images {way}" for way, share in ways.items() if share]
+    return "".join(f", {text}" for text in said)
+
+
 def _balancing(recipe: Recipe, task: Task) -> str:
     """What is done about classes of different sizes, as the end of a sentence."""
     if not recipe.class_balance:
@@ -244,7 +266,6 @@ def _on(rung: Rung, task: Task) -> Recipe:
         members=rung.members,
         input_scale=min(4.0, max(0.1, round(side / task.side, 4))),
         min_steps=20,
-        crop_padding=min(64, max(1, task.side // 16)),
         start_size=START_SIZE if task.side >= SMALLEST_RESIZED_SIDE else 1.0,
         full_size_at=FULL_SIZE_AT,
         class_balance=CLASS_BALANCE if task.imbalance >= IMBALANCED else 0.0,
@@ -281,7 +302,9 @@ def side_within_reach(num_images: int, seconds: float, images_per_second: float)
 
 def batch_for(num_images_seen: float, num_images: int) -> int:
     """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 64 (8 for tiny sets) to 1024, at most a
-    quarter of the data."""
+    quarter of the data. Beyond :data:`FRESH_EPOCHS` epochs there are more steps and larger batches alike: what is seen
+    again and again is better seen in small batches."""
     limit = max(8.0, num_images / 4)
-    wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, num_images_seen / WANTED_STEPS))
+    counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * FRESH_EPOCHS * num_images))
+    wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, counted / WANTED_STEPS))
     return int(2 ** min(round(math.log2(wanted)), math.floor(math.log2(limit))))

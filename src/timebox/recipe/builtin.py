@@ -65,6 +65,8 @@ def haet2021() -> Recipe:
         crop_padding=4,
         flip="random",
         cutout_size=5,
+        mixup=0.0,
+        cutmix=0.0,
         tta="mirror",
     )
 
@@ -184,6 +186,8 @@ def superconvergence() -> Recipe:
         crop_padding=0,
         flip="none",
         cutout_size=0,
+        mixup=0.0,
+        cutmix=0.0,
         tta="none",
     )
 
