@@ -11,7 +11,6 @@ from torch import Tensor
 from timebox.data import channel_statistics
 from timebox.data.augment import (
     alternating_flips,
-    batch_cutmix,
     batch_cutout,
     batch_hash,
     batch_mixup,
@@ -121,22 +120,6 @@ def test_mixup_blends_images_and_targets_alike():
     assert np.array_equal(result[0], images[0])
     targets = batch_mixup(torch.eye(4), torch.eye(4).roll(1, 0), torch.from_numpy(shares))
     assert targets[1].tolist() == [0.25, 0.75, 0, 0]
-
-
-def test_cutmix_replaces_a_rectangle_cut_off_at_the_border():
-    num, height, width = 60, 12, 9
-    rng = np.random.default_rng(0)
-    images, others = (rng.standard_normal((num, height, width, 3)).astype(np.float32) for _ in range(2))
-    y, x, side = (rng.uniform(size=num).astype(np.float32) for _ in range(3))
-    side[0], side[1], y[1], x[1] = 0.0, 1.0, 0.5, 0.5
-    result, shares = batch_cutmix(*(torch.from_numpy(values) for values in (images, others, y, x, side)))
-    for i in range(num):
-        rows = np.abs((np.arange(height) + 0.5) / height - y[i]) < side[i] / 2
-        columns = np.abs((np.arange(width) + 0.5) / width - x[i]) < side[i] / 2
-        patch = rows[:, None] & columns[None]
-        assert same(result[i], np.where(patch[..., None], others[i], images[i]))
-        assert shares[i] == pytest.approx(patch.mean())
-    assert shares[:2].tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

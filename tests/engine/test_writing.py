@@ -38,7 +38,7 @@ def test_what_checkpoints_take_tells_what_saving_will() -> None:
     assert WriteSpeed(0.1, lambda: 1.0).saving_share(0, 0) == pytest.approx(by_number)
     assert UNWRITTEN.saving_share(LARGE, LARGE) == pytest.approx(by_number), "where nothing is known"
     by_bytes = WriteSpeed(0.0, lambda: 1e-9).saving_share(LARGE, 2 * LARGE)
-    assert by_bytes == pytest.approx(BYTES_MARGIN / 2), "the model is half of what a checkpoint holds"
+    assert by_bytes == pytest.approx(MARGIN / 2), "the model is half of what a checkpoint holds"
 
 
 def test_bytes_of_tensors() -> None:

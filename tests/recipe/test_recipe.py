@@ -21,7 +21,7 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 40
+NUM_FIELDS = 39
 NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 
@@ -196,7 +196,6 @@ def test_a_wrong_setting(setting: str, problem: str) -> None:
     ("changes", "problem"),
     [
         ({"peak_at": 0.9}, "peak_at 0.9 must be below down_at 0.85"),
-        ({"mixup": 0.6, "cutmix": 0.5}, "mixup 0.6 and cutmix 0.5 must not be above 1 together"),
         ({"min_momentum": 0.96}, "min_momentum 0.96 must not be above max_momentum 0.95"),
         ({"image_size": 7}, "image_size 7 must be 0 or at least 8"),
         ({"ghost_size": 1}, "ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by"),

@@ -189,6 +189,16 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
     assert not (tmp_path / "run").exists()
 
 
+def test_what_a_large_file_took_says_nothing_of_the_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 0.25, 1.0])
+    monkeypatch.setattr("timebox.run.directory.now", lambda: next(moments))
+    writer = RunWriter.new(tmp_path / "run", overwrite=False)
+    writer.save_report("small")
+    assert writer.write_seconds == 0.25
+    writer.save_report("large" * (SMALL_BYTES // 4))
+    assert writer.write_seconds == 0.25
+
+
 def test_a_large_file_that_cannot_be_tried_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")

@@ -131,29 +131,6 @@ def batch_mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(images, others, share.view(-1, *(1 for _ in images.shape[1:])))
 
 
-def batch_cutmix(
-    images: Tensor, others: Tensor, centre_y: Tensor, centre_x: Tensor, side: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Each image with a rectangle of another in the same place (Yun et al., arXiv 1905.04899).
-
-    Args:
-        images, others: floating point (N, H, W, C).
-        centre_y, centre_x: (N,), 0...1, of the rectangle, which is cut off where it leaves the image.
-        side: (N,), 0...1, of the rectangle, as a share of the image's; where it is 0 an image stays as it is.
-    Returns:
-        The images, and float32 (N,), the share of pixels that are the other's.
-    """
-
-    def inside(centre: Tensor, length: int) -> Tensor:
-        pixels = (torch.arange(length, device=images.device) + 0.5) / length
-        return (pixels - centre[:, None]).abs() < side[:, None] / 2
-
-    rows, columns = inside(centre_y, images.shape[1]), inside(centre_x, images.shape[2])
-    patch = rows[:, :, None] & columns[:, None, :]
-    share = rows.float().mean(1) * columns.float().mean(1)
-    return torch.where(patch[..., None], others, images), share
-
-
 def batch_normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (N, H, W, C) to normalised float32 (N, C, H, W), channels_last.
 

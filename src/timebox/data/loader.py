@@ -14,8 +14,6 @@ from timebox.data.resizing import WHOLE, Resizing, batch_resize, scaled_size
 # The streams of networks trained side by side are so many epochs apart. An odd number: what one network sees mirrored,
 # its neighbour sees as it is, in the epoch of the same number.
 STREAM_EPOCHS = 2**20 + 1
-# What chance decides about mixing images.
-MIXING = ("blend", "patch", "patch_y", "patch_x")
 
 
 @dataclass(frozen=True)
@@ -26,25 +24,18 @@ class Augmentation:
         crop_padding: largest shift of the crop window in pixels, 0 for none; at most the image's side less one.
         flip: ``none``, ``random`` or ``alternating`` mirroring left to right.
         cutout_size: side of the blanked square in pixels, 0 for none.
-        mixup, cutmix: shares of the images that are blended with another, and that show a rectangle of another; no
-            more than 1 together.
+        mixup: share of the images that are blended with another, 0...1.
     """
 
     crop_padding: int = 0
     flip: str = "none"
     cutout_size: int = 0
     mixup: float = 0.0
-    cutmix: float = 0.0
-
-    @property
-    def is_mixing(self) -> bool:
-        """Whether images become of several classes."""
-        return self.mixup + self.cutmix > 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images float32 (K·B, C, H, W) normalised, channels_last; labels int64 (K·B,), or where images are mixed what each
+    """images float32 (K·B, C, H, W) normalised, channels_last; labels int64 (K·B,), or where they are blended what each
     class has of them, float32 (K·B, num_classes); both on the device. K is the number of networks trained side by side,
     B the batch size: the first B are the first network's."""
 
@@ -59,9 +50,8 @@ class Samples:
     Attributes:
         indices: int64, which images, as places among those held here.
         chance: what chance makes of them: how they are seen, by the names of :func:`timebox.data.augment.batch_views`,
-            int64 ``centre_y`` and ``centre_x`` of the blanked square; and float32 ``blend``, the share of the next of
-            the stream in a blend, ``patch``, the side of its rectangle as a share, ``patch_y`` and ``patch_x``, where
-            that is. What is not done to them is not there.
+            int64 ``centre_y`` and ``centre_x`` of the blanked square, and float32 ``blend``, the share that the next of
+            the stream has in an image; what is not done to them is not there.
     """
 
     indices: Tensor
@@ -123,8 +113,8 @@ class DeviceLoader:
 
     Samples are numbered through all epochs: batch ``b`` holds the numbers ``b * batch_size`` onwards, so every batch
     has the same size (an epoch may end inside one) and any of them can be made without those before it. The images
-    stay uint8; only one batch at a time is ever floating point. What an image is mixed with is the next of its stream,
-    so that this too depends on no batch.
+    stay uint8; only one batch at a time is ever floating point. An image is blended with the next of its stream, so
+    that this too depends on no batch.
 
     Args:
         dataset: the training images, copied to ``device`` once, or already there.
@@ -176,31 +166,27 @@ class DeviceLoader:
         begin, end = self.share.of(self.batch_size)
         # Samples are numbered through what this process holds.
         start = number * (end - begin) if self.share.holds_part else number * self.batch_size + begin
-        count = end - begin + (1 if self.augmentation.is_mixing else 0)
+        count = end - begin + (1 if self.augmentation.mixup else 0)
         streams = (self._samples(start, count, net * STREAM_EPOCHS) for net in range(self.num_networks))
         samples = Samples.joined([part for stream in streams for part in stream])
         images = batch_resize(self._augmented(samples), *self.size_at(progress))
         labels = self.labels[samples.indices]
-        return self._mixed(images, labels, samples.chance) if self.augmentation.is_mixing else Batch(images, labels)
+        if not self.augmentation.mixup:
+            return Batch(images, labels)
+        return self._blended(images, labels, samples.chance["blend"])
 
-    def _mixed(self, images: Tensor, labels: Tensor, chance: Mapping[str, Tensor]) -> Batch:
-        """Each image mixed with the next of its stream; the last of each stream is there for the one before it only."""
+    def _blended(self, images: Tensor, labels: Tensor, share: Tensor) -> Batch:
+        """Each image with its share of the next one; the last of each stream is there for the one before it only."""
 
         def parts(values: Tensor) -> tuple[Tensor, Tensor]:
             """Of all images but the last of each stream, and of the images that follow them."""
             streams = values.unflatten(0, (self.num_networks, -1))
             return streams[:, :-1].flatten(0, 1), streams[:, 1:].flatten(0, 1)
 
-        mixed, others = parts(images.permute(0, 2, 3, 1))
-        targets, their_targets = parts(F.one_hot(labels, self._num_classes).float())
-        own = {name: parts(values)[0] for name, values in chance.items() if name in MIXING}
-        if "blend" in own:
-            mixed = augment.batch_mixup(mixed, others, own["blend"])
-            targets = augment.batch_mixup(targets, their_targets, own["blend"])
-        if "patch" in own:
-            mixed, share = augment.batch_cutmix(mixed, others, own["patch_y"], own["patch_x"], own["patch"])
-            targets = augment.batch_mixup(targets, their_targets, share)
-        return Batch(mixed.permute(0, 3, 1, 2), targets)
+        own_share, _ = parts(share)
+        blended = augment.batch_mixup(*parts(images.permute(0, 2, 3, 1)), own_share)
+        targets = augment.batch_mixup(*parts(F.one_hot(labels, self._num_classes).float()), own_share)
+        return Batch(blended.permute(0, 3, 1, 2), targets)
 
     def _samples(self, start: int, count: int, first_epoch: int) -> Iterator[Samples]:
         """Samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``, by epochs."""
@@ -239,29 +225,13 @@ class DeviceLoader:
             chance["flipped"] = augment.alternating_flips(seed, epochs, places)
         if settings.cutout_size:
             chance["centre_y"], chance["centre_x"] = whole(4, height), whole(5, width)
-        if settings.is_mixing:
-            chance |= self._mixing(epochs, places)
+        if settings.mixup:
+            is_blended, share = (augment.batch_uniform(seed, stream, epochs, places) for stream in (6, 7))
+            chance["blend"] = torch.where(is_blended < settings.mixup, share / 2, 0.0).float()
         return Samples(indices, chance)
 
-    def _mixing(self, epochs: Tensor, places: Tensor) -> dict[str, Tensor]:
-        """How each image is mixed with another: blended with up to half of it, or given a rectangle of any size, evenly
-        distributed, as both papers have it; one or the other, or neither."""
-
-        def uniform(stream: int) -> Tensor:
-            return augment.batch_uniform(self.seed, stream, epochs, places).float()
-
-        settings, way, strength = self.augmentation, uniform(6), uniform(7)
-        chance = {}
-        if settings.mixup:
-            chance["blend"] = torch.where(way < settings.mixup, strength / 2, 0.0)
-        if settings.cutmix:
-            is_patched = (way >= settings.mixup) & (way < settings.mixup + settings.cutmix)
-            chance["patch"] = torch.where(is_patched, strength.sqrt(), 0.0)
-            chance["patch_y"], chance["patch_x"] = uniform(8), uniform(9)
-        return chance
-
     def _augmented(self, samples: Samples) -> Tensor:
-        chance = {name: values for name, values in samples.chance.items() if name not in MIXING}
+        chance = {name: values for name, values in samples.chance.items() if name != "blend"}
         centre_y, centre_x = chance.pop("centre_y", None), chance.pop("centre_x", None)
         images = augment.batch_views(self.images, samples.indices, **chance)
         normalized = augment.batch_normalize(images, self.mean, self.std)

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from timebox.clock import Deadline
 from timebox.engine.faults import OutOfMemoryError, memory_faults
@@ -75,7 +75,8 @@ class Keeper:
     def keep(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot."""
         self._begun_at = self._deadline.elapsed()
-        self._thread = threading.Thread(target=self._keep, args=(snapshot,), name="timebox-checkpoint", daemon=True)
+        arguments = (snapshot, snapshot.aside())
+        self._thread = threading.Thread(target=self._keep, args=arguments, name="timebox-checkpoint", daemon=True)
         self._thread.start()
 
     def keep_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
@@ -103,10 +104,10 @@ class Keeper:
             self.wait(SETTLING_SECONDS)
             raise
 
-    def _keep(self, snapshot: Snapshot) -> None:
+    def _keep(self, snapshot: Snapshot, aside: AbstractContextManager[object]) -> None:
         before = self._deadline.elapsed()
         try:
-            with memory_faults():
+            with memory_faults(), aside:
                 if not snapshot.is_finite():
                     return
                 self._write(snapshot)

@@ -1,6 +1,7 @@
 """Everything that changes while a network is trained, and where in the training it stands."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,16 @@ class Snapshot:
     def is_finite(self) -> bool:
         """Whether all of it are finite numbers. Waits for the device."""
         return _are_finite(self.tensors.values())
+
+    def aside(self) -> AbstractContextManager[object]:
+        """Inside, in whatever thread, what is done with the copies waits for what the device had been given until now,
+        and not for the steps it is given meanwhile. A GPU would else bring each tensor to the host behind those."""
+        device = next((tensor.device for tensor in self.tensors.values() if tensor.is_cuda), None)
+        if device is None:
+            return nullcontext()
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        return torch.cuda.stream(stream)
 
 
 class TrainingState:

@@ -39,11 +39,12 @@ class WriteSpeed:
         return MARGIN * num_files * self._file_seconds + BYTES_MARGIN * self._large_seconds(num_bytes)
 
     def saving_share(self, model_bytes: int, checkpoint_bytes: int) -> float:
-        """What is to be set aside for the files at the end, as a share of what a checkpoint takes."""
+        """What is to be set aside for the files at the end, as a share of what a checkpoint takes: of as many bytes or
+        more, so that a disk which is fast for a while only has shown it."""
         checkpoint = self.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes)
         if not checkpoint:
             return MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
-        return self.planned_seconds(WRITES_AT_THE_END, model_bytes) / checkpoint
+        return MARGIN * self.expected_seconds(WRITES_AT_THE_END, model_bytes) / checkpoint
 
     def _large_seconds(self, num_bytes: int) -> float:
         return num_bytes * self._byte_seconds if num_bytes > SMALL_BYTES else 0.0

@@ -51,18 +51,14 @@ class Rung:
 # The epochs of 5,000 images from which width pays, and how fast they fall with the number of images. Fitted by
 # benchmarks/fit_auto.py on the cells in records/.
 WIDTH_EPOCHS, WIDTH_EXPONENT = 7.74, 0.8
-# The same for larger images and further networks. LOG.md has the figures behind it.
-FURTHER_EPOCHS, FURTHER_EXPONENT = 16.0, 0.45
+# The same for images that are enlarged, and for what comes behind them. LOG.md has the figures.
+ENLARGED_EPOCHS, ENLARGED_EXPONENT = 18.0, 0.45
+FURTHER_EPOCHS, FURTHER_EXPONENT = 28.0, 0.2
 # Pixels: no network works on larger images.
 LARGEST_SIDE = 128
 
 
-def rungs(
-    width_epochs: float = WIDTH_EPOCHS,
-    width_exponent: float = WIDTH_EXPONENT,
-    further_epochs: float = FURTHER_EPOCHS,
-    further_exponent: float = FURTHER_EXPONENT,
-) -> tuple[Rung, ...]:
+def rungs(width_epochs: float = WIDTH_EPOCHS, width_exponent: float = WIDTH_EXPONENT) -> tuple[Rung, ...]:
     """All there are, from the least work to the most.
 
     What there is to see in an image comes first, up to 64 pixels: a network half as wide on images twice as large is as
@@ -74,8 +70,8 @@ def rungs(
     def wide(width: int, times: float, side: int = 64) -> Rung:
         return Rung(width, times * width_epochs, width_exponent, side)
 
-    def further(width: int, members: int, times: float = 1.0) -> Rung:
-        return Rung(width, times * further_epochs, further_exponent, LARGEST_SIDE, enlarged=True, members=members)
+    def further(width: int, members: int) -> Rung:
+        return Rung(width, FURTHER_EPOCHS, FURTHER_EXPONENT, LARGEST_SIDE, enlarged=True, members=members)
 
     return (
         *(wide(8, 1, side) for side in (32, 48)),
@@ -84,7 +80,7 @@ def rungs(
         wide(48, 4 / 3, 96),
         wide(64, 5 / 3, 96),
         wide(64, 2, LARGEST_SIDE),
-        further(64, 1, 9 / 8),
+        Rung(64, ENLARGED_EPOCHS, ENLARGED_EXPONENT, LARGEST_SIDE, enlarged=True),
         *(further(64, members) for members in (2, 3, 4)),
         *(further(width, 4) for width in (96, 128, 192)),
         *(further(256, members) for members in (4, 6, 8)),
@@ -116,13 +112,11 @@ RATE_PER_IMAGE = BASE.max_lr / BASE.batch_size
 HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
 SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 # What follows from the network and the time there is for it.
-CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "crop_padding", "mixup", "cutmix")
+CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "mixup")
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
-# From so many epochs on this share of the images is blended with another, then this share shows a rectangle of another,
-# and crops are shifted twice as far. LOG.md has the figures.
-MIXUP = ((10.0, 0.25), (20.0, 0.5))
-STRONG_EPOCHS, CUTMIX = 40.0, 0.25
+# From so many epochs on this share of the images is blended with another. LOG.md has the figures.
+MIXUP = ((16.0, 0.25), (24.0, 0.5))
 # Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
 # LOG.md has the figures.
 IMBALANCED, CLASS_BALANCE = 4.0, 0.5
@@ -160,8 +154,9 @@ def auto_recipe(
     recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images))
     recipe = _decided(recipe, fixed, "max_lr", round(RATE_PER_IMAGE * recipe.batch_size, 4))
     recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
-    recipe = _augmented(recipe, fixed, num_images_seen / task.num_images, task.side)
+    recipe = _decided(recipe, fixed, "mixup", mixup_for(num_images_seen / task.num_images))
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
+    blended = f", {recipe.mixup:.0%} of images blended with another" if recipe.mixup else ""
     if "flip" in fixed:
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
     return recipe, [
@@ -169,7 +164,7 @@ def auto_recipe(
         f"{wanted_epochs(rung, task):.2g} epochs of {task.num_images} images on, there is time for "
         f"{num_images_seen / task.num_images:.1f}",
         f"batch {recipe.batch_size}: about {num_images_seen / recipe.batch_size:.0f} steps{_sizes(recipe, task.side)}",
-        f"crops shifted by up to {recipe.crop_padding} px{_mixing(recipe)}; mirrored images {mirroring}"
+        f"crops shifted by up to {recipe.crop_padding} px{blended}; mirrored images {mirroring}"
         f"{_balancing(recipe, task)}",
         sureness,
     ]
@@ -179,15 +174,6 @@ def _decided(recipe: Recipe, fixed: Mapping[str, Setting], name: str, chosen: fl
     """The recipe with a field as it is fixed, else as chosen, or as that multiple of what is chosen."""
     given = fixed.get(name, chosen)
     return recipe.replace(**{name: given.of(name, chosen) if isinstance(given, Times) else given})
-
-
-def _augmented(recipe: Recipe, fixed: Mapping[str, Setting], num_epochs: float, side: int) -> Recipe:
-    """With what is done to the images besides mirroring: the more, the more often each is seen."""
-    is_strong = num_epochs >= STRONG_EPOCHS
-    mixup = max((share for epochs, share in MIXUP if num_epochs >= epochs), default=0.0)
-    recipe = _decided(recipe, fixed, "crop_padding", min(64, max(1, side // (8 if is_strong else 16))))
-    recipe = _decided(recipe, fixed, "mixup", min(mixup, 1.0 - recipe.cutmix))
-    return _decided(recipe, fixed, "cutmix", min(CUTMIX if is_strong else 0.0, 1.0 - recipe.mixup))
 
 
 def _networks(recipe: Recipe, side: int) -> str:
@@ -230,13 +216,6 @@ def _sizes(recipe: Recipe, side: int) -> str:
     return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
 
 
-def _mixing(recipe: Recipe) -> str:
-    """How images are mixed, within a sentence."""
-    ways = {"blended with another": recipe.mixup, "given a patch of another": recipe.cutmix}
-    said = [f"{share:.0%} of images {way}" for way, share in ways.items() if share]
-    return "".join(f", {text}" for text in said)
-
-
 def _balancing(recipe: Recipe, task: Task) -> str:
     """What is done about classes of different sizes, as the end of a sentence."""
     if not recipe.class_balance:
@@ -266,12 +245,18 @@ def _on(rung: Rung, task: Task) -> Recipe:
         members=rung.members,
         input_scale=min(4.0, max(0.1, round(side / task.side, 4))),
         min_steps=20,
+        crop_padding=min(64, max(1, task.side // 16)),
         start_size=START_SIZE if task.side >= SMALLEST_RESIZED_SIDE else 1.0,
         full_size_at=FULL_SIZE_AT,
         class_balance=CLASS_BALANCE if task.imbalance >= IMBALANCED else 0.0,
         flip="alternating" if task.mirror_allowed else "none",
         tta="mirror_shift" if task.mirror_allowed else "shift",
     )
+
+
+def mixup_for(num_epochs: float) -> float:
+    """The share of images that are blended: the more, the more often each is seen."""
+    return max((share for epochs, share in MIXUP if num_epochs >= epochs), default=0.0)
 
 
 def wanted_epochs(rung: Rung, task: Task) -> float:

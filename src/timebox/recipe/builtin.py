@@ -66,7 +66,6 @@ def haet2021() -> Recipe:
         flip="random",
         cutout_size=5,
         mixup=0.0,
-        cutmix=0.0,
         tta="mirror",
     )
 
@@ -187,7 +186,6 @@ def superconvergence() -> Recipe:
         flip="none",
         cutout_size=0,
         mixup=0.0,
-        cutmix=0.0,
         tta="none",
     )
 

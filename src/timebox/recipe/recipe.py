@@ -122,10 +122,7 @@ class Recipe:
         int, Field("side of the square blanked in training images in pixels, 0 for none", 0, 1024, within=(0, 16))
     ]
     mixup: Annotated[
-        float, Field("share of training images blended with another, as their labels are", 0, 1, within=(0, 0.5))
-    ]
-    cutmix: Annotated[
-        float, Field("share of training images given a rectangle of another, labels too", 0, 1, within=(0, 0.5))
+        float, Field("share of training images blended with another, as their labels are", 0, 1, within=(0, 0.8))
     ]
     tta: Annotated[Literal["none", "mirror", "shift", "mirror_shift"], Field("views averaged when scoring")]
 
@@ -143,8 +140,6 @@ class Recipe:
             conflicts.append(f"min_momentum {self.min_momentum:g} must not be above max_momentum {self.max_momentum:g}")
         if 0 < self.image_size < 8:
             conflicts.append(f"image_size {self.image_size} must be 0 or at least 8")
-        if self.mixup + self.cutmix > 1:
-            conflicts.append(f"mixup {self.mixup:g} and cutmix {self.cutmix:g} must not be above 1 together")
         if self.ghost_size == 1:
             conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by")
         if self.model == "resnet9" and self.celu_alpha == 0:

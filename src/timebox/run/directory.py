@@ -58,7 +58,7 @@ class RunWriter:
     def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
-        self.write_seconds = 0.0  # what the latest file took
+        self.write_seconds = 0.0  # what the latest small file took
         self.is_complete = False
         self._writing_config = threading.Lock()
 
@@ -228,7 +228,8 @@ class RunWriter:
             (write_durably if name == MODEL else write_whole)(self.path / name, content)
         except OSError as error:
             raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
-        self.write_seconds = now() - before
+        if len(content) <= SMALL_BYTES:
+            self.write_seconds = now() - before
 
 
 def _replace_folder(out: Path, new: Path) -> Path:

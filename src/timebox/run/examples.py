@@ -41,7 +41,7 @@ def scored_examples(
 def augmented_examples(
     train: ImageDataset, mean: torch.Tensor, std: torch.Tensor, augmentation: Augmentation, seed: int
 ) -> list[Example]:
-    """Training images as the network is shown them; a mixed one goes by the class it has most of.
+    """Training images as the network is shown them; a blended one goes by the class it has most of.
 
     Args:
         mean, std: float32 (C,), of the training images.
@@ -51,7 +51,7 @@ def augmented_examples(
     loader = DeviceLoader(chosen, len(chosen), mean, std, augmentation, seed, torch.device("cpu"))
     batch = loader.batch(0)
     pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
-    labels = (batch.labels.argmax(1) if augmentation.is_mixing else batch.labels).tolist()
+    labels = (batch.labels.argmax(1) if augmentation.mixup else batch.labels).tolist()
     return [
         Example("augmented", image, train.class_names[label], label, label, 1.0)
         for image, label in zip(pixels, labels, strict=True)

@@ -47,7 +47,7 @@ SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 LAST_CHECKPOINT_SECONDS = 2.5
 # Images may take so much of a GPU's free memory before each process holds a part of them only.
 HELD_SHARE = 0.5
-# The share of the finish that the landing may use up when time has run short.
+# The share of the finish, saving left out, that the landing may use up when time has run short.
 OVERTIME_SHARE = 0.3
 
 
@@ -211,7 +211,7 @@ class Training:
             plan.step_seconds,
             self._deadline.elapsed,
             landing_at(plan.recipe),
-            OVERTIME_SHARE * plan.finish_seconds,
+            OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds),
             resizing_of(plan.recipe),
         )
 
