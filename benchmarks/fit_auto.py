@@ -73,7 +73,8 @@ class Measured:
     epochs: float
 
 
-Rungs = Mapping[Cell, Sequence[Measured]]
+# By cell and record: only what one version of the code trained is compared.
+Rungs = Mapping[tuple[Cell, str], Sequence[Measured]]
 Losses = Mapping[Parameters, Mapping[str, float]]
 
 
@@ -112,7 +113,8 @@ def read(records: Path) -> list[Line]:
     lines: list[Line] = []
     for path in sorted(records.glob(CELLS)):
         machine = path.parent.name.rsplit("_", 1)[1]
-        lines += [{"machine": machine, **json.loads(text)} for text in path.read_text(encoding="utf-8").splitlines()]
+        about = {"machine": machine, "record": path.parent.name}
+        lines += [{**about, **json.loads(text)} for text in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line["accuracy"] is not None and not line["late"]]
 
 
@@ -194,15 +196,17 @@ def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
 
 
 def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
-    """The rungs measured in each cell, from the least work to the most; cells with a single one are left out."""
-    measured: dict[Cell, list[Measured]] = {}
+    """The rungs measured in each cell of a record, from the least work to the most; single ones are left out."""
+    measured: dict[tuple[Cell, str], list[Measured]] = {}
     for cell, lines in cells.items():
-        trials: dict[int, list[Line]] = defaultdict(list)
-        for line in lines:
-            if str(line["label"]).split()[0] == AUTO and (place := place_of(line)) is not None:
-                trials[place].append(line)
-        if len(trials) > 1:
-            measured[cell] = [summed_up(place, trials[place]) for place in sorted(trials)]
+        for record in sorted({str(line["record"]) for line in lines}):
+            trials: dict[int, list[Line]] = defaultdict(list)
+            for line in lines:
+                is_rung = line["record"] == record and str(line["label"]).split()[0] == AUTO
+                if is_rung and (place := place_of(line)) is not None:
+                    trials[place].append(line)
+            if len(trials) > 1:
+                measured[cell, record] = [summed_up(place, trials[place]) for place in sorted(trials)]
     return measured
 
 
@@ -255,7 +259,7 @@ def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
     """Points below the best rung measured, on average over the cells of each task."""
     losses: dict[str, list[float]] = defaultdict(list)
     steps = rungs(*candidate)
-    for cell, there in measured.items():
+    for (cell, _), there in measured.items():
         losses[cell.task].append(max(rung.accuracy for rung in there) - chosen(there, steps).accuracy)
     return {task: statistics.fmean(values) for task, values in losses.items()}
 
@@ -278,7 +282,7 @@ def fit_table(measured: Rungs, as_fitted: Mapping[str, float], unseen: Mapping[s
     """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
     rows = ["| task | cells | points lost | points lost, fitted without it |", "|---|---|---|---|"]
     for task, loss in unseen.items():
-        num_cells = sum(cell.task == task for cell in measured)
+        num_cells = sum(cell.task == task for cell, _ in measured)
         rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")
     return rows
 

@@ -21,7 +21,7 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
     return {
         "task": task, "machine": "desk", "trial_budget": "60s", "speed": "full", "side": 32, "label": label,
         "seed": seed, "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16,
-        "members": 1, "input_scale": 1.0, **changes,
+        "members": 1, "input_scale": 1.0, "record": "one", **changes,
     }  # fmt: skip
 
 
@@ -112,9 +112,9 @@ def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     lines = [kept, {**kept, "late": True}, {**kept, "accuracy": None}]
     for entry in lines:
-        del entry["machine"]
+        del entry["machine"], entry["record"]
     (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    assert fit_auto.read(tmp_path) == [{**kept, "machine": "some-machine"}]
+    assert fit_auto.read(tmp_path) == [{**kept, "machine": "some-machine", "record": folder.name}]
 
 
 def test_the_fit_finds_what_the_cells_were_made_of() -> None:
@@ -139,6 +139,13 @@ def test_a_rung_that_is_none_any_more_is_left_out() -> None:
     cell = many_cells()[:2]
     measured = fit_auto.rungs_of(fit_auto.by_cell([*cell, {**cell[0], "label": "auto width=20", "width": 20}]))
     assert [len(rungs) for rungs in measured.values()] == [2]
+
+
+def test_rungs_of_different_records_are_not_compared() -> None:
+    below, above = many_cells()[:2]
+    both = [below, above, *({**one, "record": "another"} for one in (below, above))]
+    assert [key[1] for key in fit_auto.rungs_of(fit_auto.by_cell(both))] == ["another", "one"]
+    assert fit_auto.rungs_of(fit_auto.by_cell([below, {**above, "record": "another"}])) == {}
 
 
 def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
