@@ -16,6 +16,7 @@ from timebox.recipe.auto import (
     Rung,
     batch_for,
     ladder,
+    largest_batch,
     logit_scale_for,
     side_within_reach,
     wanted_epochs,
@@ -119,7 +120,7 @@ def test_tiny_data_get_tiny_batches(num_images: int) -> None:
 
 @pytest.mark.parametrize("num_images_seen", [-5.0, 0, 1e3, 5e4, 1e5, 2e5, 1e7])
 def test_the_batch_is_a_power_of_two_that_leaves_steps(num_images_seen: float) -> None:
-    batch = batch_for(num_images_seen, 50_000)
+    batch = batch_for(num_images_seen, 50_000, width=8)
     assert batch & (batch - 1) == 0
     assert SMALLEST_BATCH <= batch <= LARGEST_BATCH
     if SMALLEST_BATCH < batch < LARGEST_BATCH:
@@ -127,22 +128,26 @@ def test_the_batch_is_a_power_of_two_that_leaves_steps(num_images_seen: float) -
 
 
 def test_images_seen_again_come_in_smaller_batches_and_more_steps() -> None:
-    for epochs in (6, 24, 96, 384):
-        batch = batch_for(epochs * 5000, 5000)
-        assert 0.7 <= epochs * 5000 / batch / (300 * (epochs / 6) ** 0.5) <= 1.42
-    assert batch_for(float("inf"), 50_000) == LARGEST_BATCH
+    for epochs, width, num_steps in ((28, 16, 300), (28, 64, 600), (112, 64, 1200), (112, 16, 600)):
+        batch = batch_for(epochs * 5000, 5000, width)
+        assert 0.7 <= epochs * 5000 / batch / num_steps <= 1.42
 
 
-def test_the_more_often_images_are_seen_the_more_are_blended() -> None:
+def test_the_largest_batch_is_no_more_than_a_quarter_of_the_data() -> None:
+    assert [largest_batch(n) for n in (2, 40, 100, 1000, 50_000)] == [8, 8, 16, 128, 1024]
+    assert batch_for(float("inf"), 1000, 64) == 128
+
+
+def test_the_better_a_network_gets_to_know_its_images_the_more_are_blended() -> None:
     seen = []
-    for epochs in (5, 20, 30, 90):
+    for epochs, width in ((5, 256), (20, 48), (20, 64), (60, 16), (30, 96), (90, 64)):
         buys = lambda recipe, epochs=epochs: 5000.0 * epochs  # noqa: E731
-        recipe, reasons = auto_recipe(CIFAR, buys)
+        recipe, reasons = auto_recipe(CIFAR, buys, {"width": width})
         seen.append(recipe.mixup)
         assert (f", {recipe.mixup:.0%} of images blended with another;" in reasons[2]) is (recipe.mixup > 0)
         assert auto_recipe(CIFAR, buys, {"mixup": 0.1})[0].mixup == 0.1
-        assert auto_recipe(CIFAR, buys, {"mixup": Times(0.5)})[0].mixup == recipe.mixup / 2
-    assert seen == [0.0, 0.25, 0.5, 0.5]
+        assert auto_recipe(CIFAR, buys, {"width": width, "mixup": Times(0.5)})[0].mixup == recipe.mixup / 2
+    assert seen == [0.0, 0.0, 0.25, 0.0, 0.5, 0.5]
 
 
 def test_the_rate_follows_the_batch() -> None:
@@ -166,7 +171,7 @@ def test_what_the_user_has_decided_is_planned_with() -> None:
     fixed: dict[str, Value] = {"width": 96, "members": 1, "input_scale": 1.0}
     wider, reasons = auto_recipe(CIFAR, buys, fixed)
     assert (wider.width, wider.members, wider.input_scale) == (96, 1, 1.0)
-    assert wider.batch_size == batch_for(buys(wider), 5000) < free.batch_size
+    assert wider.batch_size == batch_for(buys(wider), 5000, 96) < free.batch_size
     assert reasons[0].startswith("one network of width 96 on 32 px")
     chosen, _ = auto_recipe(CIFAR, buys, {"batch_size": 500})
     assert (chosen.width, chosen.batch_size, chosen.max_lr) == (free.width, 500, 1340 * 500 / 2000)

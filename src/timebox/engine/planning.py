@@ -27,7 +27,7 @@ from timebox.engine.threads import use_threads_that_pay
 from timebox.engine.writing import WRITES_AT_THE_END, WriteSpeed
 from timebox.errors import BudgetError, UsageError
 from timebox.recipe import Recipe, Setting, Task, Times, auto_recipe, draft_of
-from timebox.recipe.auto import batch_for
+from timebox.recipe.auto import largest_batch
 
 # Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
 REFERENCE_FLOPS = 150e9
@@ -206,7 +206,7 @@ def _counting_steps(
     recipe = named
     if recipe is None:
         # However small the network, no more images are seen than steps of the largest batch hold.
-        most_images = num_steps * batch_for(float("inf"), len(train))
+        most_images = num_steps * largest_batch(len(train))
 
         def by_work(recipe: Recipe) -> float:
             return max(bench.flops_per_image(recipe) / REFERENCE_FLOPS, REFERENCE_SECONDS / most_images)

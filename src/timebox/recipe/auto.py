@@ -101,8 +101,11 @@ ENLARGED_SIDE, MOST_ENLARGED, SMALLEST_SIDE = 40, 1.25, 16
 # The data set that the rungs' epochs are given for, and bounds for those of others.
 NUM_IMAGES = 5000
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 80.0
-# Steps that a schedule should have, the epochs from which it should have more, and the batches it may take.
-WANTED_STEPS, FRESH_EPOCHS = 300, 6.0
+# How well a network gets to know its images: their epochs times its width. What it knows better than this is better
+# seen in more and smaller steps. LOG.md has the figures.
+FAMILIAR = 450.0
+# Steps that a schedule should have at least, and the batches it may take.
+WANTED_STEPS = 300
 SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
 # What is chosen is made from this recipe. SGD's rate goes with the batch; Muon's does not.
 BASE = airbench94().replace(name="auto")
@@ -115,8 +118,9 @@ SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "mixup")
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
-# From so many epochs on this share of the images is blended with another. LOG.md has the figures.
-MIXUP = ((16.0, 0.25), (24.0, 0.5))
+# Where images are this familiar, a share of them is blended with another; with fewer epochs none. LOG.md has the
+# figures.
+MIXUP, FEWEST_MIXUP_EPOCHS = ((1000.0, 0.25), (2000.0, 0.5)), 16.0
 # Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
 # LOG.md has the figures.
 IMBALANCED, CLASS_BALANCE = 4.0, 0.5
@@ -151,10 +155,10 @@ def auto_recipe(
     rung, recipe = steps[place]
     sureness = _how_sure(task, images_affordable, steps[place + 1 : place + 2])
     num_images_seen = images_affordable(recipe)
-    recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images))
+    recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images, recipe.width))
     recipe = _decided(recipe, fixed, "max_lr", round(RATE_PER_IMAGE * recipe.batch_size, 4))
     recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
-    recipe = _decided(recipe, fixed, "mixup", mixup_for(num_images_seen / task.num_images))
+    recipe = _decided(recipe, fixed, "mixup", mixup_for(num_images_seen / task.num_images, recipe.width))
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     blended = f", {recipe.mixup:.0%} of images blended with another" if recipe.mixup else ""
     if "flip" in fixed:
@@ -254,9 +258,10 @@ def _on(rung: Rung, task: Task) -> Recipe:
     )
 
 
-def mixup_for(num_epochs: float) -> float:
-    """The share of images that are blended: the more, the more often each is seen."""
-    return max((share for epochs, share in MIXUP if num_epochs >= epochs), default=0.0)
+def mixup_for(num_epochs: float, width: int) -> float:
+    """The share of images that are blended: the more, the better a network of that width gets to know them."""
+    familiar = num_epochs * width if num_epochs >= FEWEST_MIXUP_EPOCHS else 0.0
+    return max((share for least, share in MIXUP if familiar >= least), default=0.0)
 
 
 def wanted_epochs(rung: Rung, task: Task) -> float:
@@ -285,11 +290,17 @@ def side_within_reach(num_images: int, seconds: float, images_per_second: float)
     return round(recipe.input_scale * LARGEST_SIDE)
 
 
-def batch_for(num_images_seen: float, num_images: int) -> int:
-    """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 64 (8 for tiny sets) to 1024, at most a
-    quarter of the data. Beyond :data:`FRESH_EPOCHS` epochs there are more steps and larger batches alike: what is seen
-    again and again is better seen in small batches."""
-    limit = max(8.0, num_images / 4)
-    counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * FRESH_EPOCHS * num_images))
+def batch_for(num_images_seen: float, num_images: int, width: int) -> int:
+    """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 64 (8 for tiny sets) to the largest.
+
+    Where a network of that width gets to know its images better than :data:`FAMILIAR`, there are more steps and larger
+    batches alike.
+    """
+    counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * FAMILIAR / width * num_images))
     wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, counted / WANTED_STEPS))
-    return int(2 ** min(round(math.log2(wanted)), math.floor(math.log2(limit))))
+    return min(int(2 ** round(math.log2(wanted))), largest_batch(num_images))
+
+
+def largest_batch(num_images: int) -> int:
+    """The largest power of two that is no more than a quarter of the data, from 8 to 1024."""
+    return min(LARGEST_BATCH, int(2 ** math.floor(math.log2(max(8.0, num_images / 4)))))
