@@ -134,9 +134,9 @@ def test_a_blended_batch_is_its_parts_put_together() -> None:
     indices, epochs = epoch_order(9, 2, 23, CPU), torch.full((23,), 2)
     is_blended, share = (batch_uniform(9, stream, epochs, indices) for stream in (6, 7))
     blend = torch.where(is_blended < 0.6, share / 2, 0.0).float()
-    own, following = images[46:].permute(0, 2, 3, 1), torch.eye(23)[labels[46:]]
-    assert torch.equal(batch.images.permute(0, 2, 3, 1), batch_mixup(own[:-1], own[1:], blend))
-    assert torch.equal(batch.labels, batch_mixup(following[:-1], following[1:], blend))
+    unblended, targets = images[46:].permute(0, 2, 3, 1), torch.eye(23)[labels[46:]]
+    assert torch.equal(batch.images.permute(0, 2, 3, 1), batch_mixup(unblended[:-1], unblended[1:], blend))
+    assert torch.equal(batch.labels, batch_mixup(targets[:-1], targets[1:], blend))
     assert 8 <= (blend > 0).sum() <= 20
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 

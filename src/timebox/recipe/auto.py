@@ -297,8 +297,8 @@ def batch_for(num_images_seen: float, num_images: int, width: int) -> int:
     batches alike.
     """
     counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * FAMILIAR / width * num_images))
-    wanted = max(SMALLEST_BATCH, min(LARGEST_BATCH, counted / WANTED_STEPS))
-    return min(int(2 ** round(math.log2(wanted))), largest_batch(num_images))
+    wanted = min(largest_batch(num_images), max(SMALLEST_BATCH, counted / WANTED_STEPS))
+    return int(2 ** round(math.log2(wanted)))
 
 
 def largest_batch(num_images: int) -> int:
