@@ -167,7 +167,10 @@ def test_kernels_that_come_to_something_else_are_not_used(pooled: bool, monkeypa
     fusing.kernels_work.cache_clear()
 
 
-def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("blur_pool", [False, True])
+def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(
+    blur_pool: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a CPU, with torch's own operations where the kernels would be called."""
 
     def by_torch(x: torch.Tensor, norm: GhostBatchNorm, pooled: bool) -> torch.Tensor:
@@ -176,12 +179,12 @@ def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(mon
 
     calls: list[bool] = []
     torch.manual_seed(0)
-    network, images = Airbench(3, 5, width=8).train(), torch.randn(6, 3, 16, 16)
+    network, images = Airbench(3, 5, width=8, blur_pool=blur_pool).train(), torch.randn(6, 3, 16, 16)
     expected = network(images)
     monkeypatch.setattr("timebox.models.airbench.can_fuse", lambda x, norm: norm.training)
     monkeypatch.setattr("timebox.models.airbench.fused_norm_gelu", by_torch)
     torch.testing.assert_close(network(images), expected)
-    assert calls == [True, False] * 3
+    assert calls == [not blur_pool, False] * 3
     network.eval()
     network(images)
     assert len(calls) == 6

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening, start_at_identity
+from timebox.models.layers import ConvBlock, GhostBatchNorm, MaxBlurPool, Residual, Whitening, start_at_identity
 
 
 def images(num: int, channels: int = 5, side: int = 4, seed: int = 0) -> Tensor:
@@ -144,3 +144,28 @@ def test_an_identity_passes_its_inputs_on() -> None:
     assert torch.equal(wider.weight[3:], others[0])
     assert torch.equal(narrower(wider(x)), x)
     assert torch.equal(pointwise.weight, kept)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 3), (5, 7), (6, 6), (9, 4)])
+def test_blurred_pooling_is_the_mean_of_overlapping_maxima(size: tuple[int, int]) -> None:
+    x = images(2, side=9)[:, :, : size[0], : size[1]]
+    pooled = MaxBlurPool()(x)
+    assert pooled.shape == nn.MaxPool2d(2)(x).shape
+    for row in range(pooled.shape[2]):
+        for column in range(pooled.shape[3]):
+            windows = [
+                x[:, :, top : top + 2, left : left + 2].amax((2, 3))
+                for top in (2 * row, 2 * row + 1)
+                for left in (2 * column, 2 * column + 1)
+                if top + 1 < size[0] and left + 1 < size[1]
+            ]
+            torch.testing.assert_close(pooled[:, :, row, column], torch.stack(windows).mean(0))
+
+
+def test_blurred_pooling_changes_less_when_the_image_moves() -> None:
+    x = images(20, side=17, seed=3)
+    moved = {}
+    for pool in (MaxBlurPool(), nn.MaxPool2d(2)):
+        here, there = pool(x[..., :16]), pool(x[..., 1:])
+        moved[type(pool)] = (here - there).square().mean() / here.var()
+    assert moved[MaxBlurPool] < 0.75 * moved[nn.MaxPool2d]

@@ -36,8 +36,9 @@ def test_resnet18_takes_any_size(size: tuple[int, int], channels: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_airbench_takes_any_size(size: tuple[int, int], channels: int) -> None:
-    logits = Airbench(channels, 10, width=4)(images(3, channels, size))
+@pytest.mark.parametrize("blur_pool", [False, True])
+def test_airbench_takes_any_size(size: tuple[int, int], channels: int, blur_pool: bool) -> None:
+    logits = Airbench(channels, 10, width=4, blur_pool=blur_pool)(images(3, channels, size))
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
 

@@ -21,7 +21,7 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 39
+NUM_FIELDS = 40
 NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 
@@ -237,7 +237,7 @@ def test_a_file_with_all_its_faults_told(tmp_path: Path) -> None:
     path.write_text("width = 16\nepochs = 10\n", encoding="utf-8")
     message = refusal(get_recipe, str(path))
     assert message.startswith("recipe 'mine': unknown field 'epochs'; `timebox recipes haet2021` shows all fields; ")
-    assert "missing: model, members, input_scale, whitening, " in message
+    assert "missing: model, members, input_scale, blur_pool, whitening, " in message
     assert "width" not in message.partition("missing: ")[2].split(", ")
 
 

@@ -32,7 +32,17 @@ FIRST_FLOPS = {"cpu": 5e9, "cuda": 3e12}
 # A GPU must be kept busy to show how fast it scores.
 SCORED_AT_ONCE = {"cpu": 16, "cuda": 256}
 # The fields that decide how long an image takes in one network.
-NETWORK_FIELDS = ("model", "width", "input_scale", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size")
+NETWORK_FIELDS = (
+    "model",
+    "width",
+    "input_scale",
+    "blur_pool",
+    "whitening",
+    "celu_alpha",
+    "ghost_size",
+    "optimizer",
+    "batch_size",
+)
 # The fastest of a few repeats is measured; over a whole training the mean counts, and batches are prepared besides.
 FROM_FASTEST_TO_MEAN = 1.1
 

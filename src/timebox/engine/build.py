@@ -41,6 +41,7 @@ def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
             ghost_size=recipe.ghost_size,
             logit_scale=recipe.logit_scale,
             input_scale=recipe.input_scale,
+            blur_pool=recipe.blur_pool,
         )
     else:
         model = ResNet9(

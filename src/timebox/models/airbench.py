@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.models.fusing import can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
-from timebox.models.layers import GhostBatchNorm, Whitening
+from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.
 NORM_MOMENTUM = 0.4
@@ -31,6 +31,7 @@ class Airbench(nn.Module):
         logit_scale: factor on the logits, above 0; the published network has 1 / 256, the inverse of its features.
         input_scale: factor on the sides of the images before anything else, above 0. Enlarged images keep more of
             their positions through the halvings, and cost as much more; large ones made smaller cost less.
+        blur_pool: whether groups halve by :class:`MaxBlurPool`; the published network takes maxima alone.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Airbench(nn.Module):
         ghost_size: int = 0,
         logit_scale: float = 1 / 256,
         input_scale: float = 1.0,
+        blur_pool: bool = False,
     ) -> None:
         super().__init__()
         self.input_scale = input_scale
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
-        groups = (_Group(channels[i], channels[i + 1], ghost_size) for i in range(3))
+        groups = (_Group(channels[i], channels[i + 1], ghost_size, blur_pool) for i in range(3))
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.logit_scale = logit_scale
@@ -83,11 +85,11 @@ class Airbench(nn.Module):
 
 
 class _Group(nn.Sequential):
-    def __init__(self, in_channels: int, out_channels: int, ghost_size: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, ghost_size: int, blur_pool: bool) -> None:
         first, second = (GhostBatchNorm(out_channels, ghost_size, NORM_MOMENTUM, NORM_EPSILON) for _ in range(2))
         super().__init__(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.MaxPool2d(2),
+            MaxBlurPool() if blur_pool else nn.MaxPool2d(2),
             first,
             nn.GELU(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
@@ -98,12 +100,13 @@ class _Group(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """What the layers compute one after the other; on a GPU, what lies between convolutions as one."""
         first, *others = self.children()
-        _, first_norm, _, second, second_norm, _ = others
+        pool, first_norm, _, second, second_norm, _ = others
         assert isinstance(first_norm, GhostBatchNorm) and isinstance(second_norm, GhostBatchNorm)
         x = first(x)
         if not can_fuse(x, first_norm):
             for layer in others:
                 x = layer(x)
             return x
-        x = fused_norm_gelu(x, first_norm, pooled=True)
+        has_maxima = isinstance(pool, nn.MaxPool2d)
+        x = fused_norm_gelu(x if has_maxima else pool(x), first_norm, pooled=has_maxima)
         return fused_norm_gelu(second(x), second_norm, pooled=False)

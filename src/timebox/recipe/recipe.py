@@ -74,6 +74,7 @@ class Recipe:
     input_scale: Annotated[
         float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4, times=1.3)
     ]
+    blur_pool: Annotated[bool, Field("whether maxima are averaged where the network halves images; airbench only")]
     whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
     whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
     identity_init: Annotated[bool, Field("whether 3x3 convolutions start by passing their inputs on")]
@@ -172,10 +173,11 @@ class Recipe:
 
 # What a network leaves no choice about.
 _FIXED: dict[str, dict[str, Value]] = {
-    "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0},
+    "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0, "blur_pool": False},
     "resnet18": {
         "whitening": False,
         "input_scale": 1.0,
+        "blur_pool": False,
         "whitening_bias_until": 0.0,
         "celu_alpha": 0.0,
         "ghost_size": 0,
