@@ -19,6 +19,11 @@ needs_triton = pytest.mark.skipif(
     not importlib.util.find_spec("triton"), reason="needs Triton, which is for Linux alone"
 )
 
+needs_interpreter = pytest.mark.skipif(
+    not importlib.util.find_spec("triton") or tuple(map(int, version("triton").split(".")[:2])) < (3, 9),
+    reason="Triton's interpreter before 3.9 does not go with numpy 2.4",
+)
+
 # Triton asks when it is imported whether it is to interpret.
 INTERPRETED = """
 import json
@@ -134,9 +139,8 @@ def run(source: str, **environment: str) -> str:
 
 
 @needs_triton
+@needs_interpreter
 def test_the_kernels_come_to_what_torch_comes_to() -> None:
-    if tuple(map(int, version("triton").split(".")[:2])) < (3, 9):
-        pytest.skip("Triton's interpreter before 3.9 does not go with numpy 2.4")
     found = json.loads(run(INTERPRETED, TRITON_INTERPRET="1"))
     assert len(found["apart"]) == 38
     assert {name: times for name, times in found["apart"] if times > 30} == {}, "in roundings of the format"
@@ -162,7 +166,7 @@ def test_kernels_that_come_to_something_else_are_not_used(pooled: bool, monkeypa
     assert not fusing._agrees(Wrong, CPU, torch.float32, pooled)  # type: ignore[arg-type]
     for kernels in (Wrong, None, object()):
         fusing.kernels_work.cache_clear()
-        monkeypatch.setattr(fusing, "_kernels", lambda kernels=kernels: kernels)
+        monkeypatch.setattr(fusing, "_kernels", lambda module, kernels=kernels: kernels)
         assert not fusing.kernels_work(CPU, torch.float32)
     fusing.kernels_work.cache_clear()
 

@@ -150,6 +150,18 @@ def test_the_better_a_network_gets_to_know_its_images_the_more_are_blended() -> 
     assert seen == [0.0, 0.0, 0.25, 0.0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "width", "blurred"), [(9, 64, False), (11, 64, True), (60, 32, False), (11, 48, True)]
+)
+def test_wide_networks_that_see_images_often_blur_their_maxima(epochs: float, width: int, blurred: bool) -> None:
+    recipe, reasons = auto_recipe(CIFAR, lambda recipe: 5000.0 * epochs, {"width": width})
+    assert recipe.blur_pool is blurred
+    assert reasons[0].endswith("; maxima are blurred") is blurred
+    for wanted in (False, True):
+        chosen, _ = auto_recipe(CIFAR, lambda recipe: 5000.0 * epochs, {"width": width, "blur_pool": wanted})
+        assert chosen == recipe.replace(blur_pool=wanted)
+
+
 def test_the_rate_follows_the_batch() -> None:
     for k in range(6, 14):
         recipe, _ = auto_recipe(CIFAR, affordable(5000 * 2**k))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.fusing import can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
+from timebox.models.fusing import blur_pooled, can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.
@@ -107,6 +107,8 @@ class _Group(nn.Sequential):
             for layer in others:
                 x = layer(x)
             return x
-        has_maxima = isinstance(pool, nn.MaxPool2d)
-        x = fused_norm_gelu(x if has_maxima else pool(x), first_norm, pooled=has_maxima)
+        if isinstance(pool, MaxBlurPool):
+            x = fused_norm_gelu(blur_pooled(x), first_norm, pooled=False)
+        else:
+            x = fused_norm_gelu(x, first_norm, pooled=True)
         return fused_norm_gelu(second(x), second_norm, pooled=False)

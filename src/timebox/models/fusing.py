@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timebox.models.layers import GhostBatchNorm
+from timebox.models.layers import GhostBatchNorm, MaxBlurPool
 
 # How far the kernels may be from torch's own operations, as a share: the rounding of sums, and twice the format's.
 SUMS_ROUNDING = 1e-5
+FUSED, BLURRING = "timebox.models.fused", "timebox.models.blurring"
 
 
 def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
@@ -26,7 +27,7 @@ def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
     Args:
         x: (N, C, H, W) on a GPU.
     """
-    kernels = _kernels()
+    kernels = _kernels(FUSED)
     assert kernels is not None and norm.running_mean is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     output: Tensor = kernels.pool_norm_gelu(
@@ -42,17 +43,27 @@ def fused_bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
         x: (N, C, H, W) on a GPU where :func:`kernels_work`.
         bias: float32 (C,).
     """
-    kernels = _kernels()
+    kernels = _kernels(FUSED)
     assert kernels is not None
     output: Tensor = kernels.bias_gelu(x, bias)
     return output
 
 
+def blur_pooled(x: Tensor) -> Tensor:
+    """What :class:`MaxBlurPool` makes of ``x``, (N, C, H, W) on a GPU, by kernels where they do what they should."""
+    if not blur_kernels_work(x.device, x.dtype):
+        return MaxBlurPool()(x)  # type: ignore[no-any-return]
+    kernels = _kernels(BLURRING)
+    assert kernels is not None
+    output: Tensor = kernels.max_blur_pool(x)
+    return output
+
+
 @cache
-def _kernels() -> ModuleType | None:
-    """The kernels; None where Triton, which comes with torch for CUDA on Linux, is missing."""
+def _kernels(module: str) -> ModuleType | None:
+    """A module of kernels; None where Triton, which comes with torch for CUDA on Linux, is missing."""
     try:
-        return import_module("timebox.models.fused")
+        return import_module(module)
     except ImportError:
         return None
 
@@ -64,13 +75,41 @@ def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     They are compiled when they are first used, by a C compiler among others, which takes some seconds the first time on
     a machine; whatever is missing there, training goes on without them.
     """
-    kernels = _kernels()
+    kernels = _kernels(FUSED)
     if kernels is None:
         return False
     try:
         return all(_agrees(kernels, device, dtype, pooled) for pooled in (True, False, None))
     except Exception:  # of a compiler, a driver, a language: nobody can list them
         return False
+
+
+@cache
+def blur_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
+    """As :func:`kernels_work`, of blurred pooling."""
+    kernels = _kernels(BLURRING)
+    if kernels is None:
+        return False
+    try:
+        return _blurs_alike(kernels, device, dtype)
+    except Exception:  # as above
+        return False
+
+
+def _blurs_alike(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
+    """On random numbers, forward and backward."""
+    generator = torch.Generator(device).manual_seed(0)
+    numbers = torch.randn((16, 24, 9, 8), generator=generator, device=device).to(dtype)
+    results = []
+    with torch.enable_grad():
+        for fused in (False, True):
+            x = (numbers if fused else numbers.float()).clone().requires_grad_()
+            output = kernels.max_blur_pool(x) if fused else MaxBlurPool()(x)
+            output.float().square().sum().backward()
+            assert x.grad is not None
+            results.append([t.double() for t in (output.detach(), x.grad)])
+    tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
+    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(*results, strict=True))
 
 
 def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None) -> bool:

@@ -121,6 +121,9 @@ START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Where images are this familiar, a share of them is blended with another; with fewer epochs none. LOG.md has the
 # figures.
 MIXUP, FEWEST_MIXUP_EPOCHS = ((1000.0, 0.25), (2000.0, 0.5)), 16.0
+# Networks so wide blur the maxima they halve images by, where each image is seen so often. Narrow ones lose a fifth of
+# their speed by it, and with few epochs that costs more than it brings. LOG.md has the figures.
+BLURRED_WIDTH, FEWEST_BLURRED_EPOCHS = 48, 10.0
 # Where the largest class has so many times the images of the smallest, those of rare classes count for more, so far.
 # LOG.md has the figures.
 IMBALANCED, CLASS_BALANCE = 4.0, 0.5
@@ -158,7 +161,10 @@ def auto_recipe(
     recipe = _decided(recipe, fixed, "batch_size", batch_for(num_images_seen, task.num_images, recipe.width))
     recipe = _decided(recipe, fixed, "max_lr", round(RATE_PER_IMAGE * recipe.batch_size, 4))
     recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
-    recipe = _decided(recipe, fixed, "mixup", mixup_for(num_images_seen / task.num_images, recipe.width))
+    num_epochs = num_images_seen / task.num_images
+    recipe = _decided(recipe, fixed, "mixup", mixup_for(num_epochs, recipe.width))
+    blurs = recipe.width >= BLURRED_WIDTH and num_epochs >= FEWEST_BLURRED_EPOCHS
+    recipe = _decided(recipe, fixed, "blur_pool", blurs)
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
     blended = f", {recipe.mixup:.0%} of images blended with another" if recipe.mixup else ""
     if "flip" in fixed:
@@ -166,7 +172,7 @@ def auto_recipe(
     return recipe, [
         f"{_networks(recipe, task.side)}: pays from "
         f"{wanted_epochs(rung, task):.2g} epochs of {task.num_images} images on, there is time for "
-        f"{num_images_seen / task.num_images:.1f}",
+        f"{num_epochs:.1f}{'; maxima are blurred' if recipe.blur_pool else ''}",
         f"batch {recipe.batch_size}: about {num_images_seen / recipe.batch_size:.0f} steps{_sizes(recipe, task.side)}",
         f"crops shifted by up to {recipe.crop_padding} px{blended}; mirrored images {mirroring}"
         f"{_balancing(recipe, task)}",
