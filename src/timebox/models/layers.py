@@ -67,7 +67,8 @@ class MaxBlurPool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.max_pool2d(x, 2, stride=1), 2, ceil_mode=True)
+        maxima = F.max_pool2d(x, 2, stride=1)
+        return F.avg_pool2d(maxima, 2, ceil_mode=True, count_include_pad=False)
 
 
 class Residual(nn.Sequential):
