@@ -23,15 +23,8 @@ from auto_cells import RUNG, places_at
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
-from timebox.recipe import Task
-from timebox.recipe.auto import (
-    LEFT_OUT_LOSS,
-    WIDTH_EPOCHS,
-    WIDTH_EXPONENT,
-    Rung,
-    rungs,
-    wanted_epochs,
-)
+from timebox.recipe import Task, auto_recipe
+from timebox.recipe.auto import LEFT_OUT_LOSS, WIDTH_EPOCHS, WIDTH_EXPONENT, Rung, rungs, wanted_epochs
 
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
@@ -41,6 +34,8 @@ AUTO = "auto"
 MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
 # Points that more time may cost.
 FALL_MARGIN = 0.5
+# What goes with a network, and what it was where a record does not say.
+GOES_WITH_IT = {"batch_size": None, "mixup": 0.0, "blur_pool": False}
 # What is tried: epochs of 5,000 images, and how fast they fall with more of them.
 EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -127,12 +122,10 @@ def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
 
 
 def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, and the
-    paired difference."""
-    head = [
-        "| task | machine | speed | budget | auto | best built-in | difference | 95 % interval | n | not inferior |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, the paired
+    difference, and how many of auto's trainings are as it would choose today."""
+    names = "task, machine, speed, budget, auto, best built-in, difference, 95 % interval, n, not inferior, as today"
+    head = ["| " + names.replace(", ", " | ") + " |", "|---" * len(names.split(", ")) + "|"]
     rows: list[str] = []
     for cell, lines in cells.items():
         by_label = accuracies(lines)
@@ -143,7 +136,19 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
         budget = format_duration(parse_budget(cell.budget))
         rows.append(f"| {cell.task} | {cell.machine} | {cell.speed} | {budget} | {mean(auto)} | ")
         rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
+        by_auto = [line for line in lines if line["label"] == AUTO]
+        rows[-1] += f" {sum(map(is_as_today, by_auto))} of {len(by_auto)} |"
     return [*head, *rows] if rows else []
+
+
+def is_as_today(line: Line) -> bool:
+    """Whether `auto` would train the network of a trial as it did then, with time for as many epochs."""
+    num_images = int(str(line["train_images"]))
+    task = Task(num_images, side_of(line), num_classes=2, mirror_allowed=line["flip"] != "none")
+    num_images_seen = num_images * float(str(line["epochs"]))
+    network = {name: value for name in RUNG if isinstance(value := line[name], int | float)}
+    recipe, _ = auto_recipe(task, lambda recipe: num_images_seen, network)
+    return all(getattr(recipe, name) == line.get(name, before) for name, before in GOES_WITH_IT.items())
 
 
 def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:

@@ -21,7 +21,7 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
     return {
         "task": task, "machine": "desk", "trial_budget": "60s", "speed": "full", "side": 32, "label": label,
         "seed": seed, "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16,
-        "members": 1, "input_scale": 1.0, "record": "one", **changes,
+        "members": 1, "input_scale": 1.0, "batch_size": 128, "flip": "alternating", "record": "one", **changes,
     }  # fmt: skip
 
 
@@ -49,15 +49,30 @@ def many_cells() -> Lines:
 def test_the_best_built_in_is_compared_pair_by_pair() -> None:
     cells = fit_auto.by_cell(
         [
-            *(line("digits", "auto", seed, 0.90 + seed / 100) for seed in range(5)),
+            *(line("digits", "auto", seed, 0.90 + seed / 100, batch_size=128 if seed else 64) for seed in range(5)),
             *(line("digits", "airbench94", seed, 0.89 + seed / 100) for seed in range(5)),
             *(line("digits", "haet2021", seed, 0.5) for seed in range(5)),
             line("digits", "auto width=8", 0, 0.99),
         ]
     )
     assert fit_auto.standing(cells)[2:] == [
-        "| digits | desk | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes |"
+        "| digits | desk | full | 1m | 92.0 | 91.0 (`airbench94`) | +1.0 | +1.0 … +1.0 | 5 | yes | 4 of 5 |"
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "as_today"),
+    [
+        ({}, True),
+        ({"mixup": 0.0, "blur_pool": False}, True),
+        ({"mixup": 0.25}, False),
+        ({"blur_pool": True}, False),
+        ({"width": 48, "epochs": 12.0}, False),
+        ({"width": 48, "epochs": 12.0, "blur_pool": True}, True),
+    ],
+)
+def test_a_trial_is_as_today_where_auto_would_train_its_network_so(changes: dict[str, object], as_today: bool) -> None:
+    assert fit_auto.is_as_today(line("digits", "auto", 0, 0.9, **changes)) is as_today
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,11 @@ def tuned() -> Iterator[None]:
 def recipes() -> list[Recipe]:
     """Rates so low that rounding is not blown up from step to step."""
     small = {"width": 16, "batch_size": BATCH, "averaging_span": 0.1}
+    airbench = get_recipe("airbench94").replace(**small, max_lr=10.0)
     return [
         tiny_recipe(**small, max_lr=0.005, bias_lr_multiplier=1.0),
-        get_recipe("airbench94").replace(**small, max_lr=10.0),
+        airbench,
+        airbench.replace(name="blurred", blur_pool=True),
     ]
 
 
