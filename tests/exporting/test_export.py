@@ -30,7 +30,7 @@ def trained(out: Path, channels: int = 3, **settings: object) -> Run:
         "width": 8,
         "members": 2,
         "input_scale": 1.25,
-        "blur_pool": True,
+        "blur_pool": "true",
         "batch_size": 32,
         **settings,
     }
