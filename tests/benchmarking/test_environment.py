@@ -36,6 +36,12 @@ def test_the_machine_is_read_from_proc(tmp_path: Path) -> None:
     assert set(found["versions"]) == {"timebox", "torch", "numpy", "python"}  # type: ignore[call-overload]
 
 
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n")
+    assert environment(CPU, tmp_path)["processor"] == "AMD EPYC (family 25, model 17)"
+
+
 def test_what_nothing_tells_is_none(tmp_path: Path) -> None:
     found = environment(CPU, tmp_path)
     assert found["memory_bytes"] is None

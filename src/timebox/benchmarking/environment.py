@@ -25,7 +25,7 @@ def environment(device: torch.device, root: Path = Path("/")) -> dict[str, objec
     """
     memory = _field(root / "proc/meminfo", "MemTotal").removesuffix(" kB")
     return {
-        "processor": _field(root / "proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "processor": processor(root),
         "cores": os.cpu_count(),
         "threads": available_threads(),
         "memory_bytes": int(memory) * 1024 if memory.isdigit() else None,
@@ -34,6 +34,19 @@ def environment(device: torch.device, root: Path = Path("/")) -> dict[str, objec
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def processor(root: Path = Path("/")) -> str:
+    """What the processor is called, with its family and model, where these are told: a virtual machine's name may leave
+    out which of very unlike ones it is.
+
+    Args:
+        root: where ``proc`` is found.
+    """
+    name, family, model = (_field(root / "proc/cpuinfo", field) for field in ("model name", "cpu family", "model"))
+    if not name:
+        return platform.processor() or platform.machine()
+    return f"{name} (family {family}, model {model})" if family and model else name
 
 
 def device_name(device: torch.device) -> str:
