@@ -54,6 +54,12 @@ def test_other_classes_get_a_new_head_and_some_of_them_theirs(first: Run, tmp_pa
     assert torch.allclose(fewer.model.state_dict()["head.weight"], rows, atol=1e-3)
 
 
+def test_a_network_goes_on_halving_images_as_it_learnt_to(first: Run, tmp_path: Path) -> None:
+    blurred = quick(dataset(), tmp_path / "blurred", "blur_pool=true", init=None)
+    assert quick(dataset(), tmp_path / "next", init=blurred.path).recipe.blur_pool
+    assert not quick(dataset(), tmp_path / "plain", init=first.path).recipe.blur_pool
+
+
 def test_a_file_alone_tells_its_network(first: Run, tmp_path: Path) -> None:
     shutil.copy(first.path / "model.safetensors", tmp_path / "weights.safetensors")
     initial = Initial.read(tmp_path / "weights.safetensors")

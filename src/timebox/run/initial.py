@@ -20,7 +20,7 @@ from timebox.run.request import is_planned
 from timebox.run.run import Run
 
 # What the weights leave no choice about.
-SETTLED = ("model", "width", "whitening", "celu_alpha")
+SETTLED = ("model", "width", "blur_pool", "whitening", "celu_alpha")
 HEAD = "head."
 MEMBER = "members.0."
 # In the network of `auto`, whose width can be told from it.
