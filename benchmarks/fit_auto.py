@@ -143,9 +143,8 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
 
 def is_as_today(line: Line) -> bool:
     """Whether `auto` would train the network of a trial as it did then, with time for as many epochs."""
-    num_images = int(str(line["train_images"]))
-    task = Task(num_images, side_of(line), num_classes=2, mirror_allowed=line["flip"] != "none")
-    num_images_seen = num_images * float(str(line["epochs"]))
+    task = task_of(line)
+    num_images_seen = task.num_images * float(str(line["epochs"]))
     network = {name: value for name in RUNG if isinstance(value := line[name], int | float)}
     recipe, _ = auto_recipe(task, lambda recipe: num_images_seen, network)
     return all(getattr(recipe, name) == line.get(name, before) for name, before in GOES_WITH_IT.items())
@@ -224,10 +223,15 @@ def side_of(line: Line) -> int:
     return int(str(line["side"]))
 
 
+def task_of(line: Line) -> Task:
+    """What a network's place and what goes with it depend on; classes and mirroring change neither."""
+    return Task(int(str(line["train_images"])), side_of(line), num_classes=2, mirror_allowed=True)
+
+
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:
     return Measured(
         place,
-        Task(int(str(trials[0]["train_images"])), side_of(trials[0]), num_classes=2, mirror_allowed=True),
+        task_of(trials[0]),
         100 * statistics.fmean(float(str(line["accuracy"])) for line in trials),
         statistics.fmean(float(str(line["epochs"])) for line in trials),
     )

@@ -21,7 +21,7 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
     return {
         "task": task, "machine": "desk", "trial_budget": "60s", "speed": "full", "side": 32, "label": label,
         "seed": seed, "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16,
-        "members": 1, "input_scale": 1.0, "batch_size": 128, "flip": "alternating", "record": "one", **changes,
+        "members": 1, "input_scale": 1.0, "batch_size": 128, "record": "one", **changes,
     }  # fmt: skip
 
 

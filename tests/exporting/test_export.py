@@ -92,7 +92,7 @@ def test_a_program_of_torch_answers_as_the_run_does(run: Run, tmp_path: Path) ->
 
 
 def test_grey_images(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", channels=1, members=1, input_scale=1.0, tta="none")
+    run = trained(tmp_path / "run", channels=1, members=1, input_scale=1.0, blur_pool="false", tta="none")
     exported = export(run, "torch")
     assert exported.path == tmp_path / "run" / "model.pt2"
     assert exported.channels == 1

@@ -11,29 +11,16 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-# Positions and channels that a program computes at once.
-POSITIONS, CHANNELS = 32, 64
+from timebox.models.kernel_parts import channels_at_once, empty, largest
+
+# Positions that a program computes at once.
+POSITIONS = 32
 
 
 @triton.jit
 def _place(row, height, width):
     """Image, row and column of a position, by its number."""
     return row // (height * width), (row % (height * width)) // width, row % width
-
-
-@triton.jit
-def _largest(x_ptr, at, width, num_channels, inside):
-    """The largest of the 2×2 values that begin at a position, and which of them it is: the first of equals, and what is
-    not a number wins, as in torch."""
-    value = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    place = tl.zeros(value.shape, tl.int32)
-    for k in tl.static_range(1, 4):
-        step = (k // 2) * width + k % 2
-        other = tl.load(x_ptr + at + step * num_channels, mask=inside, other=0.0).to(tl.float32)
-        wins = (other > value) | (other != other)
-        value = tl.where(wins, other, value)
-        place = tl.where(wins, k, place)
-    return value, place
 
 
 @triton.jit
@@ -54,9 +41,9 @@ def _pool(
         is_whole = (2 * y + k // 2 + 1 < height) & (2 * x + k % 2 + 1 < width)
         begin = (first + (k // 2) * width + k % 2).to(tl.int64)
         at = begin[:, None] * num_channels + channels[None, :]
-        value, place = _largest(x_ptr, at, width, num_channels, inside & is_whole[:, None])
+        value, place = largest(at, x_ptr, width, num_channels, inside & is_whole[:, None])
         total += tl.where(is_whole[:, None], value, 0.0)
-        places += place << (2 * k)
+        places += place.to(tl.int32) << (2 * k)
         num_windows += is_whole.to(tl.int32)
     at = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
     mean = total / num_windows.to(tl.float32)[:, None]
@@ -100,13 +87,12 @@ class _MaxBlurPool(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         num_images, num_channels, height, width = x.shape
         down, across = height // 2, width // 2
-        shape = (num_images, num_channels, down, across)
-        output = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        output = empty((num_images, num_channels, down, across), x.dtype, x.device)
         places = torch.empty_like(output, dtype=torch.uint8)
         num_rows = num_images * down * across
         _pool[_grid(num_rows, num_channels)](
             x, output, places, num_rows, num_channels, height, width, down, across,
-            ROWS=POSITIONS, CHANNELS=_channels(num_channels),
+            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
         )  # fmt: skip
         ctx.save_for_backward(places)
         ctx.shape = x.shape
@@ -117,21 +103,17 @@ class _MaxBlurPool(torch.autograd.Function):
         (places,) = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         num_images, num_channels, height, width = ctx.shape
-        output = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
+        output = empty(ctx.shape, grad.dtype, grad.device)
         num_rows = num_images * height * width
         _gradients[_grid(num_rows, num_channels)](
             grad, places, output, num_rows, num_channels, height, width, height // 2, width // 2,
-            ROWS=POSITIONS, CHANNELS=_channels(num_channels),
+            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
         )  # fmt: skip
         return output
 
 
-def _channels(num_channels: int) -> int:
-    return min(CHANNELS, 1 << (num_channels - 1).bit_length())
-
-
 def _grid(num_rows: int, num_channels: int) -> tuple[int, int]:
-    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, _channels(num_channels))
+    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels_at_once(num_channels))
 
 
 def max_blur_pool(x: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-# Positions and channels that a program computes at once.
-POSITIONS, POSITIONS_POOLED, CHANNELS = 64, 32, 64
+from timebox.models.kernel_parts import channels_at_once, empty, largest
+
+# Positions that a program computes at once.
+POSITIONS, POSITIONS_POOLED = 64, 32
 # Programs that form sums, and of how many, for how many channels, one program brings the sums together.
 NUM_PROGRAMS = 1024
 PROGRAMS_SETTLED, CHANNELS_SETTLED = 512, 16
@@ -49,15 +51,7 @@ def _statistics(
         if POOLED:
             first, _, _ = _window(rows, height, width, down, across)
             at = first.to(tl.int64)[:, None] * num_channels + channels[None, :]
-            value = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
-            place = tl.zeros([ROWS, CHANNELS], tl.int8)
-            for k in tl.static_range(1, 4):
-                step = (k // 2) * width + k % 2
-                other = tl.load(x_ptr + at + step * num_channels, mask=inside, other=0.0).to(tl.float32)
-                # As torch pools: the first of equals, and what is not a number wins.
-                wins = (other > value) | (other != other)
-                value = tl.where(wins, other, value)
-                place = tl.where(wins, tl.full([ROWS, CHANNELS], k, tl.int8), place)
+            value, place = largest(at, x_ptr, width, num_channels, inside)
             to = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
             tl.store(pooled_ptr + to, value.to(pooled_ptr.dtype.element_ty), mask=inside)
             tl.store(place_ptr + to, place, mask=inside)
@@ -258,8 +252,8 @@ class _PoolNormGelu(torch.autograd.Function):
         shape = (num_images, num_channels, down, across)
         value, place = x, x
         if pooled:
-            value, place = _empty(shape, x.dtype, x.device), _empty(shape, torch.int8, x.device)
-        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), _channels(num_channels)
+            value, place = empty(shape, x.dtype, x.device), empty(shape, torch.int8, x.device)
+        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), channels_at_once(num_channels)
         blocks = triton.cdiv(num_channels, channels)
         num_programs = _num_programs(num_rows, rows, blocks)
         count = x.new_empty(num_programs, dtype=torch.float32)
@@ -287,9 +281,9 @@ class _PoolNormGelu(torch.autograd.Function):
         totals = _totals(grad, value, moments, bias)
         down, across = value.shape[2:]
         num_rows = num_images * down * across
-        channels = _channels(num_channels)
+        channels = channels_at_once(num_channels)
         blocks = triton.cdiv(num_channels, channels)
-        output = _empty(ctx.shape, value.dtype, value.device)
+        output = empty(ctx.shape, value.dtype, value.device)
         rows = POSITIONS_POOLED if pooled else POSITIONS
         num_windows = num_images * ((height + 1) // 2) * ((width + 1) // 2) if pooled else num_rows
         _gradients[(triton.cdiv(num_windows, rows), blocks)](
@@ -317,7 +311,7 @@ class _BiasGelu(torch.autograd.Function):
 def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
     """GELU of the normalised and shifted values."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, _channels(num_channels)
+    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
     output = torch.empty_like(value)
     _normalize_gelu[(triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels))](
         value, output, moments, bias, num_rows, num_channels, ROWS=POSITIONS, CHANNELS=channels
@@ -328,7 +322,7 @@ def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
 def _totals(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
     """Of gradients before the activation, and of their products with the normalised values: float32 (2, C)."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, _channels(num_channels)
+    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
     blocks = triton.cdiv(num_channels, channels)
     num_programs = _num_programs(num_rows, POSITIONS, blocks)
     total, product = value.new_empty((2, num_programs, num_channels), dtype=torch.float32)
@@ -345,14 +339,6 @@ def _totals(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tenso
 def _num_programs(num_rows: int, rows: int, blocks: int) -> int:
     """Programs over the positions, for each block of channels."""
     return min(max(1, NUM_PROGRAMS // blocks), -(-num_rows // rows))
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
-
-
-def _channels(num_channels: int) -> int:
-    return min(CHANNELS, 1 << (num_channels - 1).bit_length())
 
 
 def pool_norm_gelu(

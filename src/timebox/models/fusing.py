@@ -1,5 +1,6 @@
 """Whether pooling, normalisation and activation can be one operation here, and how that is called."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -75,24 +76,20 @@ def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     They are compiled when they are first used, by a C compiler among others, which takes some seconds the first time on
     a machine; whatever is missing there, training goes on without them.
     """
-    kernels = _kernels(FUSED)
-    if kernels is None:
-        return False
-    try:
-        return all(_agrees(kernels, device, dtype, pooled) for pooled in (True, False, None))
-    except Exception:  # of a compiler, a driver, a language: nobody can list them
-        return False
+    return _works(FUSED, lambda kernels: all(_agrees(kernels, device, dtype, how) for how in (True, False, None)))
 
 
 @cache
 def blur_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     """As :func:`kernels_work`, of blurred pooling."""
-    kernels = _kernels(BLURRING)
-    if kernels is None:
-        return False
+    return _works(BLURRING, lambda kernels: _blurs_alike(kernels, device, dtype))
+
+
+def _works(module: str, agrees: Callable[[ModuleType], bool]) -> bool:
+    kernels = _kernels(module)
     try:
-        return _blurs_alike(kernels, device, dtype)
-    except Exception:  # as above
+        return kernels is not None and agrees(kernels)
+    except Exception:  # of a compiler, a driver, a language: nobody can list them
         return False
 
 
@@ -108,8 +105,7 @@ def _blurs_alike(kernels: ModuleType, device: torch.device, dtype: torch.dtype) 
             output.float().square().sum().backward()
             assert x.grad is not None
             results.append([t.double() for t in (output.detach(), x.grad)])
-    tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
-    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(*results, strict=True))
+    return _alike(results[0], results[1], dtype)
 
 
 def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None) -> bool:
@@ -136,5 +132,9 @@ def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, poole
             output.float().square().sum().backward()
             grads = [bias.grad] if pooled is None else [bias.grad, x.grad]
             results.append([t.double() for t in (output.detach(), *grads, mean, var) if t is not None])
+    return _alike(results[0], results[1], dtype)
+
+
+def _alike(expected: Sequence[Tensor], found: Sequence[Tensor], dtype: torch.dtype) -> bool:
     tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
-    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(*results, strict=True))
+    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(expected, found, strict=True))
