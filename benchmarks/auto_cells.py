@@ -41,7 +41,7 @@ KEPT = (
     "images_per_second", "precision", "tta", "commit",
 )  # fmt: skip
 RUNG = ("width", "members", "input_scale")
-FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "logit_scale", "flip", "mixup", "blur_pool")
+FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "logit_scale", "flip", "mixup", "mixup_until", "blur_pool")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,6 +66,7 @@ def test_the_best_built_in_is_compared_pair_by_pair() -> None:
         ({}, True),
         ({"mixup": 0.0, "blur_pool": False}, True),
         ({"mixup": 0.25}, False),
+        ({"mixup_until": 0.8}, False),
         ({"blur_pool": True}, False),
         ({"width": 48, "epochs": 12.0}, False),
         ({"width": 48, "epochs": 12.0, "blur_pool": True}, True),
@@ -167,8 +168,10 @@ def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
     steps = [Rung(8, 6, 1), Rung(12, 6, 1), Rung(16, 9, 1), Rung(24, 1, 1)]
     task = Task(5000, 32, 10, mirror_allowed=True)
     there = [fit_auto.Measured(place, task, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
-    assert fit_auto.chosen(there, steps) is there[1]
-    assert fit_auto.chosen(there[2:], steps) is there[3], "what is not measured below is not asked for"
+    assert fit_auto.chosen(there, steps, 1.0) is there[1]
+    assert fit_auto.chosen(there[2:], steps, 1.0) is there[3], "what is not measured below is not asked for"
+    assert fit_auto.chosen(there, steps, 0.4) is there[0], "a speed that is read too low"
+    assert fit_auto.chosen(there, steps, 1.25) is there[3], "a speed that is read too high"
 
 
 def test_the_page_and_the_constants_are_checked(

@@ -1,5 +1,7 @@
 """The stream of batches: every image once an epoch, and any batch without those before it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,15 @@ def test_a_blended_batch_is_its_parts_put_together() -> None:
     assert torch.equal(batch.labels, batch_mixup(targets[:-1], targets[1:], blend))
     assert 8 <= (blend > 0).sum() <= 20
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_blended_up_to_a_progress_and_their_labels_keep_their_form() -> None:
+    ending = loader(23, replace(BLENDED, mixup_until=0.8))
+    as_it_is = loader(23, replace(BLENDED, mixup=0.0)).batch(2)
+    assert torch.equal(ending.batch(2, 0.8).images, loader(23, BLENDED).batch(2, 0.8).images)
+    unblended = ending.batch(2, 0.81)
+    assert torch.equal(unblended.images, as_it_is.images)
+    assert torch.equal(unblended.labels, torch.eye(23)[as_it_is.labels])
 
 
 @pytest.mark.parametrize("num_networks", [1, 3])

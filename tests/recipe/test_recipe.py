@@ -21,7 +21,7 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 40
+NUM_FIELDS = 41
 NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 

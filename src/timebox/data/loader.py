@@ -25,12 +25,14 @@ class Augmentation:
         flip: ``none``, ``random`` or ``alternating`` mirroring left to right.
         cutout_size: side of the blanked square in pixels, 0 for none.
         mixup: share of the images that are blended with another, 0...1.
+        mixup_until: progress after which none is, 0...1.
     """
 
     crop_padding: int = 0
     flip: str = "none"
     cutout_size: int = 0
     mixup: float = 0.0
+    mixup_until: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +175,8 @@ class DeviceLoader:
         labels = self.labels[samples.indices]
         if not self.augmentation.mixup:
             return Batch(images, labels)
-        return self._blended(images, labels, samples.chance["blend"])
+        share = samples.chance["blend"]
+        return self._blended(images, labels, share * (progress <= self.augmentation.mixup_until))
 
     def _blended(self, images: Tensor, labels: Tensor, share: Tensor) -> Batch:
         """Each image with its share of the next one; the last of each stream is there for the one before it only."""

@@ -83,7 +83,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
 
 def augmentation_of(recipe: Recipe) -> Augmentation:
     """What the recipe does to training images."""
-    return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup)
+    return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until)
 
 
 def resizing_of(recipe: Recipe) -> Resizing:

@@ -92,7 +92,7 @@ LADDER = rungs()
 DETAILED_SIDE, DETAILED_SHARE = 48, 0.5
 # What choosing with them costs on tasks left out of the fit, in points below the best rung measured: mean and most. The
 # tasks are within these bounds.
-LEFT_OUT_LOSS = (0.17, 0.86)
+LEFT_OUT_LOSS = (0.85, 4.75)
 FITTED_ON = {"images": (500, 45_000), "px": (8, 96), "classes": (2, 100)}
 
 # Images are enlarged to so many pixels, but no further than this many times; the network gets none below the last.
@@ -115,12 +115,13 @@ RATE_PER_IMAGE = BASE.max_lr / BASE.batch_size
 HEAD_TRAVEL, NUM_FEATURES = 40.0, 4
 SMALLEST_LOGIT_SCALE, LARGEST_LOGIT_SCALE = 1 / 512, 1 / 8
 # What follows from the network and the time there is for it.
-CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "mixup")
+CHOSEN_LATER = ("batch_size", "max_lr", "logit_scale", "mixup", "mixup_until")
 # The first images have this share of the side; from this progress on they are whole.
 START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Where images are this familiar, a share of them is blended with another; with fewer epochs none. LOG.md has the
-# figures.
+# figures. The last steps are taken on images as they are, like those that will be asked for.
 MIXUP, FEWEST_MIXUP_EPOCHS = ((1000.0, 0.25), (2000.0, 0.5)), 16.0
+MIXUP_UNTIL = 0.8
 # Networks so wide blur the maxima they halve images by, where each image is seen so often. Narrow ones lose a fifth of
 # their speed by it, and with few epochs that costs more than it brings. LOG.md has the figures.
 BLURRED_WIDTH, FEWEST_BLURRED_EPOCHS = 48, 10.0
@@ -163,10 +164,11 @@ def auto_recipe(
     recipe = _decided(recipe, fixed, "logit_scale", logit_scale_for(recipe, num_images_seen, task.num_classes))
     num_epochs = num_images_seen / task.num_images
     recipe = _decided(recipe, fixed, "mixup", mixup_for(num_epochs, recipe.width))
+    recipe = _decided(recipe, fixed, "mixup_until", MIXUP_UNTIL if recipe.mixup else 1.0)
     blurs = recipe.width >= BLURRED_WIDTH and num_epochs >= FEWEST_BLURRED_EPOCHS
     recipe = _decided(recipe, fixed, "blur_pool", blurs)
     mirroring = "keep their class, so they are used" if task.mirror_allowed else "lose their class, so none is shown"
-    blended = f", {recipe.mixup:.0%} of images blended with another" if recipe.mixup else ""
+    blended = f", {recipe.mixup:.0%} of images blended with another{_ending(recipe)}" if recipe.mixup else ""
     if "flip" in fixed:
         mirroring = "are not shown" if recipe.flip == "none" else "are shown"
     return recipe, [
@@ -224,6 +226,11 @@ def _sizes(recipe: Recipe, side: int) -> str:
     if recipe.start_size == 1.0:
         return ""
     return f", the first on {side * recipe.start_size:.0f} px, from {recipe.full_size_at:.0%} of the time on whole ones"
+
+
+def _ending(recipe: Recipe) -> str:
+    """Until when images are blended, as the end of a sentence."""
+    return f" until {recipe.mixup_until:.0%} of the time" if recipe.mixup_until < 1.0 else ""
 
 
 def _balancing(recipe: Recipe, task: Task) -> str:

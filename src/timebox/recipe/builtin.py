@@ -67,6 +67,7 @@ def haet2021() -> Recipe:
         flip="random",
         cutout_size=5,
         mixup=0.0,
+        mixup_until=1.0,
         tta="mirror",
     )
 
@@ -188,6 +189,7 @@ def superconvergence() -> Recipe:
         flip="none",
         cutout_size=0,
         mixup=0.0,
+        mixup_until=1.0,
         tta="none",
     )
 

@@ -125,6 +125,7 @@ class Recipe:
     mixup: Annotated[
         float, Field("share of training images blended with another, as their labels are", 0, 1, within=(0, 0.8))
     ]
+    mixup_until: Annotated[float, Field("progress after which none is blended", 0, 1, within=(0.5, 1))]
     tta: Annotated[Literal["none", "mirror", "shift", "mirror_shift"], Field("views averaged when scoring")]
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ def augmented_examples(
     rng = np.random.default_rng(seed)
     chosen = train.take(np.sort(rng.choice(len(train), min(NUM_AUGMENTED, len(train)), replace=False)))
     loader = DeviceLoader(chosen, len(chosen), mean, std, augmentation, seed, torch.device("cpu"))
-    batch = loader.batch(0)
+    batch = loader.batch(0, progress=0.0)
     pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     labels = (batch.labels.argmax(1) if augmentation.mixup else batch.labels).tolist()
     return [
