@@ -144,9 +144,9 @@ def test_the_better_a_network_gets_to_know_its_images_the_more_are_blended() -> 
         buys = lambda recipe, epochs=epochs: 5000.0 * epochs  # noqa: E731
         recipe, reasons = auto_recipe(CIFAR, buys, {"width": width})
         seen.append(recipe.mixup)
-        told = f", {recipe.mixup:.0%} of images blended with another until 80% of the time;"
+        told = f", {recipe.mixup:.0%} of images blended with another until 85% of the time;"
         assert (told in reasons[2]) is (recipe.mixup > 0)
-        assert recipe.mixup_until == (0.8 if recipe.mixup else 1.0)
+        assert recipe.mixup_until == (0.85 if recipe.mixup else 1.0)
         assert auto_recipe(CIFAR, buys, {"mixup": 0.1})[0].mixup == 0.1
         to_the_end, reasons = auto_recipe(CIFAR, buys, {"mixup": 0.1, "mixup_until": 1.0})
         assert to_the_end.mixup_until == 1.0 and ", 10% of images blended with another;" in reasons[2]

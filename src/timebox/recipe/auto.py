@@ -121,7 +121,7 @@ START_SIZE, FULL_SIZE_AT = 0.75, 0.6
 # Where images are this familiar, a share of them is blended with another; with fewer epochs none. LOG.md has the
 # figures. The last steps are taken on images as they are, like those that will be asked for.
 MIXUP, FEWEST_MIXUP_EPOCHS = ((1000.0, 0.25), (2000.0, 0.5)), 16.0
-MIXUP_UNTIL = 0.8
+MIXUP_UNTIL = 0.85
 # Networks so wide blur the maxima they halve images by, where each image is seen so often. Narrow ones lose a fifth of
 # their speed by it, and with few epochs that costs more than it brings. LOG.md has the figures.
 BLURRED_WIDTH, FEWEST_BLURRED_EPOCHS = 48, 10.0
