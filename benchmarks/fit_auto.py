@@ -40,7 +40,7 @@ GOES_WITH_IT = {"batch_size": None, "mixup": 0.0, "mixup_until": 1.0, "blur_pool
 # What is tried: epochs of 5,000 images, and how fast they fall with more of them.
 EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# `auto` chooses by speeds that were read off by a fifth or so, so it has to choose well by such too.
+# The speed that `auto` reads may be a fifth off: it has to choose well by such readings too.
 READINGS = (0.8, 1.0, 1.25)
 
 Line = Mapping[str, object]
