@@ -127,8 +127,8 @@ def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
 def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
     """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, the paired
     difference, and how many of auto's trainings are as it would choose today."""
-    names = "task, machine, speed, budget, auto, best built-in, difference, 95 % interval, n, not inferior, as today"
-    head = ["| " + names.replace(", ", " | ") + " |", "|---" * len(names.split(", ")) + "|"]
+    compared = ("auto", "best built-in", "difference", "95 % interval", "n", "not inferior", "as today")
+    head = head_of("task", "machine", "speed", "budget", *compared)
     rows: list[str] = []
     for cell, lines in cells.items():
         by_label = accuracies(lines)
@@ -171,14 +171,19 @@ def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
             reached[cell.task, cell.machine, cell.speed][parse_budget(cell.budget)] = auto
     reached = {row: by_budget for row, by_budget in reached.items() if len(by_budget) > 1}
     budgets = sorted({budget for by_budget in reached.values() for budget in by_budget})
-    head = ["task", "machine", "speed", *map(format_duration, budgets), "furthest fall", f"at most {FALL_MARGIN}"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    durations = map(format_duration, budgets)
+    rows = head_of("task", "machine", "speed", *durations, "furthest fall", f"at most {FALL_MARGIN}")
     for (task, machine, speed), by_budget in reached.items():
         fall = furthest_fall([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
         there = [f"{mean(by_budget[b])} ({len(by_budget[b])})" if b in by_budget else "–" for b in budgets]
         row = [task, machine, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
         rows.append("| " + " | ".join(row) + " |")
     return rows if reached else []
+
+
+def head_of(*columns: str) -> list[str]:
+    """The first two lines of a table."""
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
 
 
 def furthest_fall(means: Sequence[float]) -> float:
@@ -293,7 +298,7 @@ def mean_and_most(losses: Mapping[str, float]) -> tuple[float, float]:
 
 def fit_table(measured: Rungs, as_fitted: Mapping[str, float], unseen: Mapping[str, float]) -> list[str]:
     """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
-    rows = ["| task | cells | points lost | points lost, fitted without it |", "|---|---|---|---|"]
+    rows = head_of("task", "cells", "points lost", "points lost, fitted without it")
     for task, loss in unseen.items():
         num_cells = sum(cell.task == task for cell, _ in measured)
         rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")
