@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from auto_cells import RUNG, places_at
+from auto_cells import RUNG, places_for
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
@@ -49,16 +49,18 @@ Parameters = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cell:
-    """A task, a machine, its speed and a budget."""
+    """A task, a machine, its speed, a record and a budget. In a record all was trained by one version of the code: what
+    lies in different ones is not compared."""
 
     task: str
     machine: str
     speed: str
+    record: str
     budget: str
 
     @property
-    def order(self) -> tuple[str, str, str, float]:
-        return self.task, self.machine, self.speed, parse_budget(self.budget)
+    def order(self) -> tuple[str, str, str, str, float]:
+        return self.task, self.machine, self.speed, self.record, parse_budget(self.budget)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class Measured:
     epochs: float
 
 
-# By cell and record: only what one version of the code trained is compared.
-Rungs = Mapping[tuple[Cell, str], Sequence[Measured]]
+Rungs = Mapping[Cell, Sequence[Measured]]
 Losses = Mapping[Parameters, Mapping[str, float]]
 
 
@@ -119,7 +120,7 @@ def read(records: Path) -> list[Line]:
 def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
     cells: dict[Cell, list[Line]] = defaultdict(list)
     for line in lines:
-        cell = Cell(*(str(line[name]) for name in ("task", "machine", "speed", "trial_budget")))
+        cell = Cell(*(str(line[name]) for name in ("task", "machine", "speed", "record", "trial_budget")))
         cells[cell].append(line)
     return {cell: cells[cell] for cell in sorted(cells, key=lambda cell: cell.order)}
 
@@ -163,17 +164,17 @@ def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
 
 
 def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each task, machine and speed where `auto` had several budgets: what it came to with each,
-    over so many seeds, and the furthest that it fell with more time."""
-    reached: dict[tuple[str, str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
+    """A table with a line for each task, machine, speed and record where `auto` had several budgets: what it came to
+    with each, over so many seeds, and the furthest that it fell with more time."""
+    reached: dict[tuple[str, str, str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
     for cell, lines in cells.items():
         if auto := accuracies(lines).get(AUTO):
-            reached[cell.task, cell.machine, cell.speed][parse_budget(cell.budget)] = auto
+            reached[cell.task, cell.machine, cell.speed, cell.record][parse_budget(cell.budget)] = auto
     reached = {row: by_budget for row, by_budget in reached.items() if len(by_budget) > 1}
     budgets = sorted({budget for by_budget in reached.values() for budget in by_budget})
     durations = map(format_duration, budgets)
     rows = head_of("task", "machine", "speed", *durations, "furthest fall", f"at most {FALL_MARGIN}")
-    for (task, machine, speed), by_budget in reached.items():
+    for (task, machine, speed, _), by_budget in reached.items():
         fall = furthest_fall([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
         there = [f"{mean(by_budget[b])} ({len(by_budget[b])})" if b in by_budget else "–" for b in budgets]
         row = [task, machine, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
@@ -208,32 +209,27 @@ def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
 
 
 def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
-    """The rungs measured in each cell of a record, from the least work to the most; single ones are left out."""
-    measured: dict[tuple[Cell, str], list[Measured]] = {}
+    """The rungs measured in each cell, from the least work to the most; single ones are left out."""
+    measured: dict[Cell, list[Measured]] = {}
     for cell, lines in cells.items():
-        for record in sorted({str(line["record"]) for line in lines}):
-            trials: dict[int, list[Line]] = defaultdict(list)
-            for line in lines:
-                is_rung = line["record"] == record and str(line["label"]).split()[0] == AUTO
-                if is_rung and (place := place_of(line)) is not None:
-                    trials[place].append(line)
-            if len(trials) > 1:
-                measured[cell, record] = [summed_up(place, trials[place]) for place in sorted(trials)]
+        trials: dict[int, list[Line]] = defaultdict(list)
+        for line in lines:
+            if str(line["label"]).split()[0] == AUTO and (place := place_of(line)) is not None:
+                trials[place].append(line)
+        if len(trials) > 1:
+            measured[cell] = [summed_up(place, trials[place]) for place in sorted(trials)]
     return measured
 
 
 def place_of(line: Line) -> int | None:
     """Where on the ladder a trial was trained; None for what is none of its rungs, or was one only then."""
-    return places_at(side_of(line)).get(tuple(line[name] for name in RUNG))
-
-
-def side_of(line: Line) -> int:
-    return int(str(line["side"]))
+    task = task_of(line)
+    return places_for(task.num_images, task.side).get(tuple(line[name] for name in RUNG))
 
 
 def task_of(line: Line) -> Task:
     """What a network's place and what goes with it depend on; classes and mirroring change neither."""
-    return Task(int(str(line["train_images"])), side_of(line), num_classes=2, mirror_allowed=True)
+    return Task(int(str(line["train_images"])), int(str(line["side"])), num_classes=2, mirror_allowed=True)
 
 
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:
@@ -276,7 +272,7 @@ def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
     """Points below the best rung measured, on average over the cells of each task and what may be read there."""
     losses: dict[str, list[float]] = defaultdict(list)
     steps = rungs(*candidate)
-    for (cell, _), there in measured.items():
+    for cell, there in measured.items():
         best = max(rung.accuracy for rung in there)
         losses[cell.task] += [best - chosen(there, steps, reading).accuracy for reading in READINGS]
     return {task: statistics.fmean(values) for task, values in losses.items()}
@@ -300,7 +296,7 @@ def fit_table(measured: Rungs, as_fitted: Mapping[str, float], unseen: Mapping[s
     """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
     rows = head_of("task", "cells", "points lost", "points lost, fitted without it")
     for task, loss in unseen.items():
-        num_cells = sum(cell.task == task for cell, _ in measured)
+        num_cells = sum(cell.task == task for cell in measured)
         rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")
     return rows
 

@@ -1,6 +1,7 @@
 """What the measured cells say of `auto`: the table of standings, and the fit of its rungs."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def test_what_more_time_came_to() -> None:
             line("b", "auto width=8", 0, 0.99, trial_budget="2m"),
             line("b", "auto", 0, 0.5, trial_budget="5m", speed="quarter"),
             *(line("c", "auto", 0, x, trial_budget=budget) for budget, x in (("10s", 0.9), ("60s", 0.95))),
+            line("c", "auto", 0, 0.5, trial_budget="2m", record="another"),
         ]
     )
     assert fit_auto.more_time(cells) == [
@@ -120,6 +122,13 @@ def test_what_more_time_came_to() -> None:
         "| c | desk | full | 90.0 (1) | 95.0 (1) | – | 0.0 | yes |",
     ]
     assert fit_auto.more_time({cell: lines for cell, lines in cells.items() if cell.speed == "quarter"}) == []
+
+
+def test_recipes_of_different_records_are_not_paired() -> None:
+    lines = [line("a", label, seed, 0.9) for label in ("auto", "airbench94") for seed in range(5)]
+    again = [line("a", "auto", seed, 0.8, record="another") for seed in range(5)]
+    assert len(fit_auto.standing(fit_auto.by_cell([*lines, *again]))[2:]) == 1
+    assert fit_auto.standing(fit_auto.by_cell([*again, *lines])) == fit_auto.standing(fit_auto.by_cell(lines))
 
 
 def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ def test_a_rung_that_is_none_any_more_is_left_out() -> None:
 def test_rungs_of_different_records_are_not_compared() -> None:
     below, above = many_cells()[:2]
     both = [below, above, *({**one, "record": "another"} for one in (below, above))]
-    assert [key[1] for key in fit_auto.rungs_of(fit_auto.by_cell(both))] == ["another", "one"]
+    assert [cell.record for cell in fit_auto.rungs_of(fit_auto.by_cell(both))] == ["another", "one"]
     assert fit_auto.rungs_of(fit_auto.by_cell([below, {**above, "record": "another"}])) == {}
 
 
@@ -206,16 +215,15 @@ def test_the_page_and_the_constants_are_checked(
     assert fit_auto.main([*root, "--check"]) == 0
 
 
-def test_cells_are_told_apart_by_task_machine_speed_and_budget() -> None:
+def test_cells_are_told_apart_by_task_machine_speed_record_and_budget() -> None:
     lines = [
-        line("a", "auto", 0, 0.9, trial_budget=budget, speed=speed, machine=machine)
+        line("a", "auto", 0, 0.9, trial_budget=budget, speed=speed, machine=machine, record=record)
         for budget in ("60s", "9s")
         for speed in "qf"
+        for record in "21"
         for machine in ("old", "new")
     ]
-    cells = [
-        Cell("a", machine, speed, budget) for machine in ("new", "old") for speed in "fq" for budget in ("9s", "60s")
-    ]
+    cells = [Cell("a", *rest) for rest in product(("new", "old"), "fq", "12", ("9s", "60s"))]
     assert list(fit_auto.by_cell(lines)) == cells
 
 
