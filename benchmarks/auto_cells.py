@@ -118,21 +118,19 @@ def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
     """The rungs below and above the one that `auto` took most often in a cell, as recipes."""
     lines = [json.loads(line) for line in cells.read_text(encoding="utf-8").splitlines()]
     cell = {"task": task.stem, "trial_budget": budget, "speed": speed, "label": "auto"}
-    trials = [line for line in lines if cell.items() <= line.items()]
-    if not trials:
+    taken = Counter(tuple(line[name] for name in RUNG) for line in lines if cell.items() <= line.items())
+    if not taken:
         raise SystemExit(f"auto_cells.py: error: no trial of auto in {cells} with {cell}")
-    taken = Counter(tuple(line[name] for name in RUNG) for line in trials)
-    rungs = list(places_for(trials[0]["train_images"], side_of(task)))
+    rungs = list(places_at(side_of(task)))
     position = rungs.index(taken.most_common(1)[0][0])
     around = [rungs[i] for i in (position - 1, position + 1) if 0 <= i < len(rungs)]
     return ["auto " + " ".join(f"{name}={value}" for name, value in zip(RUNG, rung, strict=True)) for rung in around]
 
 
 @cache
-def places_for(num_images: int, side: int) -> Mapping[tuple[object, ...], int]:
-    """What is trained on the rungs of `auto` that differ on so many images of that size, and their places on its
-    ladder."""
-    task = Task(num_images, side, num_classes=2, mirror_allowed=True)
+def places_at(side: int) -> Mapping[tuple[object, ...], int]:
+    """What is trained on the rungs of `auto` that differ on images of that size, and their places on its ladder."""
+    task = Task(num_images=1, side=side, num_classes=2, mirror_allowed=True)
     return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
 
 

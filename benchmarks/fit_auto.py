@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from auto_cells import RUNG, places_for
+from auto_cells import RUNG, places_at
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
@@ -49,8 +49,8 @@ Parameters = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cell:
-    """A task, a machine, its speed, a record and a budget. In a record all was trained by one version of the code: what
-    lies in different ones is not compared."""
+    """A task, a machine, its speed, a record and a budget. What lies in different records was trained by different
+    versions of the code, and is not compared."""
 
     task: str
     machine: str
@@ -223,8 +223,7 @@ def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
 
 def place_of(line: Line) -> int | None:
     """Where on the ladder a trial was trained; None for what is none of its rungs, or was one only then."""
-    task = task_of(line)
-    return places_for(task.num_images, task.side).get(tuple(line[name] for name in RUNG))
+    return places_at(task_of(line).side).get(tuple(line[name] for name in RUNG))
 
 
 def task_of(line: Line) -> Task:

@@ -116,7 +116,7 @@ def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> N
     for name, side in (("low", 8), ("middle", 32), ("high", 96)):
         images = np.zeros((60, side, side, 3), np.uint8)
         np.savez(tasks / f"{name}.npz", train_images=images, class_names=np.array(["a", "b"]))
-    cell = {"trial_budget": "9s", "speed": "full", "label": "auto", "train_images": 5000}
+    cell = {"trial_budget": "9s", "speed": "full", "label": "auto"}
     rungs = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (32, 1, 1.0)}
     lines = [
         *({"task": task, **cell, "width": w, "members": m, "input_scale": s} for task, (w, m, s) in rungs.items()),
