@@ -88,17 +88,25 @@ def test_a_recorded_trial_is_the_same_too(recipe: Recipe, recorders: list[FakeRe
     assert first.facts()["recorded"] is True
 
 
-def test_a_trial_is_what_timebox_train_trains(tmp_path: object) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("haet2021", {"ghost_size": 8, "cutout_size": 3}),
+        ("airbench94", {"whitening": True}),
+        ("airbench94", {"whitening": False}),
+    ],
+)
+def test_a_trial_is_what_timebox_train_trains(tmp_path: object, recipe: str, changes: dict[str, object]) -> None:
     """Weights, order, augmentation, statistics, whitening: all of it, to the byte."""
     data = bands(100)
     path = f"{tmp_path}/bands.npz"
     np.savez(path, images=data.images, labels=data.labels)
-    settings = {"width": 8, "batch_size": 32, "ghost_size": 8, "cutout_size": 3, "image_size": 8}
+    settings = {"width": 8, "batch_size": 32, "image_size": 8, **changes}
     run = train(
         path,
         steps=NUM_STEPS,
-        recipe="haet2021",
-        settings=[f"{name}={value}" for name, value in settings.items()],
+        recipe=recipe,
+        settings=[f"{name}={str(value).lower()}" for name, value in settings.items()],
         val="none",
         test="none",
         seed=3,

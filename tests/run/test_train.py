@@ -18,6 +18,7 @@ from timebox.engine import keeper
 from timebox.engine.reporting import StepStatus
 from timebox.engine.state import Snapshot
 from timebox.errors import BudgetError, DataError, UsageError
+from timebox.models import Airbench
 from timebox.run import Run, load, train
 from timebox.run.directory import RunWriter
 
@@ -52,6 +53,13 @@ def test_a_run_directory_is_whole(trained: Run) -> None:
     assert sum(summary["phases"].values()) == pytest.approx(summary["elapsed_seconds"], abs=0.05)
     assert {"reading", "planning", "training", "saving", "scoring"} <= set(summary["phases"])
     assert summary["recipe"]["width"] == 4
+
+
+@pytest.mark.parametrize("whitening", [True, False])
+def test_without_whitening_patches_are_taken_as_they_are(data: Path, tmp_path: Path, whitening: bool) -> None:
+    settings = ("width=4", f"whitening={str(whitening).lower()}")
+    network = quick(data, tmp_path / "run", steps=1, recipe="airbench94", settings=settings).model
+    assert torch.equal(network.whitening.weight, Airbench(3, 3, width=4).whitening.weight) is not whitening
 
 
 def test_metrics_are_json_lines(trained: Run) -> None:

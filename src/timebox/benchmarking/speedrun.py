@@ -158,7 +158,8 @@ class Speedrun:
         mean, spread = batch_statistics(images.images)
         std = spread.clamp_min(SMALLEST_STD)
         state.model.load_state_dict(self._drawn(seed).state_dict())
-        fit_whitening(state.model, batch_normalize(whitening_sample(images.images), mean, std))
+        if recipe.whitening:
+            fit_whitening(state.model, batch_normalize(whitening_sample(images.images), mean, std))
         weights = state.model.state_dict()
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))

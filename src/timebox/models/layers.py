@@ -85,7 +85,8 @@ class Whitening(nn.Module):
     """A fixed first convolution that decorrelates patches (cifar10-fast; "input patch whitening").
 
     Its filters are the eigenvectors of the covariance of the training images' patches, each scaled to unit variance.
-    They come from the data, not from training: call :meth:`fit` once before the first step.
+    They come from the data, not from training: call :meth:`fit` once before the first step. Until then they pass
+    patches on as they are.
 
     Args:
         in_channels: C of the normalised images (N, C, H, W).

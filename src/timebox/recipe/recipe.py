@@ -75,7 +75,7 @@ class Recipe:
         float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4, times=1.3)
     ]
     blur_pool: Annotated[bool, Field("whether maxima are averaged where the network halves images; airbench only")]
-    whitening: Annotated[bool, Field("fixed whitening convolution first; always in airbench, never in resnet18")]
+    whitening: Annotated[bool, Field("fixed whitening convolution first; airbench passes patches on without it")]
     whitening_bias_until: Annotated[float, Field("share of the training its bias learns in; airbench only", 0, 1)]
     identity_init: Annotated[bool, Field("whether 3x3 convolutions start by passing their inputs on")]
     celu_alpha: Annotated[float, Field("CELU's alpha in resnet9; 0 for resnet18's ReLU and airbench's GELU", 0, 10)]
@@ -184,7 +184,7 @@ _FIXED: dict[str, dict[str, Value]] = {
         "ghost_size": 0,
         "logit_scale": 1.0,
     },
-    "airbench": {"whitening": True, "celu_alpha": 0.0},
+    "airbench": {"celu_alpha": 0.0},
 }
 
 _HINTS = get_type_hints(Recipe, include_extras=True)

@@ -333,8 +333,9 @@ def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     if task.initial:
         task.initial.give(model, data.class_names, tell)
         return model
-    sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
-    fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
+    if plan.recipe.whitening:
+        sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
+        fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
     return model
 
 
