@@ -15,9 +15,9 @@ import torch
 from timebox.benchmarking.statistics import Figures, describe, p_above
 from timebox.clock import now
 from timebox.data import ImageDataset
-from timebox.data.augment import batch_normalize, batch_statistics
+from timebox.data.augment import batch_statistics
 from timebox.data.loader import DeviceLoader, ResidentImages
-from timebox.engine.build import SMALLEST_STD, augmentation_of, build_model, resizing_of, whitening_sample
+from timebox.engine.build import SMALLEST_STD, augmentation_of, build_model, resizing_of, whiten
 from timebox.engine.graphs import GraphedSteps, steps_for
 from timebox.engine.loss import Loss
 from timebox.engine.pacing import StepPacer
@@ -27,7 +27,6 @@ from timebox.engine.scoring import accuracy, predict_probabilities
 from timebox.engine.speed import synchronize, tuned_convolutions
 from timebox.engine.state import Snapshot, TrainingState
 from timebox.engine.steps import EagerSteps, Steps
-from timebox.models import fit_whitening
 from timebox.recipe import Recipe
 from timebox.run.task import machine, versions
 
@@ -158,8 +157,7 @@ class Speedrun:
         mean, spread = batch_statistics(images.images)
         std = spread.clamp_min(SMALLEST_STD)
         state.model.load_state_dict(self._drawn(seed).state_dict())
-        if recipe.whitening:
-            fit_whitening(state.model, batch_normalize(whitening_sample(images.images), mean, std))
+        whiten(state.model, recipe, images.images, mean, std)
         weights = state.model.state_dict()
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))

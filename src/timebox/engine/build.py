@@ -1,20 +1,15 @@
 """From a recipe to a network on a device, and to its optimizer."""
 
-from typing import TypeVar
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from timebox.data.augment import batch_normalize
 from timebox.data.loader import Augmentation
 from timebox.data.resizing import Resizing
 from timebox.errors import UsageError
-from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, start_at_identity
+from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, fit_whitening, start_at_identity
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
-
-Images = TypeVar("Images", Tensor, NDArray[np.uint8])
 
 # Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
 NUM_WHITENING_PIXELS = 2**20
@@ -91,10 +86,18 @@ def resizing_of(recipe: Recipe) -> Resizing:
     return Resizing(recipe.start_size, recipe.full_size_at)
 
 
-def whitening_sample(images: Images) -> Images:
-    """As many of the images (N, H, W, C) as :func:`timebox.models.fit_whitening` needs, evenly spaced."""
+def whiten(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Fit the filters of whitening layers to the training images, where the recipe has them whiten.
+
+    Args:
+        images: uint8 (N, H, W, C), on any device; as many as it takes are used, evenly spaced.
+        mean, std: float32 (C,), of these images, on the model's device.
+    """
+    if not recipe.whitening:
+        return
     num_pixels = images.shape[0] * images.shape[1] * images.shape[2]
-    return images[:: max(1, num_pixels // NUM_WHITENING_PIXELS)]
+    sample = images[:: max(1, num_pixels // NUM_WHITENING_PIXELS)].to(mean.device)
+    fit_whitening(model, batch_normalize(sample, mean, std))
 
 
 def resolve_device(device: str) -> torch.device:

@@ -12,9 +12,8 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.data import LoadedData
-from timebox.data.augment import batch_normalize
 from timebox.data.loader import DeviceLoader, Share
-from timebox.engine.build import augmentation_of, build_model, resizing_of, whitening_sample
+from timebox.engine.build import augmentation_of, build_model, resizing_of, whiten
 from timebox.engine.checkpoint import Checkpoint
 from timebox.engine.faults import FaultError, SafetyNet
 from timebox.engine.finished import MAX_PENDING
@@ -34,7 +33,6 @@ from timebox.engine.state import Facts, TrainingState
 from timebox.engine.watch import Watch
 from timebox.engine.writing import UNWRITTEN, WRITES_OF_A_CHECKPOINT, num_bytes
 from timebox.errors import LostMembersError, RunError
-from timebox.models import fit_whitening
 from timebox.run.directory import RunWriter
 from timebox.run.finishing import Finish
 from timebox.run.group_record import note_lost, read_record
@@ -333,9 +331,8 @@ def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     if task.initial:
         task.initial.give(model, data.class_names, tell)
         return model
-    if plan.recipe.whitening:
-        sample = torch.from_numpy(whitening_sample(data.images)).to(plan.device)
-        fit_whitening(model, batch_normalize(sample, task.mean.to(plan.device), task.std.to(plan.device)))
+    images, mean, std = torch.from_numpy(data.images), task.mean.to(plan.device), task.std.to(plan.device)
+    whiten(model, plan.recipe, images, mean, std)
     return model
 
 
