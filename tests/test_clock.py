@@ -199,7 +199,7 @@ def test_the_time_before_the_import_counts() -> None:
     start_up, elapsed, remaining = map(float, done.stdout.split())
     least = 0.65 if sys.platform == "linux" else 0.0  # the kernel counts in hundredths
     assert least <= start_up <= elapsed < 30
-    assert remaining == pytest.approx(60 - elapsed, abs=0.1)
+    assert 60 - remaining >= elapsed, "both are read from one clock, in this order"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
+from budgets import within_budget
 from timebox import TimeboxClassifier
 from timebox.errors import DataError, RunError, UsageError
 
@@ -115,6 +116,7 @@ def test_a_range_without_a_scale_is_refused():
         quick().fit(np.linspace(0, 9, 1440).reshape(10, 12, 12), [0, 1] * 5)
 
 
+@pytest.mark.integration
 def test_in_a_search_in_a_pipeline_over_two_processes():
     images, labels = squares(90)
     rows = images.reshape(90, -1) / 255
@@ -126,11 +128,17 @@ def test_in_a_search_in_a_pipeline_over_two_processes():
     assert search.predict(rows[:4]).tolist() == labels[:4].tolist()
 
 
+@pytest.mark.integration
 def test_a_budget_is_kept():
     images, labels = squares()
-    classifier = TimeboxClassifier(budget="5s", settings=("width=8",)).fit(images, labels)
-    assert classifier.run_.summary["elapsed_seconds"] < 5
-    assert classifier.score(images, labels) == 1
+
+    def fitted(seconds):
+        return TimeboxClassifier(budget=f"{seconds:g}s", settings=("width=8",)).fit(images, labels)
+
+    classifier, budget = within_budget(fitted, 5.0)
+    assert classifier.run_.summary["budget_seconds"] == budget
+    assert classifier.run_.summary["elapsed_seconds"] <= budget
+    assert classifier.score(images, labels) > 0.5
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [3, 7], [True, False], [1.0, 2.0]])

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -148,10 +147,10 @@ from timebox.cli import recipes
 def run(args):
     try:
         print("ready", flush=True)
-        time.sleep(30)
+        time.sleep(250)
     except KeyboardInterrupt:
         print("saving", flush=True)
-        time.sleep(30)
+        time.sleep(250)
 recipes.run = run
 sys.exit(cli.main(["recipes"]))
 """
@@ -160,10 +159,8 @@ sys.exit(cli.main(["recipes"]))
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "saving\n"
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == -signal.SIGTERM
-        assert time.monotonic() - began < 5
+        assert process.wait() == -signal.SIGTERM, "it does not sleep to its end"
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

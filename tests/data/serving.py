@@ -16,10 +16,12 @@ class FileServer:
     stop_after: list[int] = field(default_factory=list)  # bytes after which each next response breaks off
     statuses: list[int] = field(default_factory=list)  # error statuses of the next responses
     delay_seconds: float = 0.0  # before the body
+    may_answer: threading.Event = field(default_factory=threading.Event)  # cleared, no body is sent
     requests: list[str | None] = field(default_factory=list)
 
     def __enter__(self):
         outer = self
+        self.may_answer.set()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -35,6 +37,7 @@ class FileServer:
         return self
 
     def __exit__(self, *exc):
+        self.may_answer.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -54,6 +57,7 @@ class FileServer:
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         handler.end_headers()
+        self.may_answer.wait()
         time.sleep(self.delay_seconds)
         with contextlib.suppress(ConnectionError):
             handler.wfile.write(content[start:][: self.stop_after.pop(0) if self.stop_after else None])

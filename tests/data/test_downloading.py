@@ -115,11 +115,9 @@ def test_a_passing_server_error_is_tried_again(server, tmp_path):
 
 
 def test_a_silent_server_is_given_up(server, tmp_path):
-    server.delay_seconds = 1.0
-    started = time.perf_counter()
+    server.may_answer.clear()
     with pytest.raises(DataError, match=r"no answer within 0\.1 s"):
         fetch(server, tmp_path / "set.gz", timeout_seconds=0.1)
-    assert time.perf_counter() - started < 0.9
 
 
 def test_a_slow_server_is_waited_for(server, tmp_path):

@@ -51,6 +51,7 @@ def _clean() -> dict[str, str]:
 
 
 @needs_glibc
+@pytest.mark.integration
 def test_the_kernel_clears_no_page_twice_inside_and_has_them_back_afterwards() -> None:
     outside, inside, kept, afterwards = measured()
     pages = 64_000_000 // resource.getpagesize()
@@ -61,6 +62,7 @@ def test_the_kernel_clears_no_page_twice_inside_and_has_them_back_afterwards() -
 
 
 @needs_glibc
+@pytest.mark.integration
 def test_what_the_user_has_set_up_stays() -> None:
     outside, inside, _, _ = measured(MALLOC_TRIM_THRESHOLD_="100000")
     assert inside > 0.5 * outside

@@ -117,19 +117,31 @@ def test_a_state_kept_after_the_faulty_step_is_skipped_even_if_its_numbers_are_f
 
 
 def test_the_same_fault_again_goes_back_again_and_slower() -> None:
+    """Weights that diverge are finite for some steps: a state that led to two faults is left for the one before."""
     training = Training(every=10)
     training.go_to(15)
+    back_to = []
     for round_number in range(1, MOST_ROLLBACKS + 1):
         training.net.recover(NotFiniteError("the loss became nan", 16))
-        assert training.state.step == 10
+        back_to.append(training.state.step)
         assert training.schedule.lr_factor == 0.5**round_number
         training.go_to(15)
+    assert back_to == [10, 0, 10, 0, 10, 0], "a state kept anew on the way is trusted once"
     expected = (
         "the loss became nan at step 16, and again each time the training went back and on at half the rate, "
         "6 times in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
     )
     with pytest.raises(TimeboxError, match=re.escape(expected)):
         training.net.recover(NotFiniteError("the loss became nan", 16))
+
+
+def test_the_oldest_state_is_kept_however_often_it_fails() -> None:
+    training = Training(every=10)
+    training.go_to(5)
+    for _ in range(3):
+        training.net.recover(NotFiniteError("the loss became nan", 6))
+        assert training.state.step == 0
+        training.go_to(5)
 
 
 def test_faults_far_apart_are_not_a_row() -> None:

@@ -14,12 +14,13 @@ from .test_fused import CPU, needs_interpreter, needs_triton, run
 
 INTERPRETED = """
 import json
+import sys
 import torch
 from timebox.models import fusing
 from timebox.models.blurring import max_blur_pool
 from timebox.models.layers import MaxBlurPool
 
-SHAPES = [(6, 20, 7, 9), (6, 20, 8, 6), (5, 70, 5, 5), (3, 16, 3, 2), (2, 4, 2, 2), (40, 1, 2, 3)]
+SHAPES = json.loads(sys.argv[1])
 
 def results(shape, dtype, pool):
     generator = torch.Generator().manual_seed(1)
@@ -69,9 +70,16 @@ for kernel in (blurring._pool, blurring._gradients):
 
 @needs_triton
 @needs_interpreter
-def test_the_kernels_come_to_what_torch_comes_to() -> None:
-    found = json.loads(run(INTERPRETED, TRITON_INTERPRET="1"))
-    assert len(found["apart"]) == 18
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([(3, 16, 3, 2), (2, 4, 2, 2), (6, 20, 7, 9)], marks=pytest.mark.integration),
+        pytest.param([(6, 20, 8, 6), (5, 70, 5, 5), (40, 1, 2, 3)], marks=pytest.mark.endurance),
+    ],
+)
+def test_the_kernels_come_to_what_torch_comes_to(shapes: list[tuple[int, ...]]) -> None:
+    found = json.loads(run(INTERPRETED, json.dumps(shapes), TRITON_INTERPRET="1"))
+    assert len(found["apart"]) == 3 * len(shapes)
     assert {name: times for name, times in found["apart"] if times > 2} == {}, "in roundings of the format"
     assert found["same"] == [[0.25, 0.25, 0.5, 0.0], [0.25, 0.25, 0.5, 0.0], [0.5, 0.5, 1.0, 0.0], [0.0] * 4]
     assert found["spoilt"] == [[True, False, False], [False] * 3, [False] * 3]
@@ -79,6 +87,7 @@ def test_the_kernels_come_to_what_torch_comes_to() -> None:
 
 
 @needs_triton
+@pytest.mark.integration
 def test_the_kernels_compile_for_a_gpu() -> None:
     assert run(COMPILED).split() == ["_pool", "_gradients"]
 

@@ -27,11 +27,12 @@ needs_interpreter = pytest.mark.skipif(
 # Triton asks when it is imported whether it is to interpret.
 INTERPRETED = """
 import json
+import sys
 import torch
 from torch.nn import functional as F
 from timebox.models import fused, fusing
 
-SHAPES = [(6, 20, 7, 9), (6, 20, 8, 6), (5, 70, 5, 5), (3, 16, 3, 2), (700, 4, 4, 4), (9, 1, 2, 3)]
+SHAPES = json.loads(sys.argv[1])
 
 def results(shape, dtype, pooled, by_kernels):
     generator = torch.Generator().manual_seed(1)
@@ -125,12 +126,11 @@ for kernel in KERNELS:
 """
 
 
-def run(source: str, **environment: str) -> str:
+def run(source: str, *arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", source],
+        [sys.executable, "-c", source, *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
         env={**os.environ, **environment},
         check=False,
     )
@@ -138,11 +138,20 @@ def run(source: str, **environment: str) -> str:
     return done.stdout
 
 
+# The interpreter takes a second for each shape, type and kind of pooling.
 @needs_triton
 @needs_interpreter
-def test_the_kernels_come_to_what_torch_comes_to() -> None:
-    found = json.loads(run(INTERPRETED, TRITON_INTERPRET="1"))
-    assert len(found["apart"]) == 38
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([(6, 20, 7, 9)], marks=pytest.mark.integration),
+        pytest.param([(6, 20, 8, 6), (5, 70, 5, 5), (3, 16, 3, 2), (700, 4, 4, 4), (9, 1, 2, 3)],
+                     marks=[pytest.mark.endurance, pytest.mark.timeout(1200)]),
+    ],
+)  # fmt: skip
+def test_the_kernels_come_to_what_torch_comes_to(shapes: list[tuple[int, ...]]) -> None:
+    found = json.loads(run(INTERPRETED, json.dumps(shapes), TRITON_INTERPRET="1"))
+    assert len(found["apart"]) == 6 * len(shapes) + 2
     assert {name: times for name, times in found["apart"] if times > 30} == {}, "in roundings of the format"
     assert found["tied"] == [[0, 8], [0, 0]], "the first of equals has the gradient"
     assert found["spoilt"] == [1.0, 0.0], "what is not a number spoils its channel, as it does in torch"
@@ -150,6 +159,7 @@ def test_the_kernels_come_to_what_torch_comes_to() -> None:
 
 
 @needs_triton
+@pytest.mark.integration
 def test_the_kernels_compile_for_a_gpu() -> None:
     assert len(run(COMPILED).split()) == 8
 

@@ -7,19 +7,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from budgets import run_within_budget
+from timebox.clock import now
 from timebox.run import load
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tested with gloo on Linux")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sys.platform != "linux", reason="tested with gloo on Linux"),
+]
 
-DIGITS = ("digits", "--test", "0.2")
-# At small rates rounding does not grow from step to step, so that what differs shows.
-GENTLE = ("--set", "max_lr=1", "--set", "filter_lr=0.005")
+DIGITS = ("digits", "--test", "0.2", "--device", "cpu", "--precision", "fp32")
+SMALL = ("--recipe", "airbench94", "--set", "width=8")
+# A smooth network under SGD: rounding does not grow from step to step. Under Muon, whose iterations round to bf16, and
+# through max-pooling, a last digit may become a jump after some steps.
+SMOOTH = ("--recipe", "haet2021", "--set", "width=8", "--set", "max_lr=x0.3")
 TOLERANCE = 5e-5
-# At usual rates it grows: one process with another number of threads is as far from itself.
-FIRST, GROWN = 5, 0.05
+MANY = 600
 
 
 def command(processes: int, *launcher: object) -> list[str]:
@@ -32,12 +39,17 @@ def command(processes: int, *launcher: object) -> list[str]:
 
 def timebox(processes: int, *words: object, launcher: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
     full = [*command(processes, *launcher), *map(str, words)]
-    return subprocess.run(full, capture_output=True, text=True, timeout=150, check=False)
+    return subprocess.run(full, capture_output=True, text=True, check=False)
 
 
 def losses(run: Path) -> list[float]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def many_steps(run: Path) -> tuple[object, ...]:
+    """A training that goes on for long after its first checkpoint, which follows its first step."""
+    return ("train", *DIGITS, *SMALL, "--set", "batch_size=64", "--steps", MANY, "--out", run)
 
 
 def summary_of(run: Path) -> dict[str, object]:
@@ -46,41 +58,41 @@ def summary_of(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("processes", "tolerance", "settings"),
+    ("processes", "steps", "settings"),
     [
-        ((2, 4), TOLERANCE, GENTLE),
-        ((2,), GROWN, ("--recipe", "airbench94", "--set", "width=8", "--set", "flip=none", "--set", "members=2")),
+        (3, 25, SMOOTH),
+        (2, 4, (*SMALL, "--set", "flip=none", "--set", "members=2")),
+        pytest.param(4, 25, SMOOTH, marks=pytest.mark.endurance),
     ],
 )
-def test_steps_are_those_of_one_process(
-    tmp_path: Path, processes: tuple[int, ...], tolerance: float, settings: tuple[str, ...]
-) -> None:
-    words = ("train", *DIGITS, "--steps", 25, *settings, "--set", "ghost_size=16", "--set", "batch_size=64")
+def test_steps_are_those_of_one_process(tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]) -> None:
+    """Each process has a whole normalisation group of every batch."""
+    batches = ("--set", "ghost_size=16", "--set", f"batch_size={16 * processes}")
+    words = ("train", *DIGITS, "--steps", steps, *settings, *batches)
     assert timebox(1, *words, "--out", tmp_path / "alone").returncode == 0
     expected = losses(tmp_path / "alone")
-    assert len(expected) == 25
-    assert max(expected) - min(expected) > 0.05, "it learns"
-    for number in processes:
-        run = tmp_path / f"{number}"
-        ended = timebox(number, *words, "--out", run)
-        assert ended.returncode == 0, ended.stderr
-        assert losses(run)[:FIRST] == pytest.approx(expected[:FIRST], abs=TOLERANCE)
-        assert losses(run) == pytest.approx(expected, abs=tolerance)
-        one, shared = summary_of(tmp_path / "alone"), summary_of(run)
-        assert shared["test_images"] == one["test_images"], "every image is scored once, whatever the remainder"
-        # The running statistics follow the groups of a batch in another order.
-        assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
+    assert len(expected) == steps
+    assert max(expected) - min(expected) > 100 * TOLERANCE, "it learns"
+    run = tmp_path / "together"
+    ended = timebox(processes, *words, "--out", run)
+    assert ended.returncode == 0, ended.stderr
+    assert losses(run) == pytest.approx(expected, abs=TOLERANCE)
+    one, shared = summary_of(tmp_path / "alone"), summary_of(run)
+    assert shared["test_images"] == one["test_images"], "every image is scored once, whatever the remainder"
+    # The running statistics follow the groups of a batch in another order.
+    assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
 
 
 def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ended = timebox(2, "train", *DIGITS, "--budget", "20s", "--out", run, "--json")
+    words = ("train", *DIGITS, *SMALL, "--out", str(run), "--json")
+    ended, budget = run_within_budget([*command(2), *words], 20.0)
     assert ended.returncode == 0, ended.stderr
     printed = json.loads(ended.stdout)
     assert printed["run"] == str(run)
     assert printed["late"] is False
-    assert 14 < printed["elapsed_seconds"] < 20
-    assert printed["test_accuracy"] > 0.9
+    assert printed["elapsed_seconds"] <= printed["budget_seconds"] == budget
+    assert printed["test_accuracy"] > 0.5
     assert [rank["rank"] for rank in printed["ranks"]] == [0, 1]
     assert all(rank["images_per_second"] > 0 and 0 <= rank["waiting_share"] < 1 for rank in printed["ranks"])
     assert printed["lost_ranks"] == []
@@ -93,12 +105,11 @@ def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
 
 def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", *DIGITS, "--budget", "32s", "--out", run)
     with subprocess.Popen(
-        [*command(2), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(2), *map(str, many_steps(run))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as group:
         kill_when_kept(run, 1)
-        _, err = group.communicate(timeout=90)
+        _, err = group.communicate()
     assert group.returncode != 0
     assert "internal error" not in err
     summary = summary_of(run)
@@ -109,24 +120,27 @@ def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     load(run, device="cpu")
     resumed = timebox(1, "train", "--resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    assert summary_of(run)["late"] is False
+    assert summary_of(run)["steps"] == MANY
 
 
-def test_a_group_that_is_started_again_keeps_the_first_deadline(tmp_path: Path) -> None:
+def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", *DIGITS, "--budget", "32s", "--out", run)
     with subprocess.Popen(
-        [*command(2, "--max-restarts", 1), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(2, "--max-restarts", 1), *map(str, many_steps(run))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as group:
         kill_when_kept(run, 0)
-        out, err = group.communicate(timeout=90)
+        began = min(member["started_at"] for member in members_of(run))
+        killed_after = now() - began
+        out, err = group.communicate()
     assert group.returncode == 0, err
     summary = summary_of(run)
-    assert summary["late"] is False
     elapsed, resumed_at = summary["elapsed_seconds"], summary["resumed_at_step"]
     assert isinstance(elapsed, float)
     assert isinstance(resumed_at, int)
-    assert 18 < elapsed < 32
+    assert killed_after < elapsed <= now() - began, "the time before it was started again counts"
     assert resumed_at > 0
     assert "started again after rank 0 on " in err
     assert out.count("test accuracy") == 1
@@ -134,11 +148,10 @@ def test_a_group_that_is_started_again_keeps_the_first_deadline(tmp_path: Path) 
 
 def test_a_stop_is_no_loss(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", *DIGITS, "--budget", "40s", "--out", run)
-    with subprocess.Popen([*command(2), *map(str, words)], stderr=subprocess.PIPE, text=True) as group:
+    with subprocess.Popen([*command(2), *map(str, many_steps(run))], stderr=subprocess.PIPE, text=True) as group:
         kill_when_kept(run, None)
         group.send_signal(signal.SIGTERM)
-        _, err = group.communicate(timeout=60)
+        _, err = group.communicate()
     assert "internal error" not in err
     summary = summary_of(run)
     assert summary["stopped"] is True
@@ -151,7 +164,7 @@ def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path)
     run = tmp_path / "run"
     script = tmp_path / "script.py"
     script.write_text(SHORT_OF_MEMORY)
-    words = ("--nproc-per-node", 3, script, "train", *DIGITS, "--steps", 400, "--out", run)
+    words = ("--nproc-per-node", 3, script, *many_steps(run))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *map(str, words)], capture_output=True, text=True, check=False
     )
@@ -182,15 +195,15 @@ main()
 
 def kill_when_kept(run: Path, rank: int | None) -> None:
     """Kill a process, if one is named, once its run could be resumed."""
-    until = time.monotonic() + 60
     while not (run / "checkpoint" / "manifest.json").exists():
-        assert time.monotonic() < until
         time.sleep(0.05)
-    time.sleep(0.5)
-    if rank is None:
-        return
-    members = json.loads((run / "group.json").read_text())["members"]
-    os.kill(members[rank]["pid"], signal.SIGKILL)
+    if rank is not None:
+        os.kill(members_of(run)[rank]["pid"], signal.SIGKILL)
+
+
+def members_of(run: Path) -> list[dict[str, Any]]:
+    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["members"]
+    return members
 
 
 def test_what_cannot_be_done_together_is_refused(tmp_path: Path) -> None:

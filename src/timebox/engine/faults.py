@@ -71,6 +71,7 @@ class SafetyNet:
         self._every, self._tell, self._can_split = every, tell, can_split
         # Two, because a fault may show some steps after it happened: the newer one may hold it already.
         self._kept = deque([state.snapshot()], maxlen=2)
+        self._restored: Snapshot | None = None
         self._faulty_steps: list[int] = []
 
     @property
@@ -84,18 +85,20 @@ class SafetyNet:
             self._kept.append(self._state.snapshot())
 
     def recover(self, fault: FaultError) -> None:
-        """Mend what can be mended and go back to the last good state.
+        """Mend what can be mended and go back to the last good state; if that led to a fault before, to an older one.
 
         Raises:
             TimeboxError: when it keeps happening, naming the step and the likely cause.
         """
         if isinstance(fault, NotFiniteError):
-            # Where the device runs behind, states may have been kept since.
-            self._forget(lambda kept: kept.step >= fault.step or not kept.is_finite())
+            # Where the device runs behind, states may have been kept since. Weights that diverge are finite for some
+            # steps: a state that has led to two faults is taken to hold them, and no lower rate would help it.
+            self._forget(lambda kept: kept is self._restored or kept.step >= fault.step or not kept.is_finite())
             self._slow_down(fault)
         else:
             self._forget(lambda kept: not kept.is_finite())
             self._split(fault)
+        self._restored = self.newest
         self._state.restore(self.newest)
         self._schedule.rewind(self._state.step, self._state.progress)
 
