@@ -41,6 +41,7 @@ def plain(**parameters: object) -> TimeboxClassifier:
     return quick(**{"image_shape": "square", "scale": "fit", "settings": settings, **parameters})
 
 
+@pytest.mark.integration
 def test_the_checks_of_scikit_learn():
     results = check_estimator(plain(steps=30), on_fail=None, on_skip=None)
     assert not [(one["check_name"], one["exception"]) for one in results if one["status"] in ("failed", "xfail")]

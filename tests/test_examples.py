@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import timebox
+from timebox.tuning.tune import SHORTEST_TRIAL
+from tuning.pace import end_early, num_measured
 
 # Most are about a run that the fixture has made.
 PUBLIC = (
@@ -16,6 +18,10 @@ PUBLIC = (
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
 RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
+
+
+# Real trainings, searches and exports.
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,8 @@ def test_every_public_name_has_one() -> None:
 @pytest.mark.parametrize("name", [*PUBLIC, "timebox"])
 def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place)
+    if name == "tune":
+        end_early(monkeypatch, lambda lines: num_measured(lines) >= 2, SHORTEST_TRIAL)
     thing = timebox if name == "timebox" else getattr(timebox, name)
     (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert test.examples

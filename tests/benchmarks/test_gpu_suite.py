@@ -33,6 +33,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.integration
 def test_every_chunk_runs_with_torch_numpy_pillow_and_safetensors_alone(tmp_path: Path) -> None:
     out = tmp_path / "new" / "results.jsonl"
     words = [*map(str, range(NUM_CHUNKS)), "--smoke", "--out", str(out), "--commit", "abc1234"]

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from budgets import REFUSED, ROOM, smallest_named
 from timebox.clock import Deadline
 from timebox.errors import OutputError
 
@@ -171,31 +172,42 @@ def test_a_disk_that_fails_once_something_was_measured_is_status_3(timebox: Comm
     assert timebox("benchmark", "digits", "--trial-budget", "60s", "--keep-runs").status == 3
 
 
-SMALL = ("--recipe", "haet2021 width=4", "--set", "tta=none", "--trial-budget", "10s", "--device", "cpu")
+SMALL = ("--recipe", "haet2021 width=4", "--set", "tta=none", "--device", "cpu")
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "timebox", "benchmark", *words]
 
 
-@pytest.mark.slow
+def stopped_after_the_first(out: Path, trial_seconds: float) -> tuple[str, str, str, int]:
+    """A benchmark of two trials that is stopped in the second: the line of the first, and how it ended."""
+    words = (*SMALL, "--trial-budget", f"{trial_seconds:g}s", "--seeds", "2", "--out", str(out), "--json")
+    begun = command("digits", *words)
+    with subprocess.Popen(begun, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        return first, *process.communicate(), process.returncode
+
+
+@pytest.mark.integration
 def test_real_trials_are_stopped_by_a_signal_and_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "bench"
-    begun = command("digits", *SMALL, "--seeds", "2", "--out", str(out), "--json")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(begun, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
-        rest, err = process.communicate(timeout=30)
-        assert process.returncode == 143
+    line, rest, err, status = stopped_after_the_first(out, 10.0)
+    if status == REFUSED:  # this machine is too slow, or too busy, for such trials
+        line, rest, err, status = stopped_after_the_first(out, ROOM * smallest_named(err))
+    assert status == 143, err
+    first = json.loads(line)
     assert f"stopped: 1 of 2 trials are done and kept; the others: timebox benchmark --resume {out}" in err
     assert json.loads(rest)["stopped"] == "signal"
     check_trial(first)
     assert {path.name for path in out.iterdir()} == {"benchmark.json", "trials.jsonl", "summary.json", "recipes"}
 
     done = subprocess.run(
-        command("--resume", str(out), "--json"), capture_output=True, text=True, env=environment, timeout=120
+        command("--resume", str(out), "--json"), capture_output=True, text=True, env=ONE_THREAD
     )
     assert done.returncode == 0, done.stderr
     trial, summary = [json.loads(line) for line in done.stdout.splitlines()]
@@ -211,5 +223,4 @@ def check_trial(trial: Mapping[str, object]) -> None:
     assert (trial["num_images"], trial["split"], trial["num_seen_in_training"], trial["late"]) == (180, "val", 0, False)
     assert trial["accuracy"] == pytest.approx(float(str(trial["correct"])) / 180)
     assert trial["train_images"] == 1617
-    assert isinstance(trial["wall_seconds"], float)
-    assert trial["wall_seconds"] < 10
+    assert 0 < float(str(trial["wall_seconds"])) <= float(str(trial["budget_seconds"]))

@@ -3,11 +3,15 @@
 import contextlib
 import io
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timebox.cli import VERBS, parse
 from timebox.errors import UsageError
+
+# Many drawn examples.
+pytestmark = pytest.mark.integration
 
 OPTIONS = """--budget --steps --recipe --set --val --test --train-limit --test-limit --seed --device --out --overwrite
 --json --debug --help --version --split --tta --max-bad-share --data-dir --coarse -h -- - --budg""".split()  # noqa: SIM905

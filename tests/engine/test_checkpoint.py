@@ -281,6 +281,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, (folder / MANIFEST).read_text()
 
 
+@pytest.mark.integration
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
     changes=st.dictionaries(st.sampled_from(KEYS), json_values, max_size=3),

@@ -21,6 +21,7 @@ def losses(name: str, num_steps: int = 100) -> np.ndarray:
     return np.array([entry["loss"] for entry in log], dtype=float)
 
 
+@pytest.mark.integration
 def test_lower_precisions_follow_float32_for_100_steps() -> None:
     """Within 0.02 on average and 0.15 at worst, on a loss that falls from 1.1 to about 0.3."""
     reference = losses("fp32")

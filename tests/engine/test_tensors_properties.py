@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timebox.engine.tensors import read_tensors
 from timebox.errors import RunError
+
+# Many drawn examples.
+pytestmark = pytest.mark.integration
 
 EXPECTED = {"a": torch.ones(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 COUNTS = st.integers(-2, 48) | st.sampled_from([2**31, 2**63, 2**64, 10**400]) | st.floats(0, 9) | st.booleans()

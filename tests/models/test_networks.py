@@ -43,6 +43,7 @@ def test_airbench_takes_any_size(size: tuple[int, int], channels: int, blur_pool
     assert logits.isfinite().all()
 
 
+@pytest.mark.integration
 def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
     """Which takes a second to import, each time a run is loaded."""
     code = """if True:

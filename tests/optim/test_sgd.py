@@ -22,6 +22,7 @@ def small_model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
+@pytest.mark.integration
 def test_making_one_imports_no_compiler() -> None:
     program = "import sys, torch; from timebox.optim import Optimizer, muon_group, sgd_group; " + (
         "Optimizer([sgd_group([torch.zeros(2)], 0.0), muon_group([torch.zeros(2, 2, 3, 3)], 1.0, 0.6, torch.float32)], "

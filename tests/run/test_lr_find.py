@@ -10,6 +10,9 @@ from timebox.run import lr_find
 
 from .conftest import SMALL, save_npz
 
+# Real range tests.
+pytestmark = pytest.mark.integration
+
 QUICK = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "precision": "fp32", "train_budget": "20s"}
 
 

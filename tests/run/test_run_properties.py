@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ from timebox.errors import RunError
 from timebox.run import Run, load
 from timebox.run.reading import read_seen
 from timebox.run.sources import Source
+
+# Many drawn examples.
+pytestmark = pytest.mark.integration
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**9, 2**63, 10**300, 10**400, -1, 0])
 VALUES = st.recursive(

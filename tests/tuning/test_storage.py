@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -44,18 +43,18 @@ def test_half_a_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
     assert [trial.value for trial in again.trials] == [1.0, 2.0]
 
 
+@pytest.mark.integration
 def test_writers_that_are_killed_leave_it_whole(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.log")
     optuna.create_study(study_name="s", storage=open_storage(path))
     told = []
-    for _ in range(2):
+    for num_trials in (1, 20):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) for _ in range(2)
         ]
         for writer in writers:
             assert writer.stdout is not None
-            told.append(int(writer.stdout.readline()))  # it is at work
-        time.sleep(0.3)
+            told += [int(writer.stdout.readline()) for _ in range(num_trials)]  # it is at work
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             told += [int(line) for line in writer.communicate()[0].splitlines() if line.strip().isdigit()]
@@ -81,10 +80,8 @@ def test_a_journal_where_none_can_be(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: str) -> None:
-    started = time.monotonic()
     with pytest.raises(UsageError) as caught:
         open_storage(url)
-    assert time.monotonic() - started < 5
     assert "secret" not in str(caught.value)
     assert "me:***@" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -101,7 +101,7 @@ def benchmark(
         written to. RunError: for a benchmark that cannot be resumed.
 
     >>> import timebox
-    >>> done = timebox.benchmark("photos", recipes=("auto",), seeds=1, trial_budget="6s", out="runs/benchmark")
+    >>> done = timebox.benchmark("photos", recipes=("auto",), seeds=1, trial_budget="20s", out="runs/bench")
     >>> done.summary["num_done"], done.summary["num_late"]
     (1, 0)
     """

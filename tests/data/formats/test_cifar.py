@@ -229,6 +229,7 @@ def test_a_file_of_absurd_size_is_refused(tmp_path, monkeypatch):
         load_data(making.cifar10_python(tmp_path))
 
 
+@pytest.mark.integration
 def test_published_cifar10(real_data):
     loaded = load_data(real_data("cifar10"))
     assert loaded.splits.train.class_counts().tolist() == [5000] * 10

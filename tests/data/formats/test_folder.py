@@ -263,6 +263,7 @@ def test_reading_reports_its_progress(tmp_path, monkeypatch):
     assert told[-1] == "read 6 of 6 images"
 
 
+@pytest.mark.integration
 def test_sign_digits(real_data):
     loaded = load_data(real_data("sign-digits"))
     assert loaded.sizes == {"100x100": 2059, "3024x3024": 3}

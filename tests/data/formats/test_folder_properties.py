@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,9 @@ from timebox.data import load_data
 from timebox.errors import DataError
 
 from ..making import picture, png_bytes
+
+# Many drawn examples.
+pytestmark = pytest.mark.integration
 
 PICTURES = [png_bytes(picture((9, 8), mode, seed)) for seed, mode in enumerate(("RGB", "L", "P", "1", "LA"))]
 NAMES = (

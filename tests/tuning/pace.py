@@ -1,0 +1,46 @@
+"""Searches whose parts end when they have come to something, not when the clock says so.
+
+A search uses up its budget whatever it finds. Here each part ends as soon as there is enough to look at, long before
+the deadline, so that a test takes half a minute on a fast machine and passes on a slow one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from timebox.run import Run, train
+from timebox.tuning import conductor
+from timebox.tuning.conductor import Conductor
+from timebox.tuning.worker import SLACK_SECONDS
+
+Lines = Sequence[Mapping[str, Any]]
+Enough = Callable[[Lines], bool]
+# No part of a search comes to this end.
+FAR_AWAY = 1000.0
+# Of the training by which a search ends.
+FINAL_STEPS = 20
+
+
+def num_measured(lines: Lines) -> int:
+    """Trials that came to something."""
+    return sum(line["state"] != "failed" for line in lines)
+
+
+def end_early(monkeypatch: pytest.MonkeyPatch, enough: Enough, trial_seconds: float) -> None:
+    """Let searches go on until ``enough``, then train one leader again, check it, and train the winner for 20 steps."""
+
+    def seconds_to(self: Conductor, share: float) -> float:
+        if share == conductor.SEARCH_ENDS:
+            return 0.0 if enough(self._lines) else FAR_AWAY
+        return FAR_AWAY if share == conductor.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
+
+    def short_train(*data: str, **given: Any) -> Run:
+        clocks = ("deadline", "budget")
+        steps = {} if "resume" in given else {"steps": FINAL_STEPS}
+        return train(*data, **{name: value for name, value in given.items() if name not in clocks}, **steps)
+
+    monkeypatch.setattr(Conductor, "_seconds_to", seconds_to)
+    monkeypatch.setattr(conductor, "train", short_train)
+    monkeypatch.setattr(conductor, "MOST_REPEATS", 1)
+    monkeypatch.setattr(conductor, "NUM_LEADERS", 1)
