@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train test fuzz gpu clean
+.PHONY: help train check test endurance digest fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -13,10 +13,22 @@ help: ## show this list
 train: $(VENV)/.installed ## install, then train on the digits that come with scikit-learn, in 60 seconds
 	$(BIN)/timebox train digits --test 0.2 --budget 60s --out runs/demo --overwrite
 
-test: $(VENV)/.installed-dev ## lint, types and tests
+# A test that reads the clock says so with a budget of its own; two processes at once suit two cores and more.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+
+check: lint ## lint, types and unit tests, in a minute and a half
+	$(PYTEST) -m "not integration and not endurance" tests
+
+test: lint ## lint, types and all tests but those of endurance, with the coverage by branch, in eight minutes
+	$(PYTEST) --cov --cov-report= tests
+	$(BIN)/coverage report --skip-covered --skip-empty --sort=cover --fail-under=$(COVERAGE)
+
+digest: $(VENV)/.installed-dev ## sums of the models that fixed trainings come to: equal before and after a change of form
+	$(BIN)/python tests/digest.py $(DIGEST_OPTIONS)
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing
