@@ -20,7 +20,7 @@ from timebox.engine.build import build_model
 from timebox.engine.plan import Plan
 from timebox.engine.precision import Precision
 from timebox.engine.state import TrainingState
-from timebox.formats import MODEL_FORMAT
+from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.recipe import RECIPES
 
 Blobs = list[bytes]
@@ -171,7 +171,9 @@ def run() -> Blobs:
     np.save(hashes, np.arange(3, dtype=np.uint64))
     # The weights themselves are zeros that the target puts back, so that libFuzzer's changes go to the header.
     size = (len(weights) - length).to_bytes(4, "little")
-    return [joined(json.dumps(run_config()).encode(), weights[:length], size, hashes.getvalue())]
+    summary = {"format": SUMMARY_FORMAT.newest, "test_accuracy": 0.5, "temperature": 1.5, "recipe": recipe.as_dict()}
+    files = (json.dumps(values).encode() for values in (run_config(), summary))
+    return [joined(*files, weights[:length], size, hashes.getvalue())]
 
 
 def continuing() -> Blobs:

@@ -15,6 +15,7 @@ from timebox.errors import RunError
 from timebox.formats import LR_FIND_FORMAT
 from timebox.recipe import draft_of, get_recipe
 from timebox.reporting.comparison import comparison_rows, differing_fields
+from timebox.run.group_record import read_record
 from timebox.run.report import facts_of
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
@@ -197,3 +198,9 @@ def test_a_finished_benchmark_does_nothing_more(golden: Path, place: Path) -> No
 def test_a_range_test_is_read(golden: Path) -> None:
     values = json.loads((golden / "lr-find" / "lr_find.json").read_text())
     assert len(LR_FIND_FORMAT.upgraded(values, "lr_find.json")["lr"]) >= 20  # type: ignore[arg-type]
+
+
+def test_those_who_trained_together_are_known(golden: Path) -> None:
+    record = read_record(golden / "launched")
+    assert record is not None
+    assert [member["rank"] for member in record.members] == [0, 1]

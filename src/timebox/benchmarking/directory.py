@@ -72,7 +72,6 @@ class BenchmarkDirectory:
 
     def add(self, record: Record) -> None:
         """Take in a trial: its line is on the disk once this returns."""
-        record = BENCHMARK_TRIAL_FORMAT.numbered(record)
         with written(_named(self.path)):
             line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
             while line:

@@ -98,12 +98,10 @@ def seconds_since_launch() -> float:
 
 def note_lost(run: Path, lines: Sequence[str]) -> None:
     """Say in a run directory, where it can be seen from here, who was lost; a run that is finished stays as it is."""
-    record = read_record(run)
-    if record is None or not lines:
-        return
     with suppress(OSError, RunError):
+        record = read_record(run)
         summary = read_json(run / SUMMARY, SUMMARY_FORMAT) if (run / SUMMARY).exists() else {"stopped": True}
-        if summary.get("stopped"):
+        if record and lines and summary.get("stopped"):
             record = record.with_lost(lines)
             record.save(run)
             write_whole(run / SUMMARY, to_json(SUMMARY_FORMAT.numbered({**summary, "lost_ranks": list(record.lost)})))

@@ -110,10 +110,14 @@ class TuneDirectory:
         if not isinstance(asked, dict) or set(asked) != {one.name for one in fields(Asked)}:
             raise RunError(f"{str(path / ASKED)!r} is damaged: what was asked for is incomplete")
         directory = cls(path, Asked(**{**asked, "settings": tuple(asked["settings"])}))
-        if (path / CLOCK).exists():
-            seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
-            directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
-        directory.repeats = [line for line in _lines(path / TRIALS) if line.get("phase") != "search"]
+        try:
+            if (path / CLOCK).exists():
+                seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
+                directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
+            directory.repeats = [line for line in _lines(path / TRIALS) if line.get("phase") != "search"]
+        except BaseException:
+            directory.close()
+            raise
         return directory
 
     @property
