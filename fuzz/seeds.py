@@ -20,8 +20,8 @@ from timebox.engine.build import build_model
 from timebox.engine.plan import Plan
 from timebox.engine.precision import Precision
 from timebox.engine.state import TrainingState
+from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.recipe import RECIPES
-from timebox.run.run import FORMAT
 
 Blobs = list[bytes]
 RNG = np.random.default_rng(0)
@@ -153,7 +153,7 @@ def run_config() -> dict[str, object]:
     """A model.json without what only going on with a run needs."""
     source = {"data": "d", "val": 0.1, "test": None, "train_limit": 5, "test_limit": None}
     return {
-        "format": FORMAT,
+        "format": MODEL_FORMAT.newest,
         "class_names": ["cat", "dog"],
         "recipe": RECIPES["haet2021"]().replace(width=4).as_dict(),
         "preprocessing": {"image_shape": [8, 8, 1], "mean": [0.5], "std": [0.25]},
@@ -171,7 +171,9 @@ def run() -> Blobs:
     np.save(hashes, np.arange(3, dtype=np.uint64))
     # The weights themselves are zeros that the target puts back, so that libFuzzer's changes go to the header.
     size = (len(weights) - length).to_bytes(4, "little")
-    return [joined(json.dumps(run_config()).encode(), weights[:length], size, hashes.getvalue())]
+    summary = {"format": SUMMARY_FORMAT.newest, "test_accuracy": 0.5, "temperature": 1.5, "recipe": recipe.as_dict()}
+    files = (json.dumps(values).encode() for values in (run_config(), summary))
+    return [joined(*files, weights[:length], size, hashes.getvalue())]
 
 
 def continuing() -> Blobs:

@@ -109,12 +109,12 @@ def recipe(scratch: Path, data: bytes) -> None:
 
 
 def run(scratch: Path, data: bytes) -> None:
-    config, header, zeros, hashes = split(data, 4)
+    config, summary, header, zeros, hashes = split(data, 5)
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / "model.json").write_bytes(config)
-    (folder / "summary.json").write_bytes(config)
+    (folder / "summary.json").write_bytes(summary)
     (folder / "model.safetensors").write_bytes(header + bytes(int.from_bytes(zeros[:4], "little") % MAX_ZEROS))
     (folder / "trained_on.npy").write_bytes(hashes)
     with contextlib.suppress(TimeboxError):

@@ -16,7 +16,7 @@ MAX_LINES = 400
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
-    ("clock", "files", "machine"),
+    ("clock", "files", "formats", "machine"),
     ("data", "models", "optim", "recipe"),
     ("engine",),
     ("reporting",),

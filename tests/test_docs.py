@@ -10,7 +10,7 @@ from timebox.cli import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 11
+NUM_PAGES = 12
 TOPICS = (
     "your-photos",
     "reading-the-report",
@@ -19,6 +19,7 @@ TOPICS = (
     "tuning",
     "scale",
     "adding-a-reader",
+    "run-format",
     "how-the-clock-works",
 )
 

@@ -24,6 +24,7 @@ from timebox.engine.planning import SMALLEST_SIDE
 from timebox.engine.sizing import largest_side_for
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
+from timebox.formats import ESTIMATOR_FORMAT
 from timebox.run import load, train
 from timebox.run.request import image_form, is_planned
 
@@ -148,7 +149,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
         if labels.tolist() != self.classes_.tolist():
             raise UsageError("only labels that are numbers or texts can be saved")
-        facts = {"parameters": self._parameters(), "range": self._range}
+        facts = ESTIMATOR_FORMAT.numbered({"parameters": self._parameters(), "range": self._range})
         if hasattr(self, "n_features_in_"):
             facts["n_features_in"] = self.n_features_in_
         text = json.dumps(facts, indent=2, default=float)  # numpy's numbers
@@ -163,7 +164,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         folder = Path(path)
         run = load(folder, device)
         try:
-            facts = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
+            values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
+            facts = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             labels = np.load(folder / CLASSES, allow_pickle=False)
             match facts:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:

@@ -250,7 +250,7 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "was written by another version of timebox"),
+        ({"format": 2}, "has format 2; this version of timebox reads formats up to 1"),
         ({"step": -1}, "its file, step or progress are none of a checkpoint"),
         ({"step": True}, "its file, step or progress are none of a checkpoint"),
         ({"progress": 1.5}, "its file, step or progress are none of a checkpoint"),

@@ -48,12 +48,12 @@ def test_those_who_are_left_say_who_is_lost(tmp_path: Path) -> None:
     new_record(MEMBERS, 5.0).save(tmp_path)
     note_lost(tmp_path, ["rank 0 on here: it does not answer"])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == {"stopped": True, "lost_ranks": ["rank 0 on here: it does not answer"]}
+    assert summary == {"format": 1, "stopped": True, "lost_ranks": ["rank 0 on here: it does not answer"]}
     (tmp_path / "summary.json").write_text('{"stopped": true, "late": false}')
     note_lost(tmp_path, ["rank 1 on here: it does not answer"])
     both = ["rank 0 on here: it does not answer", "rank 1 on here: it does not answer"]
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == {"stopped": True, "late": False, "lost_ranks": both}
+    assert summary == {"format": 1, "stopped": True, "late": False, "lost_ranks": both}
     record = read_record(tmp_path)
     assert record is not None
     assert list(record.lost) == both

@@ -190,7 +190,7 @@ def test_the_lines_of_a_training_as_it_stood(
     path: Path, entries: list[Entry], num_lines: int, at_step: int, kept: int
 ) -> None:
     save(path, entries)
-    length, count = length_up_to(path, num_lines, at_step)
+    length, count, _ = length_up_to(path, num_lines, at_step)
     assert count == kept
     assert path.read_bytes()[:length].count(b"\n") == kept
     assert length == len("".join(json.dumps(entry) + "\n" for entry in entries[:kept]))
@@ -200,7 +200,7 @@ def test_a_torn_last_line_is_not_kept(path: Path) -> None:
     save(path, [step(1), step(2)])
     whole = len(path.read_bytes())
     path.write_bytes(path.read_bytes() + b'{"step": 3, "lo')
-    assert length_up_to(path, 9, 9) == (whole, 2)
+    assert length_up_to(path, 9, 9) == (whole, 2, 1)
 
 
 def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> None:
@@ -212,7 +212,7 @@ def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> Non
     writer.metrics.flush()
     writer.metrics.close()
     assert lines_of(path) == [step(1), step(2), step(3), step(4), accuracy(4)]
-    assert length_up_to(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5)
+    assert length_up_to(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
 
 
 def decisions(*entries: Entry) -> list[tuple[float, float]]:

@@ -56,7 +56,7 @@ def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
     shutil.copytree(whole.path, copy)
     path = copy / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[4]["lr"] *= 1.01
+    lines[5]["lr"] *= 1.01
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     told: list[str] = []
     again = train(replay=copy, out=tmp_path / "again", reporter=Notes(told))

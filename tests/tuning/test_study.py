@@ -59,6 +59,8 @@ def test_names_and_versions_are_checked() -> None:
     studies.create(storage, "old", search(version="0.0.1"))
     with pytest.raises(UsageError, match=r"timebox 0\.0\.1"):
         studies.load(storage, "old")
+    assert studies.take_over(storage, "old") == "0.0.1"
+    assert studies.load(storage, "old")[1] == search()
     optuna.create_study(study_name="alien", storage=storage)
     with pytest.raises(UsageError, match="no study of timebox"):
         studies.load(storage, "alien")

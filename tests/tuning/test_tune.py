@@ -162,11 +162,14 @@ def test_a_recipe_that_does_not_fit_the_data_is_said_by_its_first_trial(
         tune(data, **arguments(space, tmp_path / "tune", settings=settings))
 
 
-def test_only_a_search_of_this_version_is_resumed(tmp_path: Path) -> None:
+def test_only_a_search_that_can_be_read_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no directory of a search"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
-    with pytest.raises(UsageError, match=r"timebox 0\.0\.1"):
+    with pytest.raises(RunError, match="is damaged: what was asked for is incomplete"):
+        tune(resume=tmp_path)
+    (tmp_path / "tune.json").write_text('{"format": 2, "asked": {}}')
+    with pytest.raises(RunError, match="has format 2; this version of timebox reads formats up to 1"):
         tune(resume=tmp_path)
 
 

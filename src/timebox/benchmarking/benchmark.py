@@ -18,6 +18,7 @@ from timebox.data import parse_portion
 from timebox.engine.build import resolve_device
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.files import check_free
+from timebox.formats import BENCHMARK_TRIAL_FORMAT
 from timebox.recipe import AUTO
 from timebox.run.sources import Portion, Reader
 
@@ -207,7 +208,8 @@ class _Conductor:
     def _carry_out(self, trial: Trial, number: int) -> None:
         seconds_left = self._deadline.remaining() - RESERVE_SECONDS
         keep_at = self._directory.kept_run(trial) if self._keep_runs else None
-        record = carry_out(self._asked, trial, self._directory.in_flight, seconds_left, keep_at)
+        measured = carry_out(self._asked, trial, self._directory.in_flight, seconds_left, keep_at)
+        record = BENCHMARK_TRIAL_FORMAT.numbered(measured)
         self._directory.add(record)
         self._directory.save_recipe(trial.contender, record)
         left = (self._num_trials - number) * self._seconds_each

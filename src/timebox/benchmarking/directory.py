@@ -5,16 +5,17 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from timebox.benchmarking.asked import Asked, Contender
 from timebox.benchmarking.trials import Record, Trial
 from timebox.engine.checkpoint import write_whole
 from timebox.errors import RunError, UsageError
-from timebox.files import check_free, lock, read_regular, written
-from timebox.recipe import recipe_from
+from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.formats import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
+from timebox.recipe import present_fields, recipe_from
 from timebox.run.reading import read_json, to_json
 
-FORMAT = 1
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
 IN_FLIGHT = "in-flight-"  # what a killed benchmark may leave behind
 _MOST_BYTES = 1 << 30
@@ -54,7 +55,7 @@ class BenchmarkDirectory:
         with written(_named(path)):
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            about = {"format": FORMAT, **about, "command": asked.command(), "asked": asked.as_dict()}
+            about = BENCHMARK_FORMAT.numbered({**about, "command": asked.command(), "asked": asked.as_dict()})
             write_whole(path / ASKED, to_json(about))
         return cls(path, asked, about, created)
 
@@ -63,10 +64,10 @@ class BenchmarkDirectory:
         """One that was begun. Raises RunError where there is none, or it is damaged."""
         if not (path / ASKED).is_file():
             raise RunError(f"{str(path)!r} is no benchmark directory: it has no {ASKED}")
-        about = read_json(path / ASKED)
+        about = read_json(path / ASKED, BENCHMARK_FORMAT)
         asked = about.get("asked")
-        if about.get("format") != FORMAT or not isinstance(asked, dict):
-            raise RunError(f"{str(path / ASKED)!r} is damaged, or was written by another version of timebox")
+        if not isinstance(asked, dict):
+            raise RunError(f"{str(path / ASKED)!r} is damaged: it does not say what was asked for")
         return cls(path, Asked.from_dict(asked, repr(str(path / ASKED))), about, created=False)
 
     def add(self, record: Record) -> None:
@@ -135,13 +136,20 @@ def _records(content: bytes, asked: Asked, path: Path) -> Iterator[Record]:
     labels = {contender.label for contender in asked.contenders}
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = _present(parse_json_object(line), f"line {number} of {str(path / TRIALS)!r}")
             is_known = record["label"] in labels and record["block"] in range(asked.seeds)
             if not is_known or not ("failed" in record or 0 <= record["accuracy"] <= 1):
                 raise ValueError("it is no trial of this benchmark")
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"line {number} of {str(path / TRIALS)!r} is damaged: {error}") from error
         yield record
+
+
+def _present(record: Record, where: str) -> dict[str, Any]:
+    """A trial in the newest format, its recipe in the present fields."""
+    upgraded = BENCHMARK_TRIAL_FORMAT.upgraded(record, where)
+    recipe = upgraded.get("recipe")
+    return {**upgraded, "recipe": present_fields(recipe)} if isinstance(recipe, Mapping) else upgraded
 
 
 def _named(path: Path) -> str:

@@ -8,6 +8,7 @@ from timebox.benchmarking.directory import latest
 from timebox.benchmarking.statistics import ALPHA, MIN_PAIRS, compare, describe
 from timebox.benchmarking.trials import Record
 from timebox.clock import format_duration
+from timebox.formats import BENCHMARK_SUMMARY_FORMAT
 
 
 def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> dict[str, object]:
@@ -29,6 +30,7 @@ def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> d
     }
     comparisons = compare(accuracies, labels)
     return {
+        "format": BENCHMARK_SUMMARY_FORMAT.newest,
         "data": asked.data,
         "score": asked.score,
         "trial_budget_seconds": asked.trial_seconds,

@@ -18,9 +18,9 @@ from timebox.engine.state import Facts, Snapshot
 from timebox.engine.tensors import read_tensors
 from timebox.errors import RunError
 from timebox.files import open_regular, parse_json_object, read_regular
+from timebox.formats import CHECKPOINT_FORMAT
 
 MANIFEST = "manifest.json"
-FORMAT = 1
 _CHUNK_BYTES = 1 << 22
 _MAX_MANIFEST_BYTES = 1 << 20
 
@@ -47,7 +47,6 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     # A training that went back comes to the same step again: the file that the old manifest names must not be touched.
     name = f"{snapshot.step:09d}-{sha256[:8]}.safetensors"
     manifest = {
-        "format": FORMAT,
         "file": name,
         "sha256": sha256,
         "step": snapshot.step,
@@ -56,7 +55,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     }
     try:
         write_durably(folder / name, content)
-        write_durably(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        write_durably(folder / MANIFEST, (json.dumps(CHECKPOINT_FORMAT.numbered(manifest), indent=2) + "\n").encode())
     finally:
         _sweep(folder)
 
@@ -87,9 +86,7 @@ def _read_manifest(path: Path) -> dict[str, object] | None:
 def _checked(folder: Path, manifest: dict[str, object]) -> Checkpoint:
     """The checkpoint that a manifest describes, its checksum compared."""
     path = folder / MANIFEST
-    if manifest.get("format") != FORMAT:
-        raise RunError(f"{str(path)!r} was written by another version of timebox")
-    match manifest:
+    match CHECKPOINT_FORMAT.upgraded(manifest, repr(str(path))):
         case {
             "file": str(name),
             "sha256": str(sha256),

@@ -49,6 +49,9 @@ class Field:
         times: searched from a multiple of 1 / times to one of so many times what is planned; 0 for not so.
         within: searched from the first to the second of these values.
         among: searched among these.
+        before: what recipes amount to that were written before there was this field; None for the fields of timebox
+            0.1.0, which every recipe gives.
+        formerly: what the field was called in earlier versions, whose files go on to be read.
     """
 
     unit: str
@@ -57,6 +60,8 @@ class Field:
     times: float = 0
     within: tuple[float, float] | None = None
     among: tuple[str, ...] = ()
+    before: Value | None = None
+    formerly: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +197,24 @@ FIELDS: dict[str, Field] = {field.name: get_args(_HINTS[field.name])[1] for fiel
 _TYPES: dict[str, object] = {name: get_args(_HINTS[name])[0] for name in FIELDS}
 
 
+def present_name(name: str) -> str:
+    """What a field is called now."""
+    return next((now for now, field in FIELDS.items() if field.formerly == name), name)
+
+
+def present_fields(values: Mapping[str, object]) -> dict[str, object]:
+    """A whole recipe of this or an earlier version in the fields of this one: those that it lacks because they are
+    newer are added, as they were before; what is no field stays."""
+    before = {name: field.before for name, field in FIELDS.items() if field.before is not None}
+    return before | {present_name(name): value for name, value in values.items()}
+
+
 def recipe_from(values: Mapping[str, object]) -> Recipe:
-    """A recipe from a value for every field.
+    """A recipe from a value for every field; one that an earlier version wrote may lack the fields that are newer.
 
     Raises UsageError naming all unknown fields, each with the likely one meant, all missing ones and all bad values.
     """
+    values = present_fields(values)
     problems = [_unknown(name) for name in values if name not in FIELDS]
     missing = [name for name in FIELDS if name not in values]
     if missing:
@@ -230,7 +248,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Setting]:
     problems = []
     for setting in settings:
         name, equals, text = setting.partition("=")
-        name = name.strip()
+        name = present_name(name.strip())
         if not equals:
             problems.append(f"{setting!r} is not FIELD=VALUE")
         else:
@@ -249,7 +267,7 @@ def settings_from(values: Mapping[str, object], where: str) -> dict[str, Setting
     problems = []
     for name, given in values.items():
         try:
-            settings[name] = setting_from(name, given)
+            settings[present_name(name)] = setting_from(present_name(name), given)
         except UsageError as error:
             problems.append(str(error))
     if problems:

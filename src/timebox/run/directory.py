@@ -8,13 +8,12 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from timebox.engine.checkpoint import read_checkpoint, sync_folder, write_checkp
 from timebox.engine.state import Snapshot
 from timebox.engine.writing import SMALL_BYTES, WriteSpeed
 from timebox.errors import OutputError, RunError, UsageError
+from timebox.formats import EXAMPLES_FORMAT, METRICS_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
 from timebox.run.metrics import MetricsWriter, length_up_to
 from timebox.run.reading import (
     CHECKPOINT,
@@ -40,6 +40,7 @@ from timebox.run.reading import (
     SEEN,
     SUMMARY,
     to_json,
+    to_npz,
     to_safetensors,
 )
 
@@ -101,7 +102,9 @@ class RunWriter:
                 path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
                 shutil.copymode(out, path)
             path.mkdir(exist_ok=True)
-            return cls(out, path, MetricsWriter(path / METRICS), created)
+            metrics = MetricsWriter(path / METRICS)
+            metrics.add(METRICS_FORMAT.numbered({}))
+            return cls(out, path, metrics, created)
         except OSError as error:
             raise OutputError(f"output directory {str(out)!r} cannot be written to: {_reason(error)}") from error
 
@@ -109,11 +112,13 @@ class RunWriter:
     def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
         """The directory of a run that goes on after ``step`` steps, as it was after ``num_lines`` lines of metrics."""
         try:
-            length, num_kept = length_up_to(path / METRICS, num_lines, step)
+            length, num_kept, last_format = length_up_to(path / METRICS, num_lines, step)
             metrics = MetricsWriter(path / METRICS, length)
         except OSError as error:
             raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
         metrics.num_lines = num_kept
+        if last_format != METRICS_FORMAT.newest:
+            metrics.add(METRICS_FORMAT.numbered({}))
         # A run that was to replace another goes on to do so.
         replacing = re.fullmatch(r"\.(.+)\.new-[^.]+", path.resolve().name)
         out = path.resolve().parent / replacing[1] if replacing else path
@@ -153,15 +158,17 @@ class RunWriter:
 
     def save_seen(self, hashes: NDArray[np.uint64]) -> None:
         """Write the hashes of the images trained on, sorted."""
-        self._write_with(SEEN, lambda file: np.save(file, np.sort(hashes)))
+        buffer = BytesIO()
+        np.save(buffer, np.sort(hashes))
+        self._write(SEEN, buffer.getvalue())
 
     def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write predictions.npz, one row per scored image."""
-        self._write_with(PREDICTIONS, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+        self._write(PREDICTIONS, to_npz(columns, PREDICTIONS_FORMAT))
 
     def save_examples(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write examples.npz, the images that the report shows."""
-        self._write_with(EXAMPLES, lambda file: np.savez(file, **columns))  # type: ignore[arg-type]
+        self._write(EXAMPLES, to_npz(columns, EXAMPLES_FORMAT))
 
     def save_report(self, page: str) -> None:
         """Write report.html."""
@@ -173,7 +180,7 @@ class RunWriter:
             self.metrics.flush()
         except OSError as error:
             raise OutputError(f"{METRICS} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
-        self._write(SUMMARY, to_json(summary))
+        self._write(SUMMARY, to_json(SUMMARY_FORMAT.numbered(summary)))
         self.is_complete = True
 
     def save_stopped(self, deadline: Deadline) -> None:
@@ -187,7 +194,7 @@ class RunWriter:
             "elapsed_seconds": round(deadline.elapsed(), 3),
             "phases": {name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
         }
-        self._write(SUMMARY, to_json(summary))
+        self._write(SUMMARY, to_json(SUMMARY_FORMAT.numbered(summary)))
 
     def finish(self) -> None:
         """Remove the checkpoint, which the final model has made idle, and put the run where it belongs."""
@@ -215,11 +222,6 @@ class RunWriter:
             for file in (METRICS, SEEN, CONFIG, RECORD):
                 (self.path / file).unlink(missing_ok=True)
         return False
-
-    def _write_with(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
-        buffer = BytesIO()
-        write(buffer)
-        self._write(name, buffer.getvalue())
 
     def _write(self, name: str, content: bytes) -> None:
         before = now()

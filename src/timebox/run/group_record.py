@@ -14,6 +14,7 @@ from timebox.engine.checkpoint import write_whole
 from timebox.engine.roll_call import Member
 from timebox.errors import RunError
 from timebox.files import parse_json_object, read_regular
+from timebox.formats import GROUP_FORMAT, SUMMARY_FORMAT
 from timebox.run.reading import RECORD, SUMMARY, read_json, to_json
 
 _MAX_BYTES = 1 << 20
@@ -36,7 +37,7 @@ class GroupRecord:
 
     def save(self, run: Path) -> None:
         """Write it into a run directory. Raises OSError."""
-        write_whole(run / RECORD, to_json(asdict(self)))
+        write_whole(run / RECORD, to_json(GROUP_FORMAT.numbered(asdict(self))))
 
     def with_lost(self, lines: Sequence[str]) -> "GroupRecord":
         """The record of a group that lost some more."""
@@ -44,9 +45,13 @@ class GroupRecord:
 
 
 def read_record(run: Path) -> GroupRecord | None:
-    """The record in a run directory; None where there is none that can be read."""
+    """The record in a run directory; None where there is none that can be read.
+
+    Raises RunError where it is of a newer version.
+    """
     with suppress(OSError, ValueError):
-        match parse_json_object(read_regular(run / RECORD, _MAX_BYTES)):
+        values = parse_json_object(read_regular(run / RECORD, _MAX_BYTES))
+        match GROUP_FORMAT.upgraded(values, repr(str(run / RECORD))):
             case {
                 "launcher": str(launcher),
                 "started_at": int() | float() as started_at,
@@ -79,8 +84,11 @@ def restarted_run(out: Path | None) -> Path | None:
     else:
         candidates = sorted(Path("runs").glob("*/"), reverse=True)
     own = own_launcher()
-    found = (run for run in candidates if (record := read_record(run)) and record.launcher == own)
-    return next(found, None)
+    for run in candidates:
+        with suppress(RunError):  # another version's, and so none that this launcher began
+            if (record := read_record(run)) and record.launcher == own:
+                return run
+    return None
 
 
 def seconds_since_launch() -> float:
@@ -90,12 +98,10 @@ def seconds_since_launch() -> float:
 
 def note_lost(run: Path, lines: Sequence[str]) -> None:
     """Say in a run directory, where it can be seen from here, who was lost; a run that is finished stays as it is."""
-    record = read_record(run)
-    if record is None or not lines:
-        return
     with suppress(OSError, RunError):
-        summary = read_json(run / SUMMARY) if (run / SUMMARY).exists() else {"stopped": True}
-        if summary.get("stopped"):
+        record = read_record(run)
+        summary = read_json(run / SUMMARY, SUMMARY_FORMAT) if (run / SUMMARY).exists() else {"stopped": True}
+        if record and lines and summary.get("stopped"):
             record = record.with_lost(lines)
             record.save(run)
-            write_whole(run / SUMMARY, to_json({**summary, "lost_ranks": list(record.lost)}))
+            write_whole(run / SUMMARY, to_json(SUMMARY_FORMAT.numbered({**summary, "lost_ranks": list(record.lost)})))

@@ -20,6 +20,7 @@ from timebox.engine.sizing import largest_side_for
 from timebox.engine.state import TrainingState
 from timebox.engine.writing import UNWRITTEN
 from timebox.errors import BudgetError, OutputError, UsageError
+from timebox.formats import LR_FIND_FORMAT
 from timebox.recipe import AUTO, Recipe
 from timebox.reporting.range_chart import range_chart
 from timebox.run.guest import guest
@@ -216,7 +217,7 @@ def _write(found: LrFound) -> None:
     """Raises OutputError where the directory cannot be written to."""
     try:
         found.path.mkdir(parents=True, exist_ok=True)
-        write_whole(found.path / RESULT, to_json(found.as_dict()))
+        write_whole(found.path / RESULT, to_json(LR_FIND_FORMAT.numbered(found.as_dict())))
         if len(found.test.lrs) > 1:
             write_whole(found.path / CHART, range_chart(found.test).encode())
     except OSError as error:

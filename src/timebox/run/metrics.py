@@ -1,4 +1,8 @@
-"""metrics.jsonl: a line for each step, each validation and each rollback of a training."""
+"""metrics.jsonl: a line for each step, each validation and each rollback of a training.
+
+A line of its own says which format the lines after it have, at the beginning and where a newer version goes on; lines
+without such a line before them are of format 1.
+"""
 
 import json
 import os
@@ -11,6 +15,7 @@ from pathlib import Path
 from timebox.engine.schedule import Decision
 from timebox.errors import RunError, UsageError
 from timebox.files import lock, open_regular, parse_json_object
+from timebox.formats import KEY, METRICS_FORMAT, UNNUMBERED
 
 Entry = Mapping[str, object]
 # To draw a curve, of trainings with many more steps.
@@ -74,15 +79,25 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
-    """Each whole line, and where it ends in bytes. Raises RunError where one cannot be read."""
+    """Each whole line, brought to the newest format, and where it ends in bytes; one that names a format is empty.
+
+    Raises RunError where one cannot be read.
+    """
+    return ((end, entry) for end, _, entry in _read(path))
+
+
+def _read(path: Path) -> Iterator[tuple[int, object, Entry]]:
+    """Each whole line in the newest format, after where it ends in bytes, and the format it was written in."""
     end = 0
+    found: object = UNNUMBERED
     try:
         with open_regular(path) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
-                yield end, parse_json_object(line)
+                found, entry = _upgraded(parse_json_object(line), found, path)
+                yield end, found, entry
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
@@ -101,26 +116,37 @@ def thinned_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
                 num_lines = sum(1 for _ in file)
                 file.seek(0)
             stride = max(1, num_lines // ENOUGH_LINES)
-            return [
-                parse_json_object(line)
-                for number, line in enumerate(file)
-                if line.endswith(b"\n") and (number % stride == 0 or b'"loss"' not in line)
-            ]
+            found: object = UNNUMBERED
+            entries: list[Entry] = []
+            for number, line in enumerate(file):
+                if line.endswith(b"\n") and (number % stride == 0 or b'"loss"' not in line):
+                    found, entry = _upgraded(parse_json_object(line), found, path)
+                    entries += [entry] if entry else []
+            return entries
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def length_up_to(path: Path, num_lines: int, step: int) -> tuple[int, int]:
-    """Bytes and lines of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines``.
+def _upgraded(entry: dict[str, object], found: object, path: Path) -> tuple[object, Entry]:
+    """The format that a line names, else that of the line before it, `found`; and the line in the newest format."""
+    found = entry.pop(KEY, found)
+    upgraded = METRICS_FORMAT.upgraded({KEY: found, **entry}, repr(str(path)))
+    return found, {name: value for name, value in upgraded.items() if name != KEY}
+
+
+def length_up_to(path: Path, num_lines: int, step: int) -> tuple[int, int, object]:
+    """Bytes and lines of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines``;
+    and the format of the last of them.
 
     The losses of the last steps may have arrived later than that: their lines follow directly.
     """
     length = count = 0
-    for end, entry in read_metrics(path):
+    last: object = UNNUMBERED
+    for end, found, entry in _read(path):
         if count >= num_lines and ("loss" not in entry or _whole(entry.get("step")) > step):
             break
-        length, count = end, count + 1
-    return length, count
+        length, count, last = end, count + 1, found
+    return length, count, last
 
 
 def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:

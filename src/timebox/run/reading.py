@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from timebox.data.npy import read_npy
 from timebox.engine.tensors import read_tensors
 from timebox.errors import RunError
 from timebox.files import open_regular, parse_json_object, read_regular
+from timebox.formats import KEY, UNNUMBERED, FileFormat
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, SEEN, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
@@ -26,14 +28,15 @@ EXAMPLES, REPORT, RECORD = "examples.npz", "report.html", "group.json"
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object of a run. Raises RunError where there is none."""
+def read_json(path: Path, form: FileFormat) -> dict[str, object]:
+    """A JSON object of a run in its newest format. Raises RunError where there is none, or none that can be read."""
     try:
-        return parse_json_object(read_regular(path, MAX_JSON_BYTES))
+        values = parse_json_object(read_regular(path, MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(_absent(path)) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+    return form.upgraded(values, repr(str(path)))
 
 
 def to_json(value: object) -> bytes:
@@ -56,16 +59,29 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         raise RunError(_absent(path / MODEL)) from error
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays in a file of a run; none where there is no such file. Raises RunError where it cannot be read."""
+def to_npz(columns: Mapping[str, NDArray[np.generic]], form: FileFormat) -> bytes:
+    """Arrays as :func:`read_arrays` reads them, with the number of their format beside them."""
+    buffer = BytesIO()
+    np.savez(buffer, **{KEY: np.array(form.newest, np.int64)}, **columns)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def read_arrays(path: Path, form: FileFormat) -> dict[str, NDArray[np.generic]]:
+    """The arrays in a file of a run, as they are in its newest format; none where there is no such file.
+
+    Raises RunError where it cannot be read.
+    """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             arrays = ArrayArchive(archive, path)
-            return {name: arrays.read(name.lower()) for name in arrays.names()}
+            columns = {name: arrays.read(name.lower()) for name in arrays.names()}
     except FileNotFoundError:
         return {}
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+    number = columns.pop(KEY, np.array(UNNUMBERED))
+    found = form.upgraded({**columns, KEY: number.tolist()}, repr(str(path)))
+    return {name: column for name, column in found.items() if isinstance(column, np.ndarray)}
 
 
 def read_seen(path: Path) -> NDArray[np.uint64]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from timebox.engine.checkpoint import write_whole
 from timebox.errors import OutputError, RunError, UsageError
+from timebox.formats import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.reporting import RunFacts, Scored, comparison_page, report_page
 from timebox.run.examples import examples_from
 from timebox.run.metrics import thinned_metrics
@@ -89,15 +90,15 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
 
 def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
     """All that a page tells of a run. Raises RunError where a file of it is damaged."""
-    metrics = run.path / METRICS
+    metrics, num_classes = run.path / METRICS, len(run.class_names)
     try:
         return RunFacts(
             run.path.resolve().name,
             run.summary,
             run.class_names,
             thinned_metrics(metrics) if metrics.is_file() else [],
-            _scores(read_arrays(run.path / PREDICTIONS), len(run.class_names)),
-            examples_from(read_arrays(run.path / EXAMPLES), len(run.class_names)) if thumbnails else [],
+            _scores(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
+            examples_from(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
         )
     except (ValueError, TypeError, IndexError) as error:
         raise RunError(f"run {str(run.path)!r} is damaged: {error}") from error

@@ -26,11 +26,11 @@ from timebox.engine.scoring import check_tta, predict_probabilities
 from timebox.engine.state import TrainingState
 from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
+from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
-from timebox.recipe import Recipe, recipe_from
+from timebox.recipe import Recipe, present_fields, recipe_from
 from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
 
-FORMAT = 4
 FILES_AT_ONCE = 125
 MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
 
@@ -81,22 +81,23 @@ class Run:
     def __init__(self, path: str | Path, device: str = "auto") -> None:
         self.path = Path(path)
         self.device = resolve_device(device)
-        self.config = read_json(self.path / CONFIG)
-        if self.config.get("format") != FORMAT:
-            raise RunError(
-                f"{str(self.path)!r} was written by another version of timebox, in a format unknown to this one"
-            )
+        self.config = read_json(self.path / CONFIG, MODEL_FORMAT)
         try:
             self.class_names = _class_names(self.config["class_names"])
             self.recipe: Recipe = recipe_from(mapping(self.config["recipe"]))
             self.preprocessing = _preprocessing(mapping(self.config["preprocessing"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(f"{str(self.path / CONFIG)!r} is damaged: {error}") from error
+        self.config["recipe"] = self.recipe.as_dict()
 
     @cached_property
     def summary(self) -> dict[str, object]:
         """summary.json; empty where the run ended before it was written."""
-        return read_json(self.path / SUMMARY) if (self.path / SUMMARY).is_file() else {}
+        if not (self.path / SUMMARY).is_file():
+            return {}
+        summary = read_json(self.path / SUMMARY, SUMMARY_FORMAT)
+        recipe = summary.get("recipe")
+        return {**summary, "recipe": present_fields(recipe)} if isinstance(recipe, dict) else summary
 
     @property
     def val_accuracy(self) -> float | None:

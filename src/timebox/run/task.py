@@ -19,9 +19,9 @@ from timebox.engine.group import ALONE, Group
 from timebox.engine.loop import Trained
 from timebox.engine.plan import Plan
 from timebox.engine.scoring import accuracy, predict_probabilities
+from timebox.formats import MODEL_FORMAT
 from timebox.run.initial import Initial
 from timebox.run.request import Request
-from timebox.run.run import FORMAT
 from timebox.version import VERSION
 
 # With less than this share of the planned scoring time left, images are scored in one view.
@@ -137,7 +137,7 @@ class Task:
         """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
         request = self.request
         return {
-            "format": FORMAT,
+            "format": MODEL_FORMAT.newest,
             "class_names": list(self.division.train.class_names),
             "preprocessing": {
                 "image_shape": list(self.division.train.image_shape),

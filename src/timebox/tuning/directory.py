@@ -9,7 +9,8 @@ from pathlib import Path
 
 from timebox.engine.checkpoint import write_whole
 from timebox.errors import RunError, UsageError
-from timebox.files import check_free, lock, read_regular, written
+from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.formats import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.run.reading import read_json, to_json
 from timebox.tuning.storage import without_password
 from timebox.version import VERSION
@@ -104,32 +105,42 @@ class TuneDirectory:
         """One that was begun, with the time used and the repeats done. Raises RunError where there is none."""
         if not (path / ASKED).is_file():
             raise RunError(f"{str(path)!r} is no directory of a search: it has no {ASKED}")
-        about = read_json(path / ASKED)
-        if about.get("version") != VERSION:
-            raise UsageError(f"search {str(path)!r} is of timebox {about.get('version')}, this is {VERSION}")
+        about = read_json(path / ASKED, TUNE_FORMAT)
         asked = about.get("asked")
         if not isinstance(asked, dict) or set(asked) != {one.name for one in fields(Asked)}:
             raise RunError(f"{str(path / ASKED)!r} is damaged: what was asked for is incomplete")
         directory = cls(path, Asked(**{**asked, "settings": tuple(asked["settings"])}))
-        if (path / CLOCK).exists():
-            seconds = read_json(path / CLOCK).get("elapsed_seconds")
-            directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
-        directory.repeats = [line for line in _lines(path / TRIALS) if line.get("phase") != "search"]
+        try:
+            if (path / CLOCK).exists():
+                seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
+                directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
+            directory.repeats = [line for line in _lines(path / TRIALS) if line.get("phase") != "search"]
+        except BaseException:
+            directory.close()
+            raise
         return directory
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came to its end under the budget that is asked for."""
+        path, budget_seconds = self.path / SUMMARY, self.asked.budget_seconds
+        return path.is_file() and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
 
     def save_asked(self, asked: Asked) -> None:
         """Keep what is asked for, but for a password."""
         self.asked = asked
         kept = asdict(asked) | {"storage": asked.storage and without_password(asked.storage)}
-        self._write(ASKED, to_json({"version": VERSION, "command": asked.command(), "asked": kept}))
+        about = {"version": VERSION, "command": asked.command(), "asked": kept}
+        self._write(ASKED, to_json(TUNE_FORMAT.numbered(about)))
 
     def save_clock(self, elapsed_seconds: float) -> None:
         """Keep how much of the budget is used."""
-        self._write(CLOCK, to_json({"elapsed_seconds": round(elapsed_seconds, 3)}))
+        self._write(CLOCK, to_json(TUNE_CLOCK_FORMAT.numbered({"elapsed_seconds": round(elapsed_seconds, 3)})))
 
     def save_trials(self, searched: Sequence[Line]) -> None:
         """Keep a line for each trial, the search's and the repeats'."""
-        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in [*searched, *self.repeats])
+        numbered = map(TUNE_TRIAL_FORMAT.numbered, [*searched, *self.repeats])
+        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in numbered)
         self._write(TRIALS, "".join(lines).encode("utf-8", "backslashreplace"))
 
     def save_best(self, toml: str) -> None:
@@ -158,7 +169,7 @@ def _lines(path: Path) -> Iterator[dict[str, object]]:
         return
     try:
         for line in read_regular(path, _MOST_BYTES).decode("utf-8").splitlines():
-            yield json.loads(line)
+            yield TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line.encode()), repr(str(path)))
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} is damaged: {error}") from error
 

@@ -8,6 +8,7 @@ import optuna
 import tomli_w
 from optuna.importance import get_param_importances
 
+from timebox.formats import TUNE_SUMMARY_FORMAT
 from timebox.recipe import AUTO, Draft
 from timebox.reporting import settings_text
 from timebox.run.run import Run
@@ -85,6 +86,7 @@ def summary_of(
 ) -> dict[str, object]:
     """summary.json: what was searched, what won by how much, and the final run."""
     return {
+        "format": TUNE_SUMMARY_FORMAT.newest,
         "command": asked.command(),
         "budget_seconds": asked.budget_seconds,
         "trial_budgets": list(search.rungs),

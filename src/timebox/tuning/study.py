@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from timebox.errors import UsageError
+from timebox.errors import RunError, UsageError
+from timebox.formats import KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
 from timebox.tuning.space import Space
 from timebox.tuning.storage import queued_again
@@ -77,7 +78,7 @@ def create(storage: BaseStorage, name: str, search: Search) -> optuna.Study:
         raise UsageError(
             f"study {name!r} is in the storage already: give --join to work for it, or another --study"
         ) from error
-    study.set_user_attr(_ABOUT, asdict(search))
+    study.set_user_attr(_ABOUT, TUNE_STUDY_FORMAT.numbered(asdict(search)))
     return study
 
 
@@ -86,10 +87,7 @@ def load(storage: BaseStorage, name: str, worker: int = 0) -> tuple[optuna.Study
 
     Raises UsageError where there is none, or where it is another version's.
     """
-    try:
-        study = optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        raise UsageError(f"study {name!r} is not in the storage") from error
+    study = _study(storage, name)
     search = search_of(study)
     study.sampler = search.sampler_for(worker)
     study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
@@ -98,19 +96,47 @@ def load(storage: BaseStorage, name: str, worker: int = 0) -> tuple[optuna.Study
 
 def search_of(study: optuna.Study) -> Search:
     """What a study searches, as it stands. Raises UsageError where it is another version's."""
-    about = study.user_attrs.get(_ABOUT)
-    version = about.get("version") if isinstance(about, dict) else None
-    if not isinstance(about, dict) or version != VERSION:
-        whose = "no study of timebox" if version is None else f"of timebox {version}, this is {VERSION}"
-        raise UsageError(f"study {study.study_name!r} cannot be used: it is {whose}")
-    lists = {key: tuple(about[key]) for key in ("settings", "rungs")}
-    return Search(**{**about, **lists})
+    search = _recorded(study)
+    if search.version != VERSION:
+        raise UsageError(
+            f"study {study.study_name!r} cannot be used: it is of timebox {search.version}, this is {VERSION}"
+        )
+    return search
+
+
+def take_over(storage: BaseStorage, name: str) -> str:
+    """Let this version go on with a study; the version that began it. Raises UsageError, RunError as :func:`load`."""
+    study = _study(storage, name)
+    search = _recorded(study)
+    if search.version != VERSION:
+        study.set_user_attr(_ABOUT, TUNE_STUDY_FORMAT.numbered(asdict(replace(search, version=VERSION))))
+    return search.version
+
+
+def _study(storage: BaseStorage, name: str) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        raise UsageError(f"study {name!r} is not in the storage") from error
+
+
+def _recorded(study: optuna.Study) -> Search:
+    """What a study searches, whichever version began it."""
+    about, where = study.user_attrs.get(_ABOUT), f"study {study.study_name!r}"
+    if not isinstance(about, dict) or "version" not in about:
+        raise UsageError(f"{where} cannot be used: it is no study of timebox")
+    values = TUNE_STUDY_FORMAT.upgraded(about, where)
+    del values[KEY]
+    try:
+        return Search(**{**values, **{name: tuple(values[name]) for name in ("settings", "rungs")}})  # type: ignore
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{where} is damaged: {error}") from error
 
 
 def put_off(study: optuna.Study, search: Search, ends_at: float) -> Search:
     """Let a search end at another time."""
     search = replace(search, ends_at=ends_at)
-    study.set_user_attr(_ABOUT, asdict(search))
+    study.set_user_attr(_ABOUT, TUNE_STUDY_FORMAT.numbered(asdict(search)))
     return search
 
 

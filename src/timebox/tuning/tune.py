@@ -14,7 +14,7 @@ from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data import ImageDataset, parse_portion
 from timebox.engine.build import resolve_device
 from timebox.engine.sizing import largest_side_for
-from timebox.errors import BudgetError, UsageError
+from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
 from timebox.recipe import AUTO, Draft, Recipe, Task, draft_of
 from timebox.recipe.auto import ladder
@@ -30,6 +30,7 @@ from timebox.tuning.storage import HIDDEN, is_url, open_storage, without_passwor
 from timebox.tuning.study import REDUCTION, SAMPLERS, Search
 from timebox.tuning.trial import MOST_VAL_IMAGES
 from timebox.tuning.worker import work
+from timebox.version import VERSION
 
 # What may be given beside a search that is resumed.
 BESIDE_RESUME = ("resume", "budget", "storage", "tell", "deadline")
@@ -275,6 +276,8 @@ def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> T
         if given is None and asked.storage and HIDDEN in asked.storage:
             raise UsageError(f"give --storage once more: the password of {asked.storage!r} is not kept")
         storage = given or asked.storage or str(path / JOURNAL)
+        if deadline.budget_seconds is None and directory.is_finished:
+            raise RunError(f"search {str(path)!r} is finished: to go on with it, give a longer --budget for all of it")
         if deadline.budget_seconds is not None:
             directory.save_asked(asked := replace(asked, budget_seconds=deadline.budget_seconds))
         deadline = Deadline(asked.budget_seconds, deadline.started_at)
@@ -284,6 +287,8 @@ def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> T
                 f"of {format_duration(asked.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
                 "left, too little to train in: give a longer --budget for all of it"
             )
+        if (version := studies.take_over(open_storage(storage), asked.study)) != VERSION:
+            tell(f"the search was begun by timebox {version}; it goes on with {VERSION}")
         if not is_url(storage):
             time.sleep(ORPHANS_SECONDS)
             study, _ = studies.load(open_storage(storage), asked.study)

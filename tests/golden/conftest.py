@@ -1,0 +1,37 @@
+"""What earlier versions wrote, unpacked."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+VERSIONS = sorted(file.parent.name for file in HERE.glob("*/expected.npz"))
+
+
+def unpack(version: str, name: str, folder: Path) -> Path:
+    """One run, search or benchmark of a version, into a folder."""
+    with tarfile.open(HERE / version / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / name
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that a version wrote, beside its data. Not to be written to."""
+    folder = tmp_path_factory.mktemp("golden") / request.param
+    folder.mkdir()
+    for archive in (HERE / request.param).glob("*.tar.xz"):
+        unpack(request.param, archive.name.removesuffix(".tar.xz"), folder)
+    for data in (HERE / request.param).glob("*.npz"):
+        (folder / data.name).write_bytes(data.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def place(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds the data, as the runs name them; what runs write belongs there."""
+    for data in golden.glob("*.npz"):
+        (tmp_path / data.name).write_bytes(data.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

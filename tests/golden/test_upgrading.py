@@ -1,0 +1,304 @@
+"""Files of older and newer formats: brought to the present one, or refused in one line that says what to do."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytest
+
+import timebox
+from timebox.benchmarking.directory import BenchmarkDirectory
+from timebox.engine.checkpoint import read_checkpoint
+from timebox.errors import RunError, UsageError
+from timebox.formats import (
+    BENCHMARK_FORMAT,
+    BENCHMARK_SUMMARY_FORMAT,
+    BENCHMARK_TRIAL_FORMAT,
+    CHECKPOINT_FORMAT,
+    ESTIMATOR_FORMAT,
+    EXAMPLES_FORMAT,
+    FORMATS,
+    GROUP_FORMAT,
+    LR_FIND_FORMAT,
+    METRICS_FORMAT,
+    MODEL_FORMAT,
+    PREDICTIONS_FORMAT,
+    SUMMARY_FORMAT,
+    TUNE_CLOCK_FORMAT,
+    TUNE_FORMAT,
+    TUNE_STUDY_FORMAT,
+    TUNE_SUMMARY_FORMAT,
+    TUNE_TRIAL_FORMAT,
+    FileFormat,
+    Values,
+)
+from timebox.recipe import builtin, draft_of, get_recipe, present_fields, recipe
+from timebox.recipe.recipe import FIELDS, Field, Recipe
+from timebox.run import Run
+from timebox.run.directory import RunWriter
+from timebox.run.group_record import read_record
+from timebox.run.metrics import read_metrics, thinned_metrics
+from timebox.run.report import facts_of
+from timebox.tuning import study as studies
+from timebox.tuning.directory import TuneDirectory
+from timebox.tuning.storage import open_storage
+
+from .test_golden import OTHERS, STOPPED, TRAINED, copied
+
+NEWER = 9
+
+
+def json_file(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": NEWER}))
+
+
+def json_lines(path: Path) -> None:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "format": NEWER}) + "\n" for line in lines))
+
+
+def arrays(path: Path) -> None:
+    with np.load(path) as file:
+        columns = dict(file)
+    np.savez(path, **{**columns, "format": np.array(NEWER)})
+
+
+def journal(path: Path) -> None:
+    before = '"user_attr":{"timebox":{'
+    path.write_text(path.read_text().replace(before, f'{before}"format":{NEWER},'))
+
+
+def page(path: Path) -> object:
+    return facts_of(Run(path, "cpu"))
+
+
+def checkpoint(path: Path) -> object:
+    return read_checkpoint(path / "checkpoint")
+
+
+def search(path: Path) -> object:
+    directory = TuneDirectory.existing(path)
+    directory.close()
+    return directory.is_finished
+
+
+def benchmark(path: Path) -> BenchmarkDirectory:
+    directory = BenchmarkDirectory.existing(path)
+    directory.close()
+    return directory
+
+
+def study(path: Path) -> object:
+    return studies.load(open_storage(str(path / "journal.log")), "golden")
+
+
+# Each file that is read: its format, the golden directory it is in, its name there, how it is changed, who reads it.
+READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path], object]], ...] = (
+    (MODEL_FORMAT, "auto", "model.json", json_file, lambda path: Run(path, "cpu")),
+    (SUMMARY_FORMAT, "auto", "summary.json", json_file, lambda path: Run(path, "cpu").summary),
+    (METRICS_FORMAT, "auto", "metrics.jsonl", json_lines, page),
+    (PREDICTIONS_FORMAT, "auto", "predictions.npz", arrays, page),
+    (EXAMPLES_FORMAT, "grey", "examples.npz", arrays, page),
+    (GROUP_FORMAT, "launched", "group.json", json_file, read_record),
+    (CHECKPOINT_FORMAT, "killed", "checkpoint/manifest.json", json_file, checkpoint),
+    (ESTIMATOR_FORMAT, "estimator", "estimator.json", json_file, timebox.TimeboxClassifier.load),
+    (TUNE_FORMAT, "tuned", "tune.json", json_file, search),
+    (TUNE_CLOCK_FORMAT, "tuned", "clock.json", json_file, search),
+    (TUNE_TRIAL_FORMAT, "tuned", "trials.jsonl", json_lines, search),
+    (TUNE_SUMMARY_FORMAT, "tuned", "summary.json", json_file, search),
+    (TUNE_STUDY_FORMAT, "tuned", "journal.log", journal, study),
+    (BENCHMARK_FORMAT, "benchmarked", "benchmark.json", json_file, benchmark),
+    (BENCHMARK_TRIAL_FORMAT, "benchmarked", "trials.jsonl", json_lines, benchmark),
+)
+WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT)
+# Where a message names more, or something else, than the file.
+NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of {file!r}"}
+
+
+def test_every_kind_of_file_is_there() -> None:
+    assert len(FORMATS) == len(set(FORMATS)) == 17
+    assert {*(kind[0] for kind in READ), *WRITTEN_ONLY} == set(FORMATS)
+    assert len(READ) == 15
+
+
+@pytest.mark.parametrize(("form", "name", "file", "change", "read"), READ, ids=[kind[0].file for kind in READ])
+def test_a_newer_format_is_refused(
+    golden: Path,
+    place: Path,
+    form: FileFormat,
+    name: str,
+    file: str,
+    change: Callable[[Path], None],
+    read: Callable[[Path], object],
+) -> None:
+    path = copied(golden, name, place)
+    read(path)
+    change(path / file)
+    with pytest.raises(RunError) as caught:
+        read(path)
+    where = NAMED.get(form, "{file!r}").format(file=str(path / file))
+    assert str(caught.value) == (
+        f"{where} has format 9; this version of timebox reads formats up to {form.newest}: "
+        "install a newer timebox-vision"
+    )
+
+
+def test_a_newer_format_comes_before_all_else(golden: Path, place: Path) -> None:
+    path = copied(golden, "auto", place)
+    config = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps({"format": 9, "recipe": {**config["recipe"], "novel": 1}}))
+    with pytest.raises(RunError, match=r"has format 9; .* install a newer timebox-vision"):
+        Run(path)
+
+
+def test_what_is_in_no_format_is_damage(golden: Path, place: Path) -> None:
+    path = copied(golden, "auto", place)
+    config = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps({**config, "recipe": {**config["recipe"], "novel": 1}}))
+    with pytest.raises(RunError) as caught:
+        Run(path)
+    assert str(caught.value) == (
+        f"{str(path / 'model.json')!r} is damaged: recipe 'auto': unknown field 'novel', "
+        "did you mean 'model'?"
+    )
+
+
+def test_a_run_is_brought_to_the_newest_format_and_saved_in_it(
+    golden: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more_weight_for_seeds(values: Values) -> Values:
+        return {**values, "seed": 10 * int(str(values["seed"])) + 1}
+
+    monkeypatch.setattr(MODEL_FORMAT, "steps", (more_weight_for_seeds,))
+    monkeypatch.setattr(SUMMARY_FORMAT, "steps", (more_weight_for_seeds,) * 2)
+    run = timebox.load(golden / "auto", device="cpu")
+    assert (run.config["format"], run.config["seed"]) == (5, 1)
+    assert (run.summary["format"], run.summary["seed"]) == (3, 11)
+    run.save(place)
+    again = timebox.load(place, device="cpu")
+    assert (again.config["format"], again.config["seed"]) == (5, 1)
+    assert (again.summary["format"], again.summary["seed"]) == (3, 11)
+
+
+def test_each_line_of_the_metrics_is_of_the_format_said_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS_FORMAT, "steps", (lambda values: {**values, "loss": 2 * values["loss"]},))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"loss": 1.0, "step": 1}\n{"format": 2}\n{"loss": 3.0, "step": 2}\n')
+    assert [entry for _, entry in read_metrics(path)] == [{"loss": 2.0, "step": 1}, {}, {"loss": 3.0, "step": 2}]
+    assert thinned_metrics(path) == [{"loss": 2.0, "step": 1}, {"loss": 3.0, "step": 2}]
+
+
+@pytest.mark.parametrize(("kept", "said"), [(1, True), (3, False)])
+def test_a_run_that_goes_on_says_its_format_where_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, said: bool
+) -> None:
+    monkeypatch.setattr(METRICS_FORMAT, "steps", (lambda values: values,))
+    path = tmp_path / "metrics.jsonl"
+    lines = '{"loss": 1.0, "step": 1}\n', '{"format": 2}\n', '{"loss": 3.0, "step": 2}\n'
+    path.write_text("".join(lines))
+    writer = RunWriter.resumed(tmp_path, num_lines=kept, step=kept)
+    writer.metrics.flush()
+    writer.metrics.close()
+    assert path.read_text() == "".join([*lines[:kept], *['{"format": 2}\n'] * said])
+    assert writer.metrics.num_lines == kept + said
+
+
+NOVEL = Field("what is new", 0, 1, before=0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewerRecipe(Recipe):
+    """The recipe of a version that has one field more."""
+
+    novel: Annotated[float, NOVEL] = 0.75  # what the built-in ones say
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This version, with one field more in its recipes."""
+    for module in (recipe, builtin):
+        monkeypatch.setattr(module, "Recipe", NewerRecipe)
+    monkeypatch.setitem(recipe.FIELDS, "novel", NOVEL)
+    monkeypatch.setitem(recipe._TYPES, "novel", float)
+
+
+@pytest.mark.usefixtures("newer")
+def test_a_new_field_is_in_older_runs_what_it_was_before(golden: Path, place: Path) -> None:
+    for name in (*TRAINED, *STOPPED):
+        run = timebox.load(golden / name, device="cpu")
+        assert run.recipe.as_dict()["novel"] == 0.25
+        recorded = run.summary.get("recipe")
+        assert recorded is None or recorded == run.recipe.as_dict()
+    assert timebox.evaluate(golden / "auto", "colours.npz", device="cpu", cache=False).num_images == 24
+    records = benchmark(copied(golden, "benchmarked", place)).records
+    resolved = [present for record in records if isinstance(present := record["recipe"], dict)]
+    assert [present["novel"] for present in resolved] == [0.25] * 4
+    for file in (golden / "tuned" / "best.toml", *(golden / "benchmarked" / "recipes").iterdir()):
+        assert get_recipe(str(file)).as_dict()["novel"] == 0.25
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("newer")
+def test_a_run_of_before_a_new_field_goes_on(golden: Path, place: Path) -> None:
+    run = timebox.train(resume=copied(golden, "killed", place), cache=False)
+    assert (run.summary["steps"], run.recipe.as_dict()["novel"]) == (12, 0.25)
+
+
+def test_a_field_that_was_renamed_is_read_by_its_former_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = FIELDS["mixup"]
+    monkeypatch.delitem(recipe.FIELDS, "mixup")
+    monkeypatch.setitem(recipe.FIELDS, "mixup_share", Field(former.unit, 0, 1, formerly="mixup"))
+    monkeypatch.setitem(recipe._TYPES, "mixup_share", float)
+    assert present_fields({"mixup": 0.5, "width": 4}) == {"mixup_share": 0.5, "width": 4}
+    file = tmp_path / "best.toml"
+    file.write_text('extends = "auto"\nmixup = "x0.5"\n')
+    changes = draft_of(str(file), ["mixup=x0.5"]).changes
+    assert {name: str(change) for name, change in changes.items()} == {"name": "best", "mixup_share": "x0.25"}
+
+
+def undeclared(known: set[str]) -> list[str]:
+    """Fields of which nothing says what they amount to in recipes with the fields known alone."""
+    return [name for name in recipe.FIELDS if name not in present_fields(dict.fromkeys(known, 0))]
+
+
+def test_every_field_says_what_it_was_before(golden: Path) -> None:
+    config = json.loads((golden / "auto" / "model.json").read_text())
+    assert len(config["recipe"]) >= 38
+    missing = undeclared(set(config["recipe"]))
+    assert not missing, (
+        f"runs of timebox {golden.name} lack the recipe fields {missing}: declare each with Field(…, before=VALUE), "
+        "where VALUE is what recipes amounted to without it, or formerly=NAME where it was only renamed"
+    )
+    if config["format"] == MODEL_FORMAT.newest:
+        assert set(FIELDS) == set(config["recipe"]), (
+            "the fields of recipes have changed: raise the format of model.json, and of the other files with recipes, "
+            "as docs/run-format.md says"
+        )
+
+
+def test_a_field_that_says_nothing_is_seen(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipe.FIELDS, "novel", Field("what is new", 0, 1))
+    config = json.loads((golden / "auto" / "model.json").read_text())
+    assert undeclared(set(config["recipe"])) == ["novel"]
+
+
+def test_a_file_of_ones_own_lacks_no_field_of_the_first_version(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    whole = get_recipe("haet2021").to_toml()
+    file.write_text("".join(line for line in whole.splitlines(keepends=True) if not line.startswith("mixup ")))
+    with pytest.raises(UsageError, match="recipe 'haet2021': missing: mixup"):
+        get_recipe(str(file))
+
+
+def test_the_collection_covers_what_is_written(golden: Path) -> None:
+    folders = (*TRAINED, *STOPPED, *OTHERS)
+    names = {file.name for name in folders for file in (golden / name).rglob("*") if file.is_file()}
+    assert {kind[2].split("/")[-1] for kind in READ} <= names
+    assert {"trained_on.npy", "classes.npy", "model.safetensors", "report.html", "best.toml", "tune.html"} <= names
