@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train test fuzz gpu clean
+.PHONY: help train test endurance fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -17,6 +17,12 @@ test: $(VENV)/.installed-dev ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# tests/endurance is collected only where it is named; -m overrides the "not endurance" of pyproject.toml.
+endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for 25 minutes: make endurance [ENDURANCE_SCALE=1]
+	$(BIN)/pytest tests/endurance
+	$(BIN)/pytest tests -m endurance
+	$(MAKE) fuzz FUZZ_SECONDS=110
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing

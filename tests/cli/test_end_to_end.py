@@ -190,7 +190,7 @@ def test_refused_in_one_line_with_nothing_half_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_budget_is_kept_from_process_start_to_exit(tmp_path: Path) -> None:
     began = time.monotonic()
     command = [sys.executable, "-m", "timebox", "train", "digits", "--test", "0.2", "--budget", "30s", *SMALL, "--json"]
