@@ -7,7 +7,7 @@ environment, which need an installation.
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ class Task(NamedTuple):
     budget_seconds: float
 
 
+# Scoring stops at a tenth of the budget, after the batch that it is at.
+LAST_BATCH_SECONDS = 1.0
 # CIFAR-10 is skipped where it does not lie beside the repository.
 TASKS = (Task("digits", 1000, 10.0), Task("cifar10", 5000, 10.0), Task("cifar10", 5000, 30.0))
 
@@ -42,15 +44,27 @@ def all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    made = Installation(None)
+    yield made
+    made.remove()
+
+
 @pytest.mark.parametrize("repeat", scaled(1))
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.data}-{task.budget_seconds:g}s")
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_run_is_not_late(scenario: str, task: Task, repeat: int, real_data: Callable[[str], Path]) -> None:
+def test_a_run_is_not_late(
+    scenario: str, task: Task, repeat: int, real_data: Callable[[str], Path], installation: Installation
+) -> None:
     data = task.data if task.data == "digits" else str(real_data(task.data))
     arguments = Namespace(data=data, train_limit=task.num_train, test=None, options=[], seed=0)
-    record = deadline.run(Cell(scenario, task.budget_seconds, repeat), arguments, Installation(None))
+    record = deadline.run(Cell(scenario, task.budget_seconds, repeat), arguments, installation)
     found = broken_promises(record)
     assert not found, f"{found}; this process stood still for {record.stalled_seconds} s\n{record.stderr}"
+    if record.figures is not None:
+        scoring_seconds = record.figures.scoring_share * task.budget_seconds
+        assert scoring_seconds <= 0.1 * task.budget_seconds + LAST_BATCH_SECONDS
     if record.refused:
         pytest.skip(f"this machine is too slow, or too busy now: {record.stderr.splitlines()[-1]}")
 

@@ -96,6 +96,7 @@ def test_what_a_run_must_not_do() -> None:
     assert misses(RECORD) == []
     assert found(late=True, wall_seconds=10.25) == ["late by 0.25s", "its own late flag says False, at 9.40s"]
     assert found(status=2, figures=None) == ["refused"]
+    assert found(status=2, figures=None, late=True, wall_seconds=10.25) == ["late by 0.25s", "refused"]
     assert found(status=2, figures=None, scenario="first-run") == []
     assert found(status=2, figures=None, scenario="first-run", budget_seconds=30.0) == ["refused"]
     assert found(status=1, figures=None) == ["ended with status 1", "no summary"]
@@ -116,7 +117,12 @@ def test_what_a_run_must_not_do_on_any_machine() -> None:
 
     assert found() == []
     assert found(status=2, figures=None) == []
-    assert found(status=2, figures=None, late=True, wall_seconds=10.25) == ["late by 0.25s"]
+    assert found(status=2, figures=None, late=True, wall_seconds=10.25) == []
+    assert found(status=1, figures=None, late=True, wall_seconds=10.25) == [
+        "late by 0.25s",
+        "ended with status 1",
+        "no summary",
+    ]
     assert found(status=3) == ["ended with status 3"]
     assert found(figures=replace(FIGURES, schedule=Schedule(True, 2, 0.08))) == []
     assert found(figures=replace(FIGURES, schedule=Schedule(False, 40, 0.003))) == ["final lr not reached"]

@@ -8,21 +8,12 @@ import pytest
 
 from .conftest import ENDURANCE  # noqa: F401 -- makes the scenarios importable
 
-from scenarios import disks, kills, non_finite, out_of_memory, replays, resuming, signals  # isort: skip
+from scenarios import disks, non_finite, out_of_memory, replays, resuming, signals  # isort: skip
 from scenarios.run_checks import weights  # isort: skip
 from scenarios.table import Row, joined, line, report  # isort: skip
 from scenarios.training_process import OFTEN, finish  # isort: skip
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
-
-
-@linux
-def test_a_kill_and_a_resume(tmp_path: Path) -> None:
-    reference = kills.undisturbed(tmp_path / "undisturbed", 200)
-    chain = kills.killed_chain(tmp_path / "chain", 0, reference)
-    assert chain.kills
-    assert not any(chain.kills), chain.kills
-    assert not chain.end_problem
 
 
 @linux

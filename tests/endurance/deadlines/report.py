@@ -171,22 +171,21 @@ def _record(entry: dict[str, Any]) -> Record:
 
 def misses(record: Record) -> list[str]:
     """What a run did that it must not do on the machine of a record, each in a few words."""
-    found = broken_promises(record)
     if record.refused:
         excepted = record.scenario == "first-run" and record.budget_seconds <= FIRST_RUN_EXCEPTION
-        return found if excepted else [*found, "refused"]
-    if record.figures is None:
-        return found
-    return [*found, *_shortfalls(record, record.figures)]
+        return [*_lateness(record), *([] if excepted else ["refused"])]
+    found = broken_promises(record)
+    return [*found, *_shortfalls(record, record.figures)] if record.figures else found
 
 
 def broken_promises(record: Record) -> list[str]:
-    """What a run did that it must not do on any machine, each in a few words. A refusal breaks no promise."""
-    found = []
-    if record.late:
-        found.append(f"late by {record.wall_seconds - record.budget_seconds:.2f}s")
+    """What a run did that it must not do on any machine, each in a few words.
+
+    A refusal breaks no promise, and comes late where starting alone took longer than the budget.
+    """
     if record.refused:
-        return found
+        return []
+    found = _lateness(record)
     if record.status:
         found.append(f"ended with status {record.status}")
     if (figures := record.figures) is None:
@@ -197,9 +196,11 @@ def broken_promises(record: Record) -> list[str]:
         found.append(f"its own clock says {figures.elapsed_seconds:.2f}s")
     if not figures.schedule.end_reached:
         found.append("final lr not reached")
-    if record.scenario == "large-val" and figures.scoring_share > SCORING_SHARE:
-        found.append(f"scoring took {figures.scoring_share:.1%} of the budget")
     return found
+
+
+def _lateness(record: Record) -> list[str]:
+    return [f"late by {record.wall_seconds - record.budget_seconds:.2f}s"] if record.late else []
 
 
 def _shortfalls(record: Record, figures: Figures) -> list[str]:
@@ -208,6 +209,8 @@ def _shortfalls(record: Record, figures: Figures) -> list[str]:
     if not figures.schedule.gradual:
         drop = figures.schedule.largest_drop
         found.append(f"last decade in {figures.schedule.last_decade_steps} steps, largest drop {drop:.1%}")
+    if record.scenario == "large-val" and figures.scoring_share > SCORING_SHARE:
+        found.append(f"scoring took {figures.scoring_share:.1%} of the budget")
     idle = record.scenario == "idle" and record.budget_seconds >= IDLE_TRAINING_BUDGET
     if idle and figures.steps_share < IDLE_TRAINING_SHARE:
         found.append(f"training steps filled only {figures.steps_share:.1%} of the budget")
