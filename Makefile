@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: $(VENV)/.installed ## install, then train on the digits that come with scikit-learn, in 60 seconds
 	$(BIN)/timebox train digits --test 0.2 --budget 60s --out runs/demo --overwrite
@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev ## lint, types and tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # tests/endurance is collected only where it is named; -m overrides the "not endurance" of pyproject.toml.
-endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for 25 minutes: make endurance [ENDURANCE_SCALE=1]
+endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for half an hour: make endurance [ENDURANCE_SCALE=1]
 	$(BIN)/pytest tests/endurance
 	$(BIN)/pytest tests -m endurance
 	$(MAKE) fuzz FUZZ_SECONDS=110
