@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.replays import RUNS, refused_with_other_data, refused_with_other_threads, replayed, rolled_back_run
+from scenarios.replays import RUNS, clocked_run, refused_with_other_data, refused_with_other_threads, replayed
 
 Make = Callable[[Path], Path]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return rolled_back_run(tmp_path_factory.mktemp("replays"))
+    return clocked_run(tmp_path_factory.mktemp("replays"))
 
 
 @pytest.mark.parametrize("make", RUNS, ids=lambda make: make.__name__)

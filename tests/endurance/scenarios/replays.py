@@ -12,7 +12,8 @@ from scenarios.run_checks import summary_of, weights
 from scenarios.table import Row, joined
 from scenarios.training_process import OFTEN, TRAIN, Ended, finish, seeded, workplace
 
-BUDGET = ("--budget", "12s")
+# A run that is killed starts twice, also where others compute beside it.
+BUDGET, RESUMED_BUDGET = ("--budget", "20s"), ("--budget", "30s")
 
 
 def rows() -> Iterator[Row]:
@@ -64,30 +65,36 @@ def refused_with_other_data(run: Path) -> str:
 
 def clocked_run(place: Path) -> Path:
     run = place / "clocked"
-    finish(*TRAIN, *BUDGET, "--out", run)
+    _done(finish(*TRAIN, *BUDGET, "--out", run))
     return run
 
 
 def resumed_run(place: Path) -> Path:
     run = place / "resumed"
     stop = {"step": seeded("replays").randrange(100, 200), "signal": signal.SIGKILL}
-    finish(*TRAIN, *BUDGET, "--out", run, faults={**OFTEN, "stop_at": stop})
-    finish("train", "--resume", run)
+    finish(*TRAIN, *RESUMED_BUDGET, "--out", run, faults={**OFTEN, "stop_at": stop})
+    _done(finish("train", "--resume", run))
     return run
 
 
 def rolled_back_run(place: Path) -> Path:
     run = place / "rolled-back"
     fault = {"where": "gradient", "value": "nan", "step": 130, "lasting": False}
-    finish(*TRAIN, "--steps", 200, "--out", run, faults={**OFTEN, "non_finite": fault})
+    _done(finish(*TRAIN, "--steps", 200, "--out", run, faults={**OFTEN, "non_finite": fault}))
     return run
 
 
 def split_run(place: Path) -> Path:
     """Memory ran out for whole groups, so the normalisation was changed."""
     run = place / "split"
-    finish(*TRAIN, "--steps", 100, "--out", run, faults={**OFTEN, "memory": {"more_than": 10, "error": "runtime"}})
+    fault = {"more_than": 10, "error": "runtime"}
+    _done(finish(*TRAIN, "--steps", 100, "--out", run, faults={**OFTEN, "memory": fault}))
     return run
+
+
+def _done(ended: Ended) -> None:
+    if ended.status:
+        raise RuntimeError(f"the run to be replayed ended with status {ended.status}: {ended.err[-600:]}")
 
 
 RUNS = (clocked_run, resumed_run, rolled_back_run, split_run)

@@ -13,7 +13,7 @@ from scenarios.training_process import OFTEN, TRAIN, Ended, seeded, start, workp
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_STOP_SECONDS = 5.0
 # A second signal needs nothing of Python; this leaves room for a busy machine.
-AT_ONCE_SECONDS = 1.0
+AT_ONCE_SECONDS = 2.0
 SECOND_AFTER_SECONDS = 0.05
 SLOW = {"slow_part": 1.5}  # seconds of each micro-batch
 
