@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: $(VENV)/.installed ## install, then train on the digits that come with scikit-learn, in 60 seconds
 	$(BIN)/timebox train digits --test 0.2 --budget 60s --out runs/demo --overwrite
@@ -29,6 +29,12 @@ test: lint ## lint, types and all tests but those of endurance, with the coverag
 
 digest: $(VENV)/.installed-dev ## sums of the models that fixed trainings come to: equal before and after a change of form
 	$(BIN)/python tests/digest.py $(DIGEST_OPTIONS)
+
+# tests/endurance is collected only where it is named; -m overrides the "not endurance" of pyproject.toml.
+endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for half an hour: make endurance [ENDURANCE_SCALE=1]
+	$(BIN)/pytest tests/endurance
+	$(BIN)/pytest tests -m endurance
+	$(MAKE) fuzz FUZZ_SECONDS=110
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing

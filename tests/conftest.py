@@ -29,6 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 CACHE = tempfile.TemporaryDirectory(prefix="timebox-tests-")
 os.environ["TIMEBOX_CACHE"] = CACHE.name
 
+# Minutes of trainings that are killed and disturbed: `pytest tests/endurance` or `make endurance`.
+collect_ignore = ["endurance"]
+
 SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 

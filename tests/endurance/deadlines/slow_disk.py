@@ -1,6 +1,6 @@
 """Runs `timebox` in a process whose disk is slow.
 
-    python benchmarks/launch.py [--fsync-seconds 0.5] [--megabytes-per-second 20] -- train DATA --budget 30s …
+    python tests/endurance/deadlines/slow_disk.py [--fsync-seconds 0.5] [--megabytes-per-second 20] -- train DATA …
 
 Each `os.fsync` takes so long, and longer by what was written to the file since the last one. The rest is the command
 itself, to its very exit.

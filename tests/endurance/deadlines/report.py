@@ -170,28 +170,42 @@ def _record(entry: dict[str, Any]) -> Record:
 
 
 def misses(record: Record) -> list[str]:
-    """What a run did that it must not do, each in a few words."""
-    found = []
-    if record.late:
-        found.append(f"late by {record.wall_seconds - record.budget_seconds:.2f}s")
+    """What a run did that it must not do on the machine of a record, each in a few words."""
     if record.refused:
         excepted = record.scenario == "first-run" and record.budget_seconds <= FIRST_RUN_EXCEPTION
-        return found if excepted else [*found, "refused"]
+        return [*_lateness(record), *([] if excepted else ["refused"])]
+    found = broken_promises(record)
+    return [*found, *_shortfalls(record, record.figures)] if record.figures else found
+
+
+def broken_promises(record: Record) -> list[str]:
+    """What a run did that it must not do on any machine, each in a few words.
+
+    A refusal breaks no promise, and comes late where starting alone took longer than the budget.
+    """
+    if record.refused:
+        return []
+    found = _lateness(record)
     if record.status:
         found.append(f"ended with status {record.status}")
-    if record.figures is None:
+    if (figures := record.figures) is None:
         return [*found, "no summary"]
-    return [*found, *_misses_inside(record, record.figures)]
-
-
-def _misses_inside(record: Record, figures: Figures) -> list[str]:
-    found = []
     if figures.late != record.late:
         found.append(f"its own late flag says {figures.late}, at {figures.elapsed_seconds:.2f}s")
     if figures.elapsed_seconds > record.wall_seconds + CLOCK_TICK:
         found.append(f"its own clock says {figures.elapsed_seconds:.2f}s")
     if not figures.schedule.end_reached:
         found.append("final lr not reached")
+    return found
+
+
+def _lateness(record: Record) -> list[str]:
+    return [f"late by {record.wall_seconds - record.budget_seconds:.2f}s"] if record.late else []
+
+
+def _shortfalls(record: Record, figures: Figures) -> list[str]:
+    """What a machine that is fast enough must reach."""
+    found = []
     if not figures.schedule.gradual:
         drop = figures.schedule.largest_drop
         found.append(f"last decade in {figures.schedule.last_decade_steps} steps, largest drop {drop:.1%}")

@@ -1,4 +1,4 @@
-"""What befalls a run: nothing, busy neighbours, standing still, files that are nowhere in memory."""
+"""Disturbances of a run: busy neighbours, SIGSTOP and SIGCONT, files that are not in the page cache."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 
-from observing import Observed
+from deadlines.process_timing import Observed
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[3]
 NUM_BUSY = 4
 # Ends with the benchmark, also where that is killed.
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(1_000_000))"

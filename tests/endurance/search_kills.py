@@ -1,10 +1,10 @@
-"""Searches that are killed at random instants, workers and all, and resumed: is any trial lost, or done twice?
+"""Searches that are killed at random instants, workers and all, and resumed: is any trial lost?
 
-    python benchmarks/tune_kills.py [--kills 20] [--budget 240] [--out FILE.jsonl]
+    python tests/endurance/search_kills.py [--kills 20] [--budget 240] [--out FILE.jsonl]
 
 Each search, on scikit-learn's digits with two workers, is killed with -9 up to five times and then left to end. After
-each kill the study must load and still hold every trial that was done before, as it was; at the end too, none may be
-left under way, and the search must be in time. Those cut off and not done again, for want of time, are counted.
+each kill the study must load and still hold every complete trial as it was. At the end too, and no trial may be left
+running, and the search must be in time. Trials that were cut off and not repeated, for want of time, are counted.
 """
 
 import argparse
@@ -25,15 +25,19 @@ from optuna.trial import TrialState
 
 from timebox.tuning.storage import open_storage
 
+JOURNAL = "journal.log"
 KILLS_OF_ONE = 5
 # Starting takes four seconds, a trial two or six.
 SHORTEST_LIFE, LONGEST_LIFE = 5.0, 22.0
-Done = Mapping[int, tuple[Sequence[float], str]]
+# A search that does not begin is not waited for any longer.
+LONGEST_START_SECONDS = 120.0
+POLL_SECONDS = 0.02
+Complete = Mapping[int, tuple[Sequence[float], str]]
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: when, how many trials were done by then, and what was wrong with the study afterwards."""
+    """One kill: when, how many trials were complete by then, and what was wrong with the study afterwards."""
 
     search: int
     after_seconds: float
@@ -67,33 +71,35 @@ def searched(
     """One search, killed so many times and then left to end: the kills, and what came of it."""
     words = ["tune", "digits", "--budget", f"{budget}s", "--trial-budget", "6s", "--workers", "2", "--out", str(out)]
     kills: list[Kill] = []
-    before: Done = {}
-    while len(kills) < num_kills:
+    before: Complete = {}
+    begun = time.monotonic()
+    for _ in range(num_kills):
         seconds = chance.uniform(SHORTEST_LIFE, LONGEST_LIFE)
         process = started(words)
+        if not kills:
+            wait_for(out / JOURNAL, process)
         try:
             process.wait(seconds)
             break  # it ended before
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if not (out / "tune.json").exists():
-            continue  # nothing was begun yet
         try:
-            now_done = done_in(out)
-            problem = lost(before, now_done)
-            before = now_done
+            complete = complete_in(out)
+            problem = lost(before, complete)
+            before = complete
         except Exception as error:  # a study that does not load is what this looks for
             problem = f"{type(error).__name__}: {error}"
         kills.append(Kill(number, round(seconds, 2), len(before), problem))
         words = ["tune", "--resume", str(out)]
-    begun = time.monotonic()
-    process = started(words)
-    process.wait(2 * budget)
+        begun = time.monotonic()
+    else:
+        process = started(words)
+        process.wait(2 * budget)
     return kills, ending(number, out, before, process.returncode, time.monotonic() - begun)
 
 
-def ending(number: int, out: Path, before: Done, status: int, seconds: float) -> dict[str, object]:
+def ending(number: int, out: Path, before: Complete, status: int, seconds: float) -> dict[str, object]:
     """How a search ended."""
     summary = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else {}
     trials = study_of(out).trials
@@ -101,8 +107,8 @@ def ending(number: int, out: Path, before: Done, status: int, seconds: float) ->
     failed = {trial.number for trial in trials if trial.state == TrialState.FAIL}
     again = {trial.system_attrs.get("failed_trial") for trial in trials}
     problems = [
-        lost(before, done_in(out)),
-        f"trials {cut_off} were neither done nor given up" if cut_off else "",
+        lost(before, complete_in(out)),
+        f"trials {cut_off} are still running" if cut_off else "",
         "" if status == 0 else f"exit {status}",
         "" if summary.get("late") is False else "late, or no summary",
     ]
@@ -119,18 +125,28 @@ def started(words: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "timebox", *words], start_new_session=True, **quiet)
 
 
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Poll for a file; RuntimeError where the search ends, or hangs, without writing it."""
+    begun = time.monotonic()
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() - begun > LONGEST_START_SECONDS:
+            process.kill()
+            raise RuntimeError(f"the search did not begin: {path.name} was not written, exit status {process.poll()}")
+        time.sleep(POLL_SECONDS)
+
+
 def study_of(out: Path) -> optuna.Study:
-    return optuna.load_study(study_name=None, storage=open_storage(str(out / "journal.log")))
+    return optuna.load_study(study_name=None, storage=open_storage(str(out / JOURNAL)))
 
 
-def done_in(out: Path) -> Done:
-    """The trials that are done: what they reached, and with what."""
-    done = [trial for trial in study_of(out).trials if trial.state == TrialState.COMPLETE]
-    return {trial.number: (trial.values, json.dumps(trial.params, sort_keys=True)) for trial in done}
+def complete_in(out: Path) -> Complete:
+    """The complete trials: their values and their parameters."""
+    complete = [trial for trial in study_of(out).trials if trial.state == TrialState.COMPLETE]
+    return {trial.number: (trial.values, json.dumps(trial.params, sort_keys=True)) for trial in complete}
 
 
-def lost(before: Done, after: Done) -> str:
-    """Which trials that were done are not there any more as they were; empty for none."""
+def lost(before: Complete, after: Complete) -> str:
+    """Which complete trials are not there any more as they were; empty for none."""
     gone = [number for number, trial in before.items() if after.get(number) != trial]
     return f"trials {gone} are lost" if gone else ""
 

@@ -1,19 +1,19 @@
-"""timebox's command line with faults built in.
+"""timebox's command line with faults injected.
 
-    TIMEBOX_FAULTS='{"interval": 0.3}' python benchmarks/fault_rows/launcher.py train digits --steps 100
+    TIMEBOX_FAULTS='{"interval": 0.3}' python tests/endurance/scenarios/fault_injection.py train digits --steps 100
 
-What TIMEBOX_FAULTS asks for is put in place on the clock, once the signal handlers stand; the rest is the real program.
-Its keys, all optional:
+The faults are injected on the clock, once the signal handlers are installed; the rest is the real program. The keys of
+TIMEBOX_FAULTS, all optional:
 
     interval      seconds between two checkpoints
     checkpoints   false: none is ever due
-    pause         {phase, seconds}: a phase begins with a rest
-    kill_at       n: SIGKILL at the n-th file operation (open, rename, unlink, mkdir, rmdir) under the folder `under`
+    pause         {phase, seconds}: a phase begins with a pause
+    kill_at       {number, under}: SIGKILL at that file operation (open, rename, unlink, mkdir, rmdir) below a folder
     stop_at       {step, signal}: a signal to itself right after a step
-    slow_part     seconds of one uninterruptible operation that each part of a step waits for
+    slow_part     seconds of one uninterruptible operation before each micro-batch
     files         [{call, name, at, lasting, after, errno}]: a file operation on a matching path fails
-    numbers       {where: loss|gradient, value, step, lasting}: a number that is not finite
-    memory        {more_than, error: runtime|python}: parts of more images than that do not fit
+    non_finite    {where: loss|gradient, value, step, lasting}: a value that is not finite
+    memory        {more_than, error: runtime|python}: micro-batches of more images than that do not fit
 """
 
 import errno
@@ -36,21 +36,22 @@ KILLED_AT = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 def main() -> None:
     faults = json.loads(os.environ.get("TIMEBOX_FAULTS", "{}"))
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # whoever started the benchmark in a script's background
+    # A shell script that runs this in its background has SIGINT ignored.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     real = timebox.cli.train._train
 
     def train(*given: object) -> object:
         print("start-up", file=sys.stderr, flush=True)
-        put_in_place(faults)
+        inject(faults)
         return real(*given)
 
     timebox.cli.train._train = train
     timebox.cli.main()
 
 
-def put_in_place(faults: Faults) -> None:
-    """Patch what the faults need."""
+def inject(faults: Faults) -> None:
+    """Patch the program with each fault that is asked for."""
     from timebox.engine import keeper
 
     keeper.INTERVAL_SECONDS = faults.get("interval", keeper.INTERVAL_SECONDS)
@@ -58,9 +59,9 @@ def put_in_place(faults: Faults) -> None:
         keeper.INTERVAL_COSTS = 1.0
     if not faults.get("checkpoints", True):
         keeper.Keeper.is_due = lambda self: False
-    for name, put in PATCHES.items():
+    for name, patch in PATCHES.items():
         if name in faults:
-            put(faults[name])
+            patch(faults[name])
 
 
 def pause(fault: Faults) -> None:
@@ -148,7 +149,7 @@ def _before_each_part(act: Callable[[int], None]) -> None:
     step.parts_of = parts_of
 
 
-def numbers(fault: Faults) -> None:
+def non_finite(fault: Faults) -> None:
     from torch import Tensor, nn
 
     from timebox.data.loader import Batch
@@ -249,7 +250,7 @@ def path_of(handle: int) -> str:
     return str(Path(f"/proc/self/fd/{handle}").readlink())
 
 
-PATCHES = {f.__name__: f for f in (pause, kill_at, stop_at, slow_part, memory, numbers, files)}
+PATCHES = {f.__name__: f for f in (pause, kill_at, stop_at, slow_part, memory, non_finite, files)}
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,7 @@
-"""Processes that train together and lose one: killed, standing still, or cut off from the others."""
+"""Ranks that fail under torchrun: killed, stopped, or cut off from the others."""
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,30 +11,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
-from fault_rows.runs import (
-    SMALL,
-    SOURCE,
-    Outcome,
-    finished_problem,
-    is_finished,
-    load_problem,
-    says_nothing_saved,
-    seeded,
-    summary_of,
-    workplace,
-)
+from scenarios.run_checks import finished_problem, is_finished, load_problem, says_nothing_saved, summary_of
+from scenarios.table import Row, joined
+from scenarios.training_process import SMALL, SOURCE, seeded, workplace
 
 # A launcher waits up to half a minute for a process that does not heed it, and the processes up to ten for each other.
 PATIENCE_SECONDS = 60.0
-# A group that is started again needs this to start, and a landing.
-RESTART_SECONDS = 16.0
+# A group that is started again needs this to start and to end its schedule, also where others compute beside it.
+RESTART_SECONDS = 30.0
 # Two hosts train by the time that one of them is cut off, on slow cores too.
 CUT_BUDGET_SECONDS = 32.0
-NOTICE_SECONDS = {"kill": 0.0, "stop": 13.0}
 CHECKED = "ends by itself; loads or says nothing was saved; names who was lost"
 CHECKED_AGAIN = "ends by itself, finished, under the first deadline; names who was lost"
 _names = count()
+
+
+class Fault(NamedTuple):
+    """A signal to a rank, and how long the others may need to notice."""
+
+    name: str
+    number: signal.Signals
+    notice_seconds: float
+
+
+FAULTS = {"kill": Fault("kill -9", signal.SIGKILL, 0.0), "stop": Fault("SIGSTOP", signal.SIGSTOP, 13.0)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Launched:
         return None
 
     def wait_until(self, seconds: float) -> None:
-        """Rest until so many seconds after the start."""
+        """Sleep until so many seconds after the start."""
         time.sleep(max(0.0, self.started + seconds - time.monotonic()))
 
     def end(self, patience: float) -> Ended:
@@ -89,45 +90,50 @@ class Launched:
         return Ended(status, self._said.read_text(errors="replace"))
 
 
-def rows(num_faults: int) -> Iterator[Outcome]:
-    """Processes lost, half of the faults; lost and started again; hosts cut off, where they can be made."""
+def rows(num_faults: int) -> Iterator[Row]:
+    """Ranks that fail, without and with a restart; hosts cut off, where network namespaces can be made."""
     share = max(1, num_faults // 5)
-    yield lost("kill", 2 * share, again=False)
-    yield lost("stop", share // 2 or 1, again=False)
-    yield lost("kill", share, again=True)
-    yield lost("stop", share // 2 or 1, again=True)
+    yield _failing("kill", 2 * share, again=False)
+    yield _failing("stop", share // 2 or 1, again=False)
+    yield _failing("kill", share, again=True)
+    yield _failing("stop", share // 2 or 1, again=True)
     if can_make_hosts():
-        yield cut_off(share)
+        row = Row("two hosts, one cut off", "both end by themselves; the first one's run loads and names the other")
+        for number in range(share):
+            row.count(cut_off(number))
+        yield row
 
 
-def lost(how: str, num_faults: int, again: bool) -> Outcome:
-    """Kill, or stop, one of two processes at a random instant of its training.
+def _failing(how: str, num_faults: int, again: bool) -> Row:
+    name = f"{FAULTS[how].name} of one of 2 processes{', restarted' if again else ''}"
+    row = Row(name, CHECKED_AGAIN if again else CHECKED)
+    for number in range(num_faults):
+        row.count(rank_fails(how, number, again))
+    return row
+
+
+def rank_fails(how: str, number: int, again: bool) -> str:
+    """Kill or stop one of two ranks at a random instant of its training; what was wrong, empty for nothing.
 
     Args:
+        how: "kill" or "stop".
+        number: decides rank and instant.
         again: whether the launcher may start the group again.
     """
-    name = {"kill": "kill -9", "stop": "SIGSTOP"}[how]
-    outcome = Outcome(
-        f"{name} of one of 2 processes{', restarted' if again else ''}", CHECKED_AGAIN if again else CHECKED
-    )
-    with workplace() as place:
-        for number in range(num_faults):
-            problem = _lost(how, seeded(f"{name} {again} {number}"), again, place / f"{how}-{number}")
-            outcome.count(problem and f"{number}: {problem}")
-    return outcome
-
-
-def _lost(how: str, chance: random.Random, again: bool, run: Path) -> str:
-    budget = 20.0 + (RESTART_SECONDS + NOTICE_SECONDS[how] if again else 0.0)
-    group = Launched(run, budget, ["--nproc-per-node", 2, "--max-restarts", 1 if again else 0])
+    fault = FAULTS[how]
+    chance = seeded(f"{fault.name} {again} {number}")
     rank, instant = chance.randrange(2), chance.uniform(4.0, 16.0)
-    pid = group.pid_of(rank)
-    group.wait_until(instant)
-    if pid is None or group.popen.poll() is not None:
-        return f"it ended before {instant:.1f} s: {group.end(0).said[-300:]}"
-    os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
-    ended = group.end(budget + PATIENCE_SECONDS)
-    return f"rank {rank} at {instant:.1f} s: {problem}" if (problem := _problem(run, ended, again)) else ""
+    budget = 20.0 + (RESTART_SECONDS + fault.notice_seconds if again else 0.0)
+    with workplace() as place:
+        run = place / "run"
+        group = Launched(run, budget, ["--nproc-per-node", 2, "--max-restarts", 1 if again else 0])
+        pid = group.pid_of(rank)
+        group.wait_until(instant)
+        if pid is None or group.popen.poll() is not None:
+            return f"{number}: it ended before {instant:.1f} s: {group.end(0).said[-300:]}"
+        os.kill(pid, fault.number)
+        problem = _problem(run, group.end(budget + PATIENCE_SECONDS), again)
+        return problem and f"{number}: rank {rank} at {instant:.1f} s: {problem}"
 
 
 def _problem(run: Path, ended: Ended, again: bool) -> str:
@@ -139,7 +145,8 @@ def _problem(run: Path, ended: Ended, again: bool) -> str:
         late = summary_of(run).get("late")
         checks = {f"exit {ended.status}": ended.status == 0, "it was late": not late, "nobody is named": names_lost}
         problems = [text for text, right in checks.items() if not right]
-        return "; ".join(filter(None, [*problems, finished_problem(run)])) and f"{problems} {ended.said[-600:]}"
+        problem = joined(*problems, finished_problem(run))
+        return problem and f"{problem}: {ended.said[-600:]}"
     problem = load_problem(run)
     if says_nothing_saved(problem, run) or is_finished(run):
         return ""
@@ -187,21 +194,18 @@ def on_both(hosts: Sequence[str], place: Path, budget: float) -> list[Launched]:
     return groups
 
 
-def cut_off(num_faults: int) -> Outcome:
-    """Pull the cable between two hosts at a random instant."""
-    outcome = Outcome("two hosts, one cut off", "both end by themselves; the first one's run loads and names the other")
-    for number in range(num_faults):
-        with workplace() as place, two_hosts() as hosts:
-            groups = on_both(hosts, place, CUT_BUDGET_SECONDS)
-            groups[0].pid_of(0)
-            instant = seeded(f"cut {number}").uniform(14.0, 26.0)
-            groups[0].wait_until(instant)
-            _ip("-n", hosts[1], "link", "set", "veth", "down")
-            ends = [group.end(CUT_BUDGET_SECONDS + PATIENCE_SECONDS) for group in groups]
-            hung = "the second one hung" if ends[1].status is None else ""
-            problem = "; ".join(filter(None, [_problem(groups[0].run, ends[0], again=False), hung]))
-            outcome.count(problem and f"{number}, at {instant:.1f} s: {problem}")
-    return outcome
+def cut_off(number: int) -> str:
+    """Pull the cable between two hosts at a random instant; what was wrong, empty for nothing."""
+    instant = seeded(f"cut {number}").uniform(14.0, 26.0)
+    with workplace() as place, two_hosts() as hosts:
+        groups = on_both(hosts, place, CUT_BUDGET_SECONDS)
+        groups[0].pid_of(0)
+        groups[0].wait_until(instant)
+        _ip("-n", hosts[1], "link", "set", "veth", "down")
+        ends = [group.end(CUT_BUDGET_SECONDS + PATIENCE_SECONDS) for group in groups]
+        hung = "the second one hung" if ends[1].status is None else ""
+        problem = joined(_problem(groups[0].run, ends[0], again=False), hung)
+        return problem and f"{number}, at {instant:.1f} s: {problem}"
 
 
 def _ip(*words: str) -> None:

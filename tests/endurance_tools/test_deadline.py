@@ -1,4 +1,4 @@
-"""The benchmark of the deadline: how it judges, disturbs and goes on, and a short form of the real thing."""
+"""The benchmark of the deadline: how it judges, disturbs and times runs."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from random import Random
 
 import pytest
 
-from .conftest import BENCHMARKS
+from .conftest import ENDURANCE
 
 from deadline import SCENARIOS, Cell, order, train_words  # isort: skip
-from disturbing import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
-from judging import Figures, Record, Schedule, judge_schedule, misses, read_records, table  # isort: skip
-from observing import Observed, longest_stall, observe  # isort: skip
+from deadlines.disturbances import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
+from deadlines.process_timing import Observed, longest_stall, observe  # isort: skip
+from deadlines.report import Figures, Record, Schedule, broken_promises, judge_schedule  # isort: skip
+from deadlines.report import misses, read_records, table  # isort: skip
 
 FIGURES = Figures(
     late=False,
@@ -95,6 +96,7 @@ def test_what_a_run_must_not_do() -> None:
     assert misses(RECORD) == []
     assert found(late=True, wall_seconds=10.25) == ["late by 0.25s", "its own late flag says False, at 9.40s"]
     assert found(status=2, figures=None) == ["refused"]
+    assert found(status=2, figures=None, late=True, wall_seconds=10.25) == ["late by 0.25s", "refused"]
     assert found(status=2, figures=None, scenario="first-run") == []
     assert found(status=2, figures=None, scenario="first-run", budget_seconds=30.0) == ["refused"]
     assert found(status=1, figures=None) == ["ended with status 1", "no summary"]
@@ -107,6 +109,23 @@ def test_what_a_run_must_not_do() -> None:
     assert found(scenario="large-val", figures=replace(FIGURES, scoring_share=0.2)) == [
         "scoring took 20.0% of the budget"
     ]
+
+
+def test_what_a_run_must_not_do_on_any_machine() -> None:
+    def found(**changes: object) -> list[str]:
+        return broken_promises(replace(RECORD, **changes))
+
+    assert found() == []
+    assert found(status=2, figures=None) == []
+    assert found(status=2, figures=None, late=True, wall_seconds=10.25) == []
+    assert found(status=1, figures=None, late=True, wall_seconds=10.25) == [
+        "late by 0.25s",
+        "ended with status 1",
+        "no summary",
+    ]
+    assert found(status=3) == ["ended with status 3"]
+    assert found(figures=replace(FIGURES, schedule=Schedule(True, 2, 0.08))) == []
+    assert found(figures=replace(FIGURES, schedule=Schedule(False, 40, 0.003))) == ["final lr not reached"]
 
 
 def test_the_table_counts_and_fits_120_columns() -> None:
@@ -163,7 +182,7 @@ print(gap)
 
 
 def test_a_stop_that_fits_leaves_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disturbing.STOP_SECONDS", 1.0)
+    monkeypatch.setattr("deadlines.disturbances.STOP_SECONDS", 1.0)
     outcome = observe(program("1m02s", 2.0), 64.5, stop_and_continue, Random(0))
     happened = outcome.disturbance
     assert outcome.status == 0, outcome.stderr
@@ -251,7 +270,7 @@ def test_a_slow_disk_takes_its_time_and_the_exit_status_is_kept(tmp_path: Path) 
     )
     slow = ["--fsync-seconds", "0.1", "--megabytes-per-second", "5", "--", "train", "--json"]
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "launch.py", *slow],
+        [sys.executable, ENDURANCE / "deadlines" / "slow_disk.py", *slow],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -278,26 +297,3 @@ def test_only_the_large_validation_set_is_scored() -> None:
     )
     large = train_words(Cell("large-val", 30.0, 0), options, seed=7)
     assert " ".join(large[6:]) == "--train-limit 4545 --val rest --precision fp32"
-
-
-@pytest.mark.slow
-def test_the_deadline_is_kept_where_the_run_stands_still_and_where_the_disk_is_slow(tmp_path: Path) -> None:
-    """The short form: one run of each, then again with nothing left to run."""
-    results = tmp_path / "results.jsonl"
-    command = [sys.executable, BENCHMARKS / "deadline.py", "--data", "digits", "--train-limit", "1000"]
-    command += ["--budgets", "15", "--repeats", "1", "--scenarios", "stopped", "slow-disk", "--out", results]
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent / "src")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    records = read_records(results)
-    assert done.returncode == 0, done.stdout + done.stderr + "\n\n".join(record.stderr for record in records)
-    assert "0 late of 2 runs, 0 refused" in done.stdout
-    assert {record.scenario for record in records} == {"stopped", "slow-disk"}
-    for record in records:
-        assert record.figures is not None
-        assert 0 <= record.wall_seconds - record.figures.elapsed_seconds + 0.02 < 3
-    (stopped,) = (record for record in records if record.scenario == "stopped")
-    assert float(str(stopped.disturbance["seconds"])) > 0.2
-
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.stdout == done.stdout
-    assert read_records(results) == records

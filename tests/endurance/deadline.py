@@ -1,6 +1,6 @@
 """Is timebox ever late? Runs of several budgets, undisturbed and disturbed, their time taken from outside.
 
-    python benchmarks/deadline.py --data DATA --out results.jsonl [--budgets 10 30 120] [--repeats 4] [-- TRAIN OPTIONS]
+    python tests/endurance/deadline.py --data DATA --out results.jsonl [--budgets 10 30 120] [-- TRAIN OPTIONS]
 
 The data are cut to 5,000 training images, and nothing is validated or tested, but in `large-val`. Scenarios:
 
@@ -11,7 +11,7 @@ The data are cut to 5,000 training images, and nothing is validated or tested, b
     first-run   the first command after `pip install .` into a fresh environment; later ones after the files of
                 environment and data were dropped from the page cache and timebox's byte code was deleted
     large-val   --val rest and 10/11 of the cut: what is left out of CIFAR-10 is ten times as much; tested too
-    slow-disk   each fsync takes half a second, and what is written goes at 20 MB/s (benchmarks/launch.py)
+    slow-disk   each fsync takes half a second, and what is written goes at 20 MB/s (deadlines/slow_disk.py)
 
 The wall time counts from just before the process is made to its exit. Each run is appended to the results as a JSON
 line; runs the file holds already are not repeated, so that a benchmark broken off goes on. The order is random, seeded,
@@ -32,9 +32,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from disturbing import Installation, keep_busy, leave_alone, stop_and_continue
-from judging import Record, misses, read_figures, read_records, table, tail
-from observing import observe
+from deadlines.disturbances import Installation, keep_busy, leave_alone, stop_and_continue
+from deadlines.process_timing import observe
+from deadlines.report import Record, misses, read_figures, read_records, table, tail
 
 SCENARIOS = ("idle", "busy", "stopped", "first-run", "large-val", "slow-disk")
 DISTURBANCES = {"busy": keep_busy, "stopped": stop_and_continue}
@@ -139,7 +139,7 @@ def program(scenario: str, installation: Installation) -> list[str]:
     if scenario == "first-run":
         return [str(installation.timebox)]
     if scenario == "slow-disk":
-        return [sys.executable, str(HERE / "launch.py"), "--"]
+        return [sys.executable, str(HERE / "deadlines" / "slow_disk.py"), "--"]
     return [sys.executable, "-m", "timebox"]
 
 

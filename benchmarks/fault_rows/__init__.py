@@ -1,1 +1,0 @@
-"""The rows of ``benchmarks/faults.py``: one module for each kind of fault."""

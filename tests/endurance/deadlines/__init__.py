@@ -1,0 +1,1 @@
+"""Runs under a deadline, disturbed and timed from outside."""
