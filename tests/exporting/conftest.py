@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         chosen = {"width": 8, "batch_size": 32, **settings}
         return timebox.train(
             labelled_images(channels),
-            steps=8,
+            steps=30,
             recipe=recipe,
             precision=precision,
             settings=[f"{name}={value}" for name, value in chosen.items()],

@@ -69,7 +69,7 @@ class Reference:
 
     def _compared(self, probabilities: NDArray[np.float32], position: int) -> Check:
         images, expected = self.pictures[position], self.probabilities[position]
-        (num_images, height, width), difference = images.shape[:3], _difference(probabilities, expected)
+        (num_images, height, width), difference = images.shape[:3], relative_difference(probabilities, expected)
         num_changed = int((probabilities.argmax(1) != expected.argmax(1)).sum())
         if not difference <= self.allowed:
             raise RuntimeError(
@@ -160,7 +160,7 @@ def _rounding_error(run: Run, images: NDArray[np.uint8], expected: NDArray[np.fl
     at_once = run.predict_proba(images, tta)
     with _one_thread():
         in_turn = [run.predict_proba(images[start : start + 3], tta) for start in range(0, len(images), 3)]
-    return max(_difference(at_once, expected), _difference(np.concatenate(in_turn), expected))
+    return max(relative_difference(at_once, expected), relative_difference(np.concatenate(in_turn), expected))
 
 
 def _num_layers(run: Run) -> int:
@@ -168,7 +168,7 @@ def _num_layers(run: Run) -> int:
     return sum(not list(module.children()) for module in networks_of(run.model)[0].modules())
 
 
-def _difference(probabilities: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
+def relative_difference(probabilities: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
     """The largest between two probabilities, as a share of the expected one."""
     return float((np.abs(probabilities - expected) / np.maximum(expected, SMALLEST_COMPARED)).max())
 
