@@ -19,7 +19,7 @@ from timebox.run import Run
 
 EPSILON = float(np.finfo(np.float32).eps)
 # A right program's error may be so many times the one measured. Over all recipes, formats and instruction sets it was
-# up to 3 times. Weights rounded to bfloat16 change 800 times as much, another filter or view 10,000 times.
+# up to 3 times. Weights rounded to bfloat16 change 800 times as much, another filter or view thousands of times.
 MARGIN = 32
 # Resized pixels are so many times their measured error away from where rounding changes direction.
 TIE_MARGIN = 8
