@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from timebox.data import fit_images
-from timebox.data.fitting import batch_fit
+from timebox.data.fitting import batch_fit, fit_weights
 
 
 def fitted(images, height, width, fit="crop"):
@@ -31,3 +31,23 @@ def test_pixels_are_whole_numbers_in_range():
     result = fitted(np.full((1, 30, 20, 3), 255, np.uint8), 8, 8)
     assert result.shape == (1, 8, 8, 3)
     assert (result == 255).all()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 48), (96, 96), (24, 32), (40, 40), (128, 96)])
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_halves_are_rounded_alike_in_any_precision(size, fit):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 3, *size))).float()
+    down, across = fit_weights(images.double(), 32, 32, fit)
+    resized = down @ images.double() @ across.T
+    fitted_in_float64 = batch_fit(images.double(), 32, 32, fit)
+    assert torch.equal(batch_fit(images, 32, 32, fit), fitted_in_float64.float())
+    halves = (resized % 1 - 0.5).abs() < 1e-9
+    assert torch.equal(fitted_in_float64[halves], resized[halves].round(decimals=6).add(0.5))
+
+
+def test_weights_of_large_images_are_as_exact_as_float32_is():
+    images = torch.zeros(1, 1, 3001, 4003)
+    for exact, weights in zip(
+        fit_weights(images.double(), 224, 200), fit_weights(images, 224, 200), strict=True
+    ):
+        assert (weights - exact).abs().max() < 2 * torch.finfo(torch.float32).eps * exact.max()

@@ -30,6 +30,14 @@ def test_the_answer_is_float32_and_finite_where_members_are_sure_to_the_last_bit
     assert torch.equal(answer.softmax(1), torch.tensor([[1.0, 0.0]] * 2))
 
 
+def test_what_is_computed_in_float64_stays_so() -> None:
+    members, images = [network.double() for network in networks(2)], torch.randn(20, 3, 16, 16).double()
+    expected = torch.stack([member(images).softmax(1) for member in members]).mean(0)
+    answer = Ensemble(members)(images)
+    assert answer.dtype == torch.float64
+    assert torch.allclose(answer.softmax(1), expected, rtol=1e-12)
+
+
 def test_who_is_trained() -> None:
     members = networks(2)
     assert networks_of(Ensemble(members)) == members

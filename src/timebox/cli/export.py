@@ -76,7 +76,7 @@ def told(exported: "Exported") -> Iterator[tuple[str, str]]:
         yield (
             "checked",
             f"{plural(check.num_images, 'image')} of {width}x{height}: probabilities within {check.difference:.0e} of "
-            f"the run's, {check.num_changed} changed",
+            f"their value in the run, rounding explains {check.allowed:.0e}",
         )
     if exported.decoder:
         decoder = exported.decoder

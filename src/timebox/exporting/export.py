@@ -4,7 +4,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,33 +15,13 @@ from numpy.typing import NDArray
 
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
+from timebox.exporting.checking import Answer, Check, reference
 from timebox.exporting.graph import Graph
 from timebox.run import Run, load
 from timebox.version import VERSION
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-# Probabilities may differ by so much, from sums taken in another order.
-TOLERANCE = 1e-4
-IMAGES_CHECKED = 16
 METADATA = "timebox.json"
-
-Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The file's answers beside the run's, on the same pixels.
-
-    Attributes:
-        size: (height, width) of the images in pixels.
-        difference: the largest, between two probabilities.
-        num_changed: images whose likeliest class is another, though the two likeliest differ by more than that.
-    """
-
-    size: tuple[int, int]
-    num_images: int
-    difference: float
-    num_changed: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +110,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=".timebox-export-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             answer = (_write_onnx if format == "onnx" else _write_torch)(graph, run, facts, draft)
-            checks = tuple(_checked(run, views, answer))
+            checks = reference(run, views).compare(answer)
             decoder = _decoder_effect(run, views, answer, files) if files else None
             num_bytes = draft.stat().st_size
             draft.replace(path)
@@ -191,34 +171,7 @@ def _write_torch(graph: Graph, run: Run, facts: dict[str, object], path: Path) -
 def _example(run: Run) -> torch.Tensor:
     """Images that the graph is traced with: no side is one that it could take for fixed."""
     height, width = run.preprocessing.size
-    return torch.from_numpy(_pictures(3, height + 5, width + 11, run.preprocessing.channels))
-
-
-def _checked(run: Run, tta: str, answer: Answer) -> Iterator[Check]:
-    """Compare with the run at the working size, smaller and larger. Raises RuntimeError where they differ."""
-    height, width = run.preprocessing.size
-    for size in ((height, width), (height * 3 // 4, width), (2 * height + 1, 3 * width)):
-        images = _pictures(IMAGES_CHECKED, *size, run.preprocessing.channels)
-        expected, got = run.predict_proba(images, tta), answer(images)
-        difference = float(np.abs(expected - got).max())
-        second, first = np.sort(expected, 1)[:, -2:].T
-        changed = int(((expected.argmax(1) != got.argmax(1)) & (first - second > TOLERANCE)).sum())
-        if not difference <= TOLERANCE or changed:
-            raise RuntimeError(
-                f"on images of {size[1]}x{size[0]} the exported model answers otherwise than the run: probabilities "
-                f"differ by up to {difference:.2g}, and {changed} of {len(images)} classes; nothing is written"
-            )
-        yield Check(size, len(images), difference, changed)
-
-
-def _pictures(number: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Patches of colour under noise, uint8 (number, height, width, channels)."""
-    rng = np.random.default_rng(height * width)
-    coarse = rng.integers(0, 256, (number, 4, 4, channels))
-    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
-    noise = rng.integers(-30, 31, (number, height, width, channels))
-    pixels: NDArray[np.uint8] = np.clip(coarse[:, rows][:, :, columns] + noise, 0, 255).astype(np.uint8)
-    return pixels
+    return torch.zeros((3, height + 5, width + 11, run.preprocessing.channels), dtype=torch.uint8)
 
 
 def _decoder_effect(run: Run, tta: str, answer: Answer, files: Sequence[str | Path]) -> DecoderEffect:

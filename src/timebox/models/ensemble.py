@@ -22,9 +22,11 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) to logits (N, num_classes), float32, whose softmax is the mean of the probabilities."""
-        log_probabilities = torch.stack([member(images).float().log_softmax(1) for member in self.members])
-        return log_probabilities.logsumexp(0)
+        """Images (N, C, H, W) to logits (N, num_classes), float32 or float64, whose softmax is the mean of the
+        probabilities."""
+        all_logits = [member(images) for member in self.members]
+        dtype = torch.promote_types(all_logits[0].dtype, torch.float32)
+        return torch.stack([logits.to(dtype).log_softmax(1) for logits in all_logits]).logsumexp(0)
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:
