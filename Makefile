@@ -32,8 +32,8 @@ digest: $(VENV)/.installed-dev ## sums of the models that fixed trainings come t
 
 # tests/endurance is collected only where it is named; -m overrides the "not endurance" of pyproject.toml.
 endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for half an hour: make endurance [ENDURANCE_SCALE=1]
-	$(BIN)/pytest tests/endurance
-	$(BIN)/pytest tests -m endurance
+	$(PYTEST) tests/endurance
+	$(PYTEST) -m endurance tests
 	$(MAKE) fuzz FUZZ_SECONDS=110
 
 FUZZ_SECONDS ?= 600

@@ -16,6 +16,7 @@ from scenarios.training_process import OFTEN, finish  # isort: skip
 linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
 
 
+@pytest.mark.integration
 @linux
 def test_a_stop_at_a_step_and_a_resume(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
@@ -23,12 +24,14 @@ def test_a_stop_at_a_step_and_a_resume(tmp_path: Path) -> None:
     assert not resuming.resumed(tmp_path / "run", 0, weights(whole))
 
 
+@pytest.mark.integration
 @linux
 def test_a_signal() -> None:
     (phase,) = (phase for phase in signals.PHASES if phase.name == "training, after a checkpoint")
     assert not signals.stopped(phase, signal.SIGTERM)[1]
 
 
+@pytest.mark.integration
 @linux
 def test_a_disk_that_fails(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
@@ -37,17 +40,20 @@ def test_a_disk_that_fails(tmp_path: Path) -> None:
     assert not disks.final_save_fails(tmp_path / "final", disks.FINAL_FAILURES[0])
 
 
+@pytest.mark.integration
 @linux
 def test_a_loss_that_is_nan(tmp_path: Path) -> None:
     assert not non_finite.in_last_step(tmp_path / "last", "loss", "nan")
     assert not non_finite.lasting(tmp_path / "lasting", "loss", "nan")
 
 
+@pytest.mark.integration
 @linux
 def test_memory_that_runs_out(tmp_path: Path) -> None:
     assert not out_of_memory.split_into_groups(tmp_path / "run", "runtime")
 
 
+@pytest.mark.integration
 @linux
 def test_a_replay(tmp_path: Path) -> None:
     run = replays.rolled_back_run(tmp_path)

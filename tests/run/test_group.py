@@ -33,7 +33,12 @@ def command(processes: int, *launcher: object) -> list[str]:
     """`timebox` in so many processes; in one, without a launcher."""
     if processes == 1:
         return [sys.executable, "-m", "timebox"]
-    words = ("-m", "torch.distributed.run", "--nproc-per-node", processes, *launcher, "-m", "timebox")
+    return [*torchrun(processes, *launcher), "-m", "timebox"]
+
+
+def torchrun(processes: int, *launcher: object) -> list[str]:
+    """The launcher, at a port of its own."""
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, *launcher)
     return [sys.executable, *map(str, words)]
 
 
@@ -164,10 +169,8 @@ def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path)
     run = tmp_path / "run"
     script = tmp_path / "script.py"
     script.write_text(SHORT_OF_MEMORY)
-    words = ("--nproc-per-node", 3, script, *many_steps(run))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, words)], capture_output=True, text=True, check=False
-    )
+    words = [*torchrun(3), str(script), *map(str, many_steps(run))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert (run / "summary.json").is_file(), done.stderr
     (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]

@@ -126,7 +126,7 @@ def rank_fails(how: str, number: int, again: bool) -> str:
     budget = 20.0 + (RESTART_SECONDS + fault.notice_seconds if again else 0.0)
     with workplace() as place:
         run = place / "run"
-        group = Launched(run, budget, ["--nproc-per-node", 2, "--max-restarts", 1 if again else 0])
+        group = Launched(run, budget, ["--standalone", "--nproc-per-node", 2, "--max-restarts", 1 if again else 0])
         pid = group.pid_of(rank)
         group.wait_until(instant)
         if pid is None or group.popen.poll() is not None:
