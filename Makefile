@@ -14,6 +14,7 @@ train: $(VENV)/.installed ## install, then train on the digits that come with sc
 	$(BIN)/timebox train digits --test 0.2 --budget 60s --out runs/demo --overwrite
 
 # A test that reads the clock says so with a budget of its own; two processes at once suit two cores and more.
+COVERAGE ?= 0
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev

@@ -75,6 +75,7 @@ def test_a_trial_is_the_same_whatever_came_before_it(recipe: Recipe, precision: 
     assert weights_after(second, 5) == expected[5], "also after one that was prepared and never trained"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_a_recorded_trial_is_the_same_too(recipe: Recipe, recorders: list[FakeRecorder]) -> None:
     first, second = run_of(recipe), run_of(recipe)

@@ -183,6 +183,7 @@ def test_an_outcome_is_the_json_the_status_and_the_last_words(python: Callable[[
     assert (outcome.status, outcome.found, outcome.message) == (0, {}, "it ended with status 0")
 
 
+@pytest.mark.integration
 def test_one_that_hangs_is_stopped(python: Callable[[str], None], tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     python(f"import os, time\nwith open({str(pid)!r}, 'w') as file:\n    file.write(str(os.getpid()))\ntime.sleep(99)")

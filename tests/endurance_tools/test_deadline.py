@@ -181,6 +181,7 @@ print(gap)
     return [sys.executable, "-S", "-c", code]
 
 
+@pytest.mark.integration
 def test_a_stop_that_fits_leaves_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deadlines.disturbances.STOP_SECONDS", 1.0)
     outcome = observe(program("1m02s", 2.0), 64.5, stop_and_continue, Random(0))
@@ -193,6 +194,7 @@ def test_a_stop_that_fits_leaves_the_reserve(monkeypatch: pytest.MonkeyPatch) ->
     assert float(outcome.stdout) == pytest.approx(1, abs=0.5)
 
 
+@pytest.mark.integration
 def test_where_no_moment_leaves_the_reserve_a_shorter_stop_is_made_and_said() -> None:
     outcome = observe(program("1.5s", 1.0), 3.0, stop_and_continue, Random(0))
     assert str(outcome.disturbance["note"]).startswith("no such moment: training began at ")
@@ -210,6 +212,7 @@ def test_a_process_that_never_trains_is_not_stopped() -> None:
     assert "never stopped" in str(outcome.disturbance["note"])
 
 
+@pytest.mark.integration
 def test_busy_processes_begin_at_a_random_moment_and_are_gone_with_the_run() -> None:
     before = children()
     outcome = observe(program("1.0s", 2.0), 1.0, keep_busy, Random(0))

@@ -100,8 +100,8 @@ def test_replays_are_eager_steps(recipe: Recipe, micro_batch: int) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name} {recipe.averaging_span}")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("micro_batch", [8, BATCH])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.integration)])
+@pytest.mark.parametrize("micro_batch", [pytest.param(8, marks=pytest.mark.integration), BATCH])
 def test_each_replay_is_the_eager_step_from_where_it_stands(recipe: Recipe, precision: str, micro_batch: int) -> None:
     """Both go on from one state after each step. The rates that lie on the device round the last digit otherwise, and
     in bf16 a last digit grows: moving the first weights by 1e-7 alone leads twelve eager steps as far away as they go.

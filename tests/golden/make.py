@@ -46,6 +46,12 @@ WITH_REPORT = "haet2021"
 UNROUNDED = "airbench94"
 
 
+def at_size(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) on black of the working size, so that what is predicted follows from the weights alone."""
+    rows, columns = ((to - length) // 2 for to, length in zip(size, images.shape[1:3], strict=True))
+    return np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+
+
 def save_data(path: Path, channels: int, seed: int) -> None:
     """Three classes that differ in which third is bright, at 16 levels: uint8 (N, 8, 8, channels) in three splits."""
     rng = np.random.default_rng(seed)
@@ -181,7 +187,7 @@ def round_weights(folder: Path) -> None:
 
 def probabilities(folder: Path, channels: dict[int, NDArray[np.uint8]]) -> NDArray[np.float32]:
     run = timebox.load(folder, device="cpu")
-    return run.predict_proba(channels[run.preprocessing.channels])
+    return run.predict_proba(at_size(channels[run.preprocessing.channels], run.preprocessing.size))
 
 
 def pack(folder: Path, file: Path) -> None:
@@ -220,7 +226,7 @@ def main() -> None:
             scrub(root / made, root)
             if made != UNROUNDED:
                 round_weights(root / made)
-        images = {}
+        images: dict[int, NDArray[np.uint8]] = {}
         for file, channels in (("colours.npz", 3), ("grey.npz", 1)):
             shutil.copy(root / file, out / file)
             with np.load(file) as arrays:
