@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train check test endurance digest fuzz gpu clean
+.PHONY: help train check lint types unit test endurance digest fuzz gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -13,20 +13,24 @@ help: ## show this list
 train: $(VENV)/.installed ## install, then train on the digits that come with scikit-learn, in 60 seconds
 	$(BIN)/timebox train digits --test 0.2 --budget 60s --out runs/demo --overwrite
 
-# A test that reads the clock says so with a budget of its own; two processes at once suit two cores and more.
-COVERAGE ?= 0
-PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: lint ## lint, types and unit tests, in a minute and a half
+	$(MAKE) --no-print-directory -j 2 types unit
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: lint ## lint, types and unit tests, in a minute and a half
+unit: $(VENV)/.installed-dev
 	$(PYTEST) -m "not integration and not endurance" tests
 
-test: lint ## lint, types and all tests but those of endurance, with the coverage by branch, in eight minutes
+test: lint types ## lint, types and all tests but those of endurance, with coverage by branch, in eight minutes
 	$(PYTEST) --cov --cov-report= tests
-	$(BIN)/coverage report --skip-covered --skip-empty --sort=cover --fail-under=$(COVERAGE)
+	$(BIN)/python -m coverage report --skip-covered --skip-empty --sort=cover
 
 digest: $(VENV)/.installed-dev ## sums of the models that fixed trainings come to: equal before and after a change of form
 	$(BIN)/python tests/digest.py $(DIGEST_OPTIONS)
