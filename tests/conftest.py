@@ -50,7 +50,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             pytest.skip(f"no real data: {script} is missing; set TIMEBOX_TEST_DATA to the folder that holds unpack.py")
         if name not in folders:
             out = tmp_path_factory.mktemp(name)
-            subprocess.run([sys.executable, script, name, out], check=True, capture_output=True, timeout=120)
+            subprocess.run([sys.executable, script, name, out], check=True, capture_output=True)
             (folders[name],) = out.glob("*/")
         return folders[name]
 

@@ -2,10 +2,10 @@
 
     python tests/digest.py [--out FILE.json] [--against FILE.json]      # or make digest DIGEST_OPTIONS="…"
 
-Trains each recipe for 50 steps on each data set, on one and on two threads, and prints a sha256 of its weights, its
-losses and learning rates, and its predictions, and at last one of all of them. They hold for one machine with one set
-of versions: write them to a file before a change, and compare with that afterwards. The exit status is 1 where any
-differs. Two minutes on two cores.
+Trains four recipes, one of each network and `auto`, for 50 steps on each of three data sets, on one and on two threads.
+Prints a sha256 of the weights of each, of its losses and learning rates, and of its predictions, and at last one of all
+of them. They hold for one machine with one set of versions: write them to a file before a change, and compare with that
+afterwards. The exit status is 1 where any differs. Two minutes on two cores.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def sums(run: Path) -> Iterator[str]:
     kept = [[repr(line.get(name)) for name in METRICS] for line in lines if "step" in line]
     yield sum_of({str(number): json.dumps(line).encode() for number, line in enumerate(kept)})
     with np.load(run / "predictions.npz") as arrays:
-        yield sum_of({name: arrays[name].tobytes() for name in arrays.files})
+        yield sum_of({name: arrays[name].tobytes() for name in arrays.files if name != "format"})
 
 
 def sum_of(parts: Mapping[str, bytes]) -> str:

@@ -40,7 +40,7 @@ class FileFormat:
 
     def numbered(self, values: Mapping[str, object]) -> Values:
         """Values in the newest format, with its number, as they are written."""
-        return {KEY: self.newest, **values}
+        return {KEY: self.newest} | {name: value for name, value in values.items() if name != KEY}
 
     def upgraded(self, values: Mapping[str, object], where: str) -> Values:
         """Values as they were read, in the newest format.
@@ -50,7 +50,17 @@ class FileFormat:
         Raises:
             RunError: for a format that this version does not know, and where a step finds the values damaged.
         """
-        found = values.get(KEY, UNNUMBERED)
+        found = self.check(values.get(KEY, UNNUMBERED), where)
+        upgraded = dict(values)
+        try:
+            for step in self.steps[found - self.oldest :]:
+                upgraded = step(upgraded)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{where} is damaged: {error}") from error
+        return {**upgraded, KEY: self.newest}
+
+    def check(self, found: object, where: str) -> int:
+        """A format number that was read. Raises RunError, naming the file, where this version cannot read it."""
         if type(found) is not int or found < 1:
             raise RunError(f"{where} is damaged: its format {reprlib.repr(found)} is no whole number from 1 on")
         if found > self.newest:
@@ -60,13 +70,7 @@ class FileFormat:
             )
         if found < self.oldest:
             raise RunError(f"{where} has format {found}; the oldest that a released version wrote is {self.oldest}")
-        upgraded = dict(values)
-        try:
-            for step in self.steps[found - self.oldest :]:
-                upgraded = step(upgraded)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"{where} is damaged: {error}") from error
-        return {**upgraded, KEY: self.newest}
+        return found
 
 
 # A run. trained_on.npy, model.safetensors and the tensors of a checkpoint have no number of their own: a change to one

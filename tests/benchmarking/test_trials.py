@@ -1,8 +1,8 @@
 """One trial: the commands it is made of, what is kept of them, and what happens when they fail or hang."""
 
 import os
+import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +161,9 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
     def put(code: str) -> None:
         script = tmp_path / "python"
-        script.write_text(f"#!{PYTHON}\n{code}\n")
+        program = tmp_path / "program.py"
+        program.write_text(code)
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(PYTHON)} {shlex.quote(str(program))} "$@"\n')
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
 
@@ -177,7 +179,7 @@ def test_an_outcome_is_the_json_the_status_and_the_last_words(python: Callable[[
     )
     outcome = trials._timebox(["train"], float("inf"))
     assert (outcome.status, outcome.found, outcome.message) == (2, {"a": 1}, "no")
-    assert 0 < outcome.seconds < 30
+    assert outcome.seconds > 0
     python("print('nonsense')")
     outcome = trials._timebox(["train"], float("inf"))
     assert (outcome.status, outcome.found, outcome.message) == (0, {}, "it ended with status 0")
@@ -186,16 +188,15 @@ def test_an_outcome_is_the_json_the_status_and_the_last_words(python: Callable[[
 @pytest.mark.integration
 def test_one_that_hangs_is_stopped(python: Callable[[str], None], tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    python(f"import os, time\nwith open({str(pid)!r}, 'w') as file:\n    file.write(str(os.getpid()))\ntime.sleep(99)")
-    outcome = trials._timebox(["train"], float("inf"), longest_seconds=2)
-    assert (outcome.status, outcome.message) == (-1, "it did not end within 2 s and was stopped")
+    noted = f"with open({str(pid)!r}, 'w') as file:\n    file.write(str(os.getpid()))"
+    python(f"import os, time\n{noted}\ntime.sleep(10_000)")
+    outcome = trials._timebox(["train"], float("inf"), longest_seconds=5)
+    assert (outcome.status, outcome.message) == (-1, "it did not end within 5 s and was stopped")
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 
 
 def test_one_that_outlives_the_benchmark_is_cut_off(python: Callable[[str], None]) -> None:
-    python("import time; time.sleep(99)")
-    began = time.monotonic()
+    python("import time; time.sleep(10_000)")
     with pytest.raises(CutOffError):
         trials._timebox(["train"], trials.now() + 0.3)
-    assert time.monotonic() - began < 20

@@ -43,7 +43,6 @@ def test_every_chunk_runs_with_torch_numpy_pillow_and_safetensors_alone(tmp_path
         capture_output=True,
         text=True,
         env=environment,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     log = lines(out)

@@ -180,7 +180,7 @@ def test_refused_in_one_line_with_nothing_half_written(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIMEBOX_DATA", str(tmp_path / "empty"))
-    outcome = timebox(*command.format(tmp=tmp_path).split())
+    outcome = timebox(*(word.format(tmp=tmp_path) for word in command.split()))
     assert (outcome.status, outcome.out) == (2, "")
     verb = command.split()[0]
     errors = [line for line in outcome.err.splitlines() if line.startswith(f"timebox {verb}: error: ")]

@@ -1,6 +1,7 @@
 """How commands end: exit statuses, hidden tracebacks, signals, pipes that close and disks that are full."""
 
 import argparse
+import shlex
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ sys.exit(cli.main(["recipes"]))
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    command = f"{sys.executable} -m timebox recipes haet2021 | head -n 1; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m timebox recipes haet2021 | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""

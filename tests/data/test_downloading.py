@@ -23,7 +23,7 @@ def server(monkeypatch):
         yield serving
 
 
-def fetch(server, target, md5=MD5, names=("set.gz",), timeout_seconds=5.0):
+def fetch(server, target, md5=MD5, names=("set.gz",), timeout_seconds=120.0):
     told = []
     download(
         tuple(server.url + name for name in names), target, md5, progress=told.append, timeout_seconds=timeout_seconds
@@ -72,7 +72,7 @@ def test_a_given_up_download_is_gone_on_with_by_the_next(server, tmp_path):
 def test_a_part_whose_process_was_killed_is_claimed_but_not_a_living_one(server, tmp_path):
     dead, living = tmp_path / "set.gz.dead.part", tmp_path / "set.gz.living.part"
     dead.write_bytes(CONTENT[:200_000])
-    os.utime(dead, (time.time() - 100, time.time() - 100))
+    os.utime(dead, (time.time() - 1000, time.time() - 1000))
     living.write_bytes(b"another process writes here")
     fetch(server, tmp_path / "set.gz")
     assert server.requests == ["bytes=200000-"]

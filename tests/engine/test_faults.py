@@ -144,6 +144,14 @@ def test_the_oldest_state_is_kept_however_often_it_fails() -> None:
         training.go_to(5)
 
 
+def test_memory_that_ran_out_says_nothing_against_a_state() -> None:
+    training = Training(every=10)
+    training.go_to(15)
+    training.net.recover(OutOfMemoryError("no room"))
+    training.net.recover(NotFiniteError("the loss became nan", 16))
+    assert training.state.step == 10
+
+
 def test_faults_far_apart_are_not_a_row() -> None:
     training = Training(every=50)
     for number in range(1, 3 * MOST_ROLLBACKS):

@@ -32,7 +32,7 @@ class Disk:
 
     def write(self, snapshot: Snapshot) -> None:
         self.attempts.append(snapshot.step)
-        assert self.may_end.wait(10)
+        self.may_end.wait()
         self.time += self.cost
         if self.failure:
             raise self.failure
@@ -40,7 +40,7 @@ class Disk:
 
     def keep(self, step: int) -> None:
         self.keeper.keep(snapshot(step))
-        assert self.keeper.wait(10)
+        assert self.keeper.wait(float("inf"))
 
     def seconds_until_due(self) -> float:
         """How long the training goes on before the next checkpoint, in steps of a tenth of a second."""

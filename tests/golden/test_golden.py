@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import timebox
+from budgets import within_budget
 from golden.make import at_size
 from timebox.benchmarking import environment
 from timebox.errors import RunError
@@ -111,10 +112,13 @@ def test_a_run_is_exported(golden: Path, name: str, format: str, place: Path) ->
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("name", "budget"), [("killed", None), ("stopped", None), ("stopped-budget", "10s")])
-def test_a_run_goes_on(golden: Path, name: str, budget: str | None, place: Path) -> None:
+@pytest.mark.parametrize(("name", "budget"), [("killed", None), ("stopped", None), ("stopped-budget", 10.0)])
+def test_a_run_goes_on(golden: Path, name: str, budget: float | None, place: Path) -> None:
     path = copied(golden, name, place)
-    run = timebox.train(resume=path, budget=budget, cache=False)
+    if budget is None:
+        run = timebox.train(resume=path, cache=False)
+    else:
+        run, _ = within_budget(lambda seconds: timebox.train(resume=path, budget=seconds, cache=False), budget)
     assert int(str(run.summary["resumed_at_step"])) in range(1, 9)
     assert run.summary["late"] is False
     assert not (path / "checkpoint").exists()

@@ -188,8 +188,8 @@ def test_each_line_of_the_metrics_is_of_the_format_said_before_it(
 ) -> None:
     monkeypatch.setattr(METRICS_FORMAT, "steps", (lambda values: {**values, "loss": 2 * values["loss"]},))
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"loss": 1.0, "step": 1}\n{"format": 2}\n{"loss": 3.0, "step": 2}\n')
-    assert [entry for _, entry in read_metrics(path)] == [{"loss": 2.0, "step": 1}, {}, {"loss": 3.0, "step": 2}]
+    path.write_text('{"format": 1}\n{"loss": 1.0, "step": 1}\n{"format": 2}\n{"loss": 3.0, "step": 2}\n')
+    assert [entry for _, entry in read_metrics(path)] == [{}, {"loss": 2.0, "step": 1}, {}, {"loss": 3.0, "step": 2}]
     assert thinned_metrics(path) == [{"loss": 2.0, "step": 1}, {"loss": 3.0, "step": 2}]
 
 

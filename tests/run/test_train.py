@@ -119,13 +119,14 @@ def test_a_download_is_left_out_of_the_clock(data: Path, tmp_path: Path, monkeyp
         return replace(load_data(*given, **more), download_seconds=100.0)  # type: ignore[arg-type]
 
     monkeypatch.setattr("timebox.run.sources.load_data", slowly)
-    deadline = Deadline(None, started_at=now() - 100)
+    began = now()
+    deadline = Deadline(None, started_at=began - 100)
     run = quick(data, tmp_path / "run", deadline=deadline)
     elapsed, phases = run.summary["elapsed_seconds"], run.summary["phases"]
     assert run.summary["download_seconds"] == 100.0
     assert isinstance(elapsed, float)
     assert isinstance(phases, dict)
-    assert 0 < elapsed < 50
+    assert 0 < elapsed <= now() - began, "the download is left out"
     assert sum(phases.values()) == pytest.approx(elapsed, abs=0.05)
 
 

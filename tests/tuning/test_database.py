@@ -25,7 +25,7 @@ from timebox.tuning import study as studies
 from timebox.tuning import tune
 from timebox.tuning.storage import open_storage
 
-from .conftest import TRIAL, arguments, lines_of
+from .conftest import arguments, lines_of, trial_seconds
 from .pace import Lines, end_early, num_measured
 
 pytest.importorskip("psycopg", reason="psycopg, which talks to PostgreSQL, is not installed")
@@ -50,29 +50,31 @@ def server() -> Iterator[str]:
         as_whom = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     assert POSTGRES is not None
     programs = Path(POSTGRES).resolve().parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **as_whom}
     subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust"], check=True, **quiet)
-    options = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
-    with subprocess.Popen([programs / "postgres", *options], **quiet) as process:
-        try:
-            for _ in range(100):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.1)
-            url = f"postgresql://me@127.0.0.1:{port}/postgres"
-            for _ in range(50):
-                with suppress(UsageError):
-                    open_storage(url)
-                    break
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(20)
+    process, port = None, 0
+    while process is None or process.poll() is not None:  # somebody else may have taken the port meanwhile
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
+        process = subprocess.Popen([programs / "postgres", *options], **quiet)
+        while process.poll() is None and not answers(port):
+            time.sleep(0.1)
+    try:
+        yield f"postgresql://me@127.0.0.1:{port}/postgres"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(port: int) -> bool:
+    """Whether the database takes work."""
+    with suppress(UsageError):
+        open_storage(f"postgresql://me@127.0.0.1:{port}/postgres")
+        return True
+    return False
 
 
 def test_three_workers_one_of_them_killed(
@@ -95,9 +97,13 @@ def test_three_workers_one_of_them_killed(
             process.kill()
         killed.set()
 
-    joiner = threading.Thread(target=join_and_die)
+    joiner = threading.Thread(target=join_and_die, daemon=True)
     joiner.start()
-    end_early(monkeypatch, lambda lines: killed.is_set() and is_done_again(lines) and num_measured(lines) >= 3, TRIAL)
+
+    def enough(lines: Lines) -> bool:
+        return killed.is_set() and is_done_again(lines) and num_measured(lines) >= 3
+
+    end_early(monkeypatch, enough, trial_seconds())
     secret = server.replace("me@", "me:secret@")
     tuned = tune(data, **arguments(space, tmp_path / "tune", workers=2, storage=secret, study="ours"))
     joiner.join()

@@ -22,7 +22,7 @@ from timebox.tuning import study as studies
 from timebox.tuning.storage import open_storage
 from timebox.tuning.study import WORKER
 
-from .conftest import TRIAL, arguments, lines_of
+from .conftest import arguments, lines_of, trial_seconds
 from .pace import end_early, num_measured
 
 
@@ -44,7 +44,7 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
     data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[str] = []
-    end_early(monkeypatch, lambda lines: bool(killed) and num_measured(lines) >= 3, TRIAL)
+    end_early(monkeypatch, lambda lines: bool(killed) and num_measured(lines) >= 3, trial_seconds())
 
     def tell(line: str) -> None:
         """Kill the worker while it is at the trial after the first."""
@@ -87,7 +87,7 @@ tune(**json.loads(sys.argv[2]), tell=lambda line: print(line, file=sys.stderr, f
 def in_a_process(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
     """Run a search in a process that is killed at once after a line, and wait for its worker to see that it is alone;
     what it told."""
-    words = [str(TRIAL), json.dumps(given, default=str)]
+    words = [str(trial_seconds()), json.dumps(given, default=str)]
     told = []
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -107,7 +107,7 @@ def test_killed_and_resumed_no_trial_is_lost(
     data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "tune"
-    end_early(monkeypatch, lambda lines: num_measured(lines) >= 3, TRIAL)
+    end_early(monkeypatch, lambda lines: num_measured(lines) >= 3, trial_seconds())
     told = in_a_process({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
     assert any(line.startswith("trial   1") for line in told), told
     before = {line["trial"]: line for line in lines_of(out)}

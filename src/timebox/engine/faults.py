@@ -95,10 +95,10 @@ class SafetyNet:
             # steps: a state that has led to two faults is taken to hold them, and no lower rate would help it.
             self._forget(lambda kept: kept is self._restored or kept.step >= fault.step or not kept.is_finite())
             self._slow_down(fault)
+            self._restored = self.newest
         else:
             self._forget(lambda kept: not kept.is_finite())
             self._split(fault)
-        self._restored = self.newest
         self._state.restore(self.newest)
         self._schedule.rewind(self._state.step, self._state.progress)
 

@@ -116,6 +116,9 @@ def pictures_without_ties(run: Run, number: int, height: int, width: int) -> NDA
     """Patches of colour under noise, uint8 (number, height, width, channels), which all float32 programs resize alike.
 
     Noise is drawn anew under each resized pixel that is too near to where rounding changes direction.
+
+    Raises:
+        RuntimeError: where some pixel is still too near after ``MAX_REDRAWS`` times.
     """
     rng = np.random.default_rng(height * width)
     shape = (number, run.preprocessing.channels, height, width)
@@ -135,10 +138,10 @@ def pictures_without_ties(run: Run, number: int, height: int, width: int) -> NDA
         to_tie = (resized + BELOW_HALF) % 1 - 0.5
         is_near = to_tie.abs() <= TIE_MARGIN * error
         if not is_near.any():
-            break
+            return images.byte().permute(0, 2, 3, 1).contiguous().numpy()
         is_below = down.T @ is_near.double() @ across > 0
         images = torch.where(is_below, drawn(), images)
-    return images.byte().permute(0, 2, 3, 1).contiguous().numpy()
+    raise RuntimeError(f"no images of {width}x{height} were found that every program resizes alike; nothing is written")
 
 
 def _in_float64(run: Run, images: NDArray[np.uint8], tta: str) -> NDArray[np.float64]:

@@ -130,6 +130,9 @@ def thinned_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
 def _upgraded(entry: dict[str, object], found: object, path: Path) -> tuple[object, Entry]:
     """The format that a line names, else that of the line before it, `found`; and the line in the newest format."""
     found = entry.pop(KEY, found)
+    if not entry:  # a line that names the format, for those after it
+        METRICS_FORMAT.check(found, repr(str(path)))
+        return found, {}
     upgraded = METRICS_FORMAT.upgraded({KEY: found, **entry}, repr(str(path)))
     return found, {name: value for name, value in upgraded.items() if name != KEY}
 

@@ -214,7 +214,7 @@ def test_under_the_limits_of_a_real_control_group(tmp_path: Path) -> None:
         "try: load_data(sys.argv[1])\n"
         "except Exception as error: print(error)"
     )
-    done = subprocess.run([*scope, sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*scope, sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     threads, message = done.stdout.splitlines()
     assert threads == "1"
     assert "needs about 300.0 MB of memory for an array of 300x1000x1000" in message

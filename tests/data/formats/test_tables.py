@@ -12,7 +12,7 @@ from timebox.errors import DataError, UsageError
 from ..making import photo_folder, picture, png_bytes, save
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, of the extra `tables`, is not installed")
-parquet = pytest.importorskip("pyarrow.parquet")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the extra `tables`, is not installed")
 
 
 def write_rows(path: Path, rows: list[list[object]], separator: str = ",") -> Path:
