@@ -1,6 +1,7 @@
 """What the tests of several floors share: real data, where it lies beside the repository."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ settings.load_profile("timebox")
 # The networks of the tests are tiny: a second thread gains nothing, and waits ten times as long for the first one where
 # anything else runs beside. Set before torch is imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a script starts with `&` ignores SIGINT, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Decoded images that tests keep go with the tests.
 CACHE = tempfile.TemporaryDirectory(prefix="timebox-tests-")
