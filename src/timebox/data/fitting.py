@@ -5,8 +5,8 @@ from torch import Tensor
 
 from timebox.data.decoding import CROP
 
-# Grey levels. Where the sides have a simple ratio, one pixel in a hundred is exactly half-way between two grey levels
-# (64 -> 32 pixels), and float32 sums in another order round it the other way. Rounding changes direction this far below
+# Grey levels. Where the sides have a simple ratio, some pixels are exactly half-way between two grey levels (64 -> 32:
+# one in 64), and float32 sums in another order round them the other way. Rounding changes direction this far below
 # the half instead, where no pixel of such images lies; halves go up, as Pillow's do.
 BELOW_HALF = 2.0**-10
 
