@@ -88,7 +88,7 @@ def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) 
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.name} {recipe.averaging_span}")
-@pytest.mark.parametrize("micro_batch", [8, BATCH])
+@pytest.mark.parametrize("micro_batch", [pytest.param(8, marks=pytest.mark.integration), BATCH])
 def test_replays_are_eager_steps(recipe: Recipe, micro_batch: int) -> None:
     """All in a row, at rates so low that rounding does not grow from step to step."""
     recipe = recipe.replace(max_lr=recipe.max_lr / 100, filter_lr=recipe.filter_lr / 100)

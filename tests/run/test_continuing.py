@@ -12,9 +12,10 @@ from torch import Tensor
 
 from budgets import smallest_named, within_budget
 from timebox.clock import Deadline
-from timebox.engine import steps
+from timebox.engine import keeper, steps
 from timebox.errors import BudgetError, DataError, RunError, TimeboxError, UsageError
 from timebox.run import Run, load, train
+from timebox.run.directory import RunWriter
 
 from .conftest import FILES, SMALL, quick, save_npz, weights
 from .cutting import STEPS, KilledError, cut, entries, names, summary
@@ -205,6 +206,28 @@ def test_a_damaged_checkpoint_is_refused_and_kept(data: Path, tmp_path: Path) ->
         with pytest.raises(RunError, match=r"its checksum is not the one in manifest\.json"):
             attempt()
     assert tensors.exists()
+
+
+def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
+    data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last checkpoint is of the end of the schedule: no step is left to take."""
+
+    def killed(*rest: object) -> None:
+        raise KilledError
+
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("timebox.run.training.SNAPSHOT_STEPS", 1)
+        patch.setattr(keeper, "INTERVAL_SECONDS", 0.0)
+        patch.setattr(keeper, "INTERVAL_COSTS", 0.0)
+        patch.setattr(RunWriter, "save_model", killed)
+        with pytest.raises(KilledError):
+            quick(data, out, STEPS)
+    resumed = train(resume=out)
+    assert weights(resumed) == weights(whole)
+    assert summary(resumed)["resumed_at_step"] == summary(resumed)["steps"] == STEPS
+    assert summary(resumed)["final_lr"] == summary(whole)["final_lr"] == 0.0
 
 
 class Clock:

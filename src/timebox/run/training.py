@@ -26,7 +26,7 @@ from timebox.engine.pacing import ClockPacer, StepPacer
 from timebox.engine.planning import MOST_VALIDATION_SHARE
 from timebox.engine.precision import Precision
 from timebox.engine.reporting import Reporter
-from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at
+from timebox.engine.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at, rates_at
 from timebox.engine.shared_schedule import SharedSchedule, steps_in_block
 from timebox.engine.shared_steps import SharedSteps, Throughput
 from timebox.engine.state import Facts, TrainingState
@@ -151,6 +151,9 @@ class Training:
             case _:
                 raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
         self._schedule.rewind(snapshot.step, snapshot.progress)
+        # Where no step is left to take, the summary still tells the rate that the last one had.
+        lr, momentum = rates_at(self._task.plan.recipe, snapshot.progress)
+        self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
 
     def _facts(self) -> Facts:
         """What a checkpoint needs besides the tensors, for the training to go on as if nothing had happened."""
