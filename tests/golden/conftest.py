@@ -12,7 +12,8 @@ VERSIONS = sorted(file.parent.name for file in HERE.glob("*/expected.npz"))
 def unpack(version: str, name: str, folder: Path) -> Path:
     """One run, search or benchmark of a version, into a folder."""
     with tarfile.open(HERE / version / f"{name}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        # Python before 3.11.4 knows no filters.
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder / name
 
 

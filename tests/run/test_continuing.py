@@ -219,8 +219,7 @@ def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("timebox.run.training.SNAPSHOT_STEPS", 1)
-        patch.setattr(keeper, "INTERVAL_SECONDS", 0.0)
-        patch.setattr(keeper, "INTERVAL_COSTS", 0.0)
+        patch.setattr(keeper.Keeper, "is_due", lambda self: self.wait(float("inf")))  # after every step
         patch.setattr(RunWriter, "save_model", killed)
         with pytest.raises(KilledError):
             quick(data, out, STEPS)
