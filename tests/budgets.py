@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from timebox.cli.exits import REFUSED
 from timebox.clock import parse_budget
 from timebox.errors import BudgetError
 
 Result = TypeVar("Result")
 Completed = subprocess.CompletedProcess[str]
-REFUSED = 2  # exit status
 # The machine may become busier between two attempts, so the smallest budget is asked for with so much room.
 ROOM = 2.0
 

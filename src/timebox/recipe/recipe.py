@@ -49,9 +49,9 @@ class Field:
         times: searched from a multiple of 1 / times to one of so many times what is planned; 0 for not so.
         within: searched from the first to the second of these values.
         among: searched among these.
-        before: what recipes amount to that were written before there was this field; None for the fields of timebox
+        before: the value that reproduces recipes written before the field existed; None for the fields of timebox
             0.1.0, which every recipe gives.
-        formerly: what the field was called in earlier versions, whose files go on to be read.
+        formerly: the field's name in earlier versions, whose files can still be read.
     """
 
     unit: str
@@ -267,7 +267,8 @@ def settings_from(values: Mapping[str, object], where: str) -> dict[str, Setting
     problems = []
     for name, given in values.items():
         try:
-            settings[present_name(name)] = setting_from(present_name(name), given)
+            present = present_name(name)
+            settings[present] = setting_from(present, given)
         except UsageError as error:
             problems.append(str(error))
     if problems:
