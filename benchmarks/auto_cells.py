@@ -28,8 +28,8 @@ from threading import Barrier
 
 import numpy as np
 
-from timebox.recipe import Task
-from timebox.recipe.auto import LADDER, ladder
+from timebox.planning.auto import LADDER, ladder
+from timebox.planning.dataset_profile import DatasetProfile
 
 CELLS = "cells.jsonl"
 # At a quarter of the speed: each core is shared by so many.
@@ -131,7 +131,7 @@ def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
 @cache
 def places_at(side: int) -> Mapping[tuple[object, ...], int]:
     """What is trained on the rungs of `auto` that differ on images of that size, and their places on its ladder."""
-    task = Task(num_images=1, side=side, num_classes=2, mirror_allowed=True)
+    task = DatasetProfile(num_images=1, side=side, num_classes=2, mirror_allowed=True)
     return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
 
 

@@ -1,7 +1,7 @@
 """Where `auto` stands against the built-in recipes, and the epochs from which its rungs pay, from measured cells.
 
     python benchmarks/fit_auto.py            # writes the tables in docs/auto.md, and prints the fit
-    python benchmarks/fit_auto.py --check    # fails where docs/auto.md or recipe/auto.py say otherwise
+    python benchmarks/fit_auto.py --check    # fails where docs/auto.md or planning/auto.py say otherwise
 
 The cells lie in records/: the trials of `auto`, of the built-in recipes, and of the rungs below and above the one that
 `auto` took, as `auto_cells.py` wrote them. The fit looks for the epochs with which choosing among the rungs that were
@@ -24,8 +24,8 @@ from auto_cells import RUNG, places_at
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
-from timebox.recipe import Task, auto_recipe
-from timebox.recipe.auto import LEFT_OUT_LOSS, WIDTH_EPOCHS, WIDTH_EXPONENT, Rung, rungs, wanted_epochs
+from timebox.planning.auto import LEFT_OUT_LOSS, WIDTH_EPOCHS, WIDTH_EXPONENT, Rung, auto_recipe, rungs, wanted_epochs
+from timebox.planning.dataset_profile import DatasetProfile
 
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
@@ -68,7 +68,7 @@ class Measured:
     """A rung in a cell: its mean accuracy in points, and the epochs there was time for."""
 
     place: int
-    task: Task
+    task: DatasetProfile
     accuracy: float
     epochs: float
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = with_table(PAGE, wanted, name, table)
     print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
-        differing = [PAGE] * (wanted != text) + ["src/timebox/recipe/auto.py"] * (said != found)
+        differing = [PAGE] * (wanted != text) + ["src/timebox/planning/auto.py"] * (said != found)
         for name in differing:
             print(f"fit_auto.py: {name} and the cells in records/ disagree", file=sys.stderr)
         return 1 if differing else 0
@@ -226,9 +226,9 @@ def place_of(line: Line) -> int | None:
     return places_at(task_of(line).side).get(tuple(line[name] for name in RUNG))
 
 
-def task_of(line: Line) -> Task:
+def task_of(line: Line) -> DatasetProfile:
     """What a network's place and what goes with it depend on; classes and mirroring change neither."""
-    return Task(int(str(line["train_images"])), int(str(line["side"])), num_classes=2, mirror_allowed=True)
+    return DatasetProfile(int(str(line["train_images"])), int(str(line["side"])), num_classes=2, mirror_allowed=True)
 
 
 def summed_up(place: int, trials: Sequence[Line]) -> Measured:

@@ -26,11 +26,11 @@ import timebox
 from timebox.benchmarking.speedrun import Speedrun, Trial, summarize, time_to_accuracy
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, load_data
-from timebox.engine.precision import PRECISIONS
-from timebox.engine.speed import fastest_of
-from timebox.engine.threads import container_threads
 from timebox.models import count_flops
 from timebox.recipe import Recipe, Value, get_recipe, parse_settings
+from timebox.runtime.precision import PRECISIONS
+from timebox.runtime.threads import container_threads
+from timebox.runtime.timing import fastest_of
 
 PLACES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys, time
 began = time.perf_counter()
 import timebox
-from timebox.engine.reporting import SilentReporter
+from timebox.reporter import SilentReporter
 
 class UntilTheFirstStep(SilentReporter):
     def step(self, status):

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timebox.builders import augmentation_of, build_model
 from timebox.data.dataset import ImageDataset
 from timebox.data.loader import DeviceLoader
-from timebox.engine.allocator import kept_memory
-from timebox.engine.build import augmentation_of, build_model
-from timebox.engine.loss import Loss
-from timebox.engine.precision import Precision
-from timebox.engine.speed import fastest_of
-from timebox.engine.state import TrainingState
-from timebox.engine.step import training_step
 from timebox.models import count_flops
+from timebox.optim.loss import Loss
 from timebox.recipe import get_recipe
+from timebox.runtime.allocator import kept_memory
+from timebox.runtime.precision import Precision
+from timebox.runtime.timing import fastest_of
+from timebox.training.state import TrainingState
+from timebox.training.step import training_step
 
 CPU = torch.device("cpu")
 Step = Callable[[], object]

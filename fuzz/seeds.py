@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from timebox.engine.build import build_model
-from timebox.engine.plan import Plan
-from timebox.engine.precision import Precision
-from timebox.engine.state import TrainingState
+from timebox.builders import build_model
 from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
+from timebox.runtime.precision import Precision
+from timebox.training.state import TrainingState
 
 Blobs = list[bytes]
 RNG = np.random.default_rng(0)

@@ -12,14 +12,14 @@ from harness import Target, fuzz
 from timebox.clock import Deadline
 from timebox.data import load_data
 from timebox.data.decoding import decode_image, read_header
-from timebox.engine.reporting import SilentReporter
 from timebox.errors import TimeboxError
+from timebox.jobs.data import Reader, Source
+from timebox.pipelines.resume import Continuation
 from timebox.recipe import get_recipe, parse_settings
-from timebox.run.continuing import Continuation
-from timebox.run.metrics import length_up_to, read_metrics, surviving_decisions
-from timebox.run.reading import read_seen
+from timebox.reporter import SilentReporter
+from timebox.run.files import read_seen
+from timebox.run.metrics_log import length_up_to, read_metrics, surviving_decisions
 from timebox.run.run import load
-from timebox.run.sources import Reader, Source
 
 MAX_ZEROS = 1 << 20
 _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,12 @@ os.environ["TIMEBOX_CACHE"] = CACHE.name
 # Minutes of trainings that are killed and disturbed: `pytest tests/endurance` or `make endurance`.
 collect_ignore = ["endurance"]
 
+# Only now: torch reads OMP_NUM_THREADS when it is imported.
+import torch  # noqa: E402
+
+from small_runs import Listing, quick, save_npz  # noqa: E402
+from timebox.run import Run  # noqa: E402
+
 SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
@@ -60,3 +66,37 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return folders[name]
 
     return unpacked
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and where the cores are busy they lose a hundredfold."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def global_random_state_untouched() -> Iterator[None]:
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 images of three classes, in one split."""
+    return save_npz(tmp_path_factory.mktemp("data") / "colours.npz")
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has learned to tell the colours: 24 test, 13 validation images held out. Not to be written to."""
+    return quick(data, tmp_path_factory.mktemp("runs") / "colours", steps=40, test=24 / 150)
+
+
+@pytest.fixture
+def files_under(tmp_path: Path) -> Listing:
+    """Everything under tmp_path, by relative path."""
+    return lambda: sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))

@@ -16,11 +16,18 @@ MAX_LINES = 400
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
-    ("clock", "files", "formats", "machine"),
+    ("clock", "files", "formats", "machine", "reporter"),
     ("data", "models", "optim", "recipe"),
-    ("engine",),
-    ("reporting",),
+    ("builders",),
+    ("runtime",),
+    ("distributed",),
+    ("evaluation",),
+    ("training",),
+    ("planning",),
     ("run",),
+    ("reporting",),
+    ("jobs",),
+    ("pipelines",),
     ("exporting",),
     ("tuning", "benchmarking", "estimator"),
     ("timebox",),
@@ -79,7 +86,19 @@ def test_imports_only_go_down() -> None:
 def test_every_part_has_a_floor() -> None:
     parts = {part_of(module_name(path)) for path in MODULES}
     assert parts <= set(FLOOR_OF), f"give these a floor: {sorted(parts - set(FLOOR_OF))}"
-    assert {"errors", "clock", "data", "models", "optim", "recipe", "engine", "run", "cli"} <= parts
+    assert {
+        "errors",
+        "clock",
+        "data",
+        "models",
+        "optim",
+        "recipe",
+        "training",
+        "planning",
+        "run",
+        "pipelines",
+        "cli",
+    } <= parts
 
 
 @pytest.mark.parametrize(
@@ -88,10 +107,10 @@ def test_every_part_has_a_floor() -> None:
         ("timebox.data.loader", "from timebox.models import resnet9"),
         ("timebox.data.loader", "from timebox import recipe"),
         ("timebox.errors", "from timebox.clock import Deadline"),
-        ("timebox.engine.loop", "def train():\n    import timebox.run.run"),
-        ("timebox.engine.loop", "if TYPE_CHECKING:\n    from timebox.cli import display"),
-        ("timebox.engine.loop", "from ..run import run"),
-        ("timebox.engine.loop", "import timebox"),
+        ("timebox.training.loop", "def train():\n    import timebox.run.run"),
+        ("timebox.training.loop", "if TYPE_CHECKING:\n    from timebox.cli import display"),
+        ("timebox.training.loop", "from ..run import run"),
+        ("timebox.training.loop", "import timebox"),
         ("timebox.models.resnet9", "from timebox import Recipe"),
     ],
 )
@@ -102,8 +121,8 @@ def test_the_check_sees_a_wrong_import(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("timebox.engine.loop", "from timebox.models.resnet9 import ResNet9"),
-        ("timebox.engine.loop", "from . import pacing\nfrom .pacing import Pace\nfrom ..optim import schedules"),
+        ("timebox.training.loop", "from timebox.models.resnet9 import ResNet9"),
+        ("timebox.training.loop", "from . import pacer\nfrom .pacer import Pace\nfrom ..optim import schedules"),
         ("timebox.clock", "from timebox.errors import BudgetError"),
         ("timebox.cli.train", "from timebox import train\nimport torch, timebox_extras"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import digest
-from timebox.engine import schedule
+from timebox.training import schedule
 
 RECIPE = {"haet2021": ("width=4", "batch_size=32")}
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from timebox.data import ImageDataset, Inspection
     from timebox.estimator import TimeboxClassifier
     from timebox.exporting import Exported, export
+    from timebox.pipelines import Evaluation, compare, evaluate, inspect, lr_find, predict, report, train
     from timebox.recipe import Recipe
-    from timebox.run import Evaluation, Run, compare, evaluate, inspect, load, lr_find, predict, report, train
+    from timebox.run import Run, load
     from timebox.tuning import Tuned, tune
 
 __all__ = [
@@ -56,13 +57,15 @@ _HOMES = {
     "tune": "timebox.tuning",
     "export": "timebox.exporting",
     "benchmark": "timebox.benchmarking",
+    "Run": "timebox.run",
+    "load": "timebox.run",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'timebox' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES.get(name, "timebox.run")), name)
+    value: object = getattr(import_module(_HOMES.get(name, "timebox.pipelines")), name)
     globals()[name] = value
     return value
 

@@ -19,14 +19,15 @@ from timebox.data import ImageDataset, decode_image
 from timebox.data.decoding import read_header
 from timebox.data.formats.base import USUAL_SIDE
 from timebox.data.formats.encoded import working_side
-from timebox.engine.build import resolve_device
-from timebox.engine.planning import SMALLEST_SIDE
-from timebox.engine.sizing import largest_side_for
 from timebox.errors import DataError, RunError, UsageError
 from timebox.files import parse_json_object, read_regular
 from timebox.formats import ESTIMATOR_FORMAT
-from timebox.run import load, train
-from timebox.run.request import image_form, is_planned
+from timebox.jobs.config import image_form, is_planned
+from timebox.pipelines import train
+from timebox.planning.image_size import largest_side_for
+from timebox.planning.planner import SMALLEST_SIDE
+from timebox.run import load
+from timebox.runtime.device import resolve_device
 
 SQUARE, FIT = "square", "fit"
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"

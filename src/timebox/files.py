@@ -17,6 +17,8 @@ try:
 except ImportError:  # not on Windows, which keeps other processes from an open file by itself
     fcntl = None  # type: ignore[assignment]
 
+_CHUNK_BYTES = 1 << 22
+
 
 def open_regular(path: str | Path) -> BinaryIO:
     """A file for reading, if it is a regular one.
@@ -124,3 +126,35 @@ def lock(file: int) -> None:
     """
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there whole or not at all. Raises OSError; nothing is left behind then."""
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            for start in range(0, len(content), _CHUNK_BYTES):
+                file.write(content[start : start + _CHUNK_BYTES])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """A file that is there whole, also after a power cut once this has returned. Raises OSError as above."""
+    write_whole(path, content)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a rename reach the disk, where folders can be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking import Benchmark, benchmark
-from timebox.benchmarking.asked import Asked
+from timebox.benchmarking.config import Asked
 from timebox.benchmarking.trials import Trial
 from timebox.recipe import RECIPES
 

@@ -12,14 +12,14 @@ import torch
 from timebox.benchmarking import speedrun as module
 from timebox.benchmarking.speedrun import Speedrun, Trial, run_trial, summarize, time_to_accuracy
 from timebox.data import ImageDataset
-from timebox.engine.graphs import GraphedSteps
-from timebox.engine.loss import Loss
-from timebox.engine.state import TrainingState
+from timebox.optim.loss import Loss
+from timebox.pipelines import train
 from timebox.recipe import Recipe, get_recipe
-from timebox.run import train
+from timebox.training.graphed_step import GraphedSteps
+from timebox.training.state import TrainingState
 
-from engine.conftest import CPU, bands, tiny_recipe  # isort: skip
-from engine.recording import FakeRecorder  # isort: skip
+from tiny import CPU, bands, tiny_recipe  # isort: skip
+from fake_recorder import FakeRecorder  # isort: skip
 
 NUM_STEPS = 6
 

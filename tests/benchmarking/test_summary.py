@@ -8,7 +8,7 @@ from timebox.benchmarking.summary import progress_line, summarise
 from timebox.recipe import RECIPES
 
 from .conftest import failed, record
-from .test_asked import ASKED
+from .test_config import ASKED
 
 A, B = "auto", "haet2021 width=32 max_lr=0.4"
 ACCURACIES = {A: (0.80, 0.81, 0.79, 0.80, 0.82), B: (0.82, 0.82, 0.82, 0.83, 0.83)}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking import trials
-from timebox.benchmarking.asked import Asked, Contender
+from timebox.benchmarking.config import Asked, Contender
 from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, evaluate_command, schedule, train_command
 from timebox.cli import parse
 from timebox.errors import OutputError
 
-from .test_asked import ASKED
+from .test_config import ASKED
 
 PYTHON = sys.executable
 TRIAL = Trial(3, 1, Contender.of("haet2021 width=32"))

@@ -9,8 +9,8 @@ import pytest
 import fit_auto
 import pages
 from fit_auto import Cell
-from timebox.recipe import Task
-from timebox.recipe.auto import LADDER, Rung, rungs, wanted_epochs
+from timebox.planning.auto import LADDER, Rung, rungs, wanted_epochs
+from timebox.planning.dataset_profile import DatasetProfile
 
 TRUE = (5.0, 0.6)
 # Of the rungs, that of width 16.
@@ -28,7 +28,7 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
 
 def climbed(task: str, num_images: int, budget: str, narrow: float) -> Lines:
     """Two rungs of a cell. The wider one has half the epochs, and is better where they are enough for it."""
-    task_of_it = Task(num_images, 32, 10, mirror_allowed=True)
+    task_of_it = DatasetProfile(num_images, 32, 10, mirror_allowed=True)
     wide, below = LADDER[WIDER], narrow / 2 < wanted_epochs(rungs(*TRUE)[WIDER], task_of_it)
     shared = {"trial_budget": budget, "train_images": num_images}
     return [
@@ -175,7 +175,7 @@ def test_rungs_of_different_records_are_not_compared() -> None:
 
 def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
     steps = [Rung(8, 6, 1), Rung(12, 6, 1), Rung(16, 9, 1), Rung(24, 1, 1)]
-    task = Task(5000, 32, 10, mirror_allowed=True)
+    task = DatasetProfile(5000, 32, 10, mirror_allowed=True)
     there = [fit_auto.Measured(place, task, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
     assert fit_auto.chosen(there, steps, 1.0) is there[1]
     assert fit_auto.chosen(there[2:], steps, 1.0) is there[3], "what is not measured below is not asked for"

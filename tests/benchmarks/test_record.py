@@ -8,7 +8,7 @@ import pytest
 
 import readme_table
 import record
-from timebox.benchmarking.asked import Asked
+from timebox.benchmarking.config import Asked
 from timebox.benchmarking.directory import BenchmarkDirectory
 from timebox.benchmarking.summary import summarise
 from timebox.recipe import RECIPES, get_recipe

@@ -43,7 +43,7 @@ def timebox(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def replace(monkeypatch: pytest.MonkeyPatch) -> Replace:
-    """`replace("timebox.run.train", train=…)` puts functions in place of a module that a verb imports when it runs."""
+    """`replace("timebox.pipelines.train", train=…)` puts functions in place of a module that a verb imports."""
 
     def put(module: str, **functions: object) -> None:
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**functions))

@@ -206,9 +206,7 @@ def test_real_trials_are_stopped_by_a_signal_and_gone_on_with(tmp_path: Path) ->
     check_trial(first)
     assert {path.name for path in out.iterdir()} == {"benchmark.json", "trials.jsonl", "summary.json", "recipes"}
 
-    done = subprocess.run(
-        command("--resume", str(out), "--json"), capture_output=True, text=True, env=ONE_THREAD
-    )
+    done = subprocess.run(command("--resume", str(out), "--json"), capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     trial, summary = [json.loads(line) for line in done.stdout.splitlines()]
     check_trial(trial)

@@ -16,7 +16,7 @@ from timebox.cli.display import (
     steady_console,
     time_left,
 )
-from timebox.engine.reporting import StepStatus
+from timebox.reporter import StepStatus
 
 STATUS = StepStatus(
     step=1234, total_steps=2900, epoch=12.3, progress=0.42, loss=0.5123, lr=0.0412, momentum=0.9,

@@ -5,12 +5,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from budgets import run_within_budget
@@ -21,15 +19,6 @@ from .conftest import Command
 
 FIELDS = ("width=8", "batch_size=64", "ghost_size=0", "max_lr=0.3", "flip=none", "cutout_size=0", "crop_padding=1")
 SMALL = ("--recipe", "haet2021", "--device", "cpu", *(word for field in FIELDS for word in ("--set", field)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from threads, and lose thirtyfold where others use the machine too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

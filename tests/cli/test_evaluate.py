@@ -109,7 +109,7 @@ def test_the_verb_hands_on_its_options_and_prints_json(timebox: Command, replace
         given.update(options, run=run, data=data)
         return evaluation_of(3)
 
-    replace("timebox.run.evaluate", evaluate=evaluate)
+    replace("timebox.pipelines.evaluate", evaluate=evaluate)
     command = "evaluate runs/a photos --split val --test-limit 50 --tta none --device cpu --data-dir /d --json"
     outcome = timebox(*command.split())
     assert outcome.status == 0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from timebox.engine.range_test import judged
+from timebox.pipelines.lr_find import LrFound
 from timebox.recipe import get_recipe
-from timebox.run.lr_find import LrFound
+from timebox.training.lr_range_test import judged
 
 from .conftest import Command, Replace
 
@@ -28,7 +28,7 @@ def finds(replace: Replace) -> None:
         ASKED.append({"data": data, **given})
         return found(str(given["recipe"]) if given["recipe"] != "auto" else "airbench94", data != "flat")
 
-    replace("timebox.run.lr_find", lr_find=lr_find)
+    replace("timebox.pipelines.lr_find", lr_find=lr_find)
 
 
 @pytest.mark.usefixtures("finds")

@@ -35,7 +35,7 @@ class FakeTrain:
 
 def fake(replace: Replace, **changes: object) -> FakeTrain:
     train = FakeTrain(**changes)
-    replace("timebox.run.train", train=train)
+    replace("timebox.pipelines.train", train=train)
     return train
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_status_3_only_once_a_model_is_trained(
         reporter.phase(phase)
         raise OutputError("model.safetensors cannot be written in 'runs/x': No space left on device")
 
-    replace("timebox.run.train", train=train)
+    replace("timebox.pipelines.train", train=train)
     outcome = timebox("train", "photos", "--steps", "7")
     assert outcome.status == status
     assert outcome.err.endswith("model.safetensors cannot be written in 'runs/x': No space left on device\n")

@@ -47,7 +47,5 @@ def test_halves_are_rounded_alike_in_any_precision(size, fit):
 
 def test_weights_of_large_images_are_as_exact_as_float32_is():
     images = torch.zeros(1, 1, 3001, 4003)
-    for exact, weights in zip(
-        fit_weights(images.double(), 224, 200), fit_weights(images, 224, 200), strict=True
-    ):
+    for exact, weights in zip(fit_weights(images.double(), 224, 200), fit_weights(images, 224, 200), strict=True):
         assert (weights - exact).abs().max() < 2 * torch.finfo(torch.float32).eps * exact.max()

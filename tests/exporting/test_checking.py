@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from timebox import Recipe, Run
 from timebox.data.fitting import BELOW_HALF, fit_weights
-from timebox.engine.scoring import NUM_VIEWS
+from timebox.evaluation.tta import NUM_VIEWS
 from timebox.exporting import Check, export, graph
 from timebox.exporting.checking import (
     EPSILON,

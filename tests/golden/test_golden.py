@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ from golden.make import at_size
 from timebox.benchmarking import environment
 from timebox.errors import RunError
 from timebox.formats import LR_FIND_FORMAT
+from timebox.pipelines.report import facts_of
 from timebox.recipe import draft_of, get_recipe
 from timebox.reporting.comparison import comparison_rows, differing_fields
-from timebox.run.group_record import read_record
-from timebox.run.report import facts_of
+from timebox.run.ranks_file import read_record
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
@@ -34,15 +33,6 @@ STOPPED = ("killed", "stopped", "stopped-budget")
 OTHERS = ("benchmarked", "lr-find", "tuned")
 TOLERANCE = 1e-5
 MOST_BYTES = 420_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As they were written with, so that they can be replayed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def copied(golden: Path, name: str, place: Path) -> Path:

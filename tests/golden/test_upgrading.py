@@ -11,7 +11,6 @@ import pytest
 
 import timebox
 from timebox.benchmarking.directory import BenchmarkDirectory
-from timebox.engine.checkpoint import read_checkpoint
 from timebox.errors import RunError, UsageError
 from timebox.formats import (
     BENCHMARK_FORMAT,
@@ -35,13 +34,14 @@ from timebox.formats import (
     FileFormat,
     Values,
 )
+from timebox.pipelines.report import facts_of
 from timebox.recipe import builtin, draft_of, get_recipe, present_fields, recipe
 from timebox.recipe.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
-from timebox.run.directory import RunWriter
-from timebox.run.group_record import read_record
-from timebox.run.metrics import read_metrics, thinned_metrics
-from timebox.run.report import facts_of
+from timebox.run.checkpoint import read_checkpoint
+from timebox.run.metrics_log import read_metrics, thinned_metrics
+from timebox.run.ranks_file import read_record
+from timebox.run.writer import RunWriter
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
@@ -161,8 +161,7 @@ def test_what_is_in_no_format_is_damage(golden: Path, place: Path) -> None:
     with pytest.raises(RunError) as caught:
         Run(path)
     assert str(caught.value) == (
-        f"{str(path / 'model.json')!r} is damaged: recipe 'auto': unknown field 'novel', "
-        "did you mean 'model'?"
+        f"{str(path / 'model.json')!r} is damaged: recipe 'auto': unknown field 'novel', did you mean 'model'?"
     )
 
 
@@ -249,9 +248,7 @@ def test_a_run_of_before_a_new_field_goes_on(golden: Path, place: Path) -> None:
     assert (run.summary["steps"], run.recipe.as_dict()["novel"]) == (12, 0.25)
 
 
-def test_a_field_that_was_renamed_is_read_by_its_former_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_field_that_was_renamed_is_read_by_its_former_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     former = FIELDS["mixup"]
     monkeypatch.delitem(recipe.FIELDS, "mixup")
     monkeypatch.setitem(recipe.FIELDS, "mixup_share", Field(former.unit, 0, 1, formerly="mixup"))

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from timebox.engine.range_test import judged
 from timebox.reporting.range_chart import range_chart
+from timebox.training.lr_range_test import judged
 
 
 @pytest.mark.parametrize("explodes", [False, True])

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from small_runs import CLASSES, SMALL, coloured, quick
 from timebox.errors import DataError, RunError, UsageError
-from timebox.run import Run, load, predict
-from timebox.run.reading import read_seen
-from timebox.run.sources import Source
-
-from .conftest import CLASSES, SMALL, coloured, quick
+from timebox.jobs.data import Source
+from timebox.pipelines import predict
+from timebox.run import Run, load
+from timebox.run.files import read_seen
 
 # A whole .npy header of uint64, the shape left open.
 
@@ -412,7 +412,7 @@ def test_predicting_uses_no_more_threads_than_the_container_has(trained: Run, mo
         return np.full((2, 3), 1 / 3, np.float32)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("timebox.engine.threads.available_threads", lambda root: 2)
+    monkeypatch.setattr("timebox.runtime.threads.available_threads", lambda root: 2)
     monkeypatch.setattr("timebox.run.run.predict_probabilities", probabilities)
     before = torch.get_num_threads()
     torch.set_num_threads(3)

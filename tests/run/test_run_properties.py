@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timebox.errors import RunError
+from timebox.jobs.data import Source
 from timebox.run import Run, load
-from timebox.run.reading import read_seen
-from timebox.run.sources import Source
+from timebox.run.files import read_seen
 
 # Many drawn examples.
 pytestmark = pytest.mark.integration

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from budgets import smallest_named
-from run.conftest import CLASSES, SMALL, coloured, save_npz
+from small_runs import CLASSES, SMALL, coloured, save_npz
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
-from timebox.run.sources import Source
+from timebox.jobs.data import Source
 from timebox.tuning import tune
 from timebox.tuning.trial import Trainer
 

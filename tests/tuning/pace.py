@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from timebox.run import Run, train
-from timebox.tuning import conductor
-from timebox.tuning.conductor import Conductor
+from timebox.pipelines import train
+from timebox.run import Run
+from timebox.tuning import search_runner as conductor
+from timebox.tuning.search_runner import Conductor
 from timebox.tuning.worker import SLACK_SECONDS
 
 Lines = Sequence[Mapping[str, Any]]

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 import pytest
 
-from run.conftest import save_npz
+from small_runs import save_npz
 from timebox.errors import UsageError
 from timebox.tuning import study as studies
 from timebox.tuning import tune
@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's server is not installed"),
 ]
-
 
 
 @pytest.fixture(scope="module")

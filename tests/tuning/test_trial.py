@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from budgets import within_budget
-from run.conftest import SMALL, coloured
+from small_runs import SMALL, coloured
 from timebox.data import ImageDataset
-from timebox.engine.reporting import StepStatus
 from timebox.errors import UsageError
-from timebox.run.sources import Source
+from timebox.jobs.data import Source
+from timebox.reporter import StepStatus
 from timebox.tuning.trial import MOST_VAL_IMAGES, DivergedError, DivergenceGuard, Trainer
 
 SOURCE = Source("data.npz", None, None, None, None, 0, False)

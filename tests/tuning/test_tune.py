@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 
-from run.conftest import SMALL, save_npz
+from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.recipe import draft_of
 from timebox.run import load

@@ -9,18 +9,18 @@ from math import ceil
 from pathlib import Path
 
 from timebox.benchmarking import environment
-from timebox.benchmarking.asked import Asked, absolute, absolute_recipe, budget_text
+from timebox.benchmarking.config import Asked, absolute, absolute_recipe, budget_text
 from timebox.benchmarking.directory import BenchmarkDirectory, latest
 from timebox.benchmarking.summary import progress_line, summarise
 from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, schedule
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data import parse_portion
-from timebox.engine.build import resolve_device
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.files import check_free
 from timebox.formats import BENCHMARK_TRIAL_FORMAT
+from timebox.jobs.data import Portion, Reader
 from timebox.recipe import AUTO
-from timebox.run.sources import Portion, Reader
+from timebox.runtime.device import resolve_device
 
 # What may be given beside a benchmark that is resumed, whatever it was begun with.
 BESIDE_RESUME = ("resume", "budget", "keep_runs", "tell", "on_trial", "deadline")

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timebox.benchmarking.asked import Asked, Contender
+from timebox.benchmarking.config import Asked, Contender
 from timebox.benchmarking.trials import Record, Trial
-from timebox.engine.checkpoint import write_whole
 from timebox.errors import RunError, UsageError
-from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
 from timebox.formats import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.recipe import present_fields, recipe_from
-from timebox.run.reading import read_json, to_json
+from timebox.run.files import read_json, to_json
 
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
 IN_FLIGHT = "in-flight-"  # what a killed benchmark may leave behind

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from timebox.jobs.job import versions
 from timebox.machine import available_threads
-from timebox.run.task import versions
 
 PACKAGE = Path(__file__).parents[1]
 _LONGEST_SECONDS = 60

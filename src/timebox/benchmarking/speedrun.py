@@ -13,22 +13,23 @@ from typing import Any
 import torch
 
 from timebox.benchmarking.statistics import Figures, describe, p_above
+from timebox.builders import SMALLEST_STD, augmentation_of, build_model, resizing_of, whiten
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.augment import batch_statistics
 from timebox.data.loader import DeviceLoader, ResidentImages
-from timebox.engine.build import SMALLEST_STD, augmentation_of, build_model, resizing_of, whiten
-from timebox.engine.graphs import GraphedSteps, steps_for
-from timebox.engine.loss import Loss
-from timebox.engine.pacing import StepPacer
-from timebox.engine.precision import Precision
-from timebox.engine.schedule import PacedSchedule
-from timebox.engine.scoring import accuracy, predict_probabilities
-from timebox.engine.speed import synchronize, tuned_convolutions
-from timebox.engine.state import Snapshot, TrainingState
-from timebox.engine.steps import EagerSteps, Steps
+from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.metrics import accuracy
+from timebox.jobs.job import machine, versions
+from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
-from timebox.run.task import machine, versions
+from timebox.runtime.precision import Precision
+from timebox.runtime.timing import synchronize, tuned_convolutions
+from timebox.training.graphed_step import GraphedSteps, steps_for
+from timebox.training.pacer import StepPacer
+from timebox.training.schedule import PacedSchedule
+from timebox.training.state import Snapshot, TrainingState
+from timebox.training.step import EagerSteps, Steps
 
 # Steps on random images with which building ends: they load what is loaded when it is first used.
 NUM_PRACTICE_STEPS = 3
@@ -133,7 +134,7 @@ class Speedrun:
         """Accuracy, 0...1, of the averaged model on all test images; not timed.
 
         Args:
-            tta: views averaged, as :func:`timebox.engine.scoring.predict_probabilities` takes them; None for the
+            tta: views averaged, as :func:`timebox.evaluation.inference.predict_probabilities` takes them; None for the
                 recipe's.
         """
         probabilities = predict_probabilities(

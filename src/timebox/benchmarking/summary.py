@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from timebox.benchmarking.asked import Asked
+from timebox.benchmarking.config import Asked
 from timebox.benchmarking.directory import latest
 from timebox.benchmarking.statistics import ALPHA, MIN_PAIRS, compare, describe
 from timebox.benchmarking.trials import Record

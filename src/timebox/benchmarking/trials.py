@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timebox.benchmarking.asked import Asked, Contender, shortened
+from timebox.benchmarking.config import Asked, Contender, shortened
 from timebox.benchmarking.environment import commit
 from timebox.clock import now
 from timebox.errors import OutputError

@@ -25,8 +25,8 @@ def add_parser(subparsers: Subparsers) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison, and writes the page if it is asked for."""
+    from timebox.pipelines.report import compare
     from timebox.reporting.comparison import comparison_rows, differing_fields
-    from timebox.run.report import compare
 
     compared = compare(args.run_dirs, output=args.output)
     if args.json:

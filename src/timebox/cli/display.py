@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from timebox.engine.reporting import StepStatus
+    from timebox.reporter import StepStatus
 
 REDRAW_SECONDS = 0.2
 MIN_BAR, MAX_BAR = 5, 30

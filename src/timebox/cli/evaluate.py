@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from timebox.engine.figures import ClassFigures
-    from timebox.run.evaluate import Evaluation
+    from timebox.evaluation.metrics import ClassFigures
+    from timebox.pipelines.evaluate import Evaluation
 
 SPLITS = ("test", "val", "train", "all")
 MAX_MATRIX_CLASSES = 20
@@ -70,7 +70,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints what it found."""
     with display.progress() as reporter:
-        from timebox.run.evaluate import evaluate
+        from timebox.pipelines.evaluate import evaluate
 
         evaluation = evaluate(
             args.run_dir,
@@ -117,7 +117,7 @@ def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     of = f", of {total:,} in all" if total != scored else ""
     yield "accuracy", f"{percent(evaluation.accuracy)}   {correct:,} of {plural(scored, 'image')}{of}"
     if scored:
-        from timebox.engine.figures import accuracy_interval
+        from timebox.evaluation.metrics import accuracy_interval
 
         low, high = accuracy_interval(correct, scored)
         yield "95 % interval", f"{percent(low)} to {percent(high)}"

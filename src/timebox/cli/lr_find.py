@@ -28,7 +28,7 @@ from timebox.cli.sketch import sketch
 from timebox.clock import Deadline, parse_budget
 
 if TYPE_CHECKING:
-    from timebox.run.lr_find import LrFound
+    from timebox.pipelines.lr_find import LrFound
 
 SKETCH_WIDTH, SKETCH_HEIGHT, LABEL_WIDTH = 60, 10, 9
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Tests the rates, and prints what they did."""
     deadline = Deadline.since_process_start(parse_budget(args.budget))
     with display.progress(deadline.budget_seconds) as reporter:
-        from timebox.run.lr_find import lr_find
+        from timebox.pipelines.lr_find import lr_find
 
         found = lr_find(
             args.data,

@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Deadline) -> "Run":
     with display.progress(budget_seconds) as reporter:
-        from timebox.run.train import train  # torch comes in here, on the clock
+        from timebox.pipelines.train import train
 
         try:
             return train(
@@ -231,10 +231,10 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
 
 def _follow(args: argparse.Namespace, deadline: Deadline) -> int:
     """The part of a process that another leads: it prints nothing but what went wrong here."""
-    from timebox.engine.build import resolve_device
-    from timebox.engine.reporting import SilentReporter
-    from timebox.run.following import follow
-    from timebox.run.sources import Reader
+    from timebox.jobs.data import Reader
+    from timebox.jobs.worker import follow
+    from timebox.reporter import SilentReporter
+    from timebox.runtime.device import resolve_device
 
     data_dir = Path(args.data_dir) if args.data_dir else None
     reader = Reader(data_dir, args.max_bad_share, SilentReporter().note, deadline, cache=args.cache)

@@ -1,6 +1,6 @@
 """Sources of labelled images -> uint8 arrays -> splits. Nothing here needs torch but augment and loader."""
 
-from timebox.data.conforming import conform
+from timebox.data.align_labels import conform
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import decode_image, decode_whole, fit_images
 from timebox.data.inspecting import Inspection, channel_statistics, image_hashes, inspect_data

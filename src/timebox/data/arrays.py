@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.decompression_limits import check_unpacked
 from timebox.data.npy import read_npy
 from timebox.errors import DataError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.conforming import conform
+from timebox.data.align_labels import conform
 from timebox.data.dataset import ImageDataset, Splits
 from timebox.data.decoding import CROP
 from timebox.data.groups import groups_of, split_by_group

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from timebox.data.augment import batch_normalize
 from timebox.data.fitting import BELOW_HALF, batch_fit, fit_weights
-from timebox.engine.calibration import SMALLEST_PROBABILITY
-from timebox.engine.scoring import averaged
+from timebox.evaluation.calibration import SMALLEST_PROBABILITY
+from timebox.evaluation.tta import averaged
 from timebox.models import networks_of
 from timebox.run import Run
 

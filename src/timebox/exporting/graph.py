@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from timebox.data.fitting import batch_fit
-from timebox.engine.calibration import SMALLEST_PROBABILITY
-from timebox.engine.scoring import averaged
+from timebox.evaluation.calibration import SMALLEST_PROBABILITY
+from timebox.evaluation.tta import averaged
 from timebox.run import Run
 
 
@@ -13,7 +13,7 @@ class Graph(nn.Module):
 
     Args:
         run: a trained run.
-        tta: the views, as of :func:`timebox.engine.scoring.predict_probabilities`.
+        tta: the views, as of :func:`timebox.evaluation.inference.predict_probabilities`.
     """
 
     def __init__(self, run: Run, tta: str) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from timebox.models.airbench import Airbench
 from timebox.models.ensemble import Ensemble, networks_of
-from timebox.models.fusing import kernels_work
+from timebox.models.kernels.dispatch import kernels_work
 from timebox.models.layers import GhostBatchNorm, Whitening, start_at_identity
 from timebox.models.resnet9 import ResNet9
 from timebox.models.resnet18 import ResNet18

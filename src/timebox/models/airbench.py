@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.fusing import blur_pooled, can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
+from timebox.models.kernels.dispatch import blur_pooled, can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe.auto import BASE, Task, auto_recipe
-from timebox.recipe.builtin import RECIPES
+from timebox.recipe.builtin import RECIPES, auto
 from timebox.recipe.recipe import (
     FIELDS,
     Recipe,
@@ -32,10 +31,8 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "Setting",
-    "Task",
     "Times",
     "Value",
-    "auto_recipe",
     "changed",
     "describe_field",
     "describe_recipe",
@@ -61,7 +58,7 @@ def recipe_names() -> list[str]:
 def describe_recipe(name: str) -> str:
     """What a built-in recipe is, as its docstring says; the first line is a summary."""
     if name == AUTO:
-        return (auto_recipe.__doc__ or "").strip()
+        return (auto.__doc__ or "").strip()
     if name not in RECIPES:
         raise UsageError(_unknown(name))
     return (RECIPES[name].__doc__ or "").strip()
@@ -83,7 +80,7 @@ class Draft:
     @property
     def base(self) -> Recipe:
         """The recipe; where it is planned, what it is made from, with the changes."""
-        return self.fixed or BASE.replace(**self.changes)
+        return self.fixed or auto().replace(**self.changes)
 
 
 def draft_of(name: str, settings: Sequence[str] = ()) -> Draft:

@@ -194,6 +194,17 @@ def superconvergence() -> Recipe:
     )
 
 
+def auto() -> Recipe:
+    """Networks, batch, image sizes and augmentation from the data, the budget and measured throughput.
+
+    Trains the network of ``airbench94`` with Muon, on images that grow. The budget decides how large a model it takes:
+    the more work a model size is, the better it does with enough epochs, and the fewer of them a budget buys. The
+    network becomes wider first, then it works on larger images, then several networks are trained. The batch size
+    leaves the schedule enough steps. These are the values that planning starts from.
+    """
+    return airbench94().replace(name="auto")
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "haet2021": haet2021,
     "dawnbench": dawnbench,

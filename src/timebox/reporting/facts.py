@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.engine.figures import accuracy_interval, class_figures, confusion_of, macro
+from timebox.evaluation.metrics import accuracy_interval, class_figures, confusion_of, macro
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from html import escape
 import numpy as np
 
 from timebox.clock import format_duration
-from timebox.engine.calibration import calibrated, calibration_error, fit_temperature
-from timebox.engine.figures import class_figures
+from timebox.evaluation.calibration import calibrated, calibration_error, fit_temperature
+from timebox.evaluation.metrics import class_figures
 from timebox.reporting.facts import Example, RunFacts, Scored
 from timebox.reporting.html import chart, fields, folded, items, page, paragraph, picture, section, table
 from timebox.reporting.svg import Line, heat_map, line_chart, reliability, timeline

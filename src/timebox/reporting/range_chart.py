@@ -2,9 +2,9 @@
 
 import math
 
-from timebox.engine.range_test import RangeTest
 from timebox.reporting.style import STYLE
 from timebox.reporting.svg import Line, line_chart
+from timebox.training.lr_range_test import RangeTest
 
 # Of the chart, as a multiple of the first loss.
 CEILING = 1.25

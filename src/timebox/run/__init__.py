@@ -1,26 +1,9 @@
-"""Runs: making them, loading them, calling and judging them. One public function per verb of the command line."""
+"""The run directory: the files a training leaves, each typed, written whole or not at all and read without trust.
 
-from timebox.engine.figures import ClassFigures
-from timebox.run.evaluate import Evaluation, evaluate
-from timebox.run.inspect import inspect
-from timebox.run.lr_find import LrFound, lr_find
-from timebox.run.predict import predict
-from timebox.run.report import compare, report
+:class:`Run` loads one and predicts with it. Nothing here trains, plans or scores; that is what ``jobs`` and
+``pipelines`` do.
+"""
+
 from timebox.run.run import FilePrediction, Run, load
-from timebox.run.train import train
 
-__all__ = [
-    "ClassFigures",
-    "Evaluation",
-    "FilePrediction",
-    "LrFound",
-    "Run",
-    "compare",
-    "evaluate",
-    "inspect",
-    "load",
-    "lr_find",
-    "predict",
-    "report",
-    "train",
-]
+__all__ = ["FilePrediction", "Run", "load"]

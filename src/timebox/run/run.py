@@ -15,21 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from timebox.builders import build_model
 from timebox.data import decode_image, fit_images
 from timebox.data.fitting import batch_fit
-from timebox.engine.allocator import kept_memory
-from timebox.engine.build import build_model, resolve_device
-from timebox.engine.calibration import HIGHEST, LOWEST, calibrated
-from timebox.engine.checkpoint import Checkpoint, read_checkpoint
-from timebox.engine.precision import PRECISIONS, Precision
-from timebox.engine.scoring import check_tta, predict_probabilities
-from timebox.engine.state import TrainingState
-from timebox.engine.threads import container_threads
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
+from timebox.evaluation.calibration import HIGHEST, LOWEST, calibrated
+from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.tta import check_tta
 from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.recipe import Recipe, present_fields, recipe_from
-from timebox.run.reading import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
+from timebox.run.checkpoint import Checkpoint, read_checkpoint
+from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
+from timebox.runtime.allocator import kept_memory
+from timebox.runtime.device import resolve_device
+from timebox.runtime.precision import PRECISIONS, Precision
+from timebox.runtime.threads import container_threads
+from timebox.training.state import TrainingState
 
 FILES_AT_ONCE = 125
 MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up

@@ -12,16 +12,16 @@ import torch
 
 from timebox.clock import Deadline
 from timebox.data import Division, ImageDataset, Origin, stratified_order
-from timebox.engine.faults import FaultError
-from timebox.engine.planning import Scoring, make_plan
-from timebox.engine.reporting import SilentReporter, StepStatus
-from timebox.engine.writing import UNWRITTEN
-from timebox.run.directory import RunWriter
-from timebox.run.guest import guest
-from timebox.run.request import Request
-from timebox.run.sources import Source
-from timebox.run.task import Task
-from timebox.run.training import Training
+from timebox.jobs.config import Request
+from timebox.jobs.data import Source
+from timebox.jobs.fit import Training
+from timebox.jobs.job import Task
+from timebox.planning.planner import Scoring, make_plan
+from timebox.reporter import SilentReporter, StepStatus
+from timebox.run.writer import RunWriter
+from timebox.runtime.faults import FaultError
+from timebox.runtime.torch_state import guest
+from timebox.runtime.write_speed import UNWRITTEN
 
 # More images tell hardly more; scoring them takes time from training.
 MOST_VAL_IMAGES = 2500

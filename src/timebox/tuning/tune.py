@@ -12,19 +12,20 @@ import optuna
 
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data import ImageDataset, parse_portion
-from timebox.engine.build import resolve_device
-from timebox.engine.sizing import largest_side_for
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
-from timebox.recipe import AUTO, Draft, Recipe, Task, draft_of
-from timebox.recipe.auto import ladder
-from timebox.run.request import Request, check_request, given_among, image_form, is_planned
+from timebox.jobs.config import Request, check_request, given_among, image_form, is_planned
+from timebox.jobs.data import Reader, Source, division_from
+from timebox.jobs.job import sha256_of
+from timebox.planning.auto import ladder
+from timebox.planning.dataset_profile import DatasetProfile
+from timebox.planning.image_size import largest_side_for
+from timebox.recipe import AUTO, Draft, Recipe, draft_of
 from timebox.run.run import Run
-from timebox.run.sources import Reader, Source, division_from
-from timebox.run.task import sha256_of
+from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
-from timebox.tuning.conductor import CHECK_ENDS, Conductor, Tell
 from timebox.tuning.directory import JOURNAL, Asked, TuneDirectory
+from timebox.tuning.search_runner import CHECK_ENDS, Conductor, Tell
 from timebox.tuning.space import default_space, read_space
 from timebox.tuning.storage import HIDDEN, is_url, open_storage, without_password
 from timebox.tuning.study import REDUCTION, SAMPLERS, Search
@@ -372,7 +373,7 @@ def _planned_for(draft: Draft, train: ImageDataset) -> Recipe:
     """What is started from, as far as it is known before any speed is measured."""
     if draft.fixed:
         return draft.fixed
-    task = Task(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
+    task = DatasetProfile(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
     return ladder(task, draft.changes)[0][1]
 
 

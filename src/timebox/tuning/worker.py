@@ -21,13 +21,13 @@ from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 
 from timebox.clock import Deadline
-from timebox.engine.build import resolve_device
 from timebox.errors import TimeboxError, UsageError
+from timebox.jobs.data import Reader, Source
+from timebox.jobs.job import sha256_of
 from timebox.recipe import Value
-from timebox.run.sources import Reader, Source
-from timebox.run.task import sha256_of
+from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
-from timebox.tuning.near import Move, next_move
+from timebox.tuning.pattern_search import Move, next_move
 from timebox.tuning.space import Space
 from timebox.tuning.storage import open_storage
 from timebox.tuning.study import MEASURED, MOVED, REASON, REDUCTION, SETTINGS, WORKER, Search

@@ -195,8 +195,8 @@ def test_a_sparse_member_is_refused(tmp_path):
 
 
 def test_a_tar_bomb_is_refused_while_it_unpacks(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.formats.bounds.FREE_BYTES", 1 << 20)
-    monkeypatch.setattr("timebox.data.formats.bounds.MAX_RATIO", 20)
+    monkeypatch.setattr("timebox.data.formats.decompression_limits.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("timebox.data.formats.decompression_limits.MAX_RATIO", 20)
     path = altered(tmp_path, (member("cifar-10-batches-py/x", size=50 << 20), bytes(50 << 20)))
     with pytest.raises(DataError, match="looks like a decompression bomb"):
         load_data(path)

@@ -52,7 +52,7 @@ def main() -> None:
 
 def inject(faults: Faults) -> None:
     """Patch the program with each fault that is asked for."""
-    from timebox.engine import keeper
+    from timebox.training import checkpointer as keeper
 
     keeper.INTERVAL_SECONDS = faults.get("interval", keeper.INTERVAL_SECONDS)
     if "interval" in faults:
@@ -92,7 +92,7 @@ def kill_at(fault: Faults) -> None:
 
 
 def stop_at(fault: Faults) -> None:
-    from timebox.engine.state import TrainingState
+    from timebox.training.state import TrainingState
 
     real = TrainingState.advance
 
@@ -137,7 +137,7 @@ def memory(fault: Faults) -> None:
 
 def _before_each_part(act: Callable[[int], None]) -> None:
     from timebox.data.loader import Batch
-    from timebox.engine import step
+    from timebox.training import step
 
     real = step.parts_of
 
@@ -153,8 +153,8 @@ def non_finite(fault: Faults) -> None:
     from torch import Tensor, nn
 
     from timebox.data.loader import Batch
-    from timebox.engine import steps
-    from timebox.engine.state import TrainingState
+    from timebox.training import steps
+    from timebox.training.state import TrainingState
 
     real_step, real_advance = steps.training_step, TrainingState.advance
     value, begun, happened = float(fault["value"]), 0, False

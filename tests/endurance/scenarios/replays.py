@@ -19,9 +19,7 @@ BUDGET, RESUMED_BUDGET = ("--budget", "20s"), ("--budget", "30s")
 def rows() -> Iterator[Row]:
     """Every kind of run replayed, then replays that must be refused."""
     same = Row("replayed: clocked, resumed, rolled back, split", "model.safetensors byte for byte that of the run")
-    refused = Row(
-        "replayed with fewer threads, with other data", "exit 2 with the reason on one line; nothing written"
-    )
+    refused = Row("replayed with fewer threads, with other data", "exit 2 with the reason on one line; nothing written")
     with workplace() as place:
         runs = [make(place) for make in RUNS]
         for run in runs:

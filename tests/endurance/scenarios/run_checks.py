@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 import timebox
 from scenarios.table import joined
-from timebox.engine.checkpoint import read_checkpoint
 from timebox.errors import RunError
+from timebox.run.checkpoint import read_checkpoint
 
 MODEL, SUMMARY, CHECKPOINT = "model.safetensors", "summary.json", "checkpoint"
 FILES = {

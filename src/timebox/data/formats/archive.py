@@ -12,7 +12,7 @@ from typing import IO
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import Format, ReadOptions, Throttle
-from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.decompression_limits import check_unpacked
 from timebox.data.formats.detecting import detect
 from timebox.data.formats.listing import entries, is_hidden
 from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar

@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from timebox.data.conforming import relabel
+from timebox.data.align_labels import relabel
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
 from timebox.data.decoding import HOW_FITTED, ImageHeader, decode_image, read_header
 from timebox.data.formats.base import USUAL_SIDE, ReadOptions, Throttle

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
-from timebox.data.formats.bounds import check_unpacked
+from timebox.data.formats.decompression_limits import check_unpacked
 from timebox.data.formats.wording import short_name, some
 from timebox.data.npy import fill
 from timebox.errors import DataError

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from timebox.data.formats.bounds import BoundedReader
+from timebox.data.formats.decompression_limits import BoundedReader
 from timebox.errors import DataError
 from timebox.files import open_regular
 

@@ -1,0 +1,99 @@
+"""From a recipe to a network on a device, and to its optimizer."""
+
+import torch
+from torch import Tensor, nn
+
+from timebox.data.augment import batch_normalize
+from timebox.data.loader import Augmentation
+from timebox.data.resizing import Resizing
+from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, fit_whitening, start_at_identity
+from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
+from timebox.recipe import Recipe
+
+# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
+NUM_WHITENING_PIXELS = 2**20
+# A channel that never changes has no spread to divide by.
+SMALLEST_STD = 1 / 255
+
+
+def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
+    """The recipe's network, or networks, with fresh weights, float32, channels_last, on the CPU."""
+    networks = [_network(recipe, in_channels, num_classes) for _ in range(recipe.members)]
+    model = networks[0] if recipe.members == 1 else Ensemble(networks)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
+    model: nn.Module
+    if recipe.model == "resnet18":
+        model = ResNet18(in_channels, num_classes, width=recipe.width)
+    elif recipe.model == "airbench":
+        model = Airbench(
+            in_channels,
+            num_classes,
+            width=recipe.width,
+            ghost_size=recipe.ghost_size,
+            logit_scale=recipe.logit_scale,
+            input_scale=recipe.input_scale,
+            blur_pool=recipe.blur_pool,
+        )
+    else:
+        model = ResNet9(
+            in_channels,
+            num_classes,
+            width=recipe.width,
+            whitening=recipe.whitening,
+            ghost_size=recipe.ghost_size,
+            celu_alpha=recipe.celu_alpha,
+            logit_scale=recipe.logit_scale,
+        )
+    if recipe.identity_init:
+        start_at_identity(model)
+    return model
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype) -> Optimizer:
+    """The recipe's optimizer for a network, at rest.
+
+    Weights take the rate itself, biases a multiple of it; filters are under Muon where the recipe says so. The bias of
+    a whitening layer is a bias that stops learning early.
+
+    Args:
+        low_precision: the format the training multiplies in, which does for Muon's iteration too.
+    """
+    early = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in early)]
+    filters = [p for p in others if p.dim() == 4] if recipe.optimizer == "muon" else []
+    weights: list[Tensor] = [p for p in others if p.dim() > 1 and not (filters and p.dim() == 4)]
+    decay, bias_multiplier = recipe.weight_decay, recipe.bias_lr_multiplier
+    groups: list[ParameterGroup] = [
+        sgd_group(weights, decay),
+        sgd_group([p for p in others if p.dim() == 1], decay, bias_multiplier),
+        sgd_group(list(early), decay, bias_multiplier, recipe.whitening_bias_until),
+        muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
+    ]
+    return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation:
+    """What the recipe does to training images."""
+    return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until)
+
+
+def resizing_of(recipe: Recipe) -> Resizing:
+    """How large the recipe's training images are, by progress."""
+    return Resizing(recipe.start_size, recipe.full_size_at)
+
+
+def whiten(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Fit the filters of whitening layers to the training images, where the recipe has them whiten.
+
+    Args:
+        images: uint8 (N, H, W, C), on any device; as many as it takes are used, evenly spaced.
+        mean, std: float32 (C,), of these images, on the model's device.
+    """
+    if not recipe.whitening:
+        return
+    num_pixels = images.shape[0] * images.shape[1] * images.shape[2]
+    sample = images[:: max(1, num_pixels // NUM_WHITENING_PIXELS)].to(mean.device)
+    fit_whitening(model, batch_normalize(sample, mean, std))

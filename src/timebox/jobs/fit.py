@@ -1,0 +1,346 @@
+"""A training put together: network, data, schedule, safety net and checkpoints; and what follows it."""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from timebox.builders import augmentation_of, build_model, resizing_of, whiten
+from timebox.clock import Deadline
+from timebox.data import LoadedData
+from timebox.data.loader import DeviceLoader, Share
+from timebox.distributed.process_group import ALONE, Group, Ranks
+from timebox.errors import LostMembersError, RunError
+from timebox.jobs.finish import Finish
+from timebox.jobs.job import Task, Validator
+from timebox.jobs.messages import tell_assignment, tell_end
+from timebox.optim.loss import Loss, class_weights
+from timebox.planning.planner import MOST_VALIDATION_SHARE
+from timebox.reporter import Reporter
+from timebox.run.checkpoint import Checkpoint
+from timebox.run.ranks_file import note_lost, read_record
+from timebox.run.writer import RunWriter
+from timebox.runtime.async_scalars import MAX_PENDING
+from timebox.runtime.faults import FaultError
+from timebox.runtime.precision import Precision
+from timebox.runtime.write_speed import UNWRITTEN, WRITES_OF_A_CHECKPOINT, num_bytes
+from timebox.training.checkpointer import IdleKeeper, Keeper
+from timebox.training.data_parallel import SharedSchedule, SharedSteps, Throughput, steps_in_block
+from timebox.training.graphed_step import steps_for
+from timebox.training.loop import Trained, Validation, train_model
+from timebox.training.monitor import Watch
+from timebox.training.pacer import ClockPacer, StepPacer
+from timebox.training.rollback import SafetyNet
+from timebox.training.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at, rates_at
+from timebox.training.state import Facts, TrainingState
+
+# Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
+SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
+# A training that is stopped may use so many seconds to keep how far it came.
+LAST_CHECKPOINT_SECONDS = 2.5
+# Images may take so much of a GPU's free memory before each process holds a part of them only.
+HELD_SHARE = 0.5
+# The share of the finish, saving left out, that the landing may use up when time has run short.
+OVERTIME_SHARE = 0.3
+
+
+class Training:
+    """One training of a task.
+
+    Args:
+        writer: of the run directory; None on a process that does not lead its group.
+        group: who trains together.
+        checkpoint: where to go on from; None to begin.
+        decisions: how each step is to be taken; None to decide by clock or count.
+        elsewhere: whether a part of it was trained on another machine, or with other versions.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        writer: RunWriter | None,
+        deadline: Deadline,
+        reporter: Reporter,
+        group: Group = ALONE,
+        checkpoint: Checkpoint | None = None,
+        decisions: Sequence[Decision] | None = None,
+        elsewhere: bool = False,
+    ) -> None:
+        self._elsewhere, self._group = elsewhere, group
+        self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
+        self.events: list[str] = []
+        plan, recipe = task.plan, task.plan.recipe
+        self._state = TrainingState(
+            first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+        )
+        writes = writer.write_speed if writer else UNWRITTEN
+        checkpoint_bytes = num_bytes(self._state.tensors())
+        self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
+        self.keeper = self._keeper(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
+        self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
+        if checkpoint:
+            self._go_on_from(checkpoint)
+        self._steps = steps_for(self._state, loss_of(task), self._tell, group)
+        with group.losses_noticed():
+            self._begin_alike()
+        self._safety = SafetyNet(
+            self._state,
+            self._schedule,
+            recipe.batch_size,
+            recipe.ghost_size,
+            self._snapshot_steps(),
+            self._tell,
+            can_split=group.size == 1,
+        )
+
+    def run(self) -> Trained:
+        """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
+        task, plan, recipe = self._task, self._task.plan, self._task.plan.recipe
+        loader = DeviceLoader(
+            task.division.train,
+            recipe.batch_size,
+            task.mean,
+            task.std,
+            augmentation_of(recipe),
+            task.request.seed,
+            plan.device,
+            resizing_of(recipe),
+            recipe.members,
+            self._share(),
+        )
+        log = self._writer.metrics.add if self._writer else _unwritten
+        watch = Watch(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
+        try:
+            with self._group.losses_noticed():
+                return train_model(
+                    self._state,
+                    loader,
+                    self._schedule,
+                    self._steps,
+                    self._safety,
+                    self.keeper,
+                    watch,
+                    self._validation(),
+                )
+        except (KeyboardInterrupt, LostMembersError) as reason:
+            if isinstance(reason, KeyboardInterrupt):  # a GPU would wait for those who are lost
+                with suppress(FaultError):
+                    watch.settle(drain=True)
+            # What was learnt of rate and memory since that state was kept stays learnt.
+            learnt = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
+            newest = self._safety.newest
+            last = replace(newest, facts={**newest.facts, **learnt})
+            self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
+            raise
+
+    def throughputs(self) -> list[Throughput]:
+        """How fast each process of the group was, by rank; empty for one that trained alone."""
+        return self._group.collected(self._steps.throughput) if isinstance(self._steps, SharedSteps) else []
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        snapshot = checkpoint.snapshot(self._state.tensors())
+        self._state.restore(snapshot)
+        match checkpoint.facts:
+            case {"lr_factor": float(factor), "micro_batch": int(part)} if 0 < factor <= 1 and part > 1:
+                self._schedule.lr_factor, self._schedule.micro_batch = factor, part
+            case _:
+                raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
+        self._schedule.rewind(snapshot.step, snapshot.progress)
+        # Where no step is left to take, the summary still tells the rate that the last one had.
+        lr, momentum = rates_at(self._task.plan.recipe, snapshot.progress)
+        self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
+
+    def _facts(self) -> Facts:
+        """What a checkpoint needs besides the tensors, for the training to go on as if nothing had happened."""
+        return {
+            "lr_factor": self._schedule.lr_factor,
+            "micro_batch": self._schedule.micro_batch,
+            "step_seconds": self._schedule.step_seconds,
+            "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
+            "budget_seconds": self._deadline.budget_seconds,
+            "phases": self._deadline.phases_so_far(),
+            "elsewhere": self._elsewhere,
+        }
+
+    def _tell(self, text: str) -> None:
+        self.events.append(text)
+        self._reporter.note(text)
+
+    def _keeper(self, expected_seconds: float) -> Keeper:
+        if self._writer is None:
+            return IdleKeeper(self._deadline)
+        save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
+        return Keeper(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
+
+    def _own_schedule(self, decisions: Sequence[Decision] | None) -> Schedule:
+        if decisions is not None:
+            return RecordedSchedule(decisions)
+        plan = self._task.plan
+        return PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
+
+    def _shared(self, own: Schedule | None) -> Schedule:
+        """The schedule that this process follows: the leader's, which is its own where it leads."""
+        plan = self._task.plan
+        if isinstance(self._group, Ranks):
+            return SharedSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
+        assert own is not None
+        return own
+
+    def _begin_alike(self) -> None:
+        """Begin where the leader begins, with its weights."""
+        state = self._state
+        self._group.copy_from_leader_(list(state.tensors().values()))
+        state.step, state.progress = self._group.in_step((state.step, state.progress))
+
+    def _share(self) -> Share:
+        """All images for everyone, or a part of them where they do not fit on a device."""
+        device, num_bytes = self._task.plan.device, self._task.division.train.images.nbytes
+        fits = device.type == "cpu" or num_bytes <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]
+        return replace(self._group.share, holds_part=not all(self._group.collected(fits)))
+
+    def _pacer(self) -> ClockPacer | StepPacer:
+        plan = self._task.plan
+        if plan.num_steps is not None:
+            return StepPacer(plan.num_steps)
+        return ClockPacer(
+            self._seconds_left,
+            plan.step_seconds,
+            self._deadline.elapsed,
+            landing_at(plan.recipe),
+            OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds),
+            resizing_of(plan.recipe),
+        )
+
+    def _seconds_left(self) -> float:
+        """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
+        plan = self._task.plan
+        if self._deadline.budget_seconds is None:
+            return float("inf")
+        slower_saving = max(0.0, self._saving_share * self.keeper.cost_seconds - plan.saving_seconds)
+        return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
+
+    def _snapshot_steps(self) -> int:
+        seconds = self._task.plan.step_seconds
+        steps = min(SNAPSHOT_STEPS, int(SNAPSHOT_SECONDS / seconds)) if seconds else SNAPSHOT_STEPS
+        # A GPU shows a fault so many steps late: the older of two states must be from before it.
+        return max(steps, MAX_PENDING + 1 if self._task.plan.device.type == "cuda" else 1)
+
+    def _validation(self) -> Validation | None:
+        task, plan = self._task, self._task.plan
+        if task.division.val is None or not plan.num_val_images:
+            return None
+        num_images = min(plan.num_val_images, len(task.division.val))
+        dataset = task.ordered(task.division.val, num_images)
+        measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch, self._group)
+        budget = self._deadline.budget_seconds
+        allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")
+        moments = [moment for moment in plan.validate_at if moment > self._state.progress]
+        return Validation(measure, moments, allowed, self._group.in_step)
+
+
+def carry_out(
+    task: Task,
+    loaded: LoadedData,
+    writer: RunWriter,
+    deadline: Deadline,
+    reporter: Reporter,
+    group: Group = ALONE,
+    checkpoint: Checkpoint | None = None,
+    decisions: Sequence[Decision] | None = None,
+    elsewhere: bool = False,
+    remarks: Callable[[], Mapping[str, object]] = dict,
+) -> None:
+    """Train, save, score: from a task to a finished run directory.
+
+    Args:
+        group: who trains together; this process leads them.
+        remarks: what else the summary says, asked once the model is on disk.
+    Raises:
+        OutputError: where not everything could be written.
+    """
+    reporter.phase("training")
+    with deadline.phase("training"):
+        tell_assignment(group, task, writer.path)
+        training = Training(task, writer, deadline, reporter, group, checkpoint, decisions, elsewhere)
+    with training.keeper.settled_on_failure():
+        with deadline.phase("training"):
+            trained = training.run()
+            with group.losses_noticed():
+                throughputs = training.throughputs()
+        reporter.phase("saving")
+        with deadline.phase("saving"):
+            writer.save_model(trained.model, task.config(group.size))
+            more = {**remarks(), **group_remarks(group, writer.path, throughputs)}
+        finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter, group)
+        finish.run(training.keeper, {**more, "elsewhere": elsewhere})
+        tell_end(group, writer.path)
+
+
+def group_remarks(group: Group, run: Path, throughputs: Sequence[Throughput]) -> dict[str, object]:
+    """What the summary says of the processes that trained together; nothing for one alone."""
+    if not isinstance(group, Ranks):
+        return {}
+    ranks = [
+        {**asdict(member), **asdict(throughput)} for member, throughput in zip(group.members, throughputs, strict=True)
+    ]
+    record = read_record(run)
+    return {"ranks": ranks, "lost_ranks": list(record.lost) if record else []}
+
+
+@contextmanager
+def kept_as_far_as_it_came(
+    writer: RunWriter, deadline: Deadline, reporter: Reporter, group: Group = ALONE
+) -> Iterator[None]:
+    """Whatever ends a training, its last checkpoint stays; before the first one nothing is left behind.
+
+    An interruption ends here where there is a checkpoint: the run stands as far as it came, its summary says
+    ``stopped``. Everything else is passed on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not writer.give_up():
+            raise
+        writer.save_stopped(deadline)
+        note_lost(writer.path, group.in_words(group.lost()))
+    except LostMembersError as error:
+        if not writer.give_up():
+            raise
+        writer.save_stopped(deadline)
+        note_lost(writer.path, error.lines)
+        where = shlex.quote(str(writer.path))
+        raise LostMembersError(error.lost, [*error.lines, f"go on with timebox train --resume {where}"]) from error
+    except BaseException:
+        if writer.give_up():
+            reporter.note(f"the model as far as it came is kept in {str(writer.path)!r}")
+        raise
+
+
+def _unwritten(entry: Mapping[str, object]) -> None:
+    """A line of metrics that the leader writes."""
+
+
+def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
+    """The recipe's network with its first weights, on the device."""
+    plan, data = task.plan, task.division.train
+    # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
+    torch.default_generator.manual_seed(task.request.seed)
+    model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
+    if task.initial:
+        task.initial.give(model, data.class_names, tell)
+        return model
+    images, mean, std = torch.from_numpy(data.images), task.mean.to(plan.device), task.std.to(plan.device)
+    whiten(model, plan.recipe, images, mean, std)
+    return model
+
+
+def loss_of(task: Task) -> Loss:
+    """The loss that the recipe asks for on these data."""
+    recipe = task.plan.recipe
+    weights = class_weights(task.division.train.class_counts(), recipe.class_balance)
+    return Loss(recipe.label_smoothing, None if weights is None else weights.to(task.plan.device))

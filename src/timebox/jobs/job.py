@@ -1,0 +1,302 @@
+"""What is trained and on what: scoring it, and putting the outcome into words."""
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from timebox.builders import SMALLEST_STD
+from timebox.clock import Deadline
+from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.data.decoding import HOW_FITTED
+from timebox.distributed.process_group import ALONE, Group
+from timebox.evaluation.calibration import fit_temperature
+from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.metrics import accuracy
+from timebox.formats import MODEL_FORMAT
+from timebox.jobs.config import Request
+from timebox.jobs.initial_weights import Initial
+from timebox.planning.plan import Plan
+from timebox.training.loop import Trained
+from timebox.version import VERSION
+
+# With less than this share of the planned scoring time left, images are scored in one view.
+ONE_VIEW_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """The first part of a split, in stratified order, and what the model says of it."""
+
+    split: str
+    dataset: ImageDataset
+    probabilities: NDArray[np.float32]
+    num_total: int
+    tta: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored images that are right."""
+        return accuracy(self.probabilities, self.dataset.labels)
+
+    @cached_property
+    def temperature(self) -> float:
+        """What calibrates the probabilities, see :func:`timebox.evaluation.calibration.fit_temperature`."""
+        return fit_temperature(self.probabilities, self.dataset.labels)
+
+
+@dataclass(frozen=True)
+class ToScore:
+    """What the processes that train together score next: which split, and with which views."""
+
+    split: str
+    tta: str
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training: the request, its plan, its data and their statistics (mean, std: float32 (C,)).
+
+    Attributes:
+        data_sha256: of the training images and labels, in order.
+        initial: weights to begin with; None for random ones, and where a checkpoint has others.
+    """
+
+    request: Request
+    plan: Plan
+    division: Division
+    mean: torch.Tensor
+    std: torch.Tensor
+    budget_seconds: float | None
+    data_sha256: str
+    initial: Initial | None = None
+
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        plan: Plan,
+        division: Division,
+        budget_seconds: float | None,
+        initial: Initial | None = None,
+    ) -> "Task":
+        """A task on these data: measures their statistics."""
+        mean, std = channel_statistics(division.train.images)
+        spread = torch.tensor(std).clamp_min(SMALLEST_STD)
+        digest = sha256_of(division.train)
+        return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, digest, initial)
+
+    def score(self, model: nn.Module, deadline: Deadline, group: Group = ALONE) -> list[Score]:
+        """Score validation and test images, as many as the time set aside allows, each split getting its share.
+
+        Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
+        last none at all. A request without scoring leaves it all to others. Several processes share the images; this
+        one leads them.
+        """
+        present = list(self.held_out().items()) if self.request.scoring else []
+        seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
+        short = seconds_left < ONE_VIEW_SHARE * self.plan.scoring_seconds < float("inf")
+        scoring_ends = deadline.elapsed() + seconds_left
+        scores = []
+        for position, (name, dataset) in enumerate(present):
+            seconds = scoring_ends - deadline.elapsed()
+            if seconds > 0:
+                until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
+                tta = "none" if short else self.plan.recipe.tta
+                scores.append(self._scored(name, dataset, model, tta, Until(deadline, until), group))
+        return scores
+
+    def held_out(self) -> dict[str, ImageDataset]:
+        splits = {"val": self.division.val, "test": self.division.test}
+        return {name: dataset for name, dataset in splits.items() if dataset is not None}
+
+    def _scored(
+        self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until", group: Group
+    ) -> Score:
+        """Score images in an order whose every beginning is stratified."""
+        group.told(ToScore(name, tta))
+        ordered = self.ordered(dataset)
+        probabilities = predict_probabilities(
+            model,
+            ordered.images,
+            self.mean,
+            self.std,
+            tta=tta,
+            device=self.plan.device,
+            stop=stop,
+            batch_size=self.plan.scoring_batch,
+            group=group,
+        )
+        return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
+
+    def config(self, num_processes: int = 1) -> dict[str, object]:
+        """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
+        request = self.request
+        return {
+            "format": MODEL_FORMAT.newest,
+            "class_names": list(self.division.train.class_names),
+            "preprocessing": {
+                "image_shape": list(self.division.train.image_shape),
+                "mean": self.mean.tolist(),
+                "std": self.std.tolist(),
+                "resize": HOW_FITTED[self.plan.recipe.image_fit],
+            },
+            "recipe": self.plan.recipe.as_dict(),
+            "source": request.source.as_dict(),
+            "seed": request.seed,
+            "training": {
+                "recipe": request.recipe,
+                "settings": list(request.settings),
+                "precision": request.precision,
+                "num_steps": request.num_steps,
+                "scoring": request.scoring,
+                "thumbnails": request.thumbnails,
+                "init": request.init,
+                "init_sha256": self.initial.sha256 if self.initial else None,
+                "budget_seconds": self.budget_seconds,
+                "data_sha256": self.data_sha256,
+            },
+            "plan": self.plan.as_dict(),
+            "machine": machine(self.plan.device, num_processes),
+            "versions": versions(),
+        }
+
+    def summary(
+        self, loaded: LoadedData, trained: Trained, scores: list[Score], events: list[str], deadline: Deadline
+    ) -> dict[str, object]:
+        """summary.json: what was reached, with what, and where the time went."""
+        by_split, held_out = {score.split: score for score in scores}, self.held_out()
+        plan, request = self.plan, self.request
+        phases = deadline.phases_so_far()
+        return {
+            **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
+            **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
+            **{f"{split}_images_total": len(held_out.get(split, ())) for split in ("val", "test")},
+            "temperature": _temperature(by_split.get("val")),
+            "tta": scores[-1].tta if scores else plan.recipe.tta,
+            "budget_seconds": deadline.budget_seconds,
+            "elapsed_seconds": round(sum(phases.values()), 3),
+            "reserve_seconds": round(plan.reserve_seconds, 3),
+            "download_seconds": round(loaded.download_seconds, 3),
+            "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
+            "steps": trained.num_steps,
+            "epochs": round(trained.epochs, 3),
+            "images_per_second": round(trained.images_per_second, 1),
+            "final_lr": trained.final_lr,
+            "train_images": len(self.division.train),
+            "num_classes": self.division.train.num_classes,
+            "data": {"name": loaded.name, "format": loaded.format, "why": loaded.why},
+            "device": _device_name(plan.device),
+            "threads": torch.get_num_threads(),
+            "precision": plan.precision,
+            "seed": request.seed,
+            "source": request.source.as_dict(),
+            "recipe": plan.recipe.as_dict(),
+            "command": request.command(self.budget_seconds),
+            "plan": list(plan.lines),
+            "notes": list(loaded.notes),
+            "events": events,
+            "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in loaded.bad_files],
+            "versions": versions(),
+        }
+
+    def ordered(self, dataset: ImageDataset, num: int | None = None) -> ImageDataset:
+        """In an order whose every beginning is stratified, so that scoring may stop anywhere; the first `num` of it."""
+        return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed)[:num])
+
+
+class Until:
+    """Says when to stop: when work like the longest piece so far would last beyond ``until``, in seconds elapsed."""
+
+    def __init__(self, deadline: Deadline, until: float) -> None:
+        self._deadline, self._until = deadline, until
+        self._last, self._longest = deadline.elapsed(), 0.0
+
+    def __call__(self) -> bool:
+        moment = self._deadline.elapsed()
+        self._longest = max(self._longest, moment - self._last)
+        self._last = moment
+        return moment + self._longest > self._until
+
+
+@dataclass(frozen=True, eq=False)
+class Validator:
+    """Measures the accuracy of a model on some validation images, in one view; all processes of a group together."""
+
+    dataset: ImageDataset
+    mean: torch.Tensor
+    std: torch.Tensor
+    device: torch.device
+    batch_size: int
+    group: Group
+
+    def __call__(self, model: nn.Module) -> float:
+        probabilities = predict_probabilities(
+            model,
+            self.dataset.images,
+            self.mean,
+            self.std,
+            tta="none",
+            device=self.device,
+            batch_size=self.batch_size,
+            group=self.group,
+        )
+        return accuracy(probabilities, self.dataset.labels)
+
+
+def sha256_of(dataset: ImageDataset) -> str:
+    """Of images and labels, in order."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.images).data)
+    digest.update(np.ascontiguousarray(dataset.labels).data)
+    return digest.hexdigest()
+
+
+def machine(device: torch.device, num_processes: int = 1) -> dict[str, object]:
+    """What of the machine decides how sums are rounded."""
+    return {
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "processes": num_processes,
+        "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "timebox": VERSION,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def prediction_columns(scores: list[Score]) -> dict[str, NDArray[np.generic]]:
+    return {
+        "split": np.concatenate([np.full(len(score.dataset), score.split) for score in scores]),
+        "id": np.array([name for score in scores for name in score.dataset.ids]),
+        "label": np.concatenate([score.dataset.labels for score in scores]),
+        "probabilities": np.concatenate([score.probabilities for score in scores]),
+    }
+
+
+def _accuracy_of(score: Score | None) -> float | None:
+    return None if score is None else score.accuracy
+
+
+def _temperature(score: Score | None) -> float | None:
+    return None if score is None else score.temperature
+
+
+def _count(score: Score | None) -> int:
+    return 0 if score is None else len(score.dataset)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

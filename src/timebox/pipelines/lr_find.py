@@ -1,0 +1,229 @@
+"""``timebox lr-find``: the learning rate at which a recipe learns, and the one at which it no longer does."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from timebox.builders import augmentation_of
+from timebox.clock import Deadline, parse_budget
+from timebox.data.loader import DeviceLoader
+from timebox.errors import BudgetError, OutputError, UsageError
+from timebox.files import write_whole
+from timebox.formats import LR_FIND_FORMAT
+from timebox.jobs.config import Request, check_request, image_form, is_planned
+from timebox.jobs.data import Reader, Source
+from timebox.jobs.fit import first_network, loss_of
+from timebox.jobs.job import Task
+from timebox.planning.image_size import largest_side_for
+from timebox.planning.plan import Plan
+from timebox.planning.planner import Scoring, make_plan
+from timebox.recipe import AUTO, Recipe
+from timebox.reporter import Reporter, SilentReporter
+from timebox.reporting.range_chart import range_chart
+from timebox.run.files import to_json
+from timebox.runtime.device import resolve_device
+from timebox.runtime.precision import Precision
+from timebox.runtime.torch_state import guest
+from timebox.runtime.write_speed import UNWRITTEN
+from timebox.training.lr_range_test import FEWEST_STEPS, RangeTest, range_test
+from timebox.training.pacer import ClockPacer, Pacer, StepPacer
+from timebox.training.schedule import rates_at
+from timebox.training.state import TrainingState
+
+RESULT, CHART = "lr_find.json", "lr_find.svg"
+# As multiples of the recipe's own rate.
+LOWEST, HIGHEST = 1e-3, 1e2
+# More steps than these show nothing more.
+MOST_STEPS = 200
+# For leaving and for the last step to be slow.
+RESERVE_SECONDS = 1.5
+STEPS_BETWEEN_NOTES = 25
+
+
+@dataclass(frozen=True, eq=False)
+class LrFound:
+    """What :func:`lr_find` found.
+
+    Attributes:
+        test: rates, losses, suggestion, bound and reason.
+        recipe: the recipe that was tested, one network of it.
+        path: the directory with lr_find.json and lr_find.svg.
+    """
+
+    test: RangeTest
+    recipe: Recipe
+    path: Path
+
+    @property
+    def filter_lr(self) -> float | None:
+        """What goes with the suggestion for filters under Muon, whose rate was raised with the others; None under SGD,
+        or without a suggestion."""
+        if self.recipe.optimizer != "muon" or self.test.suggestion is None:
+            return None
+        return self.recipe.filter_lr * self.test.suggestion / self.recipe.max_lr
+
+    @property
+    def settings(self) -> list[str]:
+        """What ``train`` takes as ``--set`` to use the suggestion."""
+        given = (("max_lr", self.test.suggestion), ("filter_lr", self.filter_lr))
+        return [f"{name}={value:.3g}" for name, value in given if value is not None]
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        test = self.test
+        return {
+            "suggestion": test.suggestion,
+            "bound": test.bound,
+            "reason": test.reason,
+            "filter_lr": self.filter_lr,
+            "settings": self.settings,
+            "diverged": test.diverged,
+            "steps": len(test.lrs),
+            "lr": test.lrs.tolist(),
+            "loss": test.losses.tolist(),
+            "smoothed_loss": test.smoothed.tolist(),
+            "recipe": self.recipe.as_dict(),
+        }
+
+
+def lr_find(
+    data: str | Path,
+    *,
+    budget: str | float = "55s",
+    train_budget: str | float = "10m",
+    recipe: str = AUTO,
+    settings: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    train_limit: int | None = None,
+    split_seed: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    coarse: bool = False,
+    max_bad_share: float = 0.1,
+    cache: bool = True,
+    reporter: Reporter | None = None,
+    deadline: Deadline | None = None,
+) -> LrFound:
+    """Test learning rates from far too small to far too large on the first steps of a training.
+
+    The recipe is planned as for a training of ``train_budget``; of several networks one is tested, on whole images.
+
+    Args:
+        data: a path or a name, as of :func:`timebox.train`. Its training images are used.
+        budget: seconds or text; the test takes no longer, reading and planning included.
+        train_budget: the budget of the training that the rate is wanted for. ``auto`` and the batch follow from it.
+        recipe, settings: as of :func:`timebox.train`.
+        low, high: the rates to begin and to end with; default a thousandth and a hundred times the recipe's ``max_lr``.
+        train_limit, split_seed: a seeded, class-balanced cut to so many images.
+        seed: of weights and augmentation.
+        device, precision, data_dir, coarse, max_bad_share, cache: as of :func:`timebox.train`.
+        out: where lr_find.json and lr_find.svg go, default ``runs/<data>-lr-<date>-<time>``.
+        reporter: is told the course of things.
+        deadline: a clock already running, in place of ``budget``.
+    Returns:
+        The test, its suggestion and its bound.
+    Raises:
+        UsageError, BudgetError: for arguments that cannot work. DataError: for data that cannot be read.
+        OutputError: for a directory that cannot be written to.
+
+    >>> import timebox
+    >>> found = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
+    >>> found.path.name, len(found.test.lrs) >= 20
+    ('lr', True)
+    """
+    deadline = deadline or Deadline(parse_budget(budget))
+    reporter = reporter or SilentReporter()
+    source = Source(str(data), "none", "none", train_limit, None, split_seed, coarse)
+    request = Request(source, recipe, tuple(settings), seed, precision, None)
+    check_request(request, deadline)
+    planned_for = Deadline(parse_budget(train_budget))
+    check_request(request, planned_for)
+    training_device = resolve_device(device)
+    side, fit = image_form(recipe, settings)
+    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
+    if is_planned(recipe):
+        reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
+    with guest():
+        reporter.phase("reading")
+        loaded, division = reader.divided(source, side, fit)
+        reporter.phase("planning")
+        train, scoring = division.train, Scoring(0, 0)
+        plan = make_plan(
+            recipe, settings, train, scoring, training_device, precision, planned_for, None, UNWRITTEN, str(data)
+        )
+        for line in plan.lines:
+            reporter.note(line)
+        task = Task.of(request, _for_one_network(plan), division, None)
+        rates = _bounds(task.plan.recipe, low, high)
+        reporter.phase("testing rates")
+        test = _test(task, rates, _pacer(task.plan, deadline), reporter)
+    found = LrFound(test, task.plan.recipe, Path(out) if out else _default_out(loaded.name))
+    _write(found)
+    return found
+
+
+def _bounds(recipe: Recipe, low: float | None, high: float | None) -> tuple[float, float]:
+    low = LOWEST * recipe.max_lr if low is None else low
+    high = HIGHEST * recipe.max_lr if high is None else high
+    if not 0 < low < high < float("inf"):
+        raise UsageError(f"rates from {low:g} to {high:g}: the first must be above 0 and below the second")
+    return low, high
+
+
+def _pacer(plan: Plan, deadline: Deadline) -> Pacer:
+    """As many steps as are worth taking, or as there is time for."""
+
+    def seconds_left() -> float:
+        return deadline.remaining() - RESERVE_SECONDS
+
+    if seconds_left() < FEWEST_STEPS * plan.step_seconds:
+        raise BudgetError(
+            f"there is no time for {FEWEST_STEPS} steps, which take about {FEWEST_STEPS * plan.step_seconds:.0f} s "
+            f"here: give a longer --budget, or a smaller --set batch_size=N"
+        )
+    if seconds_left() > MOST_STEPS * plan.step_seconds:
+        return StepPacer(MOST_STEPS)
+    return ClockPacer(seconds_left, plan.step_seconds, deadline.elapsed)
+
+
+def _for_one_network(plan: Plan) -> Plan:
+    """The plan of the first of several networks alone, on whole images."""
+    recipe = plan.recipe
+    step_seconds = plan.step_seconds / recipe.members
+    return replace(plan, recipe=recipe.replace(members=1, start_size=1.0), step_seconds=step_seconds)
+
+
+def _test(task: Task, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> RangeTest:
+    plan, train = task.plan, task.division.train
+    recipe = plan.recipe
+    state = TrainingState(first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device))
+    loader = DeviceLoader(
+        train, recipe.batch_size, task.mean, task.std, augmentation_of(recipe), task.request.seed, plan.device
+    )
+
+    def tell(step: int, lr: float, loss: float) -> None:
+        if step % STEPS_BETWEEN_NOTES == 0:
+            reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
+
+    peak_momentum = rates_at(recipe, recipe.peak_at)[1]
+    return range_test(state, loader, loss_of(task), pacer, *rates, peak_momentum, plan.micro_batch, tell)
+
+
+def _write(found: LrFound) -> None:
+    """Raises OutputError where the directory cannot be written to."""
+    try:
+        found.path.mkdir(parents=True, exist_ok=True)
+        write_whole(found.path / RESULT, to_json(LR_FIND_FORMAT.numbered(found.as_dict())))
+        if len(found.test.lrs) > 1:
+            write_whole(found.path / CHART, range_chart(found.test).encode())
+    except OSError as error:
+        raise OutputError(f"{str(found.path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _default_out(name: str) -> Path:
+    return Path("runs") / f"{name}-lr-{time.strftime('%Y%m%d-%H%M%S')}"

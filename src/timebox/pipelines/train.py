@@ -1,0 +1,237 @@
+"""``timebox train``: from images and a deadline to a run directory."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from timebox.clock import Deadline, parse_budget
+from timebox.data import IN_MEMORY, Division, ImageDataset, image_hashes, parse_portion
+from timebox.distributed.process_group import Group
+from timebox.errors import UsageError
+from timebox.jobs.config import Request, check_request, given_among, image_form, is_planned
+from timebox.jobs.data import Reader, Source
+from timebox.jobs.fit import carry_out, kept_as_far_as_it_came
+from timebox.jobs.initial_weights import Initial
+from timebox.jobs.job import Task
+from timebox.jobs.main_rank import begun_by, leading, record_group
+from timebox.jobs.messages import tell_reading
+from timebox.jobs.worker import follow
+from timebox.machine import is_launched, is_led
+from timebox.pipelines.resume import Continuation
+from timebox.planning.image_size import largest_side_for
+from timebox.planning.planner import Scoring, make_plan
+from timebox.recipe import AUTO
+from timebox.reporter import Reporter, SilentReporter
+from timebox.run.run import Run
+from timebox.run.writer import RunWriter, check_free
+from timebox.runtime.device import resolve_device
+from timebox.runtime.torch_state import guest
+
+# What may be given beside a run that is resumed or replayed; everything else is the run's own.
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "resume")
+BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "replay")
+
+
+def train(
+    data: str | Path | ImageDataset | None = None,
+    *,
+    budget: str | float | None = None,
+    steps: int | None = None,
+    recipe: str = AUTO,
+    settings: Sequence[str] = (),
+    val: str | Path | float | None = None,
+    test: str | Path | float | None = None,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    scoring: bool = True,
+    thumbnails: bool = True,
+    split_seed: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    init: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: str | Path | None = None,
+    replay: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    coarse: bool = False,
+    group_by: str | None = None,
+    max_bad_share: float = 0.1,
+    cache: bool = True,
+    reporter: Reporter | None = None,
+    deadline: Deadline | None = None,
+) -> Run:
+    """Train a classifier on labelled images before a deadline, and write a run directory.
+
+    Several processes that ``torchrun`` started with the same arguments train together; the run lies on the host of
+    rank 0. On another host there is none to return afterwards, and RunError is raised.
+
+    Args:
+        data: a path, a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``), or images in memory. With ``resume`` or
+            ``replay``: where the run's data lie now, if they were moved or in memory.
+        budget: the deadline, seconds or text such as ``"10m"``: from this call to its return, everything included but a
+            first-time download. Either ``budget`` or ``steps`` is given.
+        steps: train for this many steps and read no clock: the same seed, data, thread count and machine give the same
+            weights, byte for byte on a CPU.
+        recipe: ``auto``, a built-in recipe or a TOML file.
+        settings: ``"FIELD=VALUE"`` texts that override the recipe.
+        val: share of the training images to validate on (0...1), a path, ``"rest"`` (what ``train_limit`` left out) or
+            ``"none"``. Default: the data's own validation split, else a tenth.
+        test: share, path or ``"none"``. Default: the data's own test split, else none.
+        train_limit, test_limit: seeded, class-balanced cuts to so many images.
+        scoring: False leaves val and test for :func:`timebox.evaluate`: they are held out, none of the budget goes into
+            scoring them, and no report is written.
+        thumbnails: whether the report shows images of the data; they are kept in the run directory too.
+        split_seed: decides cuts and splits; ``seed`` decides the training.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
+        init: a run, or its model.safetensors, whose weights to begin with. The network is its, with a new head where
+            classes are not among its own.
+        out: run directory, default ``runs/<data>-<date>-<time>``. One that holds anything is refused; ``overwrite``
+            replaces a run once the new one is whole.
+        resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less what was used
+            up to it, or with a new ``budget``. Everything else is the run's own.
+        replay: a finished run: takes the same steps again and compares the weights.
+        data_dir: where named data sets are looked for and downloaded to.
+        coarse: the 20 superclasses of CIFAR-100.
+        group_by: a regular expression for the images' paths; those for which it finds the same (its first group, or the
+            whole) stay together when images are split, such as the frames of a video.
+        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
+        reporter: is told the course of things.
+        deadline: a clock already running, in place of ``budget``.
+    Returns:
+        The finished run. Where Ctrl-C came after the first checkpoint, the run as far as it came: its summary says
+        ``stopped``.
+    Raises:
+        UsageError, BudgetError: for arguments that cannot work, before anything is written.
+        DataError: for data that cannot be read. OutputError: for a directory that cannot be written to.
+        RunError: for a run that cannot be resumed or replayed. LostMembersError: where a process is gone.
+
+    >>> import timebox
+    >>> run = timebox.train("photos", steps=20, test=0.2, out="runs/first")
+    >>> run.class_names, run.summary["steps"]
+    (('blue', 'red'), 20)
+    """
+    given = given_among(train, locals())
+    if deadline is None:
+        deadline = Deadline(None if budget is None else parse_budget(budget))
+    reporter = reporter or SilentReporter()
+    in_memory = data if isinstance(data, ImageDataset) else None
+    data = IN_MEMORY if in_memory is not None else data
+    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache)
+    if is_led():
+        return Run(follow(resolve_device(device), deadline, reader), device)
+    if resume is not None or replay is not None:
+        _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
+        path = Path(str(resume if replay is None else replay))
+        continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
+        with guest(), leading(continuation.device, deadline) as group:
+            if deadline.budget_seconds is not None and (begun := begun_by(group, path, deadline)):
+                return continuation.go_on(group, begun)
+            if resume is not None:
+                return continuation.resume(group, "budget" in given or deadline.budget_seconds is not None)
+            return continuation.replay(group, Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
+    if data is None:
+        raise UsageError("say what to train on: a path, or a name such as digits")
+    source = Source(
+        data=str(data),
+        val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
+        test=parse_portion(str(test) if isinstance(test, Path) else test, "test"),
+        train_limit=train_limit,
+        test_limit=test_limit,
+        split_seed=split_seed,
+        coarse=coarse,
+        group_by=group_by,
+    )
+    request = Request(
+        source,
+        recipe,
+        tuple(settings),
+        seed,
+        precision,
+        steps,
+        scoring,
+        thumbnails,
+        None if init is None else str(init),
+    )
+    check_request(request, deadline)
+    initial = None if init is None else Initial.read(Path(init))
+    training_device = resolve_device(device)
+    side, fit = image_form(request.recipe, request.settings)
+    if is_planned(recipe):
+        reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
+    asked_out = Path(out) if out else None
+    if asked_out and not is_launched():
+        check_free(asked_out, overwrite)
+    with guest(), leading(training_device, deadline) as group:
+        begun = begun_by(group, asked_out, deadline)
+        if begun and begun.can_be_continued:
+            return Continuation(begun.path, None, reader, deadline, reporter).go_on(group, begun)
+        reporter.phase("reading")
+        with deadline.phase("reading"):
+            loaded, division = reader.divided(source, side, fit)
+            tell_reading(group, source, side, fit, division)
+        started_anew = begun.path if begun else None
+        writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or begun is not None)
+        with kept_as_far_as_it_came(writer, deadline, reporter, group):
+            record_group(group, writer.path, deadline, begun.record.lost if begun else group.lost_before())
+            task = _planned(writer, request, division, training_device, deadline, reporter, initial, group)
+            carry_out(task, loaded, writer, deadline, reporter, group)
+    return Run(writer.path, device)
+
+
+def _planned(
+    writer: RunWriter,
+    request: Request,
+    division: Division,
+    device: torch.device,
+    deadline: Deadline,
+    reporter: Reporter,
+    initial: Initial | None,
+    group: Group,
+) -> Task:
+    reporter.phase("planning")
+    with deadline.phase("planning"):
+        hashes = image_hashes(division.train.images)
+        writer.save_seen(hashes)
+        scored = (division.val, division.test) if request.scoring else (None, None)
+        plan = make_plan(
+            request.recipe,
+            initial.settled(request.recipe, request.settings) if initial else request.settings,
+            division.train,
+            Scoring(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
+            device,
+            request.precision,
+            deadline,
+            request.num_steps,
+            writer.write_speed,
+            request.source.data,
+            group,
+        )
+        for name, part in (("val", scored[0]), ("test", scored[1])):
+            if part is not None and (seen := int(np.isin(image_hashes(part.images), hashes).sum())):
+                reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")
+        for line in plan.lines:
+            reporter.note(line)
+        return Task.of(request, plan, division, deadline.budget_seconds, initial)
+
+
+def _num_images(part: ImageDataset | None) -> int:
+    return 0 if part is None else len(part)
+
+
+def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:
+    if surplus := sorted(given - set(allowed)):
+        raise UsageError(
+            f"{', '.join(surplus)} cannot be given with {allowed[-1]}: all of that is the run's own; "
+            f"allowed are {', '.join(allowed[:-3])}"
+        )
+
+
+def _default_out(name: str) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,220 @@
+"""Several processes under torchrun: the training of one process, shared; and what becomes of it when one is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgets import run_within_budget
+from timebox.clock import now
+from timebox.run import load
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sys.platform != "linux", reason="tested with gloo on Linux"),
+]
+
+DIGITS = ("digits", "--test", "0.2", "--device", "cpu", "--precision", "fp32")
+SMALL = ("--recipe", "airbench94", "--set", "width=8")
+# Steps are few and small: under Muon, whose iterations round to bf16, and through max-pooling, a last digit becomes a
+# jump sooner or later.
+SMOOTH = ("--recipe", "haet2021", "--set", "width=8", "--set", "max_lr=x0.3")
+TOLERANCE = 5e-5
+MANY = 600
+
+
+def command(processes: int, *launcher: object) -> list[str]:
+    """`timebox` in so many processes; in one, without a launcher."""
+    if processes == 1:
+        return [sys.executable, "-m", "timebox"]
+    return [*torchrun(processes, *launcher), "-m", "timebox"]
+
+
+def torchrun(processes: int, *launcher: object) -> list[str]:
+    """The launcher, at a port of its own."""
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, *launcher)
+    return [sys.executable, *map(str, words)]
+
+
+def timebox(processes: int, *words: object, launcher: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
+    full = [*command(processes, *launcher), *map(str, words)]
+    return subprocess.run(full, capture_output=True, text=True, check=False)
+
+
+def losses(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def many_steps(run: Path) -> tuple[object, ...]:
+    """A training that goes on for long after its first checkpoint, which follows its first step."""
+    return ("train", *DIGITS, *SMALL, "--set", "batch_size=64", "--steps", MANY, "--out", run)
+
+
+def summary_of(run: Path) -> dict[str, object]:
+    summary: dict[str, object] = json.loads((run / "summary.json").read_text())
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("processes", "steps", "settings"),
+    [
+        (3, 6, SMOOTH),
+        (2, 4, (*SMALL, "--set", "flip=none", "--set", "members=2")),
+        pytest.param(4, 6, SMOOTH, marks=pytest.mark.endurance),
+    ],
+)
+def test_steps_are_those_of_one_process(tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]) -> None:
+    """Each process has a whole normalisation group of every batch."""
+    batches = ("--set", "ghost_size=16", "--set", f"batch_size={16 * processes}")
+    words = ("train", *DIGITS, "--steps", steps, *settings, *batches)
+    assert timebox(1, *words, "--out", tmp_path / "alone").returncode == 0
+    expected = losses(tmp_path / "alone")
+    assert len(expected) == steps
+    assert max(expected) - min(expected) > 20 * TOLERANCE, "the losses tell the steps apart"
+    run = tmp_path / "together"
+    ended = timebox(processes, *words, "--out", run)
+    assert ended.returncode == 0, ended.stderr
+    assert losses(run) == pytest.approx(expected, abs=TOLERANCE)
+    one, shared = summary_of(tmp_path / "alone"), summary_of(run)
+    assert shared["test_images"] == one["test_images"], "every image is scored once, whatever the remainder"
+    # The running statistics follow the groups of a batch in another order.
+    assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
+
+
+def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("train", *DIGITS, *SMALL, "--out", str(run), "--json")
+    ended, budget = run_within_budget([*command(2), *words], 20.0)
+    assert ended.returncode == 0, ended.stderr
+    printed = json.loads(ended.stdout)
+    assert printed["run"] == str(run)
+    assert printed["late"] is False
+    assert printed["elapsed_seconds"] <= printed["budget_seconds"] == budget
+    assert printed["steps"] > 0
+    assert [rank["rank"] for rank in printed["ranks"]] == [0, 1]
+    assert all(rank["images_per_second"] > 0 and 0 <= rank["waiting_share"] < 1 for rank in printed["ranks"])
+    assert printed["lost_ranks"] == []
+    lines = ended.stderr.splitlines()
+    assert len([line for line in lines if line.endswith("planning")]) == 1, "one process tells what happens"
+    assert len([line for line in lines if "2 processes share each batch of" in line]) == 1
+    assert len([line for line in lines if "alone they train" in line and "sets the pace" in line]) == 1
+    load(run, device="cpu")
+
+
+def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        [*command(2), *map(str, many_steps(run))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as group:
+        kill_when_kept(run, 1)
+        _, err = group.communicate()
+    assert group.returncode != 0
+    assert "internal error" not in err
+    summary = summary_of(run)
+    assert summary["stopped"] is True
+    (named,) = list(summary["lost_ranks"])  # type: ignore[call-overload]
+    assert named.startswith("rank 1 on ")
+    assert "late" in summary
+    load(run, device="cpu")
+    resumed = timebox(1, "train", "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary_of(run)["steps"] == MANY
+
+
+def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        [*command(2, "--max-restarts", 1), *map(str, many_steps(run))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as group:
+        kill_when_kept(run, 0)
+        began = min(member["started_at"] for member in members_of(run))
+        killed_after = now() - began
+        out, err = group.communicate()
+    assert group.returncode == 0, err
+    summary = summary_of(run)
+    elapsed, resumed_at = summary["elapsed_seconds"], summary["resumed_at_step"]
+    assert isinstance(elapsed, float)
+    assert isinstance(resumed_at, int)
+    assert killed_after < elapsed <= now() - began, "the time before it was started again counts"
+    assert resumed_at > 0
+    assert "started again after rank 0 on " in err
+    assert out.count("test accuracy") == 1
+
+
+def test_a_stop_is_no_loss(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen([*command(2), *map(str, many_steps(run))], stderr=subprocess.PIPE, text=True) as group:
+        kill_when_kept(run, None)
+        group.send_signal(signal.SIGTERM)
+        _, err = group.communicate()
+    assert "internal error" not in err
+    summary = summary_of(run)
+    assert summary["stopped"] is True
+    assert "lost_ranks" not in summary
+    load(run, device="cpu")
+
+
+def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
+    """Its memory runs out in the middle of the training."""
+    run = tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text(SHORT_OF_MEMORY)
+    words = [*torchrun(3), str(script), *map(str, many_steps(run))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert (run / "summary.json").is_file(), done.stderr
+    (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]
+    assert named.startswith("rank 1 on ")
+    assert "memory ran out with" in named
+    load(run, device="cpu")
+
+
+SHORT_OF_MEMORY = """
+import os
+from timebox.cli import main
+from timebox.training.state import TrainingState
+
+real = TrainingState.advance
+
+def advance(self, progress):
+    real(self, progress)
+    if self.step == 60 and os.environ["RANK"] == "1":
+        raise MemoryError
+
+TrainingState.advance = advance
+main()
+"""
+
+
+def kill_when_kept(run: Path, rank: int | None) -> None:
+    """Kill a process, if one is named, once its run could be resumed."""
+    while not (run / "checkpoint" / "manifest.json").exists():
+        time.sleep(0.05)
+    if rank is not None:
+        os.kill(members_of(run)[rank]["pid"], signal.SIGKILL)
+
+
+def members_of(run: Path) -> list[dict[str, Any]]:
+    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["members"]
+    return members
+
+
+def test_what_cannot_be_done_together_is_refused(tmp_path: Path) -> None:
+    ended = timebox(2, "inspect", "digits")
+    assert "timebox inspect runs in one process: start it without torchrun" in ended.stderr
+    ended = timebox(2, "train", "nowhere", "--steps", 5, "--out", tmp_path / "run")
+    assert ended.returncode != 0
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("timebox train: error:")]) == 1
+    ended = timebox(2, "train", *DIGITS, "--steps", 5, "--set", "batch_size=3", "--out", tmp_path / "run")
+    assert "2 processes cannot share batches of 3 images" in ended.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,161 @@
+"""Repeating a run that was finished."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cut_runs import STEPS, cut, entries, names, summary
+from small_runs import FILES, SMALL, quick, weights
+from timebox.errors import RunError, UsageError
+from timebox.pipelines import train
+from timebox.run import Run
+from timebox.training import step as steps
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing interrupted. Not to be written to."""
+    return quick(data, tmp_path_factory.mktemp("whole") / "run", steps=STEPS)
+
+
+def test_a_replay_is_the_same_byte_for_byte(whole: Run, tmp_path: Path) -> None:
+    again = train(replay=whole.path, out=tmp_path / "again")
+    assert weights(again) == weights(whole)
+    assert names(again.path) == FILES
+    done = summary(again)
+    assert (done["replay_of"], done["identical"]) == (str(whole.path), True)
+    for name in ("val_accuracy", "steps", "seed", "recipe", "precision"):
+        assert done[name] == summary(whole)[name]
+
+
+def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_path: Path) -> None:
+    settings = (*SMALL, "image_size=16", "start_size=0.5", "full_size_at=0.6")
+    run = quick(data, tmp_path / "run", STEPS, settings=settings)
+    sizes = [entry["resolution"] for entry in entries(run.path) if "loss" in entry]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (8, 16)
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+def test_an_ensemble_is_replayed_and_loaded_whole(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, "members=3"))
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    assert run.predict_proba(images).sum(1) == pytest.approx([1.0] * 4)
+
+
+def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
+    """Not the recipe: another rate in the record gives other weights."""
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.path, copy)
+    path = copy / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[5]["lr"] *= 1.01
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told: list[str] = []
+    again = train(replay=copy, out=tmp_path / "again", reporter=Notes(told))
+    assert summary(again)["identical"] is False
+    assert weights(again) != weights(whole)
+    assert told[-1] == f"the weights are NOT the same as those of {str(copy)!r}"
+
+
+class Notes:
+    """Keeps the notes it is told."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def phase(self, name: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._told.append(text)
+
+    def step(self, status: object) -> None:
+        pass
+
+
+def test_a_run_that_went_back_is_replayed_as_it_ended(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
+    original, count = steps.training_step, 0
+
+    def faulty(*rest: object) -> Tensor:
+        nonlocal count
+        count += 1
+        loss = original(*rest)  # type: ignore[arg-type]
+        return loss * float("nan") if count in (4, 9) else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "training_step", faulty)
+        run = quick(data, tmp_path / "run", STEPS)
+    events = summary(run)["events"]
+    assert isinstance(events, list)
+    assert len(events) == 2
+    assert summary(run)["steps"] == STEPS
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+def test_a_run_whose_memory_ran_out_is_replayed_in_the_same_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = steps.training_step
+
+    def cramped(*rest: object) -> Tensor:
+        if rest[-1] == 32:
+            raise MemoryError
+        return original(*rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "training_step", cramped)
+        run = quick(data, tmp_path / "run", STEPS)
+    assert summary(run)["events"] == ["memory ran out: batches of 32 are run in parts of 16 images"]
+    assert {e["micro_batch"] for e in entries(run.path) if "loss" in e} == {16}
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "words"),
+    [
+        ("machine", "threads", 7, "threads 7 there, 1 here"),
+        ("machine", "instructions", "AVX9", "instructions 'AVX9' there"),
+        ("versions", "torch", "1.0", "torch '1.0' there"),
+    ],
+)
+def test_a_replay_that_could_not_be_the_same_is_refused(
+    whole: Run, tmp_path: Path, part: str, key: str, value: object, words: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.path, copy)
+    config = json.loads((copy / "model.json").read_text())
+    config[part][key] = value
+    (copy / "model.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=f"cannot be repeated here: {re.escape(words)}"):
+        train(replay=copy, out=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_replay_in_other_threads_is_refused(whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    with pytest.raises(RunError, match=r"cannot be repeated here: threads 1 there, 3 here$"):
+        train(replay=whole.path, out=tmp_path / "again")
+
+
+def test_an_unfinished_run_is_not_replayed(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cut(3, KeyboardInterrupt, quick, data, out, STEPS)
+    with pytest.raises(RunError, match="is not finished: resume it first, then replay it"):
+        train(replay=out, out=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_resume_and_replay_exclude_each_other(whole: Run) -> None:
+    with pytest.raises(UsageError, match="replay cannot be given with resume"):
+        train(resume=whole.path, replay=whole.path)

@@ -1,0 +1,307 @@
+"""Checkpoints on disk: the last whole one can be read, whatever happens while the next is written."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from timebox.errors import RunError
+from timebox.files import write_durably
+from timebox.run.checkpoint import MANIFEST, Checkpoint, read_checkpoint, write_checkpoint
+from timebox.training.state import Snapshot
+
+FACTS = {"lr_factor": 0.5, "phases": {"reading": 1.25}, "lines": 12}
+
+
+def snapshot(step: int, value: float = 1.0) -> Snapshot:
+    tensors = {
+        "model.weight": torch.full((3, 4), value).T,
+        "model.count": torch.tensor(step),
+        "momentum.weight": torch.linspace(0, value, 7, dtype=torch.bfloat16),
+    }
+    return Snapshot(step, step / 100, tensors, FACTS)
+
+
+def read(folder: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint
+    return checkpoint
+
+
+def value_of(folder: Path) -> float:
+    """The number that the snapshot in a folder was made of."""
+    return float(read(folder).snapshot(snapshot(1).tensors).tensors["model.weight"][0, 0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoint"
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    written = snapshot(7, 0.1)
+    write_checkpoint(folder, written)
+    checkpoint = read(folder)
+    assert (checkpoint.step, checkpoint.progress, checkpoint.facts) == (7, 0.07, FACTS)
+    found = checkpoint.snapshot(written.tensors)
+    assert (found.step, found.progress, found.facts) == (7, 0.07, FACTS)
+    assert found.tensors.keys() == written.tensors.keys()
+    for name, tensor in found.tensors.items():
+        assert torch.equal(tensor, written.tensors[name])
+        assert tensor.dtype == written.tensors[name].dtype
+
+
+def test_the_beginning_can_be_kept_too(folder: Path) -> None:
+    write_checkpoint(folder, snapshot(0))
+    assert (read(folder).step, read(folder).progress) == (0, 0.0)
+
+
+def test_only_the_last_one_stays(folder: Path) -> None:
+    for step in (1, 2, 30):
+        write_checkpoint(folder, snapshot(step, float(step)))
+        assert value_of(folder) == step
+        assert len(list(folder.iterdir())) == 2
+
+
+def test_where_nothing_was_kept_there_is_none(folder: Path) -> None:
+    assert read_checkpoint(folder) is None
+    folder.mkdir()
+    assert read_checkpoint(folder) is None
+    (folder / "000000007.safetensors").write_bytes(b"half")
+    assert read_checkpoint(folder) is None
+    (folder.parent / "file").touch()
+    assert read_checkpoint(folder.parent / "file") is None
+
+
+def test_tensors_other_than_the_expected_ones_are_refused(folder: Path) -> None:
+    write_checkpoint(folder, snapshot(7))
+    with pytest.raises(RunError, match=r"its tensors are not the ones expected: it lacks 'model\.bias'"):
+        read(folder).snapshot({**snapshot(7).tensors, "model.bias": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("position", [0, 9, 100, -1])
+def test_a_flipped_bit_is_seen(folder: Path, position: int) -> None:
+    write_checkpoint(folder, snapshot(7))
+    file = read(folder).file
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=re.escape(f"{str(file)!r} is damaged: its checksum is not the one in manifest")):
+        read_checkpoint(folder)
+
+
+def test_a_lost_file_is_named(folder: Path) -> None:
+    write_checkpoint(folder, snapshot(7))
+    file = read(folder).file
+    file.unlink()
+    with pytest.raises(RunError, match=re.escape(f"{str(file)!r} cannot be read: ")):
+        read_checkpoint(folder)
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+class Disk:
+    """Counts what is done to the disk, and fails at one moment: once with an OSError, or for good as a kill does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool) -> None:
+        self.count, self._fail_at, self._kill = 0, fail_at, kill
+        self._open = Path.open
+        monkeypatch.setattr(os, "fsync", self._failing(os.fsync))
+        for name in ("replace", "mkdir"):
+            monkeypatch.setattr(Path, name, self._failing(getattr(Path, name)))
+        unlink = Path.unlink
+        monkeypatch.setattr(Path, "unlink", lambda *args, **more: self._alive() or unlink(*args, **more))
+        monkeypatch.setattr(Path, "open", lambda path, *args, **more: self._opened(path, *args, **more))
+
+    @property
+    def failed(self) -> bool:
+        return self.count > self._fail_at
+
+    def tick(self) -> None:
+        self._alive()
+        self.count += 1
+        if self.count == self._fail_at + 1:
+            raise Killed if self._kill else OSError(28, "No space left on device")
+
+    def _alive(self) -> None:
+        if self._kill and self.failed:
+            raise Killed
+
+    def _failing(self, function: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **more: object) -> object:
+            self.tick()
+            return function(*args, **more)
+
+        return wrapped
+
+    def _opened(self, path: Path, *args: Any, **more: Any) -> IO[bytes]:
+        if args[:1] == ("wb",):
+            self.tick()
+        file: IO[bytes] = self._open(path, *args, **more)
+        if args[:1] != ("wb",):
+            return file
+        return TornFile(file, self)  # type: ignore[return-value]
+
+
+class TornFile:
+    """A file of which half a write arrives, when the disk fails."""
+
+    def __init__(self, file: IO[bytes], disk: Disk) -> None:
+        self._file, self._disk = file, disk
+        self.fileno, self.flush = file.fileno, file.flush
+
+    def write(self, content: bytes) -> int:
+        try:
+            self._disk.tick()
+        except BaseException:
+            self._file.write(content[: len(content) // 2])
+            raise
+        return self._file.write(content)
+
+    def __enter__(self) -> "TornFile":
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self._file.close()
+
+
+NUM_OPERATIONS = 11  # making the folder; and twice opening, writing, fsync, rename, fsync of the folder
+
+
+@pytest.mark.parametrize("same_step", [False, True])
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("fail_at", range(NUM_OPERATIONS))
+def test_a_torn_write_leaves_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool, same_step: bool
+) -> None:
+    """Also where a training that went back comes to the same step a second time."""
+    write_checkpoint(folder, snapshot(7, 1.0))
+    before = {path.name for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        disk = Disk(patch, fail_at, kill)
+        with pytest.raises(Killed if kill else OSError):
+            write_checkpoint(folder, snapshot(7 if same_step else 8, 2.0))
+        assert disk.failed
+    value = value_of(folder)
+    assert value == (2.0 if fail_at == NUM_OPERATIONS - 1 else 1.0)
+    if not kill:
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        assert len(list(folder.iterdir())) == 2, "what a failed attempt wrote gives its room back"
+        assert ({path.name for path in folder.iterdir()} == before) == (value == 1.0)
+    write_checkpoint(folder, snapshot(9, 3.0))
+    assert value_of(folder) == 3.0
+    assert len(list(folder.iterdir())) == 2, "what was left behind is cleared away"
+
+
+def test_there_are_no_more_moments_at_which_a_write_can_fail(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch, 1000, kill=False)
+    write_checkpoint(folder, snapshot(7))
+    assert disk.count == NUM_OPERATIONS
+
+
+@pytest.mark.parametrize("fail_at", range(NUM_OPERATIONS - 1))
+def test_a_torn_first_write_is_no_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int) -> None:
+    with monkeypatch.context() as patch:
+        Disk(patch, fail_at, kill=True)
+        with pytest.raises(Killed):
+            write_checkpoint(folder, snapshot(7))
+    assert read_checkpoint(folder) is None
+
+
+@pytest.mark.parametrize("fail_at", range(5))
+def test_a_durable_write_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old content")
+    with monkeypatch.context() as patch:
+        Disk(patch, fail_at, kill=False)
+        with pytest.raises(OSError, match="No space left"):
+            write_durably(path, b"new content")
+    assert path.read_bytes() == (b"new content" if fail_at == 4 else b"old content")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/hostname", "a/b", "..", ".", "", "checkpoint/../../outside", "nul\0", "x" * 5000]
+)
+def test_a_file_elsewhere_is_refused(folder: Path, name: str) -> None:
+    write_checkpoint(folder, snapshot(7))
+    content = read(folder).file.read_bytes()
+    (folder.parent / "outside").write_bytes(content)
+    edit(folder, file=name)
+    with pytest.raises(RunError):
+        read_checkpoint(folder)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, "has format 2; this version of timebox reads formats up to 1"),
+        ({"step": -1}, "its file, step or progress are none of a checkpoint"),
+        ({"step": True}, "its file, step or progress are none of a checkpoint"),
+        ({"progress": 1.5}, "its file, step or progress are none of a checkpoint"),
+        ({"step": "7"}, "it is no manifest of a checkpoint"),
+        ({"facts": None}, "it is no manifest of a checkpoint"),
+        ({"progress": float("nan")}, "cannot be read: NaN is no number of JSON"),
+        ({"sha256": "0" * 64}, "its checksum is not the one in manifest.json"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(folder: Path, changes: dict[str, object], words: str) -> None:
+    write_checkpoint(folder, snapshot(7))
+    edit(folder, **changes)
+    with pytest.raises(RunError, match=words):
+        read_checkpoint(folder)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
+) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=3)
+KEYS = ["format", "file", "sha256", "step", "progress", "facts"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a checkpoint, and its manifest as it was written."""
+    folder = tmp_path_factory.mktemp("damaged") / "checkpoint"
+    write_checkpoint(folder, snapshot(7))
+    return folder, (folder / MANIFEST).read_text()
+
+
+@pytest.mark.integration
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    changes=st.dictionaries(st.sampled_from(KEYS), json_values, max_size=3),
+    cut=st.none() | st.integers(0, 400),
+    junk=st.binary(max_size=4),
+)
+def test_a_damaged_manifest_is_an_error_of_the_run_and_no_other(
+    written: tuple[Path, str], changes: dict[str, object], cut: int | None, junk: bytes
+) -> None:
+    folder, manifest = written
+    (folder / MANIFEST).write_text(manifest)
+    edit(folder, **changes)
+    content = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(content[:cut] + junk)
+    try:
+        checkpoint = read_checkpoint(folder)
+    except RunError as error:
+        assert "\n" not in str(error)
+    else:
+        assert checkpoint
+        assert checkpoint.step >= 0
+        assert 0 <= checkpoint.progress <= 1

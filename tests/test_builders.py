@@ -1,0 +1,60 @@
+"""Which parameters an optimizer moves, and how."""
+
+import torch
+
+from timebox.builders import build_model, build_optimizer
+from timebox.optim import MuonGroup, SGDGroup
+from timebox.recipe import get_recipe
+from tiny import tiny_recipe
+
+
+def test_biases_have_a_group_of_their_own() -> None:
+    recipe = tiny_recipe(max_lr=0.5, weight_decay=0.01, bias_lr_multiplier=64.0)
+    model = build_model(recipe, 3, 10)
+    optimizer = build_optimizer(model, recipe, torch.float32)
+    weights, biases = optimizer.groups
+    assert isinstance(weights, SGDGroup)
+    assert isinstance(biases, SGDGroup)
+    assert (weights.lr_multiplier, weights.weight_decay) == (1.0, 0.01)
+    assert (biases.lr_multiplier, biases.weight_decay) == (64.0, 0.01 / 64)
+    assert {id(p) for p in biases.parameters} == {id(p) for n, p in model.named_parameters() if n.endswith("bias")}
+    grouped = [id(p) for group in optimizer.groups for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_muon_takes_the_filters_and_the_whitening_bias_stops_early() -> None:
+    recipe = get_recipe("airbench94").replace(width=4)
+    model = build_model(recipe, 3, 10)
+    head, biases, whitening, filters = build_optimizer(model, recipe, torch.bfloat16).groups
+    named = {id(p): name for name, p in model.named_parameters()}
+    assert [named[id(p)] for p in head.parameters] == ["head.weight"]
+    assert [named[id(p)] for p in whitening.parameters] == ["whitening.bias"]
+    assert (whitening.frozen_from, whitening.lr_multiplier) == (0.375, biases.lr_multiplier)
+    assert isinstance(filters, MuonGroup)
+    assert len(filters.parameters) == 6
+    assert {p.dim() for p in filters.parameters} == {4}
+    assert filters.dtype is torch.bfloat16
+    assert recipe.max_lr * filters.lr_multiplier == 0.24
+    grouped = [id(p) for group in (head, biases, whitening, filters) for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_what_learns_gets_no_gradient_once_it_is_frozen() -> None:
+    recipe = get_recipe("airbench94").replace(width=4)
+    model = build_model(recipe, 3, 10)
+    optimizer = build_optimizer(model, recipe, torch.float32)
+    for progress, learns in ((0.1, True), (0.5, False)):
+        optimizer.prepare(1.0, 0.85, progress)
+        model(torch.randn(4, 3, 9, 9)).square().sum().backward()
+        gradient = model.whitening.bias.grad  # type: ignore[union-attr]
+        assert (gradient is not None) == learns
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_an_identity_at_the_start_is_the_recipes_choice() -> None:
+    for wanted in (False, True):
+        model = build_model(tiny_recipe(identity_init=wanted), 3, 10)
+        convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3))
+        first = convolution.weight[0]
+        assert (first.count_nonzero() == 1) == wanted

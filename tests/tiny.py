@@ -1,0 +1,80 @@
+"""A tiny data set that can be learned, a tiny network, and one short training of it."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from timebox.builders import augmentation_of, build_model
+from timebox.clock import Deadline
+from timebox.data import ImageDataset
+from timebox.data.loader import DeviceLoader
+from timebox.optim.loss import Loss
+from timebox.recipe import Recipe, get_recipe
+from timebox.reporter import Reporter, SilentReporter
+from timebox.runtime.precision import Precision
+from timebox.training.checkpointer import Keeper
+from timebox.training.loop import Trained, Validation, train_model
+from timebox.training.monitor import Watch
+from timebox.training.pacer import Pacer, StepPacer
+from timebox.training.rollback import SafetyNet
+from timebox.training.schedule import PacedSchedule
+from timebox.training.state import TrainingState
+from timebox.training.step import EagerSteps, Steps
+
+CPU = torch.device("cpu")
+Entries = list[Mapping[str, object]]
+Validate = Callable[[torch.nn.Module], float]
+
+
+def bands(num: int, num_classes: int = 3, side: int = 8, seed: int = 0) -> ImageDataset:
+    """Noise with a bright row whose height is the class: rows far enough apart for crops shifted by a pixel."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, num_classes, num)
+    images = rng.integers(0, 120, (num, side, side, 3))
+    images[np.arange(num), 3 * labels] += 120
+    names = tuple(f"row {i}" for i in range(num_classes))
+    return ImageDataset(images.astype(np.uint8), labels, names, tuple(str(i) for i in range(num)))
+
+
+def tiny_recipe(**changes: int | float | str) -> Recipe:
+    small = {"width": 4, "batch_size": 16, "ghost_size": 8, "max_lr": 0.05, "crop_padding": 1, "cutout_size": 0}
+    return get_recipe("haet2021").replace(**{"label_smoothing": 0.0, **small, **changes})
+
+
+def tiny_training(
+    num_steps: int = 20,
+    *,
+    recipe: Recipe | None = None,
+    precision: Precision | None = None,
+    pacer: Pacer | None = None,
+    deadline: Deadline | None = None,
+    validate: Validate | None = None,
+    validate_at: list[float] | None = None,
+    reporter: Reporter | None = None,
+    make_steps: Callable[[TrainingState, Loss], Steps] = EagerSteps,
+) -> tuple[Trained, Entries]:
+    """The outcome of a training on 100 images, and what it logged."""
+    recipe = recipe or tiny_recipe()
+    data = bands(100)
+    torch.manual_seed(0)
+    model = build_model(recipe, 3, data.num_classes).train()
+    augmentation = augmentation_of(recipe)
+    half = torch.full((3,), 0.5)
+    loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
+    log: Entries = []
+    deadline = deadline or Deadline(None)
+    state = TrainingState(model, recipe, precision or Precision("fp32", CPU))
+    schedule = PacedSchedule(pacer or StepPacer(num_steps), recipe, recipe.batch_size)
+    told: list[str] = []
+    trained = train_model(
+        state,
+        loader,
+        schedule,
+        make_steps(state, Loss(recipe.label_smoothing)),
+        SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
+        Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
+        Watch(loader, schedule, deadline, log.append, reporter or SilentReporter()),
+        Validation(validate, validate_at or [], float("inf")) if validate else None,
+    )
+    return trained, log

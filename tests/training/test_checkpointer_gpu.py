@@ -1,0 +1,38 @@
+"""Checkpoints beside a training on a real GPU: `pytest -m gpu tests/training/test_checkpointer_gpu.py`."""
+
+import time
+
+import pytest
+import torch
+
+from timebox.clock import Deadline
+from timebox.training.checkpointer import Keeper
+from timebox.training.state import Snapshot
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+CUDA = torch.device("cuda")
+# About half a second on a GPU of 2 GHz.
+CYCLES = 10**9
+
+
+def test_what_is_kept_is_of_that_moment_and_does_not_wait_for_steps_issued_later() -> None:
+    kept: list[tuple[torch.Tensor, float]] = []
+
+    def write(snapshot: Snapshot) -> None:
+        kept.append((snapshot.tensors["weight"].cpu(), time.monotonic()))
+
+    weight = torch.zeros(1 << 20, device=CUDA)
+    keeper = Keeper(write, Deadline(None), lambda: float("inf"), lambda text: None)
+    torch.cuda._sleep(CYCLES)
+    weight.add_(1)
+    keeper.keep(Snapshot(1, 0.1, {"weight": weight.clone()}, {}))
+    for _ in range(4):
+        torch.cuda._sleep(CYCLES)
+        weight.add_(1)
+    assert keeper.wait(10)
+    torch.cuda.synchronize()
+    (copy, moment), ended = kept[0], time.monotonic()
+    assert torch.equal(copy, torch.ones(1 << 20))
+    assert weight[0] == 5
+    assert ended - moment > 1.0, "the copy is there long before the steps that follow"

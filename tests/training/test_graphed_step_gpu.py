@@ -1,0 +1,137 @@
+"""Recorded steps on a real GPU: `pytest -m gpu tests/training/test_graphed_step_gpu.py`."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from timebox.builders import build_model
+from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.optim import Optimizer, Rates
+from timebox.optim.loss import Loss
+from timebox.recipe import Recipe, get_recipe
+from timebox.runtime.cuda_graphs import CudaRecorder
+from timebox.runtime.precision import Precision
+from timebox.runtime.timing import tuned_convolutions
+from timebox.training.graphed_step import GraphedSteps, agree
+from timebox.training.schedule import Decision, rates_at
+from timebox.training.state import TrainingState
+from timebox.training.step import EagerSteps, Steps
+from tiny import bands, tiny_recipe
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+CUDA = torch.device("cuda")
+NUM_STEPS, BATCH = 8, 32
+
+
+@pytest.fixture(autouse=True)
+def tuned() -> Iterator[None]:
+    with tuned_convolutions():
+        yield
+
+
+def recipes() -> list[Recipe]:
+    """Rates so low that rounding is not blown up from step to step."""
+    small = {"width": 16, "batch_size": BATCH, "averaging_span": 0.1}
+    airbench = get_recipe("airbench94").replace(**small, max_lr=10.0)
+    return [
+        tiny_recipe(**small, max_lr=0.005, bias_lr_multiplier=1.0),
+        airbench,
+        airbench.replace(name="blurred", blur_pool=True),
+    ]
+
+
+def state_of(recipe: Recipe, precision: str) -> TrainingState:
+    torch.manual_seed(0)
+    return TrainingState(build_model(recipe, 3, 3).to(CUDA).train(), recipe, Precision(precision, CUDA))
+
+
+def loader_of(recipe: Recipe) -> DeviceLoader:
+    half = torch.full((3,), 0.5)
+    augmentation = Augmentation(crop_padding=1, flip="alternating", cutout_size=3)
+    return DeviceLoader(bands(200, side=16), recipe.batch_size, half, half / 2, augmentation, 0, CUDA)
+
+
+def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
+    loader, losses = loader_of(recipe), []
+    for number in range(first, last + 1):
+        progress = number / NUM_STEPS
+        losses.append(steps(loader.batch(state.step), Decision(progress, *rates_at(recipe, progress), BATCH)))
+    return losses
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
+    eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
+    steps = GraphedSteps(other, Loss(0.1), CudaRecorder(CUDA), told.append)
+    before = other.snapshot().tensors
+    steps.prepare(loader_of(recipe), BATCH)
+    assert told == []
+    assert steps.num_recorded == (2 if recipe.model == "airbench" else 1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.tensors().items())
+    taking = EagerSteps(eager, Loss(0.1))
+    for number in range(1, NUM_STEPS + 1):
+        there = eager.snapshot()
+        other.restore(there)
+        (expected,) = take(taking, eager, recipe, number, number)
+        (loss,) = take(steps, other, recipe, number, number)
+        torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
+        assert agree(there.tensors, eager.snapshot().tensors, other.snapshot().tensors)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
+    state = state_of(recipe, "bf16")
+    steps: Steps = EagerSteps(state, Loss(0.1))
+    if recorded:
+        steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    loader = loader_of(recipe)
+    steps.prepare(loader, BATCH)
+    progress, rates = 0.1, rates_at(recipe, 0.1)
+    batches = [loader.batch(number) for number in range(2)]
+    steps(batches[0], Decision(progress, *rates, BATCH))
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        loader.batch(2)
+        loss = steps(batches[1], Decision(2 * progress, *rates, BATCH))
+        state.snapshot()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
+
+
+def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Optimizer.step
+
+    def reads(optimizer: Optimizer, rates: Rates | None = None) -> None:
+        step(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
+
+    recipe, told = tiny_recipe(batch_size=BATCH), []
+    state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
+    monkeypatch.setattr(Optimizer, "step", reads)
+    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), told.append)
+    before = state.snapshot().tensors
+    steps.prepare(loader_of(recipe), BATCH)
+    assert torch.cuda.current_stream() == stream
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+    assert len(told) == 1
+    assert all(loss.isfinite() for loss in take(steps, state, recipe, 1, 3))
+
+
+def test_a_training_that_went_back_is_replayed_from_there() -> None:
+    recipe = recipes()[0]
+    state = state_of(recipe, "fp32")
+    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    take(steps, state, recipe, 1, 3)
+    there = state.snapshot()
+    take(steps, state, recipe, 4, 6)
+    first = state.snapshot().tensors
+    state.restore(there)
+    take(steps, state, recipe, 4, 6)
+    assert agree(there.tensors, first, state.snapshot().tensors)
+    assert steps.num_recorded == 1

@@ -1,0 +1,255 @@
+"""The training loop: what it logs, when it stops, and that watching it changes nothing."""
+
+import re
+from collections.abc import Callable
+from itertools import count
+from math import inf, nan
+
+import pytest
+import torch
+from torch import nn
+
+from timebox.clock import Deadline
+from timebox.errors import TimeboxError
+from timebox.optim import Optimizer
+from timebox.reporter import StepStatus
+from timebox.runtime.precision import Precision
+from timebox.training import step as steps
+from timebox.training.loop import train_model
+from timebox.training.pacer import ClockPacer
+from timebox.training.rollback import MOST_ROLLBACKS
+from timebox.training.schedule import rates_at
+from tiny import CPU, tiny_recipe, tiny_training
+
+
+def weights(model: nn.Module) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepStatus] = []
+
+    def phase(self, name: str) -> None:
+        raise AssertionError("the loop opens no phase of the reporter's")
+
+    def note(self, text: str) -> None:
+        raise AssertionError("the loop has nothing to say")
+
+    def step(self, status: StepStatus) -> None:
+        torch.rand(3)  # whoever watches may use the random state
+        self.steps.append(status)
+
+
+def test_the_log_has_every_step_once_and_in_order() -> None:
+    recipe = tiny_recipe()
+    trained, log = tiny_training(20, recipe=recipe)
+    assert [entry["step"] for entry in log] == list(range(1, 21))
+    for number, entry in enumerate(log, 1):
+        assert list(entry) == ["step", "epoch", "resolution", "progress", "lr", "momentum", "micro_batch", "loss"]
+        assert entry["progress"] == pytest.approx(number / 20)
+        assert entry["epoch"] == pytest.approx(number * 16 / 100)
+        assert (entry["lr"], entry["momentum"]) == rates_at(recipe, number / 20)
+        assert isinstance(entry["loss"], float)
+    assert (trained.num_steps, trained.epochs, trained.final_lr) == (20, 3.2, 0.0)
+    assert trained.images_per_second > 0
+
+
+def test_rates_come_from_the_recipe() -> None:
+    recipe = tiny_recipe(max_lr=2.0, peak_at=0.4, down_at=0.85)
+    assert rates_at(recipe, 0.0) == pytest.approx((0.2, 0.95))
+    assert rates_at(recipe, 0.4) == pytest.approx((2.0, 0.85))
+    assert rates_at(recipe, 0.85) == pytest.approx((0.2, 0.95))
+    assert rates_at(recipe, 1.0) == (0.0, 0.95)
+
+
+def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[float, float]] = []
+    original: Callable[..., torch.Tensor] = steps.training_step
+
+    def spy(model: nn.Module, optimizer: Optimizer, *rest: object) -> torch.Tensor:
+        used.append((optimizer.lr, optimizer.momentum))
+        return original(model, optimizer, *rest)
+
+    monkeypatch.setattr(steps, "training_step", spy)
+    _, log = tiny_training(8)
+    assert used == [(entry["lr"], entry["momentum"]) for entry in log]
+
+
+def test_it_learns() -> None:
+    _, log = tiny_training(80)
+    losses = [entry["loss"] for entry in log]
+    assert all(isinstance(loss, float) for loss in losses)
+    assert max(losses[:3]) > 1.0  # type: ignore[type-var,operator]
+    assert max(losses[-5:]) < 0.6  # type: ignore[type-var,operator]
+
+
+def test_the_same_seed_gives_the_same_weights_byte_for_byte() -> None:
+    (first, log), (second, again) = tiny_training(12), tiny_training(12)
+    assert weights(first.model) == weights(second.model)
+    assert log == again
+
+
+def test_validation_changes_no_weight_and_counts_as_no_training() -> None:
+    seen: list[nn.Module] = []
+
+    def validate(model: nn.Module) -> float:
+        seen.append(model)
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, 3, 8, 8))
+        return 0.25 * len(seen)
+
+    plain, _ = tiny_training(20)
+    validated, log = tiny_training(20, validate=validate, validate_at=[0.2, 0.4, 0.6])
+    assert weights(validated.model) == weights(plain.model)
+    assert [entry for entry in log if "val_accuracy" in entry] == [
+        {"step": 4, "progress": pytest.approx(0.2), "val_accuracy": 0.25},
+        {"step": 8, "progress": pytest.approx(0.4), "val_accuracy": 0.5},
+        {"step": 12, "progress": pytest.approx(0.6), "val_accuracy": 0.75},
+    ]
+    assert [entry["step"] for entry in log if "loss" in entry] == list(range(1, 21))
+    assert all(model is validated.model for model in seen), "the averaged model is what is validated"
+
+
+def test_validation_moments_passed_in_one_leap_are_validated_once() -> None:
+    calls: list[int] = []
+    _, log = tiny_training(2, validate=lambda model: calls.append(1) or 0.5, validate_at=[0.1, 0.2, 0.3, 0.9])  # type: ignore[func-returns-value]
+    assert [entry["step"] for entry in log if "val_accuracy" in entry] == [1, 2]
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("span", [0.0, 0.15])
+def test_validating_with_and_without_averaging_leaves_batch_norm_training(span: float) -> None:
+    modes: list[bool] = []
+    recipe = tiny_recipe(averaging_span=span)
+
+    def validate(model: nn.Module) -> float:
+        modes.append(model.training)
+        return 0.0
+
+    plain, _ = tiny_training(10, recipe=recipe)
+    validated, _ = tiny_training(10, recipe=recipe, validate=validate, validate_at=[0.5])
+    assert weights(plain.model) == weights(validated.model)
+    assert modes == [span == 0.0]
+
+
+def test_watching_changes_nothing() -> None:
+    recorder = Recorder()
+    silent, log = tiny_training(12)
+    watched, again = tiny_training(12, reporter=recorder)
+    assert weights(silent.model) == weights(watched.model)
+    assert log == again
+    assert [status.step for status in recorder.steps] == list(range(1, 13))
+    assert {status.total_steps for status in recorder.steps} == {12}
+    assert {status.seconds_left for status in recorder.steps} == {None}
+    assert [status.loss for status in recorder.steps] == [entry["loss"] for entry in log]
+    assert recorder.steps[-1].progress == 1.0
+
+
+def losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
+    """Steps that train nothing, and whose losses are given by how many there were before."""
+    numbers = count()
+    monkeypatch.setattr(steps, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
+
+
+def test_a_loss_that_is_no_number_takes_the_training_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
+    trained, log = tiny_training(12, recipe=tiny_recipe(policy="constant", max_lr=0.2))
+    taken = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in taken] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
+    assert [entry["lr"] for entry in taken] == [0.2] * 8 + [0.1] * 7
+    assert log[8] == {"step": 5, "rolled_back": True}
+    assert trained.num_steps == 12
+
+
+def test_a_loss_that_is_never_a_number_again_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
+    with pytest.raises(TimeboxError) as caught:
+        tiny_training(20, recipe=tiny_recipe(policy="constant", max_lr=0.64))
+    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again each time")
+
+
+@pytest.mark.parametrize(("max_lr", "bias_lr_multiplier"), [(8, 300), (16, 64), (100, 1000)])
+def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training(
+    max_lr: float, bias_lr_multiplier: float
+) -> None:
+    """Which of the two depends on rounding, so on the processor; never is a model given back that is not finite."""
+    wild = tiny_recipe(max_lr=max_lr, policy="constant", logit_scale=10, bias_lr_multiplier=bias_lr_multiplier)
+    try:
+        trained, log = tiny_training(60, recipe=wild)
+    except TimeboxError as error:
+        halved = max_lr / 2**MOST_ROLLBACKS
+        assert re.match(rf"the loss became (nan|inf) at a learning rate of {halved:.3g} at step \d+, and ", str(error))
+    else:
+        assert any("rolled_back" in entry for entry in log)
+        assert trained.num_steps == 60
+        assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
+
+
+def test_a_forward_pass_that_overflows_in_fp16_is_taken_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: inf if number == 6 else 1.0)
+    _, log = tiny_training(12, precision=Precision("fp16", CPU))
+    assert log[7] == {"step": 5, "rolled_back": True}
+
+
+def test_the_last_loss_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses(monkeypatch, lambda number: inf if number == 1 else 1.0)
+    _, log = tiny_training(2)
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 1, 2]
+
+
+def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Callable[..., torch.Tensor] = steps.training_step
+    numbers = count()
+
+    def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
+        loss = original(model, *rest)
+        if next(numbers) == 7:
+            with torch.no_grad():
+                next(iter(model.parameters())).fill_(nan)
+        return loss
+
+    monkeypatch.setattr(steps, "training_step", poisoned)
+    trained, log = tiny_training(8)
+    assert {"step": 5, "rolled_back": True} in log
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
+
+
+def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [0.0]
+    deadline = Deadline(20.0, now=lambda: moment[0])
+    original: Callable[..., torch.Tensor] = steps.training_step
+
+    def half_a_second(*rest: object) -> torch.Tensor:
+        moment[0] += 0.5
+        return original(*rest)
+
+    def validate(model: nn.Module) -> float:
+        moment[0] += 1.0
+        return 0.5
+
+    monkeypatch.setattr(steps, "training_step", half_a_second)
+    recorder = Recorder()
+    pacer = ClockPacer(lambda: deadline.remaining() - 2.0, 0.5, deadline.elapsed)
+    with deadline.phase("training"):
+        trained, log = tiny_training(
+            pacer=pacer, deadline=deadline, validate=validate, validate_at=[0.25, 0.5, 0.75], reporter=recorder
+        )
+    taken = [entry for entry in log if "loss" in entry]
+    assert len(taken) == 30
+    assert taken[-1]["progress"] == 1.0
+    assert trained.final_lr == 0.0
+    assert trained.images_per_second == 30 * 16 / 15.0
+    assert deadline.phases_so_far() == {"start-up": 0.0, "training": 15.0, "validating": 3.0, "other": 0.0}
+    assert deadline.elapsed() == 18.0
+    assert recorder.steps[0].seconds_left == 19.5
+    assert recorder.steps[0].total_steps == 36
+    assert recorder.steps[-1].total_steps == 30
+
+
+def test_the_loop_fits_on_a_screen() -> None:
+    assert train_model.__code__.co_firstlineno
+    lines = {line for *_, line in train_model.__code__.co_lines() if line}
+    assert max(lines) - min(lines) < 60

@@ -1,0 +1,102 @@
+"""The range test: what it does to a network, when it stops, and what it makes of a curve."""
+
+import numpy as np
+import pytest
+import torch
+
+from timebox.builders import build_model
+from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.optim.loss import Loss
+from timebox.runtime.precision import Precision
+from timebox.training.lr_range_test import FEWEST_STEPS, has_diverged, judged, range_test, smooth
+from timebox.training.pacer import StepPacer
+from timebox.training.state import TrainingState
+from tiny import CPU, bands, tiny_recipe
+
+
+def curve(steepest: float, bound: float, low: float = 1e-4, high: float = 1e2, noise: float = 0.0):
+    """Rates and losses: from 2.3 down about ``steepest``, and up again from about ``bound`` on."""
+    lrs = np.geomspace(low, high, 120)
+    x = np.log10(lrs)
+    fall = 1.5 / (1 + np.exp(-5 * (x - np.log10(steepest))))
+    losses = 2.3 - fall + np.clip(x - np.log10(bound), 0, None) ** 2 * 4
+    return list(lrs), list(losses + noise * np.random.default_rng(0).normal(size=120))
+
+
+def test_the_network_is_put_back_as_it_was():
+    recipe = tiny_recipe()
+    torch.manual_seed(0)
+    state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    half = torch.full((3,), 0.5)
+    loader = DeviceLoader(bands(100), 16, half, half / 2, Augmentation(1), 0, CPU)
+    told = []
+    test = range_test(
+        state,
+        loader,
+        Loss(0.0),
+        StepPacer(60),
+        1e-4,
+        1e3,
+        0.9,
+        16,
+        lambda step, lr, loss: told.append((step, lr, loss)),
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+    assert (state.step, state.progress) == (0, 0.0)
+    assert [step for step, _, _ in told] == list(range(1, len(test.lrs) + 1))
+    ratios = test.lrs[1:] / test.lrs[:-1]
+    assert ratios == pytest.approx(np.full(len(ratios), 1e7 ** (1 / 60)))
+    assert test.suggestion is not None
+    assert 1e-3 < test.suggestion < 10
+
+
+def test_the_suggestion_lies_between_the_steepest_fall_and_the_bound():
+    test = judged(*curve(0.01, 1.0), diverged=False)
+    assert 0.2 < test.bound <= 1.0
+    assert test.suggestion == pytest.approx((0.01 * test.bound) ** 0.5, rel=0.3)
+    assert "falls fastest at 0.01" in test.reason
+
+
+def test_noise_moves_it_little():
+    quiet, noisy = judged(*curve(0.01, 1.0), diverged=False), judged(*curve(0.01, 1.0, noise=0.1), diverged=False)
+    assert noisy.suggestion == pytest.approx(quiet.suggestion, rel=0.5)
+
+
+def test_a_loss_that_only_falls_has_no_bound():
+    test = judged(*curve(0.01, 1e9), diverged=False)
+    assert test.bound is None
+    assert test.suggestion is not None
+    assert "still falls" in test.reason
+
+
+def test_a_loss_that_never_falls_has_no_suggestion():
+    lrs, _ = curve(0.01, 1.0)
+    flat = list(2.3 + 0.1 * np.random.default_rng(0).normal(size=120))
+    assert judged(lrs, flat, diverged=False).suggestion is None
+    rising = list(2.3 + np.linspace(0, 3, 120))
+    assert judged(lrs, rising, diverged=True).suggestion is None
+
+
+@pytest.mark.parametrize(("diverged", "reason"), [(True, "no number after 5"), (False, "5 steps are too few")])
+def test_too_few_steps_tell_nothing(diverged, reason):
+    test = judged([1.0] * 5, [2.3] * 5, diverged)
+    assert (test.suggestion, test.bound) == (None, None)
+    assert reason in test.reason
+
+
+def test_it_stops_only_where_the_loss_is_above_the_first_again():
+    fallen = list(np.linspace(2.3, 1.0, FEWEST_STEPS))
+    assert not has_diverged(fallen)
+    assert not has_diverged([*fallen, *[2.0] * 5])
+    assert has_diverged([*fallen, *[2.5] * 5])
+    assert not has_diverged([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
+    assert not has_diverged([2.3, 9.0])
+
+
+def test_smoothing_keeps_a_line_and_takes_noise_away():
+    decades = np.linspace(-3, 2, 100)
+    line = 3 - 0.2 * decades
+    assert smooth(decades, line)[10:-10] == pytest.approx(line[10:-10], abs=1e-3)
+    noise = np.random.default_rng(0).normal(size=100)
+    assert smooth(decades, noise).std() < 0.6 * noise.std()
