@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from timebox.builders import augmentation_of, build_model
 from timebox.data.dataset import ImageDataset
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
 from timebox.recipe import get_recipe

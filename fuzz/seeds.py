@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from timebox.builders import build_model
-from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
 from timebox.runtime.precision import Precision

@@ -11,7 +11,7 @@ from PIL import Image
 from harness import Target, fuzz
 from timebox.clock import Deadline
 from timebox.data import load_data
-from timebox.data.decoding import decode_image, read_header
+from timebox.data.images.decode import decode_image, read_header
 from timebox.errors import TimeboxError
 from timebox.jobs.data import Reader, Source
 from timebox.pipelines.resume import Continuation

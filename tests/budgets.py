@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from timebox.cli.exits import REFUSED
+from timebox.cli.exit_status import REFUSED
 from timebox.clock import parse_budget
 from timebox.errors import BudgetError
 

@@ -16,7 +16,7 @@ MAX_LINES = 400
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
-    ("clock", "files", "formats", "machine", "reporter"),
+    ("clock", "files", "file_versions", "machine", "reporter"),
     ("data", "models", "optim", "recipe"),
     ("builders",),
     ("runtime",),
@@ -104,8 +104,8 @@ def test_every_part_has_a_floor() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("timebox.data.loader", "from timebox.models import resnet9"),
-        ("timebox.data.loader", "from timebox import recipe"),
+        ("timebox.data.device.loader", "from timebox.models import resnet9"),
+        ("timebox.data.device.loader", "from timebox import recipe"),
         ("timebox.errors", "from timebox.clock import Deadline"),
         ("timebox.training.loop", "def train():\n    import timebox.run.run"),
         ("timebox.training.loop", "if TYPE_CHECKING:\n    from timebox.cli import display"),

@@ -8,7 +8,7 @@ import torch
 from timebox.builders import augmentation_of, build_model
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.reporter import Reporter, SilentReporter

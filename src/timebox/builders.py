@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from timebox.data.augment import batch_normalize
-from timebox.data.loader import Augmentation
-from timebox.data.resizing import Resizing
+from timebox.data.device.augment import batch_normalize
+from timebox.data.device.loader import Augmentation
+from timebox.data.device.resize import Resizing
 from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, fit_whitening, start_at_identity
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe

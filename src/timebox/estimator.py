@@ -16,12 +16,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from timebox.clock import parse_budget
 from timebox.data import ImageDataset, decode_image
-from timebox.data.decoding import read_header
 from timebox.data.formats.base import USUAL_SIDE
-from timebox.data.formats.encoded import working_side
+from timebox.data.images.decode import read_header
+from timebox.data.reading.encoded_images import working_side
 from timebox.errors import DataError, RunError, UsageError
+from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import parse_json_object, read_regular
-from timebox.formats import ESTIMATOR_FORMAT
 from timebox.jobs.config import image_form, is_planned
 from timebox.pipelines import train
 from timebox.planning.image_size import largest_side_for

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from timebox.data.loader import Share
+from timebox.data.device.loader import Share
 from timebox.distributed import process_group as groups
 from timebox.distributed.process_group import ALONE, join_group
 from timebox.errors import UsageError

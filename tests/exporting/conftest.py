@@ -9,7 +9,7 @@ import pytest
 import timebox
 from timebox import ImageDataset, Run
 from timebox.exporting import Exported, export
-from timebox.exporting.checking import Answer, pictures_without_ties
+from timebox.exporting.check import Answer, pictures_without_ties
 from timebox.exporting.export import SUFFIXES
 
 Trained = Callable[..., Run]

@@ -12,7 +12,7 @@ import timebox
 from timebox import Run
 from timebox.errors import DataError, UsageError
 from timebox.exporting import export
-from timebox.exporting.checking import EPSILON, MARGIN, NUM_IMAGES
+from timebox.exporting.check import EPSILON, MARGIN, NUM_IMAGES
 from timebox.exporting.export import METADATA
 
 from .conftest import ExportedOnce, Trained, apart, onnx_answers

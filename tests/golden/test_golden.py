@@ -13,10 +13,10 @@ from budgets import within_budget
 from golden.make import at_size
 from timebox.benchmarking import environment
 from timebox.errors import RunError
-from timebox.formats import LR_FIND_FORMAT
+from timebox.file_versions import LR_FIND_FORMAT
 from timebox.pipelines.report import facts_of
 from timebox.recipe import draft_of, get_recipe
-from timebox.reporting.comparison import comparison_rows, differing_fields
+from timebox.reporting.comparison_page import comparison_rows, differing_fields
 from timebox.run.ranks_file import read_record
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory

@@ -12,7 +12,7 @@ import pytest
 import timebox
 from timebox.benchmarking.directory import BenchmarkDirectory
 from timebox.errors import RunError, UsageError
-from timebox.formats import (
+from timebox.file_versions import (
     BENCHMARK_FORMAT,
     BENCHMARK_SUMMARY_FORMAT,
     BENCHMARK_TRIAL_FORMAT,

@@ -15,7 +15,7 @@ from budgets import within_budget
 from small_runs import CLASSES, FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, save_npz, weights
 from timebox.clock import Deadline, now
 from timebox.data import LoadedData, load_data
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, DataError, UsageError
 from timebox.models import Airbench
 from timebox.pipelines import train

@@ -8,7 +8,7 @@ import pytest
 from timebox.reporting import comparison_page, report_page, tuning_page
 
 from .making import examples, facts, scored
-from .test_tuning import search
+from .test_search_page import search
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from timebox.data.loader import Batch
+from timebox.data.device.loader import Batch
 from timebox.errors import UsageError
 from timebox.models import ResNet9
 from timebox.optim import Optimizer, sgd_group

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fake_recorder import FakeRecorder
 from timebox.builders import augmentation_of, build_model, resizing_of
-from timebox.data.loader import Batch, DeviceLoader
+from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.optim import Optimizer, Rates, WeightAverage
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe

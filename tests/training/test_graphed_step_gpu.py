@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from timebox.builders import build_model
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.optim import Optimizer, Rates
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe

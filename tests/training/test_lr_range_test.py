@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from timebox.builders import build_model
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
 from timebox.training.lr_range_test import FEWEST_STEPS, has_diverged, judged, range_test, smooth

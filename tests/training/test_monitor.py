@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from timebox.clock import Deadline
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.reporter import SilentReporter
 from timebox.runtime.async_scalars import FinishedWork
 from timebox.runtime.faults import NotFiniteError

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from timebox.data.resizing import WHOLE, Resizing
+from timebox.data.device.resize import WHOLE, Resizing
 from timebox.training.pacer import ClockPacer, StepPacer
 
 

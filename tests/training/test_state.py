@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from timebox.builders import build_model
-from timebox.data.loader import Batch
+from timebox.data.device.loader import Batch
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
 from timebox.runtime.precision import Precision

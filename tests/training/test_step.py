@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from timebox.builders import build_model
-from timebox.data.loader import Batch
+from timebox.data.device.loader import Batch
 from timebox.models import networks_of
 from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss

@@ -16,8 +16,8 @@ from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, s
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data import parse_portion
 from timebox.errors import BudgetError, DataError, RunError, UsageError
+from timebox.file_versions import BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free
-from timebox.formats import BENCHMARK_TRIAL_FORMAT
 from timebox.jobs.data import Portion, Reader
 from timebox.recipe import AUTO
 from timebox.runtime.device import resolve_device

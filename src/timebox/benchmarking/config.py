@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.data.names import NAMES
+from timebox.data.named_datasets import NAMES
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.evaluation.tta import check_tta
 from timebox.jobs.config import Request, check_request, image_form

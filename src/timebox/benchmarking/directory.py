@@ -10,8 +10,8 @@ from typing import Any
 from timebox.benchmarking.config import Asked, Contender
 from timebox.benchmarking.trials import Record, Trial
 from timebox.errors import RunError, UsageError
+from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
-from timebox.formats import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.recipe import present_fields, recipe_from
 from timebox.run.files import read_json, to_json
 

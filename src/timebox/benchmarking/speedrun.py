@@ -16,8 +16,8 @@ from timebox.benchmarking.statistics import Figures, describe, p_above
 from timebox.builders import SMALLEST_STD, augmentation_of, build_model, resizing_of, whiten
 from timebox.clock import now
 from timebox.data import ImageDataset
-from timebox.data.augment import batch_statistics
-from timebox.data.loader import DeviceLoader, ResidentImages
+from timebox.data.device.augment import batch_statistics
+from timebox.data.device.loader import DeviceLoader, ResidentImages
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.jobs.job import machine, versions

@@ -8,7 +8,7 @@ from timebox.benchmarking.directory import latest
 from timebox.benchmarking.statistics import ALPHA, MIN_PAIRS, compare, describe
 from timebox.benchmarking.trials import Record
 from timebox.clock import format_duration
-from timebox.formats import BENCHMARK_SUMMARY_FORMAT
+from timebox.file_versions import BENCHMARK_SUMMARY_FORMAT
 
 
 def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> dict[str, object]:

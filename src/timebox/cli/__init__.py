@@ -13,20 +13,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from timebox.cli import (
-    benchmark,
-    compare,
-    evaluate,
-    exits,
-    export,
-    inspect,
-    lr_find,
-    predict,
-    recipes,
-    report,
-    train,
-    tune,
-)
+from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, predict, recipes, report, train, tune
+from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
 from timebox.errors import NO_ANSWER, LostMembersError, TimeboxError, UsageError
@@ -87,7 +75,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status, as :mod:`timebox.cli.exits` lists them.
+    """Runs one command and returns its exit status, as :mod:`timebox.cli.exit_status` lists them.
 
     As a program, with `argv` None, it ends the process instead: Python takes over a second to tear torch down, which
     would be taken from every budget. All files are closed by then.

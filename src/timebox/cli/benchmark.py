@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from timebox.cli import exits
+from timebox.cli import exit_status as exits
 from timebox.cli.formatting import facts, json_line, number, percent, plural, say, show, table, write
 from timebox.cli.parsing import (
     Parser,

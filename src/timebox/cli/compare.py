@@ -2,7 +2,7 @@
 
 import argparse
 
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, show, table, write
 from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
 
@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison, and writes the page if it is asked for."""
     from timebox.pipelines.report import compare
-    from timebox.reporting.comparison import comparison_rows, differing_fields
+    from timebox.reporting.comparison_page import comparison_rows, differing_fields
 
     compared = compare(args.run_dirs, output=args.output)
     if args.json:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from timebox.cli import display
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
 from timebox.cli.parsing import (
     Parser,

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, write
 from timebox.cli.parsing import Parser, Subparsers, add_json, add_tta, add_verb
 from timebox.cli.predict import image_files

@@ -6,7 +6,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 from timebox.cli import display
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
 from timebox.cli.parsing import (
     Parser,

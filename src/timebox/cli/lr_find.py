@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from timebox.cli import display
-from timebox.cli.exits import DONE, LATE_OR_PARTLY_WRITTEN
+from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, short, write
 from timebox.cli.parsing import (
     Parser,
@@ -24,7 +24,7 @@ from timebox.cli.parsing import (
     positive_number,
     whole_number,
 )
-from timebox.cli.sketch import sketch
+from timebox.cli.text_plot import sketch
 from timebox.clock import Deadline, parse_budget
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import json_line, plural, write
 from timebox.cli.parsing import Parser, Subparsers, add_device, add_tta, add_verb, whole_number
 from timebox.errors import DataError
@@ -95,7 +95,7 @@ def _listed() -> Iterator[Path]:
 
 def _images_at(path: Path) -> Sequence[Path]:
     """A file itself, or the images in a folder."""
-    from timebox.data.decoding import IMAGE_SUFFIXES
+    from timebox.data.images.decode import IMAGE_SUFFIXES
 
     if not path.is_dir():
         return [path]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import write
 from timebox.cli.parsing import Parser, Subparsers, add_verb
 

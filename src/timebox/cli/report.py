@@ -2,7 +2,7 @@
 
 import argparse
 
-from timebox.cli.exits import DONE
+from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, write
 from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
 

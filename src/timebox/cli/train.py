@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timebox.cli import display, exits
+from timebox.cli import display
+from timebox.cli import exit_status as exits
 from timebox.cli.formatting import facts, json_line, number, percent, write
 from timebox.cli.parsing import (
     Parser,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
-from timebox.cli.exits import DONE, LATE_OR_PARTLY_WRITTEN
+from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
 from timebox.cli.parsing import (
     Parser,

@@ -2,9 +2,9 @@
 
 from timebox.data.align_labels import conform
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
-from timebox.data.decoding import decode_image, decode_whole, fit_images
-from timebox.data.inspecting import Inspection, channel_statistics, image_hashes, inspect_data
-from timebox.data.reading import IN_MEMORY, as_loaded, load_data
+from timebox.data.images.decode import decode_image, decode_whole, fit_images
+from timebox.data.inspection import Inspection, channel_statistics, image_hashes, inspect_data
+from timebox.data.load import IN_MEMORY, as_loaded, load_data
 from timebox.data.splits import (
     Division,
     Origin,

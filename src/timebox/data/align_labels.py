@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from timebox.data.dataset import ImageDataset
-from timebox.data.decoding import CROP, fit_images
+from timebox.data.images.decode import CROP, fit_images
 from timebox.errors import DataError
 
 

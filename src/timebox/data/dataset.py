@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from timebox.data.mapped import taken
+from timebox.data.arrays.memory_map import taken
 from timebox.errors import DataError
 
 

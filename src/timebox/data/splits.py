@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from timebox.data.align_labels import conform
 from timebox.data.dataset import ImageDataset, Splits
-from timebox.data.decoding import CROP
 from timebox.data.groups import groups_of, split_by_group
+from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]

@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from timebox.clock import now, process_start
-from timebox.data.loader import Share
+from timebox.data.device.loader import Share
 from timebox.distributed.heartbeat import Member, RollCall, end_those_stopped
 from timebox.errors import LostMembersError, UsageError
 from timebox.machine import is_launched

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from timebox.data.augment import batch_normalize
+from timebox.data.device.augment import batch_normalize
 from timebox.distributed.process_group import ALONE, Group
 from timebox.evaluation.tta import averaged
 

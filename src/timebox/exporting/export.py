@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
-from timebox.exporting.checking import Answer, Check, reference
-from timebox.exporting.graph import Graph
+from timebox.exporting.check import Answer, Check, reference
+from timebox.exporting.model_with_preprocessing import Graph
 from timebox.run import Run, load
 from timebox.version import VERSION
 

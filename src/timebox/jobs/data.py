@@ -6,8 +6,8 @@ from pathlib import Path
 
 from timebox.clock import Deadline
 from timebox.data import IN_MEMORY, Division, ImageDataset, LoadedData, Splits, as_loaded, divide, load_data
-from timebox.data.decoding import CROP
 from timebox.data.groups import names_in_common, series_notes
+from timebox.data.images.decode import CROP
 from timebox.errors import RunError
 
 Portion = str | float | None

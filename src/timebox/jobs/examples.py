@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from timebox.data import ImageDataset
-from timebox.data.loader import Augmentation, DeviceLoader
+from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.evaluation.calibration import calibrated
 from timebox.reporting import Example
 

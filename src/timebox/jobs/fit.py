@@ -13,7 +13,7 @@ from torch import nn
 from timebox.builders import augmentation_of, build_model, resizing_of, whiten
 from timebox.clock import Deadline
 from timebox.data import LoadedData
-from timebox.data.loader import DeviceLoader, Share
+from timebox.data.device.loader import DeviceLoader, Share
 from timebox.distributed.process_group import ALONE, Group, Ranks
 from timebox.errors import LostMembersError, RunError
 from timebox.jobs.finish import Finish

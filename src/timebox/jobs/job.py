@@ -13,12 +13,12 @@ from torch import nn
 from timebox.builders import SMALLEST_STD
 from timebox.clock import Deadline
 from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
-from timebox.data.decoding import HOW_FITTED
+from timebox.data.images.decode import HOW_FITTED
 from timebox.distributed.process_group import ALONE, Group
 from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
-from timebox.formats import MODEL_FORMAT
+from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.config import Request
 from timebox.jobs.initial_weights import Initial
 from timebox.planning.plan import Plan

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from timebox.builders import augmentation_of
 from timebox.clock import Deadline, parse_budget
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, OutputError, UsageError
+from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
-from timebox.formats import LR_FIND_FORMAT
 from timebox.jobs.config import Request, check_request, image_form, is_planned
 from timebox.jobs.data import Reader, Source
 from timebox.jobs.fit import first_network, loss_of
@@ -20,7 +20,7 @@ from timebox.planning.plan import Plan
 from timebox.planning.planner import Scoring, make_plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
-from timebox.reporting.range_chart import range_chart
+from timebox.reporting.lr_chart import range_chart
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision

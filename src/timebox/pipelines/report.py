@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.errors import OutputError, RunError, UsageError
+from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole
-from timebox.formats import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.jobs.examples import examples_from
 from timebox.reporting import RunFacts, Scored, comparison_page, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays

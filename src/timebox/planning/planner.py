@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timebox.builders import resizing_of
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
-from timebox.data.mirror import MirrorTest, mirror_test
+from timebox.data.mirror_test import MirrorTest, mirror_test
 from timebox.distributed.process_group import ALONE, Group
 from timebox.errors import BudgetError, UsageError
 from timebox.evaluation.inference import batch_size_for

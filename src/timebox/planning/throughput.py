@@ -8,7 +8,7 @@ from torch import nn
 from timebox.builders import build_model
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
-from timebox.data.loader import Batch
+from timebox.data.device.loader import Batch
 from timebox.evaluation.inference import evaluating
 from timebox.models import count_flops
 from timebox.optim.loss import Loss

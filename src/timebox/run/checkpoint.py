@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from timebox.errors import RunError
+from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object, read_regular, write_durably
-from timebox.formats import CHECKPOINT_FORMAT
 from timebox.run.tensors import read_tensors
 from timebox.training.state import Facts, Snapshot
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from timebox.data.arrays import ArrayArchive
-from timebox.data.npy import read_npy
+from timebox.data.arrays.npy import read_npy
+from timebox.data.arrays.npz import ArrayArchive
 from timebox.errors import RunError
+from timebox.file_versions import KEY, UNNUMBERED, FileFormat
 from timebox.files import open_regular, parse_json_object, read_regular
-from timebox.formats import KEY, UNNUMBERED, FileFormat
 from timebox.run.tensors import read_tensors
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"

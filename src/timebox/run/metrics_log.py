@@ -13,8 +13,8 @@ from math import inf
 from pathlib import Path
 
 from timebox.errors import RunError, UsageError
+from timebox.file_versions import KEY, METRICS_FORMAT, UNNUMBERED
 from timebox.files import lock, open_regular, parse_json_object
-from timebox.formats import KEY, METRICS_FORMAT, UNNUMBERED
 from timebox.training.schedule import Decision
 
 Entry = Mapping[str, object]

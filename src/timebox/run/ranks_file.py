@@ -12,8 +12,8 @@ from pathlib import Path
 from timebox.clock import now, process_start
 from timebox.distributed.heartbeat import Member
 from timebox.errors import RunError
+from timebox.file_versions import GROUP_FORMAT, SUMMARY_FORMAT
 from timebox.files import parse_json_object, read_regular, write_whole
-from timebox.formats import GROUP_FORMAT, SUMMARY_FORMAT
 from timebox.run.files import RECORD, SUMMARY, read_json, to_json
 
 _MAX_BYTES = 1 << 20

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from timebox.builders import build_model
 from timebox.data import decode_image, fit_images
-from timebox.data.fitting import batch_fit
+from timebox.data.images.fit import batch_fit
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import HIGHEST, LOWEST, calibrated
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.tta import check_tta
-from timebox.formats import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.recipe import Recipe, present_fields, recipe_from
 from timebox.run.checkpoint import Checkpoint, read_checkpoint

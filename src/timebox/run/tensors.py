@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from timebox.data.npy import fill
+from timebox.data.arrays.npy import fill
 from timebox.errors import RunError
 from timebox.files import open_regular, parse_json_object
 

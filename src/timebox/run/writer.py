@@ -23,8 +23,8 @@ from torch import nn
 
 from timebox.clock import Deadline, now
 from timebox.errors import OutputError, RunError, UsageError
+from timebox.file_versions import EXAMPLES_FORMAT, METRICS_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
 from timebox.files import sync_folder, write_durably, write_whole
-from timebox.formats import EXAMPLES_FORMAT, METRICS_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
 from timebox.run.checkpoint import read_checkpoint, write_checkpoint
 from timebox.run.files import (
     CHECKPOINT,

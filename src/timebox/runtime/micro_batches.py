@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import ceil
 
-from timebox.data.loader import Batch
+from timebox.data.device.loader import Batch
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

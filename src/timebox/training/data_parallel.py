@@ -14,7 +14,7 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from timebox.clock import now
-from timebox.data.loader import Batch, DeviceLoader
+from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.distributed.process_group import Ranks
 from timebox.models import GhostBatchNorm, networks_of
 from timebox.optim import MuonGroup

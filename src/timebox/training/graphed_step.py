@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timebox.data.loader import Batch, DeviceLoader
+from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.distributed.process_group import ALONE, Group, Ranks
 from timebox.models import networks_of
 from timebox.optim import Rates

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.runtime.faults import FaultError, NotFiniteError, memory_faults
 from timebox.training.checkpointer import Keeper
 from timebox.training.monitor import Watch

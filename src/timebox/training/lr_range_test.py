@@ -7,7 +7,7 @@ from math import isfinite, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.optim.loss import Loss
 from timebox.training.pacer import Pacer
 from timebox.training.state import TrainingState

@@ -7,7 +7,7 @@ from math import isfinite, nan
 from torch import Tensor
 
 from timebox.clock import Deadline
-from timebox.data.loader import DeviceLoader
+from timebox.data.device.loader import DeviceLoader
 from timebox.reporter import Reporter, StepStatus
 from timebox.runtime.async_scalars import FinishedWork
 from timebox.runtime.faults import NotFiniteError

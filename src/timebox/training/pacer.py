@@ -11,7 +11,7 @@ from math import ceil
 from statistics import median_low
 from typing import Protocol
 
-from timebox.data.resizing import WHOLE, Resizing
+from timebox.data.device.resize import WHOLE, Resizing
 
 # The landing, the last stretch of a schedule, in which the rate falls below a tenth of its peak, takes so many steps
 # even when time has run short: weights that jump from a large rate to none are noisy.

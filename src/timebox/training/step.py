@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timebox.data.loader import Batch, DeviceLoader
+from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.models import networks_of
 from timebox.optim import Optimizer
 from timebox.optim.loss import Loss

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from timebox.errors import RunError, UsageError
+from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
-from timebox.formats import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.run.files import read_json, to_json
 from timebox.tuning.storage import without_password
 from timebox.version import VERSION

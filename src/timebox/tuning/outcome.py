@@ -8,7 +8,7 @@ import optuna
 import tomli_w
 from optuna.importance import get_param_importances
 
-from timebox.formats import TUNE_SUMMARY_FORMAT
+from timebox.file_versions import TUNE_SUMMARY_FORMAT
 from timebox.recipe import AUTO, Draft
 from timebox.reporting import settings_text
 from timebox.run.run import Run

@@ -17,7 +17,7 @@ from timebox.evaluation.metrics import standard_error
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
 from timebox.recipe import draft_of
-from timebox.reporting.tuning import tuning_page
+from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT
 from timebox.run.run import Run
 from timebox.tuning import study as studies

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from timebox.errors import RunError, UsageError
-from timebox.formats import KEY, TUNE_STUDY_FORMAT
+from timebox.file_versions import KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
 from timebox.tuning.space import Space
 from timebox.tuning.storage import queued_again

@@ -7,11 +7,11 @@ import tarfile
 import numpy as np
 import pytest
 
+from data.reading.test_safe_pickle import Calling
 from timebox.data import load_data
 from timebox.errors import DataError, UsageError
 
 from .. import making
-from .test_safe_pickle import Calling
 
 
 def assert_is_cifar10(loaded, per_batch=10):
@@ -195,8 +195,8 @@ def test_a_sparse_member_is_refused(tmp_path):
 
 
 def test_a_tar_bomb_is_refused_while_it_unpacks(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.formats.decompression_limits.FREE_BYTES", 1 << 20)
-    monkeypatch.setattr("timebox.data.formats.decompression_limits.MAX_RATIO", 20)
+    monkeypatch.setattr("timebox.data.reading.decompression_limits.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("timebox.data.reading.decompression_limits.MAX_RATIO", 20)
     path = altered(tmp_path, (member("cifar-10-batches-py/x", size=50 << 20), bytes(50 << 20)))
     with pytest.raises(DataError, match="looks like a decompression bomb"):
         load_data(path)

@@ -136,7 +136,7 @@ def memory(fault: Faults) -> None:
 
 
 def _before_each_part(act: Callable[[int], None]) -> None:
-    from timebox.data.loader import Batch
+    from timebox.data.device.loader import Batch
     from timebox.training import step
 
     real = step.parts_of
@@ -152,7 +152,7 @@ def _before_each_part(act: Callable[[int], None]) -> None:
 def non_finite(fault: Faults) -> None:
     from torch import Tensor, nn
 
-    from timebox.data.loader import Batch
+    from timebox.data.device.loader import Batch
     from timebox.training import steps
     from timebox.training.state import TrainingState
 

@@ -3,7 +3,7 @@
 from timebox.data.formats.archive import Archive
 from timebox.data.formats.base import Format, ReadOptions
 from timebox.data.formats.cifar import Cifar
-from timebox.data.formats.detecting import detect
+from timebox.data.formats.detect import detect
 from timebox.data.formats.digits import read_digits
 from timebox.data.formats.folder import Folder
 from timebox.data.formats.idx import Idx

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from timebox.data.arrays.decoded_cache import Identity
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import Format, ReadOptions, Throttle
-from timebox.data.formats.decompression_limits import check_unpacked
-from timebox.data.formats.detecting import detect
-from timebox.data.formats.listing import entries, is_hidden
-from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar
-from timebox.data.formats.wording import count, short_name, some
-from timebox.data.prepared import Identity
+from timebox.data.formats.detect import detect
+from timebox.data.reading.decompression_limits import check_unpacked
+from timebox.data.reading.listing import entries, is_hidden
+from timebox.data.reading.tar import TAR_ERRORS, check_place, opened_tar
+from timebox.data.reading.wording import count, short_name, some
 from timebox.errors import DataError
 from timebox.files import open_regular
 

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.data.arrays.decoded_cache import Identity, Prepared
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
-from timebox.data.decoding import CROP
-from timebox.data.formats.wording import natural_order
-from timebox.data.prepared import Identity, Prepared
+from timebox.data.images.decode import CROP
+from timebox.data.reading.wording import natural_order
 from timebox.errors import DataError
 from timebox.machine import available_memory
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, Splits
 from timebox.data.formats.base import ReadOptions, Throttle, loaded_from_arrays
-from timebox.data.formats.safe_pickle import load_pickled_dict
-from timebox.data.formats.tars import TAR_ERRORS, check_place, opened_tar
+from timebox.data.reading.safe_pickle import load_pickled_dict
+from timebox.data.reading.tar import TAR_ERRORS, check_place, opened_tar
 from timebox.errors import DataError, UsageError
 from timebox.files import read_regular
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import ReadOptions
-from timebox.data.formats.encoded import EncodedImage, load_encoded
-from timebox.data.formats.listing import (
+from timebox.data.reading.encoded_images import EncodedImage, load_encoded
+from timebox.data.reading.listing import (
     SPLITS,
     entries,
     holds_images,
@@ -17,7 +17,7 @@ from timebox.data.formats.listing import (
     split_of,
     subfolders,
 )
-from timebox.data.formats.wording import count, printable, some
+from timebox.data.reading.wording import count, printable, some
 from timebox.errors import DataError
 
 

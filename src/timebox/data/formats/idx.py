@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.data.arrays.npy import fill
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
-from timebox.data.formats.decompression_limits import check_unpacked
-from timebox.data.formats.wording import short_name, some
-from timebox.data.npy import fill
+from timebox.data.reading.decompression_limits import check_unpacked
+from timebox.data.reading.wording import short_name, some
 from timebox.errors import DataError
 from timebox.files import open_regular
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.arrays import ArrayArchive
+from timebox.data.arrays.npz import ArrayArchive
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
-from timebox.data.formats.wording import short_name
+from timebox.data.reading.wording import short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timebox.data.formats.base import ReadOptions, Throttle
-from timebox.data.formats.columns import Cell, Table
-from timebox.data.formats.decompression_limits import check_unpacked
+from timebox.data.reading.columns import Cell, Table
+from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.errors import DataError
 from timebox.files import open_regular
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.base import ReadOptions
-from timebox.data.formats.columns import Cell, Chosen, Table, UnlabelledError, choose, decoded_text
-from timebox.data.formats.encoded import EncodedImage, load_encoded
-from timebox.data.formats.listing import SPLITS, entries, holds_class_folders, split_of, subfolders
-from timebox.data.formats.lookup import Lookup
+from timebox.data.formats.csv import read_separated
 from timebox.data.formats.parquet import read_parquet
-from timebox.data.formats.separated import read_separated
-from timebox.data.formats.wording import count, natural_order, some
+from timebox.data.reading.columns import Cell, Chosen, Table, UnlabelledError, choose, decoded_text
+from timebox.data.reading.encoded_images import EncodedImage, load_encoded
+from timebox.data.reading.listing import SPLITS, entries, holds_class_folders, split_of, subfolders
+from timebox.data.reading.lookup import Lookup
+from timebox.data.reading.wording import count, natural_order, some
 from timebox.errors import DataError, UsageError
 
 _READERS = {".csv": read_separated, ".tsv": read_separated, ".parquet": read_parquet, ".pq": read_parquet}

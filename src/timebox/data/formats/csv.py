@@ -1,0 +1,81 @@
+"""CSV and TSV, with or without a line of column names, whatever separates the cells."""
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from timebox.data.formats.base import ReadOptions
+from timebox.data.reading.columns import Cell, Table
+from timebox.data.reading.listing import is_image
+from timebox.errors import DataError
+from timebox.files import open_regular
+
+_SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
+_SAMPLE_LINES, _SAMPLE_CHARACTERS = 50, 1 << 20
+_MAX_BYTES = 4 << 30
+# An encoded image may be one cell.
+_MAX_CELL_CHARACTERS = 1 << 29
+
+
+def read_separated(path: Path, options: ReadOptions) -> Table:
+    """The cells of a table, those of a short row filled up with None. Raises DataError where it is none."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_BYTES:
+                raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
+            options.claim(size, "its cells", path, reading=4)
+            text = file.read(size).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is no UTF-8; save the table as UTF-8") from error
+    lines = text[:_SAMPLE_CHARACTERS].splitlines()
+    rows = list(_rows(text, _separator(lines, _SEPARATORS[path.suffix.lower()]), path))
+    if not rows:
+        raise DataError(f"{path}: holds no rows")
+    names = _header(rows, path)
+    if not rows:
+        raise DataError(f"{path}: holds column names, but no rows")
+    longest = max(map(len, rows))
+    if longest > len(names):
+        long = next(number for number, row in enumerate(rows, 1) if len(row) == longest)
+        raise DataError(f"{path}: row {long} has {longest} cells, but there are {len(names)} columns")
+    columns: dict[str, list[Cell]] = {
+        name: [row[i] or None if i < len(row) else None for row in rows] for i, name in enumerate(names)
+    }
+    return Table(columns, {})
+
+
+def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
+    before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    try:
+        yield from (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table of separated cells: {error}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _separator(lines: list[str], allowed: str) -> str:
+    """The one that cuts most of the first lines into the same number of cells, above one."""
+
+    def fitness(separator: str) -> tuple[int, int]:
+        counts = Counter(line.count(separator) for line in lines[:_SAMPLE_LINES] if line)
+        number, lines_so = max(counts.items(), key=lambda item: item[1], default=(0, 0))
+        return (lines_so if number else 0), number
+
+    return max(allowed, key=fitness)
+
+
+def _header(rows: list[list[str]], path: Path) -> list[str]:
+    """The names of the columns, taken from the first row, which is removed, unless that is an image's itself."""
+    first = rows[0]
+    if any(is_image(cell.strip().replace("\\", "/").rpartition("/")[2]) for cell in first):
+        return [f"column {number}" for number in range(1, len(first) + 1)]
+    del rows[0]
+    names = [cell.strip() or f"column {number}" for number, cell in enumerate(first, 1)]
+    if repeated := next((name for name, number in Counter(names).items() if number > 1), None):
+        raise DataError(f"{path}: two columns are named {repeated!r}")
+    return names

@@ -1,0 +1,229 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data.making import photo_folder, picture, save
+from timebox.data import load_data
+from timebox.data.arrays.decoded_cache import DRAFT, INDEX, Identity, Prepared, key_of
+from timebox.data.reading import encoded_images as encoded
+
+NOTE = "prepared by an earlier run: not decoded again"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache for whatever is read, however quickly."""
+    monkeypatch.setenv("TIMEBOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 0)
+    return tmp_path / "cache" / "prepared"
+
+
+def entries(cache):
+    return sorted(path.name for path in cache.iterdir())
+
+
+def same(one, other):
+    return all(
+        np.array_equal(a.images, b.images)
+        and np.array_equal(a.labels, b.labels)
+        and (a.ids, a.class_names) == (b.ids, b.class_names)
+        for (_, a), (_, b) in zip(one.splits.items(), other.splits.items(), strict=True)
+    )
+
+
+def test_a_second_reading_decodes_nothing_and_is_the_same(tmp_path, cache, monkeypatch):
+    photo_folder(tmp_path / "pets" / "train", per_class=10)
+    photo_folder(tmp_path / "pets" / "test", per_class=2)
+    save(tmp_path / "pets" / "train" / "cat" / "broken.png").write_bytes(b"")
+    plain, first = load_data(tmp_path / "pets", cache=False), load_data(tmp_path / "pets")
+    assert len(entries(cache)) == 1
+    monkeypatch.setattr(encoded, "decode_image", None)
+    monkeypatch.setattr(encoded, "read_header", None)
+    second = load_data(tmp_path / "pets")
+    assert same(first, plain)
+    assert same(second, plain)
+    assert second.notes == (*plain.notes, NOTE)
+    assert (second.bad_files, second.sizes, second.modes, second.format, second.why) == (
+        plain.bad_files, plain.sizes, plain.modes, plain.format, plain.why
+    )  # fmt: skip
+    assert isinstance(second.splits.train.images, np.memmap)
+
+
+@pytest.mark.parametrize("change", ["pixels", "name", "class", "more", "size", "touched"])
+def test_what_has_changed_is_decoded_anew(tmp_path, cache, change):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    file, options = folder / "cat" / "0.png", {}
+    if change == "pixels":  # as long as before, and with its date
+        before = file.stat()
+        blob = bytearray(file.read_bytes())
+        blob[-20] ^= 1
+        file.write_bytes(blob)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "name":
+        file.rename(file.with_name("9.png"))
+    elif change == "class":
+        file.rename(folder / "dog" / "9.png")
+    elif change == "more":
+        save(folder / "cat" / "9.png", picture(seed=9))
+    elif change == "size":
+        options = {"image_size": 8}
+    else:
+        file.touch()
+    assert NOTE not in load_data(folder, max_bad_share=0.5, **options).notes
+    assert len(entries(cache)) == 2
+    assert NOTE in load_data(folder, max_bad_share=0.5, **options).notes
+
+
+def test_an_archive_is_known_again(tmp_path, cache):
+    import shutil
+
+    path = shutil.make_archive(str(tmp_path / "pets"), "zip", photo_folder(tmp_path / "pets"))
+    load_data(path)
+    assert NOTE in load_data(path).notes
+
+
+def test_a_damaged_entry_is_made_again(tmp_path, cache):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    plain = load_data(folder, cache=False)
+    (entry,) = cache.iterdir()
+    for damage in ("cut", "index", "empty"):
+        if damage == "cut":
+            os.truncate(entry / "train.images", 10)
+        elif damage == "index":
+            (entry / INDEX).write_text(json.dumps({"name": "x"}))
+        else:
+            (entry / INDEX).write_text("")
+        again = load_data(folder)
+        assert NOTE not in again.notes
+        assert same(again, plain)
+
+
+def test_too_many_bad_files_are_refused_whatever_was_prepared(tmp_path, cache):
+    folder = photo_folder(tmp_path / "pets")
+    save(folder / "cat" / "broken.png").write_bytes(b"")
+    load_data(folder, max_bad_share=0.5)
+    with pytest.raises(ValueError, match=r"1 of 7 images .* are unreadable, more than max_bad_share = 0\.1 allows"):
+        load_data(folder)
+
+
+def test_nothing_is_kept_that_is_quick_or_unwanted_or_fails(tmp_path, cache, monkeypatch):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder, cache=False)
+    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 10**9)
+    load_data(folder)
+    assert not cache.exists()
+    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 0)
+    monkeypatch.setattr(encoded, "decode_image", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_data(folder)
+    assert entries(cache) == []
+
+
+def test_a_full_disk_or_a_cache_that_cannot_be_is_no_hindrance(tmp_path, cache, monkeypatch):
+    folder = photo_folder(tmp_path / "pets")
+    cache.parent.mkdir()
+    cache.write_text("a file")
+    assert len(load_data(folder).splits.train) == 6
+    cache.unlink()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    assert len(load_data(folder).splits.train) == 6
+    assert entries(cache) == []
+
+
+def test_the_oldest_entries_and_abandoned_drafts_go(tmp_path, cache, monkeypatch):
+    for age, name in ((200, "one"), (100, "two")):
+        before = {path.name for path in cache.glob("*")}
+        load_data(photo_folder(tmp_path / name))
+        (entry,) = set(entries(cache)) - before
+        os.utime(cache / entry, (time.time() - age, time.time() - age))
+    load_data(tmp_path / "one")  # used again
+    draft = cache / f"{DRAFT}x"
+    draft.mkdir()
+    os.utime(draft, (0, 0))
+    monkeypatch.setattr("timebox.data.arrays.decoded_cache.MAX_BYTES", 12_000)  # an entry has some 5,000
+    load_data(photo_folder(tmp_path / "three"))
+    load_data(photo_folder(tmp_path / "four"))
+    assert NOTE in load_data(tmp_path / "one").notes
+    assert NOTE not in load_data(tmp_path / "two").notes
+    assert not draft.exists()
+
+
+def test_what_is_no_entry_is_never_removed(tmp_path, cache, monkeypatch):
+    mine = cache / "mine"
+    mine.mkdir(parents=True)
+    (mine / "precious").write_bytes(bytes(100_000))
+    monkeypatch.setattr("timebox.data.arrays.decoded_cache.MAX_BYTES", 50_000)
+    load_data(photo_folder(tmp_path / "pets"))
+    assert (mine / "precious").is_file()
+
+
+def test_a_cache_that_cannot_be_written_to_is_still_read(tmp_path, cache, monkeypatch):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("os.utime", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert NOTE in load_data(folder).notes
+    assert len(load_data(photo_folder(tmp_path / "more")).splits.train) == 6
+
+
+def test_a_part_of_images_on_disk_is_on_disk(tmp_path, cache):
+    load_data(photo_folder(tmp_path / "pets", per_class=20))
+    train = load_data(tmp_path / "pets").splits.train
+    part = train.take([5, 0, 39])
+    assert isinstance(part.images, np.memmap)
+    assert np.array_equal(part.images, np.asarray(train.images)[[5, 0, 39]])
+    assert len(list(cache.iterdir())) == 1  # its file has no name
+    assert len(train.take([])) == 0
+
+
+def test_keys_tell_apart(tmp_path):
+    (tmp_path / "a").write_text("x")
+    identity = Identity.of(tmp_path / "a", "a")
+    keys = {
+        key_of([identity], (1,)),
+        key_of([identity], (2,)),
+        key_of([b"1"], (1,)),
+        key_of([identity, identity], (1,)),
+    }
+    assert len(keys) == 4
+    assert key_of([identity], (1,)) == key_of([Identity.of(tmp_path / "a", "a")], (1,))
+    assert Prepared().find("x") is None
+
+
+LARGE = """
+import sys, resource
+import timebox
+run = timebox.train(sys.argv[1], steps=30, recipe="haet2021", out=sys.argv[2], test="none",
+    settings=["width=4", "batch_size=32", "ghost_size=0", "tta=none", "image_size=64"], device="cpu", precision="fp32")
+print([int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")][0])
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_images_on_disk_take_no_memory_of_the_process(tmp_path):
+    """Images four times as large take as much disk and no more memory."""
+    peaks = []
+    for number in (500, 4000):
+        folder = tmp_path / str(number)
+        for k in range(20):
+            save(folder / f"{k % 2}" / f"{k}.bmp", picture((64, 64), seed=k))
+        for k in range(20, number):  # links, which need no space
+            os.link(folder / f"{k % 2}" / f"{k % 20}.bmp", folder / f"{k % 2}" / f"{k}.bmp")
+        environment = {**os.environ, "TIMEBOX_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+        code = "from timebox.data.formats import encoded; encoded.PREPARED_PIXELS = 0\n" + LARGE
+        command = [sys.executable, "-c", code, str(folder), str(tmp_path / f"run-{number}")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) * 1024)
+    assert peaks[1] - peaks[0] < 0.5 * 3500 * 64 * 64 * 3

@@ -1,0 +1,91 @@
+"""The size of training images over a training: pure arithmetic, and the resampling itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from timebox.data.dataset import ImageDataset
+from timebox.data.device.loader import Augmentation, DeviceLoader
+from timebox.data.device.resize import WHOLE, Resizing, batch_resize, resized_by_products, scaled_size
+
+GROWING = Resizing(0.75, 0.6)
+CPU = torch.device("cpu")
+
+
+def test_the_sizes_of_the_speed_records() -> None:
+    assert GROWING.stages() == [(0.0, 0.75), (pytest.approx(0.3), 0.875), (0.6, 1.0)]
+    assert [round(32 * GROWING.share_at(p)) for p in (0.0, 0.29, 0.31, 0.59, 0.6, 1.0)] == [24, 24, 28, 28, 32, 32]
+
+
+@pytest.mark.parametrize("resizing", [WHOLE, Resizing(1.0, 0.5), Resizing(0.5, 0.0)])
+def test_whole_images_from_the_beginning(resizing: Resizing) -> None:
+    assert resizing.stages() == [(0.0, 1.0)]
+    assert resizing.share_at(0.0) == resizing.cost_at(0.0) == 1.0
+    assert resizing.steps_in(100) == 100
+
+
+@pytest.mark.parametrize("start", [0.25, 0.3, 0.5, 0.6, 0.75, 0.99])
+@pytest.mark.parametrize("full_at", [0.1, 0.45, 0.9])
+def test_sizes_grow_from_no_less_than_the_start_to_the_whole(start: float, full_at: float) -> None:
+    resizing = Resizing(start, full_at)
+    shares = [resizing.share_at(i / 1000) for i in range(1001)]
+    assert shares == sorted(shares)
+    assert start <= shares[0] < start + 1 / 8
+    assert {8 * share % 1 for share in shares} == {0.0}
+    assert [share for i, share in enumerate(shares) if i / 1000 >= full_at] == [1.0] * sum(
+        i / 1000 >= full_at for i in range(1001)
+    )
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.45, 0.7, 0.999, 1.0])
+def test_cheaper_steps_are_more_steps(progress: float) -> None:
+    """Against the sum it stands for: so many steps per slice of the schedule as fit at that slice's cost."""
+    slices = 20_000
+    width = (1 - progress) / slices
+    costs = [GROWING.cost_at(progress + (i + 0.5) * width) for i in range(slices)]
+    expected = sum(100 / slices / cost for cost in costs)
+    assert GROWING.steps_in(100, progress) == pytest.approx(expected, rel=1e-3)
+
+
+def test_sides_of_scaled_images() -> None:
+    assert scaled_size(32, 32, 0.75) == (24, 24)
+    assert scaled_size(48, 64, 0.875) == (42, 56)
+    assert scaled_size(8, 30, 0.5) == (8, 15)
+    assert scaled_size(6, 9, 0.5) == (6, 8), "what is smaller than the least stays as it is"
+    assert scaled_size(31, 17, 1.0) == (31, 17)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (28, 21), (8, 24), (40, 30)])
+def test_two_products_are_torchs_own_resizing(height: int, width: int) -> None:
+    images = torch.rand(5, 3, 32, 24).to(memory_format=torch.channels_last)
+    resized = resized_by_products(images, height, width)
+    assert resized.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(resized, batch_resize(images, height, width), rtol=1e-5, atol=1e-5)
+
+
+def test_resizing_keeps_what_is_there() -> None:
+    images = torch.rand(4, 3, 32, 24).to(memory_format=torch.channels_last)
+    assert batch_resize(images, 32, 24) is images
+    smaller = batch_resize(images, 24, 18)
+    assert smaller.shape == (4, 3, 24, 18)
+    assert smaller.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(smaller.mean((2, 3)), images.mean((2, 3)), atol=0.02)
+    # Antialiased: a pattern too fine for the smaller size goes grey and makes no coarser one.
+    stripes = (torch.arange(32) % 2).float().expand(1, 1, 32, 32)
+    assert float(batch_resize(stripes, 16, 16)[..., 2:-2].std()) < 0.05
+
+
+def test_the_loader_serves_the_size_of_the_moment() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 16, 3), dtype=np.uint8)
+    dataset = ImageDataset(images, np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
+    half = torch.full((3,), 0.5)
+
+    def loader(resizing: Resizing) -> DeviceLoader:
+        return DeviceLoader(dataset, 5, half, half, Augmentation(2, "alternating", 4), 0, CPU, resizing)
+
+    growing, whole = loader(GROWING), loader(WHOLE)
+    assert growing.size_at(0.0) == (24, 12)
+    assert growing.batch(3, 0.4).images.shape == (5, 3, 28, 14)
+    assert torch.equal(growing.batch(3, 0.4).labels, whole.batch(3).labels)
+    assert torch.equal(growing.batch(3, 0.4).images, batch_resize(whole.batch(3).images, 28, 14))
+    assert torch.equal(growing.batch(3, 0.7).images, whole.batch(3).images)

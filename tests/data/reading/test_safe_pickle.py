@@ -1,0 +1,131 @@
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from timebox.data.reading.safe_pickle import load_pickled_dict
+from timebox.errors import DataError
+
+PLANES = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+class Calling:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+def refused(content, words, protocol=2):
+    with pytest.raises(DataError, match=words):
+        load_pickled_dict(pickle.dumps(content, protocol=protocol), "batch_1")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_what_cifar_holds_is_read(protocol):
+    content = {b"data": PLANES, "labels": [0, 1, 300], b"filenames": [b"a.png"]}
+    loaded = load_pickled_dict(pickle.dumps(content, protocol=protocol), "batch_1")
+    assert set(loaded) == {"data", "labels", "filenames"}
+    assert np.array_equal(loaded["data"], PLANES)
+    assert loaded["labels"] == [0, 1, 300]
+
+
+def test_python_2_and_old_numpy_are_read():
+    blob = (
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02K\x03"
+        b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x06abcdef"
+        b"tbs."
+    )
+    assert load_pickled_dict(blob, "batch_1")["data"].tobytes() == b"abcdef"
+
+
+def test_column_major_arrays_keep_their_order():
+    loaded = load_pickled_dict(pickle.dumps({"data": np.asfortranarray(PLANES)}, protocol=2), "batch_1")
+    assert np.array_equal(loaded["data"], PLANES)
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_a_system_call_is_refused_by_name_and_not_made(tmp_path, protocol):
+    victim = tmp_path / "victim"
+    call = Calling(os.system, f"touch {victim}")
+    refused(
+        {"data": call}, f"batch_1: this pickle asks for {os.system.__module__}.system, which no CIFAR file", protocol
+    )
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("blob", "name"),
+    [
+        (b"cos\nsystem\n(S'true'\ntR.", "os.system"),
+        (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"c__builtin__\ngetattr\n(cos\nsystem\nS'x'\ntR.", "__builtin__.getattr"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "numpy.ndarray.tofile"),
+        (b"cnumpy\nload\n(S'x'\ntR.", "numpy.load"),
+        (b"cnumpy.core.multiarray\nfromstring\n.", "numpy.core.multiarray.fromstring"),
+        (b"(ios\nsystem\n.", "os.system"),
+        (b"\x82\x01.", "registered extension 1"),
+        (b"Pname\n.", "persistent object"),
+    ],
+)
+def test_every_other_global_is_refused_by_name(blob, name):
+    with pytest.raises(DataError, match=f"{name}, which no CIFAR file holds; refused"):
+        load_pickled_dict(blob, "batch_1")
+
+
+def test_admitted_globals_cannot_be_misused():
+    refused({"data": np.array([None])}, "dtype .*O8.*only bytes")
+    refused({"data": np.zeros(3)}, "dtype .*f8")
+    with pytest.raises(DataError, match=r"calls numpy\.ndarray; refused"):
+        load_pickled_dict(b"cnumpy\nndarray\n(I1000000000000\ntR.", "batch_1")
+    with pytest.raises(DataError, match="sets the state of a Global"):
+        load_pickled_dict(b"cnumpy\nndarray\n}S'a'\nI1\nsb.", "batch_1")
+    with pytest.raises(DataError, match="encoding 'rot13'"):
+        load_pickled_dict(b"c_codecs\nencode\n(Vab\nVrot13\ntR.", "batch_1")
+
+
+def test_an_array_larger_than_its_bytes_is_refused():
+    blob = pickle.dumps({"data": PLANES}, protocol=2).replace(b"K\x03K\x04\x86", b"J\xff\xff\xff\x7fK\x04\x86")
+    with pytest.raises(DataError, match=r"shape \(2147483647, 4\), but 12 bytes"):
+        load_pickled_dict(blob, "batch_1")
+
+
+def test_an_array_never_filled_is_refused():
+    blob = b"}S'data'\ncnumpy.core.multiarray\n_reconstruct\n(tRs."
+    with pytest.raises(DataError, match="array without content"):
+        load_pickled_dict(blob, "batch_1")
+
+
+def test_a_huge_memo_index_costs_nothing():
+    tracemalloc.start()
+    try:
+        load_pickled_dict(b"\x80\x02}r\xff\xff\xff\x7f.", "batch_1")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_truncated_damaged_and_other_pickles_are_refused():
+    blob = pickle.dumps({"data": PLANES}, protocol=2)
+    for end in (0, 1, 10, len(blob) // 2, len(blob) - 1):
+        with pytest.raises(DataError, match="batch_1: not a whole pickle"):
+            load_pickled_dict(blob[:end], "batch_1")
+    refused([1, 2], "batch_1: it holds a list, not a dictionary")
+    refused({3: 4}, "key 3, not a string")
+    with pytest.raises(DataError, match="not a whole pickle"):
+        load_pickled_dict(b"no pickle at all", "batch_1")
+
+
+def test_keys_that_take_years_to_hash_are_refused():
+    nested = b"I1\n" + b"".join(b"p%d\n0(g%d\ng%d\nt" % (k, k, k) for k in range(60))
+    for blob in (b"}" + nested + b"I1\ns.", b"}(" + nested + b"I1\nu.", b"(" + nested + b"I1\nd."):
+        with pytest.raises(DataError, match="not a string"):
+            load_pickled_dict(blob, "batch_1")
+    for blob in (b"\x80\x04\x8f.", b"\x80\x04(I1\n\x91."):
+        with pytest.raises(DataError, match="holds a set, which no CIFAR file does"):
+            load_pickled_dict(blob, "batch_1")
