@@ -28,8 +28,9 @@ from threading import Barrier
 
 import numpy as np
 
-from timebox.planning.auto import LADDER, ladder
+from timebox.planning.auto import MODEL_SCALES, scales_for
 from timebox.planning.dataset_profile import DatasetProfile
+from timebox.recipe.recipe import present_fields, present_name
 
 CELLS = "cells.jsonl"
 # At a quarter of the speed: each core is shared by so many.
@@ -41,8 +42,18 @@ KEPT = (
     "label", "seed", "accuracy", "num_images", "train_images", "late", "elapsed_seconds", "steps", "epochs",
     "images_per_second", "precision", "tta", "commit",
 )  # fmt: skip
-RUNG = ("width", "members", "input_scale")
-FIELDS = (*RUNG, "batch_size", "start_size", "full_size_at", "logit_scale", "flip", "mixup", "mixup_until", "blur_pool")
+SCALE_FIELDS = ("width", "ensemble_size", "input_scale")
+FIELDS = (
+    *SCALE_FIELDS,
+    "batch_size",
+    "start_size",
+    "full_size_at",
+    "logit_scale",
+    "flip",
+    "mixup",
+    "mixup_until",
+    "blur_pool",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,24 +126,35 @@ def measure(
         ).returncode
 
 
+def read_cell(text: str) -> dict[str, object]:
+    """A line of cells.jsonl; recipe fields that were renamed since are under their present names."""
+    return {present_name(name): value for name, value in json.loads(text).items()}
+
+
 def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
     """The rungs below and above the one that `auto` took most often in a cell, as recipes."""
-    lines = [json.loads(line) for line in cells.read_text(encoding="utf-8").splitlines()]
+    lines = [read_cell(line) for line in cells.read_text(encoding="utf-8").splitlines()]
     cell = {"task": task.stem, "trial_budget": budget, "speed": speed, "label": "auto"}
-    taken = Counter(tuple(line[name] for name in RUNG) for line in lines if cell.items() <= line.items())
+    taken = Counter(tuple(line[name] for name in SCALE_FIELDS) for line in lines if cell.items() <= line.items())
     if not taken:
         raise SystemExit(f"auto_cells.py: error: no trial of auto in {cells} with {cell}")
-    rungs = list(places_at(side_of(task)))
-    position = rungs.index(taken.most_common(1)[0][0])
-    around = [rungs[i] for i in (position - 1, position + 1) if 0 <= i < len(rungs)]
-    return ["auto " + " ".join(f"{name}={value}" for name, value in zip(RUNG, rung, strict=True)) for rung in around]
+    model_scales = list(places_at(side_of(task)))
+    position = model_scales.index(taken.most_common(1)[0][0])
+    around = [model_scales[i] for i in (position - 1, position + 1) if 0 <= i < len(model_scales)]
+    return [
+        "auto " + " ".join(f"{name}={value}" for name, value in zip(SCALE_FIELDS, scale, strict=True))
+        for scale in around
+    ]
 
 
 @cache
 def places_at(side: int) -> Mapping[tuple[object, ...], int]:
     """What is trained on the rungs of `auto` that differ on images of that size, and their places on its ladder."""
     task = DatasetProfile(num_images=1, side=side, num_classes=2, mirror_allowed=True)
-    return {tuple(getattr(recipe, name) for name in RUNG): LADDER.index(rung) for rung, recipe in ladder(task, {})}
+    return {
+        tuple(getattr(recipe, name) for name in SCALE_FIELDS): MODEL_SCALES.index(scale)
+        for scale, recipe in scales_for(task, {})
+    }
 
 
 def collect(out: Path, tasks: Path) -> None:
@@ -149,7 +171,7 @@ def trials_of(directory: Path, tasks: Path) -> Iterator[Mapping[str, object]]:
     cell = {"task": task, "trial_budget": budget, "speed": speed, "side": side_of(tasks / f"{task}.npz")}
     for text in (directory / "trials.jsonl").read_text(encoding="utf-8").splitlines():
         trial = json.loads(text)
-        recipe = trial.get("recipe") or {}
+        recipe = present_fields(trial.get("recipe") or {})
         yield {**cell, **{name: trial.get(name) for name in KEPT}, **{name: recipe.get(name) for name in FIELDS}}
 
 

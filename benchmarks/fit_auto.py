@@ -10,7 +10,6 @@ by leaving out each task in turn.
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -20,11 +19,19 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from auto_cells import RUNG, places_at
+from auto_cells import SCALE_FIELDS, places_at, read_cell
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
-from timebox.planning.auto import LEFT_OUT_LOSS, WIDTH_EPOCHS, WIDTH_EXPONENT, Rung, auto_recipe, rungs, wanted_epochs
+from timebox.planning.auto import (
+    LEFT_OUT_LOSS,
+    WIDTH_EPOCHS,
+    WIDTH_EXPONENT,
+    ModelScale,
+    auto_recipe,
+    model_scales,
+    required_epochs,
+)
 from timebox.planning.dataset_profile import DatasetProfile
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +120,7 @@ def read(records: Path) -> list[Line]:
     for path in sorted(records.glob(CELLS)):
         machine = path.parent.name.rsplit("_", 1)[1]
         about = {"machine": machine, "record": path.parent.name}
-        lines += [{**about, **json.loads(text)} for text in path.read_text(encoding="utf-8").splitlines()]
+        lines += [{**about, **read_cell(text)} for text in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line["accuracy"] is not None and not line["late"]]
 
 
@@ -149,7 +156,7 @@ def is_as_today(line: Line) -> bool:
     """Whether `auto` would train the network of a trial as it did then, with time for as many epochs."""
     task = task_of(line)
     num_images_seen = task.num_images * float(str(line["epochs"]))
-    network = {name: value for name in RUNG if isinstance(value := line[name], int | float)}
+    network = {name: value for name in SCALE_FIELDS if isinstance(value := line[name], int | float)}
     recipe, _ = auto_recipe(task, lambda recipe: num_images_seen, network)
     return all(getattr(recipe, name) == line.get(name, before) for name, before in GOES_WITH_IT.items())
 
@@ -223,7 +230,7 @@ def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
 
 def place_of(line: Line) -> int | None:
     """Where on the ladder a trial was trained; None for what is none of its rungs, or was one only then."""
-    return places_at(task_of(line).side).get(tuple(line[name] for name in RUNG))
+    return places_at(task_of(line).side).get(tuple(line[name] for name in SCALE_FIELDS))
 
 
 def task_of(line: Line) -> DatasetProfile:
@@ -270,20 +277,20 @@ def left_out(losses: Losses) -> dict[str, float]:
 def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
     """Points below the best rung measured, on average over the cells of each task and what may be read there."""
     losses: dict[str, list[float]] = defaultdict(list)
-    steps = rungs(*candidate)
+    steps = model_scales(*candidate)
     for cell, there in measured.items():
-        best = max(rung.accuracy for rung in there)
+        best = max(scale.accuracy for scale in there)
         losses[cell.task] += [best - chosen(there, steps, reading).accuracy for reading in READINGS]
     return {task: statistics.fmean(values) for task, values in losses.items()}
 
 
-def chosen(there: Sequence[Measured], steps: Sequence[Rung], reading: float) -> Measured:
+def chosen(there: Sequence[Measured], steps: Sequence[ModelScale], reading: float) -> Measured:
     """Of the rungs measured, the one that auto would climb to if it read that multiple of the speed."""
     taken = there[0]
-    for rung in there[1:]:
-        if reading * rung.epochs < wanted_epochs(steps[rung.place], rung.task):
+    for scale in there[1:]:
+        if reading * scale.epochs < required_epochs(steps[scale.place], scale.task):
             break
-        taken = rung
+        taken = scale
     return taken
 
 

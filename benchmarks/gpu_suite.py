@@ -29,8 +29,8 @@ from timebox.data import ImageDataset, load_data
 from timebox.models import count_flops
 from timebox.recipe import Recipe, Value, get_recipe, parse_settings
 from timebox.runtime.precision import PRECISIONS
-from timebox.runtime.threads import container_threads
-from timebox.runtime.timing import fastest_of
+from timebox.runtime.threads import limit_threads_to_container
+from timebox.runtime.timing import fastest_seconds
 
 PLACES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
@@ -249,7 +249,7 @@ def matmul_flops(session: Session, name: str) -> float:
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     try:
-        return 2 * size**3 / fastest_of(lambda: a @ b, session.device, limit_seconds=5.0, max_repeats=20)
+        return 2 * size**3 / fastest_seconds(lambda: a @ b, session.device, limit_seconds=5.0, max_repeats=20)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 
@@ -391,7 +391,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for number, name in enumerate(chosen):
         # The first one's clock began with the process, as whoever limits it counts.
         deadline = Deadline(arguments.seconds) if number else Deadline.since_process_start(arguments.seconds)
-        with tempfile.TemporaryDirectory() as scratch, container_threads():
+        with tempfile.TemporaryDirectory() as scratch, limit_threads_to_container():
             session = Session(
                 chunk=name,
                 data=arguments.data,

@@ -23,20 +23,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.builders import augmentation_of, build_model
+from timebox.builders import build_augmentation, build_model
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.loader import DeviceLoader
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
 from timebox.recipe import get_recipe
-from timebox.runtime.allocator import kept_memory
+from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.precision import Precision
-from timebox.runtime.timing import fastest_of
+from timebox.runtime.timing import fastest_seconds
 from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 
 CPU = torch.device("cpu")
-Step = Callable[[], object]
+StepRecord = Callable[[], object]
 LEARNING, FROZEN = 0.0, 1.0  # progress at which the bias behind the whitening learns, and does no more
 
 
@@ -47,7 +47,7 @@ class Row:
     name: str
     batch: int
     precision: str
-    make: Callable[["Row"], Step]
+    make: Callable[["Row"], StepRecord]
     side: int = 32
     around: Callable[[], AbstractContextManager[None]] = nullcontext
     channels_last: bool = True
@@ -61,7 +61,7 @@ class Row:
         return self.make is plain
 
 
-def plain(row: Row) -> Step:
+def plain(row: Row) -> StepRecord:
     """A step in torch alone."""
     memory_format = torch.channels_last if row.channels_last else torch.contiguous_format
     model = PlainNetwork().to(memory_format=memory_format)
@@ -101,12 +101,12 @@ class PlainNetwork(nn.Module):
         return logits
 
 
-def whole(row: Row) -> Step:
+def whole(row: Row) -> StepRecord:
     """The step of a training."""
     recipe = get_recipe("airbench94").replace(batch_size=row.batch, optimizer=row.optimizer, max_lr=1.0)
     state = TrainingState(build_model(recipe, 3, 10).train(), recipe, Precision(row.precision, CPU))
     state.optimizer.prepare(1e-6, 0.85, row.progress)
-    augmentation = augmentation_of(recipe)
+    augmentation = build_augmentation(recipe)
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(noise(max(row.batch, 500), row.side), row.batch, half, half / 2, augmentation, 0, CPU)
 
@@ -136,7 +136,7 @@ def rows(with_compile: bool) -> list[Row]:
     plain32 = Row("plain, batch 128", 128, "fp32", plain)
     plain16 = replace(plain32, precision="bf16")
     step = Row("timebox, batch 128", 128, "bf16", whole)
-    kept = replace(step, name="+ memory kept", around=kept_memory)
+    kept = replace(step, name="+ memory kept", around=retain_freed_memory)
     frozen = replace(kept, name="+ nothing that is frozen in autograd", progress=FROZEN)
     muon = replace(frozen, name="+ Muon on the filters", optimizer="muon")
     return [
@@ -167,7 +167,7 @@ def rows(with_compile: bool) -> list[Row]:
 def matmul_peak(precision: str) -> float:
     """GFLOP/s."""
     matrix = torch.randn(2048, 2048).to(torch.bfloat16 if precision == "bf16" else torch.float32)
-    return 2 * 2048**3 / fastest_of(lambda: matrix @ matrix, CPU, 1.0) / 1e9
+    return 2 * 2048**3 / fastest_seconds(lambda: matrix @ matrix, CPU, 1.0) / 1e9
 
 
 def measure(listed: list[Row], rounds: int) -> list[dict[str, object]]:
@@ -186,7 +186,7 @@ def measure(listed: list[Row], rounds: int) -> list[dict[str, object]]:
             values.append(matmul_peak(precision))
         for row, step, found in zip(listed, steps, speeds, strict=True):
             with row.around():
-                found.append(row.batch / fastest_of(step, CPU, limit_seconds=60, max_repeats=3))
+                found.append(row.batch / fastest_seconds(step, CPU, limit_seconds=60, max_repeats=3))
     peak = {precision: statistics.median(values) for precision, values in peaks.items()}
     plain_best = max(statistics.median(s) for row, s in zip(listed, speeds, strict=True) if row.is_plain)
     return [

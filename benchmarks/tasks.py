@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from timebox.data import ImageDataset, Splits, balanced_cut, divide, load_data, stratified_split
+from timebox.data import ImageDataset, SourceSplits, balanced_cut, load_data, split_dataset, stratified_split
 
 # Images chosen by, where there are so many; a quarter of them where there are few.
 NUM_VAL, VAL_SHARE = 5000, 0.25
@@ -27,7 +27,7 @@ Pair = tuple[ImageDataset, ImageDataset]
 
 
 @cache
-def read(path: Path, image_size: int | None = None, coarse: bool = False) -> Splits:
+def read(path: Path, image_size: int | None = None, coarse: bool = False) -> SourceSplits:
     return load_data(path, image_size=image_size, coarse=coarse).splits
 
 
@@ -79,15 +79,15 @@ def grey(data: Path) -> Pair:
 
 
 def signs(data: Path, side: int) -> Pair:
-    division = divide(read(data / "sign-digits", image_size=side), test=0.2, val=VAL_SHARE)
-    assert division.val is not None
-    return division.train, division.val
+    data_splits = split_dataset(read(data / "sign-digits", image_size=side), test=0.2, val=VAL_SHARE)
+    assert data_splits.val is not None
+    return data_splits.train, data_splits.val
 
 
 def digits(data: Path) -> Pair:
-    division = divide(load_data("digits").splits, val=VAL_SHARE)
-    assert division.val is not None
-    return division.train, division.val
+    data_splits = split_dataset(load_data("digits").splits, val=VAL_SHARE)
+    assert data_splits.val is not None
+    return data_splits.train, data_splits.val
 
 
 TASKS: dict[str, Callable[[Path], Pair]] = {

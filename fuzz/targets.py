@@ -13,12 +13,12 @@ from timebox.clock import Deadline
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header
 from timebox.errors import TimeboxError
-from timebox.jobs.data import Reader, Source
-from timebox.pipelines.resume import Continuation
+from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.pipelines.resume import ExistingRun
 from timebox.recipe import get_recipe, parse_settings
 from timebox.reporter import SilentReporter
-from timebox.run.files import read_seen
-from timebox.run.metrics_log import length_up_to, read_metrics, surviving_decisions
+from timebox.run.files import read_training_hashes
+from timebox.run.metrics_log import length_up_to, read_metrics, step_plans_taken
 from timebox.run.run import load
 
 MAX_ZEROS = 1 << 20
@@ -118,10 +118,10 @@ def run(scratch: Path, data: bytes) -> None:
     (folder / "model.safetensors").write_bytes(header + bytes(int.from_bytes(zeros[:4], "little") % MAX_ZEROS))
     (folder / "trained_on.npy").write_bytes(hashes)
     with contextlib.suppress(TimeboxError):
-        read_seen(folder)
+        read_training_hashes(folder)
     loaded = load(folder, device="cpu")
     _ = loaded.summary, loaded.test_accuracy
-    Source.of_run(loaded.config, folder)
+    DataConfig.of_run(loaded.config, folder)
 
 
 def continuing(scratch: Path, data: bytes) -> None:
@@ -139,11 +139,11 @@ def continuing(scratch: Path, data: bytes) -> None:
     with contextlib.suppress(TimeboxError):
         load(folder, device="cpu")
     with contextlib.suppress(TimeboxError):
-        surviving_decisions((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
+        step_plans_taken((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
     with contextlib.suppress(TimeboxError):
         length_up_to(folder / "metrics.jsonl", 2, 1)
     deadline = Deadline(60.0)
-    Continuation(folder, None, Reader(None, 0.1, print, deadline), deadline, SilentReporter())
+    ExistingRun(folder, None, DatasetReader(None, 0.1, print, deadline), deadline, SilentReporter())
 
 
 TARGETS: dict[str, Target] = {

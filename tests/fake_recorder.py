@@ -54,8 +54,8 @@ class _Recording(TorchDispatchMode):
             tensor.copy_(before)
 
 
-class FakeRecorder:
-    """What :class:`timebox.runtime.cuda_graphs.CudaRecorder` is on a GPU.
+class FakeGraphRecorder:
+    """What :class:`timebox.runtime.cuda_graphs.CudaGraphRecorder` is on a GPU.
 
     Args:
         fail: raise, as CUDA does for what it cannot record.

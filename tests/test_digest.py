@@ -24,9 +24,11 @@ def test_the_same_trainings_have_the_same_sums_and_others_have_others(
     assert list(first) == [f"haet2021 drawn-32x32 {part}" for part in digest.PARTS]
     assert len({len(value) for value in first.values()}) == 1
     assert digest.compare(again, first) == []
-    original = schedule.rates_at
+    original = schedule.lr_and_momentum_at
     # A change in the last digit of the learning rate.
-    monkeypatch.setattr(schedule, "rates_at", lambda *given: (original(*given)[0] * (1 + 1e-6), original(*given)[1]))
+    monkeypatch.setattr(
+        schedule, "lr_and_momentum_at", lambda *given: (original(*given)[0] * (1 + 1e-6), original(*given)[1])
+    )
     assert digest.compare(found(tmp_path / "other"), first) == sorted(first)
 
 

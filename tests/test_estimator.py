@@ -37,7 +37,7 @@ def quick(**parameters: object) -> TimeboxClassifier:
 
 def plain(**parameters: object) -> TimeboxClassifier:
     """One small network that rows of features suit."""
-    settings = ("width=8", "members=1", "input_scale=2", "flip=none", "crop_padding=0", "batch_size=64")
+    settings = ("width=8", "ensemble_size=1", "input_scale=2", "flip=none", "crop_padding=0", "batch_size=64")
     return quick(**{"image_shape": "square", "scale": "fit", "settings": settings, **parameters})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from timebox.builders import augmentation_of, build_model
+from timebox.builders import build_augmentation, build_model
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.data.device.loader import DeviceLoader
@@ -13,11 +13,11 @@ from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.precision import Precision
-from timebox.training.checkpointer import Keeper
-from timebox.training.loop import Trained, Validation, train_model
-from timebox.training.monitor import Watch
+from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.monitor import TrainingMonitor
 from timebox.training.pacer import Pacer, StepPacer
-from timebox.training.rollback import SafetyNet
+from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerSteps, Steps
@@ -53,13 +53,13 @@ def tiny_training(
     validate_at: list[float] | None = None,
     reporter: Reporter | None = None,
     make_steps: Callable[[TrainingState, Loss], Steps] = EagerSteps,
-) -> tuple[Trained, Entries]:
+) -> tuple[TrainingResult, Entries]:
     """The outcome of a training on 100 images, and what it logged."""
     recipe = recipe or tiny_recipe()
     data = bands(100)
     torch.manual_seed(0)
     model = build_model(recipe, 3, data.num_classes).train()
-    augmentation = augmentation_of(recipe)
+    augmentation = build_augmentation(recipe)
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
     log: Entries = []
@@ -72,9 +72,9 @@ def tiny_training(
         loader,
         schedule,
         make_steps(state, Loss(recipe.label_smoothing)),
-        SafetyNet(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
-        Keeper(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
-        Watch(loader, schedule, deadline, log.append, reporter or SilentReporter()),
-        Validation(validate, validate_at or [], float("inf")) if validate else None,
+        RollbackGuard(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
+        AsyncCheckpointer(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
+        TrainingMonitor(loader, schedule, deadline, log.append, reporter or SilentReporter()),
+        PeriodicValidation(validate, validate_at or [], float("inf")) if validate else None,
     )
     return trained, log

@@ -18,8 +18,8 @@ SMALLEST_STD = 1 / 255
 
 def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
     """The recipe's network, or networks, with fresh weights, float32, channels_last, on the CPU."""
-    networks = [_network(recipe, in_channels, num_classes) for _ in range(recipe.members)]
-    model = networks[0] if recipe.members == 1 else Ensemble(networks)
+    networks = [_network(recipe, in_channels, num_classes) for _ in range(recipe.ensemble_size)]
+    model = networks[0] if recipe.ensemble_size == 1 else Ensemble(networks)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -75,17 +75,17 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
     return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
 
 
-def augmentation_of(recipe: Recipe) -> Augmentation:
+def build_augmentation(recipe: Recipe) -> Augmentation:
     """What the recipe does to training images."""
     return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until)
 
 
-def resizing_of(recipe: Recipe) -> Resizing:
+def build_resizing(recipe: Recipe) -> Resizing:
     """How large the recipe's training images are, by progress."""
     return Resizing(recipe.start_size, recipe.full_size_at)
 
 
-def whiten(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:
+def init_whitening_(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:
     """Fit the filters of whitening layers to the training images, where the recipe has them whiten.
 
     Args:

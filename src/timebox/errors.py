@@ -35,14 +35,14 @@ class OutputError(TimeboxError, OSError):
 NO_ANSWER = "it does not answer"
 
 
-class LostMembersError(TimeboxError):
+class RankFailureError(TimeboxError):
     """Processes that train together are not all there any more.
 
     Attributes:
-        lost: which are gone, by rank, and why, as far as they said.
+        failed_ranks: the reason of each failure, as far as it is known, by rank.
         lines: the same in words.
     """
 
-    def __init__(self, lost: Mapping[int, str], lines: Sequence[str]) -> None:
+    def __init__(self, failed_ranks: Mapping[int, str], lines: Sequence[str]) -> None:
         super().__init__(f"lost {'; '.join(lines)}")
-        self.lost, self.lines = dict(lost), tuple(lines)
+        self.failed_ranks, self.lines = dict(failed_ranks), tuple(lines)

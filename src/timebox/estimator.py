@@ -25,7 +25,7 @@ from timebox.files import parse_json_object, read_regular
 from timebox.jobs.config import image_form, is_planned
 from timebox.pipelines import train
 from timebox.planning.image_size import largest_side_for
-from timebox.planning.planner import SMALLEST_SIDE
+from timebox.planning.planner import MIN_SIDE
 from timebox.run import load
 from timebox.runtime.device import resolve_device
 
@@ -273,7 +273,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             side = math.ceil(math.sqrt(num_features))
             padded = np.zeros((len(rows), side * side), rows.dtype)
             padded[:, :num_features] = rows
-            block = math.ceil(SMALLEST_SIDE / side)
+            block = math.ceil(MIN_SIDE / side)
             return padded.reshape(len(rows), side, side).repeat(block, axis=1).repeat(block, axis=2)
         if len(self.image_shape) not in (2, 3) or math.prod(self.image_shape) != num_features:
             raise UsageError(

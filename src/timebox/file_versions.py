@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from timebox.errors import RunError
 
 Values = dict[str, object]
-Step = Callable[[Values], Values]
+Migration = Callable[[Values], Values]
 
 KEY = "format"
 UNNUMBERED = 1
@@ -31,7 +31,7 @@ class FileFormat:
 
     file: str
     oldest: int = 1
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Migration, ...] = ()
 
     @property
     def newest(self) -> int:
@@ -73,14 +73,19 @@ class FileFormat:
         return found
 
 
+def _ensemble_size(values: Values) -> Values:
+    """The recipe's field ``members`` is called ``ensemble_size``: recipes are read under either name."""
+    return values
+
+
 # A run. trained_on.npy, model.safetensors and the tensors of a checkpoint have no number of their own: a change to one
 # of them raises that of model.json or of the manifest.
-MODEL_FORMAT = FileFormat("model.json", oldest=4)
+MODEL_FORMAT = FileFormat("model.json", oldest=4, steps=(_ensemble_size,))
 SUMMARY_FORMAT = FileFormat("summary.json")
 METRICS_FORMAT = FileFormat("metrics.jsonl")
 PREDICTIONS_FORMAT = FileFormat("predictions.npz")
 EXAMPLES_FORMAT = FileFormat("examples.npz")
-GROUP_FORMAT = FileFormat("group.json")
+RANKS_FORMAT = FileFormat("group.json")
 CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json")
 # What other commands write.
 ESTIMATOR_FORMAT = FileFormat("estimator.json")
@@ -100,7 +105,7 @@ FORMATS = (
     METRICS_FORMAT,
     PREDICTIONS_FORMAT,
     EXAMPLES_FORMAT,
-    GROUP_FORMAT,
+    RANKS_FORMAT,
     CHECKPOINT_FORMAT,
     ESTIMATOR_FORMAT,
     LR_FIND_FORMAT,

@@ -44,19 +44,19 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min(rooms, default=None)
 
 
-def is_launched() -> bool:
+def is_torchrun() -> bool:
     """Whether ``torchrun`` started this process, as one of a group that trains together."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def is_led() -> bool:
+def is_worker_rank() -> bool:
     """Whether this process is one of a group and another leads it."""
-    return is_launched() and os.environ["RANK"] != "0"
+    return is_torchrun() and os.environ["RANK"] != "0"
 
 
 def processes_here() -> int:
     """How many processes ``torchrun`` started on this host; 1 where it did not."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_torchrun() else 1
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from timebox.benchmarking.config import Asked
 from timebox.benchmarking.trials import Trial
 from timebox.recipe import RECIPES
 
-Outcome = Mapping[str, object] | BaseException
+ReadResult = Mapping[str, object] | BaseException
 Measure = Callable[..., Benchmark]
 
 
@@ -35,7 +35,7 @@ class Trials:
 
     def __init__(self) -> None:
         self.done: list[Trial] = []
-        self.outcomes: dict[tuple[str, int], Outcome] = {}
+        self.outcomes: dict[tuple[str, int], ReadResult] = {}
 
     def __call__(
         self, asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
@@ -55,7 +55,7 @@ class Trials:
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     fake = Trials()
-    monkeypatch.setattr(import_module("timebox.benchmarking.benchmark"), "carry_out", fake)
+    monkeypatch.setattr(import_module("timebox.benchmarking.benchmark"), "run_job", fake)
     return fake
 
 
@@ -64,8 +64,8 @@ def measure(trials: Trials, tmp_path: Path) -> Measure:
     """measure(recipes=["a", "b"], …): a benchmark on the digits, its trials made up, in tmp_path/bench."""
 
     def run(**given: object) -> Benchmark:
-        begun = {"data": "digits", "recipes": ["haet2021", "dawnbench"], "trial_budget": "5s", "seeds": 2}
-        given = given if "resume" in given else {**begun, "out": tmp_path / "bench", **given}
+        started = {"data": "digits", "recipes": ["haet2021", "dawnbench"], "trial_budget": "5s", "seeds": 2}
+        given = given if "resume" in given else {**started, "out": tmp_path / "bench", **given}
         return benchmark(**given)  # type: ignore[arg-type]
 
     return run

@@ -19,7 +19,7 @@ from timebox.training.graphed_step import GraphedSteps
 from timebox.training.state import TrainingState
 
 from tiny import CPU, bands, tiny_recipe  # isort: skip
-from fake_recorder import FakeRecorder  # isort: skip
+from fake_recorder import FakeGraphRecorder  # isort: skip
 
 NUM_STEPS = 6
 
@@ -47,15 +47,15 @@ def contents(speedrun: Speedrun) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def recorders(monkeypatch: pytest.MonkeyPatch) -> list[FakeRecorder]:
+def recorders(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraphRecorder]:
     """Steps are recorded, as on a GPU."""
-    made: list[FakeRecorder] = []
+    made: list[FakeGraphRecorder] = []
 
-    def recorded(state: TrainingState, loss_of: Loss, tell: object) -> GraphedSteps:
-        made.append(FakeRecorder())
-        return GraphedSteps(state, loss_of, made[-1], lambda text: pytest.fail(text))
+    def recorded(state: TrainingState, loss_fn: Loss, tell: object) -> GraphedSteps:
+        made.append(FakeGraphRecorder())
+        return GraphedSteps(state, loss_fn, made[-1], lambda text: pytest.fail(text))
 
-    monkeypatch.setattr(module, "steps_for", recorded)
+    monkeypatch.setattr(module, "build_steps", recorded)
     return made
 
 
@@ -77,7 +77,7 @@ def test_a_trial_is_the_same_whatever_came_before_it(recipe: Recipe, precision: 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_a_recorded_trial_is_the_same_too(recipe: Recipe, recorders: list[FakeRecorder]) -> None:
+def test_a_recorded_trial_is_the_same_too(recipe: Recipe, recorders: list[FakeGraphRecorder]) -> None:
     first, second = run_of(recipe), run_of(recipe)
     for speedrun in (first, second):
         speedrun.build()

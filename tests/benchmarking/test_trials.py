@@ -11,7 +11,7 @@ import pytest
 
 from timebox.benchmarking import trials
 from timebox.benchmarking.config import Asked, Contender
-from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, evaluate_command, schedule, train_command
+from timebox.benchmarking.trials import CutOffError, Record, Trial, evaluate_command, run_job, schedule, train_command
 from timebox.cli import parse
 from timebox.errors import OutputError
 
@@ -52,7 +52,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture
 def carry(tmp_path: Path) -> Callable[..., Record]:
     def run(asked: Asked = replace(ASKED, trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
-        return carry_out(asked, TRIAL, tmp_path / "run", float("inf"), keep_at)
+        return run_job(asked, TRIAL, tmp_path / "run", float("inf"), keep_at)
 
     return run
 

@@ -17,7 +17,7 @@ import auto_cells
 TRIAL = {
     "label": "auto", "seed": 1, "accuracy": 0.5, "num_images": 40, "train_images": 60, "late": False, "steps": 9,
     "elapsed_seconds": 14.0, "epochs": 2.5, "images_per_second": 10.0, "precision": "fp32", "tta": "shift",
-    "commit": "abc", "recipe": {"width": 8, "members": 1, "batch_size": 32, "flip": "none"}, "plan": ["x"],
+    "commit": "abc", "recipe": {"width": 8, "ensemble_size": 1, "batch_size": 32, "flip": "none"}, "plan": ["x"],
 }  # fmt: skip
 
 
@@ -97,11 +97,11 @@ def test_cells_of_every_speed_are_collected_and_none_is_measured_twice(
 
 
 def test_one_that_was_cut_off_is_taken_up(machine: Machine, tasks: Path, tmp_path: Path) -> None:
-    begun = tmp_path / "out" / "digits_9s_full"
-    begun.mkdir(parents=True)
-    (begun / "benchmark.json").write_text("{}")
+    started = tmp_path / "out" / "digits_9s_full"
+    started.mkdir(parents=True)
+    (started / "benchmark.json").write_text("{}")
     run(tasks, tmp_path / "out", "--only", "digits")
-    assert machine.commands == [["benchmark", "--resume", str(begun)]]
+    assert machine.commands == [["benchmark", "--resume", str(started)]]
 
 
 def test_a_failure_is_passed_on(machine: Machine, tasks: Path, tmp_path: Path) -> None:
@@ -117,19 +117,22 @@ def test_the_neighbours_of_what_auto_took(machine: Machine, tmp_path: Path) -> N
         images = np.zeros((60, side, side, 3), np.uint8)
         np.savez(tasks / f"{name}.npz", train_images=images, class_names=np.array(["a", "b"]))
     cell = {"trial_budget": "9s", "speed": "full", "label": "auto"}
-    rungs = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (32, 1, 1.0)}
+    model_scales = {"low": (8, 1, 2.0), "middle": (64, 1, 1.0), "high": (32, 1, 1.0)}
     lines = [
-        *({"task": task, **cell, "width": w, "members": m, "input_scale": s} for task, (w, m, s) in rungs.items()),
-        {"task": "middle", **cell, "label": "airbench94", "width": 8, "members": 1, "input_scale": 1.0},
-        {"task": "middle", **cell, "speed": "quarter", "width": 8, "members": 1, "input_scale": 1.0},
+        *(
+            {"task": task, **cell, "width": w, "ensemble_size": m, "input_scale": s}
+            for task, (w, m, s) in model_scales.items()
+        ),
+        {"task": "middle", **cell, "label": "airbench94", "width": 8, "ensemble_size": 1, "input_scale": 1.0},
+        {"task": "middle", **cell, "speed": "quarter", "width": 8, "ensemble_size": 1, "input_scale": 1.0},
     ]
     given.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "9s"]) == 0
     asked = {Path(c[1]).stem: [c[i + 1] for i, word in enumerate(c) if word == "--recipe"] for c in machine.commands}
     assert asked == {
-        "low": ["auto width=12 members=1 input_scale=2.0"],
-        "middle": ["auto width=48 members=1 input_scale=1.0", "auto width=64 members=1 input_scale=1.25"],
-        "high": ["auto width=32 members=1 input_scale=0.6667", "auto width=48 members=1 input_scale=1.0"],
+        "low": ["auto width=12 ensemble_size=1 input_scale=2.0"],
+        "middle": ["auto width=48 ensemble_size=1 input_scale=1.0", "auto width=64 ensemble_size=1 input_scale=1.25"],
+        "high": ["auto width=32 ensemble_size=1 input_scale=0.6667", "auto width=48 ensemble_size=1 input_scale=1.0"],
     }
     with pytest.raises(SystemExit, match="no trial of auto"):
         auto_cells.main([str(tasks), str(tmp_path / "out"), "--around", str(given), "--trial-budget", "8s"])

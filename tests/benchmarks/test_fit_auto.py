@@ -9,7 +9,7 @@ import pytest
 import fit_auto
 import pages
 from fit_auto import Cell
-from timebox.planning.auto import LADDER, Rung, rungs, wanted_epochs
+from timebox.planning.auto import MODEL_SCALES, ModelScale, model_scales, required_epochs
 from timebox.planning.dataset_profile import DatasetProfile
 
 TRUE = (5.0, 0.6)
@@ -22,14 +22,14 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
     return {
         "task": task, "machine": "desk", "trial_budget": "60s", "speed": "full", "side": 32, "label": label,
         "seed": seed, "accuracy": accuracy, "late": False, "train_images": 5000, "epochs": 7.0, "width": 16,
-        "members": 1, "input_scale": 1.0, "batch_size": 128, "record": "one", **changes,
+        "ensemble_size": 1, "input_scale": 1.0, "batch_size": 128, "record": "one", **changes,
     }  # fmt: skip
 
 
 def climbed(task: str, num_images: int, budget: str, narrow: float) -> Lines:
     """Two rungs of a cell. The wider one has half the epochs, and is better where they are enough for it."""
     task_of_it = DatasetProfile(num_images, 32, 10, mirror_allowed=True)
-    wide, below = LADDER[WIDER], narrow / 2 < wanted_epochs(rungs(*TRUE)[WIDER], task_of_it)
+    wide, below = MODEL_SCALES[WIDER], narrow / 2 < required_epochs(model_scales(*TRUE)[WIDER], task_of_it)
     shared = {"trial_budget": budget, "train_images": num_images}
     return [
         line(task, "auto", 0, 0.70, **shared, epochs=narrow, width=12),
@@ -156,14 +156,14 @@ def test_the_fit_finds_what_the_cells_were_made_of() -> None:
 
 def test_a_rung_is_recognised_by_what_was_trained() -> None:
     assert fit_auto.place_of(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == WIDER + 1
-    assert LADDER[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].enlarged
+    assert MODEL_SCALES[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].enlarged
     assert fit_auto.place_of(line("x", "auto", 0, 0.9, width=20)) is None
 
 
 def test_a_rung_that_is_none_any_more_is_left_out() -> None:
     cell = many_cells()[:2]
     measured = fit_auto.rungs_of(fit_auto.by_cell([*cell, {**cell[0], "label": "auto width=20", "width": 20}]))
-    assert [len(rungs) for rungs in measured.values()] == [2]
+    assert [len(model_scales) for model_scales in measured.values()] == [2]
 
 
 def test_rungs_of_different_records_are_not_compared() -> None:
@@ -174,7 +174,7 @@ def test_rungs_of_different_records_are_not_compared() -> None:
 
 
 def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
-    steps = [Rung(8, 6, 1), Rung(12, 6, 1), Rung(16, 9, 1), Rung(24, 1, 1)]
+    steps = [ModelScale(8, 6, 1), ModelScale(12, 6, 1), ModelScale(16, 9, 1), ModelScale(24, 1, 1)]
     task = DatasetProfile(5000, 32, 10, mirror_allowed=True)
     there = [fit_auto.Measured(place, task, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
     assert fit_auto.chosen(there, steps, 1.0) is there[1]

@@ -11,7 +11,7 @@ import pytest
 from timebox.cli import main
 
 
-class Outcome(NamedTuple):
+class ReadResult(NamedTuple):
     """How a command ended."""
 
     status: int
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
         return loaded
 
 
-Command = Callable[..., Outcome]
+Command = Callable[..., ReadResult]
 Replace = Callable[..., None]
 
 
@@ -33,10 +33,10 @@ Replace = Callable[..., None]
 def timebox(capsys: pytest.CaptureFixture[str]) -> Command:
     """`timebox("train", "digits", …)` runs the command line in this process."""
 
-    def run(*argv: object) -> Outcome:
+    def run(*argv: object) -> ReadResult:
         capsys.readouterr()
         status = main([str(word) for word in argv])
-        return Outcome(status, *capsys.readouterr())
+        return ReadResult(status, *capsys.readouterr())
 
     return run
 

@@ -185,8 +185,10 @@ def command(*words: str) -> list[str]:
 def stopped_after_the_first(out: Path, trial_seconds: float) -> tuple[str, str, str, int]:
     """A benchmark of two trials that is stopped in the second: the line of the first, and how it ended."""
     words = (*SMALL, "--trial-budget", f"{trial_seconds:g}s", "--seeds", "2", "--out", str(out), "--json")
-    begun = command("digits", *words)
-    with subprocess.Popen(begun, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as process:
+    started = command("digits", *words)
+    with subprocess.Popen(
+        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
+    ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(signal.SIGTERM)

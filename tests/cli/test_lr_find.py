@@ -3,28 +3,28 @@
 import numpy as np
 import pytest
 
-from timebox.pipelines.lr_find import LrFound
+from timebox.pipelines.lr_find import LRRange
 from timebox.recipe import get_recipe
-from timebox.training.lr_range_test import judged
+from timebox.training.lr_range_test import suggest_lr
 
 from .conftest import Command, Replace
 
 ASKED: list[dict[str, object]] = []
 
 
-def found(recipe: str = "haet2021", suggested: bool = True, num_steps: int = 100) -> LrFound:
+def found(recipe: str = "haet2021", suggested: bool = True, num_steps: int = 100) -> LRRange:
     lrs = np.geomspace(1e-3, 1e2, 100)
     x = np.log10(lrs)
     losses = 2.3 - (1.5 / (1 + np.exp(-5 * (x + 1))) if suggested else 0) + np.clip(x, 0, None) ** 2
-    test = judged(list(lrs[:num_steps]), list(losses[:num_steps]), diverged=False)
-    return LrFound(test, get_recipe(recipe), "runs/lr")
+    test = suggest_lr(list(lrs[:num_steps]), list(losses[:num_steps]), diverged=False)
+    return LRRange(test, get_recipe(recipe), "runs/lr")
 
 
 @pytest.fixture
 def finds(replace: Replace) -> None:
     ASKED.clear()
 
-    def lr_find(data: str, **given: object) -> LrFound:
+    def lr_find(data: str, **given: object) -> LRRange:
         ASKED.append({"data": data, **given})
         return found(str(given["recipe"]) if given["recipe"] != "auto" else "airbench94", data != "flat")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from timebox.data import Splits, divide
+from timebox.data import SourceSplits, split_dataset
 from timebox.data.dataset import ImageDataset
 from timebox.data.groups import groups_of, likely_pattern, names_in_common, split_by_group
 from timebox.errors import UsageError
@@ -59,8 +59,8 @@ def test_a_class_of_one_group_stays_in_train():
 @pytest.mark.parametrize("options", [{"val": 0.2}, {}, {"val": 0.2, "test": 0.2}, {"train_limit": 80, "val": "rest"}])
 def test_a_division_keeps_groups_apart(options):
     ids, labels = tracks()
-    division = divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", **options)
-    parts = [part for part in (division.train, division.val, division.test) if part is not None]
+    data_splits = split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", **options)
+    parts = [part for part in (data_splits.train, data_splits.val, data_splits.test) if part is not None]
     assert len(parts) == 2 + ("test" in options)
     for i, one in enumerate(parts):
         for other in parts[i + 1 :]:
@@ -70,9 +70,9 @@ def test_a_division_keeps_groups_apart(options):
 def test_what_no_group_can_be_spared_for():
     ids, labels = tracks(per_class=1)
     with pytest.raises(UsageError, match=r"val 0\.2 is not possible with group_by: no group can be spared"):
-        divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", val=0.2)
+        split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", val=0.2)
     with pytest.raises(UsageError, match="all groups left out are trained on too"):
-        divide(Splits(dataset(ids, labels), None, None), group_by=r"(.*)_", val="rest", train_limit=8)
+        split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", val="rest", train_limit=8)
 
 
 def test_series_are_seen_in_the_names():

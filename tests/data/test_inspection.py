@@ -4,13 +4,21 @@ import json
 import numpy as np
 import pytest
 
-from timebox.data import ImageDataset, LoadedData, Splits, channel_statistics, image_hashes, inspect_data, load_data
+from timebox.data import (
+    ImageDataset,
+    LoadedData,
+    SourceSplits,
+    channel_statistics,
+    image_hashes,
+    inspect_data,
+    load_data,
+)
 
 from .making import dataset, photo_folder
 
 
 def loaded(train, test=None):
-    return LoadedData("set", "test", Splits(train, None, test), (), {}, {}, ())
+    return LoadedData("set", "test", SourceSplits(train, None, test), (), {}, {}, ())
 
 
 def test_hashes_are_of_the_pixels():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from timebox.data import Splits, balanced_cut, divide, parse_portion, stratified_order, stratified_split
+from timebox.data import SourceSplits, balanced_cut, parse_split_size, split_dataset, stratified_order, stratified_split
 from timebox.errors import DataError, UsageError
 
 from .making import dataset
@@ -133,7 +133,7 @@ def test_cuts_are_the_same_for_good():
     ],
 )
 def test_portions_are_told_apart(given, meant):
-    assert parse_portion(given, "val") == meant
+    assert parse_split_size(given, "val") == meant
 
 
 @pytest.mark.parametrize(
@@ -150,16 +150,16 @@ def test_portions_are_told_apart(given, meant):
 )
 def test_portions_out_of_range_are_refused(given, words):
     with pytest.raises(UsageError, match=words):
-        parse_portion(given, "test")
+        parse_split_size(given, "test")
 
 
 TRAIN, OWN_VAL, OWN_TEST = dataset([100] * 10), dataset([5] * 10, seed=1), dataset([20] * 10, seed=2)
-BARE = Splits(TRAIN, None, None)
-FULL = Splits(TRAIN, OWN_VAL, OWN_TEST)
+BARE = SourceSplits(TRAIN, None, None)
+FULL = SourceSplits(TRAIN, OWN_VAL, OWN_TEST)
 
 
-def sizes(division):
-    return tuple(0 if part is None else len(part) for part in (division.train, division.val, division.test))
+def sizes(data_splits):
+    return tuple(0 if part is None else len(part) for part in (data_splits.train, data_splits.val, data_splits.test))
 
 
 @pytest.mark.parametrize(
@@ -183,17 +183,17 @@ def sizes(division):
     ],
 )
 def test_divisions_have_the_sizes_asked_for(splits, options, expected):
-    division = divide(splits, **options)
-    assert sizes(division) == expected
-    for part in (division.train, division.val, division.test):
+    data_splits = split_dataset(splits, **options)
+    assert sizes(data_splits) == expected
+    for part in (data_splits.train, data_splits.val, data_splits.test):
         if part is not None:
             assert len(set(part.class_counts().tolist())) == 1
     from_train = [
         {f"{image_id}" for image_id in part.ids}
         for part, origin in (
-            (division.train, division.train_origin),
-            (division.val, division.val_origin),
-            (division.test, division.test_origin),
+            (data_splits.train, data_splits.train_origin),
+            (data_splits.val, data_splits.val_origin),
+            (data_splits.test, data_splits.test_origin),
         )
         if part is not None and origin.split == "train"
     ]
@@ -201,12 +201,12 @@ def test_divisions_have_the_sizes_asked_for(splits, options, expected):
 
 
 def test_origins_lead_back_to_the_source():
-    division = divide(BARE, test=0.2, train_limit=300, val=OWN_VAL)
-    assert (division.val_origin.split, division.val_origin.indices) == ("given", None)
-    for part, origin in ((division.train, division.train_origin), (division.test, division.test_origin)):
+    data_splits = split_dataset(BARE, test=0.2, train_limit=300, val=OWN_VAL)
+    assert (data_splits.val_origin.split, data_splits.val_origin.indices) == ("given", None)
+    for part, origin in ((data_splits.train, data_splits.train_origin), (data_splits.test, data_splits.test_origin)):
         assert origin.split == "train"
         assert np.array_equal(part.images, TRAIN.images[origin.indices])
-    whole = divide(FULL)
+    whole = split_dataset(FULL)
     assert whole.train is TRAIN
     assert [origin.split for origin in (whole.train_origin, whole.val_origin, whole.test_origin)] == [
         "train",
@@ -217,18 +217,18 @@ def test_origins_lead_back_to_the_source():
 
 def test_the_default_val_is_at_most_ten_thousand_images():
     many = dataset([75_000, 75_000], side=1, channels=1)
-    assert sizes(divide(Splits(many, None, None))) == (140_000, 10_000, 0)
+    assert sizes(split_dataset(SourceSplits(many, None, None))) == (140_000, 10_000, 0)
 
 
 def test_a_class_with_one_image_stays_in_train():
-    division = divide(Splits(dataset([30, 30, 1]), None, None), val=0.3, test=0.2)
-    assert division.train.class_counts()[2] == 1
-    assert division.val.class_counts()[2] == division.test.class_counts()[2] == 0
+    data_splits = split_dataset(SourceSplits(dataset([30, 30, 1]), None, None), val=0.3, test=0.2)
+    assert data_splits.train.class_counts()[2] == 1
+    assert data_splits.val.class_counts()[2] == data_splits.test.class_counts()[2] == 0
 
 
 def test_where_nothing_can_be_spared_there_is_no_default_val():
-    assert sizes(divide(Splits(dataset([1, 1]), None, None))) == (2, 0, 0)
-    assert sizes(divide(Splits(dataset([2, 1]), None, None))) == (2, 1, 0)
+    assert sizes(split_dataset(SourceSplits(dataset([1, 1]), None, None))) == (2, 0, 0)
+    assert sizes(split_dataset(SourceSplits(dataset([2, 1]), None, None))) == (2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -252,17 +252,17 @@ def test_where_nothing_can_be_spared_there_is_no_default_val():
 )
 def test_what_cannot_be_met_is_refused(splits, options, words):
     with pytest.raises(UsageError, match=words):
-        divide(splits, **options)
+        split_dataset(splits, **options)
 
 
 def test_a_val_of_unknown_classes_is_refused():
     with pytest.raises(DataError, match="val has images of classes unknown to training"):
-        divide(Splits(dataset([5, 5]), None, None), val=dataset([5, 5, 5]))
+        split_dataset(SourceSplits(dataset([5, 5]), None, None), val=dataset([5, 5, 5]))
 
 
 def test_the_split_seed_changes_every_cut():
     options = {"test": 0.2, "train_limit": 300, "val": 0.2}
-    first, again, other = (divide(BARE, **options, split_seed=seed) for seed in (0, 0, 1))
+    first, again, other = (split_dataset(BARE, **options, split_seed=seed) for seed in (0, 0, 1))
     assert first.train.ids == again.train.ids and first.test.ids == again.test.ids
     assert first.train.ids != other.train.ids
     assert first.val.ids != other.val.ids

@@ -12,27 +12,27 @@ from torch.distributed import HashStore, PrefixStore
 
 from timebox.clock import process_start
 from timebox.distributed import heartbeat as roll_call
-from timebox.distributed.heartbeat import BEAT_SECONDS, Member, RollCall, end_those_stopped
+from timebox.distributed.heartbeat import HEARTBEAT_SECONDS, Heartbeat, RankInfo, kill_stopped_ranks
 from timebox.errors import NO_ANSWER
 
 
-def roll_calls(size: int) -> list[RollCall]:
+def roll_calls(size: int) -> list[Heartbeat]:
     store = HashStore()
-    return [RollCall(PrefixStore("test", store), rank, size) for rank in range(size)]
+    return [Heartbeat(PrefixStore("test", store), rank, size) for rank in range(size)]
 
 
-def wait_until_silent(other: RollCall) -> None:
+def wait_until_silent(other: Heartbeat) -> None:
     """Until the last sign of life of a process that has ended is given."""
     name, count = f"beat/{other._rank}", -1
     while (now := other._store.add(name, 0)) != count:
         count = now
-        time.sleep(2 * BEAT_SECONDS)
+        time.sleep(2 * HEARTBEAT_SECONDS)
 
 
 def test_those_who_are_there_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll_call, "SILENCE_SECONDS", 300.0)
+    monkeypatch.setattr(roll_call, "HEARTBEAT_TIMEOUT_SECONDS", 300.0)
     first, *_ = roll_calls(3)
-    assert first.lost() == {}
+    assert first.failed_ranks() == {}
 
 
 def test_those_who_are_silent_are_lost_and_those_who_leave_say_why() -> None:
@@ -41,16 +41,16 @@ def test_those_who_are_silent_are_lost_and_those_who_leave_say_why() -> None:
     third.leave("memory ran out")
     fourth.leave()
     wait_until_silent(second)
-    assert first.lost() == {1: NO_ANSWER, 2: "memory ran out"}
+    assert first.failed_ranks() == {1: NO_ANSWER, 2: "memory ran out"}
 
 
 def test_word_is_left_for_the_processes_that_are_started_again() -> None:
     store = HashStore()
-    first, second, third = (RollCall(store, 0, 2, attempt) for attempt in range(3))
-    assert first.noted_before() == second.noted_before() == ()
+    first, second, third = (Heartbeat(store, 0, 2, attempt) for attempt in range(3))
+    assert first.failures_before_restart() == second.failures_before_restart() == ()
     first.note(["rank 1 on here: killed", "rank 2 on here: killed too"])
-    assert second.noted_before() == ("rank 1 on here: killed", "rank 2 on here: killed too")
-    assert third.noted_before() == ()
+    assert second.failures_before_restart() == ("rank 1 on here: killed", "rank 2 on here: killed too")
+    assert third.failures_before_restart() == ()
 
 
 class Unreachable(HashStore):  # type: ignore[misc]
@@ -63,7 +63,7 @@ class Unreachable(HashStore):  # type: ignore[misc]
 
 def test_where_the_store_is_gone_all_others_are() -> None:
     """It never answers, but this does."""
-    assert RollCall(Unreachable(), 1, 3).lost() == {0: NO_ANSWER, 2: NO_ANSWER}
+    assert Heartbeat(Unreachable(), 1, 3).failed_ranks() == {0: NO_ANSWER, 2: NO_ANSWER}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -76,10 +76,10 @@ def test_only_a_process_that_a_signal_stopped_is_ended() -> None:
             while not roll_call._is_stopped(process.pid):
                 time.sleep(0.01)
         host = os.uname().nodename
-        members = [Member(rank, host, one.pid, process_start(one.pid), "cpu", 1) for rank, one in enumerate(sleeping)]
-        elsewhere = Member(3, "elsewhere", another.pid, process_start(another.pid), "cpu", 1)
-        earlier = Member(4, host, another.pid, process_start(another.pid) - 100, "cpu", 1)
-        end_those_stopped([*members[:2], elsewhere, earlier])
+        members = [RankInfo(rank, host, one.pid, process_start(one.pid), "cpu", 1) for rank, one in enumerate(sleeping)]
+        elsewhere = RankInfo(3, "elsewhere", another.pid, process_start(another.pid), "cpu", 1)
+        earlier = RankInfo(4, host, another.pid, process_start(another.pid) - 100, "cpu", 1)
+        kill_stopped_ranks([*members[:2], elsewhere, earlier])
         assert stopped.wait() == -signal.SIGKILL
         assert busy.poll() is None
         assert another.poll() is None

@@ -89,7 +89,7 @@ def run_all(arguments: argparse.Namespace) -> None:
                 record = run(cell, arguments, installation)
                 with arguments.out.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(asdict(record)) + "\n")
-                print(told(record), file=sys.stderr, flush=True)
+                print(describe(record), file=sys.stderr, flush=True)
     finally:
         installation.remove()
 
@@ -152,7 +152,7 @@ def train_words(cell: Cell, arguments: argparse.Namespace, seed: int) -> list[st
     return ["train", arguments.data, *budget, "--train-limit", str(limit), *splits, *arguments.options]
 
 
-def told(record: Record) -> str:
+def describe(record: Record) -> str:
     """One line for whoever waits."""
     found = "; ".join(misses(record)) or "as promised"
     took = f"{record.wall_seconds:.2f}s of {record.budget_seconds:g}s"

@@ -72,7 +72,7 @@ def searched(
     words = ["tune", "digits", "--budget", f"{budget}s", "--trial-budget", "6s", "--workers", "2", "--out", str(out)]
     kills: list[Kill] = []
     before: Complete = {}
-    begun = time.monotonic()
+    started = time.monotonic()
     for _ in range(num_kills):
         seconds = chance.uniform(SHORTEST_LIFE, LONGEST_LIFE)
         process = started(words)
@@ -92,11 +92,11 @@ def searched(
             problem = f"{type(error).__name__}: {error}"
         kills.append(Kill(number, round(seconds, 2), len(before), problem))
         words = ["tune", "--resume", str(out)]
-        begun = time.monotonic()
+        started = time.monotonic()
     else:
         process = started(words)
         process.wait(2 * budget)
-    return kills, ending(number, out, before, process.returncode, time.monotonic() - begun)
+    return kills, ending(number, out, before, process.returncode, time.monotonic() - started)
 
 
 def ending(number: int, out: Path, before: Complete, status: int, seconds: float) -> dict[str, object]:
@@ -127,9 +127,9 @@ def started(words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Poll for a file; RuntimeError where the search ends, or hangs, without writing it."""
-    begun = time.monotonic()
+    started = time.monotonic()
     while not path.exists():
-        if process.poll() is not None or time.monotonic() - begun > LONGEST_START_SECONDS:
+        if process.poll() is not None or time.monotonic() - started > LONGEST_START_SECONDS:
             process.kill()
             raise RuntimeError(f"the search did not begin: {path.name} was not written, exit status {process.poll()}")
         time.sleep(POLL_SECONDS)

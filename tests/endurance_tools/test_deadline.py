@@ -38,7 +38,7 @@ FIGURES = Figures(
     phases={"training": 6.0},
     plan=("a plan",),
 )
-RECORD = Record(
+RANKS = Record(
     scenario="idle",
     budget_seconds=10.0,
     repeat=0,
@@ -88,12 +88,12 @@ def test_a_schedule_cut_off_has_not_reached_its_end() -> None:
 
 def test_what_a_run_must_not_do() -> None:
     def found(**changes: object) -> list[str]:
-        return misses(replace(RECORD, **changes))
+        return misses(replace(RANKS, **changes))
 
     def inside(**changes: object) -> list[str]:
         return found(figures=replace(FIGURES, **changes))
 
-    assert misses(RECORD) == []
+    assert misses(RANKS) == []
     assert found(late=True, wall_seconds=10.25) == ["late by 0.25s", "its own late flag says False, at 9.40s"]
     assert found(status=2, figures=None) == ["refused"]
     assert found(status=2, figures=None, late=True, wall_seconds=10.25) == ["late by 0.25s", "refused"]
@@ -113,7 +113,7 @@ def test_what_a_run_must_not_do() -> None:
 
 def test_what_a_run_must_not_do_on_any_machine() -> None:
     def found(**changes: object) -> list[str]:
-        return broken_promises(replace(RECORD, **changes))
+        return broken_promises(replace(RANKS, **changes))
 
     assert found() == []
     assert found(status=2, figures=None) == []
@@ -131,10 +131,10 @@ def test_what_a_run_must_not_do_on_any_machine() -> None:
 def test_the_table_counts_and_fits_120_columns() -> None:
     noted = {"note": "no such moment: training began at 6.2s"}
     records = [
-        *(replace(RECORD, repeat=repeat) for repeat in range(3)),
-        replace(RECORD, scenario="busy", late=True, wall_seconds=10.5),
-        replace(RECORD, scenario="busy", status=2, figures=None, stalled_seconds=3.0),
-        replace(RECORD, scenario="stopped", disturbance=noted),
+        *(replace(RANKS, repeat=repeat) for repeat in range(3)),
+        replace(RANKS, scenario="busy", late=True, wall_seconds=10.5),
+        replace(RANKS, scenario="busy", status=2, figures=None, stalled_seconds=3.0),
+        replace(RANKS, scenario="stopped", disturbance=noted),
     ]
     text = table(records, SCENARIOS)
     rows = [line.split() for line in text.splitlines()]
@@ -147,7 +147,7 @@ def test_the_table_counts_and_fits_120_columns() -> None:
 
 
 def test_records_read_back(tmp_path: Path) -> None:
-    records = [RECORD, replace(RECORD, status=2, figures=None, stderr="refused")]
+    records = [RANKS, replace(RANKS, status=2, figures=None, stderr="refused")]
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(asdict(record)) + "\n" for record in records))
     assert table(read_records(path), SCENARIOS) == table(records, SCENARIOS)

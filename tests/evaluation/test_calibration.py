@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from timebox.evaluation.calibration import calibrated, calibration_error, fit_temperature
+from timebox.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 
 
 def drawn(num=4000, num_classes=5, seed=0):
@@ -16,9 +16,9 @@ def drawn(num=4000, num_classes=5, seed=0):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_a_temperature_is_found_again(temperature):
     probabilities, labels = drawn()
-    spoilt = calibrated(probabilities, 1 / temperature)
+    spoilt = apply_temperature(probabilities, 1 / temperature)
     assert fit_temperature(spoilt, labels) == pytest.approx(temperature, rel=0.08)
-    assert np.allclose(calibrated(spoilt, temperature), probabilities, atol=1e-5)
+    assert np.allclose(apply_temperature(spoilt, temperature), probabilities, atol=1e-5)
 
 
 def test_it_stays_within_bounds():
@@ -36,9 +36,9 @@ def test_a_few_images_fit_none():
 
 def test_one_leaves_probabilities_alone_and_none_changes_their_order():
     probabilities, _ = drawn(100)
-    assert calibrated(probabilities, 1.0) is probabilities
+    assert apply_temperature(probabilities, 1.0) is probabilities
     for temperature in (0.25, 3.0):
-        changed = calibrated(probabilities, temperature)
+        changed = apply_temperature(probabilities, temperature)
         assert changed.dtype == np.float32
         assert np.allclose(changed.sum(1), 1, atol=1e-6)
         assert np.array_equal(changed.argsort(1), probabilities.argsort(1))
@@ -47,9 +47,9 @@ def test_one_leaves_probabilities_alone_and_none_changes_their_order():
 def test_the_error_is_the_gap_between_confidence_and_accuracy():
     probabilities = np.array([[0.9, 0.1]] * 10 + [[0.61, 0.39]] * 10, np.float32)
     labels = np.array([0] * 7 + [1] * 3 + [0] * 6 + [1] * 4)
-    assert calibration_error(probabilities, labels) == pytest.approx((0.2 + 0.01) / 2, abs=1e-6)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx((0.2 + 0.01) / 2, abs=1e-6)
     probabilities, labels = drawn(20000)
-    assert calibration_error(probabilities, labels) < 0.02
+    assert expected_calibration_error(probabilities, labels) < 0.02
 
 
 def test_a_few_images_that_are_all_right_do_not_make_it_certain():
@@ -58,5 +58,5 @@ def test_a_few_images_that_are_all_right_do_not_make_it_certain():
     probabilities = np.full((50, 10), 0.02) + 0.8 * np.eye(10)[labels]
     probabilities = (probabilities * rng.uniform(0.9, 1.1, (50, 10))).astype(np.float32)
     probabilities /= probabilities.sum(1, keepdims=True)
-    sure = calibrated(probabilities, fit_temperature(probabilities, labels)).max(1)
+    sure = apply_temperature(probabilities, fit_temperature(probabilities, labels)).max(1)
     assert 0.95 < sure.mean() < 0.99

@@ -7,14 +7,14 @@ from torch import nn
 
 from timebox.builders import build_model
 from timebox.errors import UsageError
-from timebox.evaluation.inference import BATCH_SIZE, evaluating, predict_probabilities
+from timebox.evaluation.inference import BATCH_SIZE, evaluation_mode, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.tta import NUM_VIEWS
 from timebox.models import ResNet9, ResNet18
 from timebox.recipe import get_recipe
-from timebox.runtime.async_scalars import FinishedWork
+from timebox.runtime.async_scalars import AsyncScalars
 from timebox.runtime.device import resolve_device
-from timebox.runtime.timing import fastest_of
+from timebox.runtime.timing import fastest_seconds
 from tiny import CPU, bands, tiny_recipe
 
 HALF = torch.full((3,), 0.5)
@@ -89,7 +89,7 @@ def test_told_to_stop_it_keeps_what_it_has_and_at_least_one_batch() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_the_models_mode_comes_back(training: bool) -> None:
     network = model().train(training)
-    with pytest.raises(KeyError), evaluating(network):
+    with pytest.raises(KeyError), evaluation_mode(network):
         assert not network.training
         assert not torch.is_grad_enabled()
         raise KeyError
@@ -131,7 +131,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_finished_work_comes_back_in_order() -> None:
-    work: FinishedWork[str] = FinishedWork(CPU)
+    work: AsyncScalars[str] = AsyncScalars(CPU)
     work.push("a", torch.tensor(1.0))
     work.push("b", torch.tensor(2.0))
     assert work.num_pending == 2
@@ -147,6 +147,6 @@ def test_the_fastest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
         moment[0] += next(durations)
 
     monkeypatch.setattr("timebox.runtime.timing.now", lambda: moment[0])
-    assert fastest_of(work, CPU, limit_seconds=100, max_repeats=3) == pytest.approx(0.2)
+    assert fastest_seconds(work, CPU, limit_seconds=100, max_repeats=3) == pytest.approx(0.2)
     durations = iter([9.0, 0.5])
-    assert fastest_of(work, CPU, limit_seconds=1) == pytest.approx(0.5), "one repeat, whatever the limit"
+    assert fastest_seconds(work, CPU, limit_seconds=1) == pytest.approx(0.5), "one repeat, whatever the limit"

@@ -12,7 +12,7 @@ from timebox.exporting import Exported, export
 from timebox.exporting.check import Answer, pictures_without_ties
 from timebox.exporting.export import SUFFIXES
 
-Trained = Callable[..., Run]
+TrainingResult = Callable[..., Run]
 ExportedOnce = Callable[[str, str, str, str], tuple[Run, Exported]]
 
 
@@ -27,7 +27,7 @@ def labelled_images(channels: int = 3) -> ImageDataset:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """trained(recipe, precision, image_fit, channels, **settings) -> a run of a few steps, trained once a session."""
 
     @cache
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ExportedOnce:
+def exported(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> ExportedOnce:
     """exported(format, recipe, precision, image_fit) -> a run and its export, written once a session."""
 
     @cache
@@ -71,16 +71,16 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Expo
 
 
 @pytest.fixture(scope="session")
-def plain(trained: Trained) -> Run:
+def plain(trained: TrainingResult) -> Run:
     """A network that is quickly exported."""
     return trained("haet2021", tta="none")
 
 
 @pytest.fixture(scope="session")
-def run(trained: Trained) -> Run:
+def run(trained: TrainingResult) -> Run:
     """Two networks that work on larger images, whose sides are even where they are halved."""
-    run = trained("airbench94", tta="mirror_shift", members=2, input_scale=1.25, blur_pool="true")
-    assert run.recipe.members == 2
+    run = trained("airbench94", tta="mirror_shift", ensemble_size=2, input_scale=1.25, blur_pool="true")
+    assert run.recipe.ensemble_size == 2
     return run
 
 

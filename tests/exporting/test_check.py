@@ -29,7 +29,7 @@ from timebox.exporting.check import (
 from timebox.exporting.model_with_preprocessing import Graph
 from timebox.recipe.builtin import RECIPES
 
-from .conftest import ExportedOnce, Trained, apart, onnx_answers
+from .conftest import ExportedOnce, TrainingResult, apart, onnx_answers
 
 FITS = get_args(get_type_hints(Recipe)["image_fit"])
 # What is right stays so many times below what is allowed, what is wrong so many times above.
@@ -74,7 +74,7 @@ def test_a_right_onnx_file_is_accepted(exported: ExportedOnce, recipe: str) -> N
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("image_fit", FITS)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_what_is_exported_is_accepted(trained: Trained, recipe: str, image_fit: str, precision: str) -> None:
+def test_what_is_exported_is_accepted(trained: TrainingResult, recipe: str, image_fit: str, precision: str) -> None:
     run = trained(recipe, precision, image_fit)
     views = run.views("recipe")
     assert margin_of(reference(run, views).compare(answers_of(Graph(run, views).eval()))) > LEAST_MARGIN
@@ -171,7 +171,7 @@ def excess(expected: Reference, answer: Answer) -> float:
 @pytest.mark.integration
 @pytest.mark.parametrize("image_fit", FITS)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_wrong_answers_are_refused(trained: Trained, recipe: str, image_fit: str) -> None:
+def test_wrong_answers_are_refused(trained: TrainingResult, recipe: str, image_fit: str) -> None:
     run = trained(recipe, "fp32", image_fit)
     views = run.views("recipe")
     expected = reference(run, views)
@@ -212,7 +212,7 @@ def test_pictures_are_resized_alike_in_any_precision(size: tuple[int, int], imag
     assert (down @ planes.float() @ across.T - resized).abs().max() < to_tie / 4
 
 
-def test_threads_are_as_they_were(trained: Trained) -> None:
+def test_threads_are_as_they_were(trained: TrainingResult) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -222,7 +222,7 @@ def test_threads_are_as_they_were(trained: Trained) -> None:
         torch.set_num_threads(before)
 
 
-def test_a_network_that_magnifies_rounding_errors_is_not_compared(trained: Trained) -> None:
+def test_a_network_that_magnifies_rounding_errors_is_not_compared(trained: TrainingResult) -> None:
     run = trained("haet2021")
     run.model = deepcopy(run.model)
     with torch.no_grad():
@@ -231,7 +231,7 @@ def test_a_network_that_magnifies_rounding_errors_is_not_compared(trained: Train
         reference(run, "none")
 
 
-def test_rounding_counts_as_one_per_layer_at_least(trained: Trained) -> None:
+def test_rounding_counts_as_one_per_layer_at_least(trained: TrainingResult) -> None:
     run = trained("haet2021")
     run.model = deepcopy(run.model)
     with torch.no_grad():

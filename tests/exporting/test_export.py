@@ -15,7 +15,7 @@ from timebox.exporting import export
 from timebox.exporting.check import EPSILON, MARGIN, NUM_IMAGES
 from timebox.exporting.export import METADATA
 
-from .conftest import ExportedOnce, Trained, apart, onnx_answers
+from .conftest import ExportedOnce, TrainingResult, apart, onnx_answers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
 
@@ -59,7 +59,7 @@ def test_a_program_of_torch_answers_as_the_run_does(exported: ExportedOnce) -> N
 
 
 @pytest.mark.integration
-def test_grey_images_and_a_run_by_its_directory(trained: Trained) -> None:
+def test_grey_images_and_a_run_by_its_directory(trained: TrainingResult) -> None:
     run = trained("haet2021", channels=1, tta="none")
     exported = export(run.path, "torch")
     assert exported.path == run.path / "model.pt2"

@@ -139,7 +139,7 @@ MAKERS: dict[str, Callable[[str], None]] = {
     "airbench94": lambda name: train(name, recipe="airbench94"),
     "superconvergence": lambda name: train(name, recipe="superconvergence", settings=SMALL, steps=2),
     "auto": lambda name: train(name, settings=WIDTH),
-    "ensemble": lambda name: train(name, settings=(*SMALL, "members=2")),
+    "ensemble": lambda name: train(name, settings=(*SMALL, "ensemble_size=2")),
     "grey": lambda name: train(name, "grey.npz", recipe="airbench94", settings=LARGER, thumbnails=True),
     "without-held-out": lambda name: train(name, recipe="airbench94", val="none", test="none"),
     "unscored": lambda name: train(name, recipe="airbench94", val=0.2, test=0.2, train_limit=60, scoring=False),

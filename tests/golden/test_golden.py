@@ -17,7 +17,7 @@ from timebox.file_versions import LR_FIND_FORMAT
 from timebox.pipelines.report import facts_of
 from timebox.recipe import draft_of, get_recipe
 from timebox.reporting.comparison_page import comparison_rows, differing_fields
-from timebox.run.ranks_file import read_record
+from timebox.run.ranks_file import read_ranks_record
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
@@ -88,7 +88,7 @@ def test_runs_are_compared(golden: Path, place: Path) -> None:
     compared = timebox.compare([golden / name for name in (*TRAINED, *STOPPED)], output="comparison.html")
     assert len(compared) == len(TRAINED) + len(STOPPED)
     assert {"steps", "recipe", "test accuracy"} <= {row[0] for row in comparison_rows(compared)}
-    assert "members" in {row[0] for row in differing_fields(compared)}
+    assert "ensemble_size" in {row[0] for row in differing_fields(compared)}
 
 
 @pytest.mark.integration
@@ -197,6 +197,6 @@ def test_a_range_test_is_read(golden: Path) -> None:
 
 
 def test_those_who_trained_together_are_known(golden: Path) -> None:
-    record = read_record(golden / "launched")
+    record = read_ranks_record(golden / "launched")
     assert record is not None
     assert [member["rank"] for member in record.members] == [0, 1]

@@ -20,11 +20,11 @@ from timebox.file_versions import (
     ESTIMATOR_FORMAT,
     EXAMPLES_FORMAT,
     FORMATS,
-    GROUP_FORMAT,
     LR_FIND_FORMAT,
     METRICS_FORMAT,
     MODEL_FORMAT,
     PREDICTIONS_FORMAT,
+    RANKS_FORMAT,
     SUMMARY_FORMAT,
     TUNE_CLOCK_FORMAT,
     TUNE_FORMAT,
@@ -39,8 +39,8 @@ from timebox.recipe import builtin, draft_of, get_recipe, present_fields, recipe
 from timebox.recipe.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
 from timebox.run.checkpoint import read_checkpoint
-from timebox.run.metrics_log import read_metrics, thinned_metrics
-from timebox.run.ranks_file import read_record
+from timebox.run.metrics_log import downsampled_metrics, read_metrics
+from timebox.run.ranks_file import read_ranks_record
 from timebox.run.writer import RunWriter
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
@@ -102,7 +102,7 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (METRICS_FORMAT, "auto", "metrics.jsonl", json_lines, page),
     (PREDICTIONS_FORMAT, "auto", "predictions.npz", arrays, page),
     (EXAMPLES_FORMAT, "grey", "examples.npz", arrays, page),
-    (GROUP_FORMAT, "launched", "group.json", json_file, read_record),
+    (RANKS_FORMAT, "launched", "group.json", json_file, read_ranks_record),
     (CHECKPOINT_FORMAT, "killed", "checkpoint/manifest.json", json_file, checkpoint),
     (ESTIMATOR_FORMAT, "estimator", "estimator.json", json_file, timebox.TimeboxClassifier.load),
     (TUNE_FORMAT, "tuned", "tune.json", json_file, search),
@@ -189,7 +189,7 @@ def test_each_line_of_the_metrics_is_of_the_format_said_before_it(
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"format": 1}\n{"loss": 1.0, "step": 1}\n{"format": 2}\n{"loss": 3.0, "step": 2}\n')
     assert [entry for _, entry in read_metrics(path)] == [{}, {"loss": 2.0, "step": 1}, {}, {"loss": 3.0, "step": 2}]
-    assert thinned_metrics(path) == [{"loss": 2.0, "step": 1}, {"loss": 3.0, "step": 2}]
+    assert downsampled_metrics(path) == [{"loss": 2.0, "step": 1}, {"loss": 3.0, "step": 2}]
 
 
 @pytest.mark.parametrize(("kept", "said"), [(1, True), (3, False)])

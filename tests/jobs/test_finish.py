@@ -13,7 +13,7 @@ from timebox.errors import OutputError
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run import writer as directory_module
-from timebox.run.metrics_log import MetricsWriter
+from timebox.run.metrics_log import MetricsLog
 from timebox.run.writer import RunWriter
 
 
@@ -88,7 +88,7 @@ def test_a_directory_whose_checkpoint_is_damaged_is_not_removed(
 
 
 def test_closing_twice_closes_once(tmp_path: Path) -> None:
-    metrics = MetricsWriter(tmp_path / "metrics.jsonl")
+    metrics = MetricsLog(tmp_path / "metrics.jsonl")
     metrics.close()
     reused = os.open(tmp_path / "other", os.O_CREAT | os.O_WRONLY)
     metrics.close()

@@ -10,7 +10,7 @@ import torch
 from small_runs import CLASSES, coloured, weights
 from timebox import ImageDataset
 from timebox.errors import RunError, UsageError
-from timebox.jobs.initial_weights import Initial
+from timebox.jobs.initial_weights import InitialWeights
 from timebox.pipelines import train
 from timebox.run import Run, load
 
@@ -38,12 +38,12 @@ STILL = ("max_lr=1e-06", "filter_lr=1e-06", "weight_decay=0", "averaging_span=0"
 
 
 def test_the_network_and_its_head_are_those_of_the_run(first: Run, tmp_path: Path) -> None:
-    begun = quick(dataset(), tmp_path / "next", *STILL, init=first.path)
-    before, after = first.model.state_dict(), begun.model.state_dict()
+    started = quick(dataset(), tmp_path / "next", *STILL, init=first.path)
+    before, after = first.model.state_dict(), started.model.state_dict()
     for name, tensor in before.items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(tensor, after[name], atol=1e-3), name
-    assert begun.summary["command"].endswith(f"--init {first.path}")
+    assert started.summary["command"].endswith(f"--init {first.path}")
 
 
 def test_other_classes_get_a_new_head_and_some_of_them_theirs(first: Run, tmp_path: Path) -> None:
@@ -62,16 +62,16 @@ def test_a_network_goes_on_halving_images_as_it_learnt_to(first: Run, tmp_path: 
 
 def test_a_file_alone_tells_its_network(first: Run, tmp_path: Path) -> None:
     shutil.copy(first.path / "model.safetensors", tmp_path / "weights.safetensors")
-    initial = Initial.read(tmp_path / "weights.safetensors")
+    initial = InitialWeights.read(tmp_path / "weights.safetensors")
     assert initial.settings == ("model=airbench", "width=4")
-    begun = train(
+    started = train(
         dataset(("cat", "dog")), steps=1, init=tmp_path / "weights.safetensors", val="none", out=tmp_path / "run"
     )
-    assert begun.recipe.width == 4
+    assert started.recipe.width == 4
 
 
 def test_several_networks_all_begin_with_the_first(first: Run, tmp_path: Path) -> None:
-    two = quick(dataset(), tmp_path / "two", "members=2", *STILL, init=first.path)
+    two = quick(dataset(), tmp_path / "two", "ensemble_size=2", *STILL, init=first.path)
     state, filters = two.model.state_dict(), "groups.1.0.weight"
     expected = first.model.state_dict()[filters]
     assert all(torch.allclose(state[f"members.{k}.{filters}"], expected, atol=1e-3) for k in range(2))
@@ -107,6 +107,6 @@ def test_what_does_not_fit_is_refused(first: Run, tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_width_of_the_weights(first: Run, tmp_path: Path) -> None:
-    begun = train(dataset(), steps=2, init=first.path, val="none", out=tmp_path / "auto")
-    assert begun.recipe.width == 4
-    assert load(begun.path).class_names == CLASSES
+    started = train(dataset(), steps=2, init=first.path, val="none", out=tmp_path / "auto")
+    assert started.recipe.width == 4
+    assert load(started.path).class_names == CLASSES

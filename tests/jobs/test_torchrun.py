@@ -66,7 +66,7 @@ def summary_of(run: Path) -> dict[str, object]:
     ("processes", "steps", "settings"),
     [
         (3, 6, SMOOTH),
-        (2, 4, (*SMALL, "--set", "flip=none", "--set", "members=2")),
+        (2, 4, (*SMALL, "--set", "flip=none", "--set", "ensemble_size=2")),
         pytest.param(4, 6, SMOOTH, marks=pytest.mark.endurance),
     ],
 )

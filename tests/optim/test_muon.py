@@ -136,7 +136,7 @@ class Recording:
         self.rank, self.size = rank, size
         self.sent = torch.empty(0)
 
-    def add_up_(self, tensor: Tensor) -> None:
+    def all_reduce_sum_(self, tensor: Tensor) -> None:
         self.sent = tensor.clone()
 
 

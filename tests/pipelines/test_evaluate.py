@@ -10,7 +10,7 @@ import pytest
 from small_runs import CLASSES, coloured, quick, save_npz
 from timebox.errors import DataError, RunError, UsageError
 from timebox.pipelines import Evaluation, evaluate
-from timebox.pipelines.evaluate import class_figures
+from timebox.pipelines.evaluate import per_class_metrics
 from timebox.run import Run
 
 
@@ -55,7 +55,7 @@ def test_the_figures_add_up(trained: Run, data: Path) -> None:
 
 def test_class_figures() -> None:
     confusion = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]])
-    a, b, unseen, missed = class_figures(("a", "b", "unseen", "missed"), confusion)
+    a, b, unseen, missed = per_class_metrics(("a", "b", "unseen", "missed"), confusion)
     assert (a.num_images, a.precision, a.recall, a.f1) == (8, 6 / 9, 6 / 8, pytest.approx(12 / 17))
     assert (b.precision, b.recall, b.f1) == (3 / 5, 3 / 4, pytest.approx(6 / 9))
     assert (unseen.num_images, unseen.precision, unseen.recall, unseen.f1) == (0, 0.0, 0.0, 0.0)

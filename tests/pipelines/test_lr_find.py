@@ -32,9 +32,9 @@ def test_a_rate_is_found_and_written_down(tmp_path):
 
 def test_of_several_networks_one_is_tested_and_muon_gets_its_rate(tmp_path):
     data = save_npz(tmp_path / "data.npz", 300)
-    settings = ("width=4", "members=2", "batch_size=32", "start_size=0.75", "full_size_at=0.5")
+    settings = ("width=4", "ensemble_size=2", "batch_size=32", "start_size=0.75", "full_size_at=0.5")
     found = lr_find(data, budget="10m", train_budget="20s", settings=settings, out=tmp_path / "lr", device="cpu")
-    assert (found.recipe.members, found.recipe.start_size) == (1, 1.0)
+    assert (found.recipe.ensemble_size, found.recipe.start_size) == (1, 1.0)
     assert found.filter_lr / found.test.suggestion == pytest.approx(found.recipe.filter_lr / found.recipe.max_lr)
     assert [setting.partition("=")[0] for setting in found.settings] == ["max_lr", "filter_lr"]
 

@@ -44,7 +44,7 @@ def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_p
 
 
 def test_an_ensemble_is_replayed_and_loaded_whole(data: Path, tmp_path: Path) -> None:
-    run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, "members=3"))
+    run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, "ensemble_size=3"))
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     assert run.predict_proba(images).sum(1) == pytest.approx([1.0] * 4)

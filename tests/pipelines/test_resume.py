@@ -18,7 +18,7 @@ from timebox.errors import BudgetError, DataError, RunError, TimeboxError, Usage
 from timebox.pipelines import train
 from timebox.run import Run, load
 from timebox.run.writer import RunWriter
-from timebox.training import checkpointer as keeper
+from timebox.training import checkpointer as checkpointer
 from timebox.training import step as steps
 
 PARTLY = {"metrics.jsonl", "model.json", "trained_on.npy", "summary.json", "checkpoint"}
@@ -220,7 +220,9 @@ def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 1)
-        patch.setattr(keeper.Keeper, "is_due", lambda self: self.wait(float("inf")))  # after every step
+        patch.setattr(
+            checkpointer.AsyncCheckpointer, "is_due", lambda self: self.wait(float("inf"))
+        )  # after every step
         patch.setattr(RunWriter, "save_model", killed)
         with pytest.raises(KilledError):
             quick(data, out, STEPS)

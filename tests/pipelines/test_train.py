@@ -22,7 +22,7 @@ from timebox.pipelines import train
 from timebox.reporter import StepStatus
 from timebox.run import Run, load
 from timebox.run.writer import RunWriter
-from timebox.training import checkpointer as keeper
+from timebox.training import checkpointer as checkpointer
 from timebox.training.state import Snapshot
 
 SUMMARY_KEYS = {
@@ -367,8 +367,8 @@ def test_where_steps_are_counted_checkpoints_go_on_after_the_first(
         written.append(snapshot.step)
 
     monkeypatch.setattr(RunWriter, "save_checkpoint", save)
-    monkeypatch.setattr(keeper, "INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "INTERVAL_COSTS", 0.0)
+    monkeypatch.setattr(checkpointer, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "INTERVAL_COSTS", 0.0)
     quick(data, tmp_path / "out", steps=40)
     assert len(written) > 2
     assert written == sorted(written)

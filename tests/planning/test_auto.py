@@ -7,22 +7,22 @@ import pytest
 
 from timebox.planning.auto import (
     HEAD_TRAVEL,
-    LADDER,
-    LARGEST_BATCH,
-    LARGEST_LOGIT_SCALE,
-    SMALLEST_BATCH,
-    SMALLEST_LOGIT_SCALE,
-    Rung,
+    MAX_BATCH_SIZE,
+    MAX_LOGIT_SCALE,
+    MIN_BATCH_SIZE,
+    MIN_LOGIT_SCALE,
+    MODEL_SCALES,
+    ModelScale,
     auto_recipe,
     batch_for,
-    ladder,
     largest_batch,
+    largest_useful_side,
     logit_scale_for,
-    side_within_reach,
-    wanted_epochs,
+    required_epochs,
+    scales_for,
 )
 from timebox.planning.dataset_profile import DatasetProfile
-from timebox.recipe import Recipe, Times, Value
+from timebox.recipe import Multiplier, Recipe, Value
 from timebox.recipe.builtin import airbench94
 
 CIFAR = DatasetProfile(num_images=5000, side=32, num_classes=10, mirror_allowed=True)
@@ -34,7 +34,7 @@ def task_of(num_images: int) -> DatasetProfile:
 
 def work(recipe: Recipe) -> float:
     """A network costs the square of its width and of the images' side."""
-    return recipe.members * recipe.width**2 / 64 * recipe.input_scale**2
+    return recipe.ensemble_size * recipe.width**2 / 64 * recipe.input_scale**2
 
 
 def affordable(images_at_width_8: float) -> Callable[[Recipe], float]:
@@ -49,8 +49,8 @@ def test_pure() -> None:
 def test_a_larger_budget_never_gives_less_network(num_images: int) -> None:
     recipes = [auto_recipe(task_of(num_images), affordable(num_images * 2.0 ** (k - 5)))[0] for k in range(33)]
     assert [work(recipe) for recipe in recipes] == sorted(work(recipe) for recipe in recipes)
-    assert (recipes[0].width, recipes[0].members) == (8, 1)
-    assert (recipes[-1].width, recipes[-1].members) == (LADDER[-1].width, LADDER[-1].members)
+    assert (recipes[0].width, recipes[0].ensemble_size) == (8, 1)
+    assert (recipes[-1].width, recipes[-1].ensemble_size) == (MODEL_SCALES[-1].width, MODEL_SCALES[-1].ensemble_size)
 
 
 @pytest.mark.parametrize("side", [8, 28, 32, 48, 64, 96, 200])
@@ -58,7 +58,7 @@ def test_the_ladder_climbs_whatever_the_size_of_the_images(side: int) -> None:
     task = DatasetProfile(num_images=5000, side=side, num_classes=10, mirror_allowed=True)
     recipes = [auto_recipe(task, affordable(5000 * 1.4**k))[0] for k in range(60)]
     assert [work(recipe) for recipe in recipes] == sorted(work(recipe) for recipe in recipes)
-    assert len({(recipe.width, recipe.members, recipe.input_scale) for recipe in recipes}) > 10
+    assert len({(recipe.width, recipe.ensemble_size, recipe.input_scale) for recipe in recipes}) > 10
     inside = [side * recipe.input_scale for recipe in recipes]
     assert min(inside) >= 15.9
     assert max(inside) == pytest.approx(max(16, min(128, side), min(40, 1.25 * side)), abs=0.1)
@@ -68,10 +68,10 @@ def test_the_ladder_climbs_whatever_the_size_of_the_images(side: int) -> None:
 def test_the_highest_rung_that_pays(k: int) -> None:
     buys = affordable(5000 * 2**k)
     chosen, reasons = auto_recipe(CIFAR, buys)
-    below = [(rung, recipe) for rung, recipe in ladder(CIFAR, {}) if work(recipe) < work(chosen) - 1e-9]
-    for rung, recipe in below:
-        assert buys(recipe) >= 5000 * wanted_epochs(rung, CIFAR)
-    networks = "one network" if chosen.members == 1 else f"{chosen.members} networks"
+    below = [(scale, recipe) for scale, recipe in scales_for(CIFAR, {}) if work(recipe) < work(chosen) - 1e-9]
+    for scale, recipe in below:
+        assert buys(recipe) >= 5000 * required_epochs(scale, CIFAR)
+    networks = "one network" if chosen.ensemble_size == 1 else f"{chosen.ensemble_size} networks"
     assert reasons[0].startswith(f"{networks} of width {chosen.width} on {32 * chosen.input_scale:.0f} px: pays from ")
 
 
@@ -81,13 +81,13 @@ def test_even_a_hopeless_budget_gives_a_valid_recipe() -> None:
 
 
 def test_larger_data_want_fewer_epochs_within_bounds() -> None:
-    wanted = [wanted_epochs(Rung(64, 10, exponent=0.45), task_of(n)) for n in (10, 500, 5000, 50_000, 10**7)]
+    wanted = [required_epochs(ModelScale(64, 10, exponent=0.45), task_of(n)) for n in (10, 500, 5000, 50_000, 10**7)]
     assert wanted == sorted(wanted, reverse=True)
     assert wanted[0] == 80
     assert wanted[2] == 10
     assert wanted[-1] == pytest.approx(10 * 2000**-0.45)
-    assert wanted_epochs(Rung(64, 10, exponent=0.8), task_of(50_000)) == pytest.approx(1.585, abs=0.001)
-    assert wanted_epochs(Rung(64, 10, exponent=0.8), task_of(10**9)) == 0.1
+    assert required_epochs(ModelScale(64, 10, exponent=0.8), task_of(50_000)) == pytest.approx(1.585, abs=0.001)
+    assert required_epochs(ModelScale(64, 10, exponent=0.8), task_of(10**9)) == 0.1
 
 
 def test_photos_are_seen_larger_before_the_network_is_wider() -> None:
@@ -97,17 +97,17 @@ def test_photos_are_seen_larger_before_the_network_is_wider() -> None:
     assert inside == pytest.approx(
         {8: 32, 12: 64, 16: 64, 24: 64, 32: 64, 48: 96, 64: 96, 96: 128, 128: 128, 192: 128, 256: 128}, abs=0.1
     )
-    assert wanted_epochs(LADDER[5], photos) < wanted_epochs(LADDER[5], task_of(900))
+    assert required_epochs(MODEL_SCALES[5], photos) < required_epochs(MODEL_SCALES[5], task_of(900))
 
 
 @pytest.mark.parametrize("num_images", [100, 900, 10_000, 1_000_000])
 def test_the_side_within_reach_grows_with_the_time_and_the_speed(num_images: int) -> None:
-    sides = [side_within_reach(num_images, 4.0 * 3**k, 500) for k in range(16)]
+    sides = [largest_useful_side(num_images, 4.0 * 3**k, 500) for k in range(16)]
     assert sides == sorted(sides)
     assert sides[-1] == 128
     assert {64, 96, 128} <= set(sides) <= {32, 48, 64, 96, 128}
-    assert side_within_reach(num_images, 60, 5000) == side_within_reach(num_images, 600, 500)
-    assert side_within_reach(num_images, 0.0, 500) == 32
+    assert largest_useful_side(num_images, 60, 5000) == largest_useful_side(num_images, 600, 500)
+    assert largest_useful_side(num_images, 0.0, 500) == 32
 
 
 @pytest.mark.parametrize("num_images", [2, 9, 20, 33, 100])
@@ -124,8 +124,8 @@ def test_tiny_data_get_tiny_batches(num_images: int) -> None:
 def test_the_batch_is_a_power_of_two_that_leaves_steps(num_images_seen: float) -> None:
     batch = batch_for(num_images_seen, 50_000, width=8)
     assert batch & (batch - 1) == 0
-    assert SMALLEST_BATCH <= batch <= LARGEST_BATCH
-    if SMALLEST_BATCH < batch < LARGEST_BATCH:
+    assert MIN_BATCH_SIZE <= batch <= MAX_BATCH_SIZE
+    if MIN_BATCH_SIZE < batch < MAX_BATCH_SIZE:
         assert 200 <= num_images_seen / batch <= 430
 
 
@@ -152,7 +152,7 @@ def test_the_better_a_network_gets_to_know_its_images_the_more_are_blended() -> 
         assert auto_recipe(CIFAR, buys, {"mixup": 0.1})[0].mixup == 0.1
         to_the_end, reasons = auto_recipe(CIFAR, buys, {"mixup": 0.1, "mixup_until": 1.0})
         assert to_the_end.mixup_until == 1.0 and ", 10% of images blended with another;" in reasons[2]
-        assert auto_recipe(CIFAR, buys, {"width": width, "mixup": Times(0.5)})[0].mixup == recipe.mixup / 2
+        assert auto_recipe(CIFAR, buys, {"width": width, "mixup": Multiplier(0.5)})[0].mixup == recipe.mixup / 2
     assert seen == [0.0, 0.0, 0.25, 0.0, 0.5, 0.5]
 
 
@@ -186,9 +186,9 @@ def test_mirroring_only_where_it_is_allowed() -> None:
 def test_what_the_user_has_decided_is_planned_with() -> None:
     buys = affordable(5000 * 2**9)
     free, _ = auto_recipe(CIFAR, buys)
-    fixed: dict[str, Value] = {"width": 96, "members": 1, "input_scale": 1.0}
+    fixed: dict[str, Value] = {"width": 96, "ensemble_size": 1, "input_scale": 1.0}
     wider, reasons = auto_recipe(CIFAR, buys, fixed)
-    assert (wider.width, wider.members, wider.input_scale) == (96, 1, 1.0)
+    assert (wider.width, wider.ensemble_size, wider.input_scale) == (96, 1, 1.0)
     assert wider.batch_size == batch_for(buys(wider), 5000, 96) < free.batch_size
     assert reasons[0].startswith("one network of width 96 on 32 px")
     chosen, _ = auto_recipe(CIFAR, buys, {"batch_size": 500})
@@ -202,18 +202,18 @@ def test_what_the_user_has_decided_is_planned_with() -> None:
 def test_multiples_are_of_what_is_planned() -> None:
     buys = affordable(5000 * 100)
     planned, _ = auto_recipe(CIFAR, buys)
-    changed, _ = auto_recipe(CIFAR, buys, {"batch_size": Times(2.0), "max_lr": Times(0.5)})
+    changed, _ = auto_recipe(CIFAR, buys, {"batch_size": Multiplier(2.0), "max_lr": Multiplier(0.5)})
     assert changed.batch_size == 2 * planned.batch_size
     assert changed.max_lr == pytest.approx(planned.max_lr)  # it goes with the batch
-    wider, _ = auto_recipe(CIFAR, buys, {"width": Times(1.5)})
+    wider, _ = auto_recipe(CIFAR, buys, {"width": Multiplier(1.5)})
     assert wider.width % 12 == 0
 
 
 @pytest.mark.parametrize("side", [8, 32, 64, 96])
 def test_no_rung_is_like_the_one_below(side: int) -> None:
-    recipes = [recipe for _, recipe in ladder(DatasetProfile(5000, side, 10, mirror_allowed=True), {})]
+    recipes = [recipe for _, recipe in scales_for(DatasetProfile(5000, side, 10, mirror_allowed=True), {})]
     assert all(below != above for below, above in pairwise(recipes))
-    assert len(ladder(CIFAR, {"width": 8, "members": 1, "input_scale": 1.0})) == 1
+    assert len(scales_for(CIFAR, {"width": 8, "ensemble_size": 1, "input_scale": 1.0})) == 1
 
 
 def test_the_head_moves_the_logits_as_far_whatever_the_task() -> None:
@@ -233,8 +233,8 @@ def test_trainings_of_about_the_same_length_have_the_same_factor() -> None:
 
 def test_the_factor_on_the_logits_stays_within_bounds() -> None:
     recipe = airbench94()
-    assert logit_scale_for(recipe, -5.0, 1000) == LARGEST_LOGIT_SCALE
-    assert logit_scale_for(recipe, 1e12, 2) == pytest.approx(SMALLEST_LOGIT_SCALE, rel=0.01)
+    assert logit_scale_for(recipe, -5.0, 1000) == MAX_LOGIT_SCALE
+    assert logit_scale_for(recipe, 1e12, 2) == pytest.approx(MIN_LOGIT_SCALE, rel=0.01)
     many = DatasetProfile(num_images=5000, side=32, num_classes=100, mirror_allowed=True)
     few = DatasetProfile(num_images=5000, side=32, num_classes=2, mirror_allowed=True)
     buys = affordable(1e6)
@@ -244,8 +244,8 @@ def test_the_factor_on_the_logits_stays_within_bounds() -> None:
 
 def test_it_says_how_sure_it_is() -> None:
     recipe, reasons = auto_recipe(CIFAR, affordable(1e6))
-    assert (recipe.width, recipe.members) == (32, 1)
-    missing = 5000 * wanted_epochs(ladder(CIFAR, {})[5][0], CIFAR) / (1e6 / work(recipe.replace(width=48)))
+    assert (recipe.width, recipe.ensemble_size) == (32, 1)
+    missing = 5000 * required_epochs(scales_for(CIFAR, {})[5][0], CIFAR) / (1e6 / work(recipe.replace(width=48)))
     assert reasons[-1].startswith(
         f"how sure: one network of width 48 on 32 px would pay with {missing:.1f}x the time; on"
     )

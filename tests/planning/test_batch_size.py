@@ -3,7 +3,7 @@
 import pytest
 
 from timebox.errors import UsageError
-from timebox.planning.batch_size import parts_for, with_fitting_batch, with_full_shares
+from timebox.planning.batch_size import choose_micro_batch, fit_batch_size, fit_batch_to_processes
 from tiny import tiny_recipe
 
 
@@ -12,39 +12,39 @@ from tiny import tiny_recipe
 )
 def test_a_batch_grows_until_every_share_is_full_and_its_rate_with_it(processes: int, batch: int, grown: int) -> None:
     recipe = tiny_recipe(batch_size=batch, max_lr=2.0, min_steps=10)
-    shared = with_full_shares(recipe, processes, float("inf"), 50_000, batch_fixed=False)
+    shared = fit_batch_to_processes(recipe, processes, float("inf"), 50_000, batch_fixed=False)
     assert shared.batch_size == grown
     assert shared.max_lr == 2.0 * grown / batch
 
 
 def test_a_batch_grows_no_further_than_data_and_budget_fill_it() -> None:
     recipe = tiny_recipe(batch_size=32, max_lr=2.0, min_steps=100)
-    assert with_full_shares(recipe, 8, float("inf"), 100, batch_fixed=False).batch_size == 64
-    assert with_full_shares(recipe, 8, 64 * 100, 50_000, batch_fixed=False).batch_size == 64
-    assert with_full_shares(recipe, 8, 63 * 100, 50_000, batch_fixed=False).batch_size == 32
+    assert fit_batch_to_processes(recipe, 8, float("inf"), 100, batch_fixed=False).batch_size == 64
+    assert fit_batch_to_processes(recipe, 8, 64 * 100, 50_000, batch_fixed=False).batch_size == 64
+    assert fit_batch_to_processes(recipe, 8, 63 * 100, 50_000, batch_fixed=False).batch_size == 32
 
 
 def test_a_batch_that_was_asked_for_stays() -> None:
     recipe = tiny_recipe(batch_size=32)
-    assert with_full_shares(recipe, 8, float("inf"), 50_000, batch_fixed=True) is recipe
+    assert fit_batch_to_processes(recipe, 8, float("inf"), 50_000, batch_fixed=True) is recipe
 
 
 def test_a_share_of_one_image_is_refused() -> None:
     recipe = tiny_recipe(batch_size=8)
-    assert with_full_shares(recipe, 4, float("inf"), 50_000, batch_fixed=True) is recipe
+    assert fit_batch_to_processes(recipe, 4, float("inf"), 50_000, batch_fixed=True) is recipe
     with pytest.raises(UsageError, match="5 processes cannot share batches of 8 images: each needs 2"):
-        with_full_shares(recipe, 5, float("inf"), 50_000, batch_fixed=True)
+        fit_batch_to_processes(recipe, 5, float("inf"), 50_000, batch_fixed=True)
 
 
 def test_parts_are_those_of_a_share() -> None:
     recipe = tiny_recipe(batch_size=128, ghost_size=32)
-    assert parts_for(recipe, 1, 1 / 64) == (64, ["batches of 128 are computed in parts of 64 images"])
+    assert choose_micro_batch(recipe, 1, 1 / 64) == (64, ["batches of 128 are computed in parts of 64 images"])
     # Two processes are twice as fast together, and each computes a part of its own 64.
-    assert parts_for(recipe, 2, 1 / 128) == (64, [])
-    assert parts_for(recipe, 2, 1 / 64) == (32, ["batches of 128 are computed in parts of 32 images"])
+    assert choose_micro_batch(recipe, 2, 1 / 128) == (64, [])
+    assert choose_micro_batch(recipe, 2, 1 / 64) == (32, ["batches of 128 are computed in parts of 32 images"])
 
 
 def test_a_batch_is_halved_until_the_data_fill_it() -> None:
     recipe = tiny_recipe(batch_size=256, max_lr=4.0, min_steps=10)
-    assert with_fitting_batch(recipe, float("inf"), 100).batch_size == 64
-    assert with_fitting_batch(recipe, float("inf"), 100).max_lr == 1.0
+    assert fit_batch_size(recipe, float("inf"), 100).batch_size == 64
+    assert fit_batch_size(recipe, float("inf"), 100).max_lr == 1.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from timebox.planning.throughput import PROBE_RECIPE, Bench
+from timebox.planning.throughput import PROBE_RECIPE, ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.runtime import precision
 
@@ -11,7 +11,7 @@ from .test_planner import measured_as, planned
 
 def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
     for bf16_seconds, chosen in ((0.5e-4, "bf16"), (1e-4, "fp32"), (3e-4, "fp32")):
         seconds = {"fp32": 1e-4, "bf16": bf16_seconds}
         measured_as(monkeypatch, lambda self, recipe, of=seconds: of[self.precision])
@@ -20,14 +20,14 @@ def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(measuring: Bench, recipe: Recipe) -> float:
+    def seconds(measuring: ThroughputBenchmark, recipe: Recipe) -> float:
         if measuring.precision == "fp32":
             return 1e-4
         return 0.5e-4 if recipe == PROBE_RECIPE else 2e-4
 
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 1e-4)
+    monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 1e-4)
     measured_as(monkeypatch, seconds)
     made = planned("auto", budget=60)
     assert made.precision == "fp32"
@@ -37,16 +37,16 @@ def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.M
 def test_a_network_as_fast_in_either_precision_is_not_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     readings: list[str] = []
 
-    def seconds(measuring: Bench, recipe: Recipe) -> float:
+    def seconds(measuring: ThroughputBenchmark, recipe: Recipe) -> float:
         if recipe == PROBE_RECIPE:
             return 1e-4 if measuring.precision == "fp32" else 0.5e-4
         readings.append(measuring.precision)
         return 2e-4
 
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", seconds)
+    monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
+    monkeypatch.setattr(ThroughputBenchmark, "fastest_seconds_per_image", seconds)
     assert planned("auto", budget=60).precision == "bf16"
     assert readings.count("fp32") == 1
 
@@ -54,7 +54,7 @@ def test_a_network_as_fast_in_either_precision_is_not_measured_twice(monkeypatch
 def test_a_busy_moment_does_not_take_auto_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     times_measured = 0
 
-    def seconds(measuring: Bench, recipe: Recipe) -> float:
+    def seconds(measuring: ThroughputBenchmark, recipe: Recipe) -> float:
         nonlocal times_measured
         if measuring.precision == "fp32":
             times_measured += recipe != PROBE_RECIPE
@@ -62,9 +62,9 @@ def test_a_busy_moment_does_not_take_auto_back_to_fp32(monkeypatch: pytest.Monke
         return 0.5e-4 if times_measured == 3 or recipe == PROBE_RECIPE else 2e-4
 
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
-    monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
-    monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", seconds)
+    monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
+    monkeypatch.setattr(ThroughputBenchmark, "fastest_seconds_per_image", seconds)
     made = planned("auto", budget=60)
     assert times_measured == 3
     assert made.precision == "bf16"

@@ -10,10 +10,10 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, UsageError
-from timebox.planning import throughput as bench
+from timebox.planning import throughput as benchmark
 from timebox.planning.plan import Plan
-from timebox.planning.planner import Scoring, make_plan
-from timebox.planning.throughput import Bench
+from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.throughput import ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.runtime import precision
 from timebox.runtime import timing as speed
@@ -33,15 +33,15 @@ class Clock:
         return self.moment
 
 
-def measured_as(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Bench, Recipe], float]) -> None:
+def measured_as(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[ThroughputBenchmark, Recipe], float]) -> None:
     """Every measurement of a training gives these seconds per image."""
-    for name in ("training_seconds_per_image", "measured_anew"):
-        monkeypatch.setattr(Bench, name, seconds)
+    for name in ("training_seconds_per_image", "remeasure"):
+        monkeypatch.setattr(ThroughputBenchmark, name, seconds)
 
 
 def work(recipe: Recipe) -> float:
     """Of a recipe's networks, as multiples of one of width 8."""
-    return recipe.members * recipe.width**2 / 64 * recipe.input_scale**2
+    return recipe.ensemble_size * recipe.width**2 / 64 * recipe.input_scale**2
 
 
 @pytest.fixture
@@ -50,8 +50,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
 
     def put(training: float, scoring: float) -> None:
         measured_as(monkeypatch, lambda self, recipe: training * (work(recipe) if recipe.name == "auto" else 1))
-        monkeypatch.setattr(Bench, "scoring_seconds_per_image", lambda self, recipe: scoring)
-        monkeypatch.setattr(Bench, "seconds_by_work", lambda self, narrow, wide: lambda recipe: work(recipe) * training)
+        monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: scoring)
+        monkeypatch.setattr(
+            ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: work(recipe) * training
+        )
         monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
 
     return put
@@ -62,7 +64,7 @@ def planned(
     settings: list[str] = SMALL,
     *,
     train: ImageDataset | None = None,
-    scoring: Scoring | None = None,
+    scoring: ScoringLoad | None = None,
     budget: float | None = None,
     elapsed: float = 0.0,
     steps: int | None = None,
@@ -77,7 +79,7 @@ def planned(
         recipe,
         settings,
         train or bands(600),
-        scoring or Scoring(0, 0),
+        scoring or ScoringLoad(0, 0),
         CPU,
         name,
         deadline,
@@ -96,7 +98,7 @@ def refusal(error: type[UsageError], call: Callable[[], object]) -> str:
 
 def test_the_time_left_is_divided(machine: Callable[[float, float], None]) -> None:
     machine(0.001, 0.0001)
-    made = planned(budget=100, elapsed=10, file_seconds=0.2, scoring=Scoring(200, 1000))
+    made = planned(budget=100, elapsed=10, file_seconds=0.2, scoring=ScoringLoad(200, 1000))
     assert made.finish_seconds == pytest.approx(1.3 * 6 * 0.2 + 0.8 + 1.0)
     assert made.reserve_seconds == pytest.approx(made.finish_seconds + 8 * made.step_seconds)
     assert made.scoring_seconds == pytest.approx(1.5 * 1200 * 2 * 0.0001 + 0.5), "mirrored scoring takes two views"
@@ -124,14 +126,14 @@ def test_a_large_model_has_time_to_be_written(machine: Callable[[float, float], 
 
 def test_scoring_is_bounded_by_its_share(machine: Callable[[float, float], None]) -> None:
     machine(0.001, 0.1)
-    made = planned(budget=100, scoring=Scoring(5000, 10_000))
+    made = planned(budget=100, scoring=ScoringLoad(5000, 10_000))
     assert made.scoring_seconds == pytest.approx(7.0)
     assert made.num_val_images == 0, "too few to mean anything in the time there is"
     assert made.validate_at == []
     machine(0.001, 0.002)
-    assert planned(budget=1000, scoring=Scoring(5000, 0)).num_val_images == 2000
-    assert planned(budget=100, scoring=Scoring(5000, 0)).num_val_images == 250
-    assert planned(budget=100, scoring=Scoring(7, 0)).num_val_images == 7
+    assert planned(budget=1000, scoring=ScoringLoad(5000, 0)).num_val_images == 2000
+    assert planned(budget=100, scoring=ScoringLoad(5000, 0)).num_val_images == 250
+    assert planned(budget=100, scoring=ScoringLoad(7, 0)).num_val_images == 7
 
 
 def test_the_batch_is_halved_until_the_budget_buys_enough_steps(machine: Callable[[float, float], None]) -> None:
@@ -179,7 +181,7 @@ def test_a_budget_too_short_is_refused_with_one_that_works(machine: Callable[[fl
 
 def test_the_smallest_budget_named_counts_the_scoring_too(machine: Callable[[float, float], None]) -> None:
     machine(0.1, 0.01)
-    scoring = Scoring(1000, 10_000)
+    scoring = ScoringLoad(1000, 10_000)
     message = refusal(BudgetError, lambda: planned(budget=10, elapsed=2, scoring=scoring))
     smallest = float(message.rpartition("use at least ")[2].removesuffix("s"))
     assert planned(budget=smallest, elapsed=2, scoring=scoring).expected_steps >= 10
@@ -216,10 +218,10 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> object:
         raise AssertionError("the clock was read")
 
     with monkeypatch.context() as patch:
-        for module in (speed, bench):
+        for module in (speed, benchmark):
             patch.setattr(module, "now", read)
-        for module in (bench, precision):
-            patch.setattr(module, "fastest_of", lambda *rest, **more: read())
+        for module in (benchmark, precision):
+            patch.setattr(module, "fastest_seconds", lambda *rest, **more: read())
         yield
 
 
@@ -237,7 +239,16 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
     def make() -> Plan:
         deadline = Forbidden(None)
         return make_plan(
-            recipe, [], bands(600), Scoring(60, 0), CPU, "auto", deadline, 30, WriteSpeed(0.1, lambda: 0.0), "photos/"
+            recipe,
+            [],
+            bands(600),
+            ScoringLoad(60, 0),
+            CPU,
+            "auto",
+            deadline,
+            30,
+            WriteSpeed(0.1, lambda: 0.0),
+            "photos/",
         )
 
     before = torch.get_rng_state()

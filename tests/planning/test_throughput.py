@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from timebox.planning import throughput as bench
-from timebox.planning.throughput import PROBE_RECIPE, Bench, seconds_per_image
+from timebox.planning import throughput as benchmark
+from timebox.planning.throughput import PROBE_RECIPE, ThroughputBenchmark, seconds_per_image
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
@@ -14,7 +14,7 @@ from tiny import CPU, bands
 
 
 def test_a_real_measurement_is_sane() -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
+    measuring = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2)
     recipe = get_recipe("haet2021").replace(width=4)
     assert 0 < measuring.scoring_seconds_per_image(recipe) < 1
     assert 0 < measuring.training_seconds_per_image(recipe) < 1
@@ -42,10 +42,10 @@ def test_a_single_reading_is_divided_by_the_operations() -> None:
 
 def test_a_batch_that_is_hardly_too_large_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of width 16: 81 images come to the work that measuring begins with."""
-    measuring, measured = Bench(bands(32, side=32), CPU, "fp32", 9.0), []
+    measuring, measured = ThroughputBenchmark(bands(32, side=32), CPU, "fp32", 9.0), []
     make_images = measuring._images
     monkeypatch.setattr(measuring, "_images", lambda size: measured.append(size) or make_images(size))
-    monkeypatch.setattr(bench, "fastest_of", lambda *given, **more: 0.1)
+    monkeypatch.setattr(benchmark, "fastest_seconds", lambda *given, **more: 0.1)
     for batch_size, sizes in ((128, [128]), (160, [128]), (64, [64])):
         measuring.fastest_seconds_per_image(PROBE_RECIPE.replace(width=16, batch_size=batch_size))
         assert measured == sizes
@@ -59,7 +59,7 @@ def test_the_batch_grows_as_far_as_the_limit_allows(
     limit: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that takes 0.01 s for an image, and as long for the operations of an image in an update."""
-    measuring, clock = Bench(bands(32, side=32), CPU, "fp32", limit), [0.0]
+    measuring, clock = ThroughputBenchmark(bands(32, side=32), CPU, "fp32", limit), [0.0]
     measured: list[int] = []
     make_images = measuring._images
     state = TrainingState(measuring._build(PROBE_RECIPE), PROBE_RECIPE, Precision("fp32", CPU))
@@ -69,14 +69,14 @@ def test_the_batch_grows_as_far_as_the_limit_allows(
         measured.append(size)
         return make_images(size)
 
-    def fastest_of(*given: object, **more: object) -> float:
+    def fastest_seconds(*given: object, **more: object) -> float:
         seconds = 0.01 * (measured[-1] + update)
         clock[0] += 2 * seconds
         return seconds
 
     monkeypatch.setattr(measuring, "_images", images)
-    monkeypatch.setattr(bench, "fastest_of", fastest_of)
-    monkeypatch.setattr(bench, "now", lambda: clock[0])
+    monkeypatch.setattr(benchmark, "fastest_seconds", fastest_seconds)
+    monkeypatch.setattr(benchmark, "now", lambda: clock[0])
     found = measuring.fastest_seconds_per_image(PROBE_RECIPE)
     assert measured == sizes
     assert clock[0] <= max(limit, 0.02 * (7 + update))
@@ -85,28 +85,30 @@ def test_the_batch_grows_as_far_as_the_limit_allows(
 
 def test_the_least_that_was_measured_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = [3.0, 2.0, 4.0]
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", lambda self, recipe: readings.pop(0))
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), get_recipe("haet2021")
-    found = [measuring.training_seconds_per_image(recipe), *(measuring.measured_anew(recipe) for _ in range(2))]
+    monkeypatch.setattr(ThroughputBenchmark, "fastest_seconds_per_image", lambda self, recipe: readings.pop(0))
+    measuring, recipe = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2), get_recipe("haet2021")
+    found = [measuring.training_seconds_per_image(recipe), *(measuring.remeasure(recipe) for _ in range(2))]
     assert found == pytest.approx([3.3, 2.2, 2.2])
     assert measuring.training_seconds_per_image(recipe) == pytest.approx(2.2)
     assert readings == []
 
 
 def test_seconds_follow_the_work_on_a_line_through_two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
+    measuring = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2)
     narrow, wide = (PROBE_RECIPE.replace(width=width) for width in (4, 16))
 
     def line(narrow_seconds: float, wide_seconds: float) -> Callable[[Recipe], float]:
-        for name in ("training_seconds_per_image", "measured_anew"):
-            monkeypatch.setattr(Bench, name, lambda self, recipe: narrow_seconds if recipe == narrow else wide_seconds)
+        for name in ("training_seconds_per_image", "remeasure"):
+            monkeypatch.setattr(
+                ThroughputBenchmark, name, lambda self, recipe: narrow_seconds if recipe == narrow else wide_seconds
+            )
         return measuring.seconds_by_work(narrow, wide)
 
     seconds = line(0.002, 0.006)
     assert [seconds(narrow), seconds(wide)] == pytest.approx([0.002, 0.006])
     between, beyond = seconds(narrow.replace(width=8)), seconds(narrow.replace(width=32))
     assert 0.002 < between < 0.006 < beyond
-    assert seconds(narrow.replace(width=8, members=3)) == pytest.approx(3 * between)
+    assert seconds(narrow.replace(width=8, ensemble_size=3)) == pytest.approx(3 * between)
     # Whatever was misread, more work never takes less time, nor any time below nothing.
     for narrow_seconds, wide_seconds in ((0.006, 0.006), (0.01, 0.006), (1e-9, 0.006)):
         seconds = line(narrow_seconds, wide_seconds)
@@ -117,14 +119,18 @@ def test_seconds_follow_the_work_on_a_line_through_two_networks(monkeypatch: pyt
 
 
 def test_an_ensemble_takes_as_long_as_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "fastest_seconds_per_image", lambda self, recipe: 1.0 if recipe.members == 1 else 100.0)
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(members=3)
+    monkeypatch.setattr(
+        ThroughputBenchmark,
+        "fastest_seconds_per_image",
+        lambda self, recipe: 1.0 if recipe.ensemble_size == 1 else 100.0,
+    )
+    measuring, recipe = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(ensemble_size=3)
     assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
     assert measuring.training_seconds_per_image(recipe) == pytest.approx(3.3)
 
 
 def test_wider_networks_are_more_work() -> None:
-    measuring = Bench(bands(32), CPU, "fp32", 0.2)
+    measuring = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2)
     work = [measuring.flops_per_image(PROBE_RECIPE.replace(width=width)) for width in (4, 8, 16)]
     assert work[0] < work[1] < work[2]
     assert 2.5 < work[2] / work[1] < 4
@@ -132,14 +138,14 @@ def test_wider_networks_are_more_work() -> None:
 
 def test_work_is_counted_once_for_a_network_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
-    build = Bench._build
+    build = ThroughputBenchmark._build
 
-    def counting(self: Bench, recipe: Recipe) -> object:
-        built.append(recipe.members)
+    def counting(self: ThroughputBenchmark, recipe: Recipe) -> object:
+        built.append(recipe.ensemble_size)
         return build(self, recipe)
 
-    monkeypatch.setattr(Bench, "_build", counting)
-    measuring, recipe = Bench(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(width=4)
+    monkeypatch.setattr(ThroughputBenchmark, "_build", counting)
+    measuring, recipe = ThroughputBenchmark(bands(32), CPU, "fp32", 0.2), PROBE_RECIPE.replace(width=4)
     one = measuring.flops_per_image(recipe)
-    assert [measuring.flops_per_image(recipe.replace(members=members)) for members in (1, 3)] == [one, 3 * one]
+    assert [measuring.flops_per_image(recipe.replace(ensemble_size=members)) for members in (1, 3)] == [one, 3 * one]
     assert built == [1]

@@ -10,8 +10,8 @@ from timebox.recipe import (
     AUTO,
     FIELDS,
     RECIPES,
+    Multiplier,
     Recipe,
-    Times,
     describe_field,
     describe_recipe,
     draft_of,
@@ -135,7 +135,7 @@ def test_settings_apply_one_after_the_other() -> None:
     assert draft_of("haet2021", ["width=16", "width=32"]).fixed.width == 32
     assert draft_of("haet2021").fixed == haet()
     assert draft_of("haet2021", ["max_lr=0.4", "max_lr=x2", "max_lr=x0.5"]).fixed.max_lr == 0.4
-    assert parse_settings(["max_lr=x2", "max_lr=x3"]) == {"max_lr": Times(6.0)}
+    assert parse_settings(["max_lr=x2", "max_lr=x3"]) == {"max_lr": Multiplier(6.0)}
 
 
 def test_multiples_are_of_what_the_recipe_has_whole_where_it_is_and_within_its_range() -> None:
@@ -155,7 +155,7 @@ def test_a_file_may_extend_auto_with_values_and_multiples(tmp_path: Path) -> Non
     file.write_text('extends = "auto"\nmax_lr = "x0.5"\nlabel_smoothing = 0.1\n')
     draft = draft_of(str(file), ["max_lr=x3"])
     assert draft.fixed is None
-    assert draft.changes == {"name": "mine", "max_lr": Times(1.5), "label_smoothing": 0.1}
+    assert draft.changes == {"name": "mine", "max_lr": Multiplier(1.5), "label_smoothing": 0.1}
     assert "has no fixed fields" in refusal(get_recipe, str(file))
     file.write_text('extends = "auto"\nmax_lr = "x0"\nwidht = 3\n')
     assert refusal(draft_of, str(file)).count(";") == 1
@@ -234,7 +234,7 @@ def test_a_file_with_all_its_faults_told(tmp_path: Path) -> None:
     path.write_text("width = 16\nepochs = 10\n", encoding="utf-8")
     message = refusal(get_recipe, str(path))
     assert message.startswith("recipe 'mine': unknown field 'epochs'; `timebox recipes haet2021` shows all fields; ")
-    assert "missing: model, members, input_scale, blur_pool, whitening, " in message
+    assert "missing: model, ensemble_size, input_scale, blur_pool, whitening, " in message
     assert "width" not in message.partition("missing: ")[2].split(", ")
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from timebox.reporting.lr_chart import range_chart
-from timebox.training.lr_range_test import judged
+from timebox.training.lr_range_test import suggest_lr
 
 
 @pytest.mark.parametrize("explodes", [False, True])
 def test_everything_lies_in_the_drawing(explodes):
     x = np.linspace(-4, 2, 100)
     losses = 2.3 - 1.5 / (1 + np.exp(-5 * (x + 2))) + np.clip(x, 0, None) ** (9 if explodes else 2)
-    test = judged(list(10**x), list(losses), diverged=explodes)
+    test = suggest_lr(list(10**x), list(losses), diverged=explodes)
     svg = range_chart(test)
     drawing = ET.fromstring(svg)
     lines = re.findall(r'points="([^"]+)"', svg)

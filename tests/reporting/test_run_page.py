@@ -14,7 +14,7 @@ SECTIONS = [
 ]  # fmt: skip
 
 
-class Reader(HTMLParser):
+class DatasetReader(HTMLParser):
     """Collects texts, ids and addresses, and sees that what is opened is closed."""
 
     VOID = ("meta", "img", "br")
@@ -51,19 +51,19 @@ class Reader(HTMLParser):
 
 
 def test_every_section_is_there_and_whole():
-    page = Reader(report_page(facts()))
+    page = DatasetReader(report_page(facts()))
     assert page.sections == SECTIONS
     assert page.open == []
 
 
 def test_it_needs_nothing_from_outside():
     page = report_page(facts())
-    assert all(address.startswith("data:") for address in Reader(page).addresses)
+    assert all(address.startswith("data:") for address in DatasetReader(page).addresses)
     assert not re.search(r"https?://|@import|url\(|<script|<link", page)
 
 
 def test_what_it_says():
-    text = Reader(report_page(facts())).text
+    text = DatasetReader(report_page(facts())).text
     for words in (
         "of 200 test images 95 % interval",
         "of 90 validation images",
@@ -114,7 +114,7 @@ def test_names_are_escaped():
     ],
 )
 def test_a_run_that_lacks_something_still_has_a_page(changed):
-    page = Reader(report_page(facts(**changed)))
+    page = DatasetReader(report_page(facts(**changed)))
     assert page.open == []
     assert "headline" in page.sections
 

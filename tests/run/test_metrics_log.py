@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import RunError, UsageError
-from timebox.run.metrics_log import MetricsWriter, length_up_to, read_metrics, surviving_decisions
+from timebox.run.metrics_log import MetricsLog, length_up_to, read_metrics, step_plans_taken
 from timebox.run.writer import RunWriter
-from timebox.training.schedule import Decision
+from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
 
@@ -45,7 +45,7 @@ def save(path: Path, entries: list[Entry]) -> None:
 
 
 def test_lines_are_written_when_asked_for(path: Path) -> None:
-    writer = MetricsWriter(path)
+    writer = MetricsLog(path)
     writer.add(step(1))
     writer.add(step(2))
     assert path.read_bytes() == b""
@@ -59,7 +59,7 @@ def test_lines_are_written_when_asked_for(path: Path) -> None:
 
 
 def test_a_failed_write_loses_nothing_and_its_half_is_written_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = MetricsWriter(path)
+    writer = MetricsLog(path)
     writer.add(step(1))
     writer.flush()
     writer.add(step(2))
@@ -85,7 +85,7 @@ def test_a_failed_write_loses_nothing_and_its_half_is_written_over(path: Path, m
 def test_a_write_that_may_not_have_reached_the_disk_is_repeated_in_place(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = MetricsWriter(path)
+    writer = MetricsLog(path)
     writer.add(step(1))
 
     def fail(file: int) -> None:
@@ -102,7 +102,7 @@ def test_a_write_that_may_not_have_reached_the_disk_is_repeated_in_place(
 
 
 def test_lines_may_come_while_others_are_written(path: Path) -> None:
-    writer = MetricsWriter(path)
+    writer = MetricsLog(path)
     done = threading.Event()
 
     def flush_on() -> None:
@@ -122,7 +122,7 @@ def test_lines_may_come_while_others_are_written(path: Path) -> None:
 
 def test_what_is_not_kept_is_cut_off(path: Path) -> None:
     save(path, [step(1), step(2), step(3)])
-    writer = MetricsWriter(path, keep=len(json.dumps(step(1))) + 1)
+    writer = MetricsLog(path, keep=len(json.dumps(step(1))) + 1)
     writer.add(step(2, lr=0.05))
     writer.flush()
     writer.close()
@@ -130,30 +130,30 @@ def test_what_is_not_kept_is_cut_off(path: Path) -> None:
 
 
 def test_a_second_writer_is_refused_and_changes_nothing(path: Path) -> None:
-    writer = MetricsWriter(path)
+    writer = MetricsLog(path)
     writer.add(step(1))
     writer.flush()
     expected = f"^run {re.escape(repr(str(path.parent)))} is being written by another process$"
     with pytest.raises(UsageError, match=expected):
-        MetricsWriter(path)
+        MetricsLog(path)
     assert lines_of(path) == [step(1)]
     writer.close()
-    MetricsWriter(path).close()
+    MetricsLog(path).close()
 
 
 def test_a_lock_ends_with_its_process(path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from timebox.run.metrics_log import MetricsWriter; "
-        f"writer = MetricsWriter(Path({str(path)!r})); os._exit(9)"
+        "import os; from pathlib import Path; from timebox.run.metrics_log import MetricsLog; "
+        f"writer = MetricsLog(Path({str(path)!r})); os._exit(9)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
-    MetricsWriter(path).close()
+    MetricsLog(path).close()
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        MetricsWriter(tmp_path / "nowhere" / "metrics.jsonl")
+        MetricsLog(tmp_path / "nowhere" / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("junk", [b"[1]\n", b"{broken\n", b'{"a": NaN}\n', b"\xff\xfe\n", b'{"a": 1, "a": 2}\n'])
@@ -215,21 +215,21 @@ def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> Non
     assert length_up_to(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
 
 
-def decisions(*entries: Entry) -> list[tuple[float, float]]:
-    found = surviving_decisions(entries, Path("runs/one"))
-    assert all(isinstance(decision, Decision) for decision in found)
-    return [(decision.progress, decision.lr) for decision in found]
+def step_plans(*entries: Entry) -> list[tuple[float, float]]:
+    found = step_plans_taken(entries, Path("runs/one"))
+    assert all(isinstance(step_plan, StepPlan) for step_plan in found)
+    return [(step_plan.progress, step_plan.lr) for step_plan in found]
 
 
 def test_every_step_survives_where_nothing_went_wrong() -> None:
-    assert surviving_decisions([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
-        Decision(0.5, 0.2, 0.9, 8),
-        Decision(1.0, 0.0, 0.9, 8),
+    assert step_plans_taken([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
+        StepPlan(0.5, 0.2, 0.9, 8),
+        StepPlan(1.0, 0.0, 0.9, 8),
     ]
 
 
 def test_what_a_rollback_undid_is_left_out() -> None:
-    assert decisions(step(1, 0.3), step(2, 0.6), step(3, 0.9), back_to(1), step(2, 0.6, 0.05), step(3, 1.0, 0.0)) == [
+    assert step_plans(step(1, 0.3), step(2, 0.6), step(3, 0.9), back_to(1), step(2, 0.6, 0.05), step(3, 1.0, 0.0)) == [
         (0.3, 0.1),
         (0.6, 0.05),
         (1.0, 0.0),
@@ -237,14 +237,14 @@ def test_what_a_rollback_undid_is_left_out() -> None:
 
 
 def test_rollbacks_upon_rollbacks() -> None:
-    assert decisions(
+    assert step_plans(
         *(step(1, 0.3), step(2, 0.6), back_to(1), step(2, 0.6, 0.05), back_to(1), back_to(0)),
         *(step(1, 0.5, 0.025), step(2, 1.0, 0.0)),
     ) == [(0.5, 0.025), (1.0, 0.0)]
 
 
 def test_a_rollback_to_a_step_that_is_there_anyway_undoes_nothing() -> None:
-    assert decisions(step(1, 0.5), back_to(1), step(2, 1.0)) == [(0.5, 0.1), (1.0, 0.1)]
+    assert step_plans(step(1, 0.5), back_to(1), step(2, 1.0)) == [(0.5, 0.1), (1.0, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -271,4 +271,4 @@ def test_a_rollback_to_a_step_that_is_there_anyway_undoes_nothing() -> None:
 )
 def test_steps_that_are_not_whole_are_refused(entries: list[Entry], words: str) -> None:
     with pytest.raises(RunError, match=re.escape(words)):
-        surviving_decisions(entries, Path("runs/one"))
+        step_plans_taken(entries, Path("runs/one"))

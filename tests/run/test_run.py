@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from small_runs import CLASSES, SMALL, coloured, quick
 from timebox.errors import DataError, RunError, UsageError
-from timebox.jobs.data import Source
+from timebox.jobs.data import DataConfig
 from timebox.pipelines import predict
 from timebox.run import Run, load
-from timebox.run.files import read_seen
+from timebox.run.files import read_training_hashes
 
 # A whole .npy header of uint64, the shape left open.
 
@@ -339,7 +339,7 @@ def test_pipes_in_place_of_files_are_not_waited_for(copy: Path) -> None:
         (copy / name).unlink()
         os.mkfifo(copy / name)
         if name == "trained_on.npy":
-            message = refusal(lambda: read_seen(copy))
+            message = refusal(lambda: read_training_hashes(copy))
         elif name == "summary.json":
             assert load(copy).summary == {}
             continue
@@ -368,8 +368,8 @@ def test_a_damaged_record_of_the_data(changes: dict[str, object], reason: str, t
     source = trained.config["source"]
     assert isinstance(source, dict)
     config = {"source": {**source, **changes}}
-    assert refusal(lambda: Source.of_run(config, trained.path)).endswith(reason)
-    Source.of_run(trained.config, trained.path)
+    assert refusal(lambda: DataConfig.of_run(config, trained.path)).endswith(reason)
+    DataConfig.of_run(trained.config, trained.path)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_a_damaged_record_of_the_data(changes: dict[str, object], reason: str, t
 )
 def test_damaged_hashes(content: bytes, reason: str, copy: Path) -> None:
     (copy / "trained_on.npy").write_bytes(content)
-    message = refusal(lambda: read_seen(copy))
+    message = refusal(lambda: read_training_hashes(copy))
     assert message.startswith(f"{str(copy / 'trained_on.npy')!r} cannot be read: ")
     assert reason in message
 

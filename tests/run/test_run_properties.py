@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timebox.errors import RunError
-from timebox.jobs.data import Source
+from timebox.jobs.data import DataConfig
 from timebox.run import Run, load
-from timebox.run.files import read_seen
+from timebox.run.files import read_training_hashes
 
 # Many drawn examples.
 pytestmark = pytest.mark.integration
@@ -34,8 +34,8 @@ def spoilt(trained: Run, spoil: Callable[[Path], object]) -> None:
         spoil(path)
         try:
             run = load(path)
-            _ = run.summary, run.val_accuracy, read_seen(path)
-            Source.of_run(run.config, path)
+            _ = run.summary, run.val_accuracy, read_training_hashes(path)
+            DataConfig.of_run(run.config, path)
         except RunError as error:
             assert "run" in str(error)
             return

@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("timebox.files.os.fsync", full)
     with pytest.raises(OutputError) as caught:
-        writer.save_seen(np.zeros(3, np.uint64))
+        writer.save_training_hashes(np.zeros(3, np.uint64))
     assert str(caught.value) == (
         f"trained_on.npy cannot be written in {str(tmp_path / 'out')!r}: No space left on device"
     )

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from timebox.runtime import allocator
-from timebox.runtime.allocator import kept_memory
+from timebox.runtime.allocator import retain_freed_memory
 
 needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the C library is not glibc")
 
@@ -70,7 +70,7 @@ def test_what_the_user_has_set_up_stays() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
-    with kept_memory():
+    with retain_freed_memory():
         pass
 
 
@@ -90,9 +90,9 @@ def test_it_is_undone_when_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> No
 
     library = Library()
     monkeypatch.setattr(allocator, "_glibc", lambda: library)
-    for name in allocator._OF_THE_USER:
+    for name in allocator._USER_SETTINGS:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(KeyError), kept_memory():
-        assert library.set == allocator._KEEP
+    with pytest.raises(KeyError), retain_freed_memory():
+        assert library.set == allocator._RETAIN
         raise KeyError
     assert (library.set, library.trimmed) == (allocator._DEFAULTS, 1)

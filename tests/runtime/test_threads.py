@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from timebox.runtime.threads import container_threads, limit_threads, use_threads_that_pay
+from timebox.runtime.threads import cap_threads, limit_threads_to_container, tune_num_threads
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def container(root: Path, processors: float) -> Path:
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize(("processors", "threads"), [(1, 1), (1.5, 1), (2, 2), (3.9, 3), (4, 4), (6, 4)])
 def test_threads_follow_the_container_and_come_back(tmp_path: Path, processors: float, threads: int) -> None:
-    with container_threads(container(tmp_path, processors)):
+    with limit_threads_to_container(container(tmp_path, processors)):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 4
 
 
 @pytest.mark.usefixtures("four_threads")
 def test_threads_come_back_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), container_threads(container(tmp_path, 2)):
+    with pytest.raises(ZeroDivisionError), limit_threads_to_container(container(tmp_path, 2)):
         _ = 1 / 0
     assert torch.get_num_threads() == 4
 
@@ -46,7 +46,7 @@ def test_threads_come_back_after_an_error(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("four_threads")
 def test_one_inside_another_changes_nothing(tmp_path: Path) -> None:
     root = container(tmp_path, 2)
-    with container_threads(root), container_threads(root):
+    with limit_threads_to_container(root), limit_threads_to_container(root):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 4
 
@@ -54,7 +54,7 @@ def test_one_inside_another_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("four_threads")
 def test_omp_num_threads_is_the_users_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    with container_threads(container(tmp_path, 2)):
+    with limit_threads_to_container(container(tmp_path, 2)):
         assert torch.get_num_threads() == 4
 
 
@@ -65,7 +65,7 @@ def test_a_process_held_to_one_processor_uses_one_thread(monkeypatch: pytest.Mon
     torch.set_num_threads(2)
     os.sched_setaffinity(0, {min(processors)})
     try:
-        with container_threads():
+        with limit_threads_to_container():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -100,7 +100,7 @@ def test_threads_are_halved_while_that_makes_the_work_faster(
     seconds: dict[int, float], threads: int, asked: list[int]
 ) -> None:
     work = Work(seconds)
-    reasons = use_threads_that_pay(work)
+    reasons = tune_num_threads(work)
     assert (torch.get_num_threads(), work.asked) == (threads, asked)
     times = 1.0 / seconds[threads]
     assert reasons == ([f"{threads} of 4 threads: {times:.1f}x as fast as all of them"] if threads < 4 else [])
@@ -109,7 +109,7 @@ def test_threads_are_halved_while_that_makes_the_work_faster(
 @pytest.mark.usefixtures("four_threads")
 def test_a_busy_moment_takes_no_thread_away() -> None:
     work = Work({4: 5.0, 2: 1.6, 1: 3.0}, later={4: 1.0}, calm_after=3)
-    assert use_threads_that_pay(work) == []
+    assert tune_num_threads(work) == []
     assert torch.get_num_threads() == 4
     assert work.asked == [4, 2, 1, 4]
 
@@ -118,16 +118,16 @@ def test_a_busy_moment_takes_no_thread_away() -> None:
 def test_threads_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     work = Work({4: 1.0, 2: 0.1, 1: 0.1})
-    assert use_threads_that_pay(work) == []
+    assert tune_num_threads(work) == []
     assert (torch.get_num_threads(), work.asked) == (4, [])
 
 
 @pytest.mark.usefixtures("four_threads")
 def test_what_is_changed_inside_is_changed_back(tmp_path: Path) -> None:
-    with container_threads(container(tmp_path, 4)):
-        limit_threads(1)
+    with limit_threads_to_container(container(tmp_path, 4)):
+        cap_threads(1)
         assert torch.get_num_threads() == 1
-        limit_threads(3)
+        cap_threads(3)
         assert torch.get_num_threads() == 1, "only ever lowered"
     assert torch.get_num_threads() == 4
 
@@ -144,6 +144,6 @@ def test_processes_of_one_host_share_its_threads(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    with container_threads(container(tmp_path, 8)):
+    with limit_threads_to_container(container(tmp_path, 8)):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 4

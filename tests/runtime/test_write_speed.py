@@ -6,8 +6,8 @@ import torch
 from timebox.runtime.write_speed import (
     BYTES_MARGIN,
     MARGIN,
+    NO_WRITES,
     SMALL_BYTES,
-    UNWRITTEN,
     WRITES_AT_THE_END,
     WRITES_OF_A_CHECKPOINT,
     WriteSpeed,
@@ -36,7 +36,7 @@ def test_bytes_count_where_a_file_is_large_and_are_measured_once() -> None:
 def test_what_checkpoints_take_tells_what_saving_will() -> None:
     by_number = MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
     assert WriteSpeed(0.1, lambda: 1.0).saving_share(0, 0) == pytest.approx(by_number)
-    assert UNWRITTEN.saving_share(LARGE, LARGE) == pytest.approx(by_number), "where nothing is known"
+    assert NO_WRITES.saving_share(LARGE, LARGE) == pytest.approx(by_number), "where nothing is known"
     by_bytes = WriteSpeed(0.0, lambda: 1e-9).saving_share(LARGE, 2 * LARGE)
     assert by_bytes == pytest.approx(MARGIN / 2), "the model is half of what a checkpoint holds"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from timebox.clock import Deadline
-from timebox.training.checkpointer import INTERVAL_COSTS, INTERVAL_SECONDS, Keeper
+from timebox.training.checkpointer import INTERVAL_COSTS, INTERVAL_SECONDS, AsyncCheckpointer
 from timebox.training.state import Snapshot
 
 PATIENCE = 2.5
@@ -26,9 +26,11 @@ class Disk:
         self.may_end.set()
         self.attempts: list[int] = []
         self.written: list[int] = []
-        self.told: list[str] = []
+        self.messages: list[str] = []
         deadline = Deadline(None, now=lambda: self.time)
-        self.keeper = Keeper(self.write, deadline, lambda: self.seconds_left, self.told.append, expected_seconds)
+        self.checkpointer = AsyncCheckpointer(
+            self.write, deadline, lambda: self.seconds_left, self.messages.append, expected_seconds
+        )
 
     def write(self, snapshot: Snapshot) -> None:
         self.attempts.append(snapshot.step)
@@ -39,13 +41,13 @@ class Disk:
         self.written.append(snapshot.step)
 
     def keep(self, step: int) -> None:
-        self.keeper.keep(snapshot(step))
-        assert self.keeper.wait(float("inf"))
+        self.checkpointer.save(snapshot(step))
+        assert self.checkpointer.wait(float("inf"))
 
     def seconds_until_due(self) -> float:
         """How long the training goes on before the next checkpoint, in steps of a tenth of a second."""
         began = self.time
-        while not self.keeper.is_due():
+        while not self.checkpointer.is_due():
             self.time += 0.1
             assert self.time < began + 10_000
         return self.time - began
@@ -53,11 +55,11 @@ class Disk:
 
 def test_the_first_one_is_due_at_once() -> None:
     disk = Disk()
-    assert disk.keeper.is_due()
-    assert disk.keeper.cost_seconds == 0.0
+    assert disk.checkpointer.is_due()
+    assert disk.checkpointer.cost_seconds == 0.0
     disk.keep(1)
     assert disk.written == [1]
-    assert disk.keeper.cost_seconds == pytest.approx(disk.cost)
+    assert disk.checkpointer.cost_seconds == pytest.approx(disk.cost)
 
 
 def test_a_cheap_one_every_few_seconds() -> None:
@@ -86,19 +88,19 @@ def test_one_stall_does_not_put_the_next_one_off() -> None:
     disk.cost = 0.01
     assert disk.seconds_until_due() <= INTERVAL_SECONDS
     disk.keep(2)
-    assert disk.keeper.cost_seconds == pytest.approx(0.01)
+    assert disk.checkpointer.cost_seconds == pytest.approx(0.01)
 
 
 def test_none_is_begun_while_one_is_being_written() -> None:
     disk = Disk()
     disk.may_end.clear()
-    disk.keeper.keep(snapshot(1))
+    disk.checkpointer.save(snapshot(1))
     disk.time += 1000
-    assert not disk.keeper.is_due()
-    assert not disk.keeper.wait(0.01)
+    assert not disk.checkpointer.is_due()
+    assert not disk.checkpointer.wait(0.01)
     disk.may_end.set()
-    assert disk.keeper.wait(10)
-    assert disk.keeper.is_due()
+    assert disk.checkpointer.wait(10)
+    assert disk.checkpointer.is_due()
 
 
 def test_none_is_begun_that_would_not_be_whole_in_time() -> None:
@@ -106,86 +108,86 @@ def test_none_is_begun_that_would_not_be_whole_in_time() -> None:
     disk.keep(1)
     disk.time += 1000
     disk.seconds_left = 0.9
-    assert not disk.keeper.is_due()
+    assert not disk.checkpointer.is_due()
     disk.seconds_left = 1.1
-    assert disk.keeper.is_due()
+    assert disk.checkpointer.is_due()
 
 
 def test_the_first_one_is_not_begun_where_it_would_take_much_of_the_time_left() -> None:
     disk = Disk(seconds_left=39.0, expected_seconds=4.0)
-    assert not disk.keeper.is_due()
+    assert not disk.checkpointer.is_due()
     disk.seconds_left = 41.0
-    assert disk.keeper.is_due()
+    assert disk.checkpointer.is_due()
 
 
 def test_a_write_that_fails_is_told_once_and_tried_again() -> None:
     disk = Disk()
     disk.keep(1)
-    assert not disk.keeper.has_failed
+    assert not disk.checkpointer.has_failed
     disk.failure = OSError(28, "No space left on device")
     for step in (2, 3, 4):
         disk.seconds_until_due()
         disk.keep(step)
     assert disk.attempts == [1, 2, 3, 4]
-    assert disk.told == [
+    assert disk.messages == [
         "the checkpoint could not be written (No space left on device); the training goes on in memory"
     ]
     disk.failure = None
     disk.seconds_until_due()
     disk.keep(5)
     assert disk.written == [1, 5]
-    assert len(disk.told) == 1
-    assert disk.keeper.has_failed, "the run ends by saying so"
+    assert len(disk.messages) == 1
+    assert disk.checkpointer.has_failed, "the run ends by saying so"
 
 
 def test_an_error_without_a_number_is_told_in_its_words() -> None:
     disk = Disk()
     disk.failure = OSError("the cable was pulled")
     disk.keep(1)
-    assert "(the cable was pulled)" in disk.told[0]
+    assert "(the cable was pulled)" in disk.messages[0]
 
 
 def test_memory_that_runs_out_while_writing_is_a_failure_like_any_other() -> None:
     disk = Disk()
     disk.failure = MemoryError()  # type: ignore[assignment]
     disk.keep(1)
-    assert disk.keeper.has_failed
-    assert "(memory ran out)" in disk.told[0]
+    assert disk.checkpointer.has_failed
+    assert "(memory ran out)" in disk.messages[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_never_reach_the_disk(value: float) -> None:
     disk = Disk()
     disk.keep(1)
-    disk.keeper.keep(snapshot(2, value))
-    assert disk.keeper.wait(10)
-    disk.keeper.keep_last(snapshot(3, value), PATIENCE)
+    disk.checkpointer.save(snapshot(2, value))
+    assert disk.checkpointer.wait(10)
+    disk.checkpointer.save_last(snapshot(3, value), PATIENCE)
     assert disk.attempts == [1]
-    assert not disk.keeper.has_failed
+    assert not disk.checkpointer.has_failed
 
 
 def test_the_last_one_is_written_where_it_is_newer() -> None:
     disk = Disk()
     disk.keep(5)
-    disk.keeper.keep_last(snapshot(5), PATIENCE)
-    disk.keeper.keep_last(snapshot(4), PATIENCE)
+    disk.checkpointer.save_last(snapshot(5), PATIENCE)
+    disk.checkpointer.save_last(snapshot(4), PATIENCE)
     assert disk.attempts == [5]
-    disk.keeper.keep_last(snapshot(6), PATIENCE)
+    disk.checkpointer.save_last(snapshot(6), PATIENCE)
     assert disk.written == [5, 6]
 
 
 def test_the_last_one_is_the_first_where_there_was_none() -> None:
     disk = Disk()
-    disk.keeper.keep_last(snapshot(0), PATIENCE)
+    disk.checkpointer.save_last(snapshot(0), PATIENCE)
     assert disk.written == [0]
 
 
 def test_the_last_one_waits_for_the_one_under_way_and_follows_it() -> None:
     disk = Disk()
     disk.may_end.clear()
-    disk.keeper.keep(snapshot(1))
+    disk.checkpointer.save(snapshot(1))
     threading.Timer(0.05, disk.may_end.set).start()
-    disk.keeper.keep_last(snapshot(2), PATIENCE)
+    disk.checkpointer.save_last(snapshot(2), PATIENCE)
     assert disk.written == [1, 2]
 
 
@@ -195,22 +197,22 @@ def test_the_last_one_does_not_try_anybodys_patience(under_way: bool) -> None:
     disk = Disk()
     disk.may_end.clear()
     if under_way:
-        disk.keeper.keep(snapshot(1))
-    disk.keeper.keep_last(snapshot(2), 0.2)  # the disk would keep it waiting for ever
+        disk.checkpointer.save(snapshot(1))
+    disk.checkpointer.save_last(snapshot(2), 0.2)  # the disk would keep it waiting for ever
     assert disk.written == []
     assert disk.attempts == [1 if under_way else 2]
     disk.may_end.set()
-    assert disk.keeper.wait(10)
+    assert disk.checkpointer.wait(10)
 
 
 def test_the_last_one_is_left_out_where_it_is_known_to_take_too_long() -> None:
     disk = Disk(cost=1.3)
     disk.keep(1)
-    disk.keeper.keep_last(snapshot(2), PATIENCE)
+    disk.checkpointer.save_last(snapshot(2), PATIENCE)
     assert disk.attempts == [1]
     disk.cost = 1.2
     disk.keep(3)
-    disk.keeper.keep_last(snapshot(4), PATIENCE)
+    disk.checkpointer.save_last(snapshot(4), PATIENCE)
     assert disk.written == [1, 3, 4]
 
 
@@ -219,32 +221,32 @@ def test_after_a_failure_the_last_one_is_still_tried() -> None:
     disk.failure = OSError(5, "Input/output error")
     disk.keep(1)
     disk.failure = None
-    disk.keeper.keep_last(snapshot(1), PATIENCE)
+    disk.checkpointer.save_last(snapshot(1), PATIENCE)
     assert disk.written == [1]
 
 
 def test_where_no_clock_is_read_it_waits_as_long_as_it_takes() -> None:
     disk = Disk()
     disk.may_end.clear()
-    disk.keeper.keep(snapshot(1))
+    disk.checkpointer.save(snapshot(1))
     threading.Timer(0.05, disk.may_end.set).start()
-    assert disk.keeper.wait(float("inf"))
+    assert disk.checkpointer.wait(float("inf"))
     assert disk.written == [1]
 
 
 def test_a_failure_waits_for_the_write_in_progress() -> None:
     written: list[int] = []
-    begun, failed = threading.Event(), threading.Event()
+    started, failed = threading.Event(), threading.Event()
 
     def write(snapshot: Snapshot) -> None:
-        begun.set()
+        started.set()
         failed.wait()
         written.append(snapshot.step)
 
-    keeper = Keeper(write, Deadline(None), lambda: float("inf"), print)
-    with pytest.raises(KeyboardInterrupt), keeper.settled_on_failure():
-        keeper.keep(Snapshot(3, 0.5, {}, {}))
-        begun.wait()
+    checkpointer = AsyncCheckpointer(write, Deadline(None), lambda: float("inf"), print)
+    with pytest.raises(KeyboardInterrupt), checkpointer.wait_on_failure():
+        checkpointer.save(Snapshot(3, 0.5, {}, {}))
+        started.wait()
         assert written == []
         threading.Timer(0.05, failed.set).start()
         raise KeyboardInterrupt

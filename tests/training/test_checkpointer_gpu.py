@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from timebox.clock import Deadline
-from timebox.training.checkpointer import Keeper
+from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.state import Snapshot
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -23,14 +23,14 @@ def test_what_is_kept_is_of_that_moment_and_does_not_wait_for_steps_issued_later
         kept.append((snapshot.tensors["weight"].cpu(), time.monotonic()))
 
     weight = torch.zeros(1 << 20, device=CUDA)
-    keeper = Keeper(write, Deadline(None), lambda: float("inf"), lambda text: None)
+    checkpointer = AsyncCheckpointer(write, Deadline(None), lambda: float("inf"), lambda text: None)
     torch.cuda._sleep(CYCLES)
     weight.add_(1)
-    keeper.keep(Snapshot(1, 0.1, {"weight": weight.clone()}, {}))
+    checkpointer.save(Snapshot(1, 0.1, {"weight": weight.clone()}, {}))
     for _ in range(4):
         torch.cuda._sleep(CYCLES)
         weight.add_(1)
-    assert keeper.wait(10)
+    assert checkpointer.wait(10)
     torch.cuda.synchronize()
     (copy, moment), ended = kept[0], time.monotonic()
     assert torch.equal(copy, torch.ones(1 << 20))

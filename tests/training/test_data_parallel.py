@@ -5,9 +5,9 @@ from collections import deque
 import pytest
 from torch import Tensor
 
-from timebox.training.data_parallel import MOST_STEPS, SharedSchedule, steps_in_block
+from timebox.training.data_parallel import MAX_STEPS, BroadcastSchedule, steps_in_block
 from timebox.training.pacer import ClockPacer, StepPacer
-from timebox.training.schedule import Decision, PacedSchedule
+from timebox.training.schedule import PacedSchedule, StepPlan
 from tiny import tiny_recipe
 
 
@@ -28,7 +28,7 @@ class End:
         self._wire, self._leads = wire, leads
         self.num_under_way = 0
 
-    def begin_to_tell(self, numbers: Tensor) -> "Under":
+    def broadcast_async(self, numbers: Tensor) -> "Under":
         if self._leads:
             self._wire.sent.append(numbers.clone())
         self.num_under_way += 1
@@ -50,23 +50,23 @@ class Under:
         self._end.arrived(self._numbers)
 
 
-def pair(num_steps: int, block: int) -> tuple[SharedSchedule, SharedSchedule, PacedSchedule]:
+def pair(num_steps: int, block: int) -> tuple[BroadcastSchedule, BroadcastSchedule, PacedSchedule]:
     wire = Wire()
     own = PacedSchedule(StepPacer(num_steps), tiny_recipe(), 32)
-    leader = SharedSchedule(own, wire.of(leads=True), block, 32)  # type: ignore[arg-type]
-    return leader, SharedSchedule(None, wire.of(leads=False), block, 32), own  # type: ignore[arg-type]
+    leader = BroadcastSchedule(own, wire.of(leads=True), block, 32)  # type: ignore[arg-type]
+    return leader, BroadcastSchedule(None, wire.of(leads=False), block, 32), own  # type: ignore[arg-type]
 
 
-def together(leader: SharedSchedule, other: SharedSchedule) -> list[Decision]:
+def together(leader: BroadcastSchedule, other: BroadcastSchedule) -> list[StepPlan]:
     taken = []
     while True:
-        decision = leader.next(0)
-        assert other.next(0) == decision
-        if decision is None:
+        step_plan = leader.next(0)
+        assert other.next(0) == step_plan
+        if step_plan is None:
             assert leader.next(0) is None, "the end stays the end"
             assert other.next(0) is None
             return taken
-        taken.append(decision)
+        taken.append(step_plan)
 
 
 @pytest.mark.parametrize("block", [1, 3, 8])
@@ -74,7 +74,7 @@ def together(leader: SharedSchedule, other: SharedSchedule) -> list[Decision]:
 def test_all_take_the_decisions_of_the_leader_to_the_end(num_steps: int, block: int) -> None:
     leader, other, _ = pair(num_steps, block)
     alone = PacedSchedule(StepPacer(num_steps), tiny_recipe(), 32)
-    expected = [decision for _ in range(num_steps) if (decision := alone.next(0)) is not None]
+    expected = [step_plan for _ in range(num_steps) if (step_plan := alone.next(0)) is not None]
     assert together(leader, other) == expected
     assert expected[-1].progress == 1.0
 
@@ -91,7 +91,7 @@ def test_going_back_drops_what_was_decided_beyond() -> None:
     for _ in range(6):
         assert leader.next(0) == other.next(0)
     for schedule in (leader, other):
-        schedule.slow_down()
+        schedule.lower_lr()
         schedule.rewind(5, 0.25)
     rest = together(leader, other)
     assert len(rest) == 15
@@ -104,7 +104,7 @@ def test_going_back_drops_what_was_decided_beyond() -> None:
     assert rest[0].lr == 0.5 * sixth.lr
 
 
-@pytest.mark.parametrize(("step_seconds", "steps"), [(0.0, MOST_STEPS), (0.001, MOST_STEPS), (0.05, 5), (2.0, 1)])
+@pytest.mark.parametrize(("step_seconds", "steps"), [(0.0, MAX_STEPS), (0.001, MAX_STEPS), (0.05, 5), (2.0, 1)])
 def test_less_is_decided_at_once_where_steps_are_long(step_seconds: float, steps: int) -> None:
     assert steps_in_block(step_seconds) == steps
 
@@ -116,11 +116,11 @@ def test_a_schedule_decided_ahead_ends_in_time_where_the_speed_changes(step_seco
     moment, budget = 0.0, 60.0
     pacer = ClockPacer(lambda: budget - moment, step_seconds, lambda: moment)
     own = PacedSchedule(pacer, tiny_recipe(), 32)
-    schedule = SharedSchedule(own, Wire().of(leads=True), steps_in_block(step_seconds), 32)  # type: ignore[arg-type]
+    schedule = BroadcastSchedule(own, Wire().of(leads=True), steps_in_block(step_seconds), 32)  # type: ignore[arg-type]
     progress = 0.0
-    while (decision := schedule.next(0)) is not None:
+    while (step_plan := schedule.next(0)) is not None:
         moment += step_seconds * (slower if progress > 0.5 else 1.0)
         schedule.finished(1)
-        progress = decision.progress
+        progress = step_plan.progress
     assert progress == 1.0
     assert 0.9 * budget < moment < budget + 3 * step_seconds * slower

@@ -7,25 +7,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from fake_recorder import FakeRecorder
-from timebox.builders import augmentation_of, build_model, resizing_of
+from fake_recorder import FakeGraphRecorder
+from timebox.builders import build_augmentation, build_model, build_resizing
 from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.optim import Optimizer, Rates, WeightAverage
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training import graphed_step as graphs
-from timebox.training.graphed_step import GraphedSteps, agree, steps_for
+from timebox.training.graphed_step import GraphedSteps, build_steps, steps_agree
 from timebox.training.pacer import StepPacer
-from timebox.training.rollback import SafetyNet
-from timebox.training.schedule import Decision, PacedSchedule, rates_at
+from timebox.training.rollback import RollbackGuard
+from timebox.training.schedule import PacedSchedule, StepPlan, lr_and_momentum_at
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerSteps, Steps
 from tiny import CPU, bands, tiny_recipe, tiny_training
 
 NUM_STEPS = 12
 BATCH = 16
-STEP, TAKE_IN = Optimizer.step, WeightAverage.take_in
+STEP, TAKE_IN = Optimizer.step, WeightAverage.update_with_share
 
 
 def muon_recipe(**changes: int | float | str) -> Recipe:
@@ -38,7 +38,7 @@ RECIPES = [
     tiny_recipe(averaging_span=0.0),
     muon_recipe(),
     muon_recipe(averaging_span=0.1, whitening_bias_until=0.0),
-    muon_recipe(members=2),
+    muon_recipe(ensemble_size=2),
     muon_recipe(start_size=0.75, full_size_at=0.6, whitening_bias_until=0.45),
 ]
 
@@ -51,8 +51,8 @@ def state_of(recipe: Recipe, precision: str = "fp32") -> TrainingState:
 def loader_of(recipe: Recipe) -> DeviceLoader:
     half = torch.full((3,), 0.5)
     images = bands(100, side=8 if recipe.start_size == 1 else 16)
-    augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
-    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing, recipe.members)
+    augmentation, resizing = build_augmentation(recipe), build_resizing(recipe)
+    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing, recipe.ensemble_size)
 
 
 def take(
@@ -63,8 +63,8 @@ def take(
     for number in range(first, last + 1):
         # Uneven advances, as the clock's: the averaging weight changes too.
         progress = (number / NUM_STEPS) ** 1.3
-        lr, momentum = rates_at(recipe, progress)
-        losses.append(steps(loader.batch(state.step, state.progress), Decision(progress, lr, momentum, micro_batch)))
+        lr, momentum = lr_and_momentum_at(recipe, progress)
+        losses.append(steps(loader.batch(state.step, state.progress), StepPlan(progress, lr, momentum, micro_batch)))
     return [loss.item() for loss in losses]
 
 
@@ -72,7 +72,7 @@ def contents(state: TrainingState) -> dict[str, Tensor]:
     return state.snapshot().tensors
 
 
-def graphed(state: TrainingState, recorder: FakeRecorder, told: list[str] | None = None) -> GraphedSteps:
+def graphed(state: TrainingState, recorder: FakeGraphRecorder, told: list[str] | None = None) -> GraphedSteps:
     return GraphedSteps(state, Loss(0.1), recorder, [].append if told is None else told.append)
 
 
@@ -93,7 +93,7 @@ def test_replays_are_eager_steps(recipe: Recipe, micro_batch: int) -> None:
     recipe = recipe.replace(max_lr=recipe.max_lr / 100, filter_lr=recipe.filter_lr / 100)
     eager, other = state_of(recipe), state_of(recipe)
     expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
-    losses = take(graphed(other, FakeRecorder()), other, recipe, 1, NUM_STEPS, micro_batch)
+    losses = take(graphed(other, FakeGraphRecorder()), other, recipe, 1, NUM_STEPS, micro_batch)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert_close(other, eager, 1e-5)
 
@@ -106,7 +106,7 @@ def test_each_replay_is_the_eager_step_from_where_it_stands(recipe: Recipe, prec
     in bf16 a last digit grows: moving the first weights by 1e-7 alone leads twelve eager steps as far away as they go.
     """
     eager, other = state_of(recipe, precision), state_of(recipe, precision)
-    recorder, told = FakeRecorder(), []
+    recorder, told = FakeGraphRecorder(), []
     plain, steps = EagerSteps(eager, Loss(0.1)), graphed(other, recorder, told)
     for number in range(1, NUM_STEPS + 1):
         expected = take(plain, eager, recipe, number, number, micro_batch)
@@ -138,7 +138,7 @@ def the_first_batch(steps: GraphedSteps, batch: Batch, average_share: float) -> 
     ("owner", "name", "wrong"),
     [
         (Optimizer, "step", python_numbers),
-        (WeightAverage, "take_in", a_constant_share),
+        (WeightAverage, "update_with_share", a_constant_share),
         (GraphedSteps, "_load", the_first_batch),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
     eager, other = state_of(recipe), state_of(recipe)
     take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     monkeypatch.setattr(owner, name, wrong)
-    steps = graphed(other, FakeRecorder())
+    steps = graphed(other, FakeGraphRecorder())
     take(steps, other, recipe, 1, NUM_STEPS)
     assert steps.num_recorded == 1
     with pytest.raises(AssertionError):
@@ -167,7 +167,7 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
     ],
 )
 def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants: int) -> None:
-    state, recorder = state_of(recipe), FakeRecorder()
+    state, recorder = state_of(recipe), FakeGraphRecorder()
     steps = graphed(state, recorder)
     take(EagerSteps(state, Loss(0.1)), state, recipe, 1, 1)
     before, random = contents(state), torch.get_rng_state()
@@ -187,7 +187,9 @@ def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
     eager, other = state_of(recipe), state_of(recipe)
     expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     told: list[str] = []
-    recorder = FakeRecorder(fail=RuntimeError("operation not permitted when stream is capturing\nCompile with ..."))
+    recorder = FakeGraphRecorder(
+        fail=RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
+    )
     steps = graphed(other, recorder, told)
     assert take(steps, other, recipe, 1, NUM_STEPS) == expected
     assert all(torch.equal(tensor, contents(eager)[name]) for name, tensor in contents(other).items())
@@ -204,7 +206,7 @@ def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Optimizer, "step", reads)
     recipe, told = tiny_recipe(), []
     state = state_of(recipe)
-    take(graphed(state, FakeRecorder(), told), state, recipe, 1, 2)
+    take(graphed(state, FakeGraphRecorder(), told), state, recipe, 1, 2)
     assert [text.partition(":")[0] for text in told] == ["steps are not recorded as a CUDA graph"]
 
 
@@ -213,7 +215,7 @@ def test_a_replay_that_differs_is_dropped() -> None:
     eager, other = state_of(recipe), state_of(recipe)
     expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 4)
     told: list[str] = []
-    steps = graphed(other, FakeRecorder(spoil=0.2), told)
+    steps = graphed(other, FakeGraphRecorder(spoil=0.2), told)
     assert take(steps, other, recipe, 1, 4) == expected
     assert told == ["steps are not recorded as a CUDA graph: a replayed one differs from the same step taken anew"]
 
@@ -222,11 +224,11 @@ def test_an_error_that_is_none_of_recording_is_passed_on() -> None:
     recipe = tiny_recipe()
     state = state_of(recipe)
     with pytest.raises(KeyboardInterrupt):
-        take(graphed(state, FakeRecorder(fail=KeyboardInterrupt())), state, recipe, 1, 1)
+        take(graphed(state, FakeGraphRecorder(fail=KeyboardInterrupt())), state, recipe, 1, 1)
 
 
 def test_smaller_parts_are_recorded_anew_and_the_larger_ones_forgotten() -> None:
-    recipe, recorder = tiny_recipe(), FakeRecorder()
+    recipe, recorder = tiny_recipe(), FakeGraphRecorder()
     state = state_of(recipe)
     steps = graphed(state, recorder)
     take(steps, state, recipe, 1, 2)
@@ -236,16 +238,16 @@ def test_smaller_parts_are_recorded_anew_and_the_larger_ones_forgotten() -> None
 
 def test_going_back_keeps_every_address() -> None:
     """After a rollback the same recording goes on, from the older weights."""
-    recipe, recorder = tiny_recipe(), FakeRecorder()
+    recipe, recorder = tiny_recipe(), FakeGraphRecorder()
     eager, other = state_of(recipe), state_of(recipe)
     take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 6)
     steps = graphed(other, recorder)
     schedule = PacedSchedule(StepPacer(NUM_STEPS), recipe, BATCH)
     take(steps, other, recipe, 1, 3)
-    safety = SafetyNet(other, schedule, BATCH, recipe.ghost_size, 3, [].append)
+    guard = RollbackGuard(other, schedule, BATCH, recipe.ghost_size, 3, [].append)
     addresses = {name: tensor.data_ptr() for name, tensor in other.tensors().items()}
     take(steps, other, recipe, 4, 6)
-    other.restore(safety.newest)
+    other.restore(guard.latest)
     take(steps, other, recipe, 4, 6)
     assert {name: tensor.data_ptr() for name, tensor in other.tensors().items()} == addresses
     assert recorder.num_recorded == 1
@@ -256,8 +258,8 @@ def test_a_checkpoint_brings_recorded_steps_to_another_state() -> None:
     recipe = muon_recipe()
     eager, first, second = (state_of(recipe) for _ in range(3))
     take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 8)
-    take(graphed(first, FakeRecorder()), first, recipe, 1, 4)
-    steps = graphed(second, FakeRecorder())
+    take(graphed(first, FakeGraphRecorder()), first, recipe, 1, 4)
+    steps = graphed(second, FakeGraphRecorder())
     steps.prepare(loader_of(recipe), BATCH)
     second.restore(first.snapshot())
     take(steps, second, recipe, 5, 8)
@@ -268,8 +270,8 @@ def test_the_loop_trains_alike_with_them() -> None:
     """At a rate so low that rounding does not grow from step to step."""
     recipe = tiny_recipe(max_lr=5e-4)
 
-    def recorded(state: TrainingState, loss_of: Loss) -> Steps:
-        return GraphedSteps(state, loss_of, FakeRecorder(), [].append)
+    def recorded(state: TrainingState, loss_fn: Loss) -> Steps:
+        return GraphedSteps(state, loss_fn, FakeGraphRecorder(), [].append)
 
     plain, log = tiny_training(20, recipe=recipe)
     trained, other = tiny_training(20, recipe=recipe, make_steps=recorded)
@@ -286,11 +288,11 @@ def test_the_loop_trains_alike_with_them() -> None:
 def test_only_a_gpu_records_and_not_in_fp16(
     device: str, precision: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "CudaRecorder", lambda device: FakeRecorder())
+    monkeypatch.setattr(graphs, "CudaGraphRecorder", lambda device: FakeGraphRecorder())
     monkeypatch.setattr(graphs, "StepNumbers", lambda num_groups, device: None)
     state = state_of(tiny_recipe())
     state.precision.device, state.precision.name = torch.device(device), precision
-    assert isinstance(steps_for(state, Loss(0.1), [].append), GraphedSteps if recorded else EagerSteps)
+    assert isinstance(build_steps(state, Loss(0.1), [].append), GraphedSteps if recorded else EagerSteps)
 
 
 def states(**changes: Tensor) -> dict[str, Tensor]:
@@ -309,4 +311,4 @@ def states(**changes: Tensor) -> dict[str, Tensor]:
 )
 def test_agreement_is_judged_against_how_far_a_step_goes(got: dict[str, Tensor], alike: bool) -> None:
     before = states(**{"model.a": torch.zeros(4), "model.count": torch.tensor(2)})
-    assert agree(before, states(), got) is alike
+    assert steps_agree(before, states(), got) is alike

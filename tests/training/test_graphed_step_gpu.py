@@ -11,11 +11,11 @@ from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.optim import Optimizer, Rates
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
-from timebox.runtime.cuda_graphs import CudaRecorder
+from timebox.runtime.cuda_graphs import CudaGraphRecorder
 from timebox.runtime.precision import Precision
-from timebox.runtime.timing import tuned_convolutions
-from timebox.training.graphed_step import GraphedSteps, agree
-from timebox.training.schedule import Decision, rates_at
+from timebox.runtime.timing import cudnn_benchmark
+from timebox.training.graphed_step import GraphedSteps, steps_agree
+from timebox.training.schedule import StepPlan, lr_and_momentum_at
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerSteps, Steps
 from tiny import bands, tiny_recipe
@@ -28,7 +28,7 @@ NUM_STEPS, BATCH = 8, 32
 
 @pytest.fixture(autouse=True)
 def tuned() -> Iterator[None]:
-    with tuned_convolutions():
+    with cudnn_benchmark():
         yield
 
 
@@ -58,7 +58,7 @@ def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: i
     loader, losses = loader_of(recipe), []
     for number in range(first, last + 1):
         progress = number / NUM_STEPS
-        losses.append(steps(loader.batch(state.step), Decision(progress, *rates_at(recipe, progress), BATCH)))
+        losses.append(steps(loader.batch(state.step), StepPlan(progress, *lr_and_momentum_at(recipe, progress), BATCH)))
     return losses
 
 
@@ -66,7 +66,7 @@ def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: i
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
     eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
-    steps = GraphedSteps(other, Loss(0.1), CudaRecorder(CUDA), told.append)
+    steps = GraphedSteps(other, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
     before = other.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert told == []
@@ -79,7 +79,7 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
         (expected,) = take(taking, eager, recipe, number, number)
         (loss,) = take(steps, other, recipe, number, number)
         torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
-        assert agree(there.tensors, eager.snapshot().tensors, other.snapshot().tensors)
+        assert steps_agree(there.tensors, eager.snapshot().tensors, other.snapshot().tensors)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -89,16 +89,16 @@ def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
     state = state_of(recipe, "bf16")
     steps: Steps = EagerSteps(state, Loss(0.1))
     if recorded:
-        steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
+        steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
     loader = loader_of(recipe)
     steps.prepare(loader, BATCH)
-    progress, rates = 0.1, rates_at(recipe, 0.1)
+    progress, rates = 0.1, lr_and_momentum_at(recipe, 0.1)
     batches = [loader.batch(number) for number in range(2)]
-    steps(batches[0], Decision(progress, *rates, BATCH))
+    steps(batches[0], StepPlan(progress, *rates, BATCH))
     try:
         torch.cuda.set_sync_debug_mode("error")
         loader.batch(2)
-        loss = steps(batches[1], Decision(2 * progress, *rates, BATCH))
+        loss = steps(batches[1], StepPlan(2 * progress, *rates, BATCH))
         state.snapshot()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -114,7 +114,7 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
     recipe, told = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
     monkeypatch.setattr(Optimizer, "step", reads)
-    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), told.append)
+    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
     before = state.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert torch.cuda.current_stream() == stream
@@ -126,12 +126,12 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
 def test_a_training_that_went_back_is_replayed_from_there() -> None:
     recipe = recipes()[0]
     state = state_of(recipe, "fp32")
-    steps = GraphedSteps(state, Loss(0.1), CudaRecorder(CUDA), lambda text: pytest.fail(text))
+    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
     take(steps, state, recipe, 1, 3)
     there = state.snapshot()
     take(steps, state, recipe, 4, 6)
     first = state.snapshot().tensors
     state.restore(there)
     take(steps, state, recipe, 4, 6)
-    assert agree(there.tensors, first, state.snapshot().tensors)
+    assert steps_agree(there.tensors, first, state.snapshot().tensors)
     assert steps.num_recorded == 1

@@ -17,8 +17,8 @@ from timebox.runtime.precision import Precision
 from timebox.training import step as steps
 from timebox.training.loop import train_model
 from timebox.training.pacer import ClockPacer
-from timebox.training.rollback import MOST_ROLLBACKS
-from timebox.training.schedule import rates_at
+from timebox.training.rollback import MAX_ROLLBACKS
+from timebox.training.schedule import lr_and_momentum_at
 from tiny import CPU, tiny_recipe, tiny_training
 
 
@@ -26,7 +26,7 @@ def weights(model: nn.Module) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
-class Recorder:
+class GraphRecorder:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def test_the_log_has_every_step_once_and_in_order() -> None:
         assert list(entry) == ["step", "epoch", "resolution", "progress", "lr", "momentum", "micro_batch", "loss"]
         assert entry["progress"] == pytest.approx(number / 20)
         assert entry["epoch"] == pytest.approx(number * 16 / 100)
-        assert (entry["lr"], entry["momentum"]) == rates_at(recipe, number / 20)
+        assert (entry["lr"], entry["momentum"]) == lr_and_momentum_at(recipe, number / 20)
         assert isinstance(entry["loss"], float)
     assert (trained.num_steps, trained.epochs, trained.final_lr) == (20, 3.2, 0.0)
     assert trained.images_per_second > 0
@@ -59,10 +59,10 @@ def test_the_log_has_every_step_once_and_in_order() -> None:
 
 def test_rates_come_from_the_recipe() -> None:
     recipe = tiny_recipe(max_lr=2.0, peak_at=0.4, down_at=0.85)
-    assert rates_at(recipe, 0.0) == pytest.approx((0.2, 0.95))
-    assert rates_at(recipe, 0.4) == pytest.approx((2.0, 0.85))
-    assert rates_at(recipe, 0.85) == pytest.approx((0.2, 0.95))
-    assert rates_at(recipe, 1.0) == (0.0, 0.95)
+    assert lr_and_momentum_at(recipe, 0.0) == pytest.approx((0.2, 0.95))
+    assert lr_and_momentum_at(recipe, 0.4) == pytest.approx((2.0, 0.85))
+    assert lr_and_momentum_at(recipe, 0.85) == pytest.approx((0.2, 0.95))
+    assert lr_and_momentum_at(recipe, 1.0) == (0.0, 0.95)
 
 
 def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_validating_with_and_without_averaging_leaves_batch_norm_training(span: 
 
 
 def test_watching_changes_nothing() -> None:
-    recorder = Recorder()
+    recorder = GraphRecorder()
     silent, log = tiny_training(12)
     watched, again = tiny_training(12, reporter=recorder)
     assert weights(silent.model) == weights(watched.model)
@@ -180,7 +180,7 @@ def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training(
     try:
         trained, log = tiny_training(60, recipe=wild)
     except TimeboxError as error:
-        halved = max_lr / 2**MOST_ROLLBACKS
+        halved = max_lr / 2**MAX_ROLLBACKS
         assert re.match(rf"the loss became (nan|inf) at a learning rate of {halved:.3g} at step \d+, and ", str(error))
     else:
         assert any("rolled_back" in entry for entry in log)
@@ -231,7 +231,7 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
         return 0.5
 
     monkeypatch.setattr(steps, "training_step", half_a_second)
-    recorder = Recorder()
+    recorder = GraphRecorder()
     pacer = ClockPacer(lambda: deadline.remaining() - 2.0, 0.5, deadline.elapsed)
     with deadline.phase("training"):
         trained, log = tiny_training(

@@ -8,7 +8,7 @@ from timebox.builders import build_model
 from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
-from timebox.training.lr_range_test import FEWEST_STEPS, has_diverged, judged, range_test, smooth
+from timebox.training.lr_range_test import MIN_STEPS, diverged_loss, lr_range_test, smooth, suggest_lr
 from timebox.training.pacer import StepPacer
 from timebox.training.state import TrainingState
 from tiny import CPU, bands, tiny_recipe
@@ -31,7 +31,7 @@ def test_the_network_is_put_back_as_it_was():
     half = torch.full((3,), 0.5)
     loader = DeviceLoader(bands(100), 16, half, half / 2, Augmentation(1), 0, CPU)
     told = []
-    test = range_test(
+    test = lr_range_test(
         state,
         loader,
         Loss(0.0),
@@ -52,19 +52,22 @@ def test_the_network_is_put_back_as_it_was():
 
 
 def test_the_suggestion_lies_between_the_steepest_fall_and_the_bound():
-    test = judged(*curve(0.01, 1.0), diverged=False)
+    test = suggest_lr(*curve(0.01, 1.0), diverged=False)
     assert 0.2 < test.bound <= 1.0
     assert test.suggestion == pytest.approx((0.01 * test.bound) ** 0.5, rel=0.3)
     assert "falls fastest at 0.01" in test.reason
 
 
 def test_noise_moves_it_little():
-    quiet, noisy = judged(*curve(0.01, 1.0), diverged=False), judged(*curve(0.01, 1.0, noise=0.1), diverged=False)
+    quiet, noisy = (
+        suggest_lr(*curve(0.01, 1.0), diverged=False),
+        suggest_lr(*curve(0.01, 1.0, noise=0.1), diverged=False),
+    )
     assert noisy.suggestion == pytest.approx(quiet.suggestion, rel=0.5)
 
 
 def test_a_loss_that_only_falls_has_no_bound():
-    test = judged(*curve(0.01, 1e9), diverged=False)
+    test = suggest_lr(*curve(0.01, 1e9), diverged=False)
     assert test.bound is None
     assert test.suggestion is not None
     assert "still falls" in test.reason
@@ -73,25 +76,25 @@ def test_a_loss_that_only_falls_has_no_bound():
 def test_a_loss_that_never_falls_has_no_suggestion():
     lrs, _ = curve(0.01, 1.0)
     flat = list(2.3 + 0.1 * np.random.default_rng(0).normal(size=120))
-    assert judged(lrs, flat, diverged=False).suggestion is None
+    assert suggest_lr(lrs, flat, diverged=False).suggestion is None
     rising = list(2.3 + np.linspace(0, 3, 120))
-    assert judged(lrs, rising, diverged=True).suggestion is None
+    assert suggest_lr(lrs, rising, diverged=True).suggestion is None
 
 
 @pytest.mark.parametrize(("diverged", "reason"), [(True, "no number after 5"), (False, "5 steps are too few")])
 def test_too_few_steps_tell_nothing(diverged, reason):
-    test = judged([1.0] * 5, [2.3] * 5, diverged)
+    test = suggest_lr([1.0] * 5, [2.3] * 5, diverged)
     assert (test.suggestion, test.bound) == (None, None)
     assert reason in test.reason
 
 
 def test_it_stops_only_where_the_loss_is_above_the_first_again():
-    fallen = list(np.linspace(2.3, 1.0, FEWEST_STEPS))
-    assert not has_diverged(fallen)
-    assert not has_diverged([*fallen, *[2.0] * 5])
-    assert has_diverged([*fallen, *[2.5] * 5])
-    assert not has_diverged([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
-    assert not has_diverged([2.3, 9.0])
+    fallen = list(np.linspace(2.3, 1.0, MIN_STEPS))
+    assert not diverged_loss(fallen)
+    assert not diverged_loss([*fallen, *[2.0] * 5])
+    assert diverged_loss([*fallen, *[2.5] * 5])
+    assert not diverged_loss([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
+    assert not diverged_loss([2.3, 9.0])
 
 
 def test_smoothing_keeps_a_line_and_takes_noise_away():

@@ -10,10 +10,10 @@ import torch
 from timebox.builders import build_model
 from timebox.errors import TimeboxError
 from timebox.models import GhostBatchNorm
-from timebox.runtime.faults import FaultError, NotFiniteError, OutOfMemoryError, memory_faults
+from timebox.runtime.faults import NonFiniteError, OutOfMemoryError, RecoverableError, convert_memory_errors
 from timebox.runtime.precision import Precision
 from timebox.training.pacer import StepPacer
-from timebox.training.rollback import MOST_ROLLBACKS, WITHIN_STEPS, SafetyNet
+from timebox.training.rollback import MAX_ROLLBACKS, WITHIN_STEPS, RollbackGuard
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import TrainingState
 from tiny import CPU, tiny_recipe
@@ -26,16 +26,16 @@ class Training:
         recipe = tiny_recipe(batch_size=batch_size, ghost_size=ghost_size)
         self.state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
         self.schedule = PacedSchedule(StepPacer(1000), recipe, batch_size)
-        self.told: list[str] = []
-        self.net = SafetyNet(self.state, self.schedule, batch_size, ghost_size, every, self.told.append)
+        self.broadcast: list[str] = []
+        self.net = RollbackGuard(self.state, self.schedule, batch_size, ghost_size, every, self.broadcast.append)
 
     def go_to(self, step: int) -> None:
         while self.state.step < step:
-            decision = self.schedule.next(0)
-            assert decision
+            step_plan = self.schedule.next(0)
+            assert step_plan
             self.fill(self.state.step + 1)
-            self.state.advance(decision.progress)
-            self.net.keep()
+            self.state.advance(step_plan.progress)
+            self.net.save_if_due()
 
     def fill(self, value: float) -> None:
         with torch.no_grad():
@@ -56,13 +56,13 @@ class Training:
 def test_the_last_state_kept_comes_back_and_the_rate_is_halved() -> None:
     training = Training(every=10)
     training.go_to(27)
-    training.net.recover(NotFiniteError("the loss became nan at a learning rate of 0.05", 27))
+    training.net.recover(NonFiniteError("the loss became nan at a learning rate of 0.05", 27))
     assert (training.state.step, training.weight) == (20, 20.0)
     assert training.state.progress == pytest.approx(0.02)
     assert training.schedule.lr_factor == 0.5
-    decision = training.schedule.next(0)
-    assert decision and decision.progress == pytest.approx(0.021), "the schedule goes on from there"
-    assert training.told == [
+    step_plan = training.schedule.next(0)
+    assert step_plan and step_plan.progress == pytest.approx(0.021), "the schedule goes on from there"
+    assert training.broadcast == [
         "the loss became nan at a learning rate of 0.05 at step 27: back to step 20 and on at 0.5 times the rate"
     ]
 
@@ -70,9 +70,9 @@ def test_the_last_state_kept_comes_back_and_the_rate_is_halved() -> None:
 def test_before_anything_was_kept_it_is_the_beginning() -> None:
     training = Training()
     training.fill(0.0)
-    training.net = SafetyNet(training.state, training.schedule, 64, 8, 10, training.told.append)
+    training.net = RollbackGuard(training.state, training.schedule, 64, 8, 10, training.broadcast.append)
     training.go_to(7)
-    training.net.recover(NotFiniteError("the loss became nan", 7))
+    training.net.recover(NonFiniteError("the loss became nan", 7))
     assert (training.state.step, training.state.progress, training.weight) == (0, 0.0, 0.0)
 
 
@@ -83,7 +83,7 @@ def test_gradients_and_momentum_of_the_faulty_step_are_gone() -> None:
         for parameter, buffer in zip(group.parameters, group.buffers, strict=True):
             parameter.grad = torch.full_like(parameter, float("nan"))
             buffer.fill_(float("inf"))
-    training.net.recover(NotFiniteError("the weights are not finite numbers", 11))
+    training.net.recover(NonFiniteError("the weights are not finite numbers", 11))
     assert training.state.snapshot().is_finite()
     assert all(parameter.grad is None for parameter in training.state.model.parameters())
 
@@ -93,18 +93,18 @@ def test_a_state_that_holds_the_fault_already_is_skipped() -> None:
     training.go_to(19)
     training.fill(float("nan"))
     training.state.advance(0.02)
-    training.net.keep()
-    assert training.net.newest.step == 20
-    training.net.recover(NotFiniteError("the loss became nan", 21))
+    training.net.save_if_due()
+    assert training.net.latest.step == 20
+    training.net.recover(NonFiniteError("the loss became nan", 21))
     assert (training.state.step, training.weight) == (10, 10.0)
-    assert "back to step 10 " in training.told[0], "what is told is what was done"
+    assert "back to step 10 " in training.broadcast[0], "what is told is what was done"
 
 
 def test_a_state_kept_after_the_faulty_step_is_skipped_even_if_its_numbers_are_finite() -> None:
     """The loss of a step is known some steps later where the device runs behind."""
     training = Training(every=10)
     training.go_to(22)
-    training.net.recover(NotFiniteError("the loss became inf", 20))
+    training.net.recover(NonFiniteError("the loss became inf", 20))
     assert training.state.step == 10
 
 
@@ -113,8 +113,8 @@ def test_the_same_fault_again_goes_back_again_and_slower() -> None:
     training = Training(every=10)
     training.go_to(15)
     back_to = []
-    for round_number in range(1, MOST_ROLLBACKS + 1):
-        training.net.recover(NotFiniteError("the loss became nan", 16))
+    for round_number in range(1, MAX_ROLLBACKS + 1):
+        training.net.recover(NonFiniteError("the loss became nan", 16))
         back_to.append(training.state.step)
         assert training.schedule.lr_factor == 0.5**round_number
         training.go_to(15)
@@ -124,14 +124,14 @@ def test_the_same_fault_again_goes_back_again_and_slower() -> None:
         "6 times in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
     )
     with pytest.raises(TimeboxError, match=re.escape(expected)):
-        training.net.recover(NotFiniteError("the loss became nan", 16))
+        training.net.recover(NonFiniteError("the loss became nan", 16))
 
 
 def test_the_oldest_state_is_kept_however_often_it_fails() -> None:
     training = Training(every=10)
     training.go_to(5)
     for _ in range(3):
-        training.net.recover(NotFiniteError("the loss became nan", 6))
+        training.net.recover(NonFiniteError("the loss became nan", 6))
         assert training.state.step == 0
         training.go_to(5)
 
@@ -140,25 +140,25 @@ def test_memory_that_ran_out_says_nothing_against_a_state() -> None:
     training = Training(every=10)
     training.go_to(15)
     training.net.recover(OutOfMemoryError("no room"))
-    training.net.recover(NotFiniteError("the loss became nan", 16))
+    training.net.recover(NonFiniteError("the loss became nan", 16))
     assert training.state.step == 10
 
 
 def test_faults_far_apart_are_not_a_row() -> None:
     training = Training(every=50)
-    for number in range(1, 3 * MOST_ROLLBACKS):
+    for number in range(1, 3 * MAX_ROLLBACKS):
         training.go_to(min(number * 50, 900))
-        training.net.recover(NotFiniteError("the loss became nan", number * (WITHIN_STEPS // MOST_ROLLBACKS + 1)))
-    assert len(training.told) == 3 * MOST_ROLLBACKS - 1
+        training.net.recover(NonFiniteError("the loss became nan", number * (WITHIN_STEPS // MAX_ROLLBACKS + 1)))
+    assert len(training.broadcast) == 3 * MAX_ROLLBACKS - 1
 
 
 def test_faults_just_within_reach_of_each_other_are_a_row() -> None:
     training = Training()
-    apart = WITHIN_STEPS // MOST_ROLLBACKS
-    for number in range(MOST_ROLLBACKS):
-        training.net.recover(NotFiniteError("the loss became nan", 1 + number * apart))
+    apart = WITHIN_STEPS // MAX_ROLLBACKS
+    for number in range(MAX_ROLLBACKS):
+        training.net.recover(NonFiniteError("the loss became nan", 1 + number * apart))
     with pytest.raises(TimeboxError):
-        training.net.recover(NotFiniteError("the loss became nan", 1 + MOST_ROLLBACKS * apart))
+        training.net.recover(NonFiniteError("the loss became nan", 1 + MAX_ROLLBACKS * apart))
 
 
 def test_a_batch_that_does_not_fit_is_split_into_whole_groups() -> None:
@@ -172,9 +172,9 @@ def test_a_batch_that_does_not_fit_is_split_into_whole_groups() -> None:
     assert parts == [32, 16, 8]
     assert training.norm_sizes == {8}, "the arithmetic is the same"
     assert training.schedule.lr_factor == 1.0
-    assert training.told == [f"memory ran out: batches of 64 are run in parts of {part} images" for part in parts]
-    decision = training.schedule.next(0)
-    assert decision and decision.micro_batch == 8
+    assert training.broadcast == [f"memory ran out: batches of 64 are run in parts of {part} images" for part in parts]
+    step_plan = training.schedule.next(0)
+    assert step_plan and step_plan.micro_batch == 8
 
 
 def test_below_a_single_group_the_norm_changes_and_that_is_said() -> None:
@@ -184,8 +184,8 @@ def test_below_a_single_group_the_norm_changes_and_that_is_said() -> None:
         training.net.recover(OutOfMemoryError("no room"))
         parts.append((training.schedule.micro_batch, training.norm_sizes))
     assert parts == [(32, {32}), (16, {16}), (8, {8}), (4, {4})]
-    assert training.told[0] == "memory ran out: batches of 64 are run in parts of 32 images"
-    assert training.told[1:] == [
+    assert training.broadcast[0] == "memory ran out: batches of 64 are run in parts of 32 images"
+    assert training.broadcast[1:] == [
         f"memory ran out: batches of 64 are run in parts of {part} images, each now normalised by itself"
         for part in (16, 8, 4)
     ]
@@ -197,7 +197,7 @@ def test_a_norm_over_the_whole_batch_changes_at_the_first_split() -> None:
     training = Training(batch_size=50, ghost_size=0)
     training.net.recover(OutOfMemoryError("no room"))
     assert (training.schedule.micro_batch, training.norm_sizes) == (25, {25})
-    assert training.told[0].endswith("each now normalised by itself")
+    assert training.broadcast[0].endswith("each now normalised by itself")
 
 
 def test_giving_up_names_the_cause() -> None:
@@ -223,9 +223,9 @@ def refused_by_a_gpu() -> object:
 
 @pytest.mark.parametrize("allocate", [too_large_for_torch, too_large_for_numpy, refused_by_a_gpu])
 def test_whoever_runs_out_of_memory_it_is_the_same_fault(allocate: Callable[[], object]) -> None:
-    with pytest.raises(OutOfMemoryError) as caught, memory_faults():
+    with pytest.raises(OutOfMemoryError) as caught, convert_memory_errors():
         allocate()
-    assert isinstance(caught.value, FaultError)
+    assert isinstance(caught.value, RecoverableError)
     assert str(caught.value)
     assert isinstance(caught.value.__cause__, RuntimeError | MemoryError)
 
@@ -234,6 +234,6 @@ def test_whoever_runs_out_of_memory_it_is_the_same_fault(allocate: Callable[[], 
     "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("memory"), KeyboardInterrupt()]
 )
 def test_what_is_no_lack_of_memory_passes(error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, memory_faults():
+    with pytest.raises(type(error)) as caught, convert_memory_errors():
         raise error
     assert caught.value is error

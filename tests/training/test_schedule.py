@@ -5,7 +5,7 @@ import pytest
 from timebox.errors import RunError
 from timebox.recipe import Recipe
 from timebox.training.pacer import StepPacer
-from timebox.training.schedule import Decision, PacedSchedule, RecordedSchedule, landing_at, rates_at
+from timebox.training.schedule import PacedSchedule, ReplaySchedule, StepPlan, lr_and_momentum_at, warmdown_start
 from tiny import tiny_recipe
 
 
@@ -15,39 +15,39 @@ class FakePacer:
     def __init__(self, step_seconds: float = 0.0, num_steps: int = 20) -> None:
         self.step_seconds = step_seconds
         self.steps_left = num_steps
-        self.told: list[tuple[str, tuple[float, ...]]] = []
+        self.broadcast: list[tuple[str, tuple[float, ...]]] = []
 
     def next(self, num_unfinished: int) -> float | None:
-        self.told.append(("next", (num_unfinished,)))
+        self.broadcast.append(("next", (num_unfinished,)))
         if not self.steps_left:
             return None
         self.steps_left -= 1
         return 1 - self.steps_left / 20
 
     def finished(self, num_steps: int) -> None:
-        self.told.append(("finished", (num_steps,)))
+        self.broadcast.append(("finished", (num_steps,)))
 
     def paused(self) -> None:
-        self.told.append(("paused", ()))
+        self.broadcast.append(("paused", ()))
 
     def rewind(self, step: int, progress: float) -> None:
-        self.told.append(("rewind", (step, progress)))
+        self.broadcast.append(("rewind", (step, progress)))
 
 
-def decided(schedule: PacedSchedule | RecordedSchedule) -> list[Decision]:
-    decisions = []
-    while (decision := schedule.next(0)) is not None:
-        decisions.append(decision)
-    return decisions
+def decided(schedule: PacedSchedule | ReplaySchedule) -> list[StepPlan]:
+    step_plans = []
+    while (step_plan := schedule.next(0)) is not None:
+        step_plans.append(step_plan)
+    return step_plans
 
 
 def test_decisions_follow_the_recipe() -> None:
     recipe = tiny_recipe()
-    decisions = decided(PacedSchedule(StepPacer(10), recipe, 16))
-    assert [d.progress for d in decisions] == pytest.approx([i / 10 for i in range(1, 11)])
-    assert [(d.lr, d.momentum) for d in decisions] == [rates_at(recipe, d.progress) for d in decisions]
-    assert {d.micro_batch for d in decisions} == {16}
-    assert decisions[-1].lr == 0.0
+    step_plans = decided(PacedSchedule(StepPacer(10), recipe, 16))
+    assert [d.progress for d in step_plans] == pytest.approx([i / 10 for i in range(1, 11)])
+    assert [(d.lr, d.momentum) for d in step_plans] == [lr_and_momentum_at(recipe, d.progress) for d in step_plans]
+    assert {d.micro_batch for d in step_plans} == {16}
+    assert step_plans[-1].lr == 0.0
 
 
 def test_the_pacer_is_told_everything() -> None:
@@ -58,7 +58,7 @@ def test_the_pacer_is_told_everything() -> None:
     schedule.finished(2)
     schedule.paused()
     schedule.rewind(7, 0.35)
-    assert pacer.told == [("next", (3,)), ("finished", (2,)), ("paused", ()), ("rewind", (7, 0.35))]
+    assert pacer.broadcast == [("next", (3,)), ("finished", (2,)), ("paused", ()), ("rewind", (7, 0.35))]
     assert schedule.steps_left == 19
 
 
@@ -69,7 +69,7 @@ def test_slowing_down_halves_all_later_rates_and_nothing_else() -> None:
     slower = []
     for step in range(12):
         if step in (4, 8):
-            schedule.slow_down()
+            schedule.lower_lr()
         slower.append(schedule.next(0))
     factors = [1.0] * 4 + [0.5] * 4 + [0.25] * 4
     assert [d.lr for d in slower if d] == [d.lr * factor for d, factor in zip(usual, factors, strict=True)]
@@ -80,7 +80,7 @@ def test_slowing_down_halves_all_later_rates_and_nothing_else() -> None:
 def test_rewinding_repeats_the_decisions_at_the_rate_as_it_is_now() -> None:
     schedule = PacedSchedule(StepPacer(10), tiny_recipe(), 16)
     first = [schedule.next(0) for _ in range(7)]
-    schedule.slow_down()
+    schedule.lower_lr()
     schedule.rewind(3, 0.3)
     assert schedule.steps_left == 7
     again = schedule.next(0)
@@ -91,14 +91,14 @@ def test_rewinding_repeats_the_decisions_at_the_rate_as_it_is_now() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0])
 def test_a_step_of_up_to_a_second_stays_whole(seconds: float) -> None:
     schedule = PacedSchedule(FakePacer(seconds), tiny_recipe(batch_size=64), 64)
-    assert {decision.micro_batch for decision in decided(schedule)} == {64}
+    assert {step_plan.micro_batch for step_plan in decided(schedule)} == {64}
 
 
 @pytest.mark.parametrize(("seconds", "part"), [(1.01, 32), (2.1, 16), (4.1, 8), (100.0, 8)])
 def test_parts_are_halved_while_one_lasts_longer_than_a_second(seconds: float, part: int) -> None:
     """Not below one normalisation group, here of 8: that would be another arithmetic."""
     schedule = PacedSchedule(FakePacer(seconds), tiny_recipe(batch_size=64), 64)
-    parts = [decision.micro_batch for decision in decided(schedule)]
+    parts = [step_plan.micro_batch for step_plan in decided(schedule)]
     assert parts == sorted(parts, reverse=True)
     assert parts[-1] == schedule.micro_batch == part
 
@@ -109,31 +109,31 @@ def test_parts_stay_small_once_they_are() -> None:
     schedule = PacedSchedule(pacer, tiny_recipe(batch_size=64), 64)
     schedule.next(0)
     pacer.step_seconds = 0.1
-    assert {decision.micro_batch for decision in decided(schedule)} == {32}
+    assert {step_plan.micro_batch for step_plan in decided(schedule)} == {32}
 
 
 def test_parts_that_the_plan_made_smaller_than_a_group_stay_as_they_are() -> None:
     schedule = PacedSchedule(FakePacer(50.0), tiny_recipe(batch_size=64, ghost_size=0), 32)
-    assert {decision.micro_batch for decision in decided(schedule)} == {32}
+    assert {step_plan.micro_batch for step_plan in decided(schedule)} == {32}
 
 
 def test_a_recorded_schedule_repeats_what_was_decided() -> None:
-    decisions = [Decision(0.25, 0.5, 0.9, 16), Decision(0.5, 0.25, 0.8, 8), Decision(1.0, 0.0, 0.9, 8)]
-    schedule = RecordedSchedule(decisions)
+    step_plans = [StepPlan(0.25, 0.5, 0.9, 16), StepPlan(0.5, 0.25, 0.8, 8), StepPlan(1.0, 0.0, 0.9, 8)]
+    schedule = ReplaySchedule(step_plans)
     assert (schedule.micro_batch, schedule.lr_factor, schedule.step_seconds, schedule.steps_left) == (16, 1.0, 0.0, 3)
     schedule.finished(5)
     schedule.paused()
-    assert decided(schedule) == decisions
+    assert decided(schedule) == step_plans
     assert schedule.steps_left == 0
     assert schedule.next(9) is None, "once at its end, always at its end"
     schedule.rewind(1, 0.25)
-    assert decided(schedule) == decisions[1:]
+    assert decided(schedule) == step_plans[1:]
 
 
 def test_a_recorded_schedule_does_not_slow_down() -> None:
-    schedule = RecordedSchedule([Decision(1.0, 0.0, 0.9, 8)])
+    schedule = ReplaySchedule([StepPlan(1.0, 0.0, 0.9, 8)])
     with pytest.raises(RunError, match=r"^the replay went wrong where the run did not: the two are not alike$"):
-        schedule.slow_down()
+        schedule.lower_lr()
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_a_recorded_schedule_does_not_slow_down() -> None:
     ],
 )
 def test_the_landing_begins_where_the_rate_is_below_a_tenth_for_good(recipe: Recipe) -> None:
-    landing = landing_at(recipe)
-    assert 0 < landing < 1
-    later = [rates_at(recipe, landing + (1 - landing) * i / 997)[0] for i in range(998)]
+    warmdown = warmdown_start(recipe)
+    assert 0 < warmdown < 1
+    later = [lr_and_momentum_at(recipe, warmdown + (1 - warmdown) * i / 997)[0] for i in range(998)]
     assert max(later) <= 0.1 * recipe.max_lr * (1 + 1e-9)
-    assert rates_at(recipe, landing - 0.002)[0] > 0.1 * recipe.max_lr, "not later than it must"
+    assert lr_and_momentum_at(recipe, warmdown - 0.002)[0] > 0.1 * recipe.max_lr, "not later than it must"
 
 
 @pytest.mark.parametrize(
@@ -167,4 +167,4 @@ def test_the_landing_begins_where_the_rate_is_below_a_tenth_for_good(recipe: Rec
     ],
 )
 def test_a_rate_that_stays_high_has_no_landing(recipe: Recipe) -> None:
-    assert landing_at(recipe) == 1.0
+    assert warmdown_start(recipe) == 1.0

@@ -11,7 +11,7 @@ from timebox.data.device.loader import Batch
 from timebox.models import networks_of
 from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
-from timebox.runtime.micro_batches import parts_of, smaller_part
+from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
 from timebox.training.step import training_step
 from tiny import CPU, tiny_recipe
@@ -97,7 +97,7 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
 @given(num=st.integers(2, 300), size=st.integers(2, 400))
 def test_parts_are_the_batch_in_order_and_none_is_a_single_image(num: int, size: int) -> None:
     batch = Batch(torch.arange(num), torch.arange(num))
-    parts = list(parts_of(batch, size))
+    parts = list(split_batch(batch, size))
     assert torch.cat([part.images for part in parts]).tolist() == list(range(num))
     assert [part.labels.tolist() for part in parts] == [part.images.tolist() for part in parts]
     lengths = [len(part.labels) for part in parts]
@@ -109,7 +109,7 @@ def test_parts_are_the_batch_in_order_and_none_is_a_single_image(num: int, size:
 @examples
 @given(size=sizes, ghost_size=st.integers(2, 600))
 def test_a_smaller_part_is_whole_groups_and_about_half(size: int, ghost_size: int) -> None:
-    part = smaller_part(size, ghost_size)
+    part = smaller_micro_batch(size, ghost_size)
     if part is None:
         assert size <= ghost_size
         return
@@ -122,7 +122,7 @@ def test_a_smaller_part_is_whole_groups_and_about_half(size: int, ghost_size: in
 @given(size=sizes, ghost_size=st.integers(2, 600))
 def test_halving_comes_to_a_single_group_and_ends(size: int, ghost_size: int) -> None:
     last, halvings = size, 0
-    while (part := smaller_part(last, ghost_size)) is not None:
+    while (part := smaller_micro_batch(last, ghost_size)) is not None:
         last, halvings = part, halvings + 1
     assert last <= max(ghost_size, 1)
     assert halvings <= 13
@@ -131,12 +131,12 @@ def test_halving_comes_to_a_single_group_and_ends(size: int, ghost_size: int) ->
 @given(size=sizes)
 @examples
 def test_a_norm_over_the_whole_batch_cannot_be_cut(size: int) -> None:
-    assert smaller_part(size, 0) is None
+    assert smaller_micro_batch(size, 0) is None
 
 
 def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None:
     """Each on its part of the batch, also where that is computed in parts; the loss is the mean of theirs."""
-    recipe, batch = tiny_recipe(ghost_size=GHOST, members=2), batch_of(32)
+    recipe, batch = tiny_recipe(ghost_size=GHOST, ensemble_size=2), batch_of(32)
 
     def stepped(model: nn.Module, batch: Batch) -> float:
         optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
@@ -147,7 +147,7 @@ def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None
     torch.manual_seed(0)
     alone = networks_of(build_model(recipe, 3, 3).train())
     loss = stepped(together, batch)
-    losses = [stepped(network, part) for network, part in zip(alone, parts_of(batch, 16), strict=True)]
+    losses = [stepped(network, part) for network, part in zip(alone, split_batch(batch, 16), strict=True)]
     assert losses[0] != losses[1]
     assert loss == pytest.approx(sum(losses) / 2, rel=1e-6)
     for member, network in zip(networks_of(together), alone, strict=True):

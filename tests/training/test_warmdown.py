@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timebox.training.pacer import LANDING_STEPS, ClockPacer
+from timebox.training.pacer import WARMDOWN_STEPS, ClockPacer
 
-LANDING_AT = 0.9
+WARMDOWN_START = 0.9
 BASE = 1.0
 examples = settings(derandomize=True, max_examples=300, deadline=None)
 
@@ -29,22 +29,22 @@ class Flight:
         return self.began[-1] + self.seconds[-1] - self.budget
 
     @property
-    def landing(self) -> list[float]:
+    def warmdown(self) -> list[float]:
         """The share of the landing that each of its steps takes."""
-        steps = [b - a for a, b in pairwise([0.0, *self.progress]) if b > LANDING_AT + 1e-12]
-        return [step / (1 - LANDING_AT) for step in steps]
+        steps = [b - a for a, b in pairwise([0.0, *self.progress]) if b > WARMDOWN_START + 1e-12]
+        return [step / (1 - WARMDOWN_START) for step in steps]
 
     @property
     def landing_begins(self) -> float:
-        return self.began[-len(self.landing)]
+        return self.began[-len(self.warmdown)]
 
 
 def fly(
-    budget: float, duration: Callable[[float], float], overtime: float = 0.5, landing_at: float = LANDING_AT
+    budget: float, duration: Callable[[float], float], overtime: float = 0.5, warmdown_start: float = WARMDOWN_START
 ) -> Flight:
     """Train until the pacer ends it; steps take ``duration`` seconds, given the time."""
     time = 0.0
-    pacer = ClockPacer(lambda: budget - time, BASE, lambda: time, landing_at, overtime)
+    pacer = ClockPacer(lambda: budget - time, BASE, lambda: time, warmdown_start, overtime)
     flight = Flight(budget, [], [], [])
     while (progress := pacer.next(0)) is not None:
         assert len(flight.progress) < 10_000
@@ -89,8 +89,8 @@ def test_a_slowdown_at_any_moment(budget: float, factor: float, moment: float, o
 
 
 def check_gradual(flight: Flight) -> None:
-    assert len(flight.landing) >= 5
-    assert max(flight.landing) <= 0.4
+    assert len(flight.warmdown) >= 5
+    assert max(flight.warmdown) <= 0.4
 
 
 @settings(examples, max_examples=100)
@@ -123,8 +123,8 @@ def test_a_stall_and_a_slowdown_at_any_moments(
 @pytest.mark.parametrize("factor", [1.0, 2.0, 5.0])
 def test_with_the_speed_known_the_landing_takes_equal_steps(factor: float, moment: float) -> None:
     flight = fly(400.0, changing(factor, moment * 400))
-    assert len(flight.landing) >= 5
-    assert max(flight.landing) <= 1.3 * min(flight.landing)
+    assert len(flight.warmdown) >= 5
+    assert max(flight.warmdown) <= 1.3 * min(flight.warmdown)
 
 
 @pytest.mark.parametrize("left", [4.5, 6.5, 9.5])
@@ -132,8 +132,8 @@ def test_after_a_stall_that_leaves_little_the_landing_gets_its_share_first(left:
     """The schedule leaps to its landing, and takes all steps but one for it."""
     flight = fly(200.0, changing(1.0, 999.0, stall=100.0 - left, stall_at=100.0), overtime=0.5)
     assert flight.progress[99] < 0.55
-    assert len(flight.landing) == min(LANDING_STEPS, int(left - BASE - BASE + 0.5))
-    assert max(flight.landing) <= 1.01 * min(flight.landing)
+    assert len(flight.warmdown) == min(WARMDOWN_STEPS, int(left - BASE - BASE + 0.5))
+    assert max(flight.warmdown) <= 1.01 * min(flight.warmdown)
     assert flight.late <= 0.5 + BASE
 
 
@@ -141,9 +141,9 @@ def test_the_landing_reaches_into_the_overtime_and_no_further() -> None:
     steps = {}
     for overtime in (0.0, 2.0, 4.0, 50.0):
         flight = fly(200.0, changing(1.0, 999.0, stall=97.0, stall_at=100.0), overtime)
-        steps[overtime] = len(flight.landing)
+        steps[overtime] = len(flight.warmdown)
         assert flight.late <= overtime + 1e-9
-    assert steps[0.0] < steps[2.0] < steps[4.0] <= steps[50.0] == LANDING_STEPS
+    assert steps[0.0] < steps[2.0] < steps[4.0] <= steps[50.0] == WARMDOWN_STEPS
 
 
 def test_where_not_even_the_overtime_allows_two_steps_one_ends_it() -> None:
@@ -154,18 +154,18 @@ def test_where_not_even_the_overtime_allows_two_steps_one_ends_it() -> None:
 
 def test_a_landing_is_its_share_of_the_schedule_where_time_abounds() -> None:
     flight = fly(400.0, lambda time: BASE)
-    assert len(flight.landing) == pytest.approx(40, abs=1)
-    assert max(flight.landing) <= 1.01 / 40
+    assert len(flight.warmdown) == pytest.approx(40, abs=1)
+    assert max(flight.warmdown) <= 1.01 / 40
 
 
 def test_without_a_landing_every_step_is_equal() -> None:
-    flight = fly(40.0, lambda time: BASE, landing_at=1.0)
+    flight = fly(40.0, lambda time: BASE, warmdown_start=1.0)
     assert flight.progress == pytest.approx([i / 40 for i in range(1, 41)])
 
 
 def test_going_back_spreads_the_rest_over_the_time_left() -> None:
     time = 0.0
-    pacer = ClockPacer(lambda: 100.0 - time, BASE, lambda: time, LANDING_AT, 0.5)
+    pacer = ClockPacer(lambda: 100.0 - time, BASE, lambda: time, WARMDOWN_START, 0.5)
     progress: list[float] = []
     while (reached := pacer.next(0)) is not None:
         progress.append(reached)
@@ -177,5 +177,5 @@ def test_going_back_spreads_the_rest_over_the_time_left() -> None:
             assert pacer.step_seconds == BASE
     assert time <= 100.0 + 0.5
     assert progress[49] == pytest.approx(0.5, abs=0.01)
-    assert 0.8 / 43 <= progress[50] - 0.2 <= 0.8 / (43 - LANDING_STEPS)
+    assert 0.8 / 43 <= progress[50] - 0.2 <= 0.8 / (43 - WARMDOWN_STEPS)
     assert progress[-1] == 1.0

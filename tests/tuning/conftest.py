@@ -13,7 +13,7 @@ from budgets import smallest_named
 from small_runs import CLASSES, SMALL, coloured, save_npz
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
-from timebox.jobs.data import Source
+from timebox.jobs.data import DataConfig
 from timebox.tuning import tune
 from timebox.tuning.trial import Trainer
 
@@ -28,7 +28,7 @@ def trial_seconds() -> float:
     """The budget of a trial: several times the smallest that this machine does not refuse."""
     images, labels = coloured(300)
     data = ImageDataset(images, labels, CLASSES, tuple(map(str, range(300))))
-    trainer = Trainer(data, data, Source("x", None, None, None, None, 0, False), torch.device("cpu"), "fp32", 0)
+    trainer = Trainer(data, data, DataConfig("x", None, None, None, None, 0, False), torch.device("cpu"), "fp32", 0)
     try:
         trainer.measure("haet2021", SMALL, 0, 0.01)
     except BudgetError as refusal:

@@ -117,8 +117,8 @@ def test_three_workers_one_of_them_killed(
     (lost,) = (line for line in searched if "join" in str(line["worker"]) and line["state"] == "failed")
     (again,) = (line for line in searched if line["retry_of"] == lost["trial"])
     assert again["params"] == lost["params"]
-    begun = [line for line in searched if line["state"] != "failed" and "the same as" not in str(line["reason"])]
-    done = [json.dumps(line["settings"]) for line in begun]
+    started = [line for line in searched if line["state"] != "failed" and "the same as" not in str(line["reason"])]
+    done = [json.dumps(line["settings"]) for line in started]
     assert len(done) == len(set(done))  # none was done twice
     assert len({line["worker"] for line in searched}) >= 3
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import optuna
 
-from timebox.recipe import Times, draft_of
+from timebox.recipe import Multiplier, draft_of
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
 
@@ -18,9 +18,9 @@ def test_the_best_recipe_reads_back_as_it_was_found(tmp_path: Path) -> None:
     read = draft_of(str(file))
     assert read.fixed is None
     assert read.changes == {**found.changes, "name": "best"}
-    assert read.changes["max_lr"] == Times(0.5)
+    assert read.changes["max_lr"] == Multiplier(0.5)
     file.write_text(best_toml(draft_of(str(file), ["max_lr=x3"])))
-    assert draft_of(str(file)).changes["max_lr"] == Times(1.5)
+    assert draft_of(str(file)).changes["max_lr"] == Multiplier(1.5)
 
 
 def test_a_fixed_recipe_is_written_whole(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ NEUTRAL = SPACE.neutral(DRAFT.base)
 Accuracy = Callable[[dict[str, Value]], float]
 
 
-def begun(probes: bool = True) -> optuna.Study:
+def started(probes: bool = True) -> optuna.Study:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=1))
     studies.enqueue(study, NEUTRAL, (), ())
     if probes:
@@ -56,11 +56,11 @@ def quiet() -> None:
 
 
 def test_before_anything_is_known_there_is_no_move() -> None:
-    assert next_move(begun(), SPACE, np.random.default_rng(0)) is None
+    assert next_move(started(), SPACE, np.random.default_rng(0)) is None
 
 
 def test_probes_that_gained_are_combined_once() -> None:
-    study = begun()
+    study = started()
     num = 1 + len(SPACE.probes(NEUTRAL))
     carried_out(study, spoilt, num)
     (move,) = carried_out(study, spoilt, 1)
@@ -77,14 +77,14 @@ def test_probes_that_gained_are_combined_once() -> None:
 
 
 def test_a_spoilt_start_is_mended_in_a_few_trials() -> None:
-    study = begun()
+    study = started()
     carried_out(study, spoilt, 25)
     best = max(trial.intermediate_values[1] for trial in study.trials)
     assert spoilt(NEUTRAL) < 0.7 < 0.88 < best
 
 
 def test_a_few_fields_are_moved_at_a_time_those_that_matter_more_often() -> None:
-    study = begun()
+    study = started()
     moves = carried_out(study, spoilt, 60)
     drawn = [move for move in moves[14:] if move]
     assert all(1 <= len(move.moved) <= 3 for move in drawn)
@@ -98,6 +98,6 @@ def test_a_few_fields_are_moved_at_a_time_those_that_matter_more_often() -> None
 
 
 def test_where_nothing_gains_it_stays_near_the_start() -> None:
-    study = begun()
+    study = started()
     moves = carried_out(study, lambda params: 0.9 if params == NEUTRAL else 0.8, 20)
     assert {move.parent for move in moves[12:] if move} == {0}

@@ -32,8 +32,8 @@ def made(**given: object) -> optuna.Study:
 def carried_out(study: optuna.Study, settings: list[str], accuracies: list[float], complete: bool) -> None:
     trial = study.ask()
     trial.set_user_attr(SETTINGS, settings)
-    for rung, accuracy in enumerate(accuracies):
-        trial.report(accuracy, REDUCTION**rung)
+    for scale, accuracy in enumerate(accuracies):
+        trial.report(accuracy, REDUCTION**scale)
     if complete:
         study.tell(trial, accuracies[-1])
     else:

@@ -8,11 +8,11 @@ from budgets import within_budget
 from small_runs import SMALL, coloured
 from timebox.data import ImageDataset
 from timebox.errors import UsageError
-from timebox.jobs.data import Source
+from timebox.jobs.data import DataConfig
 from timebox.reporter import StepStatus
 from timebox.tuning.trial import MOST_VAL_IMAGES, DivergedError, DivergenceGuard, Trainer
 
-SOURCE = Source("data.npz", None, None, None, None, 0, False)
+SOURCE = DataConfig("data.npz", None, None, None, None, 0, False)
 
 
 def dataset(num: int, seed: int = 0) -> ImageDataset:

@@ -12,13 +12,13 @@ from timebox.benchmarking import environment
 from timebox.benchmarking.config import Asked, absolute, absolute_recipe, budget_text
 from timebox.benchmarking.directory import BenchmarkDirectory, latest
 from timebox.benchmarking.summary import progress_line, summarise
-from timebox.benchmarking.trials import CutOffError, Record, Trial, carry_out, schedule
+from timebox.benchmarking.trials import CutOffError, Record, Trial, run_job, schedule
 from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.data import parse_portion
+from timebox.data import parse_split_size
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.file_versions import BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free
-from timebox.jobs.data import Portion, Reader
+from timebox.jobs.data import DatasetReader, SplitSize
 from timebox.recipe import AUTO
 from timebox.runtime.device import resolve_device
 
@@ -208,7 +208,7 @@ class _Conductor:
     def _carry_out(self, trial: Trial, number: int) -> None:
         seconds_left = self._deadline.remaining() - RESERVE_SECONDS
         keep_at = self._directory.kept_run(trial) if self._keep_runs else None
-        measured = carry_out(self._asked, trial, self._directory.in_flight, seconds_left, keep_at)
+        measured = run_job(self._asked, trial, self._directory.in_flight, seconds_left, keep_at)
         record = BENCHMARK_TRIAL_FORMAT.numbered(measured)
         self._directory.add(record)
         self._directory.save_recipe(trial.contender, record)
@@ -260,7 +260,7 @@ def _kept(name: str, value: object) -> object:
             raise UsageError(f"{name} {value!r} must be a list of texts, not one text")
         return tuple(value)  # type: ignore[arg-type]
     if name == "val":
-        portion: Portion = parse_portion(str(value) if isinstance(value, Path) else value, "val")  # type: ignore[arg-type]
+        portion: SplitSize = parse_split_size(str(value) if isinstance(value, Path) else value, "val")  # type: ignore[arg-type]
         return absolute(portion) if isinstance(portion, str) and portion not in ("none", "rest") else portion
     if name == "trial_budget":
         return budget_text(value)  # type: ignore[arg-type]
@@ -304,12 +304,12 @@ def _check_data(asked: Asked, tell: Callable[[str], None], deadline: Deadline) -
 
     Raises DataError, UsageError: for what cannot be read or divided, and where there is nothing to score.
     """
-    reader = Reader(Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline)
+    reader = DatasetReader(Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline)
     source = asked.source if asked.score == "val" else replace(asked.source, test=None)
-    loaded, division = reader.divided(source, None)
-    if asked.score == "test" and division.test is None:
+    loaded, data_splits = reader.divided(source, None)
+    if asked.score == "test" and data_splits.test is None:
         raise DataError(f"{asked.data!r} has no test split of its own to score; use --score val")
-    if asked.score == "val" and division.val is None:
+    if asked.score == "val" and data_splits.val is None:
         raise DataError(f"{asked.data!r} leaves no images to validate on: no class has two; give --val PATH")
     return loaded.name if asked.train_limit is None else f"{loaded.name}-{asked.train_limit}"
 

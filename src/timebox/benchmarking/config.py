@@ -9,8 +9,8 @@ from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.data.named_datasets import NAMES
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.evaluation.tta import check_tta
-from timebox.jobs.config import Request, check_request, image_form
-from timebox.jobs.data import Portion, Source
+from timebox.jobs.config import TrainConfig, check_train_config, image_form
+from timebox.jobs.data import DataConfig, SplitSize
 
 SCORES = ("val", "test")
 
@@ -55,7 +55,7 @@ class Asked:
     settings: tuple[str, ...]
     train_limit: int | None
     split_seed: int
-    val: Portion
+    val: SplitSize
     coarse: bool
     data_dir: str | None
     max_bad_share: float
@@ -75,12 +75,12 @@ class Asked:
         return tuple(Contender.of(text) for text in self.recipes)
 
     @property
-    def source(self) -> Source:
+    def source(self) -> DataConfig:
         """The data as each trial is to divide them."""
-        return Source(self.data, self._val, "none", self.train_limit, None, self.split_seed, self.coarse)
+        return DataConfig(self.data, self._val, "none", self.train_limit, None, self.split_seed, self.coarse)
 
     @property
-    def _val(self) -> Portion:
+    def _val(self) -> SplitSize:
         if self.score == "test":
             return "none"
         return "rest" if self.val is None and self.train_limit is not None else self.val
@@ -104,7 +104,9 @@ class Asked:
 
     def _check_trial_budget(self) -> None:
         try:
-            check_request(Request(self.source, "auto", (), 0, self.precision, None), Deadline(self.trial_seconds))
+            check_train_config(
+                TrainConfig(self.source, "auto", (), 0, self.precision, None), Deadline(self.trial_seconds)
+            )
         except BudgetError as error:
             raise BudgetError(f"trial_{error}") from error
 
@@ -124,10 +126,10 @@ class Asked:
         if problems:
             raise UsageError("; ".join(problems))
 
-    def request(self, contender: Contender, seed: int) -> Request:
+    def request(self, contender: Contender, seed: int) -> TrainConfig:
         """What one trial asks of :func:`timebox.train`. A contender's own settings go before those of all."""
         settings = (*self.settings, *contender.settings)
-        return Request(self.source, contender.recipe, settings, seed, self.precision, None, scoring=False)
+        return TrainConfig(self.source, contender.recipe, settings, seed, self.precision, None, scoring=False)
 
     def command(self) -> str:
         """The command that asks for it, paths cut to their last part."""

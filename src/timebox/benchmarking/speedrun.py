@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from timebox.benchmarking.statistics import Figures, describe, p_above
-from timebox.builders import SMALLEST_STD, augmentation_of, build_model, resizing_of, whiten
+from timebox.builders import SMALLEST_STD, build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.device.augment import batch_statistics
@@ -24,8 +24,8 @@ from timebox.jobs.job import machine, versions
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
 from timebox.runtime.precision import Precision
-from timebox.runtime.timing import synchronize, tuned_convolutions
-from timebox.training.graphed_step import GraphedSteps, steps_for
+from timebox.runtime.timing import cudnn_benchmark, synchronize
+from timebox.training.graphed_step import GraphedSteps, build_steps
 from timebox.training.pacer import StepPacer
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import Snapshot, TrainingState
@@ -96,14 +96,14 @@ class Speedrun:
         data's shape, and of the data nothing but shapes."""
         synchronize(self.device)
         started = now()
-        with tuned_convolutions():
+        with cudnn_benchmark():
             model = self._drawn(seed=0).to(self.device).train()
             precision = Precision(self.precision, self.device)
             self._state = TrainingState(model, self.recipe, precision)
             self._at_rest = self._state.snapshot()
-            loss_of = Loss(self.recipe.label_smoothing)
+            loss_fn = Loss(self.recipe.label_smoothing)
             self._steps = (
-                steps_for(self._state, loss_of, self._tell) if self._recorded else EagerSteps(self._state, loss_of)
+                build_steps(self._state, loss_fn, self._tell) if self._recorded else EagerSteps(self._state, loss_fn)
             )
             self._begin(self._random_images(), seed=0)
             self._steps.prepare(self._loader, self.recipe.batch_size)
@@ -116,7 +116,7 @@ class Speedrun:
         images, a new order. Images are augmented while training, batch by batch."""
         synchronize(self.device)
         started = now()
-        with tuned_convolutions():
+        with cudnn_benchmark():
             self._begin(self._images, seed)
         synchronize(self.device)
         return now() - started
@@ -125,7 +125,7 @@ class Speedrun:
         """The whole schedule, step by step."""
         synchronize(self.device)
         started = now()
-        with tuned_convolutions():
+        with cudnn_benchmark():
             self._take_steps(self.num_steps)
         synchronize(self.device)
         return now() - started
@@ -158,20 +158,20 @@ class Speedrun:
         mean, spread = batch_statistics(images.images)
         std = spread.clamp_min(SMALLEST_STD)
         state.model.load_state_dict(self._drawn(seed).state_dict())
-        whiten(state.model, recipe, images.images, mean, std)
+        init_whitening_(state.model, recipe, images.images, mean, std)
         weights = state.model.state_dict()
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))
-        augmentation, resizing = augmentation_of(recipe), resizing_of(recipe)
+        augmentation, resizing = build_augmentation(recipe), build_resizing(recipe)
         self._loader = DeviceLoader(
-            images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing, recipe.members
+            images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing, recipe.ensemble_size
         )
 
     def _take_steps(self, num_steps: int) -> None:
         """The training loop of ``timebox train``, without what guards it and what reports on it."""
         schedule = PacedSchedule(StepPacer(num_steps), self.recipe, self.recipe.batch_size)
-        while (decision := schedule.next(0)) is not None:
-            self._steps(self._loader.batch(self._state.step, self._state.progress), decision)
+        while (step_plan := schedule.next(0)) is not None:
+            self._steps(self._loader.batch(self._state.step, self._state.progress), step_plan)
 
     def _drawn(self, seed: int) -> torch.nn.Module:
         """The network with the weights that a seed draws in ``timebox train`` too, on the CPU."""

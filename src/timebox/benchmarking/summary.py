@@ -74,8 +74,8 @@ def _notes(
 ) -> Iterator[str]:
     """What a reader of the figures must know."""
     records = list(last.values())
-    begun = {block for _, block in last}
-    if left_out := len(begun) - num_complete:
+    started = {block for _, block in last}
+    if left_out := len(started) - num_complete:
         blocks = "block is" if left_out == 1 else "blocks are"
         if num_contenders > 1:
             yield f"{left_out} incomplete {blocks} kept in the log and left out of the paired test"

@@ -86,7 +86,7 @@ def evaluate_command(asked: Asked, run: Path) -> list[str]:
     return [*words, "--json"]
 
 
-def carry_out(asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None) -> Record:
+def run_job(asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None) -> Record:
     """Train and score once; what there is to say of it, ready for JSON. A trial that fails is told of as well.
 
     Args:

@@ -17,8 +17,8 @@ from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, 
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
-from timebox.errors import NO_ANSWER, LostMembersError, TimeboxError, UsageError
-from timebox.machine import is_launched, is_led
+from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError
+from timebox.machine import is_torchrun, is_worker_rank
 from timebox.version import VERSION
 
 
@@ -109,7 +109,7 @@ def run_command(argv: Sequence[str]) -> int:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
-            if not is_led():
+            if not is_worker_rank():
                 say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
             status = exits.STOPPED + 2
     return exits.STOPPED + received[0] if received else status
@@ -129,9 +129,9 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
         return leaving.code if isinstance(leaving.code, int) else exits.DONE
     except BrokenPipeError:  # `timebox … | head`: whoever reads has seen enough
         return exits.DONE
-    except LostMembersError as error:
+    except RankFailureError as error:
         # Those that are led leave it to the leader to tell, unless that cannot.
-        told = is_led() and error.lost.get(0) != NO_ANSWER
+        told = is_worker_rank() and error.failed_ranks.get(0) != NO_ANSWER
         return exits.REFUSED if told else _fail(argv, str(error), exits.REFUSED)
     except TimeboxError as error:
         partly = isinstance(error, exits.PartlyWrittenError)
@@ -147,10 +147,10 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; refused by the leader of a group in one line, and by the others in none."""
     try:
         args = parse(argv)
-        if is_launched() and args.verb != "train":
+        if is_torchrun() and args.verb != "train":
             raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
     except UsageError:
-        if is_led():
+        if is_worker_rank():
             time.sleep(LEADER_SPEAKS_WITHIN)
             raise SystemExit(exits.REFUSED) from None
         raise

@@ -128,11 +128,11 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is None and args.trial_budget is None:
         raise UsageError("say how long one trial may take, for instance --trial-budget 60s")
     deadline = Deadline.since_process_start(None if args.budget is None else parse_budget(args.budget))
-    told = False
+    has_output = False
 
     def on_trial(record: Mapping[str, object]) -> None:
-        nonlocal told
-        told = True
+        nonlocal has_output
+        has_output = True
         if args.json:
             write(json_line(record))
 
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             show(*renderables(summary))
     except OutputError as error:
-        if told:  # as much as was measured is on disk
+        if has_output:  # as much as was measured is on disk
             raise exits.PartlyWrittenError(str(error)) from error
         raise
     flawed = summary["num_failed"] or summary["num_late"] or deadline.late

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from timebox.evaluation.metrics import ClassFigures
+    from timebox.evaluation.metrics import ClassMetrics
     from timebox.pipelines.evaluate import Evaluation
 
 SPLITS = ("test", "val", "train", "all")
@@ -131,7 +131,7 @@ def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     yield "time", f"{format_duration(evaluation.seconds)}, test-time augmentation: {evaluation.tta}"
 
 
-def _class_table(classes: "tuple[ClassFigures, ...]") -> "Iterator[RenderableType]":
+def _class_table(classes: "tuple[ClassMetrics, ...]") -> "Iterator[RenderableType]":
     shown = list(classes)
     if len(classes) > MAX_CLASS_ROWS:
         shown = sorted(classes, key=lambda figures: figures.f1 if figures.num_images else math.inf)[:MAX_CLASS_ROWS]

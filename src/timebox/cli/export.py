@@ -61,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
     exported = export(
         args.run_dir, args.format, output=args.output, tta=args.tta, overwrite=args.overwrite, files=files
     )
-    write(json_line(exported.as_dict()) if args.json else facts(told(exported)) + "\n")
+    write(json_line(exported.as_dict()) if args.json else facts(result_rows(exported)) + "\n")
     return DONE
 
 
-def told(exported: "Exported") -> Iterator[tuple[str, str]]:
+def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
     """What is printed, as (label, value)."""
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"

@@ -28,7 +28,7 @@ from timebox.cli.text_plot import sketch
 from timebox.clock import Deadline, parse_budget
 
 if TYPE_CHECKING:
-    from timebox.pipelines.lr_find import LrFound
+    from timebox.pipelines.lr_find import LRRange
 
 SKETCH_WIDTH, SKETCH_HEIGHT, LABEL_WIDTH = 60, 10, 9
 
@@ -108,11 +108,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write(json_line({"directory": found.path, **found.as_dict()}))
     else:
-        write("".join(f"{line}\n" for line in (*drawn(found), "", facts(told(found, args.data)))))
+        write("".join(f"{line}\n" for line in (*drawn(found), "", facts(result_rows(found, args.data)))))
     return LATE_OR_PARTLY_WRITTEN if deadline.late else DONE
 
 
-def drawn(found: "LrFound") -> Iterator[str]:
+def drawn(found: "LRRange") -> Iterator[str]:
     """The smoothed loss over the rate, as text, with a mark below the suggestion."""
     test = found.test
     if len(test.lrs) < 2:
@@ -139,7 +139,7 @@ def _below(lrs: Sequence[float], suggestion: float | None) -> Iterator[str]:
         yield f"{'':>{LABEL_WIDTH + 2 + place}}▲ {suggestion:.2g}"
 
 
-def told(found: "LrFound", data: str) -> Iterator[tuple[str, str]]:
+def result_rows(found: "LRRange", data: str) -> Iterator[tuple[str, str]]:
     """What is printed below the drawing, as (label, value)."""
     test = found.test
     yield "max_lr", "no suggestion" if test.suggestion is None else f"{test.suggestion:.3g}"

@@ -26,7 +26,7 @@ from timebox.cli.parsing import (
 )
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.errors import OutputError, UsageError
-from timebox.machine import is_led
+from timebox.machine import is_worker_rank
 
 if TYPE_CHECKING:
     from timebox.run.run import Run
@@ -175,13 +175,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
     budget_seconds = None if args.budget is None else parse_budget(args.budget)
     deadline = Deadline.since_process_start(budget_seconds)
-    if is_led():
+    if is_worker_rank():
         return _follow(args, deadline)
 
     finished = _train(args, budget_seconds, deadline)
     summary = {"run": str(finished.path), **finished.summary}
     try:
-        write(json_line(summary) if args.json else facts(told(summary)) + "\n")
+        write(json_line(summary) if args.json else facts(result_rows(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
     if summary.get("identical") is False:
@@ -232,18 +232,18 @@ def _train(args: argparse.Namespace, budget_seconds: float | None, deadline: Dea
 
 def _follow(args: argparse.Namespace, deadline: Deadline) -> int:
     """The part of a process that another leads: it prints nothing but what went wrong here."""
-    from timebox.jobs.data import Reader
-    from timebox.jobs.worker import follow
+    from timebox.jobs.data import DatasetReader
+    from timebox.jobs.worker import run_worker
     from timebox.reporter import SilentReporter
     from timebox.runtime.device import resolve_device
 
     data_dir = Path(args.data_dir) if args.data_dir else None
-    reader = Reader(data_dir, args.max_bad_share, SilentReporter().note, deadline, cache=args.cache)
-    follow(resolve_device(args.device), deadline, reader)
+    reader = DatasetReader(data_dir, args.max_bad_share, SilentReporter().note, deadline, cache=args.cache)
+    run_worker(resolve_device(args.device), deadline, reader)
     return exits.DONE
 
 
-def told(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def result_rows(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """What is printed at the end, as (label, value)."""
     return stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)
 

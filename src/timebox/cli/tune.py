@@ -172,11 +172,11 @@ def run(args: argparse.Namespace) -> int:
         assert isinstance(leaders, Sequence)
         if leaders:
             show(table(("", "mean", "SD", "seeds"), [_row(leader) for leader in leaders]))
-        write(facts(told(tuned.path, tuned.summary)))
+        write(facts(result_rows(tuned.path, tuned.summary)))
     return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
 
-def told(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """What is printed at the end, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
     assert isinstance(winner, Mapping) and isinstance(final, Mapping)

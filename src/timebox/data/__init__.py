@@ -1,16 +1,16 @@
 """Sources of labelled images -> uint8 arrays -> splits. Nothing here needs torch but augment and loader."""
 
-from timebox.data.align_labels import conform
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.align_labels import align_labels
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.data.images.decode import decode_image, decode_whole, fit_images
 from timebox.data.inspection import Inspection, channel_statistics, image_hashes, inspect_data
 from timebox.data.load import IN_MEMORY, as_loaded, load_data
 from timebox.data.splits import (
-    Division,
+    DataSplits,
     Origin,
     balanced_cut,
-    divide,
-    parse_portion,
+    parse_split_size,
+    split_dataset,
     stratified_order,
     stratified_split,
 )
@@ -18,24 +18,24 @@ from timebox.data.splits import (
 __all__ = [
     "IN_MEMORY",
     "BadFile",
-    "Division",
+    "DataSplits",
     "ImageDataset",
     "Inspection",
     "LoadedData",
     "Origin",
-    "Splits",
+    "SourceSplits",
     "as_loaded",
     "balanced_cut",
     "channel_statistics",
-    "conform",
+    "align_labels",
     "decode_image",
     "decode_whole",
-    "divide",
+    "split_dataset",
     "fit_images",
     "image_hashes",
     "inspect_data",
     "load_data",
-    "parse_portion",
+    "parse_split_size",
     "stratified_order",
     "stratified_split",
 ]

@@ -9,7 +9,7 @@ from timebox.data.images.decode import CROP, fit_images
 from timebox.errors import DataError
 
 
-def conform(
+def align_labels(
     dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
 ) -> ImageDataset:
     """`dataset` with labels that index `class_names` and images of `image_shape`.

@@ -88,7 +88,7 @@ class BadFile:
 
 
 @dataclass(frozen=True)
-class Splits:
+class SourceSplits:
     """A data set as its source divides it; a split the source does not have is None."""
 
     train: ImageDataset
@@ -119,7 +119,7 @@ class LoadedData:
 
     name: str
     format: str
-    splits: Splits
+    splits: SourceSplits
     bad_files: tuple[BadFile, ...]
     sizes: dict[str, int]
     modes: dict[str, int]

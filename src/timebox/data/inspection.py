@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.data.groups import series_notes
 
 _CHUNK_IMAGES = 1024
@@ -110,7 +110,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _find_duplicates(splits: Splits) -> tuple[Duplicates, ...]:
+def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
     hashes = {name: image_hashes(split.images) for name, split in splits.items()}
     named = splits.items()
     found = []

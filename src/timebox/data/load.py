@@ -8,7 +8,7 @@ import numpy as np
 
 from timebox.data import named_datasets as names
 from timebox.data.arrays.decoded_cache import Prepared
-from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.formats import FORMATS, ReadOptions, detect, read_digits
 from timebox.data.formats.base import loaded_from_arrays
 from timebox.data.images.decode import CROP, HOW_FITTED, fit_images
@@ -78,7 +78,7 @@ def load_data(
 def as_loaded(dataset: ImageDataset, image_size: int | None = None, copies: int = 1, fit: str = CROP) -> LoadedData:
     """Images that are in memory already, as if they had been read. Arguments and errors are those of load_data."""
     source = Path(IN_MEMORY)
-    loaded = loaded_from_arrays("images", IN_MEMORY, Splits(dataset, None, None), "they were given as such")
+    loaded = loaded_from_arrays("images", IN_MEMORY, SourceSplits(dataset, None, None), "they were given as such")
     if image_size is not None:
         loaded = _resized(loaded, image_size, ReadOptions(image_size, copies=copies, fit=fit), source)
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
@@ -148,7 +148,7 @@ def _resized(loaded: LoadedData, side: int, options: ReadOptions, source: Path) 
         split: replace(dataset, images=fit_images(dataset.images, (side, side), channels, options.fit))
         for split, dataset in loaded.splits.items()
     }
-    splits = Splits(resized["train"], resized.get("val"), resized.get("test"))
+    splits = SourceSplits(resized["train"], resized.get("val"), resized.get("test"))
     note = f"images of {width}x{height} brought to {side}x{side}: {HOW_FITTED[options.fit]}"
     return replace(loaded, splits=splits, notes=(*loaded.notes, note))
 

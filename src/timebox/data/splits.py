@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.align_labels import conform
-from timebox.data.dataset import ImageDataset, Splits
+from timebox.data.align_labels import align_labels
+from timebox.data.dataset import ImageDataset, SourceSplits
 from timebox.data.groups import groups_of, split_by_group
 from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
@@ -67,7 +67,7 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
     return arranged
 
 
-def parse_portion(value: str | float | None, name: str) -> str | float | None:
+def parse_split_size(value: str | float | None, name: str) -> str | float | None:
     """What `val` or `test` was given, checked: a float in (0, 1), "none", "rest" (val only), or else a path as it is.
 
     A number may come as text, as on the command line; None, the default, stays None. Raises UsageError, naming the
@@ -101,7 +101,7 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
+class DataSplits:
     """The images trained on, chosen by and proved with, all with train's classes and image shape; absent parts None."""
 
     train: ImageDataset
@@ -112,8 +112,8 @@ class Division:
     test_origin: Origin | None
 
 
-def divide(
-    splits: Splits,
+def split_dataset(
+    splits: SourceSplits,
     *,
     val: str | float | ImageDataset | None = None,
     test: str | float | ImageDataset | None = None,
@@ -122,7 +122,7 @@ def divide(
     split_seed: int = 0,
     group_by: str | None = None,
     fit: str = CROP,
-) -> Division:
+) -> DataSplits:
     """Cut a source's splits to what a run uses.
 
     Args:
@@ -141,9 +141,9 @@ def divide(
     """
 
     if isinstance(val, ImageDataset):
-        val = conform(val, splits.train.class_names, splits.train.image_shape, "val", fit)
+        val = align_labels(val, splits.train.class_names, splits.train.image_shape, "val", fit)
     if isinstance(test, ImageDataset):
-        test = conform(test, splits.train.class_names, splits.train.image_shape, "test", fit)
+        test = align_labels(test, splits.train.class_names, splits.train.image_shape, "test", fit)
     pool = _Part(splits.train, Origin("train"), None if group_by is None else groups_of(splits.train.ids, group_by))
     test_part: _Part | None
     if isinstance(test, float | int):
@@ -159,7 +159,7 @@ def divide(
         pool, left_out = pool.cut(train_limit, split_seed, "train_limit", at_least=len(np.unique(pool.labels)))
     train_part, val_part = _divide_val(pool, left_out, val, splits, split_seed)
     _generator(split_seed)  # a seed out of range is refused even where nothing is cut
-    return Division(
+    return DataSplits(
         train=train_part.dataset(),
         val=val_part.dataset() if val_part else None,
         test=test_part.dataset() if test_part else None,
@@ -241,7 +241,7 @@ def _given(value: str | ImageDataset | None, own: ImageDataset | None, name: str
 
 
 def _divide_val(
-    pool: _Part, left_out: _Part | None, val: str | float | ImageDataset | None, splits: Splits, seed: int
+    pool: _Part, left_out: _Part | None, val: str | float | ImageDataset | None, splits: SourceSplits, seed: int
 ) -> tuple[_Part, _Part | None]:
     """What is trained on and what chooses, of the images left after test and train_limit."""
     if val == "rest":

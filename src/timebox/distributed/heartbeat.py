@@ -17,13 +17,13 @@ from timebox.clock import now, process_start
 from timebox.errors import NO_ANSWER
 
 # A sign of life every so many seconds. Who gives none for so long, while somebody listens, is gone.
-BEAT_SECONDS, SILENCE_SECONDS = 0.3, 1.5
+HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
 # A process of that number is the one that was known if it started at that time.
-SAME_START_SECONDS = 0.05
+SAME_PROCESS_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Member:
+class RankInfo:
     """One process of a group: where it runs, and since when, in seconds since that host was started."""
 
     rank: int
@@ -37,7 +37,7 @@ class Member:
         return f"rank {self.rank} on {self.host}"
 
 
-class RollCall:
+class Heartbeat:
     """Gives signs of life, in a thread of its own, and listens for those of others.
 
     A process that waits for others, or computes, gives them as ever: only one that was killed, stands still or is cut
@@ -56,7 +56,7 @@ class RollCall:
 
     def _live(self) -> None:
         with suppress(RuntimeError):
-            while not self._has_ended.wait(BEAT_SECONDS):
+            while not self._has_ended.wait(HEARTBEAT_SECONDS):
                 self._store.add(f"beat/{self._rank}", 1)
 
     def leave(self, reason: str = "") -> None:
@@ -68,25 +68,25 @@ class RollCall:
         """Leave word of who is lost to the processes that are started in place of these."""
         _say(self._notes, str(self._attempt), json.dumps(lines))
 
-    def noted_before(self) -> tuple[str, ...]:
+    def failures_before_restart(self) -> tuple[str, ...]:
         """What was noted before the processes were started again, the last time."""
         before = str(self._attempt - 1)
         return tuple(json.loads(self._notes.get(before))) if self._notes.check([before]) else ()
 
-    def lost(self) -> dict[int, str]:
+    def failed_ranks(self) -> dict[int, str]:
         """Which others are gone, by rank, and why, as far as they said. Takes up to two seconds."""
         found: dict[int, str] = {}
         # The store is gone with its host, and may then never answer.
         listening = Thread(target=self._listen, args=(found,), daemon=True)
         listening.start()
-        listening.join(SILENCE_SECONDS + 2 * BEAT_SECONDS)
+        listening.join(HEARTBEAT_TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS)
         heard = dict(found)
         others = (rank for rank in range(self._size) if rank != self._rank)
         return {rank: reason for rank in others if (reason := heard.get(rank, NO_ANSWER))}
 
     def _listen(self, found: dict[int, str]) -> None:
         """Note of each other process the reason it left for, empty where it is well."""
-        until = now() + SILENCE_SECONDS
+        until = now() + HEARTBEAT_TIMEOUT_SECONDS
         with suppress(RuntimeError):
             before = [self._store.add(f"beat/{rank}", 0) for rank in range(self._size)]
             while now() < until and len(found) < self._size - 1:
@@ -95,7 +95,7 @@ class RollCall:
                         found[rank] = self._store.get(f"left/{rank}").decode()
                     elif self._store.add(f"beat/{rank}", 0) > before[rank]:
                         found[rank] = ""
-                sleep(BEAT_SECONDS / 10)
+                sleep(HEARTBEAT_SECONDS / 10)
 
 
 def _say(store: Store, key: str, text: str) -> None:
@@ -107,14 +107,14 @@ def _say(store: Store, key: str, text: str) -> None:
 
     saying = Thread(target=say, daemon=True)
     saying.start()
-    saying.join(SILENCE_SECONDS)
+    saying.join(HEARTBEAT_TIMEOUT_SECONDS)
 
 
-def end_those_stopped(members: Iterable[Member]) -> None:
+def kill_stopped_ranks(members: Iterable[RankInfo]) -> None:
     """End those of this host that a signal has stopped: their launcher would wait half a minute for them."""
     for member in members:
         same_host = member.host == socket.gethostname()
-        same_process = abs(process_start(member.pid) - member.started_at) < SAME_START_SECONDS
+        same_process = abs(process_start(member.pid) - member.started_at) < SAME_PROCESS_SECONDS
         if same_host and same_process and _is_stopped(member.pid):
             with suppress(OSError):
                 os.kill(member.pid, signal.SIGKILL)

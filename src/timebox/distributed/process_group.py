@@ -25,27 +25,27 @@ from torch.distributed.rendezvous import rendezvous
 
 from timebox.clock import now, process_start
 from timebox.data.device.loader import Share
-from timebox.distributed.heartbeat import Member, RollCall, end_those_stopped
-from timebox.errors import LostMembersError, UsageError
-from timebox.machine import is_launched
+from timebox.distributed.heartbeat import Heartbeat, RankInfo, kill_stopped_ranks
+from timebox.errors import RankFailureError, UsageError
+from timebox.machine import is_torchrun
 
 # For all to be started.
-PATIENT_SECONDS = 600.0
+RENDEZVOUS_SECONDS = 600.0
 # Who waits for a word looks for it so often, and now and then whether the other is still there.
-POLL_SECONDS, LISTEN_SECONDS = 0.005, 2.0
+POLL_SECONDS, HEARTBEAT_CHECK_SECONDS = 0.005, 2.0
 # What all do together in planning, and in the first steps, in which much is set up, takes less; of a short budget less
 # than this share, so that a group that is started again has most of it left.
-SHORTEST_SETTING_UP, LONGEST_SETTING_UP, SETTING_UP_SHARE = 20.0, 120.0, 1 / 3
+MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
 # In training, what does not answer for so long, or for so many steps if that is more, is lost.
-SHORTEST_TIMEOUT, TIMEOUT_STEPS = 10.0, 20
+MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20
 # Bytes whose exchange is timed, often enough to see it undisturbed.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3
 # A process that trains twice is in two groups.
 _numbers = count()
 
 
-class Group:
-    """A group of one: whoever trains alone. :class:`Ranks` is the same for several.
+class ProcessGroup:
+    """A group of one: whoever trains alone. :class:`TorchrunGroup` is the same for several.
 
     Attributes:
         rank: this process's number, 0...size - 1. The one with number 0 leads: it decides, and writes the run.
@@ -60,59 +60,59 @@ class Group:
         """What this process takes of every batch."""
         return Share(self.rank, self.size)
 
-    def told(self, value: Any = None) -> Any:
+    def broadcast(self, value: Any = None) -> Any:
         """What the leader says, on every process: they wait for it as long as it is there, the leader for none."""
         return value
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process says, by rank, on every process: each is waited for as long as it is there."""
         return [value]
 
-    def in_step(self, value: Any) -> Any:
+    def broadcast_timed(self, value: Any) -> Any:
         """As :meth:`told`, between two steps: a process that does not answer in time is lost."""
         return value
 
-    def collected(self, value: Any) -> list[Any]:
+    def all_gather_timed(self, value: Any) -> list[Any]:
         """As :meth:`gathered`, in time."""
         return [value]
 
-    def average_(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor, small and floating point, by its mean over the processes."""
 
-    def copy_from_leader_(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_parameters_(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by the leader's."""
 
-    def expect_steps_of(self, seconds: float) -> None:
+    def set_step_timeout(self, seconds: float) -> None:
         """From now on a process is lost that does not answer for 10 s, or for 20 steps of so many seconds."""
 
     @contextmanager
-    def losses_noticed(self) -> Iterator[None]:
+    def raise_on_rank_failure(self) -> Iterator[None]:
         """Raises LostMembersError where what is done inside fails because others are gone."""
         yield
 
-    def lost(self) -> dict[int, str]:
+    def failed_ranks(self) -> dict[int, str]:
         """Who is gone, by rank, and why: asked where this process was told to stop, as all may have been."""
         return {}
 
-    def lost_before(self) -> tuple[str, ...]:
+    def failures_before_restart(self) -> tuple[str, ...]:
         """A line for each process that was lost before the launcher started all again."""
         return ()
 
-    def in_words(self, lost: Mapping[int, str]) -> list[str]:
+    def describe_failures(self, lost: Mapping[int, str]) -> list[str]:
         """A line for each process that is gone."""
         return []
 
     @contextmanager
-    def membership(self) -> Iterator[None]:
+    def leave_at_exit(self) -> Iterator[None]:
         """Inside, this process takes part. It leaves at the end, and where something went wrong here tells the others
         what."""
         yield
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-class Ranks(Group):
+class TorchrunGroup(ProcessGroup):
     """Processes that ``torchrun`` started.
 
     Args:
@@ -128,49 +128,49 @@ class Ranks(Group):
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         known_left = 0.0 if seconds_left == float("inf") else seconds_left
-        patience = timedelta(seconds=max(known_left, PATIENT_SECONDS))
+        patience = timedelta(seconds=max(known_left, RENDEZVOUS_SECONDS))
         store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
         # The launcher's store outlives the processes: those started again must not find what others left there.
         number = next(_numbers)
         self._store = PrefixStore(f"timebox/{self.num_restarts}/{number}", store)
-        self._num_told = self._num_gathered = 0
-        self.members: list[Member] = []
+        self._num_broadcasts = self._num_all_gathers = 0
+        self.ranks: list[RankInfo] = []
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience)
         # What goes on in the background must not wait for what the groups do with the same connection.
         second, _, _ = next(rendezvous("env://", timeout=patience))
         calls = PrefixStore(f"timebox/roll call/{number}", second)
-        self._roll_call = RollCall(calls, self.rank, self.size, self.num_restarts)
-        self.device = _own_device(self.told(device.type))
-        share = SETTING_UP_SHARE * seconds_left
-        self._connect(timedelta(seconds=min(max(share, SHORTEST_SETTING_UP), LONGEST_SETTING_UP)))
-        self._seconds_per_byte: float = max(self.collected(self._probed_seconds())) / PROBE_BYTES
+        self._heartbeat = Heartbeat(calls, self.rank, self.size, self.num_restarts)
+        self.device = _own_device(self.broadcast(device.type))
+        share = SETUP_SHARE * seconds_left
+        self._connect(timedelta(seconds=min(max(share, MIN_SETUP_SECONDS), MAX_SETUP_SECONDS)))
+        self._seconds_per_byte: float = max(self.all_gather_timed(self._time_all_reduce())) / PROBE_BYTES
         threads = torch.get_num_threads()
-        own = Member(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
-        self.members = self.gathered(own)
+        own = RankInfo(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
+        self.ranks = self.all_gather(own)
 
     def _connect(self, timeout: timedelta) -> None:
         """The groups that must be in time: one for gradients, one for what is decided on the way."""
         self.gradients = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
         self._decisions = dist.new_group(backend="gloo", timeout=timeout)
 
-    def told(self, value: Any = None) -> Any:
-        self._num_told += 1
-        key = f"told/{self._num_told}"
+    def broadcast(self, value: Any = None) -> Any:
+        self._num_broadcasts += 1
+        key = f"told/{self._num_broadcasts}"
         if self.rank == 0:
             self._store.set(key, _as_text(value))
             return value
-        return self._waited_for(key, 0)
+        return self._wait_for(key, 0)
 
-    def in_step(self, value: Any) -> Any:
+    def broadcast_timed(self, value: Any) -> Any:
         return _from_leader(value, self._decisions)
 
-    def gathered(self, value: Any) -> list[Any]:
-        self._num_gathered += 1
-        key = f"gathered/{self._num_gathered}"
+    def all_gather(self, value: Any) -> list[Any]:
+        self._num_all_gathers += 1
+        key = f"gathered/{self._num_all_gathers}"
         self._store.set(f"{key}/{self.rank}", _as_text(value))
-        return [self._waited_for(f"{key}/{rank}", rank) for rank in range(self.size)]
+        return [self._wait_for(f"{key}/{rank}", rank) for rank in range(self.size)]
 
-    def _waited_for(self, key: str, rank: int) -> Any:
+    def _wait_for(self, key: str, rank: int) -> Any:
         """What a process leaves under a key, however long it takes, as long as it gives signs of life.
 
         Raises RuntimeError where it is gone.
@@ -178,47 +178,47 @@ class Ranks(Group):
         heard_at = asked_at = now()
         while not self._store.check([key]):
             sleep(POLL_SECONDS)
-            if now() - asked_at > LISTEN_SECONDS:
-                gone = rank in self._roll_call.lost()
+            if now() - asked_at > HEARTBEAT_CHECK_SECONDS:
+                gone = rank in self._heartbeat.failed_ranks()
                 asked_at = now()
                 heard_at = heard_at if gone else asked_at
-                if asked_at - heard_at > SHORTEST_TIMEOUT:
+                if asked_at - heard_at > MIN_STEP_TIMEOUT_SECONDS:
                     raise RuntimeError(f"rank {rank} gives no sign of life")
         return pickle.loads(b64decode(self._store.get(key)))
 
-    def collected(self, value: Any) -> list[Any]:
+    def all_gather_timed(self, value: Any) -> list[Any]:
         return _from_all(value, self.size, self._decisions)
 
-    def begin_to_tell(self, numbers: Tensor) -> Work:
+    def broadcast_async(self, numbers: Tensor) -> Work:
         """Send the leader's numbers, a tensor on the CPU, to all, who wait for them later."""
         work: Work = dist.broadcast(numbers, 0, group=self._decisions, async_op=True)
         return work
 
     @torch.no_grad()
-    def average_(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat, group=self.gradients)
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def add_up_(self, tensor: Tensor) -> None:
+    def all_reduce_sum_(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the processes, in step."""
         dist.all_reduce(tensor, group=self.gradients)
 
     @torch.no_grad()
-    def copy_from_leader_(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_parameters_(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             # What is sent must lie in one piece; a filter in channels_last does not.
             whole = tensor.contiguous()
             dist.broadcast(whole, 0, group=self.gradients)
             tensor.copy_(whole)
 
-    def exchange_seconds(self, num_bytes: int) -> float:
+    def all_reduce_seconds(self, num_bytes: int) -> float:
         """What adding up so many bytes of gradients takes among all processes."""
         return num_bytes * self._seconds_per_byte
 
-    def _probed_seconds(self) -> float:
+    def _time_all_reduce(self) -> float:
         probe = torch.zeros(PROBE_BYTES // 4, device=self.device)
         best = float("inf")
         for _ in range(NUM_PROBES):
@@ -228,52 +228,52 @@ class Ranks(Group):
             best = min(best, now() - started)
         return best
 
-    def expect_steps_of(self, seconds: float) -> None:
-        slowest = max(self.collected(seconds))
-        self._connect(timedelta(seconds=ceil(max(SHORTEST_TIMEOUT, TIMEOUT_STEPS * slowest))))
+    def set_step_timeout(self, seconds: float) -> None:
+        slowest = max(self.all_gather_timed(seconds))
+        self._connect(timedelta(seconds=ceil(max(MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS * slowest))))
 
     @contextmanager
-    def losses_noticed(self) -> Iterator[None]:
+    def raise_on_rank_failure(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            if lost := self.lost():
-                raise LostMembersError(lost, self.in_words(lost)) from error
+            if lost := self.failed_ranks():
+                raise RankFailureError(lost, self.describe_failures(lost)) from error
             raise
 
-    def lost(self) -> dict[int, str]:
-        lost = self._roll_call.lost()
-        end_those_stopped(member for member in self.members if member.rank in lost)
+    def failed_ranks(self) -> dict[int, str]:
+        lost = self._heartbeat.failed_ranks()
+        kill_stopped_ranks(member for member in self.ranks if member.rank in lost)
         if lost:
-            self._roll_call.note(self.in_words(lost))
+            self._heartbeat.note(self.describe_failures(lost))
         return lost
 
-    def lost_before(self) -> tuple[str, ...]:
-        return self._roll_call.noted_before()
+    def failures_before_restart(self) -> tuple[str, ...]:
+        return self._heartbeat.failures_before_restart()
 
-    def in_words(self, lost: Mapping[int, str]) -> list[str]:
-        return [f"{self.members[rank]}: {reason}" for rank, reason in lost.items()]
+    def describe_failures(self, lost: Mapping[int, str]) -> list[str]:
+        return [f"{self.ranks[rank]}: {reason}" for rank, reason in lost.items()]
 
     @contextmanager
-    def membership(self) -> Iterator[None]:
+    def leave_at_exit(self) -> Iterator[None]:
         try:
             yield
-        except (LostMembersError, KeyboardInterrupt):
-            self._roll_call.leave()
+        except (RankFailureError, KeyboardInterrupt):
+            self._heartbeat.leave()
             raise
         except Exception as error:
-            self._roll_call.leave(str(error) or type(error).__name__)
+            self._heartbeat.leave(str(error) or type(error).__name__)
             raise
-        self._roll_call.leave()
+        self._heartbeat.leave()
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def join_group(device: torch.device, seconds_left: float) -> Group:
+def join_process_group(device: torch.device, seconds_left: float) -> ProcessGroup:
     """The group that ``torchrun`` started this process in; a group of one where it did not."""
-    if not is_launched():
-        return ALONE
-    return Ranks(device, seconds_left)
+    if not is_torchrun():
+        return SINGLE_PROCESS
+    return TorchrunGroup(device, seconds_left)
 
 
 def _as_text(value: Any) -> str:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 # Temperatures outside say more of a few images than of the model.
 LOWEST, HIGHEST = 0.25, 4.0
 # With fewer images none is fitted.
-FEWEST_IMAGES = 20
-MOST_IMAGES = 3000
+MIN_IMAGES = 20
+MAX_IMAGES = 3000
 NUM_HALVINGS = 20
 NUM_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
@@ -27,10 +27,10 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64
         probabilities: float32 (N, num_classes), rows sum to one.
         labels: int64 (N,).
     """
-    if len(labels) < FEWEST_IMAGES:
+    if len(labels) < MIN_IMAGES:
         return 1.0
-    logits = np.log(np.maximum(probabilities[:MOST_IMAGES], SMALLEST_PROBABILITY, dtype=np.float64))
-    of_labels = logits[np.arange(len(logits)), labels[:MOST_IMAGES]]
+    logits = np.log(np.maximum(probabilities[:MAX_IMAGES], SMALLEST_PROBABILITY, dtype=np.float64))
+    of_labels = logits[np.arange(len(logits)), labels[:MAX_IMAGES]]
     of_others = (logits.sum(1) - of_labels) / (logits.shape[1] - 1)
     unseen = 1 / (len(logits) + 2)
     true = ((1 - unseen) * of_labels + unseen * of_others).mean()
@@ -43,7 +43,7 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64
     return round(2 / (low + high), 4)
 
 
-def calibrated(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+def apply_temperature(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     """Probabilities (N, num_classes) as a softmax of that temperature would give them; 1 leaves them alone."""
     if temperature == 1.0:
         return probabilities
@@ -53,7 +53,7 @@ def calibrated(probabilities: NDArray[np.float32], temperature: float) -> NDArra
     return scaled
 
 
-def calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def expected_calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The expected calibration error, 0...1: how far confidence and accuracy are apart, on average over the images, in
     fifteen bins of equal width."""
     confidence = probabilities.max(1)

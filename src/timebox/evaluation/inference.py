@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timebox.data.device.augment import batch_normalize
-from timebox.distributed.process_group import ALONE, Group
-from timebox.evaluation.tta import averaged
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from timebox.evaluation.tta import average_views
 
 # Small enough on a CPU that the clock is heard often, large enough on a GPU to keep it busy.
 BATCH_SIZE, GPU_BATCH_SIZE = 50, 1000
@@ -19,7 +19,7 @@ BATCH_SIZE, GPU_BATCH_SIZE = 50, 1000
 BATCH_SECONDS = 0.2
 
 
-def batch_size_for(device: torch.device, seconds_per_image: float) -> int:
+def inference_batch_size(device: torch.device, seconds_per_image: float) -> int:
     """Images to score at once."""
     size = GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
     return max(1, min(size, int(BATCH_SECONDS / seconds_per_image))) if seconds_per_image else size
@@ -31,7 +31,7 @@ def never() -> bool:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, without gradients; its own mode comes back afterwards.
 
     cuDNN tries no algorithms inside: for a few batches that takes longer than the best of them saves.
@@ -57,7 +57,7 @@ def predict_probabilities(
     device: torch.device,
     stop: Callable[[], bool] = never,
     batch_size: int | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
     """Class probabilities for images, in order, in float32 whatever the training's precision.
 
@@ -75,19 +75,19 @@ def predict_probabilities(
         float32 (M, num_classes), M <= N: the first M images' rows, on every process.
     """
     mean, std = mean.to(device), std.to(device)
-    batch_size = batch_size or batch_size_for(device, 0.0)
+    batch_size = batch_size or inference_batch_size(device, 0.0)
     parts: list[Tensor] = []
     if not len(images):
         raise ValueError("no images to score")
-    with evaluating(model):
+    with evaluation_mode(model):
         for start in range(0, len(images), group.size * batch_size):
-            if start and group.in_step(stop()):
+            if start and group.broadcast_timed(stop()):
                 break
             own = start + group.rank * batch_size
             batch = torch.from_numpy(images[own : own + batch_size]).to(device, non_blocking=True)
             if len(batch):
-                parts.append(averaged(model, batch_normalize(batch, mean, std), tta))
-        by_rank = group.collected([part.cpu().numpy() for part in parts])
+                parts.append(average_views(model, batch_normalize(batch, mean, std), tta))
+        by_rank = group.all_gather_timed([part.cpu().numpy() for part in parts])
     # Turn by turn, the parts of all processes in order.
     in_turn = (part for turn in zip_longest(*by_rank) for part in turn if part is not None)
     return np.concatenate(list(in_turn))

@@ -12,7 +12,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """One class: how many of its images were scored, and how they fared. Undefined ratios are 0."""
 
     name: str
@@ -22,14 +22,14 @@ class ClassFigures:
     f1: float
 
 
-def confusion_of(labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
     """int64 (num_classes, num_classes): how often images of the row's class are taken for the column's."""
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     return confusion
 
 
-def class_figures(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
+def per_class_metrics(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
     """Precision, recall and F1 of each class, from a confusion matrix with the true classes in rows."""
     right = confusion.diagonal()
     predicted, actual = confusion.sum(0), confusion.sum(1)
@@ -38,11 +38,11 @@ def class_figures(class_names: Sequence[str], confusion: NDArray[np.int64]) -> t
         precision = right[i] / predicted[i] if predicted[i] else 0.0
         recall = right[i] / actual[i] if actual[i] else 0.0
         f1 = 2 * right[i] / (predicted[i] + actual[i]) if predicted[i] + actual[i] else 0.0
-        figures.append(ClassFigures(name, int(actual[i]), float(precision), float(recall), float(f1)))
+        figures.append(ClassMetrics(name, int(actual[i]), float(precision), float(recall), float(f1)))
     return tuple(figures)
 
 
-def macro(figures: Sequence[ClassFigures]) -> dict[str, float]:
+def macro_averages(figures: Sequence[ClassMetrics]) -> dict[str, float]:
     """The means over the classes that have images; that of recall is the balanced accuracy."""
     present = [one for one in figures if one.num_images] or figures
     return {

@@ -16,7 +16,7 @@ def check_tta(tta: str) -> None:
         raise UsageError(f"tta {tta!r} is unknown; use recipe, {', '.join(NUM_VIEWS)}")
 
 
-def averaged(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
+def average_views(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
     """Probabilities (N, num_classes) of normalised images (N, C, H, W), averaged over the views."""
     total = torch.zeros((), device=inputs.device)
     for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:

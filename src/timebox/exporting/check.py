@@ -13,7 +13,7 @@ from torch import Tensor
 from timebox.data.device.augment import batch_normalize
 from timebox.data.images.fit import BELOW_HALF, batch_fit, fit_weights
 from timebox.evaluation.calibration import SMALLEST_PROBABILITY
-from timebox.evaluation.tta import averaged
+from timebox.evaluation.tta import average_views
 from timebox.models import networks_of
 from timebox.run import Run
 
@@ -151,7 +151,7 @@ def _in_float64(run: Run, images: NDArray[np.uint8], tta: str) -> NDArray[np.flo
     with torch.inference_mode():
         planes = torch.from_numpy(images).permute(0, 3, 1, 2).double()
         pixels = batch_fit(planes, *run.preprocessing.size, run.recipe.image_fit).permute(0, 2, 3, 1)
-        probabilities = averaged(model, batch_normalize(pixels, mean, std), tta)
+        probabilities = average_views(model, batch_normalize(pixels, mean, std), tta)
         if run.temperature != 1.0:
             probabilities = (probabilities.clamp_min(SMALLEST_PROBABILITY).log() / run.temperature).softmax(1)
     exact: NDArray[np.float64] = probabilities.numpy()

@@ -4,12 +4,12 @@ from torch import Tensor, nn
 
 from timebox.data.images.fit import batch_fit
 from timebox.evaluation.calibration import SMALLEST_PROBABILITY
-from timebox.evaluation.tta import averaged
+from timebox.evaluation.tta import average_views
 from timebox.run import Run
 
 
 class Graph(nn.Module):
-    """All that happens to an image: resized, cropped, normalised, classified in each view, averaged, calibrated.
+    """All that happens to an image: resized, cropped, normalised, classified in each view, average_views, calibrated.
 
     Args:
         run: a trained run.
@@ -31,7 +31,7 @@ class Graph(nn.Module):
         """uint8 (N, H, W, C), of any size -> float32 (N, num_classes); rows sum to one."""
         fitted = batch_fit(images.permute(0, 3, 1, 2).float(), *self.size, self.fit)
         normalized = (fitted / 255 - self.mean[:, None, None]) / self.std[:, None, None]
-        probabilities = averaged(self.model, normalized, self.tta)
+        probabilities = average_views(self.model, normalized, self.tta)
         if self.temperature == 1.0:
             return probabilities
         return (probabilities.clamp_min(SMALLEST_PROBABILITY).log() / self.temperature).softmax(1)

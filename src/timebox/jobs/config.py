@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError, UsageError
-from timebox.jobs.data import Source
+from timebox.jobs.data import DataConfig
 from timebox.recipe import AUTO, draft_of
 from timebox.runtime.precision import PRECISIONS
 
@@ -16,10 +16,10 @@ SHORTEST_BUDGET_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainConfig:
     """The arguments of :func:`timebox.train` that decide what is trained."""
 
-    source: Source
+    source: DataConfig
     recipe: str
     settings: tuple[str, ...]
     seed: int
@@ -53,7 +53,7 @@ class Request:
         return shlex.join([*words, *(name for name, given in switches.items() if given)])
 
 
-def check_request(request: Request, deadline: Deadline) -> None:
+def check_train_config(request: TrainConfig, deadline: Deadline) -> None:
     """Refuse at once what needs no data to be refused."""
     budget, steps = deadline.budget_seconds, request.num_steps
     if budget is not None and steps is not None:
@@ -84,7 +84,7 @@ def image_form(recipe: str, settings: Sequence[str]) -> tuple[int | None, str]:
     return recipe_so_far.image_size or None, recipe_so_far.image_fit
 
 
-def given_among(function: Callable[..., object], arguments: Mapping[str, object]) -> set[str]:
+def arguments_given(function: Callable[..., object], arguments: Mapping[str, object]) -> set[str]:
     """Names of a function's arguments that are not left at their defaults."""
     parameters = inspect.signature(function).parameters
     return {name for name, parameter in parameters.items() if arguments[name] not in (parameter.default, [])}

@@ -5,21 +5,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from timebox.clock import Deadline
-from timebox.data import IN_MEMORY, Division, ImageDataset, LoadedData, Splits, as_loaded, divide, load_data
+from timebox.data import (
+    IN_MEMORY,
+    DataSplits,
+    ImageDataset,
+    LoadedData,
+    SourceSplits,
+    as_loaded,
+    load_data,
+    split_dataset,
+)
 from timebox.data.groups import names_in_common, series_notes
 from timebox.data.images.decode import CROP
 from timebox.errors import RunError
 
-Portion = str | float | None
+SplitSize = str | float | None
 
 
 @dataclass(frozen=True)
-class Source:
+class DataConfig:
     """What :func:`timebox.train` was told of its data; the meaning of each is written there."""
 
     data: str
-    val: Portion
-    test: Portion
+    val: SplitSize
+    test: SplitSize
     train_limit: int | None
     test_limit: int | None
     split_seed: int
@@ -31,7 +40,7 @@ class Source:
         return asdict(self)
 
     @classmethod
-    def of_run(cls, config: Mapping[str, object], path: Path) -> "Source":
+    def of_run(cls, config: Mapping[str, object], path: Path) -> "DataConfig":
         """The source recorded in a run's model.json. Raises RunError where it is damaged."""
         source = config.get("source")
         recorded = {"group_by": None, **source} if isinstance(source, dict) else {}
@@ -57,12 +66,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def division_from(
-    splits: Splits,
-    source: Source,
+def split_data(
+    splits: SourceSplits,
+    source: DataConfig,
     read: Callable[[str, int | None], LoadedData] | None = None,
     fit: str = CROP,
-) -> Division:
+) -> DataSplits:
     """Cut and split data as a source asks.
 
     Args:
@@ -72,7 +81,7 @@ def division_from(
     """
     height, width, _ = splits.train.image_shape
 
-    def portion(name: str, value: Portion) -> Portion | ImageDataset:
+    def portion(name: str, value: SplitSize) -> SplitSize | ImageDataset:
         if not isinstance(value, str) or value in ("none", "rest"):
             return value
         if read is None:
@@ -80,7 +89,7 @@ def division_from(
         elsewhere = read(value, height if height == width else None).splits
         return dict(elsewhere.items()).get(name, elsewhere.train)
 
-    return divide(
+    return split_dataset(
         splits,
         val=portion("val", source.val),
         test=portion("test", source.test),
@@ -92,7 +101,7 @@ def division_from(
     )
 
 
-class Reader:
+class DatasetReader:
     """Reads the data of a run, and tells what there is to tell about them.
 
     Attributes:
@@ -120,7 +129,7 @@ class Reader:
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
         self._tell, self._deadline, self._given, self._cache = tell, deadline, given, cache
 
-    def divided(self, source: Source, side: int | None, fit: str = CROP) -> tuple[LoadedData, Division]:
+    def divided(self, source: DataConfig, side: int | None, fit: str = CROP) -> tuple[LoadedData, DataSplits]:
         """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data,
         those of another shape as ``fit`` says."""
 
@@ -128,12 +137,12 @@ class Reader:
             return self._read(path, image_size, source.coarse, fit)
 
         loaded = read(source.data, side)
-        division = division_from(loaded.splits, source, read, fit)
+        data_splits = split_data(loaded.splits, source, read, fit)
         taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
         grouping = _group_notes(loaded.splits, source)
         for note in (taken_for, *loaded.notes, *_bad_file_note(loaded), *grouping):
             self._tell(note)
-        return loaded, division
+        return loaded, data_splits
 
     def _read(self, path: str, image_size: int | None, coarse: bool, fit: str) -> LoadedData:
         # What is cut out to validate on is a second copy, for a while beside the first.
@@ -156,7 +165,7 @@ class Reader:
         return loaded
 
 
-def _group_notes(splits: Splits, source: Source) -> list[str]:
+def _group_notes(splits: SourceSplits, source: DataConfig) -> list[str]:
     """Groups that lie in two of the data's own splits; or, where none are asked for, those that names suggest."""
     train = splits.train
     if source.group_by is None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from timebox.data import ImageDataset
 from timebox.data.device.loader import Augmentation, DeviceLoader
-from timebox.evaluation.calibration import calibrated
+from timebox.evaluation.calibration import apply_temperature
 from timebox.reporting import Example
 
 NUM_MISTAKES, NUM_UNSURE, NUM_AUGMENTED = 32, 20, 12
@@ -25,7 +25,7 @@ def scored_examples(
         probabilities: float32 (N, num_classes), not calibrated.
         temperature: to calibrate them with, None not to.
     """
-    confidence = calibrated(probabilities, temperature or 1.0).max(1)
+    confidence = apply_temperature(probabilities, temperature or 1.0).max(1)
     predicted = probabilities.argmax(1)
     right, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
     mistakes, unsure = order[~right[order]][::-1][:NUM_MISTAKES], order[right[order]][:NUM_UNSURE]

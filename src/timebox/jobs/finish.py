@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from timebox.builders import augmentation_of
+from timebox.builders import build_augmentation
 from timebox.clock import Deadline
 from timebox.data import LoadedData
-from timebox.distributed.process_group import ALONE, Group
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.errors import OutputError
 from timebox.jobs.examples import augmented_examples, example_columns, scored_examples
-from timebox.jobs.job import Score, Task, prediction_columns
+from timebox.jobs.job import SplitScore, Task, prediction_columns
 from timebox.reporter import Reporter
 from timebox.reporting import Example, RunFacts, Scored, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
-from timebox.run.metrics_log import thinned_metrics
+from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.writer import RunWriter
-from timebox.training.checkpointer import Keeper
-from timebox.training.loop import Trained
+from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.training.loop import TrainingResult
 
 
 class Finish:
@@ -29,19 +29,19 @@ class Finish:
         self,
         task: Task,
         loaded: LoadedData,
-        trained: Trained,
+        trained: TrainingResult,
         events: Sequence[str],
         writer: RunWriter,
         deadline: Deadline,
         reporter: Reporter,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._task, self._loaded, self._trained, self._events = task, loaded, trained, events
         self._writer, self._deadline, self._reporter = writer, deadline, reporter
         self._group = group
         self.unwritten: list[str] = []
 
-    def run(self, keeper: Keeper, remarks: Mapping[str, object]) -> None:
+    def run(self, checkpointer: AsyncCheckpointer, extra_summary: Mapping[str, object]) -> None:
         """Score, keep, report, sum up.
 
         Args:
@@ -50,25 +50,25 @@ class Finish:
         """
         task, deadline, writer = self._task, self._deadline, self._writer
         self._reporter.phase("scoring")
-        with deadline.phase("scoring"), self._group.losses_noticed():
+        with deadline.phase("scoring"), self._group.raise_on_rank_failure():
             scores = task.score(self._trained.model, deadline, self._group)
         self._reporter.phase("saving")
         with deadline.phase("saving"):
             if scores:
                 self._kept(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
-            keeper.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
-            if keeper.has_failed:
+            checkpointer.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+            if checkpointer.has_failed:
                 self.unwritten.append("a checkpoint")
         if self._is_time_for_report:
             self._reporter.phase("reporting")
             with deadline.phase("reporting"):
                 try:
-                    self._report(scores, remarks)
+                    self._report(scores, extra_summary)
                 except Exception as error:  # the run is worth more than its page
                     self._reporter.note(f"no report: {type(error).__name__}: {error}")
                     self.unwritten.append(REPORT)
         with deadline.phase("saving"):
-            writer.save_summary(self._summary(scores, remarks))
+            writer.save_summary(self._summary(scores, extra_summary))
             writer.finish()
 
     @property
@@ -77,39 +77,41 @@ class Finish:
         plan = self._task.plan
         return self._task.request.scoring and self._deadline.remaining() > plan.finish_seconds - plan.saving_seconds
 
-    def _report(self, scores: Sequence[Score], remarks: Mapping[str, object]) -> None:
-        summary = self._summary(scores, remarks)
+    def _report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
+        summary = self._summary(scores, extra_summary)
         examples = self._examples(scores, summary.get("temperature")) if self._task.request.thumbnails else []
         if examples:
             self._kept(EXAMPLES, lambda: self._writer.save_examples(example_columns(examples)))
         self._kept(REPORT, lambda: self._writer.save_report(report_page(self._facts(summary, scores, examples))))
 
-    def _examples(self, scores: Sequence[Score], temperature: object) -> list[Example]:
+    def _examples(self, scores: Sequence[SplitScore], temperature: object) -> list[Example]:
         task = self._task
         shown = [] if not scores else [scores[-1]]  # test, where there is one
         calibration = temperature if isinstance(temperature, float) else None
-        mean, std, augmentation = task.mean, task.std, augmentation_of(task.plan.recipe)
+        mean, std, augmentation = task.mean, task.std, build_augmentation(task.plan.recipe)
         return [
             *(one for score in shown for one in scored_examples(score.dataset, score.probabilities, calibration)),
-            *augmented_examples(task.division.train, mean, std, augmentation, task.request.seed),
+            *augmented_examples(task.data_splits.train, mean, std, augmentation, task.request.seed),
         ]
 
-    def _facts(self, summary: Mapping[str, object], scores: Sequence[Score], examples: Sequence[Example]) -> RunFacts:
+    def _facts(
+        self, summary: Mapping[str, object], scores: Sequence[SplitScore], examples: Sequence[Example]
+    ) -> RunFacts:
         self._writer.metrics.flush()
         return RunFacts(
             self._writer.out.resolve().name,
             summary,
-            self._task.division.train.class_names,
-            thinned_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
+            self._task.data_splits.train.class_names,
+            downsampled_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
             [Scored(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
         )
 
-    def _summary(self, scores: Sequence[Score], remarks: Mapping[str, object]) -> dict[str, object]:
+    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> dict[str, object]:
         """It says when it was made, but not how long writing it takes."""
         late = self._deadline.remaining() < self._writer.write_seconds
         figures = self._task.summary(self._loaded, self._trained, list(scores), list(self._events), self._deadline)
-        return {**figures, **remarks, "unwritten": self.unwritten, "late": late}
+        return {**figures, **extra_summary, "unwritten": self.unwritten, "late": late}
 
     def _kept(self, name: str, write: Callable[[], None]) -> None:
         """Write a file that the run can do without."""

@@ -10,33 +10,40 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from timebox.builders import augmentation_of, build_model, resizing_of, whiten
+from timebox.builders import build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.data.device.loader import DeviceLoader, Share
-from timebox.distributed.process_group import ALONE, Group, Ranks
-from timebox.errors import LostMembersError, RunError
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
+from timebox.errors import RankFailureError, RunError
 from timebox.jobs.finish import Finish
-from timebox.jobs.job import Task, Validator
-from timebox.jobs.messages import tell_assignment, tell_end
+from timebox.jobs.job import Task, ValidationAccuracy
+from timebox.jobs.messages import broadcast_run_path, broadcast_start_training
 from timebox.optim.loss import Loss, class_weights
-from timebox.planning.planner import MOST_VALIDATION_SHARE
+from timebox.planning.planner import MAX_VALIDATION_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
-from timebox.run.ranks_file import note_lost, read_record
+from timebox.run.ranks_file import read_ranks_record, record_rank_failures
 from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
-from timebox.runtime.faults import FaultError
+from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
-from timebox.runtime.write_speed import UNWRITTEN, WRITES_OF_A_CHECKPOINT, num_bytes
-from timebox.training.checkpointer import IdleKeeper, Keeper
-from timebox.training.data_parallel import SharedSchedule, SharedSteps, Throughput, steps_in_block
-from timebox.training.graphed_step import steps_for
-from timebox.training.loop import Trained, Validation, train_model
-from timebox.training.monitor import Watch
+from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, num_bytes
+from timebox.training.checkpointer import AsyncCheckpointer, NullCheckpointer
+from timebox.training.data_parallel import BroadcastSchedule, DataParallelSteps, Throughput, steps_in_block
+from timebox.training.graphed_step import build_steps
+from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.monitor import TrainingMonitor
 from timebox.training.pacer import ClockPacer, StepPacer
-from timebox.training.rollback import SafetyNet
-from timebox.training.schedule import Decision, PacedSchedule, RecordedSchedule, Schedule, landing_at, rates_at
+from timebox.training.rollback import RollbackGuard
+from timebox.training.schedule import (
+    PacedSchedule,
+    ReplaySchedule,
+    Schedule,
+    StepPlan,
+    lr_and_momentum_at,
+    warmdown_start,
+)
 from timebox.training.state import Facts, TrainingState
 
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
@@ -66,9 +73,9 @@ class Training:
         writer: RunWriter | None,
         deadline: Deadline,
         reporter: Reporter,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         checkpoint: Checkpoint | None = None,
-        decisions: Sequence[Decision] | None = None,
+        step_plans: Sequence[StepPlan] | None = None,
         elsewhere: bool = False,
     ) -> None:
         self._elsewhere, self._group = elsewhere, group
@@ -76,19 +83,19 @@ class Training:
         self.events: list[str] = []
         plan, recipe = task.plan, task.plan.recipe
         self._state = TrainingState(
-            first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+            initial_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
-        writes = writer.write_speed if writer else UNWRITTEN
+        writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
         self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
-        self.keeper = self._keeper(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
-        self._schedule = self._shared(None if writer is None else self._own_schedule(decisions))
+        self.checkpointer = self._keeper(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
+        self._schedule = self._shared(None if writer is None else self._own_schedule(step_plans))
         if checkpoint:
             self._go_on_from(checkpoint)
-        self._steps = steps_for(self._state, loss_of(task), self._tell, group)
-        with group.losses_noticed():
+        self._steps = build_steps(self._state, build_loss(task), self._tell, group)
+        with group.raise_on_rank_failure():
             self._begin_alike()
-        self._safety = SafetyNet(
+        self._guard = RollbackGuard(
             self._state,
             self._schedule,
             recipe.batch_size,
@@ -98,49 +105,51 @@ class Training:
             can_split=group.size == 1,
         )
 
-    def run(self) -> Trained:
+    def run(self) -> TrainingResult:
         """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
         task, plan, recipe = self._task, self._task.plan, self._task.plan.recipe
         loader = DeviceLoader(
-            task.division.train,
+            task.data_splits.train,
             recipe.batch_size,
             task.mean,
             task.std,
-            augmentation_of(recipe),
+            build_augmentation(recipe),
             task.request.seed,
             plan.device,
-            resizing_of(recipe),
-            recipe.members,
+            build_resizing(recipe),
+            recipe.ensemble_size,
             self._share(),
         )
         log = self._writer.metrics.add if self._writer else _unwritten
-        watch = Watch(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
+        monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
         try:
-            with self._group.losses_noticed():
+            with self._group.raise_on_rank_failure():
                 return train_model(
                     self._state,
                     loader,
                     self._schedule,
                     self._steps,
-                    self._safety,
-                    self.keeper,
-                    watch,
+                    self._guard,
+                    self.checkpointer,
+                    monitor,
                     self._validation(),
                 )
-        except (KeyboardInterrupt, LostMembersError) as reason:
+        except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # a GPU would wait for those who are lost
-                with suppress(FaultError):
-                    watch.settle(drain=True)
+                with suppress(RecoverableError):
+                    monitor.collect(drain=True)
             # What was learnt of rate and memory since that state was kept stays learnt.
             learnt = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
-            newest = self._safety.newest
+            newest = self._guard.latest
             last = replace(newest, facts={**newest.facts, **learnt})
-            self.keeper.keep_last(last, LAST_CHECKPOINT_SECONDS)
+            self.checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
             raise
 
     def throughputs(self) -> list[Throughput]:
         """How fast each process of the group was, by rank; empty for one that trained alone."""
-        return self._group.collected(self._steps.throughput) if isinstance(self._steps, SharedSteps) else []
+        return (
+            self._group.all_gather_timed(self._steps.throughput) if isinstance(self._steps, DataParallelSteps) else []
+        )
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
@@ -152,7 +161,7 @@ class Training:
                 raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
         self._schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left to take, the summary still tells the rate that the last one had.
-        lr, momentum = rates_at(self._task.plan.recipe, snapshot.progress)
+        lr, momentum = lr_and_momentum_at(self._task.plan.recipe, snapshot.progress)
         self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
 
     def _facts(self) -> Facts:
@@ -171,37 +180,37 @@ class Training:
         self.events.append(text)
         self._reporter.note(text)
 
-    def _keeper(self, expected_seconds: float) -> Keeper:
+    def _keeper(self, expected_seconds: float) -> AsyncCheckpointer:
         if self._writer is None:
-            return IdleKeeper(self._deadline)
+            return NullCheckpointer(self._deadline)
         save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
-        return Keeper(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
+        return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
 
-    def _own_schedule(self, decisions: Sequence[Decision] | None) -> Schedule:
-        if decisions is not None:
-            return RecordedSchedule(decisions)
+    def _own_schedule(self, step_plans: Sequence[StepPlan] | None) -> Schedule:
+        if step_plans is not None:
+            return ReplaySchedule(step_plans)
         plan = self._task.plan
         return PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
 
     def _shared(self, own: Schedule | None) -> Schedule:
         """The schedule that this process follows: the leader's, which is its own where it leads."""
         plan = self._task.plan
-        if isinstance(self._group, Ranks):
-            return SharedSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
+        if isinstance(self._group, TorchrunGroup):
+            return BroadcastSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
         assert own is not None
         return own
 
     def _begin_alike(self) -> None:
         """Begin where the leader begins, with its weights."""
         state = self._state
-        self._group.copy_from_leader_(list(state.tensors().values()))
-        state.step, state.progress = self._group.in_step((state.step, state.progress))
+        self._group.broadcast_parameters_(list(state.tensors().values()))
+        state.step, state.progress = self._group.broadcast_timed((state.step, state.progress))
 
     def _share(self) -> Share:
         """All images for everyone, or a part of them where they do not fit on a device."""
-        device, num_bytes = self._task.plan.device, self._task.division.train.images.nbytes
+        device, num_bytes = self._task.plan.device, self._task.data_splits.train.images.nbytes
         fits = device.type == "cpu" or num_bytes <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]
-        return replace(self._group.share, holds_part=not all(self._group.collected(fits)))
+        return replace(self._group.share, holds_part=not all(self._group.all_gather_timed(fits)))
 
     def _pacer(self) -> ClockPacer | StepPacer:
         plan = self._task.plan
@@ -211,9 +220,9 @@ class Training:
             self._seconds_left,
             plan.step_seconds,
             self._deadline.elapsed,
-            landing_at(plan.recipe),
+            warmdown_start(plan.recipe),
             OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds),
-            resizing_of(plan.recipe),
+            build_resizing(plan.recipe),
         )
 
     def _seconds_left(self) -> float:
@@ -221,7 +230,7 @@ class Training:
         plan = self._task.plan
         if self._deadline.budget_seconds is None:
             return float("inf")
-        slower_saving = max(0.0, self._saving_share * self.keeper.cost_seconds - plan.saving_seconds)
+        slower_saving = max(0.0, self._saving_share * self.checkpointer.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
     def _snapshot_steps(self) -> int:
@@ -230,30 +239,30 @@ class Training:
         # A GPU shows a fault so many steps late: the older of two states must be from before it.
         return max(steps, MAX_PENDING + 1 if self._task.plan.device.type == "cuda" else 1)
 
-    def _validation(self) -> Validation | None:
+    def _validation(self) -> PeriodicValidation | None:
         task, plan = self._task, self._task.plan
-        if task.division.val is None or not plan.num_val_images:
+        if task.data_splits.val is None or not plan.num_val_images:
             return None
-        num_images = min(plan.num_val_images, len(task.division.val))
-        dataset = task.ordered(task.division.val, num_images)
-        measure = Validator(dataset, task.mean, task.std, plan.device, plan.scoring_batch, self._group)
+        num_images = min(plan.num_val_images, len(task.data_splits.val))
+        dataset = task.ordered(task.data_splits.val, num_images)
+        measure = ValidationAccuracy(dataset, task.mean, task.std, plan.device, plan.scoring_batch, self._group)
         budget = self._deadline.budget_seconds
-        allowed = MOST_VALIDATION_SHARE * budget if budget else float("inf")
+        allowed = MAX_VALIDATION_SHARE * budget if budget else float("inf")
         moments = [moment for moment in plan.validate_at if moment > self._state.progress]
-        return Validation(measure, moments, allowed, self._group.in_step)
+        return PeriodicValidation(measure, moments, allowed, self._group.broadcast_timed)
 
 
-def carry_out(
+def run_job(
     task: Task,
     loaded: LoadedData,
     writer: RunWriter,
     deadline: Deadline,
     reporter: Reporter,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: Checkpoint | None = None,
-    decisions: Sequence[Decision] | None = None,
+    step_plans: Sequence[StepPlan] | None = None,
     elsewhere: bool = False,
-    remarks: Callable[[], Mapping[str, object]] = dict,
+    extra_summary: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
     """Train, save, score: from a task to a finished run directory.
 
@@ -265,36 +274,36 @@ def carry_out(
     """
     reporter.phase("training")
     with deadline.phase("training"):
-        tell_assignment(group, task, writer.path)
-        training = Training(task, writer, deadline, reporter, group, checkpoint, decisions, elsewhere)
-    with training.keeper.settled_on_failure():
+        broadcast_start_training(group, task, writer.path)
+        training = Training(task, writer, deadline, reporter, group, checkpoint, step_plans, elsewhere)
+    with training.checkpointer.wait_on_failure():
         with deadline.phase("training"):
             trained = training.run()
-            with group.losses_noticed():
+            with group.raise_on_rank_failure():
                 throughputs = training.throughputs()
         reporter.phase("saving")
         with deadline.phase("saving"):
             writer.save_model(trained.model, task.config(group.size))
-            more = {**remarks(), **group_remarks(group, writer.path, throughputs)}
+            more = {**extra_summary(), **group_remarks(group, writer.path, throughputs)}
         finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter, group)
-        finish.run(training.keeper, {**more, "elsewhere": elsewhere})
-        tell_end(group, writer.path)
+        finish.run(training.checkpointer, {**more, "elsewhere": elsewhere})
+        broadcast_run_path(group, writer.path)
 
 
-def group_remarks(group: Group, run: Path, throughputs: Sequence[Throughput]) -> dict[str, object]:
+def group_remarks(group: ProcessGroup, run: Path, throughputs: Sequence[Throughput]) -> dict[str, object]:
     """What the summary says of the processes that trained together; nothing for one alone."""
-    if not isinstance(group, Ranks):
+    if not isinstance(group, TorchrunGroup):
         return {}
     ranks = [
-        {**asdict(member), **asdict(throughput)} for member, throughput in zip(group.members, throughputs, strict=True)
+        {**asdict(member), **asdict(throughput)} for member, throughput in zip(group.ranks, throughputs, strict=True)
     ]
-    record = read_record(run)
+    record = read_ranks_record(run)
     return {"ranks": ranks, "lost_ranks": list(record.lost) if record else []}
 
 
 @contextmanager
-def kept_as_far_as_it_came(
-    writer: RunWriter, deadline: Deadline, reporter: Reporter, group: Group = ALONE
+def keep_partial_run(
+    writer: RunWriter, deadline: Deadline, reporter: Reporter, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[None]:
     """Whatever ends a training, its last checkpoint stays; before the first one nothing is left behind.
 
@@ -307,14 +316,16 @@ def kept_as_far_as_it_came(
         if not writer.give_up():
             raise
         writer.save_stopped(deadline)
-        note_lost(writer.path, group.in_words(group.lost()))
-    except LostMembersError as error:
+        record_rank_failures(writer.path, group.describe_failures(group.failed_ranks()))
+    except RankFailureError as error:
         if not writer.give_up():
             raise
         writer.save_stopped(deadline)
-        note_lost(writer.path, error.lines)
+        record_rank_failures(writer.path, error.lines)
         where = shlex.quote(str(writer.path))
-        raise LostMembersError(error.lost, [*error.lines, f"go on with timebox train --resume {where}"]) from error
+        raise RankFailureError(
+            error.failed_ranks, [*error.lines, f"go on with timebox train --resume {where}"]
+        ) from error
     except BaseException:
         if writer.give_up():
             reporter.note(f"the model as far as it came is kept in {str(writer.path)!r}")
@@ -325,9 +336,9 @@ def _unwritten(entry: Mapping[str, object]) -> None:
     """A line of metrics that the leader writes."""
 
 
-def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
+def initial_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
     """The recipe's network with its first weights, on the device."""
-    plan, data = task.plan, task.division.train
+    plan, data = task.plan, task.data_splits.train
     # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
     torch.default_generator.manual_seed(task.request.seed)
     model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
@@ -335,12 +346,12 @@ def first_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
         task.initial.give(model, data.class_names, tell)
         return model
     images, mean, std = torch.from_numpy(data.images), task.mean.to(plan.device), task.std.to(plan.device)
-    whiten(model, plan.recipe, images, mean, std)
+    init_whitening_(model, plan.recipe, images, mean, std)
     return model
 
 
-def loss_of(task: Task) -> Loss:
+def build_loss(task: Task) -> Loss:
     """The loss that the recipe asks for on these data."""
     recipe = task.plan.recipe
-    weights = class_weights(task.division.train.class_counts(), recipe.class_balance)
+    weights = class_weights(task.data_splits.train.class_counts(), recipe.class_balance)
     return Loss(recipe.label_smoothing, None if weights is None else weights.to(task.plan.device))

@@ -31,7 +31,7 @@ WARM_FILTER_LR = 0.08
 
 
 @dataclass(frozen=True, eq=False)
-class Initial:
+class InitialWeights:
     """Weights to begin with.
 
     Attributes:
@@ -48,7 +48,7 @@ class Initial:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> "Initial":
+    def read(cls, path: Path) -> "InitialWeights":
         """Of a run directory, or of a run's model.safetensors, wherever it lies now; of several networks, the first.
 
         Raises:

@@ -12,17 +12,17 @@ from torch import nn
 
 from timebox.builders import SMALLEST_STD
 from timebox.clock import Deadline
-from timebox.data import Division, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics, stratified_order
 from timebox.data.images.decode import HOW_FITTED
-from timebox.distributed.process_group import ALONE, Group
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.file_versions import MODEL_FORMAT
-from timebox.jobs.config import Request
-from timebox.jobs.initial_weights import Initial
+from timebox.jobs.config import TrainConfig
+from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.plan import Plan
-from timebox.training.loop import Trained
+from timebox.training.loop import TrainingResult
 from timebox.version import VERSION
 
 # With less than this share of the planned scoring time left, images are scored in one view.
@@ -30,7 +30,7 @@ ONE_VIEW_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Score:
+class SplitScore:
     """The first part of a split, in stratified order, and what the model says of it."""
 
     split: str
@@ -51,7 +51,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class ToScore:
+class ScoreSplit:
     """What the processes that train together score next: which split, and with which views."""
 
     split: str
@@ -67,31 +67,31 @@ class Task:
         initial: weights to begin with; None for random ones, and where a checkpoint has others.
     """
 
-    request: Request
+    request: TrainConfig
     plan: Plan
-    division: Division
+    data_splits: DataSplits
     mean: torch.Tensor
     std: torch.Tensor
     budget_seconds: float | None
     data_sha256: str
-    initial: Initial | None = None
+    initial: InitialWeights | None = None
 
     @classmethod
     def of(
         cls,
-        request: Request,
+        request: TrainConfig,
         plan: Plan,
-        division: Division,
+        data_splits: DataSplits,
         budget_seconds: float | None,
-        initial: Initial | None = None,
+        initial: InitialWeights | None = None,
     ) -> "Task":
         """A task on these data: measures their statistics."""
-        mean, std = channel_statistics(division.train.images)
+        mean, std = channel_statistics(data_splits.train.images)
         spread = torch.tensor(std).clamp_min(SMALLEST_STD)
-        digest = sha256_of(division.train)
-        return cls(request, plan, division, torch.tensor(mean), spread, budget_seconds, digest, initial)
+        digest = sha256_of(data_splits.train)
+        return cls(request, plan, data_splits, torch.tensor(mean), spread, budget_seconds, digest, initial)
 
-    def score(self, model: nn.Module, deadline: Deadline, group: Group = ALONE) -> list[Score]:
+    def score(self, model: nn.Module, deadline: Deadline, group: ProcessGroup = SINGLE_PROCESS) -> list[SplitScore]:
         """Score validation and test images, as many as the time set aside allows, each split getting its share.
 
         Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
@@ -108,18 +108,18 @@ class Task:
             if seconds > 0:
                 until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
                 tta = "none" if short else self.plan.recipe.tta
-                scores.append(self._scored(name, dataset, model, tta, Until(deadline, until), group))
+                scores.append(self._scored(name, dataset, model, tta, TimeLimit(deadline, until), group))
         return scores
 
     def held_out(self) -> dict[str, ImageDataset]:
-        splits = {"val": self.division.val, "test": self.division.test}
+        splits = {"val": self.data_splits.val, "test": self.data_splits.test}
         return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
     def _scored(
-        self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "Until", group: Group
-    ) -> Score:
+        self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "TimeLimit", group: ProcessGroup
+    ) -> SplitScore:
         """Score images in an order whose every beginning is stratified."""
-        group.told(ToScore(name, tta))
+        group.broadcast(ScoreSplit(name, tta))
         ordered = self.ordered(dataset)
         probabilities = predict_probabilities(
             model,
@@ -132,16 +132,16 @@ class Task:
             batch_size=self.plan.scoring_batch,
             group=group,
         )
-        return Score(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
+        return SplitScore(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
 
     def config(self, num_processes: int = 1) -> dict[str, object]:
         """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
         request = self.request
         return {
             "format": MODEL_FORMAT.newest,
-            "class_names": list(self.division.train.class_names),
+            "class_names": list(self.data_splits.train.class_names),
             "preprocessing": {
-                "image_shape": list(self.division.train.image_shape),
+                "image_shape": list(self.data_splits.train.image_shape),
                 "mean": self.mean.tolist(),
                 "std": self.std.tolist(),
                 "resize": HOW_FITTED[self.plan.recipe.image_fit],
@@ -167,7 +167,12 @@ class Task:
         }
 
     def summary(
-        self, loaded: LoadedData, trained: Trained, scores: list[Score], events: list[str], deadline: Deadline
+        self,
+        loaded: LoadedData,
+        trained: TrainingResult,
+        scores: list[SplitScore],
+        events: list[str],
+        deadline: Deadline,
     ) -> dict[str, object]:
         """summary.json: what was reached, with what, and where the time went."""
         by_split, held_out = {score.split: score for score in scores}, self.held_out()
@@ -188,8 +193,8 @@ class Task:
             "epochs": round(trained.epochs, 3),
             "images_per_second": round(trained.images_per_second, 1),
             "final_lr": trained.final_lr,
-            "train_images": len(self.division.train),
-            "num_classes": self.division.train.num_classes,
+            "train_images": len(self.data_splits.train),
+            "num_classes": self.data_splits.train.num_classes,
             "data": {"name": loaded.name, "format": loaded.format, "why": loaded.why},
             "device": _device_name(plan.device),
             "threads": torch.get_num_threads(),
@@ -210,7 +215,7 @@ class Task:
         return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed)[:num])
 
 
-class Until:
+class TimeLimit:
     """Says when to stop: when work like the longest piece so far would last beyond ``until``, in seconds elapsed."""
 
     def __init__(self, deadline: Deadline, until: float) -> None:
@@ -225,7 +230,7 @@ class Until:
 
 
 @dataclass(frozen=True, eq=False)
-class Validator:
+class ValidationAccuracy:
     """Measures the accuracy of a model on some validation images, in one view; all processes of a group together."""
 
     dataset: ImageDataset
@@ -233,7 +238,7 @@ class Validator:
     std: torch.Tensor
     device: torch.device
     batch_size: int
-    group: Group
+    group: ProcessGroup
 
     def __call__(self, model: nn.Module) -> float:
         probabilities = predict_probabilities(
@@ -277,7 +282,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def prediction_columns(scores: list[Score]) -> dict[str, NDArray[np.generic]]:
+def prediction_columns(scores: list[SplitScore]) -> dict[str, NDArray[np.generic]]:
     return {
         "split": np.concatenate([np.full(len(score.dataset), score.split) for score in scores]),
         "id": np.array([name for score in scores for name in score.dataset.ids]),
@@ -286,15 +291,15 @@ def prediction_columns(scores: list[Score]) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def _accuracy_of(score: Score | None) -> float | None:
+def _accuracy_of(score: SplitScore | None) -> float | None:
     return None if score is None else score.accuracy
 
 
-def _temperature(score: Score | None) -> float | None:
+def _temperature(score: SplitScore | None) -> float | None:
     return None if score is None else score.temperature
 
 
-def _count(score: Score | None) -> int:
+def _count(score: SplitScore | None) -> int:
     return 0 if score is None else len(score.dataset)
 
 

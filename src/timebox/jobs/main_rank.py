@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from timebox.clock import Deadline
-from timebox.distributed.process_group import Group, Ranks, join_group
+from timebox.distributed.process_group import ProcessGroup, TorchrunGroup, join_process_group
 from timebox.run.files import CONFIG
-from timebox.run.ranks_file import GroupRecord, new_record, read_record, restarted_run, seconds_since_launch
+from timebox.run.ranks_file import RanksRecord, new_ranks_record, read_ranks_record, restarted_run, seconds_since_launch
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedRun:
     """A run that the group had begun when it lost a process and was started again."""
 
     path: Path
-    record: GroupRecord
+    record: RanksRecord
 
     @property
     def can_be_continued(self) -> bool:
@@ -28,39 +28,39 @@ class Begun:
 
 
 @contextmanager
-def leading(device: torch.device, deadline: Deadline) -> Iterator[Group]:
+def joined_as_main_rank(device: torch.device, deadline: Deadline) -> Iterator[ProcessGroup]:
     """The group that this process leads; alone, where ``torchrun`` did not start it. The clock of a group begins with
     its earliest process."""
-    group = join_group(device, deadline.remaining())
-    if isinstance(group, Ranks):
-        earliest: float = max(group.gathered(deadline.elapsed()))
+    group = join_process_group(device, deadline.remaining())
+    if isinstance(group, TorchrunGroup):
+        earliest: float = max(group.all_gather(deadline.elapsed()))
         deadline.continue_from({"start-up": max(earliest - deadline.elapsed(), 0.0)})
-    with group.membership(), group.losses_noticed():
+    with group.leave_at_exit(), group.raise_on_rank_failure():
         yield group
 
 
-def begun_by(group: Group, out: Path | None, deadline: Deadline) -> Begun | None:
+def find_started_run(group: ProcessGroup, out: Path | None, deadline: Deadline) -> StartedRun | None:
     """The run to go on with, where the group was started again. The clock then runs since the group was first started:
     as the run tells, else as long as its launcher runs.
 
     Args:
         out: the run directory asked for, if one was.
     """
-    if not isinstance(group, Ranks) or group.num_restarts == 0:
+    if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
         return None
     path = restarted_run(out)
-    record = read_record(path) if path else None
+    record = read_ranks_record(path) if path else None
     since = time.time() - record.started_at if record else seconds_since_launch()
     deadline.continue_from({"lost": max(since - deadline.elapsed(), 0.0)})
-    return Begun(path, _with_noted(record, group.lost_before())) if path and record else None
+    return StartedRun(path, _with_noted(record, group.failures_before_restart())) if path and record else None
 
 
-def _with_noted(record: GroupRecord, lines: tuple[str, ...]) -> GroupRecord:
+def _with_noted(record: RanksRecord, lines: tuple[str, ...]) -> RanksRecord:
     """With who was lost the last time, where nobody wrote it into the run: it may have been begun a moment before."""
     return record if record.lost[-len(lines) :] == lines else record.with_lost(lines)
 
 
-def record_group(group: Group, run: Path, deadline: Deadline, lost: tuple[str, ...] = ()) -> None:
+def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, lost: tuple[str, ...] = ()) -> None:
     """Say in a run directory who trains it, and who was lost before. Raises OSError."""
-    if isinstance(group, Ranks):
-        new_record(group.members, deadline.elapsed()).with_lost(lost).save(run)
+    if isinstance(group, TorchrunGroup):
+        new_ranks_record(group.ranks, deadline.elapsed()).with_lost(lost).save(run)

@@ -6,27 +6,27 @@ from pathlib import Path
 
 import torch
 
-from timebox.data import Division
-from timebox.distributed.process_group import Group, Ranks
+from timebox.data import DataSplits
+from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
-from timebox.jobs.config import Request
-from timebox.jobs.data import Source
+from timebox.jobs.config import TrainConfig
+from timebox.jobs.data import DataConfig
 from timebox.jobs.job import Task, sha256_of
 from timebox.planning.plan import Plan
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadData:
     """What to read. The leader has read it already: ``largest_side`` is what it came to, in pixels."""
 
-    source: Source
+    source: DataConfig
     side: int | None
     fit: str
     largest_side: int
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReadResult:
     """How reading went: the hash of the training images and labels, or what went wrong."""
 
     sha256: str | None
@@ -34,7 +34,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class StartTraining:
     """What to train.
 
     Attributes:
@@ -42,34 +42,36 @@ class Assignment:
         threads_share: of its threads that a process takes.
     """
 
-    request: Request
+    request: TrainConfig
     plan: Plan
     budget_seconds: float | None
     path: Path
     threads_share: float
 
 
-def tell_reading(group: Group, source: Source, side: int | None, fit: str, division: Division) -> None:
+def broadcast_read_data(
+    group: ProcessGroup, source: DataConfig, side: int | None, fit: str, data_splits: DataSplits
+) -> None:
     """Have all processes read what the leader has read. Raises DataError where one cannot, or finds other images."""
-    if not isinstance(group, Ranks):
+    if not isinstance(group, TorchrunGroup):
         return
-    group.told(Reading(source, side, fit, max(division.train.image_shape[:2])))
-    outcomes: list[Outcome] = group.gathered(Outcome(sha256_of(division.train)))
-    for member, outcome in zip(group.members, outcomes, strict=True):
+    group.broadcast(ReadData(source, side, fit, max(data_splits.train.image_shape[:2])))
+    outcomes: list[ReadResult] = group.all_gather(ReadResult(sha256_of(data_splits.train)))
+    for member, outcome in zip(group.ranks, outcomes, strict=True):
         if outcome.error:
             raise DataError(f"{member}: {outcome.error}")
         if outcome.sha256 != outcomes[0].sha256:
-            raise DataError(f"{member} finds other training images in {source.data!r} than {group.members[0]}")
+            raise DataError(f"{member} finds other training images in {source.data!r} than {group.ranks[0]}")
 
 
-def tell_end(group: Group, path: Path) -> None:
+def broadcast_run_path(group: ProcessGroup, path: Path) -> None:
     """Let the others go, where there are any; they learn where the run is. Whether they hear it changes nothing."""
     with suppress(RuntimeError):
-        group.told(path.resolve())
+        group.broadcast(path.resolve())
 
 
-def tell_assignment(group: Group, task: Task, path: Path) -> None:
+def broadcast_start_training(group: ProcessGroup, task: Task, path: Path) -> None:
     """Have all processes train the task."""
-    if isinstance(group, Ranks):
-        share = torch.get_num_threads() / group.members[0].threads
-        group.told(Assignment(task.request, task.plan, task.budget_seconds, path.resolve(), min(share, 1.0)))
+    if isinstance(group, TorchrunGroup):
+        share = torch.get_num_threads() / group.ranks[0].threads
+        group.broadcast(StartTraining(task.request, task.plan, task.budget_seconds, path.resolve(), min(share, 1.0)))

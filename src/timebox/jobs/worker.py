@@ -6,21 +6,21 @@ from pathlib import Path
 import torch
 
 from timebox.clock import Deadline
-from timebox.data import Division
-from timebox.distributed.process_group import Ranks
-from timebox.errors import NO_ANSWER, LostMembersError, TimeboxError
+from timebox.data import DataSplits
+from timebox.distributed.process_group import TorchrunGroup
+from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError
 from timebox.evaluation.inference import predict_probabilities
-from timebox.jobs.data import Reader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
-from timebox.jobs.job import Task, ToScore, sha256_of
-from timebox.jobs.messages import Assignment, Outcome, Reading
-from timebox.planning.distributed_throughput import Measurement, MeasuringMember
+from timebox.jobs.job import ScoreSplit, Task, sha256_of
+from timebox.jobs.messages import ReadData, ReadResult, StartTraining
+from timebox.planning.distributed_throughput import Measurement, ThroughputWorker
 from timebox.reporter import SilentReporter
-from timebox.run.ranks_file import note_lost
-from timebox.runtime.torch_state import guest
+from timebox.run.ranks_file import record_rank_failures
+from timebox.runtime.torch_state import preserve_torch_state
 
 
-def follow(device: torch.device, deadline: Deadline, reader: Reader) -> Path:
+def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) -> Path:
     """Train as the leader says, until it needs no help any more.
 
     Args:
@@ -31,52 +31,52 @@ def follow(device: torch.device, deadline: Deadline, reader: Reader) -> Path:
     Raises:
         LostMembersError: where the group broke. DataError: where the data cannot be read here.
     """
-    with guest():
-        group = Ranks(device, deadline.remaining())
-        follower = Follower(group, deadline, reader)
-        with group.membership():
+    with preserve_torch_state():
+        group = TorchrunGroup(device, deadline.remaining())
+        worker = Worker(group, deadline, reader)
+        with group.leave_at_exit():
             try:
-                return follower.run()
-            except LostMembersError as error:
-                follower.note(error.lost)
+                return worker.run()
+            except RankFailureError as error:
+                worker.note(error.failed_ranks)
                 raise
             except KeyboardInterrupt:
-                follower.note(group.lost())
+                worker.note(group.failed_ranks())
                 raise
 
 
-class Follower:
-    """One process of a group, see :func:`follow`.
+class Worker:
+    """One process of a group, see :func:`run_worker`.
 
     Attributes:
         path: of the run, once it is known.
     """
 
-    def __init__(self, group: Ranks, deadline: Deadline, reader: Reader) -> None:
+    def __init__(self, group: TorchrunGroup, deadline: Deadline, reader: DatasetReader) -> None:
         self._group, self._deadline, self._reader = group, deadline, reader
         self.path: Path | None = None
 
     def run(self) -> Path:
         """All of it, in the order in which the leader goes on."""
         group = self._group
-        with group.losses_noticed():
-            group.gathered(self._deadline.elapsed())
-            asked = group.told()
+        with group.raise_on_rank_failure():
+            group.all_gather(self._deadline.elapsed())
+            asked = group.broadcast()
             if isinstance(asked, Path):  # a run that was finished before the group was started again
                 return asked
-            division = self._read(asked)
-            member = MeasuringMember(division.train, group)
-            while isinstance(asked := group.told(), Measurement):
+            data_splits = self._read(asked)
+            member = ThroughputWorker(data_splits.train, group)
+            while isinstance(asked := group.broadcast(), Measurement):
                 member.measure(asked)
-            assigned: Assignment = asked
+            assigned: StartTraining = asked
             self.path = assigned.path
             member.use_threads(assigned.threads_share)
-        task = Task.of(assigned.request, assigned.plan, division, assigned.budget_seconds)
+        task = Task.of(assigned.request, assigned.plan, data_splits, assigned.budget_seconds)
         training = Training(task, None, self._deadline, SilentReporter(), group)
         trained = training.run()
-        with group.losses_noticed():
+        with group.raise_on_rank_failure():
             training.throughputs()
-            while isinstance(asked := group.told(), ToScore):
+            while isinstance(asked := group.broadcast(), ScoreSplit):
                 predict_probabilities(
                     trained.model,
                     task.ordered(task.held_out()[asked.split]).images,
@@ -95,14 +95,14 @@ class Follower:
         """Say in the run directory who is lost, in place of the leader where that does not answer."""
         present = set(range(self._group.size)) - set(lost)
         if lost.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
-            note_lost(self.path, self._group.in_words(lost))
+            record_rank_failures(self.path, self._group.describe_failures(lost))
 
-    def _read(self, asked: Reading) -> Division:
+    def _read(self, asked: ReadData) -> DataSplits:
         self._reader.largest_side = lambda num_images: asked.largest_side
         try:
-            _, division = self._reader.divided(asked.source, asked.side, asked.fit)
+            _, data_splits = self._reader.divided(asked.source, asked.side, asked.fit)
         except TimeboxError as error:
-            self._group.gathered(Outcome(None, str(error)))
+            self._group.all_gather(ReadResult(None, str(error)))
             raise
-        self._group.gathered(Outcome(sha256_of(division.train)))
-        return division
+        self._group.all_gather(ReadResult(sha256_of(data_splits.train)))
+        return data_splits

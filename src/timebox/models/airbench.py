@@ -12,7 +12,7 @@ NORM_MOMENTUM = 0.4
 NORM_EPSILON = 1e-12
 # Pixels. Of a smaller image the whitening and three halvings leave nothing: it is enlarged. (With a row and a column of
 # zeros added instead, two of three trainings on 8x8 digits came to nothing.)
-SMALLEST_SIDE = 9
+MIN_SIDE = 9
 
 
 class Airbench(nn.Module):
@@ -78,7 +78,7 @@ class Airbench(nn.Module):
 
     def entered(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) in the size at which the network works."""
-        size = [max(SMALLEST_SIDE, round(side * self.input_scale)) for side in images.shape[2:]]
+        size = [max(MIN_SIDE, round(side * self.input_scale)) for side in images.shape[2:]]
         if size == list(images.shape[2:]):
             return images
         return F.interpolate(images, size=size, mode="bilinear", antialias=True)

@@ -47,7 +47,7 @@ class Sharing(Protocol):
     rank: int
     size: int
 
-    def add_up_(self, tensor: Tensor) -> None:
+    def all_reduce_sum_(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the processes."""
 
 
@@ -109,7 +109,7 @@ class MuonGroup(ParameterGroup):
         own = self._orthogonalized(banks, shares[self.sharing.rank])
         empty = banks[0].new_zeros(())
         flat = torch.cat([own[i].flatten() if i in own else empty.expand(bank.numel()) for i, bank in enumerate(banks)])
-        self.sharing.add_up_(flat)
+        self.sharing.all_reduce_sum_(flat)
         parts = flat.split([bank.numel() for bank in banks])
         return [part.view(len(bank), -1) for part, bank in zip(parts, banks, strict=True)]
 

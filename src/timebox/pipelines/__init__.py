@@ -6,9 +6,9 @@ Parts that several verbs share live in ``jobs``; nothing is computed here that t
 
 from timebox.pipelines.evaluate import Evaluation, evaluate
 from timebox.pipelines.inspect import inspect
-from timebox.pipelines.lr_find import LrFound, lr_find
+from timebox.pipelines.lr_find import LRRange, lr_find
 from timebox.pipelines.predict import predict
 from timebox.pipelines.report import compare, report
 from timebox.pipelines.train import train
 
-__all__ = ["Evaluation", "LrFound", "compare", "evaluate", "inspect", "lr_find", "predict", "report", "train"]
+__all__ = ["Evaluation", "LRRange", "compare", "evaluate", "inspect", "lr_find", "predict", "report", "train"]

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.clock import now
-from timebox.data import ImageDataset, LoadedData, Splits, balanced_cut, conform, image_hashes, load_data
+from timebox.data import ImageDataset, LoadedData, SourceSplits, align_labels, balanced_cut, image_hashes, load_data
 from timebox.errors import TimeboxError, UsageError
-from timebox.evaluation.metrics import ClassFigures, class_figures, confusion_of, macro
-from timebox.jobs.data import Source, division_from
+from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
+from timebox.jobs.data import DataConfig, split_data
 from timebox.reporter import Reporter, SilentReporter
-from timebox.run.files import read_seen
+from timebox.run.files import read_training_hashes
 from timebox.run.run import Run
 
 SPLITS = ("test", "val", "train", "all")
@@ -42,7 +42,7 @@ class Evaluation:
     balanced_accuracy: float
     macro_precision: float
     macro_f1: float
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassMetrics, ...]
     confusion: NDArray[np.int64]
     notes: tuple[str, ...]
 
@@ -96,7 +96,7 @@ def evaluate(
     if split is not None and split not in SPLITS:
         raise UsageError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
     run = run if isinstance(run, Run) else Run(run, device)
-    source = Source.of_run(run.config, run.path)
+    source = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
     loaded = load_data(
         data,
@@ -120,8 +120,8 @@ def evaluate(
             fit=run.recipe.image_fit,
         )
 
-    name, dataset = _chosen(split, loaded.splits, source, run, elsewhere)
-    dataset = conform(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
+    name, dataset = _choose(split, loaded.splits, source, run, elsewhere)
+    dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
         if not 1 <= test_limit <= num_total:
@@ -129,8 +129,8 @@ def evaluate(
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
-    confusion = confusion_of(dataset.labels, predicted, len(run.class_names))
-    classes = class_figures(run.class_names, confusion)
+    confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))
+    classes = per_class_metrics(run.class_names, confusion)
     return Evaluation(
         run=str(run.path),
         data=str(data),
@@ -138,18 +138,22 @@ def evaluate(
         accuracy=float((predicted == dataset.labels).mean()),
         num_images=len(dataset),
         num_images_total=num_total,
-        num_seen_in_training=int(np.isin(image_hashes(dataset.images), read_seen(run.path)).sum()),
+        num_seen_in_training=int(np.isin(image_hashes(dataset.images), read_training_hashes(run.path)).sum()),
         tta=run.views(tta),
         seconds=round(now() - started, 3),
-        **macro(classes),
+        **macro_averages(classes),
         classes=classes,
         confusion=confusion,
         notes=loaded.notes,
     )
 
 
-def _chosen(
-    split: str | None, splits: Splits, source: Source, run: Run, elsewhere: Callable[[str, int | None], LoadedData]
+def _choose(
+    split: str | None,
+    splits: SourceSplits,
+    source: DataConfig,
+    run: Run,
+    elsewhere: Callable[[str, int | None], LoadedData],
 ) -> tuple[str, ImageDataset]:
     """The split asked for; else the first there is of own test, what the run held out, everything."""
     parts = dict(splits.items())
@@ -172,21 +176,21 @@ def _chosen(
 
 
 def _as_the_run_divided(
-    splits: Splits, source: Source, run: Run, read: Callable[[str, int | None], LoadedData] | None
+    splits: SourceSplits, source: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
 ) -> dict[str, ImageDataset]:
     """The run's own parts of the data, where these are the data it was trained on; else none."""
     try:
-        division = division_from(splits, source, read)
+        data_splits = split_data(splits, source, read)
     except TimeboxError:
         return {}
-    trained_on = np.sort(image_hashes(division.train.images))
-    if not np.array_equal(trained_on, read_seen(run.path)):
+    trained_on = np.sort(image_hashes(data_splits.train.images))
+    if not np.array_equal(trained_on, read_training_hashes(run.path)):
         return {}
-    parts = {"train": division.train, "val": division.val, "test": division.test}
+    parts = {"train": data_splits.train, "val": data_splits.val, "test": data_splits.test}
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _everything(splits: Splits) -> ImageDataset:
+def _everything(splits: SourceSplits) -> ImageDataset:
     parts = [dataset for _, dataset in splits.items()]
     if len(parts) == 1:
         return parts[0]

@@ -5,44 +5,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timebox.builders import augmentation_of
+from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
 from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
-from timebox.jobs.config import Request, check_request, image_form, is_planned
-from timebox.jobs.data import Reader, Source
-from timebox.jobs.fit import first_network, loss_of
+from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_planned
+from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.fit import build_loss, initial_network
 from timebox.jobs.job import Task
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.planning.planner import Scoring, make_plan
+from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import range_chart
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
-from timebox.runtime.torch_state import guest
-from timebox.runtime.write_speed import UNWRITTEN
-from timebox.training.lr_range_test import FEWEST_STEPS, RangeTest, range_test
+from timebox.runtime.torch_state import preserve_torch_state
+from timebox.runtime.write_speed import NO_WRITES
+from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, lr_range_test
 from timebox.training.pacer import ClockPacer, Pacer, StepPacer
-from timebox.training.schedule import rates_at
+from timebox.training.schedule import lr_and_momentum_at
 from timebox.training.state import TrainingState
 
 RESULT, CHART = "lr_find.json", "lr_find.svg"
 # As multiples of the recipe's own rate.
 LOWEST, HIGHEST = 1e-3, 1e2
 # More steps than these show nothing more.
-MOST_STEPS = 200
+MAX_STEPS = 200
 # For leaving and for the last step to be slow.
 RESERVE_SECONDS = 1.5
 STEPS_BETWEEN_NOTES = 25
 
 
 @dataclass(frozen=True, eq=False)
-class LrFound:
+class LRRange:
     """What :func:`lr_find` found.
 
     Attributes:
@@ -51,7 +51,7 @@ class LrFound:
         path: the directory with lr_find.json and lr_find.svg.
     """
 
-    test: RangeTest
+    test: LRRangeTest
     recipe: Recipe
     path: Path
 
@@ -108,7 +108,7 @@ def lr_find(
     cache: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
-) -> LrFound:
+) -> LRRange:
     """Test learning rates from far too small to far too large on the first steps of a training.
 
     The recipe is planned as for a training of ``train_budget``; of several networks one is tested, on whole images.
@@ -138,31 +138,31 @@ def lr_find(
     """
     deadline = deadline or Deadline(parse_budget(budget))
     reporter = reporter or SilentReporter()
-    source = Source(str(data), "none", "none", train_limit, None, split_seed, coarse)
-    request = Request(source, recipe, tuple(settings), seed, precision, None)
-    check_request(request, deadline)
+    source = DataConfig(str(data), "none", "none", train_limit, None, split_seed, coarse)
+    request = TrainConfig(source, recipe, tuple(settings), seed, precision, None)
+    check_train_config(request, deadline)
     planned_for = Deadline(parse_budget(train_budget))
-    check_request(request, planned_for)
+    check_train_config(request, planned_for)
     training_device = resolve_device(device)
     side, fit = image_form(recipe, settings)
-    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
+    reader = DatasetReader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
     if is_planned(recipe):
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
-    with guest():
+    with preserve_torch_state():
         reporter.phase("reading")
-        loaded, division = reader.divided(source, side, fit)
+        loaded, data_splits = reader.divided(source, side, fit)
         reporter.phase("planning")
-        train, scoring = division.train, Scoring(0, 0)
+        train, scoring = data_splits.train, ScoringLoad(0, 0)
         plan = make_plan(
-            recipe, settings, train, scoring, training_device, precision, planned_for, None, UNWRITTEN, str(data)
+            recipe, settings, train, scoring, training_device, precision, planned_for, None, NO_WRITES, str(data)
         )
         for line in plan.lines:
             reporter.note(line)
-        task = Task.of(request, _for_one_network(plan), division, None)
+        task = Task.of(request, _for_one_network(plan), data_splits, None)
         rates = _bounds(task.plan.recipe, low, high)
         reporter.phase("testing rates")
         test = _test(task, rates, _pacer(task.plan, deadline), reporter)
-    found = LrFound(test, task.plan.recipe, Path(out) if out else _default_out(loaded.name))
+    found = LRRange(test, task.plan.recipe, Path(out) if out else _default_out(loaded.name))
     _write(found)
     return found
 
@@ -181,40 +181,40 @@ def _pacer(plan: Plan, deadline: Deadline) -> Pacer:
     def seconds_left() -> float:
         return deadline.remaining() - RESERVE_SECONDS
 
-    if seconds_left() < FEWEST_STEPS * plan.step_seconds:
+    if seconds_left() < MIN_STEPS * plan.step_seconds:
         raise BudgetError(
-            f"there is no time for {FEWEST_STEPS} steps, which take about {FEWEST_STEPS * plan.step_seconds:.0f} s "
+            f"there is no time for {MIN_STEPS} steps, which take about {MIN_STEPS * plan.step_seconds:.0f} s "
             f"here: give a longer --budget, or a smaller --set batch_size=N"
         )
-    if seconds_left() > MOST_STEPS * plan.step_seconds:
-        return StepPacer(MOST_STEPS)
+    if seconds_left() > MAX_STEPS * plan.step_seconds:
+        return StepPacer(MAX_STEPS)
     return ClockPacer(seconds_left, plan.step_seconds, deadline.elapsed)
 
 
 def _for_one_network(plan: Plan) -> Plan:
     """The plan of the first of several networks alone, on whole images."""
     recipe = plan.recipe
-    step_seconds = plan.step_seconds / recipe.members
-    return replace(plan, recipe=recipe.replace(members=1, start_size=1.0), step_seconds=step_seconds)
+    step_seconds = plan.step_seconds / recipe.ensemble_size
+    return replace(plan, recipe=recipe.replace(ensemble_size=1, start_size=1.0), step_seconds=step_seconds)
 
 
-def _test(task: Task, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> RangeTest:
-    plan, train = task.plan, task.division.train
+def _test(task: Task, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
+    plan, train = task.plan, task.data_splits.train
     recipe = plan.recipe
-    state = TrainingState(first_network(task, reporter.note), recipe, Precision(plan.precision, plan.device))
+    state = TrainingState(initial_network(task, reporter.note), recipe, Precision(plan.precision, plan.device))
     loader = DeviceLoader(
-        train, recipe.batch_size, task.mean, task.std, augmentation_of(recipe), task.request.seed, plan.device
+        train, recipe.batch_size, task.mean, task.std, build_augmentation(recipe), task.request.seed, plan.device
     )
 
     def tell(step: int, lr: float, loss: float) -> None:
         if step % STEPS_BETWEEN_NOTES == 0:
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
-    peak_momentum = rates_at(recipe, recipe.peak_at)[1]
-    return range_test(state, loader, loss_of(task), pacer, *rates, peak_momentum, plan.micro_batch, tell)
+    peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)[1]
+    return lr_range_test(state, loader, build_loss(task), pacer, *rates, peak_momentum, plan.micro_batch, tell)
 
 
-def _write(found: LrFound) -> None:
+def _write(found: LRRange) -> None:
     """Raises OutputError where the directory cannot be written to."""
     try:
         found.path.mkdir(parents=True, exist_ok=True)

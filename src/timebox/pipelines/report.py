@@ -12,7 +12,7 @@ from timebox.files import write_whole
 from timebox.jobs.examples import examples_from
 from timebox.reporting import RunFacts, Scored, comparison_page, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
-from timebox.run.metrics_log import thinned_metrics
+from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.run import Run
 
 LARGEST_SUM_ERROR = 0.01  # of a row of probabilities
@@ -96,7 +96,7 @@ def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
             run.path.resolve().name,
             run.summary,
             run.class_names,
-            thinned_metrics(metrics) if metrics.is_file() else [],
+            downsampled_metrics(metrics) if metrics.is_file() else [],
             _scores(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
             examples_from(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
         )

@@ -6,34 +6,34 @@ from math import ceil
 from pathlib import Path
 
 from timebox.clock import Deadline, format_duration
-from timebox.data import Division, LoadedData, image_hashes
-from timebox.distributed.process_group import Group
+from timebox.data import DataSplits, LoadedData, image_hashes
+from timebox.distributed.process_group import ProcessGroup
 from timebox.errors import BudgetError, DataError, RunError, UsageError
-from timebox.jobs.config import Request
-from timebox.jobs.data import Reader, Source
-from timebox.jobs.fit import carry_out, kept_as_far_as_it_came
-from timebox.jobs.initial_weights import Initial
+from timebox.jobs.config import TrainConfig
+from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.fit import keep_partial_run, run_job
+from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import Task, machine, sha256_of, versions
-from timebox.jobs.main_rank import Begun, record_group
-from timebox.jobs.messages import tell_reading
-from timebox.planning.batch_size import with_full_shares
+from timebox.jobs.main_rank import StartedRun, save_ranks_record
+from timebox.jobs.messages import broadcast_read_data
+from timebox.planning.batch_size import fit_batch_to_processes
 from timebox.planning.plan import Plan
 from timebox.planning.planner import FINAL_SCORING_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import METRICS, MODEL, SUMMARY
-from timebox.run.metrics_log import read_metrics, surviving_decisions
-from timebox.run.ranks_file import read_record
+from timebox.run.metrics_log import read_metrics, step_plans_taken
+from timebox.run.ranks_file import read_ranks_record
 from timebox.run.run import Run, mapping
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
-from timebox.runtime.threads import limit_threads
+from timebox.runtime.threads import cap_threads
 
 # Starting Python and torch and reading the data again takes up to about this long.
 START_UP_SECONDS = 5.0
 
 
-class Continuation:
+class ExistingRun:
     """A run that exists, with what is needed to train it on or again.
 
     Args:
@@ -43,10 +43,12 @@ class Continuation:
         RunError: where there is no such run, or its model.json is damaged.
     """
 
-    def __init__(self, path: Path, data: str | None, reader: Reader, deadline: Deadline, reporter: Reporter) -> None:
+    def __init__(
+        self, path: Path, data: str | None, reader: DatasetReader, deadline: Deadline, reporter: Reporter
+    ) -> None:
         self._run = Run(path)
         self._path, self._reader, self._deadline, self._reporter = path, reader, deadline, reporter
-        source = Source.of_run(self._run.config, path)
+        source = DataConfig.of_run(self._run.config, path)
         self._source = source if data is None else replace(source, data=data)
         try:
             training = mapping(self._run.config.get("training"))
@@ -61,7 +63,7 @@ class Continuation:
     def _is_finished(self) -> bool:
         return bool(self._run.summary) and not self._run.summary.get("stopped")
 
-    def resume(self, group: Group, new_budget: bool) -> Run:
+    def resume(self, group: ProcessGroup, new_budget: bool) -> Run:
         """Go on from the last checkpoint.
 
         Args:
@@ -75,30 +77,30 @@ class Continuation:
         checkpoint = self._run.checkpoint()
         if not new_budget:
             self._take_up_budget(checkpoint)
-        record = read_record(self._path)
+        record = read_ranks_record(self._path)
         return self._go_on_from(checkpoint, group, record.lost if record else ())
 
-    def go_on(self, group: Group, begun: Begun) -> Run:
+    def go_on(self, group: ProcessGroup, started: StartedRun) -> Run:
         """Go on, under the same deadline, where the group was when it lost a process."""
         if self._is_finished:
-            group.told(self._path)
+            group.broadcast(self._path)
             return self._run
-        self._reporter.note(f"started again after {begun.record.lost[-1] if begun.record.lost else 'a failure'}")
-        return self._go_on_from(self._run.checkpoint(), group, begun.record.lost)
+        self._reporter.note(f"started again after {started.record.lost[-1] if started.record.lost else 'a failure'}")
+        return self._go_on_from(self._run.checkpoint(), group, started.record.lost)
 
-    def _go_on_from(self, checkpoint: Checkpoint, group: Group, lost: tuple[str, ...]) -> Run:
-        with_full_shares(self._plan.recipe, group.size, 0.0, 0, batch_fixed=True)
+    def _go_on_from(self, checkpoint: Checkpoint, group: ProcessGroup, lost: tuple[str, ...]) -> Run:
+        fit_batch_to_processes(self._plan.recipe, group.size, 0.0, 0, batch_fixed=True)
         if mapping(self._run.config.get("machine")).get("processes", 1) == group.size:
-            limit_threads(self._plan.threads)
-        loaded, division = self._read(group)
+            cap_threads(self._plan.threads)
+        loaded, data_splits = self._read(group)
         plan = self._plan_for_the_rest(checkpoint)
         writer = RunWriter.resumed(self._path, _count(checkpoint.facts.get("metrics_lines")), checkpoint.step)
         self._reporter.note(f"going on from step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
-        with kept_as_far_as_it_came(writer, self._deadline, self._reporter, group):
+        with keep_partial_run(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
-            record_group(group, self._path, self._deadline, lost)
-            task = Task.of(self._request, plan, division, self._deadline.budget_seconds)
-            carry_out(
+            save_ranks_record(group, self._path, self._deadline, lost)
+            task = Task.of(self._request, plan, data_splits, self._deadline.budget_seconds)
+            run_job(
                 task,
                 loaded,
                 writer,
@@ -107,21 +109,21 @@ class Continuation:
                 group,
                 checkpoint,
                 elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences(group)),
-                remarks=lambda: {"resumed_at_step": checkpoint.step},
+                extra_summary=lambda: {"resumed_at_step": checkpoint.step},
             )
         return Run(writer.path)
 
-    def replay(self, group: Group, out: Path, overwrite: bool) -> Run:
+    def replay(self, group: ProcessGroup, out: Path, overwrite: bool) -> Run:
         """Take the steps of a finished run again, into a directory of its own, and compare the weights."""
         if not self._is_finished:
             raise RunError(f"run {str(self._path)!r} is not finished: resume it first, then replay it")
-        limit_threads(self._plan.threads)
+        cap_threads(self._plan.threads)
         self._check_alike(group)
         entries = (entry for _, entry in read_metrics(self._path / METRICS))
-        decisions = surviving_decisions(entries, self._path)
-        loaded, division = self._read(group)
+        step_plans = step_plans_taken(entries, self._path)
+        loaded, data_splits = self._read(group)
         plan = replace(
-            self._plan, num_steps=len(decisions), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
+            self._plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
         )
         writer = RunWriter.new(out, overwrite)
 
@@ -131,20 +133,27 @@ class Continuation:
             self._reporter.note(f"the weights are {alike} as those of {str(self._path)!r}")
             return {"replay_of": str(self._path), "identical": identical}
 
-        with kept_as_far_as_it_came(writer, self._deadline, self._reporter, group):
-            record_group(group, writer.path, self._deadline)
-            writer.save_seen(image_hashes(division.train.images))
-            task = Task.of(self._request, plan, division, None, self._initial())
-            carry_out(
-                task, loaded, writer, self._deadline, self._reporter, group, decisions=decisions, remarks=compared
+        with keep_partial_run(writer, self._deadline, self._reporter, group):
+            save_ranks_record(group, writer.path, self._deadline)
+            writer.save_training_hashes(image_hashes(data_splits.train.images))
+            task = Task.of(self._request, plan, data_splits, None, self._initial())
+            run_job(
+                task,
+                loaded,
+                writer,
+                self._deadline,
+                self._reporter,
+                group,
+                step_plans=step_plans,
+                extra_summary=compared,
             )
         return Run(writer.path)
 
-    def _initial(self) -> Initial | None:
+    def _initial(self) -> InitialWeights | None:
         """The weights that the run began with. Raises RunError where they are not what they were."""
         if self._request.init is None:
             return None
-        initial = Initial.read(Path(self._request.init))
+        initial = InitialWeights.read(Path(self._request.init))
         if initial.sha256 != mapping(self._run.config.get("training")).get("init_sha256"):
             raise RunError(f"{self._request.init!r} has other weights than those the run began with")
         return initial
@@ -182,25 +191,25 @@ class Continuation:
             )
         return plan
 
-    def _read(self, group: Group) -> tuple[LoadedData, Division]:
+    def _read(self, group: ProcessGroup) -> tuple[LoadedData, DataSplits]:
         self._reporter.phase("reading")
         with self._deadline.phase("reading"):
             height, width, _ = self._run.preprocessing.image_shape
             side = self._run.recipe.image_size or None
             self._reader.largest_side = lambda num_images: max(height, width)
-            loaded, division = self._reader.divided(self._source, side, self._run.recipe.image_fit)
-            if division.train.image_shape != self._run.preprocessing.image_shape or not self._same(division):
+            loaded, data_splits = self._reader.divided(self._source, side, self._run.recipe.image_fit)
+            if data_splits.train.image_shape != self._run.preprocessing.image_shape or not self._same(data_splits):
                 raise DataError(
                     f"{self._source.data!r} does not hold the {height}x{width} training images that run "
                     f"{str(self._path)!r} was begun with"
                 )
-            tell_reading(group, self._source, side, self._run.recipe.image_fit, division)
-        return loaded, division
+            broadcast_read_data(group, self._source, side, self._run.recipe.image_fit, data_splits)
+        return loaded, data_splits
 
-    def _same(self, division: Division) -> bool:
-        return sha256_of(division.train) == self._data_sha256
+    def _same(self, data_splits: DataSplits) -> bool:
+        return sha256_of(data_splits.train) == self._data_sha256
 
-    def _check_alike(self, group: Group) -> None:
+    def _check_alike(self, group: ProcessGroup) -> None:
         """Refuse a replay that could not give the same weights, with the reason."""
         differing = self._differences(group)
         if self._run.summary.get("elsewhere"):
@@ -208,7 +217,7 @@ class Continuation:
         if differing:
             raise RunError(f"run {str(self._path)!r} cannot be repeated here: {'; '.join(differing)}")
 
-    def _differences(self, group: Group) -> list[str]:
+    def _differences(self, group: ProcessGroup) -> list[str]:
         """In what this machine and its versions differ from those the run was begun with."""
         recorded = {
             "processes": 1,
@@ -223,7 +232,7 @@ class Continuation:
         ]
 
 
-def _request(source: Source, training: Mapping[str, object], seed: object) -> Request:
+def _request(source: DataConfig, training: Mapping[str, object], seed: object) -> TrainConfig:
     match {"scoring": True, "thumbnails": True, "init": None, **training}:
         case {
             "recipe": str(recipe),
@@ -235,7 +244,7 @@ def _request(source: Source, training: Mapping[str, object], seed: object) -> Re
             "init": str() | None as init,
         }:
             if isinstance(seed, int) and 0 <= seed < 2**63:
-                return Request(
+                return TrainConfig(
                     source,
                     recipe,
                     tuple(str(item) for item in settings),

@@ -8,27 +8,27 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline, parse_budget
-from timebox.data import IN_MEMORY, Division, ImageDataset, image_hashes, parse_portion
-from timebox.distributed.process_group import Group
+from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes, parse_split_size
+from timebox.distributed.process_group import ProcessGroup
 from timebox.errors import UsageError
-from timebox.jobs.config import Request, check_request, given_among, image_form, is_planned
-from timebox.jobs.data import Reader, Source
-from timebox.jobs.fit import carry_out, kept_as_far_as_it_came
-from timebox.jobs.initial_weights import Initial
+from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
+from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.fit import keep_partial_run, run_job
+from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import Task
-from timebox.jobs.main_rank import begun_by, leading, record_group
-from timebox.jobs.messages import tell_reading
-from timebox.jobs.worker import follow
-from timebox.machine import is_launched, is_led
-from timebox.pipelines.resume import Continuation
+from timebox.jobs.main_rank import find_started_run, joined_as_main_rank, save_ranks_record
+from timebox.jobs.messages import broadcast_read_data
+from timebox.jobs.worker import run_worker
+from timebox.machine import is_torchrun, is_worker_rank
+from timebox.pipelines.resume import ExistingRun
 from timebox.planning.image_size import largest_side_for
-from timebox.planning.planner import Scoring, make_plan
+from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter, check_free
 from timebox.runtime.device import resolve_device
-from timebox.runtime.torch_state import guest
+from timebox.runtime.torch_state import preserve_torch_state
 
 # What may be given beside a run that is resumed or replayed; everything else is the run's own.
 BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "resume")
@@ -117,38 +117,40 @@ def train(
     >>> run.class_names, run.summary["steps"]
     (('blue', 'red'), 20)
     """
-    given = given_among(train, locals())
+    given = arguments_given(train, locals())
     if deadline is None:
         deadline = Deadline(None if budget is None else parse_budget(budget))
     reporter = reporter or SilentReporter()
     in_memory = data if isinstance(data, ImageDataset) else None
     data = IN_MEMORY if in_memory is not None else data
-    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache)
-    if is_led():
-        return Run(follow(resolve_device(device), deadline, reader), device)
+    reader = DatasetReader(
+        Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache
+    )
+    if is_worker_rank():
+        return Run(run_worker(resolve_device(device), deadline, reader), device)
     if resume is not None or replay is not None:
         _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
         path = Path(str(resume if replay is None else replay))
-        continuation = Continuation(path, None if data is None else str(data), reader, deadline, reporter)
-        with guest(), leading(continuation.device, deadline) as group:
-            if deadline.budget_seconds is not None and (begun := begun_by(group, path, deadline)):
-                return continuation.go_on(group, begun)
+        continuation = ExistingRun(path, None if data is None else str(data), reader, deadline, reporter)
+        with preserve_torch_state(), joined_as_main_rank(continuation.device, deadline) as group:
+            if deadline.budget_seconds is not None and (started := find_started_run(group, path, deadline)):
+                return continuation.go_on(group, started)
             if resume is not None:
                 return continuation.resume(group, "budget" in given or deadline.budget_seconds is not None)
             return continuation.replay(group, Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
     if data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
-    source = Source(
+    source = DataConfig(
         data=str(data),
-        val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
-        test=parse_portion(str(test) if isinstance(test, Path) else test, "test"),
+        val=parse_split_size(str(val) if isinstance(val, Path) else val, "val"),
+        test=parse_split_size(str(test) if isinstance(test, Path) else test, "test"),
         train_limit=train_limit,
         test_limit=test_limit,
         split_seed=split_seed,
         coarse=coarse,
         group_by=group_by,
     )
-    request = Request(
+    request = TrainConfig(
         source,
         recipe,
         tuple(settings),
@@ -159,52 +161,54 @@ def train(
         thumbnails,
         None if init is None else str(init),
     )
-    check_request(request, deadline)
-    initial = None if init is None else Initial.read(Path(init))
+    check_train_config(request, deadline)
+    initial = None if init is None else InitialWeights.read(Path(init))
     training_device = resolve_device(device)
     side, fit = image_form(request.recipe, request.settings)
     if is_planned(recipe):
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
     asked_out = Path(out) if out else None
-    if asked_out and not is_launched():
+    if asked_out and not is_torchrun():
         check_free(asked_out, overwrite)
-    with guest(), leading(training_device, deadline) as group:
-        begun = begun_by(group, asked_out, deadline)
-        if begun and begun.can_be_continued:
-            return Continuation(begun.path, None, reader, deadline, reporter).go_on(group, begun)
+    with preserve_torch_state(), joined_as_main_rank(training_device, deadline) as group:
+        started = find_started_run(group, asked_out, deadline)
+        if started and started.can_be_continued:
+            return ExistingRun(started.path, None, reader, deadline, reporter).go_on(group, started)
         reporter.phase("reading")
         with deadline.phase("reading"):
-            loaded, division = reader.divided(source, side, fit)
-            tell_reading(group, source, side, fit, division)
-        started_anew = begun.path if begun else None
-        writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or begun is not None)
-        with kept_as_far_as_it_came(writer, deadline, reporter, group):
-            record_group(group, writer.path, deadline, begun.record.lost if begun else group.lost_before())
-            task = _planned(writer, request, division, training_device, deadline, reporter, initial, group)
-            carry_out(task, loaded, writer, deadline, reporter, group)
+            loaded, data_splits = reader.divided(source, side, fit)
+            broadcast_read_data(group, source, side, fit, data_splits)
+        started_anew = started.path if started else None
+        writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or started is not None)
+        with keep_partial_run(writer, deadline, reporter, group):
+            save_ranks_record(
+                group, writer.path, deadline, started.record.lost if started else group.failures_before_restart()
+            )
+            task = _planned(writer, request, data_splits, training_device, deadline, reporter, initial, group)
+            run_job(task, loaded, writer, deadline, reporter, group)
     return Run(writer.path, device)
 
 
 def _planned(
     writer: RunWriter,
-    request: Request,
-    division: Division,
+    request: TrainConfig,
+    data_splits: DataSplits,
     device: torch.device,
     deadline: Deadline,
     reporter: Reporter,
-    initial: Initial | None,
-    group: Group,
+    initial: InitialWeights | None,
+    group: ProcessGroup,
 ) -> Task:
     reporter.phase("planning")
     with deadline.phase("planning"):
-        hashes = image_hashes(division.train.images)
-        writer.save_seen(hashes)
-        scored = (division.val, division.test) if request.scoring else (None, None)
+        hashes = image_hashes(data_splits.train.images)
+        writer.save_training_hashes(hashes)
+        scored = (data_splits.val, data_splits.test) if request.scoring else (None, None)
         plan = make_plan(
             request.recipe,
             initial.settled(request.recipe, request.settings) if initial else request.settings,
-            division.train,
-            Scoring(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
+            data_splits.train,
+            ScoringLoad(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
             device,
             request.precision,
             deadline,
@@ -218,7 +222,7 @@ def _planned(
                 reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")
         for line in plan.lines:
             reporter.note(line)
-        return Task.of(request, plan, division, deadline.budget_seconds, initial)
+        return Task.of(request, plan, data_splits, deadline.budget_seconds, initial)
 
 
 def _num_images(part: ImageDataset | None) -> int:

@@ -4,26 +4,26 @@ from math import ceil
 
 from timebox.errors import UsageError
 from timebox.recipe import Recipe
-from timebox.runtime.micro_batches import smaller_part
-from timebox.training.schedule import LONGEST_PART_SECONDS
+from timebox.runtime.micro_batches import smaller_micro_batch
+from timebox.training.schedule import MAX_MICRO_BATCH_SECONDS
 
 # The batch is never halved below this, and a process's share of it not smaller where it may be grown.
-SMALLEST_BATCH = 32
+MIN_BATCH_SIZE = 32
 # Normalisation finds no spread in a single image.
-SMALLEST_SHARE = 2
+MIN_SHARE = 2
 
 
-def with_fitting_batch(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
+def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
     """The recipe, its batch halved, and its rate with it, until the data fill it and the budget buys ``min_steps``."""
     batch, lr = recipe.batch_size, recipe.max_lr
-    while batch % 2 == 0 and batch // 2 >= SMALLEST_BATCH:
+    while batch % 2 == 0 and batch // 2 >= MIN_BATCH_SIZE:
         if batch <= num_images and images_affordable / batch >= recipe.min_steps:
             break
         batch, lr = batch // 2, lr / 2
     return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
 
 
-def with_full_shares(
+def fit_batch_to_processes(
     recipe: Recipe, num_processes: int, images_affordable: float, num_images: int, batch_fixed: bool
 ) -> Recipe:
     """The recipe for several processes, among which each batch is divided: the batch doubled, and its rate with it,
@@ -37,19 +37,19 @@ def with_full_shares(
         UsageError: where not even two images are left for each.
     """
     batch, lr = recipe.batch_size, recipe.max_lr
-    while not batch_fixed and batch < SMALLEST_BATCH * num_processes:
+    while not batch_fixed and batch < MIN_BATCH_SIZE * num_processes:
         if 2 * batch > num_images or images_affordable / (2 * batch) < recipe.min_steps:
             break
         batch, lr = 2 * batch, 2 * lr
-    if batch < SMALLEST_SHARE * num_processes:
+    if batch < MIN_SHARE * num_processes:
         raise UsageError(
-            f"{num_processes} processes cannot share batches of {batch} images: each needs {SMALLEST_SHARE}; start "
-            f"fewer, or use --set batch_size={SMALLEST_BATCH * num_processes}"
+            f"{num_processes} processes cannot share batches of {batch} images: each needs {MIN_SHARE}; start "
+            f"fewer, or use --set batch_size={MIN_BATCH_SIZE * num_processes}"
         )
     return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
 
 
-def parts_for(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple[int, list[str]]:
+def choose_micro_batch(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple[int, list[str]]:
     """How many images a network computes at once, so that no part of a step lasts beyond a second; what that changes.
 
     Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
@@ -59,11 +59,11 @@ def parts_for(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple
         image_seconds: of a training image, all of them together.
     """
     share = ceil(recipe.batch_size / num_processes)
-    size, image_seconds = share, num_processes * image_seconds / recipe.members
-    while size * image_seconds > LONGEST_PART_SECONDS and (smaller := smaller_part(size, recipe.ghost_size)):
+    size, image_seconds = share, num_processes * image_seconds / recipe.ensemble_size
+    while size * image_seconds > MAX_MICRO_BATCH_SECONDS and (smaller := smaller_micro_batch(size, recipe.ghost_size)):
         size = smaller
     alike = size
-    while size * image_seconds > LONGEST_PART_SECONDS and size // 2 >= SMALLEST_BATCH:
+    while size * image_seconds > MAX_MICRO_BATCH_SECONDS and size // 2 >= MIN_BATCH_SIZE:
         size //= 2
     if size == share:
         return size, []

@@ -6,7 +6,7 @@ import torch
 
 from timebox.data.formats.base import USUAL_SIDE
 from timebox.machine import available_threads
-from timebox.planning.auto import side_within_reach
+from timebox.planning.auto import largest_useful_side
 
 # Images a second at which a network of width 64 is trained on 32 pixels: what a thread of a server's CPU of 2023 and a
 # data-centre GPU reach. Rough figures do: a side that is too large costs little, as the network takes a smaller one,
@@ -29,4 +29,4 @@ def largest_side_for(budget_seconds: float | None, device: torch.device) -> Call
         seconds, speed = budget_seconds, IMAGES_PER_SECOND_OF_A_GPU
     else:
         seconds, speed = budget_seconds, available_threads() * IMAGES_PER_SECOND_OF_A_THREAD
-    return lambda num_images: max(USUAL_SIDE, side_within_reach(num_images, seconds, speed))
+    return lambda num_images: max(USUAL_SIDE, largest_useful_side(num_images, seconds, speed))

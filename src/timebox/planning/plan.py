@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from timebox.recipe import Recipe
-from timebox.training.pacer import LANDING_STEPS
+from timebox.training.pacer import WARMDOWN_STEPS
 
 NUM_VALIDATIONS = 5
 
@@ -108,4 +108,4 @@ class Plan:
     @property
     def reserve_seconds(self) -> float:
         """What a stall must leave before the deadline to be survived: the landing, saving and leaving."""
-        return LANDING_STEPS * self.step_seconds + self.finish_seconds
+        return WARMDOWN_STEPS * self.step_seconds + self.finish_seconds

@@ -9,14 +9,14 @@ from timebox.builders import build_model
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.loader import Batch
-from timebox.evaluation.inference import evaluating
+from timebox.evaluation.inference import evaluation_mode
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
-from timebox.runtime.timing import fastest_of, synchronize
-from timebox.training.graphed_step import steps_for
-from timebox.training.schedule import Decision
+from timebox.runtime.timing import fastest_seconds, synchronize
+from timebox.training.graphed_step import build_steps
+from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerSteps
 
@@ -26,7 +26,7 @@ PROBE_RECIPE = get_recipe("airbench94").replace(batch_size=128)
 NARROW_PROBE = {"cpu": PROBE_RECIPE.replace(width=16), "cuda": PROBE_RECIPE.replace(batch_size=1024)}
 WIDE_PROBE = {"cpu": PROBE_RECIPE, "cuda": PROBE_RECIPE.replace(width=256, batch_size=256)}
 # A CPU runs small batches as fast as large ones. A GPU does not: there the recipe's own is measured.
-LARGEST_BATCH = 128
+MAX_BATCH_SIZE = 128
 # The first batch measured makes up so many operations, a twentieth of a second on a slow device.
 FIRST_FLOPS = {"cpu": 5e9, "cuda": 3e12}
 # A GPU must be kept busy to show how fast it scores.
@@ -47,7 +47,7 @@ NETWORK_FIELDS = (
 FROM_FASTEST_TO_MEAN = 1.1
 
 
-class Bench:
+class ThroughputBenchmark:
     """Measures networks on the data's image shape, on one device, in one precision.
 
     Args:
@@ -85,40 +85,43 @@ class Bench:
         plausible = few < many and long * few / many < short < long
         slope = (long - short) / (many - few) if plausible else long / many
         offset = long - slope * many if plausible else 0.0
-        return lambda recipe: self.flops_per_image(recipe) * slope + recipe.members * offset
+        return lambda recipe: self.flops_per_image(recipe) * slope + recipe.ensemble_size * offset
 
     def flops_per_image(self, recipe: Recipe) -> float:
         """Operations of the recipe's networks per training image; one of them is built where that has not been done."""
         network = _network(recipe)
         if network not in self._flops:
-            self._flops[network] = count_flops(self._build(recipe.replace(members=1)), self.image_shape)
-        return recipe.members * self._flops[network]
+            self._flops[network] = count_flops(self._build(recipe.replace(ensemble_size=1)), self.image_shape)
+        return recipe.ensemble_size * self._flops[network]
 
     def num_bytes(self, recipe: Recipe) -> int:
         """Of the weights of the recipe's networks that are learnt, in float32."""
         with torch.device("meta"):
-            network = build_model(recipe.replace(members=1), self.image_shape[0], self.num_classes)
-        return recipe.members * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
+            network = build_model(recipe.replace(ensemble_size=1), self.image_shape[0], self.num_classes)
+        return recipe.ensemble_size * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training the recipe's own networks, one of which is measured where that has not been
         done yet."""
         measured = self._measured.get(_work(recipe))
-        return self.measured_anew(recipe) if measured is None else recipe.members * measured
+        return self.remeasure(recipe) if measured is None else recipe.ensemble_size * measured
 
-    def measured_anew(self, recipe: Recipe) -> float:
+    def remeasure(self, recipe: Recipe) -> float:
         """The same, measured now. The least that was ever found with these threads counts: what disturbs a measurement
         only adds to it."""
-        seconds, work = FROM_FASTEST_TO_MEAN * self.fastest_seconds_per_image(recipe.replace(members=1)), _work(recipe)
+        seconds, work = (
+            FROM_FASTEST_TO_MEAN * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1)),
+            _work(recipe),
+        )
         self._measured[work] = min(seconds, self._measured.get(work, seconds))
-        return recipe.members * self._measured[work]
+        return recipe.ensemble_size * self._measured[work]
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of scoring with it, in one view and in float32."""
         model = self._build(recipe)
         images = self._images(SCORED_AT_ONCE[self.device.type])
-        with evaluating(model):
-            return fastest_of(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
+        with evaluation_mode(model):
+            return fastest_seconds(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
     def fastest_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of training steps on random images, in batches of the recipe's size, at their fastest.
@@ -129,12 +132,12 @@ class Bench:
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
         loss = Loss(recipe.label_smoothing)
-        steps = steps_for(state, loss, tell=lambda text: None) if self._recorded else EagerSteps(state, loss)
+        steps = build_steps(state, loss, tell=lambda text: None) if self._recorded else EagerSteps(state, loss)
 
         def step() -> None:
-            steps(batch, Decision(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))
+            steps(batch, StepPlan(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))
 
-        largest = recipe.batch_size if self.device.type == "cuda" else min(LARGEST_BATCH, recipe.batch_size)
+        largest = recipe.batch_size if self.device.type == "cuda" else min(MAX_BATCH_SIZE, recipe.batch_size)
         first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))
         largest, started = max(4, largest), now()
         size = largest if 2 * first > largest else max(4, first)
@@ -147,7 +150,7 @@ class Bench:
                 step()
                 synchronize(self.device)
                 self.recording_seconds = now() - before
-            seconds = fastest_of(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
+            seconds = fastest_seconds(step, self.device, limit_seconds=self.limit_seconds / 4, max_repeats=3)
             measured.append((size, seconds))
             # Each size is run twice.
             affordable = (self.limit_seconds - (now() - started)) / 2

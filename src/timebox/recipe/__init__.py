@@ -11,9 +11,9 @@ from timebox.files import read_regular
 from timebox.recipe.builtin import RECIPES, auto
 from timebox.recipe.recipe import (
     FIELDS,
+    Multiplier,
     Recipe,
     Setting,
-    Times,
     Value,
     changed,
     describe_field,
@@ -31,7 +31,7 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "Setting",
-    "Times",
+    "Multiplier",
     "Value",
     "changed",
     "describe_field",

@@ -30,7 +30,7 @@ def haet2021() -> Recipe:
     return Recipe(
         name="haet2021",
         model="resnet9",
-        members=1,
+        ensemble_size=1,
         width=64,
         input_scale=1.0,
         blur_pool=False,
@@ -152,7 +152,7 @@ def superconvergence() -> Recipe:
     return Recipe(
         name="superconvergence",
         model="resnet18",
-        members=1,
+        ensemble_size=1,
         width=64,
         input_scale=1.0,
         blur_pool=False,

@@ -20,7 +20,7 @@ Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class Times:
+class Multiplier:
     """A multiple of what a field would be without it, written ``x0.5``: it keeps its meaning where budget or hardware
     change what is planned."""
 
@@ -36,7 +36,7 @@ class Times:
         return f"x{self.factor:g}"
 
 
-Setting = Value | Times
+Setting = Value | Multiplier
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Recipe:
     name: Annotated[str, Field("what the recipe is called")]
 
     model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network")]
-    members: Annotated[int, Field("networks trained side by side, whose probabilities are averaged", 1, 64)]
+    ensemble_size: Annotated[
+        int, Field("networks trained side by side, whose probabilities are averaged", 1, 64, formerly="members")
+    ]
     width: Annotated[int, Field("channels of the network's first stage", 4, 512, times=1.5)]
     input_scale: Annotated[
         float, Field("factor on the sides of images at the network's entry; airbench only", 0.1, 4, times=1.3)
@@ -231,9 +233,9 @@ def changed(values: Mapping[str, Setting], changes: Mapping[str, Setting]) -> di
     result = dict(values)
     for name, change in changes.items():
         before = result.get(name)
-        if isinstance(change, Times) and isinstance(before, Times):
-            change = Times(change.factor * before.factor)
-        elif isinstance(change, Times) and isinstance(before, int | float):
+        if isinstance(change, Multiplier) and isinstance(before, Multiplier):
+            change = Multiplier(change.factor * before.factor)
+        elif isinstance(change, Multiplier) and isinstance(before, int | float):
             change = change.of(name, before)
         result[name] = change
     return result
@@ -284,7 +286,7 @@ def setting_from(name: str, given: object) -> Setting:
         factor = float(match[1])
         if not 0 < factor < math.inf:
             raise UsageError(f"{name} {given}: the factor must be above 0")
-        return Times(factor)
+        return Multiplier(factor)
     value = _widened(name, given)
     if problem := _problem(name, value):
         raise UsageError(problem)

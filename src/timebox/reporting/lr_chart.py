@@ -4,13 +4,13 @@ import math
 
 from timebox.reporting.style import STYLE
 from timebox.reporting.svg import Line, line_chart
-from timebox.training.lr_range_test import RangeTest
+from timebox.training.lr_range_test import LRRangeTest
 
 # Of the chart, as a multiple of the first loss.
 CEILING = 1.25
 
 
-def range_chart(test: RangeTest) -> str:
+def range_chart(test: LRRangeTest) -> str:
     """Loss over learning rate, logarithmic, with the suggestion and the bound, as a whole SVG file.
 
     Losses far above the first are cut off: what matters lies below.

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.evaluation.metrics import accuracy_interval, class_figures, confusion_of, macro
+from timebox.evaluation.metrics import accuracy_interval, confusion_matrix, macro_averages, per_class_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +46,11 @@ class Scored:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """int64 (num_classes, num_classes), rows the true class."""
-        return confusion_of(self.labels, self.predicted, self.probabilities.shape[1])
+        return confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
 
-    def macro(self) -> dict[str, float]:
+    def macro_averages(self) -> dict[str, float]:
         """Means over the classes."""
-        return macro(class_figures([""] * len(self.confusion), self.confusion))
+        return macro_averages(per_class_metrics([""] * len(self.confusion), self.confusion))
 
 
 @dataclass(frozen=True, eq=False)

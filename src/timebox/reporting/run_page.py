@@ -6,8 +6,8 @@ from html import escape
 import numpy as np
 
 from timebox.clock import format_duration
-from timebox.evaluation.calibration import calibrated, calibration_error, fit_temperature
-from timebox.evaluation.metrics import class_figures
+from timebox.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from timebox.evaluation.metrics import per_class_metrics
 from timebox.reporting.html import chart, fields, folded, items, page, paragraph, picture, section, table
 from timebox.reporting.run_data import Example, RunFacts, Scored
 from timebox.reporting.svg import Line, heat_map, line_chart, reliability, timeline
@@ -142,12 +142,12 @@ def _confusions(scored: Scored, names: Sequence[str]) -> str:
 
 
 def _classes(scored: Scored, names: Sequence[str]) -> Iterator[str]:
-    means = scored.macro()
+    means = scored.macro_averages()
     yield paragraph(
         f"Balanced accuracy (the mean recall) {means['balanced_accuracy']:.1%}, macro precision "
         f"{means['macro_precision']:.1%}, macro F1 {means['macro_f1']:.1%}."
     )
-    figures = sorted(class_figures(names, scored.confusion), key=lambda one: one.recall)
+    figures = sorted(per_class_metrics(names, scored.confusion), key=lambda one: one.recall)
     rows = [
         (one.name, f"{one.num_images:,}", f"{one.precision:.1%}", f"{one.recall:.1%}", f"{one.f1:.1%}")
         for one in figures
@@ -162,16 +162,16 @@ def _classes(scored: Scored, names: Sequence[str]) -> Iterator[str]:
 def _calibration(facts: RunFacts, scored: Scored) -> Iterator[str]:
     """Before and after: with the temperature of the validation images; those themselves are cross-fitted."""
     temperature = facts.number("temperature")
-    before = calibration_error(scored.probabilities, scored.labels)
+    before = expected_calibration_error(scored.probabilities, scored.labels)
     if scored.split == "test" and temperature is not None:
-        after = calibrated(scored.probabilities, temperature)
+        after = apply_temperature(scored.probabilities, temperature)
         how = f"with the temperature {temperature:g}, fitted on the validation images"
     elif scored.split == "val":
         after = _cross_fitted(scored)
         how = f"with a temperature fitted on the other half of them ({temperature or 1.0:g} on all)"
     else:
         after, how = scored.probabilities, "not calibrated, as there were no validation images to fit a temperature on"
-    error = calibration_error(after, scored.labels)
+    error = expected_calibration_error(after, scored.labels)
     yield paragraph(
         f"Expected calibration error {before:.1%} as trained, {error:.1%} {how}. A bar shows how many are right among "
         "the images for which the model is so sure; on the dashed line it is as often right as it says."
@@ -190,7 +190,7 @@ def _cross_fitted(scored: Scored) -> np.ndarray[tuple[int, int], np.dtype[np.flo
     halves = np.arange(len(after)) % 2 == 0
     for one, other in ((halves, ~halves), (~halves, halves)):
         temperature = fit_temperature(scored.probabilities[other], scored.labels[other])
-        after[one] = calibrated(scored.probabilities[one], temperature)
+        after[one] = apply_temperature(scored.probabilities[one], temperature)
     return after
 
 

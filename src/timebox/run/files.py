@@ -22,8 +22,8 @@ from timebox.files import open_regular, parse_json_object, read_regular
 from timebox.run.tensors import read_tensors
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
-METRICS, PREDICTIONS, SEEN, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
-EXAMPLES, REPORT, RECORD = "examples.npz", "report.html", "group.json"
+METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
+EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
 
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
@@ -84,17 +84,17 @@ def read_arrays(path: Path, form: FileFormat) -> dict[str, NDArray[np.generic]]:
     return {name: column for name, column in found.items() if isinstance(column, np.ndarray)}
 
 
-def read_seen(path: Path) -> NDArray[np.uint64]:
+def read_training_hashes(path: Path) -> NDArray[np.uint64]:
     """Sorted hashes of the images a run was trained on; empty where none are kept."""
     try:
-        with open_regular(path / SEEN) as file:
+        with open_regular(path / TRAINING_HASHES) as file:
             seen = read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         return np.zeros(0, np.uint64)
     except (OSError, ValueError, MemoryError) as error:
-        raise RunError(f"{str(path / SEEN)!r} cannot be read: {error}") from error
+        raise RunError(f"{str(path / TRAINING_HASHES)!r} cannot be read: {error}") from error
     if seen.dtype != np.uint64 or seen.ndim != 1:
-        raise RunError(f"{str(path / SEEN)!r} cannot be read: it holds no image hashes")
+        raise RunError(f"{str(path / TRAINING_HASHES)!r} cannot be read: it holds no image hashes")
     return seen.astype(np.uint64)
 
 

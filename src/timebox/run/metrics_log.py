@@ -15,14 +15,14 @@ from pathlib import Path
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import KEY, METRICS_FORMAT, UNNUMBERED
 from timebox.files import lock, open_regular, parse_json_object
-from timebox.training.schedule import Decision
+from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
 # To draw a curve, of trainings with many more steps.
-ENOUGH_LINES = 4000
+MAX_CURVE_POINTS = 4000
 
 
-class MetricsWriter:
+class MetricsLog:
     """Collects lines and appends them to a file whenever asked to, from any thread.
 
     A write that fails loses nothing: the lines are kept, and written with the next. The file is locked for as long as
@@ -102,7 +102,7 @@ def _read(path: Path) -> Iterator[tuple[int, object, Entry]]:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def thinned_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
+def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
     """Enough lines to draw curves from, all of them where they are few; validations and rollbacks are all there.
 
     Args:
@@ -115,7 +115,7 @@ def thinned_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
             if num_lines is None:
                 num_lines = sum(1 for _ in file)
                 file.seek(0)
-            stride = max(1, num_lines // ENOUGH_LINES)
+            stride = max(1, num_lines // MAX_CURVE_POINTS)
             found: object = UNNUMBERED
             entries: list[Entry] = []
             for number, line in enumerate(file):
@@ -152,34 +152,34 @@ def length_up_to(path: Path, num_lines: int, step: int) -> tuple[int, int, objec
     return length, count, last
 
 
-def surviving_decisions(entries: Iterable[Entry], path: Path) -> list[Decision]:
+def step_plans_taken(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
     """The decisions of the steps that the final model is made of: those that a rollback undid are left out.
 
     Raises RunError where they are not whole.
     """
-    decisions: list[Decision] = []
+    step_plans: list[StepPlan] = []
     for entry in entries:
         step = _whole(entry.get("step"))
         if entry.get("rolled_back"):
-            if not 0 <= step <= len(decisions):
+            if not 0 <= step <= len(step_plans):
                 raise RunError(
                     f"metrics.jsonl of {str(path)!r} is damaged: a rollback goes to a step that is not there"
                 )
-            del decisions[step:]
+            del step_plans[step:]
         elif "loss" in entry:
-            if step != len(decisions) + 1:
-                raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: step {len(decisions) + 1} is missing")
-            decisions.append(_decision(entry, path))
-    if not decisions or decisions[-1].progress != 1.0:
+            if step != len(step_plans) + 1:
+                raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: step {len(step_plans) + 1} is missing")
+            step_plans.append(_decision(entry, path))
+    if not step_plans or step_plans[-1].progress != 1.0:
         raise RunError(f"run {str(path)!r} did not come to the end of its schedule: there is nothing to replay")
-    return decisions
+    return step_plans
 
 
-def _decision(entry: Entry, path: Path) -> Decision:
+def _decision(entry: Entry, path: Path) -> StepPlan:
     match entry:
         case {"progress": float(progress), "lr": float(lr), "momentum": float(momentum), "micro_batch": int(part)}:
             if 0 <= progress <= 1 and 0 <= lr < inf and 0 < momentum < 1 and part > 0 and part is not True:
-                return Decision(progress, lr, momentum, part)
+                return StepPlan(progress, lr, momentum, part)
     raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: a step lacks its decisions")
 
 

@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from timebox.clock import now, process_start
-from timebox.distributed.heartbeat import Member
+from timebox.distributed.heartbeat import RankInfo
 from timebox.errors import RunError
-from timebox.file_versions import GROUP_FORMAT, SUMMARY_FORMAT
+from timebox.file_versions import RANKS_FORMAT, SUMMARY_FORMAT
 from timebox.files import parse_json_object, read_regular, write_whole
-from timebox.run.files import RECORD, SUMMARY, read_json, to_json
+from timebox.run.files import RANKS, SUMMARY, read_json, to_json
 
 _MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class GroupRecord:
+class RanksRecord:
     """group.json.
 
     Attributes:
@@ -36,21 +36,21 @@ class GroupRecord:
 
     def save(self, run: Path) -> None:
         """Write it into a run directory. Raises OSError."""
-        write_whole(run / RECORD, to_json(GROUP_FORMAT.numbered(asdict(self))))
+        write_whole(run / RANKS, to_json(RANKS_FORMAT.numbered(asdict(self))))
 
-    def with_lost(self, lines: Sequence[str]) -> "GroupRecord":
+    def with_lost(self, lines: Sequence[str]) -> "RanksRecord":
         """The record of a group that lost some more."""
         return replace(self, lost=(*self.lost, *lines))
 
 
-def read_record(run: Path) -> GroupRecord | None:
+def read_ranks_record(run: Path) -> RanksRecord | None:
     """The record in a run directory; None where there is none that can be read.
 
     Raises RunError where it is of a newer version.
     """
     with suppress(OSError, ValueError):
-        values = parse_json_object(read_regular(run / RECORD, _MAX_BYTES))
-        match GROUP_FORMAT.upgraded(values, repr(str(run / RECORD))):
+        values = parse_json_object(read_regular(run / RANKS, _MAX_BYTES))
+        match RANKS_FORMAT.upgraded(values, repr(str(run / RANKS))):
             case {
                 "launcher": str(launcher),
                 "started_at": int() | float() as started_at,
@@ -58,16 +58,16 @@ def read_record(run: Path) -> GroupRecord | None:
                 "lost": list(lost),
             }:
                 known = tuple(member for member in members if isinstance(member, dict))
-                return GroupRecord(launcher, float(started_at), known, tuple(str(line) for line in lost))
+                return RanksRecord(launcher, float(started_at), known, tuple(str(line) for line in lost))
     return None
 
 
-def new_record(members: Sequence[Member], elapsed_seconds: float) -> GroupRecord:
+def new_ranks_record(members: Sequence[RankInfo], elapsed_seconds: float) -> RanksRecord:
     """The record of a group whose clock has run for so many seconds."""
-    return GroupRecord(own_launcher(), time.time() - elapsed_seconds, tuple(asdict(member) for member in members))
+    return RanksRecord(launcher_id(), time.time() - elapsed_seconds, tuple(asdict(member) for member in members))
 
 
-def own_launcher() -> str:
+def launcher_id() -> str:
     """Names the ``torchrun`` that started this process: its host, its number there, and when it was started."""
     return f"{socket.gethostname()}:{os.getppid()}:{process_start(os.getppid()):.2f}"
 
@@ -82,10 +82,10 @@ def restarted_run(out: Path | None) -> Path | None:
         candidates = [out, *out.parent.glob(f".{glob.escape(out.name)}.new-*")]
     else:
         candidates = sorted(Path("runs").glob("*/"), reverse=True)
-    own = own_launcher()
+    own = launcher_id()
     for run in candidates:
         with suppress(RunError):  # another version's, and so none that this launcher began
-            if (record := read_record(run)) and record.launcher == own:
+            if (record := read_ranks_record(run)) and record.launcher == own:
                 return run
     return None
 
@@ -95,10 +95,10 @@ def seconds_since_launch() -> float:
     return now() - process_start(os.getppid())
 
 
-def note_lost(run: Path, lines: Sequence[str]) -> None:
+def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
     """Say in a run directory, where it can be seen from here, who was lost; a run that is finished stays as it is."""
     with suppress(OSError, RunError):
-        record = read_record(run)
+        record = read_ranks_record(run)
         summary = read_json(run / SUMMARY, SUMMARY_FORMAT) if (run / SUMMARY).exists() else {"stopped": True}
         if record and lines and summary.get("stopped"):
             record = record.with_lost(lines)

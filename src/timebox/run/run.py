@@ -19,7 +19,7 @@ from timebox.builders import build_model
 from timebox.data import decode_image, fit_images
 from timebox.data.images.fit import batch_fit
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
-from timebox.evaluation.calibration import HIGHEST, LOWEST, calibrated
+from timebox.evaluation.calibration import HIGHEST, LOWEST, apply_temperature
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
@@ -27,10 +27,10 @@ from timebox.machine import available_threads
 from timebox.recipe import Recipe, present_fields, recipe_from
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
-from timebox.runtime.allocator import kept_memory
+from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
-from timebox.runtime.threads import container_threads
+from timebox.runtime.threads import limit_threads_to_container
 from timebox.training.state import TrainingState
 
 FILES_AT_ONCE = 125
@@ -185,9 +185,9 @@ class Run:
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
         mean, std = self.preprocessing.tensors()
-        with container_threads(), kept_memory():
+        with limit_threads_to_container(), retain_freed_memory():
             probabilities = predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
-        return calibrated(probabilities, self.temperature if calibrate else 1.0)
+        return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, with calibrated probabilities.
@@ -197,13 +197,13 @@ class Run:
         """
         remaining = iter(paths)
         with ThreadPoolExecutor(available_threads()) as pool:
-            begun: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
+            started: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
             while True:
-                while len(begun) < 2 and (batch := list(islice(remaining, FILES_AT_ONCE))):
-                    begun.append((batch, pool.map(self._decoded, batch)))
-                if not begun:
+                while len(started) < 2 and (batch := list(islice(remaining, FILES_AT_ONCE))):
+                    started.append((batch, pool.map(self._decoded, batch)))
+                if not started:
                     return
-                batch, decoded = begun.popleft()
+                batch, decoded = started.popleft()
                 yield from self._predicted(batch, list(decoded), tta)
 
     def _predicted(

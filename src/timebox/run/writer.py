@@ -33,15 +33,15 @@ from timebox.run.files import (
     METRICS,
     MODEL,
     PREDICTIONS,
-    RECORD,
+    RANKS,
     REPORT,
-    SEEN,
     SUMMARY,
+    TRAINING_HASHES,
     to_json,
     to_npz,
     to_safetensors,
 )
-from timebox.run.metrics_log import MetricsWriter, length_up_to
+from timebox.run.metrics_log import MetricsLog, length_up_to
 from timebox.runtime.write_speed import SMALL_BYTES, WriteSpeed
 from timebox.training.state import Snapshot
 
@@ -57,7 +57,7 @@ class RunWriter:
     Made by :meth:`new` and :meth:`resumed`.
     """
 
-    def __init__(self, out: Path, path: Path, metrics: MetricsWriter, created: bool) -> None:
+    def __init__(self, out: Path, path: Path, metrics: MetricsLog, created: bool) -> None:
         self.out, self.path, self.metrics = out, path, metrics
         self._created = created
         self.write_seconds = 0.0  # what the latest small file took
@@ -103,7 +103,7 @@ class RunWriter:
                 path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
                 shutil.copymode(out, path)
             path.mkdir(exist_ok=True)
-            metrics = MetricsWriter(path / METRICS)
+            metrics = MetricsLog(path / METRICS)
             metrics.add(METRICS_FORMAT.numbered({}))
             return cls(out, path, metrics, created)
         except OSError as error:
@@ -114,7 +114,7 @@ class RunWriter:
         """The directory of a run that goes on after ``step`` steps, as it was after ``num_lines`` lines of metrics."""
         try:
             length, num_kept, last_format = length_up_to(path / METRICS, num_lines, step)
-            metrics = MetricsWriter(path / METRICS, length)
+            metrics = MetricsLog(path / METRICS, length)
         except OSError as error:
             raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
         metrics.num_lines = num_kept
@@ -157,11 +157,11 @@ class RunWriter:
         except RunError:  # a damaged one is still for its owner to see
             return True
 
-    def save_seen(self, hashes: NDArray[np.uint64]) -> None:
+    def save_training_hashes(self, hashes: NDArray[np.uint64]) -> None:
         """Write the hashes of the images trained on, sorted."""
         buffer = BytesIO()
         np.save(buffer, np.sort(hashes))
-        self._write(SEEN, buffer.getvalue())
+        self._write(TRAINING_HASHES, buffer.getvalue())
 
     def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write predictions.npz, one row per scored image."""
@@ -220,7 +220,7 @@ class RunWriter:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
-            for file in (METRICS, SEEN, CONFIG, RECORD):
+            for file in (METRICS, TRAINING_HASHES, CONFIG, RANKS):
                 (self.path / file).unlink(missing_ok=True)
         return False
 
@@ -264,7 +264,7 @@ def _remove_abandoned(out: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in out.parent.glob(f".{glob.escape(out.name)}.new-*"):
         try:
-            MetricsWriter(path / METRICS).close()
+            MetricsLog(path / METRICS).close()
         except (OSError, UsageError):
             continue
         shutil.rmtree(path, ignore_errors=True)
@@ -298,8 +298,8 @@ def _was_killed_early(out: Path) -> bool:
     names = {path.name for path in out.iterdir()}
     return METRICS in names and names <= {
         METRICS,
-        SEEN,
-        RECORD,
+        TRAINING_HASHES,
+        RANKS,
         CHECKPOINT,
-        *(f".{name}.tmp" for name in (SEEN, CONFIG, RECORD)),
+        *(f".{name}.tmp" for name in (TRAINING_HASHES, CONFIG, RANKS)),
     }

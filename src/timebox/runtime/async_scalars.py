@@ -12,7 +12,7 @@ Note = TypeVar("Note")
 MAX_PENDING = 8
 
 
-class FinishedWork(Generic[Note]):
+class AsyncScalars(Generic[Note]):
     """Scalars computed on the device, handed out once they are there.
 
     On a CPU work is finished when the call returns. On a GPU each value is copied to pinned memory behind an event;

@@ -11,7 +11,7 @@ from torch import Tensor
 Replay = Callable[[], Tensor]
 
 
-class Recorder(Protocol):
+class GraphRecorder(Protocol):
     """Records work on tensors at fixed addresses."""
 
     def aside(self) -> AbstractContextManager[None]:
@@ -24,7 +24,7 @@ class Recorder(Protocol):
         """
 
 
-class CudaRecorder:
+class CudaGraphRecorder:
     """CUDA graphs, recorded on one stream, with one pool of memory: only one of them runs at a time."""
 
     def __init__(self, device: torch.device) -> None:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 
 
-class FaultError(Exception):
+class RecoverableError(Exception):
     """A step went wrong in a way that may be mended."""
 
 
-class NotFiniteError(FaultError):
+class NonFiniteError(RecoverableError):
     """A loss, or the weights, became infinite or NaN."""
 
     def __init__(self, what: str, step: int) -> None:
@@ -18,12 +18,12 @@ class NotFiniteError(FaultError):
         self.step = step
 
 
-class OutOfMemoryError(FaultError):
+class OutOfMemoryError(RecoverableError):
     """A step needed more memory than there is."""
 
 
 @contextmanager
-def memory_faults() -> Iterator[None]:
+def convert_memory_errors() -> Iterator[None]:
     """Turns what torch and Python raise when memory runs out into a fault."""
     try:
         yield

@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from timebox.errors import UsageError
 from timebox.optim import Optimizer
-from timebox.runtime.timing import fastest_of
+from timebox.runtime.timing import fastest_seconds
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster by more than the noise of the measurement to be worth taking.
-WORTHWHILE = 1.1
+MIN_SPEEDUP = 1.1
 # One that is worth it on the networks measured first is left only where the one chosen is slower, noise aside.
-NOT_SLOWER = 0.9
+MIN_RATIO_KEPT = 0.9
 # What seems not to pay is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
 # would cost the whole training its speed. Readings on an idle virtual machine differ by a factor of two.
-MOST_DOUBTS = 3
+MAX_REPEATS = 3
 # One that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not tried on a
 # network: that could take most of a budget. A ratio within a factor of two of this may be a disturbed one, and is
 # measured again. The block decides no more than that: conversions weigh too much in it. It gains 1.1x where networks
 # gain 1.4x to 2.2x.
-HOPELESS = 3.0
+MAX_SLOWDOWN = 3.0
 # A GPU with units for bf16 runs it as fast as fp16.
-EMULATED = 1.5
+EMULATED_RATIO = 1.5
 
 
 class Precision:
@@ -112,13 +112,13 @@ def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str
         return _precision_of_a_gpu({candidate: _probe_seconds(candidate, device) for candidate in PRECISIONS})
     candidates = ["fp32", "bf16"]
     trial = _block_seconds(candidates, device)
-    seconds = {candidate: seconds_of(candidate) for candidate in _hopeful(trial)}
-    hopeful, best = _hopeful(seconds), _worthwhile(seconds)
-    for _ in range(MOST_DOUBTS if len(hopeful) > 1 else 0):
+    seconds = {candidate: seconds_of(candidate) for candidate in _worth_measuring(trial)}
+    hopeful, best = _worth_measuring(seconds), _fastest(seconds)
+    for _ in range(MAX_REPEATS if len(hopeful) > 1 else 0):
         if best != "fp32":
             break
         seconds = {candidate: min(seconds[candidate], seconds_of(candidate)) for candidate in hopeful}
-        best = _worthwhile(seconds)
+        best = _fastest(seconds)
     speedups = {**{c: trial["fp32"] / trial[c] for c in trial}, **{c: seconds["fp32"] / seconds[c] for c in seconds}}
     return best, _measured(speedups)
 
@@ -129,8 +129,8 @@ def _precision_of_a_gpu(seconds: Mapping[str, float]) -> tuple[str, str]:
     bf16 comes before fp16 where it is as fast: it needs no loss scale, and its steps can be recorded. GPUs before 2020
     emulate it.
     """
-    emulated = seconds["bf16"] > EMULATED * seconds["fp16"]
-    best = _worthwhile({name: of_one for name, of_one in seconds.items() if name != ("bf16" if emulated else "fp16")})
+    emulated = seconds["bf16"] > EMULATED_RATIO * seconds["fp16"]
+    best = _fastest({name: of_one for name, of_one in seconds.items() if name != ("bf16" if emulated else "fp16")})
     return best, _measured({name: seconds["fp32"] / of_one for name, of_one in seconds.items()})
 
 
@@ -141,21 +141,23 @@ def _measured(speedups: Mapping[str, float]) -> str:
 def _block_seconds(candidates: Sequence[str], device: torch.device) -> dict[str, float]:
     """Of a small block in each format: the least of as many readings as it takes to tell which are hopeless."""
     seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
-    for _ in range(MOST_DOUBTS):
-        if all(not HOPELESS / 2 < seconds[candidate] / seconds["fp32"] < 2 * HOPELESS for candidate in candidates):
+    for _ in range(MAX_REPEATS):
+        if all(
+            not MAX_SLOWDOWN / 2 < seconds[candidate] / seconds["fp32"] < 2 * MAX_SLOWDOWN for candidate in candidates
+        ):
             break
         seconds = {candidate: min(seconds[candidate], _probe_seconds(candidate, device)) for candidate in candidates}
     return seconds
 
 
-def _hopeful(seconds: Mapping[str, float]) -> list[str]:
-    return [candidate for candidate in seconds if seconds[candidate] < HOPELESS * seconds["fp32"]]
+def _worth_measuring(seconds: Mapping[str, float]) -> list[str]:
+    return [candidate for candidate in seconds if seconds[candidate] < MAX_SLOWDOWN * seconds["fp32"]]
 
 
-def _worthwhile(seconds: Mapping[str, float]) -> str:
+def _fastest(seconds: Mapping[str, float]) -> str:
     """The fastest format, fp32 where the gain is within the noise."""
     best = min(seconds, key=lambda candidate: seconds[candidate])
-    return best if seconds["fp32"] / seconds[best] >= WORTHWHILE else "fp32"
+    return best if seconds["fp32"] / seconds[best] >= MIN_SPEEDUP else "fp32"
 
 
 def _probe_seconds(name: str, device: torch.device) -> float:
@@ -175,4 +177,4 @@ def _probe_seconds(name: str, device: torch.device) -> float:
             output = block(images)
         output.float().square().mean().backward()
 
-    return fastest_of(step, device, limit_seconds=0.05 if device.type == "cpu" else 0.5)
+    return fastest_seconds(step, device, limit_seconds=0.05 if device.type == "cpu" else 0.5)

@@ -10,11 +10,11 @@ import torch
 from timebox.machine import available_threads, processes_here
 
 # Fewer threads must be so many times as fast: what is measured on a machine with other work is noisy.
-WORTHWHILE = 1.15
+MIN_SPEEDUP = 1.15
 
 
 @contextmanager
-def container_threads(root: Path = Path("/")) -> Iterator[None]:
+def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
     """Inside, torch computes with no more threads than can run at once; afterwards with as many as before.
 
     torch counts the machine's cores and knows nothing of a container's CPU quota. Too many threads wait for those that
@@ -26,7 +26,7 @@ def container_threads(root: Path = Path("/")) -> Iterator[None]:
         root: as in :func:`timebox.machine.available_threads`.
     """
     before = torch.get_num_threads()
-    if _are_asked_for():
+    if _set_by_user():
         threads = before
     elif (processes := processes_here()) > 1:
         threads = max(1, available_threads(root) // processes)
@@ -41,13 +41,13 @@ def container_threads(root: Path = Path("/")) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def limit_threads(threads: int) -> None:
+def cap_threads(threads: int) -> None:
     """Have torch compute with no more threads than these."""
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
 
 
-def use_threads_that_pay(seconds_of_work: Callable[[], float]) -> list[str]:
+def tune_num_threads(seconds_of_work: Callable[[], float]) -> list[str]:
     """Halve torch's threads for as long as the work becomes faster by it.
 
     Threads meet after every operation. Small ones, and threads that share a processor with other programs, wait longer
@@ -59,27 +59,27 @@ def use_threads_that_pay(seconds_of_work: Callable[[], float]) -> list[str]:
     Returns:
         The reason, where there are fewer now.
     """
-    if _are_asked_for():
+    if _set_by_user():
         return []
     most = fewest = torch.get_num_threads()
     seconds = at_most = seconds_of_work()
     while fewest > 1:
         torch.set_num_threads(fewest // 2)
         fewer = seconds_of_work()
-        if seconds < WORTHWHILE * fewer:
+        if seconds < MIN_SPEEDUP * fewer:
             break
         fewest, seconds = fewest // 2, fewer
     if fewest < most:
         # A busy moment while all of them were measured would cost the whole training its speed: once more.
         torch.set_num_threads(most)
         at_most = min(at_most, seconds_of_work())
-        fewest = fewest if at_most >= WORTHWHILE * seconds else most
+        fewest = fewest if at_most >= MIN_SPEEDUP * seconds else most
     torch.set_num_threads(fewest)
     times = at_most / seconds
     return [f"{fewest} of {most} threads: {times:.1f}x as fast as all of them"] if fewest < most else []
 
 
-def _are_asked_for() -> bool:
+def _set_by_user() -> bool:
     """Whether the user said how many. ``torchrun`` says 1 by itself, where it starts several processes."""
     asked = os.environ.get("OMP_NUM_THREADS")
     return bool(asked) and not (asked == "1" and processes_here() > 1)

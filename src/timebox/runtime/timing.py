@@ -15,7 +15,7 @@ def synchronize(device: torch.device) -> None:
 
 
 @contextmanager
-def tuned_convolutions() -> Iterator[None]:
+def cudnn_benchmark() -> Iterator[None]:
     """Inside, cuDNN tries its algorithms on each new shape and keeps the fastest; afterwards the flag is as before.
 
     For speed runs, whose preparations are free. On an H100 that takes four seconds for each network and image size, and
@@ -29,7 +29,9 @@ def tuned_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def fastest_of(work: Callable[[], object], device: torch.device, limit_seconds: float, max_repeats: int = 8) -> float:
+def fastest_seconds(
+    work: Callable[[], object], device: torch.device, limit_seconds: float, max_repeats: int = 8
+) -> float:
     """Seconds the work takes at its fastest, after one warm-up.
 
     Repeats until ``limit_seconds`` are used up, the warm-up included, or ``max_repeats`` are done; at least once. The

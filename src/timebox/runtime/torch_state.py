@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import torch
 
-from timebox.runtime.allocator import kept_memory
-from timebox.runtime.threads import container_threads
+from timebox.runtime.allocator import retain_freed_memory
+from timebox.runtime.threads import limit_threads_to_container
 
 
 @contextmanager
-def guest() -> Iterator[None]:
+def preserve_torch_state() -> Iterator[None]:
     """A guest leaves the host's threads, memory and random state as they were."""
-    with container_threads(), kept_memory(), torch.random.fork_rng(devices=[]):
+    with limit_threads_to_container(), retain_freed_memory(), torch.random.fork_rng(devices=[]):
         yield

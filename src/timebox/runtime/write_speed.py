@@ -56,4 +56,4 @@ def num_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 # Where nothing is written that would have to be waited for.
-UNWRITTEN = WriteSpeed(0.0, lambda: 0.0)
+NO_WRITES = WriteSpeed(0.0, lambda: 0.0)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from timebox.clock import Deadline
-from timebox.runtime.faults import OutOfMemoryError, memory_faults
+from timebox.runtime.faults import OutOfMemoryError, convert_memory_errors
 from timebox.training.state import Snapshot
 
 # A checkpoint at most every so many seconds, and so many times its own cost.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # None is begun with less time left than so many times its cost; the first, whose cost is expected only, with more left.
-LEAST_COSTS, LEAST_COSTS_FIRST = 2.0, 10.0
+MIN_COSTS_LEFT, MIN_COSTS_LEFT_FIRST = 2.0, 10.0
 # After a failure; together with a last checkpoint less than a stopped command may take.
-SETTLING_SECONDS = 1.5
+WAIT_ON_FAILURE_SECONDS = 1.5
 
 
-class Keeper:
+class AsyncCheckpointer:
     """Decides when a training is kept, and keeps it, while the training goes on.
 
     A write that fails stops nothing: it is told once, and tried again when the next is due.
@@ -63,7 +63,7 @@ class Keeper:
         if self._thread and self._thread.is_alive():
             return False
         cost = self.cost_seconds
-        if self._seconds_left() <= (LEAST_COSTS if self._costs else LEAST_COSTS_FIRST) * cost:
+        if self._seconds_left() <= (MIN_COSTS_LEFT if self._costs else MIN_COSTS_LEFT_FIRST) * cost:
             return False
         if self._begun_at is None:
             return True
@@ -72,19 +72,19 @@ class Keeper:
         since = self._deadline.elapsed() - self._begun_at
         return since >= interval - cost
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot."""
         self._begun_at = self._deadline.elapsed()
         arguments = (snapshot, snapshot.aside())
         self._thread = threading.Thread(target=self._keep, args=arguments, name="timebox-checkpoint", daemon=True)
         self._thread.start()
 
-    def keep_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
+    def save_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
         """Write a snapshot that is newer than what is on disk, unless that would take too long."""
         if not self.wait(patience_seconds / 2) or snapshot.step <= self._written_step:
             return
         if self.cost_seconds < patience_seconds / 2:
-            self.keep(snapshot)
+            self.save(snapshot)
             self.wait(patience_seconds / 2)
 
     def wait(self, seconds: float) -> bool:
@@ -95,19 +95,19 @@ class Keeper:
         return not (self._thread and self._thread.is_alive())
 
     @contextmanager
-    def settled_on_failure(self) -> Iterator[None]:
+    def wait_on_failure(self) -> Iterator[None]:
         """Where what is done inside fails, a write in progress is waited for a while: whoever looks at the disk next
         finds it whole."""
         try:
             yield
         except BaseException:
-            self.wait(SETTLING_SECONDS)
+            self.wait(WAIT_ON_FAILURE_SECONDS)
             raise
 
     def _keep(self, snapshot: Snapshot, aside: AbstractContextManager[object]) -> None:
         before = self._deadline.elapsed()
         try:
-            with memory_faults(), aside:
+            with convert_memory_errors(), aside:
                 if not snapshot.is_finite():
                     return
                 self._write(snapshot)
@@ -127,7 +127,7 @@ class Keeper:
             self._tell(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")
 
 
-class IdleKeeper(Keeper):
+class NullCheckpointer(AsyncCheckpointer):
     """Keeps nothing: for a process whose leader keeps the training."""
 
     def __init__(self, deadline: Deadline) -> None:
@@ -136,5 +136,5 @@ class IdleKeeper(Keeper):
     def is_due(self) -> bool:
         return False
 
-    def keep_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
+    def save_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
         """Nothing to do."""

@@ -15,26 +15,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timebox.clock import now
 from timebox.data.device.loader import Batch, DeviceLoader
-from timebox.distributed.process_group import Ranks
+from timebox.distributed.process_group import TorchrunGroup
 from timebox.models import GhostBatchNorm, networks_of
 from timebox.optim import MuonGroup
 from timebox.optim.loss import Loss
 from timebox.runtime.timing import synchronize
-from timebox.training.schedule import SLOWER, Decision, Schedule
+from timebox.training.schedule import ROLLBACK_LR_FACTOR, Schedule, StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import backpropagate
 
 # Decisions travel in blocks of so many steps, or of as many as take so long: what is decided a few steps ahead knows
 # less of the time left.
-MOST_STEPS, BLOCK_SECONDS = 8, 0.25
+MAX_STEPS, BLOCK_SECONDS = 8, 0.25
 
 
 def steps_in_block(step_seconds: float) -> int:
     """How many steps are decided at once, where one takes ``step_seconds``; 0 where no clock is read."""
-    return max(1, min(MOST_STEPS, int(BLOCK_SECONDS / step_seconds))) if step_seconds else MOST_STEPS
+    return max(1, min(MAX_STEPS, int(BLOCK_SECONDS / step_seconds))) if step_seconds else MAX_STEPS
 
 
-class SharedSchedule:
+class BroadcastSchedule:
     """The leader's schedule on every process.
 
     While the steps of one block are taken, the next block is decided and on its way: nobody waits for it.
@@ -45,14 +45,14 @@ class SharedSchedule:
         micro_batch: images computed at once in the first step.
     """
 
-    def __init__(self, own: Schedule | None, group: Ranks, block: int, micro_batch: int) -> None:
+    def __init__(self, own: Schedule | None, group: TorchrunGroup, block: int, micro_batch: int) -> None:
         self._own, self._group, self._block = own, group, block
         self._micro_batch, self._lr_factor = micro_batch, 1.0
-        self._ready: deque[Decision | None] = deque()
+        self._ready: deque[StepPlan | None] = deque()
         self._sent: tuple[Tensor, Work] | None = None
         self._num_sent = 0
 
-    def next(self, num_unfinished: int) -> Decision | None:
+    def next(self, num_unfinished: int) -> StepPlan | None:
         """The next step, the same on all processes."""
         if not self._ready:
             if self._sent is None:
@@ -60,11 +60,11 @@ class SharedSchedule:
             self._receive()
             if None not in self._ready:
                 self._send(num_unfinished + len(self._ready))
-        decision = self._ready[0]
-        if decision is not None:
+        step_plan = self._ready[0]
+        if step_plan is not None:
             self._ready.popleft()
-            self._micro_batch = decision.micro_batch
-        return decision
+            self._micro_batch = step_plan.micro_batch
+        return step_plan
 
     def _send(self, num_unfinished: int) -> None:
         """Have a block of decisions under way. The leader knows how many steps will be under way before each."""
@@ -72,13 +72,13 @@ class SharedSchedule:
         self._num_sent = 0
         if self._own is not None:
             for row in range(self._block):
-                decision = self._own.next(num_unfinished + row)
-                if decision is None:
+                step_plan = self._own.next(num_unfinished + row)
+                if step_plan is None:
                     break
-                values = (decision.progress, decision.lr, decision.momentum, float(decision.micro_batch))
+                values = (step_plan.progress, step_plan.lr, step_plan.momentum, float(step_plan.micro_batch))
                 numbers[row] = torch.tensor(values, dtype=torch.float64)
                 self._num_sent += 1
-        self._sent = numbers, self._group.begin_to_tell(numbers)
+        self._sent = numbers, self._group.broadcast_async(numbers)
 
     def _receive(self) -> None:
         """Take the block that is under way, once it is there."""
@@ -90,7 +90,7 @@ class SharedSchedule:
             if isnan(progress):
                 self._ready.append(None)
                 break
-            self._ready.append(Decision(progress, lr, momentum, int(micro_batch)))
+            self._ready.append(StepPlan(progress, lr, momentum, int(micro_batch)))
 
     @property
     def lr_factor(self) -> float:
@@ -113,10 +113,10 @@ class SharedSchedule:
         if self._own is not None:
             self._own.micro_batch = size
 
-    def slow_down(self) -> None:
-        self._lr_factor *= SLOWER
+    def lower_lr(self) -> None:
+        self._lr_factor *= ROLLBACK_LR_FACTOR
         if self._own is not None:
-            self._own.slow_down()
+            self._own.lower_lr()
 
     def rewind(self, step: int, progress: float) -> None:
         """Go on from where the schedule stood after ``step`` steps; what was decided beyond is dropped."""
@@ -142,7 +142,7 @@ class SharedSchedule:
     def steps_left(self) -> int:
         if self._own is None:
             return 0
-        return self._own.steps_left + self._num_sent + sum(decision is not None for decision in self._ready)
+        return self._own.steps_left + self._num_sent + sum(step_plan is not None for step_plan in self._ready)
 
 
 # The first step sets much up; the second shows how long one takes.
@@ -163,7 +163,7 @@ class Throughput:
     waiting_share: float | None
 
 
-class SharedSteps:
+class DataParallelSteps:
     """Takes steps with the gradients of a whole batch, of which this process computes its part.
 
     torch's DistributedDataParallel adds gradients up in buckets while the backward pass goes on. The loss and the
@@ -171,8 +171,8 @@ class SharedSteps:
     is the same on all processes, but for what unlike processors round differently, and all see the same faults.
     """
 
-    def __init__(self, state: TrainingState, loss_of: Loss, group: Ranks) -> None:
-        self._state, self._loss_of, self._group = state, loss_of, group
+    def __init__(self, state: TrainingState, loss_fn: Loss, group: TorchrunGroup) -> None:
+        self._state, self._loss_fn, self._group = state, loss_fn, group
         self._networks: list[nn.Module] = []
         self._learning: tuple[bool, ...] = ()
         self._norms = [module for module in state.model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -198,24 +198,24 @@ class SharedSteps:
                 times = norm.num_groups(loader.batch_size) / norm.num_groups(end - begin)
                 norm.momentum = 1.0 - (1.0 - momentum) ** times
 
-    def __call__(self, batch: Batch, decision: Decision) -> Tensor:
+    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         """One step; the loss returned is that of the whole batch."""
         state, started = self._state, now()
-        state.optimizer.prepare(decision.lr, decision.momentum, decision.progress)
+        state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
         self._connect()
         # Gradients are averaged over the processes: parts that differ in size count by their size.
         own_images = len(batch.labels) // len(self._networks)
         weight = own_images * self._group.size / self._batch_size
-        loss = backpropagate(self._networks, batch, state.precision, self._loss_of, decision.micro_batch, weight)
+        loss = backpropagate(self._networks, batch, state.precision, self._loss_fn, step_plan.micro_batch, weight)
         waited = now() - self._computed_at
         state.precision.step(state.optimizer)
         state.optimizer.zero_grad()
-        self._group.average_([loss, *self._statistics])
-        state.advance(decision.progress)
+        self._group.all_reduce_mean_([loss, *self._statistics])
+        state.advance(step_plan.progress)
         self._count(batch, now() - started, waited)
         if self._num_taken == TIMED_STEP:
             synchronize(state.precision.device)
-            self._group.expect_steps_of(now() - started)
+            self._group.set_step_timeout(now() - started)
             self._networks = []
         return loss
 

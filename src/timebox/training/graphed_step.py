@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from timebox.data.device.loader import Batch, DeviceLoader
-from timebox.distributed.process_group import ALONE, Group, Ranks
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
 from timebox.models import networks_of
 from timebox.optim import Rates
 from timebox.optim.loss import Loss
-from timebox.runtime.cuda_graphs import CudaRecorder, Recorder, Replay
-from timebox.training.data_parallel import SharedSteps
-from timebox.training.schedule import Decision
+from timebox.runtime.cuda_graphs import CudaGraphRecorder, GraphRecorder, Replay
+from timebox.training.data_parallel import DataParallelSteps
+from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerSteps, Steps, backpropagate, training_step
 
@@ -71,10 +71,12 @@ class GraphedSteps:
         tell: takes a sentence, once, where steps are not recorded.
     """
 
-    def __init__(self, state: TrainingState, loss_of: Loss, recorder: Recorder, tell: Callable[[str], None]) -> None:
-        self._state, self._loss_of = state, loss_of
+    def __init__(
+        self, state: TrainingState, loss_fn: Loss, recorder: GraphRecorder, tell: Callable[[str], None]
+    ) -> None:
+        self._state, self._loss_fn = state, loss_fn
         self._recorder, self._tell = recorder, tell
-        self._eager = EagerSteps(state, loss_of)
+        self._eager = EagerSteps(state, loss_fn)
         self._numbers = StepNumbers(len(state.optimizer.groups), state.precision.device)
         self._batches: dict[torch.Size, Batch] = {}
         self._replays: dict[_Variant, Replay | None] = {}
@@ -93,46 +95,46 @@ class GraphedSteps:
         growing = {begins_at for begins_at, _ in loader.resizing.stages()}
         for progress in sorted({state.progress, *freezing, *growing}):
             if progress >= state.progress:
-                decision = Decision(progress, optimizer.lr, optimizer.momentum, micro_batch)
-                self._replay_of(loader.batch(state.step, progress), decision)
+                step_plan = StepPlan(progress, optimizer.lr, optimizer.momentum, micro_batch)
+                self._replay_of(loader.batch(state.step, progress), step_plan)
 
-    def __call__(self, batch: Batch, decision: Decision) -> Tensor:
+    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         state = self._state
-        replay = self._replay_of(batch, decision)
+        replay = self._replay_of(batch, step_plan)
         if replay is None:
-            return self._eager(batch, decision)
-        self._load(batch, state.average.share_of(decision.progress - state.progress))
+            return self._eager(batch, step_plan)
+        self._load(batch, state.average.share_for(step_plan.progress - state.progress))
         # The next replay writes its loss to the same place.
         loss = replay().clone()
-        state.count(decision.progress)
+        state.count(step_plan.progress)
         return loss
 
-    def _replay_of(self, batch: Batch, decision: Decision) -> Replay | None:
+    def _replay_of(self, batch: Batch, step_plan: StepPlan) -> Replay | None:
         """The recorded step that fits; None where it is to be taken eagerly."""
         optimizer = self._state.optimizer
-        optimizer.prepare(decision.lr, decision.momentum, decision.progress)
+        optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
         learning = tuple(group.parameters[0].requires_grad for group in optimizer.groups)
-        variant = _Variant(batch.images.shape, decision.micro_batch, learning)
+        variant = _Variant(batch.images.shape, step_plan.micro_batch, learning)
         if variant not in self._replays:
             # Parts are made smaller where memory is short: what was recorded for larger ones must not hold any.
             self._replays = {v: r for v, r in self._replays.items() if v.micro_batch == variant.micro_batch}
-            self._replays[variant] = None if self._has_given_up else self._recorded(batch, decision)
+            self._replays[variant] = None if self._has_given_up else self._recorded(batch, step_plan)
         return self._replays[variant]
 
-    def _recorded(self, batch: Batch, decision: Decision) -> Replay | None:
+    def _recorded(self, batch: Batch, step_plan: StepPlan) -> Replay | None:
         """A recording of the step, compared with the step taken eagerly. The training stays where it stands."""
         state = self._state
         before = state.snapshot()
         at_rest = self._load(batch, 0.5)
 
         def work() -> Tensor:
-            return self._step(at_rest, decision.micro_batch)
+            return self._step(at_rest, step_plan.micro_batch)
 
         with self._recorder.aside():
             for _ in range(NUM_WARM_UPS):
                 work()
             state.restore(before)
-            expected = self._taken(self._eager_step(at_rest, decision.micro_batch))
+            expected = self._taken(self._eager_step(at_rest, step_plan.micro_batch))
             state.restore(before)
         try:
             replay = self._recorder.record(work)
@@ -142,7 +144,7 @@ class GraphedSteps:
             return None
         finally:
             state.restore(before)
-        if agree({**before.tensors, "loss.": torch.zeros_like(expected["loss."])}, expected, replayed):
+        if steps_agree({**before.tensors, "loss.": torch.zeros_like(expected["loss."])}, expected, replayed):
             return replay
         self._give_up("a replayed one differs from the same step taken anew")
         return None
@@ -150,17 +152,17 @@ class GraphedSteps:
     def _step(self, batch: Batch, micro_batch: int) -> Tensor:
         """What is recorded: one step whose numbers lie on the device."""
         state = self._state
-        loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_of, micro_batch)
+        loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_fn, micro_batch)
         state.optimizer.step(self._numbers.rates)
         state.optimizer.zero_grad()
-        state.average.take_in(self._numbers.average_share)
+        state.average.update_with_share(self._numbers.average_share)
         return loss
 
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The same step as :class:`EagerSteps` takes it."""
         state = self._state
-        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_of, micro_batch)
-        state.average.take_in(0.5)
+        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_fn, micro_batch)
+        state.average.update_with_share(0.5)
         return loss
 
     def _load(self, batch: Batch, average_share: float) -> Batch:
@@ -183,17 +185,19 @@ class GraphedSteps:
         self._tell(f"steps are not recorded as a CUDA graph: {reason}")
 
 
-def steps_for(state: TrainingState, loss_of: Loss, tell: Callable[[str], None], group: Group = ALONE) -> Steps:
+def build_steps(
+    state: TrainingState, loss_fn: Loss, tell: Callable[[str], None], group: ProcessGroup = SINGLE_PROCESS
+) -> Steps:
     """Shared steps where several processes train; else recorded ones on a GPU, in fp32 and bf16; else eager ones."""
     precision = state.precision
-    if isinstance(group, Ranks):
-        return SharedSteps(state, loss_of, group)
+    if isinstance(group, TorchrunGroup):
+        return DataParallelSteps(state, loss_fn, group)
     if precision.device.type != "cuda" or precision.name == "fp16":
-        return EagerSteps(state, loss_of)
-    return GraphedSteps(state, loss_of, CudaRecorder(precision.device), tell)
+        return EagerSteps(state, loss_fn)
+    return GraphedSteps(state, loss_fn, CudaGraphRecorder(precision.device), tell)
 
 
-def agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:
+def steps_agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:
     """Whether two steps from one state come to the same but for rounding, in each part (``model.*`` and so on).
 
     Waits for the device.

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from torch import nn
 
 from timebox.data.device.loader import DeviceLoader
-from timebox.runtime.faults import FaultError, NotFiniteError, memory_faults
-from timebox.training.checkpointer import Keeper
-from timebox.training.monitor import Watch
-from timebox.training.rollback import SafetyNet
+from timebox.runtime.faults import NonFiniteError, RecoverableError, convert_memory_errors
+from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.training.monitor import TrainingMonitor
+from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import Schedule
 from timebox.training.state import TrainingState
 from timebox.training.step import Steps
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The outcome: the averaged model, and how it came about."""
 
     model: nn.Module
@@ -27,7 +27,7 @@ class Trained:
 
 
 @dataclass(eq=False)
-class Validation:
+class PeriodicValidation:
     """Measures the averaged model's accuracy on the way, as long as that costs no more than it may.
 
     Args:
@@ -44,13 +44,15 @@ class Validation:
     spent_seconds: float = 0.0
     last_seconds: float = 0.0
 
-    def when_due(self, state: TrainingState, watch: Watch) -> None:
+    def run_if_due(self, state: TrainingState, monitor: TrainingMonitor) -> None:
         """Measure, if one of the moments has been passed."""
         if not self.moments or state.progress < self.moments[0]:
             return
         self.moments = [moment for moment in self.moments if moment > state.progress]
         if self.agreed(self.spent_seconds + self.last_seconds <= self.allowed_seconds):
-            self.last_seconds = watch.validated(state.step, state.progress, lambda: self.measure(state.average.model))
+            self.last_seconds = monitor.run_validation(
+                state.step, state.progress, lambda: self.measure(state.average.model)
+            )
             self.spent_seconds += self.last_seconds
 
 
@@ -59,11 +61,11 @@ def train_model(
     loader: DeviceLoader,
     schedule: Schedule,
     steps: Steps,
-    safety: SafetyNet,
-    keeper: Keeper,
-    watch: Watch,
-    validation: Validation | None,
-) -> Trained:
+    guard: RollbackGuard,
+    checkpointer: AsyncCheckpointer,
+    monitor: TrainingMonitor,
+    validation: PeriodicValidation | None,
+) -> TrainingResult:
     """Train from where ``state`` stands until the schedule is at its end, whatever goes wrong on the way.
 
     Raises:
@@ -71,16 +73,18 @@ def train_model(
     """
     while True:
         try:
-            with memory_faults():
+            with convert_memory_errors():
                 steps.prepare(loader, schedule.micro_batch)
                 schedule.paused()
-                _take_steps(state, loader, schedule, steps, safety, keeper, watch, validation)
-        except FaultError as fault:
-            safety.recover(fault)
-            watch.rolled_back(state.step)
+                _take_steps(state, loader, schedule, steps, guard, checkpointer, monitor, validation)
+        except RecoverableError as fault:
+            guard.recover(fault)
+            monitor.rolled_back(state.step)
         else:
             epochs = state.step * loader.batch_size / len(loader)
-            return Trained(state.average.model, state.step, epochs, watch.images_per_second, state.optimizer.lr)
+            return TrainingResult(
+                state.average.model, state.step, epochs, monitor.images_per_second, state.optimizer.lr
+            )
 
 
 def _take_steps(
@@ -88,25 +92,25 @@ def _take_steps(
     loader: DeviceLoader,
     schedule: Schedule,
     steps: Steps,
-    safety: SafetyNet,
-    keeper: Keeper,
-    watch: Watch,
-    validation: Validation | None,
+    guard: RollbackGuard,
+    checkpointer: AsyncCheckpointer,
+    monitor: TrainingMonitor,
+    validation: PeriodicValidation | None,
 ) -> None:
     """The loop. Raises FaultError where a step went wrong."""
-    while (decision := schedule.next(watch.num_pending)) is not None:
+    while (step_plan := schedule.next(monitor.num_pending)) is not None:
         batch = loader.batch(state.step, state.progress)
-        loss = steps(batch, decision)
-        watch.issued(state.step, max(batch.images.shape[2:]), decision, loss)
+        loss = steps(batch, step_plan)
+        monitor.step_issued(state.step, max(batch.images.shape[2:]), step_plan, loss)
         # Before the state is kept: a training that goes on from there does not validate here again.
         if validation:
-            validation.when_due(state, watch)
-        safety.keep()
-        if keeper.is_due():
+            validation.run_if_due(state, monitor)
+        guard.save_if_due()
+        if checkpointer.is_due():
             # In step with others, none may learn of a fault before they do; what is kept is looked at in any case.
-            watch.settle(drain=not watch.in_lockstep)
-            keeper.keep(state.snapshot())
-    watch.settle(drain=True)
+            monitor.collect(drain=not monitor.in_lockstep)
+            checkpointer.save(state.snapshot())
+    monitor.collect(drain=True)
     # What the last update did shows in no loss.
     if not state.is_finite():
-        raise NotFiniteError("the weights are not finite numbers", state.step)
+        raise NonFiniteError("the weights are not finite numbers", state.step)

@@ -24,11 +24,11 @@ BEYOND_CHANCE = 6.0
 # The loss rises where it has come back by this share of its fall.
 RISEN = 0.05
 # Fewer steps tell nothing.
-FEWEST_STEPS = 20
+MIN_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class RangeTest:
+class LRRangeTest:
     """What a range test saw (L. Smith, "Cyclical learning rates for training neural networks", arXiv 1506.01186).
 
     Attributes:
@@ -50,17 +50,17 @@ class RangeTest:
     reason: str
 
 
-def range_test(
+def lr_range_test(
     state: TrainingState,
     loader: DeviceLoader,
-    loss_of: Loss,
+    loss_fn: Loss,
     pacer: Pacer,
     low: float,
     high: float,
     momentum: float,
     micro_batch: int,
     tell: Callable[[int, float, float], None] = lambda step, lr, loss: None,
-) -> RangeTest:
+) -> LRRangeTest:
     """Take a step at each of many rates, from ``low`` to ``high``, evenly spaced in their logarithm, until the loss
     rises; the training is then put back to where it stood.
 
@@ -79,29 +79,29 @@ def range_test(
             lr = low * (high / low) ** progress
             state.optimizer.prepare(lr, momentum, before.progress)
             batch = loader.batch(len(lrs), 1.0)
-            loss = float(training_step(state.model, state.optimizer, batch, state.precision, loss_of, micro_batch))
+            loss = float(training_step(state.model, state.optimizer, batch, state.precision, loss_fn, micro_batch))
             pacer.finished(1)
             if not isfinite(loss):
-                return judged(lrs, losses, diverged=True)
+                return suggest_lr(lrs, losses, diverged=True)
             lrs.append(lr)
             losses.append(loss)
             tell(len(lrs), lr, loss)
-            if has_diverged(losses):
-                return judged(lrs, losses, diverged=True)
-        return judged(lrs, losses, diverged=False)
+            if diverged_loss(losses):
+                return suggest_lr(lrs, losses, diverged=True)
+        return suggest_lr(lrs, losses, diverged=False)
     finally:
         state.restore(before)
 
 
-def has_diverged(losses: list[float]) -> bool:
+def diverged_loss(losses: list[float]) -> bool:
     """Whether the loss has risen so far that larger rates need not be tried."""
-    if len(losses) < FEWEST_STEPS:
+    if len(losses) < MIN_STEPS:
         return False
     medians = np.median(np.lib.stride_tricks.sliding_window_view(losses, LATEST), 1)
     return bool(medians[-1] > max(medians[0], DIVERGED * medians.min()))
 
 
-def judged(lrs: list[float], losses: list[float], diverged: bool) -> RangeTest:
+def suggest_lr(lrs: list[float], losses: list[float], diverged: bool) -> LRRangeTest:
     """A suggestion and a bound from the losses of a range test.
 
     The bound is where the smoothed loss is least. The suggestion lies halfway, in the logarithm, between the rate at
@@ -109,10 +109,10 @@ def judged(lrs: list[float], losses: list[float], diverged: bool) -> RangeTest:
     at all; one-cycle policies come to their peak with a network that is past the start.
     """
     rates, values = np.array(lrs), np.array(losses)
-    if len(rates) < FEWEST_STEPS:
+    if len(rates) < MIN_STEPS:
         diverging = f"the loss was no number after {len(rates)} steps: begin with smaller rates"
         short = f"{len(rates)} steps are too few to tell: give more time"
-        return RangeTest(rates, values, values, diverged, None, None, diverging if diverged else short)
+        return LRRangeTest(rates, values, values, diverged, None, None, diverging if diverged else short)
     decades = np.log10(rates)
     smoothed = smooth(decades, values)
     lowest = int(smoothed.argmin())
@@ -120,7 +120,7 @@ def judged(lrs: list[float], losses: list[float], diverged: bool) -> RangeTest:
     weights = _weights(decades)
     noise = 1.48 * np.median(np.abs(values - smoothed)) * sqrt(float((weights**2).sum(1).mean()))
     if fall <= BEYOND_CHANCE * noise:
-        return RangeTest(rates, values, smoothed, diverged, None, None, "the loss never fell by more than its noise")
+        return LRRangeTest(rates, values, smoothed, diverged, None, None, "the loss never fell by more than its noise")
     slopes = np.gradient(smoothed, decades)
     steepest = int(slopes[: lowest + 1].argmin())
     risen = smoothed[lowest:].max() - smoothed[lowest] > RISEN * fall
@@ -131,7 +131,7 @@ def judged(lrs: list[float], losses: list[float], diverged: bool) -> RangeTest:
         reason = f"{fastest} and still falls at {rates[-1]:.2g}, the largest rate tried: halfway between these two"
     else:
         reason = f"{fastest} and rises from {bound:.2g} on: halfway between these two"
-    return RangeTest(rates, values, smoothed, diverged, suggestion, bound, reason)
+    return LRRangeTest(rates, values, smoothed, diverged, suggestion, bound, reason)
 
 
 def smooth(decades: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

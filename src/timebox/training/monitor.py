@@ -9,13 +9,13 @@ from torch import Tensor
 from timebox.clock import Deadline
 from timebox.data.device.loader import DeviceLoader
 from timebox.reporter import Reporter, StepStatus
-from timebox.runtime.async_scalars import FinishedWork
-from timebox.runtime.faults import NotFiniteError
-from timebox.training.schedule import Decision, Schedule
+from timebox.runtime.async_scalars import AsyncScalars
+from timebox.runtime.faults import NonFiniteError
+from timebox.training.schedule import Schedule, StepPlan
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRecord:
     """One step: what metrics.jsonl records of it, besides its loss. The last five are all that a replay needs."""
 
     step: int
@@ -27,12 +27,12 @@ class Step:
     micro_batch: int
 
 
-class Watch:
+class TrainingMonitor:
     """Follows a training without changing it.
 
     Args:
         log: takes each entry of metrics.jsonl.
-        in_lockstep: whether other processes train too, see :class:`timebox.runtime.async_scalars.FinishedWork`.
+        in_lockstep: whether other processes train too, see :class:`timebox.runtime.async_scalars.AsyncScalars`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Watch:
         self._loader = loader
         self.in_lockstep = in_lockstep
         self._schedule, self._deadline, self._log, self._reporter = schedule, deadline, log, reporter
-        self._finished: FinishedWork[Step] = FinishedWork(loader.labels.device, in_lockstep)
+        self._finished: AsyncScalars[StepRecord] = AsyncScalars(loader.labels.device, in_lockstep)
         self._num_finished = 0
         self._loss = nan
         self._val_accuracy: float | None = None
@@ -59,7 +59,7 @@ class Watch:
         """Steps issued and not yet known to be finished."""
         return self._finished.num_pending
 
-    def issued(self, number: int, resolution: int, decision: Decision, loss: Tensor) -> None:
+    def step_issued(self, number: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
         """Take note of a step just issued, and of those that have finished meanwhile.
 
         Args:
@@ -69,9 +69,9 @@ class Watch:
             NotFiniteError: where the loss of a finished one is no finite number.
         """
         epoch = number * self._loader.batch_size / len(self._loader)
-        step = Step(step=number, epoch=epoch, resolution=resolution, **asdict(decision))
+        step = StepRecord(step=number, epoch=epoch, resolution=resolution, **asdict(step_plan))
         self._finished.push(step, loss)
-        self.settle(drain=False)
+        self.collect(drain=False)
         remaining = self._deadline.remaining()
         self._reporter.step(
             StepStatus(
@@ -88,9 +88,9 @@ class Watch:
             )
         )
 
-    def validated(self, step: int, progress: float, measure: Callable[[], float]) -> float:
+    def run_validation(self, step: int, progress: float, measure: Callable[[], float]) -> float:
         """Measure validation accuracy, in a phase of its own that does not count as training time; seconds it took."""
-        self.settle(drain=True)
+        self.collect(drain=True)
         before = self._deadline.elapsed()
         with self._deadline.phase("validating"):
             self._val_accuracy = measure()
@@ -105,14 +105,14 @@ class Watch:
         self._read(self._finished.poll(drain=True))
         self._log({"step": step, "rolled_back": True})
 
-    def settle(self, drain: bool) -> None:
+    def collect(self, drain: bool) -> None:
         """Read what has finished; with ``drain`` wait for all of it."""
         arrived = self._finished.poll(drain)
         self._schedule.finished(len(arrived))
         if fault := self._read(arrived):
             raise fault
 
-    def _read(self, arrived: list[tuple[Step, float]]) -> NotFiniteError | None:
+    def _read(self, arrived: list[tuple[StepRecord, float]]) -> NonFiniteError | None:
         """Take note of finished steps, all of them; the first fault among them."""
         fault = None
         for step, loss in arrived:
@@ -121,7 +121,7 @@ class Watch:
             self._log({**asdict(step), "loss": loss if isfinite(loss) else None})
             # Gradients that overflow in fp16 show in no loss and are skipped; a forward pass spoils statistics.
             if not isfinite(loss) and fault is None:
-                fault = NotFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
+                fault = NonFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
         return fault
 
     @property

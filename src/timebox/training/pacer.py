@@ -15,7 +15,7 @@ from timebox.data.device.resize import WHOLE, Resizing
 
 # The landing, the last stretch of a schedule, in which the rate falls below a tenth of its peak, takes so many steps
 # even when time has run short: weights that jump from a large rate to none are noisy.
-LANDING_STEPS = 8
+WARMDOWN_STEPS = 8
 
 
 class Pacer(Protocol):
@@ -109,13 +109,13 @@ class ClockPacer:
         seconds_left: Callable[[], float],
         step_seconds: float,
         now: Callable[[], float],
-        landing_at: float = 1.0,
+        warmdown_start: float = 1.0,
         overtime_seconds: float = 0.0,
         resizing: Resizing = WHOLE,
     ) -> None:
         self._seconds_left = seconds_left
         self._now = now
-        self._landing_at, self._overtime_seconds = landing_at, overtime_seconds
+        self._warmdown_start, self._overtime_seconds = warmdown_start, overtime_seconds
         self._resizing = resizing
         self._progress = 0.0
         # What the steps issued and not yet finished cost, in full steps.
@@ -161,24 +161,24 @@ class ClockPacer:
 
     def _advanced(self, fitting: int, num_unfinished: int, cost: float) -> tuple[float, float]:
         """Progress after the next step, and the full steps then left."""
-        left, landing = 1.0 - self._progress, 1.0 - self._landing_at
-        if self._progress < self._landing_at:
+        left, warmdown = 1.0 - self._progress, 1.0 - self._warmdown_start
+        if self._progress < self._warmdown_start:
             # No time for a step to the landing and one more, not even beyond the end.
-            if landing and fitting == 1 and self._affordable(num_unfinished) < 2:
+            if warmdown and fitting == 1 and self._affordable(num_unfinished) < 2:
                 return 1.0, 0
-            before = max(1, fitting - LANDING_STEPS) if landing else fitting
+            before = max(1, fitting - WARMDOWN_STEPS) if warmdown else fitting
             # Where time has run out, a step on small images takes the schedule as far as any other.
             share = cost if before > 1 else 1.0
-            advance = share * max(left / fitting, (self._landing_at - self._progress) / before)
+            advance = share * max(left / fitting, (self._warmdown_start - self._progress) / before)
             # Not a sliver further: rounding must not take the first step of the landing with it.
-            progress = min(self._progress + advance, self._landing_at) if before == 1 else self._progress + advance
+            progress = min(self._progress + advance, self._warmdown_start) if before == 1 else self._progress + advance
             return (1.0, 0) if progress >= 1.0 else (progress, max(fitting - share, 1))
-        steps = max(fitting, self._landing_steps(left / landing, num_unfinished)) if landing else fitting
+        steps = max(fitting, self._warmdown_steps(left / warmdown, num_unfinished)) if warmdown else fitting
         return (1.0, 0) if steps == 1 else (self._progress + left / steps, steps - 1)
 
-    def _landing_steps(self, share: float, num_unfinished: int) -> int:
+    def _warmdown_steps(self, share: float, num_unfinished: int) -> int:
         """Steps that this share of the landing should have, as far as the overtime allows."""
-        return min(ceil(LANDING_STEPS * share - 1e-9), self._affordable(num_unfinished))
+        return min(ceil(WARMDOWN_STEPS * share - 1e-9), self._affordable(num_unfinished))
 
     def _affordable(self, num_unfinished: int) -> int:
         """Steps until the overtime is up."""

@@ -5,18 +5,18 @@ from collections.abc import Callable
 
 from timebox.errors import TimeboxError
 from timebox.models import GhostBatchNorm
-from timebox.runtime.faults import FaultError, NotFiniteError
-from timebox.runtime.micro_batches import smaller_part
+from timebox.runtime.faults import NonFiniteError, RecoverableError
+from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import Schedule
 from timebox.training.state import Snapshot, TrainingState
 
 # Rollbacks within so many steps of each other before a training is given up.
-MOST_ROLLBACKS, WITHIN_STEPS = 6, 500
+MAX_ROLLBACKS, WITHIN_STEPS = 6, 500
 # The fewest images that are computed at once: normalisation needs some to find a spread in.
-SMALLEST_PART = 4
+MIN_MICRO_BATCH = 4
 
 
-class SafetyNet:
+class RollbackGuard:
     """Keeps the last good states of a training in memory, and brings it back to one when a step goes wrong.
 
     Args:
@@ -44,48 +44,48 @@ class SafetyNet:
         self._faulty_steps: list[int] = []
 
     @property
-    def newest(self) -> Snapshot:
+    def latest(self) -> Snapshot:
         """The state kept last."""
         return self._kept[-1]
 
-    def keep(self) -> None:
+    def save_if_due(self) -> None:
         """Keep the present state, where it is time to."""
         if self._state.step % self._every == 0:
             self._kept.append(self._state.snapshot())
 
-    def recover(self, fault: FaultError) -> None:
+    def recover(self, fault: RecoverableError) -> None:
         """Mend what can be mended and go back to the last good state; if that led to a fault before, to an older one.
 
         Raises:
             TimeboxError: when it keeps happening, naming the step and the likely cause.
         """
-        if isinstance(fault, NotFiniteError):
+        if isinstance(fault, NonFiniteError):
             # Where the device runs behind, states may have been kept since. Weights that diverge are finite for some
             # steps: a state that has led to two faults is taken to hold them, and no lower rate would help it.
             self._forget(lambda kept: kept is self._restored or kept.step >= fault.step or not kept.is_finite())
             self._slow_down(fault)
-            self._restored = self.newest
+            self._restored = self.latest
         else:
             self._forget(lambda kept: not kept.is_finite())
             self._split(fault)
-        self._state.restore(self.newest)
+        self._state.restore(self.latest)
         self._schedule.rewind(self._state.step, self._state.progress)
 
     def _forget(self, holds_fault: Callable[[Snapshot], bool]) -> None:
-        while len(self._kept) > 1 and holds_fault(self.newest):
+        while len(self._kept) > 1 and holds_fault(self.latest):
             self._kept.pop()
 
-    def _slow_down(self, fault: NotFiniteError) -> None:
+    def _slow_down(self, fault: NonFiniteError) -> None:
         self._faulty_steps = [s for s in self._faulty_steps if abs(fault.step - s) <= WITHIN_STEPS] + [fault.step]
-        if len(self._faulty_steps) > MOST_ROLLBACKS:
+        if len(self._faulty_steps) > MAX_ROLLBACKS:
             raise TimeboxError(
-                f"{fault}, and again each time the training went back and on at half the rate, {MOST_ROLLBACKS} times "
+                f"{fault}, and again each time the training went back and on at half the rate, {MAX_ROLLBACKS} times "
                 f"in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
             )
-        self._schedule.slow_down()
-        self._tell(f"{fault}: back to step {self.newest.step} and on at {self._schedule.lr_factor:g} times the rate")
+        self._schedule.lower_lr()
+        self._tell(f"{fault}: back to step {self.latest.step} and on at {self._schedule.lr_factor:g} times the rate")
 
-    def _split(self, fault: FaultError) -> None:
+    def _split(self, fault: RecoverableError) -> None:
         """Halve what is computed at once: in whole normalisation groups, while a batch has several of them."""
         present = min(self._schedule.micro_batch, self._batch_size)
         if not self._can_split:
@@ -93,12 +93,12 @@ class SafetyNet:
                 f"memory ran out with {present} images at a time; take a smaller batch with --set batch_size=VALUE, or "
                 f"start more processes on more devices"
             ) from fault
-        part = smaller_part(present, self._ghost_size)
+        part = smaller_micro_batch(present, self._ghost_size)
         if part is not None:
             self._tell(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")
         else:
             part = present // 2
-            if part < SMALLEST_PART:
+            if part < MIN_MICRO_BATCH:
                 raise TimeboxError(
                     f"memory ran out with {present} images at a time; make the network smaller with --set width=VALUE, "
                     f"or the images with --set image_size=VALUE"

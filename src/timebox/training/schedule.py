@@ -7,19 +7,19 @@ from typing import Protocol
 from timebox.errors import RunError
 from timebox.optim import lr_at, momentum_at
 from timebox.recipe import Recipe
-from timebox.runtime.micro_batches import smaller_part
+from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.pacer import Pacer
 
 # A step of more seconds is run in parts, so that signals are heard between them.
-LONGEST_PART_SECONDS = 1.0
+MAX_MICRO_BATCH_SECONDS = 1.0
 # The rate is multiplied by this when the numbers went wrong.
-SLOWER = 0.5
+ROLLBACK_LR_FACTOR = 0.5
 # The landing begins where the rate falls below this share of its peak for good.
-LANDING_SHARE = 0.1
+WARMDOWN_LR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Decision:
+class StepPlan:
     """One step: the progress at which it ends, its rates, and how many images are computed at once."""
 
     progress: float
@@ -34,10 +34,10 @@ class Schedule(Protocol):
     lr_factor: float
     micro_batch: int
 
-    def next(self, num_unfinished: int) -> Decision | None:
+    def next(self, num_unfinished: int) -> StepPlan | None:
         """The next step; None when the schedule is at its end."""
 
-    def slow_down(self) -> None:
+    def lower_lr(self) -> None:
         """Lower the rate for good: the numbers went wrong."""
 
     def rewind(self, step: int, progress: float) -> None:
@@ -73,16 +73,16 @@ class PacedSchedule:
         self.micro_batch, self.lr_factor = micro_batch, lr_factor
         self.finished, self.paused, self.rewind = pacer.finished, pacer.paused, pacer.rewind
 
-    def next(self, num_unfinished: int) -> Decision | None:
+    def next(self, num_unfinished: int) -> StepPlan | None:
         progress = self._pacer.next(num_unfinished)
         if progress is None:
             return None
-        self._keep_parts_short()
-        lr, momentum = rates_at(self._recipe, progress)
-        return Decision(progress, lr * self.lr_factor, momentum, self.micro_batch)
+        self._limit_micro_batch()
+        lr, momentum = lr_and_momentum_at(self._recipe, progress)
+        return StepPlan(progress, lr * self.lr_factor, momentum, self.micro_batch)
 
-    def slow_down(self) -> None:
-        self.lr_factor *= SLOWER
+    def lower_lr(self) -> None:
+        self.lr_factor *= ROLLBACK_LR_FACTOR
 
     @property
     def step_seconds(self) -> float:
@@ -92,21 +92,21 @@ class PacedSchedule:
     def steps_left(self) -> int:
         return self._pacer.steps_left
 
-    def _keep_parts_short(self) -> None:
-        computed = self._recipe.batch_size * self._recipe.members / self._num_processes
+    def _limit_micro_batch(self) -> None:
+        computed = self._recipe.batch_size * self._recipe.ensemble_size / self._num_processes
         seconds = self._pacer.step_seconds * self.micro_batch / computed
-        if seconds > LONGEST_PART_SECONDS:
-            self.micro_batch = smaller_part(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
+        if seconds > MAX_MICRO_BATCH_SECONDS:
+            self.micro_batch = smaller_micro_batch(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
 
 
-class RecordedSchedule:
+class ReplaySchedule:
     """The decisions of a training that was, taken again. What went wrong there is not in them."""
 
     lr_factor = 1.0
     step_seconds = 0.0
 
-    def __init__(self, decisions: Sequence[Decision]) -> None:
-        self._decisions = decisions
+    def __init__(self, step_plans: Sequence[StepPlan]) -> None:
+        self._decisions = step_plans
         self._issued = 0
 
     @property
@@ -118,13 +118,13 @@ class RecordedSchedule:
     def micro_batch(self, size: int) -> None:
         raise RunError("memory ran out in the replay where it did not in the run: the two are not alike")
 
-    def next(self, num_unfinished: int) -> Decision | None:
+    def next(self, num_unfinished: int) -> StepPlan | None:
         if self._issued == len(self._decisions):
             return None
         self._issued += 1
         return self._decisions[self._issued - 1]
 
-    def slow_down(self) -> None:
+    def lower_lr(self) -> None:
         raise RunError("the replay went wrong where the run did not: the two are not alike")
 
     def rewind(self, step: int, progress: float) -> None:
@@ -141,7 +141,7 @@ class RecordedSchedule:
         return len(self._decisions) - self._issued
 
 
-def rates_at(recipe: Recipe, progress: float) -> tuple[float, float]:
+def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
     """The recipe's learning rate and momentum at a progress of 0...1."""
     shape = {"peak_at": recipe.peak_at, "down_at": recipe.down_at}
     lr = lr_at(
@@ -164,9 +164,9 @@ def rates_at(recipe: Recipe, progress: float) -> tuple[float, float]:
     return lr, momentum
 
 
-def landing_at(recipe: Recipe, resolution: int = 1000) -> float:
+def warmdown_start(recipe: Recipe, resolution: int = 1000) -> float:
     """Progress at which the rate falls below a tenth of its peak for good; 1 where it never does."""
     for point in range(resolution, -1, -1):
-        if rates_at(recipe, point / resolution)[0] > LANDING_SHARE * recipe.max_lr:
+        if lr_and_momentum_at(recipe, point / resolution)[0] > WARMDOWN_LR_SHARE * recipe.max_lr:
             return min(1.0, (point + 1) / resolution)
     return 0.0

@@ -12,9 +12,9 @@ from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.models import networks_of
 from timebox.optim import Optimizer
 from timebox.optim.loss import Loss
-from timebox.runtime.micro_batches import parts_of
+from timebox.runtime.micro_batches import split_batch
 from timebox.runtime.precision import Precision
-from timebox.training.schedule import Decision
+from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
 
 
@@ -23,11 +23,11 @@ def training_step(
     optimizer: Optimizer,
     batch: Batch,
     precision: Precision,
-    loss_of: Loss,
+    loss_fn: Loss,
     micro_batch: int,
 ) -> Tensor:
     """One step: forward, loss, backward, update. Returns the loss, detached, on the device."""
-    loss = backpropagate(networks_of(model), batch, precision, loss_of, micro_batch)
+    loss = backpropagate(networks_of(model), batch, precision, loss_fn, micro_batch)
     precision.step(optimizer)
     optimizer.zero_grad()
     return loss
@@ -37,7 +37,7 @@ def backpropagate(
     networks: Sequence[nn.Module],
     batch: Batch,
     precision: Precision,
-    loss_of: Loss,
+    loss_fn: Loss,
     micro_batch: int,
     weight: float = 1.0,
 ) -> Tensor:
@@ -56,12 +56,12 @@ def backpropagate(
     own_parts = zip(networks, batch.images.split(share), batch.labels.split(share), strict=True)
     for network, images, labels in own_parts:
         unseen = share
-        for part in parts_of(Batch(images, labels), micro_batch):
+        for part in split_batch(Batch(images, labels), micro_batch):
             unseen -= len(part.labels)
             with _gradients_kept(network) if unseen else nullcontext():
                 with precision.autocast():
                     logits = network(part.images)
-                loss = loss_of(logits, part.labels) * (weight * len(part.labels) / share)
+                loss = loss_fn(logits, part.labels) * (weight * len(part.labels) / share)
                 precision.backward(loss)
             total += loss.detach()
     return total / len(networks)
@@ -78,22 +78,22 @@ class Steps(Protocol):
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """Do beforehand what need not be done in each step. The training stays where it stands."""
 
-    def __call__(self, batch: Batch, decision: Decision) -> Tensor:
+    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         """Take one step: weights, average and count move on. Returns the loss, 0-dim, detached, on the device."""
 
 
 class EagerSteps:
     """Takes each step operation by operation."""
 
-    def __init__(self, state: TrainingState, loss_of: Loss) -> None:
-        self._state, self._loss_of = state, loss_of
+    def __init__(self, state: TrainingState, loss_fn: Loss) -> None:
+        self._state, self._loss_fn = state, loss_fn
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, batch: Batch, decision: Decision) -> Tensor:
+    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         state = self._state
-        state.optimizer.prepare(decision.lr, decision.momentum, decision.progress)
-        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_of, decision.micro_batch)
-        state.advance(decision.progress)
+        state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
+        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_fn, step_plan.micro_batch)
+        state.advance(step_plan.progress)
         return loss

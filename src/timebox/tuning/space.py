@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe import FIELDS, Draft, Recipe, Times, Value, setting_from
+from timebox.recipe import FIELDS, Draft, Multiplier, Recipe, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
 TIMES, WITHIN, AMONG = "times", "within", "among"
@@ -209,7 +209,7 @@ def _dimension(name: str, table: object) -> Dimension:
         raise UsageError(f"{name}: {kind} [{low:g}, {high:g}] is empty: the first must be below the second")
     if kind == TIMES:
         for value in (low, high):
-            if not isinstance(setting_from(name, f"x{value:f}"), Times):
+            if not isinstance(setting_from(name, f"x{value:f}"), Multiplier):
                 raise UsageError(f"{name} is no number: it has no multiples")
         return Dimension(name, FloatDistribution(float(low), float(high), log=True), True)
     match setting_from(name, low), setting_from(name, high):
@@ -226,7 +226,7 @@ def _choices(name: str, values: object) -> list[Value]:
     choices = []
     for value in values:
         setting = setting_from(name, value)
-        if isinstance(setting, Times):
+        if isinstance(setting, Multiplier):
             raise UsageError(f"{name}: among takes values, not multiples such as {value!r}; use times")
         choices.append(setting)
     return choices

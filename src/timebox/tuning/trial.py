@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline
-from timebox.data import Division, ImageDataset, Origin, stratified_order
-from timebox.jobs.config import Request
-from timebox.jobs.data import Source
+from timebox.data import DataSplits, ImageDataset, Origin, stratified_order
+from timebox.jobs.config import TrainConfig
+from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import Task
-from timebox.planning.planner import Scoring, make_plan
+from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.writer import RunWriter
-from timebox.runtime.faults import FaultError
-from timebox.runtime.torch_state import guest
-from timebox.runtime.write_speed import UNWRITTEN
+from timebox.runtime.faults import RecoverableError
+from timebox.runtime.torch_state import preserve_torch_state
+from timebox.runtime.write_speed import NO_WRITES
 
 # More images tell hardly more; scoring them takes time from training.
 MOST_VAL_IMAGES = 2500
@@ -64,10 +64,16 @@ class Trainer:
     """
 
     def __init__(
-        self, train: ImageDataset, val: ImageDataset, source: Source, device: torch.device, precision: str, seed: int
+        self,
+        train: ImageDataset,
+        val: ImageDataset,
+        source: DataConfig,
+        device: torch.device,
+        precision: str,
+        seed: int,
     ) -> None:
         chosen = val.take(stratified_order(val.labels, source.split_seed)[:MOST_VAL_IMAGES])
-        self._division = Division(train, chosen, None, Origin("train"), Origin("val"), None)
+        self._division = DataSplits(train, chosen, None, Origin("train"), Origin("val"), None)
         self._source, self._device, self._precision, self._seed = source, device, precision, seed
 
     def cut(self, num_images: int) -> "Trainer":
@@ -97,34 +103,34 @@ class Trainer:
             DivergedError: where the loss rose beyond hope. UsageError: for a recipe that cannot be, or does not fit.
         """
         deadline = Deadline(budget_seconds)
-        request = Request(
+        request = TrainConfig(
             self._source, recipe, (*settings, ONE_VIEW), self._seed + repeat, self._precision, None, thumbnails=False
         )
         val = self._division.val
         assert val is not None
-        with guest(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
+        with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(
                 recipe,
                 request.settings,
                 self._division.train,
-                Scoring(len(val), 0),
+                ScoringLoad(len(val), 0),
                 self._device,
                 request.precision,
                 deadline,
                 None,
-                UNWRITTEN,
+                NO_WRITES,
                 self._source.data,
             )
             task = Task.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
             training = Training(task, writer, deadline, DivergenceGuard())
-            with training.keeper.settled_on_failure():
+            with training.checkpointer.wait_on_failure():
                 try:
                     trained = training.run()
-                except FaultError as error:
+                except RecoverableError as error:
                     raise DivergedError(str(error)) from error
                 (score,) = task.score(trained.model, deadline) or (None,)
-                training.keeper.wait(deadline.remaining())
+                training.checkpointer.wait(deadline.remaining())
         return Measured(
             accuracy=0.0 if score is None else score.accuracy,
             num_images=0 if score is None else len(score.dataset),

@@ -11,13 +11,13 @@ from pathlib import Path
 import optuna
 
 from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.data import ImageDataset, parse_portion
+from timebox.data import ImageDataset, parse_split_size
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
-from timebox.jobs.config import Request, check_request, given_among, image_form, is_planned
-from timebox.jobs.data import Reader, Source, division_from
+from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
+from timebox.jobs.data import DataConfig, DatasetReader, split_data
 from timebox.jobs.job import sha256_of
-from timebox.planning.auto import ladder
+from timebox.planning.auto import scales_for
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO, Draft, Recipe, draft_of
@@ -135,7 +135,7 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
-    surplus = sorted(given_among(tune, locals()) - set(BESIDE_RESUME))
+    surplus = sorted(arguments_given(tune, locals()) - set(BESIDE_RESUME))
     if resume is not None and surplus:
         raise UsageError(f"{', '.join(surplus)} cannot be given with resume: all of that is the search's own")
     tell = tell or (lambda line: None)
@@ -154,8 +154,8 @@ def tune(
         storage=storage,
         study=study or f"{Path(_needed(data)).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
         workers=workers,
-        val=parse_portion(str(val) if isinstance(val, Path) else val, "val"),
-        test=parse_portion(str(test) if isinstance(test, Path) else test, "test"),
+        val=parse_split_size(str(val) if isinstance(val, Path) else val, "val"),
+        test=parse_split_size(str(test) if isinstance(test, Path) else test, "test"),
         train_limit=train_limit,
         split_seed=split_seed,
         seed=seed,
@@ -215,27 +215,27 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell
         check_free(Path(out), "search")
     opened = open_storage(asked.storage) if asked.storage else None
     final_seconds = (1 - CHECK_ENDS) * asked.budget_seconds
-    reader = Reader(
+    reader = DatasetReader(
         Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline, None, asked.cache
     )
     side, fit = image_form(asked.recipe, asked.settings)
     if is_planned(asked.recipe):
         reader.largest_side = largest_side_for(final_seconds, training_device)
     source = _source(asked)
-    loaded, division = reader.divided(source, side, fit)
+    loaded, data_splits = reader.divided(source, side, fit)
     has_own = asked.val is None and loaded.splits.val is not None
     val_is_apart = has_own or (isinstance(asked.val, str) and asked.val != "rest")
     if asked.val is None and not has_own:
         source = replace(source, val=VAL_SHARE if asked.train_limit is None else "rest")
-        division = division_from(loaded.splits, source, None, fit)
-    if division.val is None:
+        data_splits = split_data(loaded.splits, source, None, fit)
+    if data_splits.val is None:
         raise UsageError(f"{asked.data!r} leaves no images to choose by: hold some out with --val")
-    height, width, _ = division.train.image_shape
-    num_images = _cut(len(division.train), division.train.num_classes, asked.trial_seconds, final_seconds)
-    neutral = searched.neutral(_planned_for(draft, division.train))
+    height, width, _ = data_splits.train.image_shape
+    num_images = _cut(len(data_splits.train), data_splits.train.num_classes, asked.trial_seconds, final_seconds)
+    neutral = searched.neutral(_planned_for(draft, data_splits.train))
     search = Search(
         source=source.as_dict(),
-        data_sha256=sha256_of(division.train),
+        data_sha256=sha256_of(data_splits.train),
         recipe=asked.recipe,
         settings=asked.settings,
         space=searched.to_json(),
@@ -252,15 +252,15 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell
     directory = TuneDirectory.new(Path(out) if out else _default_out(loaded.name), asked)
     try:
         storage = asked.storage or str(directory.path / JOURNAL)
-        begun = studies.create(opened or open_storage(storage), asked.study, search)
-        studies.enqueue(begun, neutral, (), ())
+        started = studies.create(opened or open_storage(storage), asked.study, search)
+        studies.enqueue(started, neutral, (), ())
         if asked.sampler != "random":
             for name, params in searched.probes(neutral):
-                studies.enqueue(begun, params, searched.settings(params, (name,)), (name,))
+                studies.enqueue(started, params, searched.settings(params, (name,)), (name,))
         budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
         tell(
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
-            f"{len(division.train):,} images, chosen by {min(len(division.val), MOST_VAL_IMAGES):,} others"
+            f"{len(data_splits.train):,} images, chosen by {min(len(data_splits.val), MOST_VAL_IMAGES):,} others"
         )
     except BaseException:
         directory.close()
@@ -340,8 +340,8 @@ def _trial_seconds(trial_budget: str | float | None, budget_seconds: float) -> f
 
 def _check(asked: Asked, deadline: Deadline) -> None:
     """Refuse what needs no data to be refused."""
-    request = Request(_source(asked), asked.recipe, asked.settings, asked.seed, asked.precision, None)
-    check_request(request, deadline)
+    request = TrainConfig(_source(asked), asked.recipe, asked.settings, asked.seed, asked.precision, None)
+    check_train_config(request, deadline)
     if asked.sampler not in SAMPLERS:
         raise UsageError(f"sampler {asked.sampler!r} is unknown; use {', '.join(SAMPLERS)}")
     if asked.workers < 1:
@@ -352,9 +352,9 @@ def _check(asked: Asked, deadline: Deadline) -> None:
         raise UsageError("val 'none' leaves nothing to choose by")
 
 
-def _source(asked: Asked) -> Source:
+def _source(asked: Asked) -> DataConfig:
     """The data as they are divided. No trial sees the test split: it is held out for the final run."""
-    return Source(
+    return DataConfig(
         asked.data, asked.val, asked.test, asked.train_limit, None, asked.split_seed, asked.coarse, asked.group_by
     )
 
@@ -374,7 +374,7 @@ def _planned_for(draft: Draft, train: ImageDataset) -> Recipe:
     if draft.fixed:
         return draft.fixed
     task = DatasetProfile(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
-    return ladder(task, draft.changes)[0][1]
+    return scales_for(task, draft.changes)[0][1]
 
 
 def _rungs(trial_seconds: float) -> tuple[float, ...]:

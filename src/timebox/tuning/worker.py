@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from timebox.clock import Deadline
 from timebox.errors import TimeboxError, UsageError
-from timebox.jobs.data import Reader, Source
+from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.job import sha256_of
 from timebox.recipe import Value
 from timebox.runtime.device import resolve_device
@@ -90,13 +90,15 @@ def trainer_for(
     search: Search, data: str | None, data_dir: str | None, max_bad_share: float, cache: bool, device: str
 ) -> Trainer:
     """Trains on a search's data, all of them. Raises UsageError where they are others."""
-    source = Source(**{**search.source, **({} if data is None else {"data": data})})  # type: ignore[arg-type]
-    reader = Reader(Path(data_dir) if data_dir else None, max_bad_share, lambda line: None, Deadline(None), None, cache)
-    _, division = reader.divided(source, search.image_size, search.image_fit)
-    if sha256_of(division.train) != search.data_sha256:
+    source = DataConfig(**{**search.source, **({} if data is None else {"data": data})})  # type: ignore[arg-type]
+    reader = DatasetReader(
+        Path(data_dir) if data_dir else None, max_bad_share, lambda line: None, Deadline(None), None, cache
+    )
+    _, data_splits = reader.divided(source, search.image_size, search.image_fit)
+    if sha256_of(data_splits.train) != search.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
-    assert division.val is not None
-    return Trainer(division.train, division.val, source, resolve_device(device), search.precision, search.seed)
+    assert data_splits.val is not None
+    return Trainer(data_splits.train, data_splits.val, source, resolve_device(device), search.precision, search.seed)
 
 
 class Worker:
@@ -175,8 +177,8 @@ class Worker:
         search = self.search
         known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         accuracy = 0.0
-        for rung, budget in enumerate(search.rungs):
-            step = REDUCTION**rung
+        for scale, budget in enumerate(search.rungs):
+            step = REDUCTION**scale
             if step in known:  # by a worker that died
                 accuracy = known[step]
                 continue
@@ -190,7 +192,7 @@ class Worker:
             trial.set_user_attr(MEASURED, [*trial.user_attrs.get(MEASURED, []), asdict(measured)])
             accuracy = measured.accuracy
             trial.report(accuracy, step)
-            if rung + 1 < len(search.rungs) and trial.should_prune():
+            if scale + 1 < len(search.rungs) and trial.should_prune():
                 raise optuna.TrialPruned(f"not among the best {1 / REDUCTION:.0%} under {budget:.0f} s")
         return accuracy
 

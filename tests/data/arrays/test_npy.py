@@ -18,8 +18,8 @@ def read(blob):
     return read_npy(io.BytesIO(blob), len(blob))
 
 
-def described(header, follow=b""):
-    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + follow
+def described(header, run_worker=b""):
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + run_worker
 
 
 @pytest.mark.parametrize("code", ["u1", "<i4", ">i8", "<f4", "?", "<U3", "S4"])

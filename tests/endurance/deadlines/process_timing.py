@@ -17,7 +17,7 @@ RESERVE = re.compile(r"([\d.hms]+) in reserve")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReadResult:
     """How a command ended.
 
     Attributes:
@@ -88,7 +88,7 @@ class Observed:
         self.planned.set()
 
 
-BEAT_SECONDS = 0.05
+HEARTBEAT_SECONDS = 0.05
 
 Disturbance = Callable[[Observed, float, Random], Mapping[str, object]]
 
@@ -99,7 +99,7 @@ def observe(
     disturb: Disturbance,
     random: Random,
     environment: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> ReadResult:
     """Run a command beside a disturbance. One that hangs is killed long after its budget.
 
     Args:
@@ -119,13 +119,15 @@ def observe(
             hang.cancel()
             observed.process.kill()
             observed.ended.set()
-    return Outcome(status, wall_seconds, stalled_seconds.result(), observed.stdout, observed.stderr, happened.result())
+    return ReadResult(
+        status, wall_seconds, stalled_seconds.result(), observed.stdout, observed.stderr, happened.result()
+    )
 
 
 def longest_stall(ended: threading.Event) -> float:
     """Beat until ``ended``; the seconds by which the latest beat came too late."""
     longest, last = 0.0, time.monotonic()
-    while not ended.wait(BEAT_SECONDS):
+    while not ended.wait(HEARTBEAT_SECONDS):
         moment = time.monotonic()
-        longest, last = max(longest, moment - last - BEAT_SECONDS), moment
+        longest, last = max(longest, moment - last - HEARTBEAT_SECONDS), moment
     return longest

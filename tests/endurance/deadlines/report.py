@@ -11,7 +11,7 @@ from typing import Any
 
 REFUSED = 2  # exit status
 # The last decade of the learning rate is passed gradually with so many steps, none falling by more of the highest rate.
-FEWEST_STEPS, LARGEST_DROP = 5, 0.05
+MIN_STEPS, LARGEST_DROP = 5, 0.05
 # Of the budget: training on an idle machine with nothing to score, and what scoring may take and a little.
 IDLE_TRAINING_SHARE, IDLE_TRAINING_BUDGET = 0.88, 120.0
 SCORING_SHARE = 0.1 + 0.01
@@ -40,7 +40,7 @@ class Schedule:
     @property
     def gradual(self) -> bool:
         """Whether the last decade was passed in steps small enough to be called annealing."""
-        return self.last_decade_steps >= FEWEST_STEPS and self.largest_drop <= LARGEST_DROP
+        return self.last_decade_steps >= MIN_STEPS and self.largest_drop <= LARGEST_DROP
 
 
 def judge_schedule(steps: Sequence[Mapping[str, float]], final_lr: float, lowest_lr: float) -> Schedule:

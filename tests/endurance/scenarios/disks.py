@@ -15,7 +15,7 @@ STEPS = 250
 WORDS = (*TRAIN, "--steps", STEPS)
 DISK_MEGABYTES = 4
 IN_CHECKPOINT = "/checkpoint/*"
-UNWRITTEN = "the checkpoint could not be written"
+NO_WRITES = "the checkpoint could not be written"
 
 
 class Failure(NamedTuple):
@@ -143,7 +143,7 @@ def _injected(failure: Failure) -> dict[str, object]:
 
 def _intact_meanwhile(process: Process, run: Path) -> str:
     """What is wrong with the checkpoint on disk while the training goes on after a write has failed."""
-    if not process.wait_for(UNWRITTEN):
+    if not process.wait_for(NO_WRITES):
         return "no failure was told while it trained"
     with process.standing_still():
         is_left = is_finished(run) or step_of(run) > 0
@@ -151,7 +151,7 @@ def _intact_meanwhile(process: Process, run: Path) -> str:
 
 
 def _told_once(ended: Ended) -> str:
-    told = ended.lines_with(UNWRITTEN)
+    told = ended.lines_with(NO_WRITES)
     return joined(
         f"status {ended.status}: {ended.err[-300:]}" if ended.status != 3 else "",
         f"told {len(told)} times" if len(told) != 1 else "",

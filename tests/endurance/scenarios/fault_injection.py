@@ -52,13 +52,13 @@ def main() -> None:
 
 def inject(faults: Faults) -> None:
     """Patch the program with each fault that is asked for."""
-    from timebox.training import checkpointer as keeper
+    from timebox.training import checkpointer as checkpointer
 
-    keeper.INTERVAL_SECONDS = faults.get("interval", keeper.INTERVAL_SECONDS)
+    checkpointer.INTERVAL_SECONDS = faults.get("interval", checkpointer.INTERVAL_SECONDS)
     if "interval" in faults:
-        keeper.INTERVAL_COSTS = 1.0
+        checkpointer.INTERVAL_COSTS = 1.0
     if not faults.get("checkpoints", True):
-        keeper.Keeper.is_due = lambda self: False
+        checkpointer.AsyncCheckpointer.is_due = lambda self: False
     for name, patch in PATCHES.items():
         if name in faults:
             patch(faults[name])
@@ -139,14 +139,14 @@ def _before_each_part(act: Callable[[int], None]) -> None:
     from timebox.data.device.loader import Batch
     from timebox.training import step
 
-    real = step.parts_of
+    real = step.split_batch
 
-    def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
         for part in real(batch, size):
             act(len(part.labels))
             yield part
 
-    step.parts_of = parts_of
+    step.split_batch = split_batch
 
 
 def non_finite(fault: Faults) -> None:
@@ -157,17 +157,17 @@ def non_finite(fault: Faults) -> None:
     from timebox.training.state import TrainingState
 
     real_step, real_advance = steps.training_step, TrainingState.advance
-    value, begun, happened = float(fault["value"]), 0, False
+    value, started, happened = float(fault["value"]), 0, False
 
     def advance(self: TrainingState, progress: float) -> None:
-        nonlocal begun
+        nonlocal started
         real_advance(self, progress)
-        begun = self.step
+        started = self.step
 
     def training_step(model: nn.Module, optimizer: object, batch: Batch, *rest: object) -> Tensor:
         nonlocal happened
-        wrong = begun + 1 == fault["step"] and not happened
-        wrong |= bool(fault["lasting"]) and begun + 1 >= fault["step"]
+        wrong = started + 1 == fault["step"] and not happened
+        wrong |= bool(fault["lasting"]) and started + 1 >= fault["step"]
         if not wrong:
             return real_step(model, optimizer, batch, *rest)
         happened = True

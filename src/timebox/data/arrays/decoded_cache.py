@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.arrays.memory_map import reserve
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 
 FORMAT = 1
 INDEX, DRAFT = "index.json", ".new-"
@@ -186,7 +186,7 @@ def _loaded(entry: Path, index: dict[str, object]) -> LoadedData:
         case _:
             raise ValueError("it lacks something")
     bad = tuple(BadFile(path, reason) for path, reason in bad_files)
-    parts = Splits(read["train"], read.get("val"), read.get("test"))
+    parts = SourceSplits(read["train"], read.get("val"), read.get("test"))
     return LoadedData(name, format, parts, bad, sizes, modes, tuple(notes))
 
 

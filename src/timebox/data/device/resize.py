@@ -12,7 +12,7 @@ from torch.nn import functional as F
 # Sizes go in eighths of the full one: the shapes are few, and each may have to be recorded.
 LEVELS = 8
 # Pixels: no image is made smaller than this.
-SMALLEST_SIDE = 8
+MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def scaled_size(height: int, width: int, share: float) -> tuple[int, int]:
     """(height, width) in pixels of an image at a share of its sides; never below 8, unless the image is."""
 
     def scaled(side: int) -> int:
-        return max(min(SMALLEST_SIDE, side), round(side * share))
+        return max(min(MIN_SIDE, side), round(side * share))
 
     return scaled(height), scaled(width)
 

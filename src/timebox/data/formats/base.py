@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.arrays.decoded_cache import Identity, Prepared
-from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.images.decode import CROP
 from timebox.data.reading.wording import natural_order
 from timebox.errors import DataError
@@ -106,7 +106,7 @@ class RawSplit:
     labels: NDArray[np.int64] | NDArray[np.str_]
 
 
-def splits_from_arrays(raw: dict[str, RawSplit], class_names: tuple[str, ...] | None, source: str) -> Splits:
+def splits_from_arrays(raw: dict[str, RawSplit], class_names: tuple[str, ...] | None, source: str) -> SourceSplits:
     """Labels of any kind mapped to classes.
 
     Without class_names the classes are the labels that occur in train, in natural order. With them, integer labels
@@ -136,10 +136,10 @@ def splits_from_arrays(raw: dict[str, RawSplit], class_names: tuple[str, ...] | 
 
     first = dataset("train")
     assert first is not None
-    return Splits(first, dataset("val"), dataset("test"))
+    return SourceSplits(first, dataset("val"), dataset("test"))
 
 
-def loaded_from_arrays(name: str, format_name: str, splits: Splits, why: str) -> LoadedData:
+def loaded_from_arrays(name: str, format_name: str, splits: SourceSplits, why: str) -> LoadedData:
     """LoadedData of a format whose images all have one size and mode."""
     height, width, channels = splits.train.image_shape
     count = sum(len(split) for _, split in splits.items())

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.formats.base import ReadOptions, Throttle, loaded_from_arrays
 from timebox.data.reading.safe_pickle import load_pickled_dict
 from timebox.data.reading.tar import TAR_ERRORS, check_place, opened_tar
@@ -173,7 +173,7 @@ def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> 
         raise DataError(f"{path}: {inner.name} claims {member.size:,} bytes, more than any CIFAR file has")
 
 
-def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> Splits:
+def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> SourceSplits:
     batches: dict[str, _Batch] = {}
     metas: dict[str, bytes] = {}
     tell = Throttle(options.progress)
@@ -198,7 +198,7 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
             )
     test = _join([batches.pop(layout.test)], class_names)
     train = _join([batches.pop(name) for name in layout.train], class_names)
-    return Splits(train, None, test)
+    return SourceSplits(train, None, test)
 
 
 def _parse_pickle(blob: bytes, hundred: bool, coarse: bool, source: str) -> _Batch:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from timebox.data.dataset import ImageDataset, LoadedData, Splits
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.formats.base import loaded_from_arrays
 
 
@@ -13,5 +13,5 @@ def read_digits() -> LoadedData:
     bunch = load_digits()
     images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
     names, ids = tuple(map(str, range(10))), tuple(map(str, range(len(images))))
-    splits = Splits(ImageDataset(images, bunch.target.astype(np.int64), names, ids), None, None)
+    splits = SourceSplits(ImageDataset(images, bunch.target.astype(np.int64), names, ids), None, None)
     return loaded_from_arrays("digits", "scikit-learn's digits", splits, "that is their name")

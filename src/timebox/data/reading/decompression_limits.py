@@ -20,7 +20,7 @@ def check_unpacked(num_bytes: int, packed_bytes: int, source: str) -> None:
         )
 
 
-class BoundedReader:
+class LimitedReader:
     """A stream of unpacked bytes that raises DataError as soon as there are too many of them.
 
     Args:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from timebox.data.align_labels import relabel
 from timebox.data.arrays.decoded_cache import Draft, Identity, key_of
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, Splits
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.data.formats.base import USUAL_SIDE, ReadOptions, Throttle
 from timebox.data.images.decode import HOW_FITTED, ImageHeader, decode_image, read_header
 from timebox.data.reading.listing import SPLITS
@@ -250,7 +250,7 @@ def working_side(sizes: Sequence[tuple[int, int]], largest_side: int = USUAL_SID
     return min(largest_side, max(MIN_SIDE, median // 8 * 8))
 
 
-def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:
+def _splits(path: Path, readable: dict[str, ImageDataset]) -> SourceSplits:
     """All splits with train's classes; a class without a readable image in train is no class."""
     if "train" not in readable or not len(readable["train"]):
         raise DataError(f"{path}: not one training image could be read")
@@ -260,7 +260,7 @@ def _splits(path: Path, readable: dict[str, ImageDataset]) -> Splits:
         for split, dataset in readable.items()
         if split != "train" and len(dataset)
     }
-    return Splits(train, held_out.get("val"), held_out.get("test"))
+    return SourceSplits(train, held_out.get("val"), held_out.get("test"))
 
 
 def _form_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:

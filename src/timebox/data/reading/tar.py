@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from timebox.data.reading.decompression_limits import BoundedReader
+from timebox.data.reading.decompression_limits import LimitedReader
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -31,7 +31,7 @@ TAR_ERRORS = (
 def opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """A tar file, plain or compressed, as a stream that stops at a decompression bomb."""
     with open_regular(path) as file:
-        bounded = BoundedReader(_unpacked(file), path.stat().st_size, str(path))
+        bounded = LimitedReader(_unpacked(file), path.stat().st_size, str(path))
         with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]  # asks for read alone
             yield archive
 
