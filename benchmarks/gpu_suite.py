@@ -116,7 +116,7 @@ class Session:
             num_epochs=None if steps else self.epochs or entrant.epochs,
             device=self.device,
             precision=entrant.precision,
-            tell=lambda text: self.log({"kind": "note", "note": text}),
+            notify=lambda text: self.log({"kind": "note", "note": text}),
             **more,
         )
         seconds = speedrun.build()

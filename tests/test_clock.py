@@ -172,7 +172,7 @@ def test_what_is_left_out_counts_nowhere() -> None:
     deadline = Deadline(60, now=clock)
     with deadline.phase("reading"):
         clock.sleep(30)
-        deadline.leave_out(25)
+        deadline.exclude(25)
         assert deadline.remaining() == 55
     phases = deadline.phases_so_far()
     assert phases["reading"] == 5

@@ -122,13 +122,13 @@ class Deadline:
             self._settle()
             self._open.pop()
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Put the clock back by seconds already spent on something the budget does not cover, in the open phase."""
         self._settle()
         self.started_at += seconds
         self._book(self._current, -seconds)
 
-    def continue_from(self, phases: Mapping[str, float]) -> None:
+    def add_earlier_phases(self, phases: Mapping[str, float]) -> None:
         """Count time that was spent earlier, by another process, under its phases."""
         for name, seconds in phases.items():
             self._book(name, seconds)

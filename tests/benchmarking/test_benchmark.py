@@ -68,7 +68,7 @@ def test_the_directory_is_whole(measure: Measure, tmp_path: Path) -> None:
 def test_each_trial_is_told(measure: Measure) -> None:
     said: list[str] = []
     seen: list[object] = []
-    measure(tell=said.append, on_trial=lambda one: seen.append((one["label"], one["block"])))
+    measure(notify=said.append, on_trial=lambda one: seen.append((one["label"], one["block"])))
     assert said[1].startswith("4 trials of 5s: about ")
     assert said[2] == "1/4  haet2021   seed 0   50.00 %  4.5 s  21s left"
     assert said[5] == "4/4  haet2021   seed 1   51.00 %  4.5 s"
@@ -78,7 +78,7 @@ def test_each_trial_is_told(measure: Measure) -> None:
 def test_a_failed_trial_is_kept_and_the_rest_goes_on(measure: Measure, trials: Trials) -> None:
     trials.outcomes[B, 0] = failed(B, 0)
     said: list[str] = []
-    done = measure(tell=said.append)
+    done = measure(notify=said.append)
     assert (done.summary["num_done"], done.summary["num_failed"], done.summary["complete_blocks"]) == (3, 1, 2)
     assert "2/4  dawnbench  seed 0  failed: something broke" in said[3]
     assert done.summary["notes"] == ["failed: dawnbench, seed 0: something broke"]
@@ -98,7 +98,7 @@ def test_an_interruption_keeps_what_is_done_and_says_how_to_go_on(
 ) -> None:
     trials.outcomes[B, 1] = KeyboardInterrupt()
     said: list[str] = []
-    done = measure(tell=said.append)
+    done = measure(notify=said.append)
     assert (done.summary["stopped"], done.summary["num_done"], len(lines(done))) == ("signal", 2, 2)
     assert said[-1] == (
         f"stopped: 2 of 4 trials are done and kept; the others: timebox benchmark --resume {tmp_path}/bench"
@@ -187,7 +187,7 @@ class Clock:
 def test_no_trial_is_begun_that_could_not_end_in_time(measure: Measure, trials: Trials) -> None:
     clock, said = Clock(7.0), list[str]()
     deadline = Deadline(30.0, now=clock)
-    done = measure(seeds=5, deadline=deadline, on_trial=clock.pass_by, tell=said.append)
+    done = measure(seeds=5, deadline=deadline, on_trial=clock.pass_by, notify=said.append)
     # After three trials 9 s are left: enough for one of 5 s, 2 s of scoring and the reserve; after four 2 s.
     assert trials.keys == [(A, 0), (B, 0), (B, 1), (A, 1)]
     assert (done.summary["stopped"], done.summary["late"], done.summary["complete_blocks"]) == ("budget", False, 2)

@@ -51,7 +51,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraphRecorder]:
     """Steps are recorded, as on a GPU."""
     made: list[FakeGraphRecorder] = []
 
-    def recorded(state: TrainingState, loss_fn: Loss, tell: object) -> GraphedSteps:
+    def recorded(state: TrainingState, loss_fn: Loss, notify: object) -> GraphedSteps:
         made.append(FakeGraphRecorder())
         return GraphedSteps(state, loss_fn, made[-1], lambda text: pytest.fail(text))
 

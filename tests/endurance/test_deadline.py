@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 SCENARIOS = ("idle", "busy", "stopped", "large-val", "slow-disk")
 
 
-class Task(NamedTuple):
+class TrainingJob(NamedTuple):
     """Data, cut to so many training images, and a budget."""
 
     data: str
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 # Scoring stops at a tenth of the budget, after the batch that it is at.
 LAST_BATCH_SECONDS = 1.0
 # CIFAR-10 is skipped where it does not lie beside the repository.
-TASKS = (Task("digits", 1000, 10.0), Task("cifar10", 5000, 10.0), Task("cifar10", 5000, 30.0))
+TASKS = (TrainingJob("digits", 1000, 10.0), TrainingJob("cifar10", 5000, 10.0), TrainingJob("cifar10", 5000, 30.0))
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def installation() -> Iterator[Installation]:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.data}-{task.budget_seconds:g}s")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_run_is_not_late(
-    scenario: str, task: Task, repeat: int, real_data: Callable[[str], Path], installation: Installation
+    scenario: str, task: TrainingJob, repeat: int, real_data: Callable[[str], Path], installation: Installation
 ) -> None:
     data = task.data if task.data == "digits" else str(real_data(task.data))
     arguments = Namespace(data=data, train_limit=task.num_train, test=None, options=[], seed=0)

@@ -14,7 +14,7 @@ from timebox.data import ImageDataset, SourceSplits, split_dataset
 from timebox.jobs import job as task_module
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
-from timebox.jobs.job import SplitScore, Task, TimeLimit, prediction_columns
+from timebox.jobs.job import SplitScore, TimeLimit, TrainingJob, prediction_columns
 from timebox.planning.plan import Plan
 from timebox.recipe import get_recipe
 
@@ -28,21 +28,21 @@ def dataset(num: int) -> ImageDataset:
     return ImageDataset(images, labels, CLASSES, tuple(str(i) for i in range(num)))
 
 
-def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: float = 0.0) -> Task:
+def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: float = 0.0) -> TrainingJob:
     recipe = get_recipe("haet2021")
     plan = Plan(recipe, CPU, 1, "fp32", None, 512, 1.0, 1, scoring_seconds, 0.0, finish_seconds, 0, 50, ())
     source = DataConfig("colours", None, None, None, None, 0, False)
     request = TrainConfig(source, "haet2021", (), 0, "fp32", None)
     val, test = (dataset(num) if num else None for num in (num_val, num_test))
     data_splits = split_dataset(SourceSplits(dataset(30), val, test), val=None if val else "none")
-    return Task(request, plan, data_splits, torch.zeros(3), torch.ones(3), None, "")
+    return TrainingJob(request, plan, data_splits, torch.zeros(3), torch.ones(3), None, "")
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task, float], list[SplitScore]]:
+def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainingJob, float], list[SplitScore]]:
     """scored(task, budget): what is scored where ten images take a second."""
 
-    def score(some: Task, budget: float) -> list[SplitScore]:
+    def score(some: TrainingJob, budget: float) -> list[SplitScore]:
         moment = [0.0]
 
         def predict(
@@ -64,26 +64,26 @@ def counts(scores: list[SplitScore]) -> dict[str, tuple[int, int]]:
     return {score.split: (len(score.dataset), score.num_total) for score in scores}
 
 
-def test_with_time_enough_all_is_scored(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_with_time_enough_all_is_scored(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     scores = scored(task(100, 300, scoring_seconds=50), 100)
     assert counts(scores) == {"val": (100, 100), "test": (300, 300)}
     assert [score.accuracy for score in scores] == pytest.approx([1 / 3, 1 / 3], abs=0.01)
 
 
-def test_each_split_gets_its_share(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_each_split_gets_its_share(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     found = counts(scored(task(100, 300, scoring_seconds=20), 100))
     assert 50 <= found["val"][0] <= 60
     assert 140 <= found["test"][0] <= 160
     assert (found["val"][1], found["test"][1]) == (100, 300)
 
 
-def test_time_set_aside_for_the_end_is_not_touched(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_time_set_aside_for_the_end_is_not_touched(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     found = counts(scored(task(0, 400, scoring_seconds=30, finish_seconds=5), 20))
     assert 150 <= found["test"][0] <= 160
 
 
 def test_when_time_runs_short_views_go_first_then_the_test_images_then_all(
-    scored: Callable[[Task, float], list[SplitScore]],
+    scored: Callable[[TrainingJob, float], list[SplitScore]],
 ) -> None:
     plenty = scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 100)
     assert {score.tta for score in plenty} == {"mirror"}
@@ -94,18 +94,18 @@ def test_when_time_runs_short_views_go_first_then_the_test_images_then_all(
     assert scored(task(100, 300, scoring_seconds=20, finish_seconds=5), 5) == []
 
 
-def test_what_is_scored_stands_for_the_whole(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_what_is_scored_stands_for_the_whole(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     (score,) = scored(task(0, 300, scoring_seconds=8), 100)
     assert len(score.dataset) < 100
     assert score.dataset.class_counts().max() - score.dataset.class_counts().min() <= 1
     assert len(set(score.dataset.ids)) == len(score.dataset)
 
 
-def test_nothing_to_score(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_nothing_to_score(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     assert scored(task(0, 0, scoring_seconds=10), 100) == []
 
 
-def test_columns_of_predictions(scored: Callable[[Task, float], list[SplitScore]]) -> None:
+def test_columns_of_predictions(scored: Callable[[TrainingJob, float], list[SplitScore]]) -> None:
     columns = prediction_columns(scored(task(20, 30, scoring_seconds=50), 100))
     assert {name: (column.shape, column.dtype.kind) for name, column in columns.items()} == {
         "split": ((50,), "U"),

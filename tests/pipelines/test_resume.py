@@ -107,7 +107,7 @@ def test_an_interruption_while_scoring_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("timebox.jobs.job.Task.score", interrupt)
+        patch.setattr("timebox.jobs.job.TrainingJob.score", interrupt)
         stopped = quick(data, out, STEPS)
     assert summary(stopped)["stopped"] is True
     assert weights(stopped) == weights(whole), "the model was trained to its end"

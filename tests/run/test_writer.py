@@ -137,7 +137,7 @@ def test_a_training_that_keeps_diverging_leaves_its_last_good_state(data: Path, 
 def test_a_failure_after_the_model_was_saved_keeps_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_module.Task, "score", fail)
+    monkeypatch.setattr(task_module.TrainingJob, "score", fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     run = load(tmp_path / "out")

@@ -46,7 +46,7 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
     killed: list[str] = []
     end_early(monkeypatch, lambda lines: bool(killed) and num_measured(lines) >= 3, trial_seconds())
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         """Kill the worker while it is at the trial after the first."""
         if line.startswith("trial   0") and not killed:
             study = optuna.load_study(study_name=None, storage=open_storage(str(tmp_path / "tune" / "journal.log")))
@@ -56,7 +56,7 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
             os.kill(pid, signal.SIGKILL)
             killed.append(line)
 
-    tuned = tune(data, tell=tell, **arguments(space, tmp_path / "tune"))
+    tuned = tune(data, notify=notify, **arguments(space, tmp_path / "tune"))
     assert killed
     check_whole(tuned)
     lines = lines_of(tuned.path)
@@ -114,7 +114,7 @@ def test_killed_and_resumed_no_trial_is_lost(
     again: list[str] = []
     used = json.loads((out / "clock.json").read_text())["elapsed_seconds"]
     assert used > 0
-    tuned = tune(resume=out, tell=again.append)
+    tuned = tune(resume=out, notify=again.append)
     check_whole(tuned)
     assert tuned.summary["elapsed_seconds"] > used  # type: ignore[operator]
     after = {line["trial"]: line for line in lines_of(out) if line["phase"] == "search"}

@@ -65,7 +65,7 @@ def benchmark(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     keep_runs: bool = False,
-    tell: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
     on_trial: Callable[[Record], None] | None = None,
     deadline: Deadline | None = None,
 ) -> Benchmark:
@@ -109,7 +109,7 @@ def benchmark(
     arguments = dict(locals())
     if deadline is None:
         deadline = Deadline(None if budget is None else parse_budget(budget))
-    tell = tell or (lambda line: None)
+    notify = notify or (lambda line: None)
     if resume is not None:
         directory = BenchmarkDirectory.existing(Path(resume))
     else:
@@ -118,7 +118,7 @@ def benchmark(
         if out is not None:
             check_free(Path(out), "benchmark")
         training_device = resolve_device(device)
-        name = _check_data(asked, tell, deadline)
+        name = _check_data(asked, notify, deadline)
         about = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "data_name": name,
@@ -130,8 +130,8 @@ def benchmark(
         if resume is not None:
             _refuse_contradictions(arguments, directory.asked)
             _check_machine(directory)
-            _check_data(directory.asked, tell, deadline)
-        return _Conductor(directory, deadline, keep_runs, tell, on_trial or (lambda record: None)).run()
+            _check_data(directory.asked, notify, deadline)
+        return _Conductor(directory, deadline, keep_runs, notify, on_trial or (lambda record: None)).run()
     except BaseException:
         directory.forget()
         raise
@@ -147,11 +147,11 @@ class _Conductor:
         directory: BenchmarkDirectory,
         deadline: Deadline,
         keep_runs: bool,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         on_trial: Callable[[Record], None],
     ) -> None:
         self._directory, self._asked, self._deadline = directory, directory.asked, deadline
-        self._keep_runs, self._tell, self._on_trial = keep_runs, tell, on_trial
+        self._keep_runs, self._notify, self._on_trial = keep_runs, notify, on_trial
         # Until one has been measured: starting Python and torch and reading the data is what scoring takes at least.
         self._first_evaluation_seconds = deadline.elapsed()
 
@@ -161,7 +161,7 @@ class _Conductor:
         num_kept = self._num_trials - len(missing)
         kept = f", {num_kept} of them kept" if num_kept else ""
         seconds = max(0.0, min(len(missing) * self._seconds_each, self._deadline.remaining()))
-        self._tell(
+        self._notify(
             f"{self._num_trials} {'trial' if self._num_trials == 1 else 'trials'} of {self._asked.trial_budget}{kept}: "
             f"about {format_duration(seconds)}; they go to {self._directory.path}"
         )
@@ -214,7 +214,7 @@ class _Conductor:
         self._directory.save_recipe(trial.contender, record)
         left = (self._num_trials - number) * self._seconds_each
         width = max(len(contender.label) for contender in self._asked.contenders)
-        self._tell(progress_line(record, number, self._num_trials, width, min(left, self._deadline.remaining())))
+        self._notify(progress_line(record, number, self._num_trials, width, min(left, self._deadline.remaining())))
         self._on_trial(record)
         self._refuse_where_all_are_refused()
 
@@ -229,7 +229,7 @@ class _Conductor:
     def _tell_how_to_go_on(self, stopped: str) -> None:
         why = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
         num_done = self._num_trials - len(self._missing())
-        self._tell(
+        self._notify(
             f"{why}: {num_done} of {self._num_trials} trials are done and kept; the others: "
             f"timebox benchmark --resume {shlex.quote(str(self._directory.path))}"
         )
@@ -299,12 +299,12 @@ def _check_machine(directory: BenchmarkDirectory) -> None:
         raise RunError(f"benchmark {str(directory.path)!r} cannot go on here: {'; '.join(differing)}")
 
 
-def _check_data(asked: Asked, tell: Callable[[str], None], deadline: Deadline) -> str:
+def _check_data(asked: Asked, notify: Callable[[str], None], deadline: Deadline) -> str:
     """Read the data once, so that what is missing shows now and downloads lie before the first trial; their name.
 
     Raises DataError, UsageError: for what cannot be read or divided, and where there is nothing to score.
     """
-    reader = DatasetReader(Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline)
+    reader = DatasetReader(Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, notify, deadline)
     source = asked.source if asked.score == "val" else replace(asked.source, test=None)
     loaded, data_splits = reader.divided(source, None)
     if asked.score == "test" and data_splits.test is None:

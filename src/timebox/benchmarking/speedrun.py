@@ -60,7 +60,7 @@ class Speedrun:
         device: torch.device,
         precision: str,
         recorded: bool = True,
-        tell: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
     ) -> None:
         if num_steps is None:
             if num_epochs is None:
@@ -69,7 +69,7 @@ class Speedrun:
         if recipe.class_balance:
             raise ValueError("class_balance must be 0: building sees nothing of the labels")
         self.recipe, self.num_steps, self.device, self.precision = recipe, num_steps, device, precision
-        self._recorded, self._tell = recorded, tell
+        self._recorded, self._notify = recorded, notify
         self._shape, self._num_images, self._num_classes = train.image_shape, len(train), train.num_classes
         self._images = ResidentImages.of(train, device)
         self._state: TrainingState
@@ -103,7 +103,7 @@ class Speedrun:
             self._at_rest = self._state.snapshot()
             loss_fn = Loss(self.recipe.label_smoothing)
             self._steps = (
-                build_steps(self._state, loss_fn, self._tell) if self._recorded else EagerSteps(self._state, loss_fn)
+                build_steps(self._state, loss_fn, self._notify) if self._recorded else EagerSteps(self._state, loss_fn)
             )
             self._begin(self._random_images(), seed=0)
             self._steps.prepare(self._loader, self.recipe.batch_size)

@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             resume=args.resume,
             keep_runs=args.keep_runs,
-            tell=say,
+            notify=say,
             on_trial=on_trial,
             deadline=deadline,
         )

@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         cache=args.cache,
         out=args.out,
         resume=args.resume,
-        tell=say,
+        notify=say,
         deadline=deadline,
     )
     if args.json:

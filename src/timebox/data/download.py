@@ -128,7 +128,7 @@ def _fetch_rest(url: str, part: Path, progress: Callable[[str], None], timeout_s
         raise _DownloadError(f"the connection broke after {have:,} of {total:,} bytes", final=False)
 
 
-def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, tell: Throttle) -> int:
+def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, notify: Throttle) -> int:
     """Append the response to the first `have` bytes of `part`; returns its length then."""
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
@@ -136,7 +136,7 @@ def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int 
             file.write(chunk)
             have += len(chunk)
             of_total = f" of {total / 1e6:.0f}" if total else ""
-            tell(f"downloading {part.name.split('.')[0]}: {have / 1e6:.0f}{of_total} MB")
+            notify(f"downloading {part.name.split('.')[0]}: {have / 1e6:.0f}{of_total} MB")
     return have
 
 

@@ -63,9 +63,9 @@ def load_data(
         raise UsageError(f"image_size {image_size} must be at least 1 pixel")
     if not 0 <= max_bad_share <= 1:
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
-    tell = progress or (lambda text: None)
+    notify = progress or (lambda text: None)
     prepared = Prepared() if cache and source not in names.NAMES else None
-    options = ReadOptions(image_size, coarse, max_bad_share, tell, copies, prepared, fit=fit)
+    options = ReadOptions(image_size, coarse, max_bad_share, notify, copies, prepared, fit=fit)
     options = options if largest_side is None else replace(options, largest_side=largest_side)
     loaded = _load_name(source, options, data_dir, download) if source in names.NAMES else _load_path(source, options)
     if coarse and not any(known in loaded.format for known in ("CIFAR-100", "table")):

@@ -120,14 +120,14 @@ class DatasetReader:
         self,
         data_dir: Path | None,
         max_bad_share: float,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         deadline: Deadline,
         given: ImageDataset | None = None,
         cache: bool = True,
     ) -> None:
         self.largest_side: Callable[[int], int] | None = None
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
-        self._tell, self._deadline, self._given, self._cache = tell, deadline, given, cache
+        self._notify, self._deadline, self._given, self._cache = notify, deadline, given, cache
 
     def divided(self, source: DataConfig, side: int | None, fit: str = CROP) -> tuple[LoadedData, DataSplits]:
         """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data,
@@ -141,7 +141,7 @@ class DatasetReader:
         taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
         grouping = _group_notes(loaded.splits, source)
         for note in (taken_for, *loaded.notes, *_bad_file_note(loaded), *grouping):
-            self._tell(note)
+            self._notify(note)
         return loaded, data_splits
 
     def _read(self, path: str, image_size: int | None, coarse: bool, fit: str) -> LoadedData:
@@ -156,12 +156,12 @@ class DatasetReader:
             data_dir=self._data_dir,
             max_bad_share=self._max_bad_share,
             copies=copies,
-            progress=self._tell,
+            progress=self._notify,
             cache=self._cache,
             fit=fit,
             largest_side=self.largest_side,
         )
-        self._deadline.leave_out(loaded.download_seconds)
+        self._deadline.exclude(loaded.download_seconds)
         return loaded
 
 

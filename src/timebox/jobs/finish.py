@@ -8,7 +8,7 @@ from timebox.data import LoadedData
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.errors import OutputError
 from timebox.jobs.examples import augmented_examples, example_columns, scored_examples
-from timebox.jobs.job import SplitScore, Task, prediction_columns
+from timebox.jobs.job import SplitScore, TrainingJob, prediction_columns
 from timebox.reporter import Reporter
 from timebox.reporting import Example, RunFacts, Scored, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
@@ -27,7 +27,7 @@ class Finish:
 
     def __init__(
         self,
-        task: Task,
+        job: TrainingJob,
         loaded: LoadedData,
         trained: TrainingResult,
         events: Sequence[str],
@@ -36,7 +36,7 @@ class Finish:
         reporter: Reporter,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self._task, self._loaded, self._trained, self._events = task, loaded, trained, events
+        self._job, self._loaded, self._trained, self._events = job, loaded, trained, events
         self._writer, self._deadline, self._reporter = writer, deadline, reporter
         self._group = group
         self.unwritten: list[str] = []
@@ -48,15 +48,15 @@ class Finish:
             keeper: whose last checkpoint is waited for.
             remarks: what else the summary says.
         """
-        task, deadline, writer = self._task, self._deadline, self._writer
+        job, deadline, writer = self._job, self._deadline, self._writer
         self._reporter.phase("scoring")
         with deadline.phase("scoring"), self._group.raise_on_rank_failure():
-            scores = task.score(self._trained.model, deadline, self._group)
+            scores = job.score(self._trained.model, deadline, self._group)
         self._reporter.phase("saving")
         with deadline.phase("saving"):
             if scores:
                 self._kept(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
-            checkpointer.wait(max(0.0, deadline.remaining() - task.plan.finish_seconds / 2))
+            checkpointer.wait(max(0.0, deadline.remaining() - job.plan.finish_seconds / 2))
             if checkpointer.has_failed:
                 self.unwritten.append("a checkpoint")
         if self._is_time_for_report:
@@ -74,24 +74,24 @@ class Finish:
     @property
     def _is_time_for_report(self) -> bool:
         """It is the first to be dropped: what leaving takes must be left after it."""
-        plan = self._task.plan
-        return self._task.request.scoring and self._deadline.remaining() > plan.finish_seconds - plan.saving_seconds
+        plan = self._job.plan
+        return self._job.request.scoring and self._deadline.remaining() > plan.finish_seconds - plan.saving_seconds
 
     def _report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
         summary = self._summary(scores, extra_summary)
-        examples = self._examples(scores, summary.get("temperature")) if self._task.request.thumbnails else []
+        examples = self._examples(scores, summary.get("temperature")) if self._job.request.thumbnails else []
         if examples:
             self._kept(EXAMPLES, lambda: self._writer.save_examples(example_columns(examples)))
         self._kept(REPORT, lambda: self._writer.save_report(report_page(self._facts(summary, scores, examples))))
 
     def _examples(self, scores: Sequence[SplitScore], temperature: object) -> list[Example]:
-        task = self._task
+        job = self._job
         shown = [] if not scores else [scores[-1]]  # test, where there is one
         calibration = temperature if isinstance(temperature, float) else None
-        mean, std, augmentation = task.mean, task.std, build_augmentation(task.plan.recipe)
+        mean, std, augmentation = job.mean, job.std, build_augmentation(job.plan.recipe)
         return [
             *(one for score in shown for one in scored_examples(score.dataset, score.probabilities, calibration)),
-            *augmented_examples(task.data_splits.train, mean, std, augmentation, task.request.seed),
+            *augmented_examples(job.data_splits.train, mean, std, augmentation, job.request.seed),
         ]
 
     def _facts(
@@ -101,7 +101,7 @@ class Finish:
         return RunFacts(
             self._writer.out.resolve().name,
             summary,
-            self._task.data_splits.train.class_names,
+            self._job.data_splits.train.class_names,
             downsampled_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
             [Scored(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
@@ -110,7 +110,7 @@ class Finish:
     def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> dict[str, object]:
         """It says when it was made, but not how long writing it takes."""
         late = self._deadline.remaining() < self._writer.write_seconds
-        figures = self._task.summary(self._loaded, self._trained, list(scores), list(self._events), self._deadline)
+        figures = self._job.summary(self._loaded, self._trained, list(scores), list(self._events), self._deadline)
         return {**figures, **extra_summary, "unwritten": self.unwritten, "late": late}
 
     def _kept(self, name: str, write: Callable[[], None]) -> None:

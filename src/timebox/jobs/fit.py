@@ -17,7 +17,7 @@ from timebox.data.device.loader import DeviceLoader, Share
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
 from timebox.errors import RankFailureError, RunError
 from timebox.jobs.finish import Finish
-from timebox.jobs.job import Task, ValidationAccuracy
+from timebox.jobs.job import TrainingJob, ValidationAccuracy
 from timebox.jobs.messages import broadcast_run_path, broadcast_start_training
 from timebox.optim.loss import Loss, class_weights
 from timebox.planning.planner import MAX_VALIDATION_SHARE
@@ -57,7 +57,7 @@ OVERTIME_SHARE = 0.3
 
 
 class Training:
-    """One training of a task.
+    """One training of a job.
 
     Args:
         writer: of the run directory; None on a process that does not lead its group.
@@ -69,7 +69,7 @@ class Training:
 
     def __init__(
         self,
-        task: Task,
+        job: TrainingJob,
         writer: RunWriter | None,
         deadline: Deadline,
         reporter: Reporter,
@@ -79,11 +79,11 @@ class Training:
         elsewhere: bool = False,
     ) -> None:
         self._elsewhere, self._group = elsewhere, group
-        self._task, self._writer, self._deadline, self._reporter = task, writer, deadline, reporter
+        self._job, self._writer, self._deadline, self._reporter = job, writer, deadline, reporter
         self.events: list[str] = []
-        plan, recipe = task.plan, task.plan.recipe
+        plan, recipe = job.plan, job.plan.recipe
         self._state = TrainingState(
-            initial_network(task, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+            initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
         )
         writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
@@ -92,7 +92,7 @@ class Training:
         self._schedule = self._shared(None if writer is None else self._own_schedule(step_plans))
         if checkpoint:
             self._go_on_from(checkpoint)
-        self._steps = build_steps(self._state, build_loss(task), self._tell, group)
+        self._steps = build_steps(self._state, build_loss(job), self._notify, group)
         with group.raise_on_rank_failure():
             self._begin_alike()
         self._guard = RollbackGuard(
@@ -101,20 +101,20 @@ class Training:
             recipe.batch_size,
             recipe.ghost_size,
             self._snapshot_steps(),
-            self._tell,
+            self._notify,
             can_split=group.size == 1,
         )
 
     def run(self) -> TrainingResult:
         """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
-        task, plan, recipe = self._task, self._task.plan, self._task.plan.recipe
+        job, plan, recipe = self._job, self._job.plan, self._job.plan.recipe
         loader = DeviceLoader(
-            task.data_splits.train,
+            job.data_splits.train,
             recipe.batch_size,
-            task.mean,
-            task.std,
+            job.mean,
+            job.std,
             build_augmentation(recipe),
-            task.request.seed,
+            job.request.seed,
             plan.device,
             build_resizing(recipe),
             recipe.ensemble_size,
@@ -161,7 +161,7 @@ class Training:
                 raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
         self._schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left to take, the summary still tells the rate that the last one had.
-        lr, momentum = lr_and_momentum_at(self._task.plan.recipe, snapshot.progress)
+        lr, momentum = lr_and_momentum_at(self._job.plan.recipe, snapshot.progress)
         self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
 
     def _facts(self) -> Facts:
@@ -176,25 +176,25 @@ class Training:
             "elsewhere": self._elsewhere,
         }
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self.events.append(text)
         self._reporter.note(text)
 
     def _keeper(self, expected_seconds: float) -> AsyncCheckpointer:
         if self._writer is None:
             return NullCheckpointer(self._deadline)
-        save = partial(self._writer.save_checkpoint, config=self._task.config(self._group.size))
-        return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._tell, expected_seconds)
+        save = partial(self._writer.save_checkpoint, config=self._job.config(self._group.size))
+        return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds)
 
     def _own_schedule(self, step_plans: Sequence[StepPlan] | None) -> Schedule:
         if step_plans is not None:
             return ReplaySchedule(step_plans)
-        plan = self._task.plan
+        plan = self._job.plan
         return PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
 
     def _shared(self, own: Schedule | None) -> Schedule:
         """The schedule that this process follows: the leader's, which is its own where it leads."""
-        plan = self._task.plan
+        plan = self._job.plan
         if isinstance(self._group, TorchrunGroup):
             return BroadcastSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
         assert own is not None
@@ -208,12 +208,12 @@ class Training:
 
     def _share(self) -> Share:
         """All images for everyone, or a part of them where they do not fit on a device."""
-        device, num_bytes = self._task.plan.device, self._task.data_splits.train.images.nbytes
+        device, num_bytes = self._job.plan.device, self._job.data_splits.train.images.nbytes
         fits = device.type == "cpu" or num_bytes <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]
         return replace(self._group.share, holds_part=not all(self._group.all_gather_timed(fits)))
 
     def _pacer(self) -> ClockPacer | StepPacer:
-        plan = self._task.plan
+        plan = self._job.plan
         if plan.num_steps is not None:
             return StepPacer(plan.num_steps)
         return ClockPacer(
@@ -227,25 +227,25 @@ class Training:
 
     def _seconds_left(self) -> float:
         """Until training must have ended: saving takes what was planned, or what checkpoints were seen to take."""
-        plan = self._task.plan
+        plan = self._job.plan
         if self._deadline.budget_seconds is None:
             return float("inf")
         slower_saving = max(0.0, self._saving_share * self.checkpointer.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
     def _snapshot_steps(self) -> int:
-        seconds = self._task.plan.step_seconds
+        seconds = self._job.plan.step_seconds
         steps = min(SNAPSHOT_STEPS, int(SNAPSHOT_SECONDS / seconds)) if seconds else SNAPSHOT_STEPS
         # A GPU shows a fault so many steps late: the older of two states must be from before it.
-        return max(steps, MAX_PENDING + 1 if self._task.plan.device.type == "cuda" else 1)
+        return max(steps, MAX_PENDING + 1 if self._job.plan.device.type == "cuda" else 1)
 
     def _validation(self) -> PeriodicValidation | None:
-        task, plan = self._task, self._task.plan
-        if task.data_splits.val is None or not plan.num_val_images:
+        job, plan = self._job, self._job.plan
+        if job.data_splits.val is None or not plan.num_val_images:
             return None
-        num_images = min(plan.num_val_images, len(task.data_splits.val))
-        dataset = task.ordered(task.data_splits.val, num_images)
-        measure = ValidationAccuracy(dataset, task.mean, task.std, plan.device, plan.scoring_batch, self._group)
+        num_images = min(plan.num_val_images, len(job.data_splits.val))
+        dataset = job.ordered(job.data_splits.val, num_images)
+        measure = ValidationAccuracy(dataset, job.mean, job.std, plan.device, plan.scoring_batch, self._group)
         budget = self._deadline.budget_seconds
         allowed = MAX_VALIDATION_SHARE * budget if budget else float("inf")
         moments = [moment for moment in plan.validate_at if moment > self._state.progress]
@@ -253,7 +253,7 @@ class Training:
 
 
 def run_job(
-    task: Task,
+    job: TrainingJob,
     loaded: LoadedData,
     writer: RunWriter,
     deadline: Deadline,
@@ -264,7 +264,7 @@ def run_job(
     elsewhere: bool = False,
     extra_summary: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
-    """Train, save, score: from a task to a finished run directory.
+    """Train, save, score: from a job to a finished run directory.
 
     Args:
         group: who trains together; this process leads them.
@@ -274,8 +274,8 @@ def run_job(
     """
     reporter.phase("training")
     with deadline.phase("training"):
-        broadcast_start_training(group, task, writer.path)
-        training = Training(task, writer, deadline, reporter, group, checkpoint, step_plans, elsewhere)
+        broadcast_start_training(group, job, writer.path)
+        training = Training(job, writer, deadline, reporter, group, checkpoint, step_plans, elsewhere)
     with training.checkpointer.wait_on_failure():
         with deadline.phase("training"):
             trained = training.run()
@@ -283,9 +283,9 @@ def run_job(
                 throughputs = training.throughputs()
         reporter.phase("saving")
         with deadline.phase("saving"):
-            writer.save_model(trained.model, task.config(group.size))
+            writer.save_model(trained.model, job.config(group.size))
             more = {**extra_summary(), **group_remarks(group, writer.path, throughputs)}
-        finish = Finish(task, loaded, trained, training.events, writer, deadline, reporter, group)
+        finish = Finish(job, loaded, trained, training.events, writer, deadline, reporter, group)
         finish.run(training.checkpointer, {**more, "elsewhere": elsewhere})
         broadcast_run_path(group, writer.path)
 
@@ -336,22 +336,22 @@ def _unwritten(entry: Mapping[str, object]) -> None:
     """A line of metrics that the leader writes."""
 
 
-def initial_network(task: Task, tell: Callable[[str], None]) -> nn.Module:
+def initial_network(job: TrainingJob, notify: Callable[[str], None]) -> nn.Module:
     """The recipe's network with its first weights, on the device."""
-    plan, data = task.plan, task.data_splits.train
+    plan, data = job.plan, job.data_splits.train
     # Weights are drawn on the CPU, whatever device trains; no other generator is touched.
-    torch.default_generator.manual_seed(task.request.seed)
+    torch.default_generator.manual_seed(job.request.seed)
     model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
-    if task.initial:
-        task.initial.give(model, data.class_names, tell)
+    if job.initial:
+        job.initial.give(model, data.class_names, notify)
         return model
-    images, mean, std = torch.from_numpy(data.images), task.mean.to(plan.device), task.std.to(plan.device)
+    images, mean, std = torch.from_numpy(data.images), job.mean.to(plan.device), job.std.to(plan.device)
     init_whitening_(model, plan.recipe, images, mean, std)
     return model
 
 
-def build_loss(task: Task) -> Loss:
+def build_loss(job: TrainingJob) -> Loss:
     """The loss that the recipe asks for on these data."""
-    recipe = task.plan.recipe
-    weights = class_weights(task.data_splits.train.class_counts(), recipe.class_balance)
-    return Loss(recipe.label_smoothing, None if weights is None else weights.to(task.plan.device))
+    recipe = job.plan.recipe
+    weights = class_weights(job.data_splits.train.class_counts(), recipe.class_balance)
+    return Loss(recipe.label_smoothing, None if weights is None else weights.to(job.plan.device))

@@ -81,7 +81,7 @@ class InitialWeights:
         rate = (f"filter_lr={WARM_FILTER_LR}",) if is_planned(recipe) and own["model"] == auto().model else ()
         return (*self.settings, *rate, *settings)
 
-    def give(self, model: nn.Module, class_names: Sequence[str], tell: Callable[[str], None]) -> None:
+    def give(self, model: nn.Module, class_names: Sequence[str], notify: Callable[[str], None]) -> None:
         """Let every network of a model begin with these weights, its head too where the classes are the same.
 
         Raises UsageError where they do not fit.
@@ -104,7 +104,7 @@ class InitialWeights:
                 with torch.no_grad():
                     tensor.copy_(given)
         kept = f"with a new head for {len(class_names)} classes" if rows is None else "its head too"
-        tell(f"begins with the weights of {str(self.path)!r}, {kept}")
+        notify(f"begins with the weights of {str(self.path)!r}, {kept}")
 
     def _rows_for(self, class_names: Sequence[str]) -> list[int] | None:
         """Where in its head these classes are; None where one of them was not trained, or that is not known."""

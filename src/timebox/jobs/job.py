@@ -59,7 +59,7 @@ class ScoreSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class TrainingJob:
     """One training: the request, its plan, its data and their statistics (mean, std: float32 (C,)).
 
     Attributes:
@@ -84,8 +84,8 @@ class Task:
         data_splits: DataSplits,
         budget_seconds: float | None,
         initial: InitialWeights | None = None,
-    ) -> "Task":
-        """A task on these data: measures their statistics."""
+    ) -> "TrainingJob":
+        """A job on these data: measures their statistics."""
         mean, std = channel_statistics(data_splits.train.images)
         spread = torch.tensor(std).clamp_min(SMALLEST_STD)
         digest = sha256_of(data_splits.train)

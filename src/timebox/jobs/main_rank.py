@@ -34,7 +34,7 @@ def joined_as_main_rank(device: torch.device, deadline: Deadline) -> Iterator[Pr
     group = join_process_group(device, deadline.remaining())
     if isinstance(group, TorchrunGroup):
         earliest: float = max(group.all_gather(deadline.elapsed()))
-        deadline.continue_from({"start-up": max(earliest - deadline.elapsed(), 0.0)})
+        deadline.add_earlier_phases({"start-up": max(earliest - deadline.elapsed(), 0.0)})
     with group.leave_at_exit(), group.raise_on_rank_failure():
         yield group
 
@@ -51,7 +51,7 @@ def find_started_run(group: ProcessGroup, out: Path | None, deadline: Deadline) 
     path = restarted_run(out)
     record = read_ranks_record(path) if path else None
     since = time.time() - record.started_at if record else seconds_since_launch()
-    deadline.continue_from({"lost": max(since - deadline.elapsed(), 0.0)})
+    deadline.add_earlier_phases({"lost": max(since - deadline.elapsed(), 0.0)})
     return StartedRun(path, _with_noted(record, group.failures_before_restart())) if path and record else None
 
 

@@ -11,7 +11,7 @@ from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
-from timebox.jobs.job import Task, sha256_of
+from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
 
 
@@ -70,8 +70,8 @@ def broadcast_run_path(group: ProcessGroup, path: Path) -> None:
         group.broadcast(path.resolve())
 
 
-def broadcast_start_training(group: ProcessGroup, task: Task, path: Path) -> None:
-    """Have all processes train the task."""
+def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) -> None:
+    """Have all processes train the job."""
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
-        group.broadcast(StartTraining(task.request, task.plan, task.budget_seconds, path.resolve(), min(share, 1.0)))
+        group.broadcast(StartTraining(job.request, job.plan, job.budget_seconds, path.resolve(), min(share, 1.0)))

@@ -12,7 +12,7 @@ from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError
 from timebox.evaluation.inference import predict_probabilities
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
-from timebox.jobs.job import ScoreSplit, Task, sha256_of
+from timebox.jobs.job import ScoreSplit, TrainingJob, sha256_of
 from timebox.jobs.messages import ReadData, ReadResult, StartTraining
 from timebox.planning.distributed_throughput import Measurement, ThroughputWorker
 from timebox.reporter import SilentReporter
@@ -71,20 +71,20 @@ class Worker:
             assigned: StartTraining = asked
             self.path = assigned.path
             member.use_threads(assigned.threads_share)
-        task = Task.of(assigned.request, assigned.plan, data_splits, assigned.budget_seconds)
-        training = Training(task, None, self._deadline, SilentReporter(), group)
+        job = TrainingJob.of(assigned.request, assigned.plan, data_splits, assigned.budget_seconds)
+        training = Training(job, None, self._deadline, SilentReporter(), group)
         trained = training.run()
         with group.raise_on_rank_failure():
             training.throughputs()
             while isinstance(asked := group.broadcast(), ScoreSplit):
                 predict_probabilities(
                     trained.model,
-                    task.ordered(task.held_out()[asked.split]).images,
-                    task.mean,
-                    task.std,
+                    job.ordered(job.held_out()[asked.split]).images,
+                    job.mean,
+                    job.std,
                     tta=asked.tta,
                     device=group.device,
-                    batch_size=task.plan.scoring_batch,
+                    batch_size=job.plan.scoring_batch,
                     group=group,
                 )
         # Where the leader has put the run, once it is whole.

@@ -14,7 +14,7 @@ from timebox.files import write_whole
 from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_planned
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.fit import build_loss, initial_network
-from timebox.jobs.job import Task
+from timebox.jobs.job import TrainingJob
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
 from timebox.planning.planner import ScoringLoad, make_plan
@@ -158,11 +158,11 @@ def lr_find(
         )
         for line in plan.lines:
             reporter.note(line)
-        task = Task.of(request, _for_one_network(plan), data_splits, None)
-        rates = _bounds(task.plan.recipe, low, high)
+        job = TrainingJob.of(request, _for_one_network(plan), data_splits, None)
+        rates = _bounds(job.plan.recipe, low, high)
         reporter.phase("testing rates")
-        test = _test(task, rates, _pacer(task.plan, deadline), reporter)
-    found = LRRange(test, task.plan.recipe, Path(out) if out else _default_out(loaded.name))
+        test = _test(job, rates, _pacer(job.plan, deadline), reporter)
+    found = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
     _write(found)
     return found
 
@@ -198,20 +198,20 @@ def _for_one_network(plan: Plan) -> Plan:
     return replace(plan, recipe=recipe.replace(ensemble_size=1, start_size=1.0), step_seconds=step_seconds)
 
 
-def _test(task: Task, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
-    plan, train = task.plan, task.data_splits.train
+def _test(job: TrainingJob, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
+    plan, train = job.plan, job.data_splits.train
     recipe = plan.recipe
-    state = TrainingState(initial_network(task, reporter.note), recipe, Precision(plan.precision, plan.device))
+    state = TrainingState(initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
     loader = DeviceLoader(
-        train, recipe.batch_size, task.mean, task.std, build_augmentation(recipe), task.request.seed, plan.device
+        train, recipe.batch_size, job.mean, job.std, build_augmentation(recipe), job.request.seed, plan.device
     )
 
-    def tell(step: int, lr: float, loss: float) -> None:
+    def notify(step: int, lr: float, loss: float) -> None:
         if step % STEPS_BETWEEN_NOTES == 0:
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
     peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)[1]
-    return lr_range_test(state, loader, build_loss(task), pacer, *rates, peak_momentum, plan.micro_batch, tell)
+    return lr_range_test(state, loader, build_loss(job), pacer, *rates, peak_momentum, plan.micro_batch, notify)
 
 
 def _write(found: LRRange) -> None:

@@ -13,7 +13,7 @@ from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.fit import keep_partial_run, run_job
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.jobs.job import Task, machine, sha256_of, versions
+from timebox.jobs.job import TrainingJob, machine, sha256_of, versions
 from timebox.jobs.main_rank import StartedRun, save_ranks_record
 from timebox.jobs.messages import broadcast_read_data
 from timebox.planning.batch_size import fit_batch_to_processes
@@ -99,9 +99,9 @@ class ExistingRun:
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
             save_ranks_record(group, self._path, self._deadline, lost)
-            task = Task.of(self._request, plan, data_splits, self._deadline.budget_seconds)
+            job = TrainingJob.of(self._request, plan, data_splits, self._deadline.budget_seconds)
             run_job(
-                task,
+                job,
                 loaded,
                 writer,
                 self._deadline,
@@ -136,9 +136,9 @@ class ExistingRun:
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             save_ranks_record(group, writer.path, self._deadline)
             writer.save_training_hashes(image_hashes(data_splits.train.images))
-            task = Task.of(self._request, plan, data_splits, None, self._initial())
+            job = TrainingJob.of(self._request, plan, data_splits, None, self._initial())
             run_job(
-                task,
+                job,
                 loaded,
                 writer,
                 self._deadline,
@@ -166,7 +166,7 @@ class ExistingRun:
                 raise RunError(f"the checkpoint of {str(self._path)!r} does not tell what time was left: give a budget")
             self._deadline.budget_seconds = float(budget)
         if isinstance(phases, dict):
-            self._deadline.continue_from(
+            self._deadline.add_earlier_phases(
                 {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float) and seconds >= 0}
             )
 

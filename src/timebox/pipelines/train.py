@@ -15,7 +15,7 @@ from timebox.jobs.config import TrainConfig, arguments_given, check_train_config
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.fit import keep_partial_run, run_job
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.jobs.job import Task
+from timebox.jobs.job import TrainingJob
 from timebox.jobs.main_rank import find_started_run, joined_as_main_rank, save_ranks_record
 from timebox.jobs.messages import broadcast_read_data
 from timebox.jobs.worker import run_worker
@@ -184,8 +184,8 @@ def train(
             save_ranks_record(
                 group, writer.path, deadline, started.record.lost if started else group.failures_before_restart()
             )
-            task = _planned(writer, request, data_splits, training_device, deadline, reporter, initial, group)
-            run_job(task, loaded, writer, deadline, reporter, group)
+            job = _planned(writer, request, data_splits, training_device, deadline, reporter, initial, group)
+            run_job(job, loaded, writer, deadline, reporter, group)
     return Run(writer.path, device)
 
 
@@ -198,7 +198,7 @@ def _planned(
     reporter: Reporter,
     initial: InitialWeights | None,
     group: ProcessGroup,
-) -> Task:
+) -> TrainingJob:
     reporter.phase("planning")
     with deadline.phase("planning"):
         hashes = image_hashes(data_splits.train.images)
@@ -222,7 +222,7 @@ def _planned(
                 reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")
         for line in plan.lines:
             reporter.note(line)
-        return Task.of(request, plan, data_splits, deadline.budget_seconds, initial)
+        return TrainingJob.of(request, plan, data_splits, deadline.budget_seconds, initial)
 
 
 def _num_images(part: ImageDataset | None) -> int:

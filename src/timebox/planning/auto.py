@@ -295,8 +295,7 @@ def largest_useful_side(num_images: int, seconds: float, images_per_second: floa
 def batch_for(num_images_seen: float, num_images: int, width: int) -> int:
     """The power of two that comes closest to :data:`WANTED_STEPS` steps, from 64 (8 for tiny sets) to the largest.
 
-    Where a network of that width gets to know its images better than :data:`MAX_EPOCHS_TIMES_WIDTH`, there are more steps and larger
-    batches alike.
+    Where epochs times width exceed :data:`MAX_EPOCHS_TIMES_WIDTH`, both the steps and the batch grow.
     """
     counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * MAX_EPOCHS_TIMES_WIDTH / width * num_images))
     wanted = min(largest_batch(num_images), max(MIN_BATCH_SIZE, counted / WANTED_STEPS))

@@ -132,7 +132,7 @@ class ThroughputBenchmark:
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
         loss = Loss(recipe.label_smoothing)
-        steps = build_steps(state, loss, tell=lambda text: None) if self._recorded else EagerSteps(state, loss)
+        steps = build_steps(state, loss, notify=lambda text: None) if self._recorded else EagerSteps(state, loss)
 
         def step() -> None:
             steps(batch, StepPlan(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))

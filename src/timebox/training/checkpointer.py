@@ -34,11 +34,11 @@ class AsyncCheckpointer:
         write: Callable[[Snapshot], None],
         deadline: Deadline,
         seconds_left: Callable[[], float],
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         expected_seconds: float = 0.0,
     ) -> None:
         self._expected_seconds = expected_seconds
-        self._write, self._tell = write, tell
+        self._write, self._notify = write, notify
         self._deadline, self._seconds_left = deadline, seconds_left
         self._costs: deque[float] = deque(maxlen=3)
         self._begun_at: float | None = None
@@ -59,7 +59,7 @@ class AsyncCheckpointer:
 
     def is_due(self) -> bool:
         """Whether it is time to keep the present state."""
-        self._tell_failure()
+        self._notify_failure()
         if self._thread and self._thread.is_alive():
             return False
         cost = self.cost_seconds
@@ -91,7 +91,7 @@ class AsyncCheckpointer:
         """Wait for a write in progress; whether it has ended."""
         if self._thread:
             self._thread.join(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
-        self._tell_failure()
+        self._notify_failure()
         return not (self._thread and self._thread.is_alive())
 
     @contextmanager
@@ -121,10 +121,10 @@ class AsyncCheckpointer:
             self._written_step = snapshot.step
             self._costs.append(self._deadline.elapsed() - before)
 
-    def _tell_failure(self) -> None:
+    def _notify_failure(self) -> None:
         if self._failure and not self._told:
             self._told = True
-            self._tell(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")
+            self._notify(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")
 
 
 class NullCheckpointer(AsyncCheckpointer):

@@ -72,10 +72,10 @@ class GraphedSteps:
     """
 
     def __init__(
-        self, state: TrainingState, loss_fn: Loss, recorder: GraphRecorder, tell: Callable[[str], None]
+        self, state: TrainingState, loss_fn: Loss, recorder: GraphRecorder, notify: Callable[[str], None]
     ) -> None:
         self._state, self._loss_fn = state, loss_fn
-        self._recorder, self._tell = recorder, tell
+        self._recorder, self._notify = recorder, notify
         self._eager = EagerSteps(state, loss_fn)
         self._numbers = StepNumbers(len(state.optimizer.groups), state.precision.device)
         self._batches: dict[torch.Size, Batch] = {}
@@ -182,11 +182,11 @@ class GraphedSteps:
     def _give_up(self, reason: str) -> None:
         """Record nothing more: after a recording that failed, torch's allocator may take none. Those made stay good."""
         self._has_given_up = True
-        self._tell(f"steps are not recorded as a CUDA graph: {reason}")
+        self._notify(f"steps are not recorded as a CUDA graph: {reason}")
 
 
 def build_steps(
-    state: TrainingState, loss_fn: Loss, tell: Callable[[str], None], group: ProcessGroup = SINGLE_PROCESS
+    state: TrainingState, loss_fn: Loss, notify: Callable[[str], None], group: ProcessGroup = SINGLE_PROCESS
 ) -> Steps:
     """Shared steps where several processes train; else recorded ones on a GPU, in fp32 and bf16; else eager ones."""
     precision = state.precision
@@ -194,7 +194,7 @@ def build_steps(
         return DataParallelSteps(state, loss_fn, group)
     if precision.device.type != "cuda" or precision.name == "fp16":
         return EagerSteps(state, loss_fn)
-    return GraphedSteps(state, loss_fn, CudaGraphRecorder(precision.device), tell)
+    return GraphedSteps(state, loss_fn, CudaGraphRecorder(precision.device), notify)
 
 
 def steps_agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:

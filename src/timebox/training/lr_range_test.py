@@ -59,7 +59,7 @@ def lr_range_test(
     high: float,
     momentum: float,
     micro_batch: int,
-    tell: Callable[[int, float, float], None] = lambda step, lr, loss: None,
+    notify: Callable[[int, float, float], None] = lambda step, lr, loss: None,
 ) -> LRRangeTest:
     """Take a step at each of many rates, from ``low`` to ``high``, evenly spaced in their logarithm, until the loss
     rises; the training is then put back to where it stood.
@@ -85,7 +85,7 @@ def lr_range_test(
                 return suggest_lr(lrs, losses, diverged=True)
             lrs.append(lr)
             losses.append(loss)
-            tell(len(lrs), lr, loss)
+            notify(len(lrs), lr, loss)
             if diverged_loss(losses):
                 return suggest_lr(lrs, losses, diverged=True)
         return suggest_lr(lrs, losses, diverged=False)

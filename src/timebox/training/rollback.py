@@ -32,12 +32,12 @@ class RollbackGuard:
         batch_size: int,
         ghost_size: int,
         every: int,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         can_split: bool = True,
     ) -> None:
         self._state, self._schedule = state, schedule
         self._batch_size, self._ghost_size = batch_size, ghost_size
-        self._every, self._tell, self._can_split = every, tell, can_split
+        self._every, self._notify, self._can_split = every, notify, can_split
         # Two, because a fault may show some steps after it happened: the newer one may hold it already.
         self._kept = deque([state.snapshot()], maxlen=2)
         self._restored: Snapshot | None = None
@@ -83,7 +83,7 @@ class RollbackGuard:
                 f"in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
             )
         self._schedule.lower_lr()
-        self._tell(f"{fault}: back to step {self.latest.step} and on at {self._schedule.lr_factor:g} times the rate")
+        self._notify(f"{fault}: back to step {self.latest.step} and on at {self._schedule.lr_factor:g} times the rate")
 
     def _split(self, fault: RecoverableError) -> None:
         """Halve what is computed at once: in whole normalisation groups, while a batch has several of them."""
@@ -95,7 +95,7 @@ class RollbackGuard:
             ) from fault
         part = smaller_micro_batch(present, self._ghost_size)
         if part is not None:
-            self._tell(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")
+            self._notify(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")
         else:
             part = present // 2
             if part < MIN_MICRO_BATCH:
@@ -107,7 +107,7 @@ class RollbackGuard:
             for module in self._state.model.modules():
                 if isinstance(module, GhostBatchNorm):
                     module.ghost_size = part
-            self._tell(
+            self._notify(
                 f"memory ran out: batches of {self._batch_size} are run in parts of {part} images, each now normalised "
                 f"by itself"
             )

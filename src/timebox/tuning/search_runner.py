@@ -55,10 +55,10 @@ class Conductor:
         search: Search,
         storage: str,
         deadline: Deadline,
-        tell: Tell,
+        notify: Tell,
     ) -> None:
         self._directory, self._study, self._search, self._storage = directory, study, search, storage
-        self._deadline, self._tell = deadline, tell
+        self._deadline, self._notify = deadline, notify
         self._known = {trial.number for trial in self._finished()}
         self._lines: list[dict[str, object]] = []
         self._whole: Trainer | None = None
@@ -80,7 +80,7 @@ class Conductor:
             if winner is not start:
                 winner = self._checked(start, winner)
             self._whole = None  # its memory is for the final run
-            self._tell(f"the winner: {winner.text}")
+            self._notify(f"the winner: {winner.text}")
             importance = self._importance()
             run = self._trained(winner)
             summary = summary_of(self._asked, self._search, self._lines, self._directory.repeats, winner, run)
@@ -102,7 +102,7 @@ class Conductor:
         try:
             return importance_of(self._study, Space.from_json(self._search.space))
         except Exception as error:
-            self._tell(f"what mattered is not known: {error}")
+            self._notify(f"what mattered is not known: {error}")
             return {}
 
     def _keep_the_clock(self, stopped: threading.Event) -> None:
@@ -151,12 +151,12 @@ class Conductor:
         try:
             yield
         except OptunaError as error:
-            self._tell(f"the storage does not answer: {' '.join(str(error).split())}")
+            self._notify(f"the storage does not answer: {' '.join(str(error).split())}")
 
     def _give_up(self, workers: Sequence[str], again: bool) -> None:
         for trial in studies.abandoned(self._study, workers, nobodys=not is_url(self._storage)):
             studies.give_up(self._study, trial, again)
-            self._tell(f"trial {trial.number}: its worker {'died, it is done again' if again else 'was stopped'}")
+            self._notify(f"trial {trial.number}: its worker {'died, it is done again' if again else 'was stopped'}")
 
     def _finished(self) -> list[optuna.trial.FrozenTrial]:
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -169,7 +169,7 @@ class Conductor:
         lines = [studies.as_line(self._search, trial) for trial in finished]
         for line in lines:
             if line["trial"] not in self._known:
-                self._tell(trial_text(line))
+                self._notify(trial_text(line))
         self._known = {trial.number for trial in finished}
         self._lines = lines
         self._directory.save_trials(lines)
@@ -194,14 +194,14 @@ class Conductor:
             return self._staying(start, "there was no time to train the leaders again")
         for one in candidates:
             seeds = f"{len(accuracies[one])} seed{'s' if len(accuracies[one]) > 1 else ''}"
-            self._tell(f"{fmean(accuracies[one]):.2%} on average over {seeds}: {one.text}")
+            self._notify(f"{fmean(accuracies[one]):.2%} on average over {seeds}: {one.text}")
         best = max(candidates, key=lambda one: (fmean(accuracies[one]), one is start))
         return self._staying(start, "nothing that was tried was better on average") if best is start else best
 
     def _staying(self, start: Candidate, why: str) -> Candidate:
         """What was started from is to be trained."""
         self._why = why
-        self._tell(f"{why}: what was started from is trained")
+        self._notify(f"{why}: what was started from is trained")
         return start
 
     def _checked(self, start: Candidate, winner: Candidate) -> Candidate:
@@ -217,7 +217,7 @@ class Conductor:
             for one in (start, winner):
                 self._repeat(trainer, one, "check", 1, seconds)
         ours, theirs = (self._accuracies(one, "check")[0] for one in (winner, start))
-        self._tell(f"on all {trainer.num_images:,} images: {ours:.2%} against {theirs:.2%} of what was started from")
+        self._notify(f"on all {trainer.num_images:,} images: {ours:.2%} against {theirs:.2%} of what was started from")
         if ours < theirs + standard_error(theirs, trainer.num_val_images):
             return self._staying(start, "the best on a cut was not clearly better on all images")
         return winner
@@ -242,7 +242,7 @@ class Conductor:
             measured = {"accuracy": 0.0, "reason": str(error)}
         self._directory.repeats.append({**line, **measured})
         self._directory.save_trials(self._lines)
-        self._tell(f"{phase} {repeat} of {one.text}: {measured['accuracy']:.2%}")
+        self._notify(f"{phase} {repeat} of {one.text}: {measured['accuracy']:.2%}")
 
     def _accuracies(self, one: Candidate, phase: str = "repeat") -> list[float]:
         return [
@@ -265,7 +265,7 @@ class Conductor:
         is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
         self._directory.save_best(toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
-        self._tell(f"training on all images for {format_duration(seconds)}")
+        self._notify(f"training on all images for {format_duration(seconds)}")
         if is_begun:
             with suppress(RunError):  # killed in the middle of its first checkpoint, or after its end
                 return train(

@@ -15,7 +15,7 @@ from timebox.data import DataSplits, ImageDataset, Origin, stratified_order
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
-from timebox.jobs.job import Task
+from timebox.jobs.job import TrainingJob
 from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.writer import RunWriter
@@ -122,19 +122,19 @@ class Trainer:
                 NO_WRITES,
                 self._source.data,
             )
-            task = Task.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
-            training = Training(task, writer, deadline, DivergenceGuard())
+            job = TrainingJob.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
+            training = Training(job, writer, deadline, DivergenceGuard())
             with training.checkpointer.wait_on_failure():
                 try:
                     trained = training.run()
                 except RecoverableError as error:
                     raise DivergedError(str(error)) from error
-                (score,) = task.score(trained.model, deadline) or (None,)
+                (score,) = job.score(trained.model, deadline) or (None,)
                 training.checkpointer.wait(deadline.remaining())
         return Measured(
             accuracy=0.0 if score is None else score.accuracy,
             num_images=0 if score is None else len(score.dataset),
-            recipe=task.plan.recipe.as_dict(),
+            recipe=job.plan.recipe.as_dict(),
             train_images=len(self._division.train),
             steps=trained.num_steps,
             epochs=round(trained.epochs, 3),

@@ -91,7 +91,7 @@ def tune(
     cache: bool = True,
     out: str | Path | None = None,
     resume: str | Path | None = None,
-    tell: Tell | None = None,
+    notify: Tell | None = None,
     deadline: Deadline | None = None,
 ) -> Tuned:
     """Search for a better recipe, and train by the best one found, all before one deadline.
@@ -138,11 +138,11 @@ def tune(
     surplus = sorted(arguments_given(tune, locals()) - set(BESIDE_RESUME))
     if resume is not None and surplus:
         raise UsageError(f"{', '.join(surplus)} cannot be given with resume: all of that is the search's own")
-    tell = tell or (lambda line: None)
+    notify = notify or (lambda line: None)
     deadline = deadline or Deadline(None if budget is None else parse_budget(budget))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resume is not None:
-        return _resumed(Path(resume), storage, deadline, tell)
+        return _resumed(Path(resume), storage, deadline, notify)
     asked = Asked(
         data=_needed(data),
         budget_seconds=_checked_budget(deadline.budget_seconds),
@@ -167,8 +167,8 @@ def tune(
         device=device,
         precision=precision,
     )
-    with closing(_set_up(asked, out, deadline, tell)) as directory:  # what was read for it is let go
-        return _conducted(directory, storage or str(directory.path / JOURNAL), deadline, tell)
+    with closing(_set_up(asked, out, deadline, notify)) as directory:  # what was read for it is let go
+        return _conducted(directory, storage or str(directory.path / JOURNAL), deadline, notify)
 
 
 def join(
@@ -205,7 +205,7 @@ def join(
     )
 
 
-def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell) -> TuneDirectory:
+def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, notify: Tell) -> TuneDirectory:
     """Check all that can be checked, read the data, and put on record what is to be searched."""
     draft = draft_of(asked.recipe, asked.settings)
     searched = default_space(draft) if asked.space is None else read_space(asked.space)
@@ -216,7 +216,7 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell
     opened = open_storage(asked.storage) if asked.storage else None
     final_seconds = (1 - CHECK_ENDS) * asked.budget_seconds
     reader = DatasetReader(
-        Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, tell, deadline, None, asked.cache
+        Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, notify, deadline, None, asked.cache
     )
     side, fit = image_form(asked.recipe, asked.settings)
     if is_planned(asked.recipe):
@@ -258,7 +258,7 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell
             for name, params in searched.probes(neutral):
                 studies.enqueue(started, params, searched.settings(params, (name,)), (name,))
         budgets = " and ".join(f"{seconds:.0f}s" for seconds in search.rungs)
-        tell(
+        notify(
             f"{len(searched.dimensions)} fields are searched, by trainings of {budgets} on {num_images:,} of "
             f"{len(data_splits.train):,} images, chosen by {min(len(data_splits.val), MOST_VAL_IMAGES):,} others"
         )
@@ -268,7 +268,7 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, tell: Tell
     return directory
 
 
-def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> Tuned:
+def _resumed(path: Path, given: str | None, deadline: Deadline, notify: Tell) -> Tuned:
     """Go on with a search. ``given``: its storage, whose password is not kept."""
     with closing(TuneDirectory.existing(path)) as directory:
         asked = directory.asked
@@ -282,28 +282,28 @@ def _resumed(path: Path, given: str | None, deadline: Deadline, tell: Tell) -> T
         if deadline.budget_seconds is not None:
             directory.save_asked(asked := replace(asked, budget_seconds=deadline.budget_seconds))
         deadline = Deadline(asked.budget_seconds, deadline.started_at)
-        deadline.continue_from({"before": directory.seconds_before})
+        deadline.add_earlier_phases({"before": directory.seconds_before})
         if deadline.remaining() < SHORTEST_BUDGET * (1 - CHECK_ENDS):
             raise BudgetError(
                 f"of {format_duration(asked.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
                 "left, too little to train in: give a longer --budget for all of it"
             )
         if (version := studies.take_over(open_storage(storage), asked.study)) != VERSION:
-            tell(f"the search was begun by timebox {version}; it goes on with {VERSION}")
+            notify(f"the search was begun by timebox {version}; it goes on with {VERSION}")
         if not is_url(storage):
             time.sleep(ORPHANS_SECONDS)
             study, _ = studies.load(open_storage(storage), asked.study)
             for trial in studies.running(study):
                 studies.give_up(study, trial, again=True)
-        return _conducted(directory, storage, deadline, tell)
+        return _conducted(directory, storage, deadline, notify)
 
 
-def _conducted(directory: TuneDirectory, storage: str, deadline: Deadline, tell: Tell) -> Tuned:
+def _conducted(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Tell) -> Tuned:
     study, search = studies.load(open_storage(storage), directory.asked.study)
     try:
-        run, summary = Conductor(directory, study, search, storage, deadline, tell).run()
+        run, summary = Conductor(directory, study, search, storage, deadline, notify).run()
     except KeyboardInterrupt:
-        tell(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        notify(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
         raise
     return Tuned(directory.path, run, summary)
 

@@ -76,7 +76,7 @@ def _is_tar(path: Path) -> bool:
 
 def _unpack(path: Path, root: Path, options: ReadOptions) -> list[str]:
     """Write all that is not hidden below `root`; what must be told of the rest."""
-    tell = Throttle(options.progress)
+    notify = Throttle(options.progress)
     errors = _ZIP_ERRORS if zipfile.is_zipfile(path) else TAR_ERRORS
     num_files, num_links = 0, 0
     try:
@@ -89,7 +89,7 @@ def _unpack(path: Path, root: Path, options: ReadOptions) -> list[str]:
             with content, target.open("wb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
             num_files += 1
-            tell(f"unpacked {num_files:,} files")
+            notify(f"unpacked {num_files:,} files")
     except DataError:
         raise
     except errors as error:

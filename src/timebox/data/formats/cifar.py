@@ -176,9 +176,9 @@ def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> 
 def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> SourceSplits:
     batches: dict[str, _Batch] = {}
     metas: dict[str, bytes] = {}
-    tell = Throttle(options.progress)
+    notify = Throttle(options.progress)
     for name, blob in members:
-        tell(f"read {name}")
+        notify(f"read {name}")
         if name in (*layout.train, layout.test):
             parse = _parse_binary if layout.binary else _parse_pickle
             batches[name] = parse(blob, layout.hundred, options.coarse, f"{source}: {name}")

@@ -30,7 +30,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox[tables]'") from error
-    tell = Throttle(options.progress)
+    notify = Throttle(options.progress)
     try:
         with open_regular(path) as file, parquet.ParquetFile(file) as table, _Spool(path) as spool:
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
@@ -43,7 +43,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
             for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=readable):
                 for name, cells in columns.items():
                     cells.extend(_cells(batch.column(name), spool))
-                tell(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
+                notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
             mapped = spool.mapped()
             return Table(
                 {name: [_in(mapped, cell) for cell in cells] for name, cells in columns.items()},

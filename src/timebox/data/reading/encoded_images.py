@@ -201,7 +201,7 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
     """task(index) in threads, which pays because Pillow decodes outside the GIL. Returns the reasons of those that
     raised DataError."""
     failures: dict[int, str] = {}
-    tell = Throttle(options.progress)
+    notify = Throttle(options.progress)
 
     def run(chunk: range) -> int:
         for index in chunk:
@@ -217,7 +217,7 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
     with ThreadPoolExecutor(available_threads()) as pool:
         for number in pool.map(run, chunks):
             done += number
-            tell(f"{verb} {done:,} of {len(indices):,} images")
+            notify(f"{verb} {done:,} of {len(indices):,} images")
     return failures
 
 
