@@ -1,6 +1,7 @@
 """The house stands: imports go down only, the command line starts light, files stay short."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "timebox"
 MIN_MODULES = 20
 MAX_LINES = 400
+MAX_FILES = 12
+# Folders with a file for each format, or for each verb.
+MAY_HAVE_MORE = {"data/formats", "cli", "pipelines"}
+MAX_PARAMETERS = 6
+# The functions that the package exports take keyword-only options, as many as their verb has.
+PUBLIC_VERBS = {
+    "benchmark", "evaluate", "export", "inspect", "join", "load_data", "lr_find", "predict", "train", "tune",
+}  # fmt: skip
+# Triton kernels take pointers and sizes, and torch.autograd.Function its context.
+KERNELS = "timebox.models.kernels."
 
 # From the ground up; members of one floor are siblings and never import each other. "timebox" is the package itself,
 # whose public names point, lazily, at everything below the command line.
@@ -147,3 +158,43 @@ def test_no_file_is_too_long() -> None:
     assert len(MODULES) >= MIN_MODULES
     lengths = {module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_folders_are_small() -> None:
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in MODULES}
+    assert folders >= MAY_HAVE_MORE
+    files = {name: len(list((PACKAGE / name).glob("*.py"))) for name in folders - MAY_HAVE_MORE}
+    assert {name: num_files for name, num_files in files.items() if num_files > MAX_FILES} == {}
+
+
+def test_each_package_says_what_lives_there_and_what_does_not() -> None:
+    packages = [path for path in MODULES if path.name == "__init__.py" and path.parent != PACKAGE]
+    assert len(packages) >= 15
+    for path in packages:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert len(re.findall(r"[.!](?:\s|$)", text)) >= 3, f"{path}: three sentences"
+        assert re.search(r"\b(not|no|nothing|never|none)\b", text, re.IGNORECASE), f"{path}: say what must not be there"
+
+
+def long_parameter_lists(source: str) -> list[str]:
+    """Functions with more than six parameters, self and cls left out. Those that the public API names may have more
+    keyword-only ones."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+        and len([a for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")])
+        + (0 if node.name in PUBLIC_VERBS else len(node.args.kwonlyargs))
+        > MAX_PARAMETERS
+    ]
+
+
+def test_no_function_takes_many_parameters() -> None:
+    found = {
+        module_name(path): names
+        for path in MODULES
+        if (names := long_parameter_lists(path.read_text(encoding="utf-8")))
+    }
+    assert {module: names for module, names in found.items() if not module.startswith(KERNELS)} == {}
+    assert long_parameter_lists("def f(a, b, c, d, e, f, g): ...") == ["f"]
+    assert long_parameter_lists("def f(self, a, b, c, *, d, e, f): ...") == []

@@ -10,7 +10,7 @@ from timebox.cli import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 12
+NUM_PAGES = 13
 TOPICS = (
     "your-photos",
     "reading-the-report",
@@ -21,6 +21,7 @@ TOPICS = (
     "adding-a-reader",
     "run-format",
     "how-the-clock-works",
+    "glossary",
 )
 
 

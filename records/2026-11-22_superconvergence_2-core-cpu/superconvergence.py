@@ -1,6 +1,6 @@
 """Super-convergence: how many steps one large cycle needs for what a constant low rate reaches.
 
-    python benchmarks/superconvergence.py DATA [--train-limit 5000] [--steps 500] [--width 16] [--out FILE.jsonl]
+    python superconvergence.py DATA [--train-limit 5000] [--steps 500] [--width 16] [--out FILE.jsonl]
 
 The same network, batch and data. First the constant rate is chosen, by validation accuracy at equal steps, from a grid;
 then both policies run over three seeds, one_cycle also at a half and a quarter of the steps. As many
