@@ -80,7 +80,7 @@ PROGRAM = """
 import json, sys
 from timebox.tuning import tune
 sys.modules["timebox.tuning.tune"].SHORTEST_TRIAL = float(sys.argv[1])
-tune(**json.loads(sys.argv[2]), tell=lambda line: print(line, file=sys.stderr, flush=True))
+tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr, flush=True))
 """
 
 

@@ -34,7 +34,7 @@ from timebox.tuning.worker import work
 from timebox.version import VERSION
 
 # What may be given beside a search that is resumed.
-BESIDE_RESUME = ("resume", "budget", "storage", "tell", "deadline")
+BESIDE_RESUME = ("resume", "budget", "storage", "notify", "deadline")
 # A search without a budget for its trials gives one this share of its own, within these bounds in seconds.
 TRIAL_SHARE, SHORTEST_TRIAL, LONGEST_TRIAL = 1 / 60, 4.0, 60.0
 # A budget holds so many trials of the longest that there may be.

@@ -222,7 +222,7 @@ def test_images_on_disk_take_no_memory_of_the_process(tmp_path):
         for k in range(20, number):  # links, which need no space
             os.link(folder / f"{k % 2}" / f"{k % 20}.bmp", folder / f"{k % 2}" / f"{k}.bmp")
         environment = {**os.environ, "TIMEBOX_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        code = "from timebox.data.formats import encoded; encoded.PREPARED_PIXELS = 0\n" + LARGE
+        code = "from timebox.data.reading import encoded_images as encoded; encoded.PREPARED_PIXELS = 0\n" + LARGE
         command = [sys.executable, "-c", code, str(folder), str(tmp_path / f"run-{number}")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) * 1024)
