@@ -1,7 +1,6 @@
 """Searches as short as they can be."""
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from small_runs import CLASSES, SMALL, coloured, save_npz
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
 from timebox.jobs.data import DataConfig
-from timebox.tuning import tune
+from timebox.tuning import directory
 from timebox.tuning.trial import Trainer
 
 # No search comes near the end of this budget, see pace.py. Its trials are worth nothing but a test: they are as short
@@ -30,7 +29,7 @@ def trial_seconds() -> float:
     data = ImageDataset(images, labels, CLASSES, tuple(map(str, range(300))))
     trainer = Trainer(data, data, DataConfig("x", None, None, None, None, 0, False), torch.device("cpu"), "fp32", 0)
     try:
-        trainer.measure("haet2021", SMALL, 0, 0.01)
+        trainer.train("haet2021", SMALL, 0, 0.01)
     except BudgetError as refusal:
         return max(SHORTEST, ROOM * smallest_named(str(refusal)))
     raise AssertionError("a budget of a hundredth of a second was not refused")
@@ -38,8 +37,7 @@ def trial_seconds() -> float:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    home = sys.modules[tune.__module__]
-    monkeypatch.setattr(home, "SHORTEST_TRIAL", trial_seconds())
+    monkeypatch.setattr(directory, "MIN_TRIAL_SECONDS", trial_seconds())
 
 
 @pytest.fixture

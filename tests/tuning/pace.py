@@ -11,8 +11,8 @@ import pytest
 
 from timebox.pipelines import train
 from timebox.run import Run
-from timebox.tuning import search_runner as conductor
-from timebox.tuning.search_runner import Conductor
+from timebox.tuning import search_runner
+from timebox.tuning.search_runner import SearchRunner
 from timebox.tuning.worker import SLACK_SECONDS
 
 Lines = Sequence[Mapping[str, Any]]
@@ -31,17 +31,17 @@ def num_measured(lines: Lines) -> int:
 def end_early(monkeypatch: pytest.MonkeyPatch, enough: Enough, trial_seconds: float) -> None:
     """Let searches go on until ``enough``, then train one leader again, check it, and train the winner for 20 steps."""
 
-    def seconds_to(self: Conductor, share: float) -> float:
-        if share == conductor.SEARCH_ENDS:
+    def seconds_to(self: SearchRunner, share: float) -> float:
+        if share == search_runner.TRIALS_END:
             return 0.0 if enough(self._lines) else FAR_AWAY
-        return FAR_AWAY if share == conductor.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
+        return FAR_AWAY if share == search_runner.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
 
     def short_train(*data: str, **given: Any) -> Run:
         clocks = ("deadline", "budget")
         steps = {} if "resume" in given else {"steps": FINAL_STEPS}
         return train(*data, **{name: value for name, value in given.items() if name not in clocks}, **steps)
 
-    monkeypatch.setattr(Conductor, "_seconds_to", seconds_to)
-    monkeypatch.setattr(conductor, "train", short_train)
-    monkeypatch.setattr(conductor, "MOST_REPEATS", 1)
-    monkeypatch.setattr(conductor, "NUM_LEADERS", 1)
+    monkeypatch.setattr(SearchRunner, "_seconds_to", seconds_to)
+    monkeypatch.setattr(search_runner, "train", short_train)
+    monkeypatch.setattr(search_runner, "MAX_REPEATS", 1)
+    monkeypatch.setattr(search_runner, "NUM_TOP_TRIALS", 1)

@@ -91,7 +91,7 @@ def test_three_workers_one_of_them_killed(
             with suppress(UsageError):
                 study = studies.load(open_storage(server), "ours")[0]
         with subprocess.Popen([sys.executable, "-m", "timebox", *words]) as process:
-            while not any("join" in str(one.user_attrs.get("worker")) for one in studies.running(study)):
+            while not any("join" in str(one.user_attrs.get("worker")) for one in studies.running_trials(study)):
                 time.sleep(0.1)
             process.kill()
         killed.set()

@@ -50,7 +50,7 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
         """Kill the worker while it is at the trial after the first."""
         if line.startswith("trial   0") and not killed:
             study = optuna.load_study(study_name=None, storage=open_storage(str(tmp_path / "tune" / "journal.log")))
-            while not any(WORKER in trial.user_attrs for trial in studies.running(study)):
+            while not any(WORKER in trial.user_attrs for trial in studies.running_trials(study)):
                 time.sleep(0.01)
             (pid,) = children(os.getpid())
             os.kill(pid, signal.SIGKILL)
@@ -79,8 +79,8 @@ def children(pid: int) -> list[int]:
 PROGRAM = """
 import json, sys
 from timebox.tuning import tune
-sys.modules["timebox.tuning.tune"].SHORTEST_TRIAL = float(sys.argv[1])
-tune(**json.loads(sys.argv[2]), tell=lambda line: print(line, file=sys.stderr, flush=True))
+sys.modules["timebox.tuning.directory"].MIN_TRIAL_SECONDS = float(sys.argv[1])
+tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr, flush=True))
 """
 
 
@@ -140,7 +140,7 @@ def test_killed_and_resumed_no_trial_is_lost(
         ({"workers": 0}, UsageError, "at least 1"),
         ({"storage": "trials.db"}, UsageError, "must be a URL"),
         ({"storage": "postgresql://me:secret@127.0.0.1:9/x"}, UsageError, r"me:\*\*\*@"),
-        ({"val": "none"}, UsageError, "nothing to choose by"),
+        ({"val": "none"}, UsageError, "no images to compare trials by"),
         ({"data": "nowhere"}, ValueError, "nowhere"),
         ({"data": None}, UsageError, "say what to train on"),
     ],
@@ -166,7 +166,7 @@ def test_only_a_search_that_can_be_read_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no directory of a search"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
-    with pytest.raises(RunError, match="is damaged: what was asked for is incomplete"):
+    with pytest.raises(RunError, match="is damaged: its config is incomplete"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"format": 2, "asked": {}}')
     with pytest.raises(RunError, match="has format 2; this version of timebox reads formats up to 1"):
@@ -175,7 +175,7 @@ def test_only_a_search_that_can_be_read_is_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_study_of_other_data_is_refused(data: Path, space: Path, tmp_path: Path) -> None:
-    from timebox.tuning.worker import work
+    from timebox.tuning.worker import WorkerConfig, run_worker
 
     out = tmp_path / "tune"
     in_a_process({"data": data, **arguments(space, out)}, lambda line: "fields are searched" in line)
@@ -183,4 +183,4 @@ def test_a_study_of_other_data_is_refused(data: Path, space: Path, tmp_path: Pat
     (name,) = (study.study_name for study in optuna.get_all_study_summaries(open_storage(journal)))
     other = save_npz(tmp_path / "other.npz", 330)
     with pytest.raises(UsageError, match="of other data"):
-        work(journal, name, 0, "worker", data=str(other), device="cpu")
+        run_worker(WorkerConfig(storage=journal, study=name, name="worker", data=str(other), device="cpu"))

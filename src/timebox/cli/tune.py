@@ -180,7 +180,7 @@ def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[s
     """What is printed at the end, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
     assert isinstance(winner, Mapping) and isinstance(final, Mapping)
-    yield "trained", " ".join(winner["settings"]) or f"what was started from: {summary['why']}"
+    yield "trained", " ".join(winner["settings"]) or f"the starting recipe: {summary['why']}"
     if final["test_accuracy"] is not None:
         yield "test accuracy", f"{percent(final['test_accuracy'])} of {final['test_images']:,} images"
     elapsed, budget = summary["elapsed_seconds"], summary["budget_seconds"]

@@ -10,7 +10,7 @@ from timebox.reporting.svg import Line, line_chart
 
 # More rows than this tell nothing more.
 MOST_ROWS = 60
-START = "what was started from"
+START = "the starting recipe"
 # The style of charts that are no wider than they need to be.
 CHART = "chart"
 
