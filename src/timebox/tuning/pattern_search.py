@@ -65,22 +65,19 @@ class PatternSearchSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values of all fields after the next step, which is recorded with the trial; none before any is measured."""
+        """Values of the fields that Optuna samples together; the next step is recorded with the trial."""
         step = next_step(study, self._space, self._rng)
-        if step is None:
-            return {}
-        study._storage.set_trial_user_attr(trial._trial_id, STEP, step.record)  # as Optuna's samplers do
-        return {
-            name: step.values[name]
-            if name in step.values
-            else self._base.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        }
+        if step is not None:
+            study._storage.set_trial_user_attr(trial._trial_id, STEP, step.record)  # as Optuna's samplers do
+        values = {} if step is None else dict(step.values)
+        drawn = self._base.infer_relative_search_space(study, trial)
+        drawn = {name: distribution for name, distribution in drawn.items() if name not in values}
+        return values | self._base.sample_relative(study, trial, drawn)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Value of a field before any trial is measured."""
+        """Value of a field that ``sample_relative`` did not return."""
         return self._base.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
