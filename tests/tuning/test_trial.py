@@ -38,15 +38,15 @@ def test_a_recipe_is_measured_within_its_budget() -> None:
 def test_a_cut_keeps_the_share_of_each_class_and_takes_the_same_images() -> None:
     whole = trainer(120)
     cut = whole.cut(30)
-    assert cut.num_images == 30
-    assert cut._train.class_counts().tolist() == [10, 10, 10]
-    assert np.array_equal(cut._train.images, whole.cut(30)._train.images)
-    assert whole.cut(1000).num_images == 120
+    assert len(cut.train_images) == 30
+    assert cut.train_images.class_counts().tolist() == [10, 10, 10]
+    assert np.array_equal(cut.train_images.images, whole.cut(30).train_images.images)
+    assert len(whole.cut(1000).train_images) == 120
 
 
 def test_no_more_images_judge_than_tell_something() -> None:
     many = trainer(12, MAX_VAL_IMAGES + 300)
-    assert len(many._val) == many.num_val_images == MAX_VAL_IMAGES
+    assert len(many.val_images) == MAX_VAL_IMAGES
 
 
 def test_what_cannot_be_is_refused() -> None:

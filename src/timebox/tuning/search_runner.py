@@ -22,7 +22,7 @@ from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.run import Run
 from timebox.tuning import study as studies
-from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, TuneDirectory
+from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, TuneConfig, TuneDirectory
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, summary_of, trial_text
 from timebox.tuning.space import Space
 from timebox.tuning.storage import is_url
@@ -61,13 +61,8 @@ class SearchRunner:
         config = self._config
         self._worker_config = WorkerConfig(
             storage=storage,
-            study=config.study,
-            data=config.data,
-            data_dir=config.data_dir,
-            max_bad_share=config.max_bad_share,
-            cache=config.cache,
-            device=config.device,
             num_threads=None if config.workers == 1 else max(1, available_threads() // config.workers),
+            **_values_of(config, "study", "data", "data_dir", "max_bad_share", "cache", "device"),
         )
         self._notified = {trial.number for trial in self._finished_trials()}
         self._lines: list[dict[str, object]] = []
@@ -212,8 +207,8 @@ class SearchRunner:
             for one in (start, winner):
                 self._repeat(trainer, one, "check", 1, seconds)
         (new,), (old,) = (self._accuracies(one, "check")[:1] for one in (winner, start))
-        self._notify(f"on all {trainer.num_images:,} images: {new:.2%}; the starting recipe {old:.2%}")
-        if new < old + standard_error(old, trainer.num_val_images):
+        self._notify(f"on all {len(trainer.train_images):,} images: {new:.2%}; the starting recipe {old:.2%}")
+        if new < old + standard_error(old, len(trainer.val_images)):
             return self._keep_start(start, "the best trial was not clearly better on all images")
         return winner
 
@@ -253,32 +248,24 @@ class SearchRunner:
         self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")
+        reading = _values_of(config, "data_dir", "max_bad_share", "cache")
         if is_begun:
             with suppress(RunError):  # killed while it wrote its first checkpoint, or finished
-                return train(
-                    config.data,
-                    resume=final,
-                    budget=seconds,
-                    data_dir=config.data_dir,
-                    max_bad_share=config.max_bad_share,
-                    cache=config.cache,
-                )
+                return train(config.data, resume=final, budget=seconds, **reading)
+        options = _values_of(
+            config, "test", "train_limit", "split_seed", "coarse", "group_by", "seed", "device", "precision"
+        )
         return train(
             config.data,
             recipe=str(best),
             val=config.val if spec.val_is_apart else "none",
-            test=config.test,
-            train_limit=config.train_limit,
-            split_seed=config.split_seed,
-            seed=config.seed,
-            device=config.device,
-            precision=config.precision,
             out=final,
             overwrite=True,
-            data_dir=config.data_dir,
-            coarse=config.coarse,
-            group_by=config.group_by,
-            max_bad_share=config.max_bad_share,
-            cache=config.cache,
             deadline=Deadline(self._deadline.remaining() - RESERVE_SECONDS),
+            **options,
+            **reading,
         )
+
+
+def _values_of(config: TuneConfig, *names: str) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}

@@ -56,43 +56,33 @@ class TrialResult:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
 class Trainer:
     """Trains recipes on the same images.
 
-    Args:
-        train, val: training and validation images; of the latter at most 2500 are used, stratified by class.
+    Attributes:
+        train_images, val_images: of the validation images at most 2500, stratified by class.
         source: the origin of the images, named in messages.
+        seed: of the first training of a recipe.
     """
 
-    def __init__(
-        self,
-        train: ImageDataset,
-        val: ImageDataset,
-        source: DataConfig,
-        device: torch.device,
-        precision: str,
-        seed: int,
-    ) -> None:
-        val = val.take(stratified_order(val.labels, source.split_seed)[:MAX_VAL_IMAGES])
-        self._train, self._val = train, val
-        self._source, self._device, self._precision, self._seed = source, device, precision, seed
+    train_images: ImageDataset
+    val_images: ImageDataset
+    source: DataConfig
+    device: torch.device
+    precision: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        order = stratified_order(self.val_images.labels, self.source.split_seed)[:MAX_VAL_IMAGES]
+        object.__setattr__(self, "val_images", self.val_images.take(order))
 
     def cut(self, num_images: int) -> "Trainer":
         """A trainer on at most so many of the training images, stratified by class."""
-        train = self._train
-        if num_images < len(train):
-            train = train.take(np.sort(stratified_order(train.labels, self._source.split_seed)[:num_images]))
-        return Trainer(train, self._val, self._source, self._device, self._precision, self._seed)
-
-    @property
-    def num_images(self) -> int:
-        """Number of training images."""
-        return len(self._train)
-
-    @property
-    def num_val_images(self) -> int:
-        """Number of validation images."""
-        return len(self._val)
+        if num_images >= len(self.train_images):
+            return self
+        order = stratified_order(self.train_images.labels, self.source.split_seed)[:num_images]
+        return replace(self, train_images=self.train_images.take(np.sort(order)))
 
     def train(self, recipe: str, settings: Sequence[str], repeat: int, budget_seconds: float) -> TrialResult:
         """Plan, train and score once, within a budget.
@@ -105,23 +95,23 @@ class Trainer:
         """
         deadline = Deadline(budget_seconds)
         config = TrainConfig(
-            self._source, recipe, (*settings, SCORING_SETTING), self._seed + repeat, self._precision, None,
+            self.source, recipe, (*settings, SCORING_SETTING), self.seed + repeat, self.precision, None,
             thumbnails=False,
         )  # fmt: skip
-        data_splits = DataSplits(self._train, self._val, None, Origin("train"), Origin("val"), None)
+        data_splits = DataSplits(self.train_images, self.val_images, None, Origin("train"), Origin("val"), None)
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(
                 recipe,
                 config.settings,
-                self._train,
-                ScoringLoad(len(self._val), 0),
-                self._device,
+                self.train_images,
+                ScoringLoad(len(self.val_images), 0),
+                self.device,
                 config.precision,
                 deadline,
                 None,
                 NO_WRITES,
-                self._source.data,
+                self.source.data,
             )
             job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
             training = Training(job, writer, deadline, DivergenceGuard())
@@ -136,7 +126,7 @@ class Trainer:
             accuracy=0.0 if score is None else score.accuracy,
             num_images=0 if score is None else len(score.dataset),
             recipe=job.plan.recipe.as_dict(),
-            train_images=len(self._train),
+            train_images=len(self.train_images),
             steps=trained.num_steps,
             epochs=round(trained.epochs, 3),
             images_per_second=round(trained.images_per_second, 1),
