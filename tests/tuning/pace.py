@@ -1,7 +1,7 @@
-"""Searches whose parts end when they have come to something, not when the clock says so.
+"""Searches whose phases end by their results instead of the clock.
 
-A search uses up its budget whatever it finds. Here each part ends as soon as there is enough to look at, long before
-the deadline, so that a test takes half a minute on a fast machine and passes on a slow one.
+A search always uses its whole budget. Here each phase ends as soon as the test has the trials it needs, long before the
+deadline: a test takes half a minute on a fast machine and passes on a slow one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +17,19 @@ from timebox.tuning.worker import SLACK_SECONDS
 
 Lines = Sequence[Mapping[str, Any]]
 Enough = Callable[[Lines], bool]
-# No part of a search comes to this end.
+# Seconds until the end of a phase, never reached.
 FAR_AWAY = 1000.0
-# Of the training by which a search ends.
+# Steps of the final run.
 FINAL_STEPS = 20
 
 
 def num_measured(lines: Lines) -> int:
-    """Trials that came to something."""
+    """Number of trials that did not fail."""
     return sum(line["state"] != "failed" for line in lines)
 
 
 def end_early(monkeypatch: pytest.MonkeyPatch, enough: Enough, trial_seconds: float) -> None:
-    """Let searches go on until ``enough``, then train one leader again, check it, and train the winner for 20 steps."""
+    """Run trials until ``enough`` returns True, repeat one top trial, check it, and train the winner for 20 steps."""
 
     def seconds_to(self: SearchRunner, share: float) -> float:
         if share == search_runner.TRIALS_END:

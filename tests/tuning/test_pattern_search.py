@@ -40,7 +40,7 @@ def run_trials(study: optuna.Study, accuracy: Accuracy, num: int) -> list[tuple[
     return steps
 
 
-def spoilt(params: dict[str, Value]) -> float:
+def accuracy_far_from_start(params: dict[str, Value]) -> float:
     """Accuracy that is best at a sixth of the planned batch and a tenth of the rate; no other field has an effect."""
     off = sum(math.log(float(params[name]) * times) ** 2 for name, times in (("batch_size", 6), ("max_lr", 10)))
     return 0.9 - 0.03 * off
@@ -58,14 +58,14 @@ def test_without_a_measured_trial_there_is_no_step() -> None:
 def test_improving_fields_are_combined_once_then_the_step_is_repeated() -> None:
     study = started()
     num = 1 + len(SPACE.screening_trials(START))
-    assert run_trials(study, spoilt, num) == [None] * num
-    (step,) = run_trials(study, spoilt, 1)
+    assert run_trials(study, accuracy_far_from_start, num) == [None] * num
+    (step,) = run_trials(study, accuracy_far_from_start, 1)
     assert step is not None
     assert set(step[1]) == {"batch_size", "max_lr"}
     assert study.trials[-1].params == {
         **START, "batch_size": pytest.approx(8**-0.5), "max_lr": pytest.approx(1 / 4),
     }  # fmt: skip
-    (step,) = run_trials(study, spoilt, 1)
+    (step,) = run_trials(study, accuracy_far_from_start, 1)
     assert step is not None
     assert step[0] == num
     assert study.trials[-1].params["batch_size"] == pytest.approx(1 / 8)
@@ -74,14 +74,14 @@ def test_improving_fields_are_combined_once_then_the_step_is_repeated() -> None:
 
 def test_a_bad_start_is_repaired_within_25_trials() -> None:
     study = started()
-    run_trials(study, spoilt, 25)
+    run_trials(study, accuracy_far_from_start, 25)
     best = max(trial.intermediate_values[1] for trial in study.trials)
-    assert spoilt(START) < 0.7 < 0.88 < best
+    assert accuracy_far_from_start(START) < 0.7 < 0.88 < best
 
 
 def test_steps_change_up_to_three_fields_and_those_with_an_effect_more_often() -> None:
     study = started()
-    steps = run_trials(study, spoilt, 60)[14:]
+    steps = run_trials(study, accuracy_far_from_start, 60)[14:]
     drawn = [step for step in steps if step]
     assert all(1 <= len(fields) <= 3 for _, fields in drawn)
     counts = {name: sum(name in fields for _, fields in drawn) for name in START}

@@ -1,4 +1,4 @@
-"""Which fields are searched, and where."""
+"""The search space."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def space_of(tmp_path: Path, text: str) -> Space:
     return read_space(str(file))
 
 
-def test_the_default_follows_the_fields_declarations() -> None:
+def test_the_default_space_has_all_fields_with_a_declared_range() -> None:
     declared = {name for name, field in FIELDS.items() if field.times or field.within or field.among}
     names = list(default_space(AUTO).distributions)
     assert set(names) == declared
@@ -26,14 +26,14 @@ def test_the_default_follows_the_fields_declarations() -> None:
     assert {"batch_size", "max_lr", "policy", "weight_decay", "label_smoothing", "width", "start_size"} <= set(names)
 
 
-def test_fields_that_do_nothing_are_left_out() -> None:
+def test_fields_without_effect_are_left_out() -> None:
     names = set(default_space(draft_of("haet2021")).distributions)
     assert not names & {"filter_lr", "filter_momentum", "input_scale"}
     assert "max_lr" in names
 
 
 @pytest.mark.parametrize("name", ["auto", "haet2021", "superconvergence"])
-def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
+def test_suggested_values_are_valid_settings(name: str) -> None:
     draft = draft_of(name)
     space = default_space(draft)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -46,7 +46,7 @@ def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
     assert set(study.trials[0].params) == set(params)
 
 
-def test_the_start_is_within_every_range() -> None:
+def test_start_values_are_within_the_distributions() -> None:
     space = default_space(AUTO)
     start = space.start_values(AUTO.base)
     assert set(start) == set(space.distributions)
@@ -56,7 +56,7 @@ def test_the_start_is_within_every_range() -> None:
     assert start["label_smoothing"] == AUTO.base.label_smoothing
 
 
-def test_probes_change_one_field_each_both_ways() -> None:
+def test_screening_trials_change_one_field_down_and_up() -> None:
     space = default_space(AUTO)
     start = space.start_values(AUTO.base)
     assert space.settings(start, ()) == ()
@@ -66,10 +66,10 @@ def test_probes_change_one_field_each_both_ways() -> None:
     assert all(len(one) == 1 for one in settings)
     assert ("max_lr=x0.25",) in settings
     assert ("max_lr=x4",) in settings
-    assert not any("width" in one[0] for one in settings)  # half as wide again is no wide range
+    assert not any("width" in one[0] for one in settings)  # its range is too narrow
 
 
-def test_settings_build_on_those_before() -> None:
+def test_settings_of_unchanged_fields_come_from_the_parent() -> None:
     space = default_space(AUTO)
     params = {**space.start_values(AUTO.base), "max_lr": 2.0, "batch_size": 1.0, "label_smoothing": 0.25}
     before = ("batch_size=x4", "weight_decay=x0.5")
@@ -77,16 +77,16 @@ def test_settings_build_on_those_before() -> None:
     assert settings == ("max_lr=x2", "weight_decay=x0.5", "label_smoothing=0.25")
 
 
-def test_a_range_without_1_begins_at_its_end(tmp_path: Path) -> None:
+def test_the_start_value_of_a_range_without_1_is_its_bound(tmp_path: Path) -> None:
     assert space_of(tmp_path, "[max_lr]\ntimes = [2, 8]").start_values(AUTO.base) == {"max_lr": 2.0}
 
 
-def test_it_goes_through_json() -> None:
+def test_a_space_reads_back_equal_from_json() -> None:
     space = default_space(AUTO)
     assert Space.from_json(space.to_json()) == space
 
 
-def test_a_file_says_which_fields(tmp_path: Path) -> None:
+def test_a_space_file_is_read(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         '[flip]\namong = ["none", "random"]\n[max_lr]\ntimes = [0.5, 2]\n[whitening]\namong = [true, false]\n'
@@ -127,20 +127,20 @@ def test_a_file_says_which_fields(tmp_path: Path) -> None:
         ("[max_lr", "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_space_file_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=r"space\.toml") as caught:
         space_of(tmp_path, text)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_space_file_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         space_of(tmp_path, "[widht]\ntimes = [1, 2]\n[max_lr]\ntimes = [2, 1]\n")
     assert "widht" in str(caught.value)
     assert "is empty" in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_space_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_space(str(tmp_path / "none.toml"))

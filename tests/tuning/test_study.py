@@ -1,4 +1,4 @@
-"""A search as its storage holds it."""
+"""The Optuna study of a search."""
 
 from dataclasses import replace
 
@@ -24,13 +24,13 @@ def search(**given: object) -> SearchSpec:
     return SearchSpec(**{**values, **given})  # type: ignore[arg-type]
 
 
-def made(**given: object) -> optuna.Study:
+def new_study(**given: object) -> optuna.Study:
     storage = optuna.storages.InMemoryStorage()
     studies.create(storage, "s", search(**given))
     return studies.load(storage, "s")[0]
 
 
-def carried_out(study: optuna.Study, settings: list[str], accuracies: list[float], complete: bool) -> None:
+def run_trial(study: optuna.Study, settings: list[str], accuracies: list[float], complete: bool) -> None:
     trial = study.ask()
     trial.set_user_attr(SETTINGS, settings)
     for scale, accuracy in enumerate(accuracies):
@@ -41,7 +41,7 @@ def carried_out(study: optuna.Study, settings: list[str], accuracies: list[float
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
 
-def test_it_is_read_back_equal() -> None:
+def test_a_spec_reads_back_equal() -> None:
     storage = optuna.storages.InMemoryStorage()
     asked = search(settings=("max_lr=x2",))
     studies.create(storage, "s", asked)
@@ -76,8 +76,8 @@ def test_workers_draw_different_values_and_the_same_worker_the_same() -> None:
     assert len({first(0, 0), first(0, 1), first(1, 0), first(1, 1)}) == 4
 
 
-def test_trials_of_the_dead_are_told_from_those_of_the_living() -> None:
-    study = made()
+def test_orphaned_trials_are_those_of_dead_workers() -> None:
+    study = new_study()
     for worker in ("a", "b", None):
         trial = study.ask()
         if worker:
@@ -85,8 +85,8 @@ def test_trials_of_the_dead_are_told_from_those_of_the_living() -> None:
     assert [trial.number for trial in studies.orphaned_trials(study, ["a"], include_unclaimed=True)] == [0]
 
 
-def test_what_is_given_up_waits_again_with_what_it_had() -> None:
-    study = made()
+def test_a_retried_trial_keeps_its_values_and_accuracies() -> None:
+    study = new_study()
     trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
     trial.set_user_attr(SETTINGS, ["x"])
     trial.report(0.5, 1)
@@ -104,8 +104,8 @@ def test_what_is_given_up_waits_again_with_what_it_had() -> None:
     assert studies.trial_record(search(), study.trials[1])["retry_of"] == 0
 
 
-def test_what_ended_after_all_is_left_alone() -> None:
-    study = made()
+def test_a_finished_trial_is_not_failed() -> None:
+    study = new_study()
     running = study.ask()
     seen = study.trials[0]
     study.tell(running, 1.0)
@@ -113,42 +113,42 @@ def test_what_ended_after_all_is_left_alone() -> None:
     assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.COMPLETE]
 
 
-def test_leaders_are_the_best_of_those_trained_longest_each_once() -> None:
-    study = made()
-    carried_out(study, ["a"], [0.9], complete=False)
-    carried_out(study, ["b"], [0.5, 0.6], complete=True)
-    carried_out(study, ["c"], [0.5, 0.7], complete=True)
-    carried_out(study, ["c"], [0.5, 0.65], complete=True)
+def test_best_trials_rank_by_rung_then_accuracy_without_duplicates() -> None:
+    study = new_study()
+    run_trial(study, ["a"], [0.9], complete=False)
+    run_trial(study, ["b"], [0.5, 0.6], complete=True)
+    run_trial(study, ["c"], [0.5, 0.7], complete=True)
+    run_trial(study, ["c"], [0.5, 0.65], complete=True)
     assert [trial.user_attrs[SETTINGS] for trial in studies.best_trials(study)] == [["c"], ["b"], ["a"]]
 
 
-def test_of_two_trials_of_the_same_one_is_told() -> None:
-    study = made()
-    carried_out(study, ["a"], [0.5], complete=False)
+def test_of_two_duplicates_one_is_found() -> None:
+    study = new_study()
+    run_trial(study, ["a"], [0.5], complete=False)
     first, second = study.ask(), study.ask()
     first.set_user_attr(SETTINGS, ["b"])
     second.set_user_attr(SETTINGS, ["b"])
     assert [studies.find_duplicate(study, number, ["b"]) for number in (0, 1, 2)] == [None, None, 1]
-    second.set_user_attr(WORKER, "w")  # it has looked already, and is at work
+    second.set_user_attr(WORKER, "w")  # its worker has checked for duplicates already, and trains
     assert studies.find_duplicate(study, 1, ["b"]) == 2
     study.tell(second, state=optuna.trial.TrialState.FAIL)
     assert [studies.find_duplicate(study, 1, settings) for settings in (["a"], ["b"], ["c"])] == [0, None, None]
 
 
-def test_a_trial_that_was_let_go_stands_in_the_way_of_none() -> None:
-    """The one that it was let go for may die, and is done again."""
-    study = made()
+def test_a_skipped_duplicate_does_not_block_a_retry() -> None:
+    """The trial that it duplicates may die and be retried."""
+    study = new_study()
     first = study.ask()
     first.set_user_attr(SETTINGS, ["a"])
-    carried_out(study, ["a"], [], complete=False)
+    run_trial(study, ["a"], [], complete=False)
     studies.fail_trial(study, study.trials[0], retry=True)
     assert study.ask().number == 2
     assert studies.find_duplicate(study, 2, ["a"]) is None
 
 
-def test_a_line_says_how_a_trial_went() -> None:
-    study = made()
-    carried_out(study, ["a"], [0.5], complete=False)
+def test_trial_record() -> None:
+    study = new_study()
+    run_trial(study, ["a"], [0.5], complete=False)
     line = studies.trial_record(search(), study.trials[0])
     assert (line["state"], line["accuracy"], line["budget_seconds"], line["settings"]) == ("stopped", 0.5, 5.0, ["a"])
     trial = study.ask()

@@ -1,4 +1,4 @@
-"""One training of a search."""
+"""One training of a trial."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def trainer(num: int = 120, num_val: int = 60) -> Trainer:
 
 
 @pytest.mark.integration
-def test_a_recipe_is_measured_within_its_budget() -> None:
+def test_a_recipe_is_trained_and_scored_within_its_budget() -> None:
     measured, budget = within_budget(lambda seconds: trainer().train("haet2021", SMALL, 0, seconds), 3.0)
     assert measured.seconds <= budget
     assert measured.num_images == 60
@@ -35,7 +35,7 @@ def test_a_recipe_is_measured_within_its_budget() -> None:
     assert measured.recipe["tta"] == "none"
 
 
-def test_a_cut_keeps_the_share_of_each_class_and_takes_the_same_images() -> None:
+def test_a_cut_is_stratified_and_repeatable() -> None:
     whole = trainer(120)
     cut = whole.cut(30)
     assert len(cut.train_images) == 30
@@ -44,12 +44,12 @@ def test_a_cut_keeps_the_share_of_each_class_and_takes_the_same_images() -> None
     assert len(whole.cut(1000).train_images) == 120
 
 
-def test_no_more_images_judge_than_tell_something() -> None:
+def test_validation_images_are_limited() -> None:
     many = trainer(12, MAX_VAL_IMAGES + 300)
     assert len(many.val_images) == MAX_VAL_IMAGES
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_an_invalid_recipe_is_refused() -> None:
     with pytest.raises(UsageError, match="image_size"):
         trainer().train("haet2021", (*SMALL, "image_size=3"), 0, 3.0)
 
@@ -58,9 +58,9 @@ def status(loss: float) -> StepStatus:
     return StepStatus(1, 10, 0.1, 0.1, loss, 0.1, 0.9, 100.0, 1.0, None)
 
 
-def test_a_training_is_cut_short_only_where_it_diverges() -> None:
+def test_a_training_is_stopped_only_where_its_loss_diverges() -> None:
     guard = DivergenceGuard()
-    for loss in [2.3] * 10 + [8.0] * 50 + [float("nan")] * 50 + [1.0] * 10:  # bad for long, but it comes back
+    for loss in [2.3] * 10 + [8.0] * 50 + [float("nan")] * 50 + [1.0] * 10:  # high for long, but it falls again
         guard.step(status(loss))
     with pytest.raises(DivergedError, match="rose from"):
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""A worker's trials, by a trainer that only counts."""
+"""A worker with a trainer that only counts."""
 
 import time
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from timebox.tuning.study import REASON, TRAININGS
 from timebox.tuning.trial import TrialResult
 from timebox.tuning.worker import MAX_DUPLICATES, Worker, WorkerConfig
 
-from .test_study import made, search
+from .test_study import new_study, search
 
 FLIPS = Space({"flip": optuna.distributions.CategoricalDistribution(["none", "random"])})
 
 
-class Counting:
+class CountingTrainer:
     """Stands in for :class:`timebox.tuning.trial.Trainer`."""
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class Counting:
         return TrialResult(0.5, 10, {}, 10, 1, 1.0, 1.0, budget_seconds)
 
 
-def worker_of(study: optuna.Study, trainer: Counting) -> Worker:
+def worker_of(study: optuna.Study, trainer: CountingTrainer) -> Worker:
     about = search(space=FLIPS.to_json(), rungs=(5.0,), ends_at=time.time() + 1000)
     return Worker(study, about, trainer, WorkerConfig(storage="", study="s", name="w"))  # type: ignore[arg-type]
 
 
-def test_what_has_been_done_is_let_go_but_not_for_ever() -> None:
-    study, trainer = made(space=FLIPS.to_json()), Counting()
+def test_duplicates_are_skipped_up_to_a_limit() -> None:
+    study, trainer = new_study(space=FLIPS.to_json()), CountingTrainer()
     worker = worker_of(study, trainer)
     while len(trainer.trained) < 2:
         worker.run_trial()
