@@ -33,9 +33,9 @@ def add_parser(subparsers: Subparsers) -> Parser:
         "tune",
         "search for a better recipe, and train with it, under one deadline",
         "Half the budget goes into trials: trainings on a subset of the images, each with another recipe. The top "
-        "trials are trained again with other seeds and the best one is checked on all images, then the winner is trained "
-        "in the rest of the time. Writes best.toml for `timebox train --recipe`, trials.jsonl, tune.html and the final "
-        "run.",
+        "trials are trained again with other seeds and the best one is checked on all images, then the winner is "
+        "trained in the rest of the time. Writes best.toml for `timebox train --recipe`, trials.jsonl, tune.html and "
+        "the final run.",
         (
             "timebox tune photos/ --budget 1h",
             "timebox tune cifar10 --train-limit 5000 --budget 20m --trial-budget 40s --space space.toml",
