@@ -14,7 +14,7 @@ import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from timebox.recipe import Value
 from timebox.tuning.space import Space
@@ -79,10 +79,6 @@ class PatternSearchSampler(BaseSampler):
     ) -> Any:
         """Value of a field that ``sample_relative`` did not return."""
         return self._base.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """Let the base sampler finish the trial too."""
-        self._base.after_trial(study, trial, state, values)
 
 
 def sampler_for(spec: SearchSpec, worker: int) -> BaseSampler:

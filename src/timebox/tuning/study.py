@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
+import msgspec
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
@@ -127,8 +128,8 @@ def _read_any_spec(study: optuna.Study) -> SearchSpec:
     values = TUNE_STUDY_FORMAT.upgraded(stored, where)
     del values[KEY]
     try:
-        return SearchSpec(**{**values, **{name: tuple(values[name]) for name in ("settings", "rungs")}})  # type: ignore
-    except (KeyError, TypeError) as error:
+        return msgspec.convert(values, SearchSpec)
+    except msgspec.ValidationError as error:
         raise RunError(f"{where} is damaged: {error}") from error
 
 
