@@ -9,7 +9,7 @@ from timebox.reporting.search_charts import bars, parallel_coordinates, strips
 from timebox.reporting.svg import Line, line_chart
 
 # Trials in the table, the best ones.
-MOST_ROWS = 60
+MAX_ROWS = 60
 START = "the starting recipe"
 # CSS class of charts with their natural width.
 CHART = "chart"
@@ -138,7 +138,7 @@ def _fields(trials: Sequence[Values]) -> Iterator[str]:
 
 
 def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
-    ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MOST_ROWS]
+    ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MAX_ROWS]
     rows = [
         (
             settings_text(_list(trial["settings"])),
