@@ -10,7 +10,7 @@ from PIL import Image
 
 import timebox
 from benchmarking.conftest import record
-from timebox.tuning.tune import SHORTEST_TRIAL
+from timebox.tuning.directory import MIN_TRIAL_SECONDS
 from tuning.pace import end_early, num_measured
 
 # Most are about a run that the fixture has made.
@@ -49,7 +49,7 @@ def test_every_public_name_has_one() -> None:
 def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place)
     if name == "tune":
-        end_early(monkeypatch, lambda lines: num_measured(lines) >= 2, SHORTEST_TRIAL)
+        end_early(monkeypatch, lambda lines: num_measured(lines) >= 2, MIN_TRIAL_SECONDS)
     if name == "benchmark":  # tests/cli/test_benchmark.py has real trials
         module = sys.modules[timebox.benchmark.__module__]
         monkeypatch.setattr(module, "run_job", lambda *given: record("auto", 0))

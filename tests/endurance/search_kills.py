@@ -72,7 +72,7 @@ def searched(
     words = ["tune", "digits", "--budget", f"{budget}s", "--trial-budget", "6s", "--workers", "2", "--out", str(out)]
     kills: list[Kill] = []
     before: Complete = {}
-    started = time.monotonic()
+    started_at = time.monotonic()
     for _ in range(num_kills):
         seconds = chance.uniform(SHORTEST_LIFE, LONGEST_LIFE)
         process = started(words)
@@ -92,11 +92,11 @@ def searched(
             problem = f"{type(error).__name__}: {error}"
         kills.append(Kill(number, round(seconds, 2), len(before), problem))
         words = ["tune", "--resume", str(out)]
-        started = time.monotonic()
+        started_at = time.monotonic()
     else:
         process = started(words)
         process.wait(2 * budget)
-    return kills, ending(number, out, before, process.returncode, time.monotonic() - started)
+    return kills, ending(number, out, before, process.returncode, time.monotonic() - started_at)
 
 
 def ending(number: int, out: Path, before: Complete, status: int, seconds: float) -> dict[str, object]:

@@ -157,14 +157,14 @@ def test_a_search_is_read(golden: Path, place: Path) -> None:
     path = copied(golden, "tuned", place)
     directory = TuneDirectory.existing(path)
     directory.close()
-    assert directory.asked.study == "golden"
+    assert directory.config.study == "golden"
     assert directory.seconds_before > 0
     assert directory.repeats
     storage = open_storage(str(path / "journal.log"))
-    assert studies.take_over(storage, "golden") == golden.name
+    assert studies.adopt_version(storage, "golden") == golden.name
     study, search = studies.load(storage, "golden")
     assert search.rungs[-1] == 5.0
-    assert len(studies.leaders(study)) > 1
+    assert len(studies.best_trials(study)) > 1
 
 
 @pytest.mark.integration

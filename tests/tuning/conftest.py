@@ -1,7 +1,6 @@
-"""Searches as short as they can be."""
+"""Fixtures for searches that are as short as possible."""
 
 import json
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,23 @@ from small_runs import CLASSES, SMALL, coloured, save_npz
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
 from timebox.jobs.data import DataConfig
-from timebox.tuning import tune
+from timebox.tuning import directory
 from timebox.tuning.trial import Trainer
 
-# No search comes near the end of this budget, see pace.py. Its trials are worth nothing but a test: they are as short
-# as they may be on this machine, with room for it to become busier.
+# No search reaches the end of this budget, see pace.py. Trial budgets are the smallest that this machine accepts, times
+# ROOM in case it becomes busier.
 BUDGET, SHORTEST, ROOM = 1800.0, 3.0, 1.5
 SPACE = '[max_lr]\ntimes = [0.05, 20]\n[label_smoothing]\nwithin = [0.0, 0.4]\n[flip]\namong = ["none", "random"]\n'
 
 
 @cache
 def trial_seconds() -> float:
-    """The budget of a trial: several times the smallest that this machine does not refuse."""
+    """The trial budget: one and a half times the smallest that this machine accepts, at least 3 s."""
     images, labels = coloured(300)
     data = ImageDataset(images, labels, CLASSES, tuple(map(str, range(300))))
     trainer = Trainer(data, data, DataConfig("x", None, None, None, None, 0, False), torch.device("cpu"), "fp32", 0)
     try:
-        trainer.measure("haet2021", SMALL, 0, 0.01)
+        trainer.train("haet2021", SMALL, 0, 0.01)
     except BudgetError as refusal:
         return max(SHORTEST, ROOM * smallest_named(str(refusal)))
     raise AssertionError("a budget of a hundredth of a second was not refused")
@@ -38,8 +37,7 @@ def trial_seconds() -> float:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    home = sys.modules[tune.__module__]
-    monkeypatch.setattr(home, "SHORTEST_TRIAL", trial_seconds())
+    monkeypatch.setattr(directory, "MIN_TRIAL_SECONDS", trial_seconds())
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Searches whose parts end when they have come to something, not when the clock says so.
+"""Searches whose phases end by their results instead of the clock.
 
-A search uses up its budget whatever it finds. Here each part ends as soon as there is enough to look at, long before
-the deadline, so that a test takes half a minute on a fast machine and passes on a slow one.
+A search always uses its whole budget. Here each phase ends as soon as the test has the trials it needs, long before the
+deadline: a test takes half a minute on a fast machine and passes on a slow one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,37 +11,37 @@ import pytest
 
 from timebox.pipelines import train
 from timebox.run import Run
-from timebox.tuning import search_runner as conductor
-from timebox.tuning.search_runner import Conductor
+from timebox.tuning import search_runner
+from timebox.tuning.search_runner import SearchRunner
 from timebox.tuning.worker import SLACK_SECONDS
 
 Lines = Sequence[Mapping[str, Any]]
 Enough = Callable[[Lines], bool]
-# No part of a search comes to this end.
+# Seconds until the end of a phase, never reached.
 FAR_AWAY = 1000.0
-# Of the training by which a search ends.
+# Steps of the final run.
 FINAL_STEPS = 20
 
 
 def num_measured(lines: Lines) -> int:
-    """Trials that came to something."""
+    """Number of trials that did not fail."""
     return sum(line["state"] != "failed" for line in lines)
 
 
 def end_early(monkeypatch: pytest.MonkeyPatch, enough: Enough, trial_seconds: float) -> None:
-    """Let searches go on until ``enough``, then train one leader again, check it, and train the winner for 20 steps."""
+    """Run trials until ``enough`` returns True, repeat one top trial, check it, and train the winner for 20 steps."""
 
-    def seconds_to(self: Conductor, share: float) -> float:
-        if share == conductor.SEARCH_ENDS:
+    def seconds_to(self: SearchRunner, share: float) -> float:
+        if share == search_runner.TRIALS_END:
             return 0.0 if enough(self._lines) else FAR_AWAY
-        return FAR_AWAY if share == conductor.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
+        return FAR_AWAY if share == search_runner.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
 
     def short_train(*data: str, **given: Any) -> Run:
         clocks = ("deadline", "budget")
         steps = {} if "resume" in given else {"steps": FINAL_STEPS}
         return train(*data, **{name: value for name, value in given.items() if name not in clocks}, **steps)
 
-    monkeypatch.setattr(Conductor, "_seconds_to", seconds_to)
-    monkeypatch.setattr(conductor, "train", short_train)
-    monkeypatch.setattr(conductor, "MOST_REPEATS", 1)
-    monkeypatch.setattr(conductor, "NUM_LEADERS", 1)
+    monkeypatch.setattr(SearchRunner, "_seconds_to", seconds_to)
+    monkeypatch.setattr(search_runner, "train", short_train)
+    monkeypatch.setattr(search_runner, "MAX_REPEATS", 1)
+    monkeypatch.setattr(search_runner, "NUM_TOP_TRIALS", 1)

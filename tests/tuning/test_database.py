@@ -1,4 +1,4 @@
-"""A search in a real PostgreSQL server, by workers of this machine and one that joins them and is killed."""
+"""A search in a PostgreSQL database, with two workers of this machine and one that joins and is killed."""
 
 import json
 import os
@@ -52,13 +52,13 @@ def server() -> Iterator[str]:
     quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **as_whom}
     subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "me", "-A", "trust"], check=True, **quiet)
     process, port = None, 0
-    while process is None or process.poll() is not None:  # somebody else may have taken the port meanwhile
+    while process is None or process.poll() is not None:  # another process may take the port first
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         options = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
         process = subprocess.Popen([programs / "postgres", *options], **quiet)
-        while process.poll() is None and not answers(port):
+        while process.poll() is None and not accepts_connections(port):
             time.sleep(0.1)
     try:
         yield f"postgresql://me@127.0.0.1:{port}/postgres"
@@ -68,8 +68,8 @@ def server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def answers(port: int) -> bool:
-    """Whether the database takes work."""
+def accepts_connections(port: int) -> bool:
+    """Whether the database accepts connections."""
     with suppress(UsageError):
         open_storage(f"postgresql://me@127.0.0.1:{port}/postgres")
         return True
@@ -83,7 +83,7 @@ def test_three_workers_one_of_them_killed(
     killed = threading.Event()
 
     def join_and_die() -> None:
-        """Work for the search from another process, and be killed in the middle of a trial."""
+        """Join the search from another process, which is killed during a trial."""
         words = ["tune", str(data), "--join", "ours", "--storage", server, "--device", "cpu"]
         study = None
         while study is None:
@@ -91,7 +91,7 @@ def test_three_workers_one_of_them_killed(
             with suppress(UsageError):
                 study = studies.load(open_storage(server), "ours")[0]
         with subprocess.Popen([sys.executable, "-m", "timebox", *words]) as process:
-            while not any("join" in str(one.user_attrs.get("worker")) for one in studies.running(study)):
+            while not any("join" in str(one.user_attrs.get("worker")) for one in studies.running_trials(study)):
                 time.sleep(0.1)
             process.kill()
         killed.set()
@@ -100,7 +100,7 @@ def test_three_workers_one_of_them_killed(
     joiner.start()
 
     def enough(lines: Lines) -> bool:
-        return killed.is_set() and is_done_again(lines) and num_measured(lines) >= 3
+        return killed.is_set() and is_retried(lines) and num_measured(lines) >= 3
 
     end_early(monkeypatch, enough, trial_seconds())
     secret = server.replace("me@", "me:secret@")
@@ -119,17 +119,17 @@ def test_three_workers_one_of_them_killed(
     assert again["params"] == lost["params"]
     started = [line for line in searched if line["state"] != "failed" and "the same as" not in str(line["reason"])]
     done = [json.dumps(line["settings"]) for line in started]
-    assert len(done) == len(set(done))  # none was done twice
+    assert len(done) == len(set(done))  # no settings were trained twice
     assert len({line["worker"] for line in searched}) >= 3
 
 
-def is_done_again(lines: Lines) -> bool:
-    """Whether the trial of the worker that was killed was done by another."""
+def is_retried(lines: Lines) -> bool:
+    """Whether another worker ran the trial of the killed worker again."""
     lost = {line["trial"] for line in lines if "join" in str(line["worker"]) and line["state"] == "failed"}
     return any(line["retry_of"] in lost for line in lines)
 
 
-def test_a_study_of_that_name_is_not_begun_twice(server: str, space: Path, tmp_path: Path) -> None:
+def test_an_existing_study_name_is_refused(server: str, space: Path, tmp_path: Path) -> None:
     data = save_npz(tmp_path / "data.npz", 300)
     optuna.create_study(study_name="taken", storage=open_storage(server))
     with pytest.raises(UsageError, match="in the storage already"):

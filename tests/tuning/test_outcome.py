@@ -1,4 +1,4 @@
-"""What came of a search, in words and files."""
+"""Results of a search: candidates, best.toml, importance and messages."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from timebox.recipe import Multiplier, draft_of
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
 
-from .test_study import carried_out, made
+from .test_study import new_study, run_trial
 
 
-def test_the_best_recipe_reads_back_as_it_was_found(tmp_path: Path) -> None:
+def test_best_toml_reads_back_equal(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
     found = draft_of("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
     file.write_text(best_toml(found))
@@ -23,7 +23,7 @@ def test_the_best_recipe_reads_back_as_it_was_found(tmp_path: Path) -> None:
     assert draft_of(str(file)).changes["max_lr"] == Multiplier(1.5)
 
 
-def test_a_fixed_recipe_is_written_whole(tmp_path: Path) -> None:
+def test_best_toml_of_a_fixed_recipe_has_all_fields(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
     file.write_text(best_toml(draft_of("haet2021", ["max_lr=x0.5"])))
     recipe = draft_of(str(file)).fixed
@@ -31,22 +31,22 @@ def test_a_fixed_recipe_is_written_whole(tmp_path: Path) -> None:
     assert (recipe.name, recipe.max_lr) == ("best", 0.5)
 
 
-def test_what_was_started_from_comes_first() -> None:
-    study = made()
-    carried_out(study, [], [0.5, 0.9], complete=True)
-    carried_out(study, ["max_lr=x2"], [0.5, 0.8], complete=True)
-    carried_out(study, ["max_lr=x3"], [0.5, 0.7], complete=True)
+def test_candidates_are_the_starting_recipe_and_the_top_trials() -> None:
+    study = new_study()
+    run_trial(study, [], [0.5, 0.9], complete=True)
+    run_trial(study, ["max_lr=x2"], [0.5, 0.8], complete=True)
+    run_trial(study, ["max_lr=x3"], [0.5, 0.7], complete=True)
     assert candidates_of(study, 1) == [Candidate(None, ()), Candidate(1, ("max_lr=x2",))]
     assert candidates_of(study, 0) == [Candidate(None, ())]
-    assert [one.text for one in candidates_of(study, 1)] == ["what was started from", "trial 1 (max_lr=x2)"]
+    assert [one.text for one in candidates_of(study, 1)] == ["the starting recipe", "trial 1 (max_lr=x2)"]
 
 
-def test_importance_is_that_of_the_field_that_matters() -> None:
+def test_importance_is_highest_for_the_only_field_with_an_effect() -> None:
     space = default_space(draft_of("haet2021"))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         trial = study.ask()
-        params = {dimension.name: dimension.suggested(trial) for dimension in space.dimensions}
+        params = space.suggest(trial)
         trial.report(0.5 + 0.1 * float(params["label_smoothing"]), 1)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         if len(study.trials) == 5:
@@ -56,7 +56,7 @@ def test_importance_is_that_of_the_field_that_matters() -> None:
     assert abs(sum(shares.values()) - 1) < 1e-6
 
 
-def test_a_trial_is_told_in_a_line() -> None:
+def test_trial_text() -> None:
     line = {
         "trial": 3,
         "accuracy": 0.8125,
@@ -67,4 +67,4 @@ def test_a_trial_is_told_in_a_line() -> None:
     }
     assert trial_text(line) == "trial   3  81.25% in 5s  a=1"
     failed = {**line, "accuracy": None, "reason": "out of memory", "settings": []}
-    assert trial_text(failed) == "trial   3  out of memory  what was started from"
+    assert trial_text(failed) == "trial   3  out of memory  the starting recipe"

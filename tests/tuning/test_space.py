@@ -1,4 +1,4 @@
-"""Which fields are searched, and where."""
+"""The search space."""
 
 from pathlib import Path
 
@@ -18,80 +18,81 @@ def space_of(tmp_path: Path, text: str) -> Space:
     return read_space(str(file))
 
 
-def test_the_default_follows_the_fields_declarations() -> None:
+def test_the_default_space_has_all_fields_with_a_declared_range() -> None:
     declared = {name for name, field in FIELDS.items() if field.times or field.within or field.among}
-    names = [dimension.name for dimension in default_space(AUTO).dimensions]
+    names = list(default_space(AUTO).distributions)
     assert set(names) == declared
     assert names == [name for name in FIELDS if name in declared]
     assert {"batch_size", "max_lr", "policy", "weight_decay", "label_smoothing", "width", "start_size"} <= set(names)
 
 
-def test_fields_that_do_nothing_are_left_out() -> None:
-    names = {dimension.name for dimension in default_space(draft_of("haet2021")).dimensions}
+def test_fields_without_effect_are_left_out() -> None:
+    names = set(default_space(draft_of("haet2021")).distributions)
     assert not names & {"filter_lr", "filter_momentum", "input_scale"}
     assert "max_lr" in names
 
 
 @pytest.mark.parametrize("name", ["auto", "haet2021", "superconvergence"])
-def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
+def test_suggested_values_are_valid_settings(name: str) -> None:
     draft = draft_of(name)
     space = default_space(draft)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         trial = study.ask()
-        params = {dimension.name: dimension.suggested(trial) for dimension in space.dimensions}
+        params = space.suggest(trial)
         changes = parse_settings(space.settings(params))
         assert set(changes) == set(space.distributions)
         draft.base.replace(**changes)
     assert set(study.trials[0].params) == set(params)
 
 
-def test_the_start_is_within_every_range() -> None:
+def test_start_values_are_within_the_distributions() -> None:
     space = default_space(AUTO)
-    neutral = space.neutral(AUTO.base)
-    for dimension in space.dimensions:
-        assert dimension.distribution._contains(dimension.distribution.to_internal_repr(neutral[dimension.name]))
-    assert neutral["max_lr"] == 1.0
-    assert neutral["label_smoothing"] == AUTO.base.label_smoothing
+    start = space.start_values(AUTO.base)
+    assert set(start) == set(space.distributions)
+    for name, distribution in space.distributions.items():
+        assert distribution._contains(distribution.to_internal_repr(start[name]))
+    assert start["max_lr"] == 1.0
+    assert start["label_smoothing"] == AUTO.base.label_smoothing
 
 
-def test_probes_change_one_field_each_both_ways() -> None:
+def test_screening_trials_change_one_field_down_and_up() -> None:
     space = default_space(AUTO)
-    neutral = space.neutral(AUTO.base)
-    assert space.settings(neutral, ()) == ()
-    probes = space.probes(neutral)
-    settings = [space.settings(params, (name,)) for name, params in probes]
-    assert all(one[0].startswith(f"{name}=") for one, (name, _) in zip(settings, probes, strict=True))
+    start = space.start_values(AUTO.base)
+    assert space.settings(start, ()) == ()
+    trials = space.screening_trials(start)
+    settings = [space.settings(params, (name,)) for name, params in trials]
+    assert all(one[0].startswith(f"{name}=") for one, (name, _) in zip(settings, trials, strict=True))
     assert all(len(one) == 1 for one in settings)
     assert ("max_lr=x0.25",) in settings
     assert ("max_lr=x4",) in settings
-    assert not any("width" in one[0] for one in settings)  # half as wide again is no wide range
+    assert not any("width" in one[0] for one in settings)  # its range is too narrow
 
 
-def test_settings_build_on_those_before() -> None:
+def test_settings_of_unchanged_fields_come_from_the_parent() -> None:
     space = default_space(AUTO)
-    params = {**space.neutral(AUTO.base), "max_lr": 2.0, "batch_size": 1.0, "label_smoothing": 0.25}
+    params = {**space.start_values(AUTO.base), "max_lr": 2.0, "batch_size": 1.0, "label_smoothing": 0.25}
     before = ("batch_size=x4", "weight_decay=x0.5")
     settings = space.settings(params, ("batch_size", "max_lr", "label_smoothing"), before)
     assert settings == ("max_lr=x2", "weight_decay=x0.5", "label_smoothing=0.25")
 
 
-def test_a_range_without_1_begins_at_its_end(tmp_path: Path) -> None:
-    assert space_of(tmp_path, "[max_lr]\ntimes = [2, 8]").neutral(AUTO.base) == {"max_lr": 2.0}
+def test_the_start_value_of_a_range_without_1_is_its_bound(tmp_path: Path) -> None:
+    assert space_of(tmp_path, "[max_lr]\ntimes = [2, 8]").start_values(AUTO.base) == {"max_lr": 2.0}
 
 
-def test_it_goes_through_json() -> None:
+def test_a_space_reads_back_equal_from_json() -> None:
     space = default_space(AUTO)
     assert Space.from_json(space.to_json()) == space
 
 
-def test_a_file_says_which_fields(tmp_path: Path) -> None:
+def test_a_space_file_is_read(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         '[flip]\namong = ["none", "random"]\n[max_lr]\ntimes = [0.5, 2]\n[whitening]\namong = [true, false]\n'
         "[batch_size]\nwithin = [16, 64]\n[label_smoothing]\nwithin = [0, 0.3]\n",
     )
-    assert [dimension.name for dimension in space.dimensions] == [
+    assert list(space.distributions) == [
         "whitening", "batch_size", "max_lr", "label_smoothing", "flip",
     ]  # fmt: skip
     params = {"whitening": True, "batch_size": 32, "max_lr": 0.5, "label_smoothing": 0.1, "flip": "none"}
@@ -126,20 +127,20 @@ def test_a_file_says_which_fields(tmp_path: Path) -> None:
         ("[max_lr", "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_space_file_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=r"space\.toml") as caught:
         space_of(tmp_path, text)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_space_file_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         space_of(tmp_path, "[widht]\ntimes = [1, 2]\n[max_lr]\ntimes = [2, 1]\n")
     assert "widht" in str(caught.value)
     assert "is empty" in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_space_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_space(str(tmp_path / "none.toml"))

@@ -1,4 +1,4 @@
-"""Where trials are kept."""
+"""Journals and databases as storage."""
 
 import signal
 import subprocess
@@ -23,14 +23,14 @@ while True:
 """
 
 
-def test_a_journal_is_made_and_read_again(tmp_path: Path) -> None:
+def test_a_journal_is_created_and_read_again(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.log")
     study = optuna.create_study(study_name="s", storage=open_storage(path))
     study.tell(study.ask(), 1.0)
     assert optuna.load_study(study_name="s", storage=open_storage(path)).best_value == 1.0
 
 
-def test_half_a_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
+def test_an_unfinished_line_is_truncated_before_the_next_write(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     study = optuna.create_study(study_name="s", storage=open_storage(str(path)))
     study.tell(study.ask(), 1.0)
@@ -44,7 +44,7 @@ def test_half_a_line_is_cut_off_before_the_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_writers_that_are_killed_leave_it_whole(tmp_path: Path) -> None:
+def test_killed_writers_leave_a_readable_journal(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.log")
     optuna.create_study(study_name="s", storage=open_storage(path))
     told = []
@@ -54,7 +54,7 @@ def test_writers_that_are_killed_leave_it_whole(tmp_path: Path) -> None:
         ]
         for writer in writers:
             assert writer.stdout is not None
-            told += [int(writer.stdout.readline()) for _ in range(num_trials)]  # it is at work
+            told += [int(writer.stdout.readline()) for _ in range(num_trials)]  # it has begun to write
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             told += [int(line) for line in writer.communicate()[0].splitlines() if line.strip().isdigit()]
@@ -62,10 +62,10 @@ def test_writers_that_are_killed_leave_it_whole(tmp_path: Path) -> None:
     done = {trial.number for trial in study.trials if trial.state.is_finished()}
     assert set(told) <= done
     assert len(told) == len(set(told))
-    study.tell(study.ask(), 0.0)  # nobody holds the lock
+    study.tell(study.ask(), 0.0)  # the lock is free
 
 
-def test_a_journal_where_none_can_be(tmp_path: Path) -> None:
+def test_a_journal_in_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         open_storage(str(tmp_path / "nowhere" / "journal.log"))
 
@@ -79,7 +79,7 @@ def test_a_journal_where_none_can_be(tmp_path: Path) -> None:
         "postgresql://me:secret@nowhere.invalid/searches",
     ],
 )
-def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: str) -> None:
+def test_an_unreachable_database_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_storage(url)
     assert "secret" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(url: st
     assert "\n" not in str(caught.value)
 
 
-def test_urls_are_told_from_paths() -> None:
+def test_urls_are_distinguished_from_paths() -> None:
     assert is_url("postgresql://host/name")
     assert not is_url("runs/tune/journal.log")
     assert without_password("postgresql://host/name") == "postgresql://host/name"

@@ -1,4 +1,4 @@
-"""Whole searches, short ones: what they leave, how they go on after a kill, and what they refuse."""
+"""Whole short searches: their files, resuming after a kill, refused arguments."""
 
 import json
 import os
@@ -26,8 +26,8 @@ from .conftest import arguments, lines_of, trial_seconds
 from .pace import end_early, num_measured
 
 
-def check_whole(tuned: Tuned) -> None:
-    """What every search must leave."""
+def check_complete(tuned: Tuned) -> None:
+    """Check the files and the deadline of a finished search."""
     assert not tuned.summary["late"]
     files = {file.name for file in tuned.path.iterdir()}
     assert {"best.toml", "trials.jsonl", "tune.html", "summary.json", "final", "journal.log"} <= files
@@ -40,17 +40,17 @@ def check_whole(tuned: Tuned) -> None:
 
 
 @pytest.mark.integration
-def test_a_search_from_start_to_end_with_a_worker_killed(
+def test_a_whole_search_with_a_killed_worker(
     data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[str] = []
     end_early(monkeypatch, lambda lines: bool(killed) and num_measured(lines) >= 3, trial_seconds())
 
     def notify(line: str) -> None:
-        """Kill the worker while it is at the trial after the first."""
+        """Kill the worker during its second trial."""
         if line.startswith("trial   0") and not killed:
             study = optuna.load_study(study_name=None, storage=open_storage(str(tmp_path / "tune" / "journal.log")))
-            while not any(WORKER in trial.user_attrs for trial in studies.running(study)):
+            while not any(WORKER in trial.user_attrs for trial in studies.running_trials(study)):
                 time.sleep(0.01)
             (pid,) = children(os.getpid())
             os.kill(pid, signal.SIGKILL)
@@ -58,12 +58,12 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
 
     tuned = tune(data, notify=notify, **arguments(space, tmp_path / "tune"))
     assert killed
-    check_whole(tuned)
+    check_complete(tuned)
     lines = lines_of(tuned.path)
     (again,) = (line for line in lines if line.get("retry_of") is not None)
     (lost,) = (line for line in lines if line["phase"] == "search" and line["trial"] == again["retry_of"])
     assert (lost["state"], lost["params"]) == ("failed", again["params"])
-    assert tuned.run.summary["train_images"] == 300  # what was held out to choose by is trained on in the end
+    assert tuned.run.summary["train_images"] == 300  # the final run trains on the validation images too
     assert tuned.summary["final"]["test_images"] == 60  # type: ignore[index]
     assert lines[0]["settings"] == []
     assert lines[0]["trainings"][0]["train_images"] < 240
@@ -71,7 +71,7 @@ def test_a_search_from_start_to_end_with_a_worker_killed(
 
 
 def children(pid: int) -> list[int]:
-    """Workers that a process has started."""
+    """Process ids of the workers of a search."""
     started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in started if b"tuning.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
@@ -79,14 +79,13 @@ def children(pid: int) -> list[int]:
 PROGRAM = """
 import json, sys
 from timebox.tuning import tune
-sys.modules["timebox.tuning.tune"].SHORTEST_TRIAL = float(sys.argv[1])
+sys.modules["timebox.tuning.directory"].MIN_TRIAL_SECONDS = float(sys.argv[1])
 tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr, flush=True))
 """
 
 
-def in_a_process(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
-    """Run a search in a process that is killed at once after a line, and wait for its worker to see that it is alone;
-    what it told."""
+def run_and_kill(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
+    """Run a search in a process, kill it after a line of its output and wait for its workers; returns the lines."""
     words = [str(trial_seconds()), json.dumps(given, default=str)]
     told = []
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True) as process:
@@ -103,19 +102,19 @@ def in_a_process(given: dict[str, Any], until: Callable[[str], bool]) -> list[st
 
 
 @pytest.mark.integration
-def test_killed_and_resumed_no_trial_is_lost(
+def test_a_killed_and_resumed_search_loses_no_trial(
     data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "tune"
     end_early(monkeypatch, lambda lines: num_measured(lines) >= 3, trial_seconds())
-    told = in_a_process({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
+    told = run_and_kill({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
     assert any(line.startswith("trial   1") for line in told), told
     before = {line["trial"]: line for line in lines_of(out)}
     again: list[str] = []
     used = json.loads((out / "clock.json").read_text())["elapsed_seconds"]
     assert used > 0
     tuned = tune(resume=out, notify=again.append)
-    check_whole(tuned)
+    check_complete(tuned)
     assert tuned.summary["elapsed_seconds"] > used  # type: ignore[operator]
     after = {line["trial"]: line for line in lines_of(out) if line["phase"] == "search"}
     assert {number: after[number] for number in before} == before
@@ -140,12 +139,12 @@ def test_killed_and_resumed_no_trial_is_lost(
         ({"workers": 0}, UsageError, "at least 1"),
         ({"storage": "trials.db"}, UsageError, "must be a URL"),
         ({"storage": "postgresql://me:secret@127.0.0.1:9/x"}, UsageError, r"me:\*\*\*@"),
-        ({"val": "none"}, UsageError, "nothing to choose by"),
+        ({"val": "none"}, UsageError, "no images to compare trials by"),
         ({"data": "nowhere"}, ValueError, "nowhere"),
         ({"data": None}, UsageError, "say what to train on"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_invalid_arguments_are_refused_before_anything_is_written(
     data: Path, space: Path, tmp_path: Path, given: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
@@ -154,7 +153,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 
 @pytest.mark.integration
-def test_a_recipe_that_does_not_fit_the_data_is_said_by_its_first_trial(
+def test_a_recipe_that_does_not_fit_the_data_is_refused_by_the_first_trial(
     data: Path, space: Path, tmp_path: Path
 ) -> None:
     settings: Sequence[str] = (*SMALL, "batch_size=60000", "min_steps=1")
@@ -162,11 +161,11 @@ def test_a_recipe_that_does_not_fit_the_data_is_said_by_its_first_trial(
         tune(data, **arguments(space, tmp_path / "tune", settings=settings))
 
 
-def test_only_a_search_that_can_be_read_is_resumed(tmp_path: Path) -> None:
+def test_resuming_a_damaged_or_missing_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no directory of a search"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
-    with pytest.raises(RunError, match="is damaged: what was asked for is incomplete"):
+    with pytest.raises(RunError, match="is damaged: its config is incomplete"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"format": 2, "asked": {}}')
     with pytest.raises(RunError, match="has format 2; this version of timebox reads formats up to 1"):
@@ -175,12 +174,12 @@ def test_only_a_search_that_can_be_read_is_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_study_of_other_data_is_refused(data: Path, space: Path, tmp_path: Path) -> None:
-    from timebox.tuning.worker import work
+    from timebox.tuning.worker import WorkerConfig, run_worker
 
     out = tmp_path / "tune"
-    in_a_process({"data": data, **arguments(space, out)}, lambda line: "fields are searched" in line)
+    run_and_kill({"data": data, **arguments(space, out)}, lambda line: "fields are searched" in line)
     journal = str(out / "journal.log")
     (name,) = (study.study_name for study in optuna.get_all_study_summaries(open_storage(journal)))
     other = save_npz(tmp_path / "other.npz", 330)
     with pytest.raises(UsageError, match="of other data"):
-        work(journal, name, 0, "worker", data=str(other), device="cpu")
+        run_worker(WorkerConfig(storage=journal, study=name, name="worker", data=str(other), device="cpu"))

@@ -1,4 +1,4 @@
-"""`timebox tune`: search for a better recipe, and train by it, before one deadline."""
+"""`timebox tune`: search for a better recipe, and train with it, under one deadline."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,15 @@ SAMPLERS = ("tpe", "random")
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox tune`."""
+    """Add the options of `timebox tune`."""
     parser = add_verb(
         subparsers,
         "tune",
-        "search for a better recipe, and train by it, before one deadline",
-        "Half the budget goes into trainings on a cut of the data, which search the fields of the recipe. The leaders "
-        "are trained again with other seeds and checked on all images, then the winner is trained in the time that is "
-        "left. Writes best.toml, which `timebox train --recipe` takes, trials.jsonl, tune.html and the final run.",
+        "search for a better recipe, and train with it, under one deadline",
+        "Half the budget goes into trials: trainings on a subset of the images, each with another recipe. The top "
+        "trials are trained again with other seeds and the best one is checked on all images, then the winner is "
+        "trained in the rest of the time. Writes best.toml for `timebox train --recipe`, trials.jsonl, tune.html and "
+        "the final run.",
         (
             "timebox tune photos/ --budget 1h",
             "timebox tune cifar10 --train-limit 5000 --budget 20m --trial-budget 40s --space space.toml",
@@ -53,14 +54,16 @@ def add_parser(subparsers: Subparsers) -> Parser:
     _add_data_options(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument(
-        "--workers", metavar="N", type=whole_number(1), default=1, help="processes that do trials (default: 1)"
+        "--workers", metavar="N", type=whole_number(1), default=1, help="worker processes that run trials (default: 1)"
     )
     add_device(machine)
     add_precision(machine)
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", help="where all goes (default: runs/tune-<data>-<date>-<time>)")
+    output.add_argument("--out", metavar="DIR", help="directory to write (default: runs/tune-<data>-<date>-<time>)")
     output.add_argument(
-        "--resume", metavar="DIR", help="go on with a search that was stopped; all but --budget is the search's own"
+        "--resume",
+        metavar="DIR",
+        help="continue a search that was stopped; only --budget and --storage may be given too",
     )
     add_json(output)
     return parser
@@ -68,42 +71,42 @@ def add_parser(subparsers: Subparsers) -> Parser:
 
 def _add_search_options(parser: Parser) -> None:
     search = parser.add_argument_group("search")
-    search.add_argument("--budget", metavar="TIME", help="deadline of all of it, the final training included: 1h")
+    search.add_argument("--budget", metavar="TIME", help="deadline of the whole search and the final run: 1h")
     search.add_argument(
         "--trial-budget",
         metavar="TIME",
-        help="of one training of the search (default: a sixtieth of the budget, 4s to 60s)",
+        help="budget of one training of a trial (default: a sixtieth of the budget, 4s to 60s)",
     )
-    search.add_argument("--recipe", metavar="NAME|FILE", default="auto", help="what to start from (default: auto)")
-    add_settings(search, "what is started from")
+    search.add_argument("--recipe", metavar="NAME|FILE", default="auto", help="starting recipe (default: auto)")
+    add_settings(search, "the starting recipe")
     search.add_argument(
-        "--space", metavar="FILE", help="TOML file that says which fields to search, and where (default: most of them)"
+        "--space", metavar="FILE", help="TOML file with the fields to search and their ranges (default: most fields)"
     )
+    search.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="sampler of the values (default: tpe)")
     search.add_argument(
-        "--sampler", choices=SAMPLERS, default="tpe", help="what suggests the values to try (default: tpe)"
+        "--seed", metavar="N", type=whole_number(0), default=0, help="of the search and the final run (default: 0)"
     )
-    search.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="of it all (default: 0)")
     search.add_argument(
         "--storage", metavar="URL", help="database for the trials, which other machines may share (default: a file)"
     )
     search.add_argument(
-        "--study", metavar="NAME", help="what the search is called there (default: <data>-<date>-<time>)"
+        "--study", metavar="NAME", help="name of the search in the storage (default: <data>-<date>-<time>)"
     )
     search.add_argument(
         "--join",
         metavar="NAME",
-        help="do trials for a search that another machine began in --storage",
+        help="run trials for the search of this name in --storage, which another machine began",
     )
 
 
 def _add_data_options(parser: Parser) -> None:
     data = parser.add_argument_group("data")
-    for name, what in (("val", "choose by"), ("test", "score the final run by")):
+    for name, purpose in (("val", "compare trials"), ("test", "score the final run")):
         data.add_argument(
             f"--{name}",
             metavar="FRACTION|PATH|none" if name == "test" else "FRACTION|PATH|rest",
             type=split_choice,
-            help=f"what to hold out to {what} (default: as of `timebox train`"
+            help=f"images to {purpose} with (default: as of `timebox train`"
             + (")" if name == "test" else ", a fifth in place of a tenth)"),
         )
     data.add_argument("--group-by", metavar="REGEX", help="keep images together when they are split, as of train")
@@ -114,17 +117,17 @@ def _add_data_options(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Searches, or joins a search, and prints what came of it."""
+    """Run or join a search, and print its results."""
     deadline = Deadline.since_process_start(None if args.budget is None else parse_budget(args.budget))
     try:
         from timebox.tuning.tune import join, tune
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
-        raise UsageError("searching takes optuna: pip install 'timebox[tune]'") from error
+        raise UsageError("searching needs optuna: pip install 'timebox[tune]'") from error
     if args.join is not None:
         if args.storage is None or args.data is None:
-            raise UsageError("--join needs the data, and the --storage that the search is kept in")
+            raise UsageError("--join needs the data, and the --storage of the search")
         if args.resume is not None:
             raise UsageError("--join and --resume exclude each other")
         num_done = join(
@@ -177,10 +180,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """What is printed at the end, as (label, value)."""
+    """The printed results, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
     assert isinstance(winner, Mapping) and isinstance(final, Mapping)
-    yield "trained", " ".join(winner["settings"]) or f"what was started from: {summary['why']}"
+    yield "trained", " ".join(winner["settings"]) or f"the starting recipe: {summary['why']}"
     if final["test_accuracy"] is not None:
         yield "test accuracy", f"{percent(final['test_accuracy'])} of {final['test_images']:,} images"
     elapsed, budget = summary["elapsed_seconds"], summary["budget_seconds"]

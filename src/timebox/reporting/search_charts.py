@@ -1,4 +1,4 @@
-"""Charts of a search for a recipe, as inline SVG."""
+"""Charts of a search, as inline SVG: parallel coordinates, bars, strip plots."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ _ROW = 26
 
 
 def parallel_coordinates(trials: Sequence[tuple[Mapping[str, object], float]], names: Sequence[str], title: str) -> str:
-    """A line for each trial through its values on an axis for each field; the better it is, the stronger.
+    """A line for each trial through its values on an axis for each field; better trials have stronger lines.
 
     Args:
-        trials: values by field, and what each came to, one or more.
-        names: the fields, each of which every trial has.
+        trials: values by field and accuracy of each trial, one or more.
+        names: fields, in the order of the axes; every trial has them all.
     """
     axes = [_Axis([values[name] for values, _ in trials]) for name in names]
     width = 2 * _SIDE + _AXIS_GAP * (len(names) - 1)
@@ -59,7 +59,7 @@ def bars(shares: Sequence[tuple[str, float]], title: str) -> str:
 
 
 def strips(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
-    """A row for each name with a dot for each of its accuracies, and a bar at their mean."""
+    """A row for each name, with a dot at each of its accuracies and a bar at their mean."""
     width, left, right = 460, 150, 20
     values = [value for _, accuracies in rows for value in accuracies]
     low, high = min(values), max(values)
@@ -86,7 +86,7 @@ def strips(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
 
 
 class _Axis:
-    """Where a field's values lie, 0...1: numbers in order, logarithmic where they are above 0 and far apart."""
+    """Axis of a field: positions 0...1 of its values; numbers with a ratio above 4 on a logarithmic scale."""
 
     def __init__(self, values: Sequence[object]) -> None:
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]

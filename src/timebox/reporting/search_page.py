@@ -1,4 +1,4 @@
-"""The page of a search for a recipe: how it went, what mattered, what won and by how much."""
+"""The HTML page of a search: result, top trials, history, importance of the fields, all trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -8,39 +8,40 @@ from timebox.reporting.html import chart, folded, page, paragraph, section, tabl
 from timebox.reporting.search_charts import bars, parallel_coordinates, strips
 from timebox.reporting.svg import Line, line_chart
 
-# More rows than this tell nothing more.
-MOST_ROWS = 60
-START = "what was started from"
-# The style of charts that are no wider than they need to be.
+# Trials in the table, the best ones.
+MAX_ROWS = 60
+START = "the starting recipe"
+# CSS class of charts with their natural width.
 CHART = "chart"
 
 Values = Mapping[str, object]
 
 
 def settings_text(settings: Sequence[object]) -> str:
-    """Settings in words; without any, that it is what a search began with."""
+    """Settings as text; the starting recipe has none."""
     return " ".join(map(str, settings)) or START
 
 
 def tuning_page(
     summary: Values, trials: Sequence[Values], repeats: Sequence[Values], importance: Mapping[str, float]
 ) -> str:
-    """The page, HTML in one file.
+    """The page, as one HTML file without external resources.
 
     Args:
-        summary, trials, repeats: as in summary.json and trials.jsonl of a search.
-        importance: share of what differs that is due to each field; empty where that is not known.
+        summary: content of summary.json.
+        trials, repeats: lines of trials.jsonl.
+        importance: share of the accuracy's variance due to each field, adding up to 1; empty where unknown.
     """
     return page(
         "Search · timebox",
         [
             f"<header><h1>Search for a recipe</h1><pre>{escape(str(summary['command']))}</pre></header>",
-            section("outcome", "What came of it", *_outcome(summary)),
-            section("leaders", "The leaders, with other seeds", *_leaders(summary)),
+            section("outcome", "Result", *_outcome(summary)),
+            section("leaders", "Top trials, with other seeds", *_leaders(summary)),
             section("history", "Trials", *_history(trials)),
-            section("importance", "What mattered", *_importance(importance)),
+            section("importance", "Importance of the fields", *_importance(importance)),
             section("fields", "Values tried", *_fields(trials)),
-            section("trials", "Every trial", folded(f"{len(trials)} trials", _table(trials, repeats))),
+            section("trials", "All trials", folded(f"{len(trials)} trials", _table(trials, repeats))),
         ],
     )
 
@@ -75,7 +76,7 @@ def _leaders(summary: Values) -> Iterator[str]:
         yield paragraph("There was no time to train them again.")
         return
     rows = [(_name(leader), [_number(value) for value in _list(leader["accuracies"])]) for leader in leaders]
-    yield chart("accuracy of each seed, and the mean", strips(rows, "accuracy of the leaders"), CHART)
+    yield chart("accuracy of each seed, and the mean", strips(rows, "accuracy of the top trials"), CHART)
     yield table(
         ("settings", "", "mean", "SD", "seeds"),
         [
@@ -119,7 +120,9 @@ def _importance(importance: Mapping[str, float]) -> Iterator[str]:
     if importance:
         ranked = sorted(importance.items(), key=lambda pair: -pair[1])
         yield chart(
-            "share of what differs among the shortest trainings", bars(ranked, "importance of the fields"), CHART
+            "share of the variance of the accuracy among the shortest trainings",
+            bars(ranked, "importance of the fields"),
+            CHART,
         )
 
 
@@ -131,11 +134,11 @@ def _fields(trials: Sequence[Values]) -> Iterator[str]:
         drawing = parallel_coordinates(whole, names, "values of the fields, a line for each trial")
         yield f'<div class="scroll">{drawing}</div>'
         yield paragraph("A line for each trial, the stronger the better, the best in the second colour. Rates, batch "
-                        "and other multiples are of what the plan has.")  # fmt: skip
+                        "and other multiples are relative to the plan.")  # fmt: skip
 
 
 def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
-    ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MOST_ROWS]
+    ranked = sorted(trials, key=lambda trial: -_number(trial["accuracy"] or 0.0))[:MAX_ROWS]
     rows = [
         (
             settings_text(_list(trial["settings"])),
@@ -160,7 +163,7 @@ def _table(trials: Sequence[Values], repeats: Sequence[Values]) -> str:
 
 
 def _name(leader: Values) -> str:
-    return "the start" if leader["trial"] is None else f"trial {leader['trial']}"
+    return "the starting recipe" if leader["trial"] is None else f"trial {leader['trial']}"
 
 
 def _words(winner: Values) -> str:

@@ -1,4 +1,4 @@
-"""Searching for a better recipe under one deadline; needs the extra ``tune``."""
+"""Search for a better recipe under one deadline; needs the extra ``tune``."""
 
 from timebox.tuning.tune import Tuned, tune
 

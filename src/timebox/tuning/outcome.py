@@ -1,8 +1,9 @@
-"""What came of a search, and the words for it."""
+"""The results of a search: candidates for the final run, best.toml, importance of the fields, summary.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 import optuna
 import tomli_w
@@ -13,36 +14,36 @@ from timebox.recipe import AUTO, Draft
 from timebox.reporting import settings_text
 from timebox.run.run import Run
 from timebox.tuning import study as studies
-from timebox.tuning.directory import Asked, Line
+from timebox.tuning.directory import TuneConfig
 from timebox.tuning.space import Space
-from timebox.tuning.study import SETTINGS, Search
+from timebox.tuning.study import SETTINGS, SearchSpec
 
-# Fewer trials say nothing of what matters.
-FEWEST_TRIALS = 10
+# Importance of the fields is unknown with fewer measured trials.
+MIN_TRIALS_FOR_IMPORTANCE = 10
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings that may win: none for what was started from."""
+    """Settings that the final run may use, and their trial; no settings and None for the starting recipe."""
 
     trial: int | None
     settings: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """In words."""
-        words = settings_text(self.settings)
-        return f"trial {self.trial} ({words})" if self.settings else words
+        """For the user."""
+        text = settings_text(self.settings)
+        return f"trial {self.trial} ({text})" if self.settings else text
 
 
-def candidates_of(study: optuna.Study, num_leaders: int) -> list[Candidate]:
-    """What was started from, and the best of the others."""
-    best = (Candidate(trial.number, tuple(trial.user_attrs[SETTINGS])) for trial in studies.leaders(study))
-    return [Candidate(None, ()), *[one for one in best if one.settings][: max(0, num_leaders)]]
+def candidates_of(study: optuna.Study, num_top_trials: int) -> list[Candidate]:
+    """The starting recipe, then the top trials, best first."""
+    best = [Candidate(trial.number, tuple(trial.user_attrs[SETTINGS])) for trial in studies.best_trials(study)]
+    return [Candidate(None, ()), *[one for one in best if one.settings][: max(0, num_top_trials)]]
 
 
 def best_toml(draft: Draft) -> str:
-    """A recipe file: one that ``auto`` plans stays so, and keeps its multiples."""
+    """The recipe file of a draft. One that ``auto`` plans still extends it, and keeps its multiples."""
     if draft.fixed is not None:
         return draft.fixed.replace(name="best").to_toml()
     changes = {
@@ -55,48 +56,52 @@ def best_toml(draft: Draft) -> str:
 
 
 def importance_of(study: optuna.Study, space: Space) -> dict[str, float]:
-    """How much of what differs among the shortest trainings is due to each field, adding up to 1; empty where there are
-    too few of them."""
-    shortest = optuna.create_study(direction="maximize")
+    """Share of the accuracy's variance at the lowest rung due to each field, adding up to 1; empty for too few trials.
+
+    Optuna evaluates complete trials only, and most trials of a search are pruned: it gets a study in which all have the
+    accuracy of the lowest rung as their value.
+    """
+    lowest_rung = optuna.create_study(direction="maximize")
     for trial in study.get_trials(deepcopy=False):
         if studies.is_measured(trial, space):
             value = studies.first_accuracy_of(trial)
-            shortest.add_trial(optuna.create_trial(params=trial.params, distributions=space.distributions, value=value))
-    if len(shortest.trials) < FEWEST_TRIALS or len({trial.value for trial in shortest.trials}) == 1:
+            lowest_rung.add_trial(
+                optuna.create_trial(params=trial.params, distributions=space.distributions, value=value)
+            )
+    values = [trial.value for trial in lowest_rung.trials]
+    if len(values) < MIN_TRIALS_FOR_IMPORTANCE or len(set(values)) == 1:
         return {}
-    return get_param_importances(shortest)
+    return get_param_importances(lowest_rung)
 
 
-def trial_text(line: Line) -> str:
-    """A line on a trial that has come to its end."""
-    settings = line["settings"]
-    assert isinstance(settings, Sequence)
+def trial_text(line: Mapping[str, Any]) -> str:
+    """One line for the user about a finished trial, from its line of trials.jsonl."""
     accuracy, budget = line["accuracy"], line["budget_seconds"]
-    came_to = f"{accuracy:6.2%} in {budget:.0f}s" if accuracy else str(line["reason"] or line["state"])
-    return f"trial {line['trial']:>3}  {came_to}  {settings_text(settings)}"
+    result = f"{accuracy:6.2%} in {budget:.0f}s" if accuracy else line["reason"] or line["state"]
+    return f"trial {line['trial']:>3}  {result}  {settings_text(line['settings'])}"
 
 
 def summary_of(
-    asked: Asked,
-    search: Search,
-    trials: Sequence[Line],
-    repeats: Sequence[Line],
+    config: TuneConfig,
+    spec: SearchSpec,
+    trials: Sequence[Mapping[str, Any]],
+    repeats: Sequence[Mapping[str, Any]],
     winner: Candidate,
     run: Run,
 ) -> dict[str, object]:
-    """summary.json: what was searched, what won by how much, and the final run."""
+    """The content of summary.json; ``trials`` and ``repeats`` are lines of trials.jsonl."""
     return {
         "format": TUNE_SUMMARY_FORMAT.newest,
-        "command": asked.command(),
-        "budget_seconds": asked.budget_seconds,
-        "trial_budgets": list(search.rungs),
-        "images_a_trial": search.num_images,
-        "workers": asked.workers,
+        "command": config.command(),
+        "budget_seconds": config.budget_seconds,
+        "trial_budgets": list(spec.rungs),
+        "images_a_trial": spec.num_images,
+        "workers": config.workers,
         "num_trials": len(trials),
         "num_complete": sum(line["state"] == "complete" for line in trials),
         "num_failed": sum(line["state"] == "failed" for line in trials),
         "winner": {"trial": winner.trial, "settings": list(winner.settings)},
-        "leaders": _leaders(repeats),
+        "leaders": _repeated_candidates([line for line in repeats if line["phase"] == "repeat"]),
         "check": [
             {"settings": line["settings"], "accuracy": line["accuracy"]} for line in repeats if line["phase"] == "check"
         ],
@@ -108,22 +113,17 @@ def summary_of(
     }
 
 
-def _leaders(repeats: Sequence[Line]) -> list[dict[str, object]]:
-    """Mean and spread of what was trained again with other seeds, the best first."""
-    by_settings: dict[tuple[str, ...], list[Mapping[str, object]]] = {}
+def _repeated_candidates(repeats: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """Mean and standard deviation of the accuracy over the seeds of each candidate, best first."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for line in repeats:
-        if line["phase"] == "repeat":
-            by_settings.setdefault(tuple(map(str, line["settings"])), []).append(line)  # type: ignore[call-overload]
-    leaders = []
-    for settings, lines in by_settings.items():
-        accuracies = [float(str(line["accuracy"])) for line in lines]
-        leaders.append(
-            {
-                "trial": lines[0]["trial"],
-                "settings": list(settings),
-                "accuracies": accuracies,
-                "mean": fmean(accuracies),
-                "sd": stdev(accuracies) if len(accuracies) > 1 else None,
-            }
-        )
-    return sorted(leaders, key=lambda leader: -float(str(leader["mean"])))
+        groups.setdefault(tuple(line["settings"]), []).append(line)
+    results: list[dict[str, Any]] = []
+    for settings, lines in groups.items():
+        accuracies = [float(line["accuracy"]) for line in lines]
+        spread = stdev(accuracies) if len(accuracies) > 1 else None
+        results.append(
+            {"trial": lines[0]["trial"], "settings": list(settings), "accuracies": accuracies,
+             "mean": fmean(accuracies), "sd": spread}
+        )  # fmt: skip
+    return sorted(results, key=lambda result: -result["mean"])

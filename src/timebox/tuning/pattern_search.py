@@ -1,127 +1,167 @@
-"""Where to look next: near the best trial so far, in few fields at a time.
+"""Optuna sampler for a pattern search around the incumbent (Hooke and Jeeves 1961), with TPE inside each step.
 
-A search has a few dozen trials for more than a dozen fields, and begins at what is good already. So it goes from the
-best trial there is, as a pattern search does (Hooke and Jeeves 1961): what each field does is probed alone, the probes
-that gained are combined, a move that gained is made again, and else a few fields are drawn anew, by Optuna's TPE, those
-that mattered more often than others.
+A search has a few dozen trials for more than a dozen fields and starts from a good recipe, so TPE over the whole space
+has too few trials to learn from. Each trial instead changes one to three fields of the incumbent, the best trial so
+far: first all improving single-field trials are combined, then a step that led to the incumbent is repeated, else a few
+fields are drawn anew by TPE, those with a larger measured effect more often.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, PartialFixedSampler
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from timebox.recipe import Value
 from timebox.tuning.space import Space
-from timebox.tuning.study import MOVED, accuracy_of, first_accuracy_of, is_measured
+from timebox.tuning.study import STEP, SearchSpec, accuracy_of, first_accuracy_of, is_measured
 
-# Share of the images: less is chance.
-GAIN = 0.01
-# Fields that are drawn anew at a time, at most.
-MOST_MOVED = 3
-# Every field counts as having mattered so much.
-FLOOR = 0.01
+# Accuracy difference below which an improvement is taken for noise.
+MIN_GAIN = 0.01
+MAX_FIELDS_PER_STEP = 3
+# Added to the effect of every field, so that a field without any effect so far is drawn too.
+MIN_EFFECT = 0.01
 
 
 @dataclass(frozen=True)
-class Move:
-    """A step away from a trial.
+class Step:
+    """A step from a parent trial to a new one.
 
     Attributes:
-        values: of the fields that are settled; the others are drawn.
-        moved: the other fields, and those that are settled anew.
+        parent: number of the parent trial.
+        values: values of the fields that the sampler does not draw.
+        changed_fields: fields whose values are drawn, or differ from the parent's.
     """
 
     parent: int
     values: Mapping[str, Value]
-    moved: tuple[str, ...]
+    changed_fields: tuple[str, ...]
 
     @property
     def record(self) -> list[object]:
-        """As a trial keeps it."""
-        return [self.parent, list(self.moved)]
-
-    def sampler(self, base: BaseSampler) -> BaseSampler:
-        """Draws what is not settled."""
-        with warnings.catch_warnings(action="ignore"):  # it has been experimental for years
-            return PartialFixedSampler(dict(self.values), base)
+        """The user attribute of the new trial."""
+        return [self.parent, list(self.changed_fields)]
 
 
-def next_move(study: optuna.Study, space: Space, rng: np.random.Generator) -> Move | None:
-    """The next step of a search; None before there is anything to move away from."""
+class PatternSearchSampler(BaseSampler):
+    """Samples each new trial as a :class:`Step`; enqueued trials keep their values.
+
+    Args:
+        base: draws the fields that a step changes, and every field before any trial is measured.
+        rng: selects the fields that a step changes.
+    """
+
+    def __init__(self, space: Space, base: BaseSampler, rng: np.random.Generator) -> None:
+        self._space, self._base, self._rng = space, base, rng
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All fields. Optuna asks only for trials that are not enqueued."""
+        return self._space.distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values of the fields that Optuna samples together; the next step is recorded with the trial."""
+        step = next_step(study, self._space, self._rng)
+        if step is not None:
+            study._storage.set_trial_user_attr(trial._trial_id, STEP, step.record)  # as Optuna's samplers do
+        values = {} if step is None else dict(step.values)
+        drawn = self._base.infer_relative_search_space(study, trial)
+        drawn = {name: distribution for name, distribution in drawn.items() if name not in values}
+        return values | self._base.sample_relative(study, trial, drawn)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Value of a field that ``sample_relative`` did not return."""
+        return self._base.sample_independent(study, trial, param_name, param_distribution)
+
+
+def sampler_for(spec: SearchSpec, worker: int) -> BaseSampler:
+    """The sampler of a worker: the seed depends on its number, so that workers draw different values."""
+    seed = (spec.seed * 1000 + worker) % 2**32
+    if spec.sampler == "random":
+        return RandomSampler(seed=seed)
+    base = TPESampler(seed=seed, n_startup_trials=1)
+    return PatternSearchSampler(Space.from_json(spec.space), base, np.random.default_rng([spec.seed, worker]))
+
+
+def next_step(study: Study, space: Space, rng: np.random.Generator) -> Step | None:
+    """The next step of a search; None before any trial is measured."""
     known = study.get_trials(deepcopy=False)
-    # A trial whose worker died goes by the number it had at first.
+    # Steps name a retried trial by the number of its first attempt.
     trials = {
         int(trial.system_attrs.get("failed_trial", trial.number)): trial for trial in known if is_measured(trial, space)
     }
     if not trials:
         return None
-    made = [trial.user_attrs.get(MOVED) for trial in known]  # whatever came of it
-    if (move := combined(trials)) and move.record not in made:
-        return move
-    place, best = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), accuracy_of(item[1])))
-    if (move := again(trials, place, space)) and move.record not in made:
-        return move
-    drawn = _drawn(space, effects(trials), rng)
-    values = {name: value for name, value in best.params.items() if name not in drawn}
-    return Move(place, values, tuple(name for name in space.distributions if name in drawn))
+    tried = [trial.user_attrs.get(STEP) for trial in known]  # in any state
+    if (step := combine_improving_fields(trials)) and step.record not in tried:
+        return step
+    number, incumbent = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), accuracy_of(item[1])))
+    if (step := repeat_last_step(trials, number, space)) and step.record not in tried:
+        return step
+    selected = _select_fields(space, field_effects(trials), rng)
+    values = {name: value for name, value in incumbent.params.items() if name not in selected}
+    return Step(number, values, tuple(name for name in space.distributions if name in selected))
 
 
-def _drawn(space: Space, mattered: Mapping[str, float], rng: np.random.Generator) -> set[str]:
-    """A few fields, those that mattered more often than others. One is a number: of choices alone there are so few that
-    the same training would come up again."""
+def _select_fields(space: Space, effects: Mapping[str, float], rng: np.random.Generator) -> set[str]:
+    """One to three fields, drawn in proportion to their effects. The first is numeric where there is one: categorical
+    fields alone have so few combinations that trials would repeat."""
     names = list(space.distributions)
-    numbers = [name for name in names if not isinstance(space.distributions[name], CategoricalDistribution)]
-    count = min(int(rng.integers(1, MOST_MOVED + 1)), len(names))
-    drawn: set[str] = set()
-    while len(drawn) < count:
-        left = [name for name in (names if drawn else numbers or names) if name not in drawn]
-        weights = np.array([FLOOR + mattered.get(name, 0.0) for name in left])
-        drawn.add(str(rng.choice(left, p=weights / weights.sum())))
-    return drawn
+    numeric = [name for name in names if not isinstance(space.distributions[name], CategoricalDistribution)]
+    count = min(int(rng.integers(1, MAX_FIELDS_PER_STEP + 1)), len(names))
+    selected: set[str] = set()
+    while len(selected) < count:
+        left = [name for name in (names if selected else numeric or names) if name not in selected]
+        weights = np.array([MIN_EFFECT + effects.get(name, 0.0) for name in left])
+        selected.add(str(rng.choice(left, p=weights / weights.sum())))
+    return selected
 
 
-def combined(trials: Mapping[int, FrozenTrial]) -> Move | None:
-    """All probes of single fields that gained, at once; None where there are not two of them."""
+def combine_improving_fields(trials: Mapping[int, FrozenTrial]) -> Step | None:
+    """The best value of every field that improved on trial 0 when changed alone, all at once; None for fewer than two
+    such fields."""
     start = trials.get(0)
     if start is None:
         return None
-    gains: dict[str, tuple[float, Value]] = {}
+    best: dict[str, tuple[float, Value]] = {}
     for trial in trials.values():
-        parent, moved = trial.user_attrs.get(MOVED, (None, ()))
-        if parent == 0 and len(moved) == 1:
+        parent, fields = trial.user_attrs.get(STEP, (None, ()))
+        if parent == 0 and len(fields) == 1:
+            (name,) = fields
             gain = first_accuracy_of(trial) - first_accuracy_of(start)
-            gains[moved[0]] = max(gains.get(moved[0], (GAIN, start.params[moved[0]])), (gain, trial.params[moved[0]]))
-    changes = {name: value for name, (gain, value) in gains.items() if gain > GAIN}
-    return Move(0, {**start.params, **changes}, tuple(changes)) if len(changes) > 1 else None
+            best[name] = max(best.get(name, (MIN_GAIN, start.params[name])), (gain, trial.params[name]))
+    values = {name: value for name, (gain, value) in best.items() if gain > MIN_GAIN}
+    return Step(0, {**start.params, **values}, tuple(values)) if len(values) > 1 else None
 
 
-def again(trials: Mapping[int, FrozenTrial], place: int, space: Space) -> Move | None:
-    """The move that led to the best trial once more, for fields that are multiples; None where that leads nowhere."""
-    best = trials[place]
-    parent, moved = best.user_attrs.get(MOVED, (None, ()))
+def repeat_last_step(trials: Mapping[int, FrozenTrial], number: int, space: Space) -> Step | None:
+    """The step that led to trial ``number``, once more from there: multiples change by the same factor, within their
+    bounds. None where no value would change."""
+    incumbent = trials[number]
+    parent, fields = incumbent.user_attrs.get(STEP, (None, ()))
     if parent not in trials:
         return None
-    values = dict(best.params)
-    for name in moved:
+    values = dict(incumbent.params)
+    for name in fields:
         match space.distributions[name]:
             case FloatDistribution(low=low, high=high, log=True):
-                values[name] = min(high, max(low, best.params[name] ** 2 / trials[parent].params[name]))
-    further = tuple(name for name in moved if values[name] != best.params[name])
-    return Move(place, values, further) if further else None
+                values[name] = min(high, max(low, incumbent.params[name] ** 2 / trials[parent].params[name]))
+    changed = tuple(name for name in fields if values[name] != incumbent.params[name])
+    return Step(number, values, changed) if changed else None
 
 
-def effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
-    """The most that a move of each field has changed, shared among the fields moved together."""
-    most: dict[str, float] = {}
-    for trial in trials.values():
-        parent, moved = trial.user_attrs.get(MOVED, (None, ()))
+def field_effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
+    """The largest accuracy difference that a step of each field made, divided by the number of fields in the step."""
+    effects: dict[str, float] = {}
+    for trial, (parent, fields) in ((trial, trial.user_attrs.get(STEP, (None, ()))) for trial in trials.values()):
         if parent in trials:
-            change = abs(first_accuracy_of(trial) - first_accuracy_of(trials[parent])) / max(1, len(moved))
-            most |= {name: max(most.get(name, 0.0), change) for name in moved}
-    return most
+            change = abs(first_accuracy_of(trial) - first_accuracy_of(trials[parent])) / max(1, len(fields))
+            effects |= {name: max(effects.get(name, 0.0), change) for name in fields}
+    return effects

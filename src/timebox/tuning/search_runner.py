@@ -1,4 +1,4 @@
-"""The course of a search: trials by workers, the leaders with other seeds, a check at full size, the final run."""
+"""Runs a search: trials by workers, repeats of the top trials, a check on all images, the final run."""
 
 import shutil
 import threading
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from statistics import fmean
+from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -18,31 +19,29 @@ from timebox.machine import available_threads
 from timebox.pipelines.train import train
 from timebox.recipe import draft_of
 from timebox.reporting.search_page import tuning_page
-from timebox.run.files import CHECKPOINT
+from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.run import Run
 from timebox.tuning import study as studies
-from timebox.tuning.directory import BEST, FINAL, TEMPORARY, Asked, TuneDirectory
+from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, TuneConfig, TuneDirectory
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, summary_of, trial_text
 from timebox.tuning.space import Space
 from timebox.tuning.storage import is_url
-from timebox.tuning.study import Search
+from timebox.tuning.study import SearchSpec
 from timebox.tuning.trial import DivergedError, Trainer
-from timebox.tuning.worker import SLACK_SECONDS, trainer_for
-from timebox.tuning.worker_pool import Crew
+from timebox.tuning.worker import SLACK_SECONDS, WorkerConfig, load_trainer
+from timebox.tuning.worker_pool import WorkerPool
 
-# When the parts end, as shares of the budget; the final run has the rest.
-SEARCH_ENDS, REPEATS_END, CHECK_ENDS = 0.5, 0.65, 0.77
-# How many leaders are trained again, besides what was started from, and with how many seeds at most.
-NUM_LEADERS, MOST_REPEATS = 3, 10
-# Kept free for the page and for leaving.
+# Shares of the budget at which the phases end; the final run has the rest.
+TRIALS_END, REPEATS_END, CHECK_END = 0.5, 0.65, 0.77
+# Top trials that are trained again beside the starting recipe, and the number of seeds at most.
+NUM_TOP_TRIALS, MAX_REPEATS = 3, 10
+# For writing the page and ending the process.
 RESERVE_SECONDS = 2.5
-_POLL_SECONDS, _CLOCK_SECONDS = 0.2, 2.0
-
-Tell = Callable[[str], None]
+_POLL_SECONDS, _SAVE_CLOCK_SECONDS = 0.2, 2.0
 
 
-class Conductor:
-    """Brings a search to its end, from wherever it stands.
+class SearchRunner:
+    """Runs all phases of a search that its directory and its study do not hold yet.
 
     Args:
         storage: path of the journal or URL of the database.
@@ -52,251 +51,221 @@ class Conductor:
         self,
         directory: TuneDirectory,
         study: optuna.Study,
-        search: Search,
+        spec: SearchSpec,
         storage: str,
         deadline: Deadline,
-        notify: Tell,
+        notify: Callable[[str], None],
     ) -> None:
-        self._directory, self._study, self._search, self._storage = directory, study, search, storage
-        self._deadline, self._notify = deadline, notify
-        self._known = {trial.number for trial in self._finished()}
+        self._directory, self._config, self._study, self._spec = directory, directory.config, study, spec
+        self._deadline, self._notify, self._is_journal = deadline, notify, not is_url(storage)
+        config = self._config
+        self._worker_config = WorkerConfig(
+            storage=storage,
+            num_threads=None if config.workers == 1 else max(1, available_threads() // config.workers),
+            **_values_of(config, "study", "data", "data_dir", "max_bad_share", "cache", "device"),
+        )
+        self._notified = {trial.number for trial in self._finished_trials()}
         self._lines: list[dict[str, object]] = []
-        self._whole: Trainer | None = None
+        self._trainer: Trainer | None = None
         self._why = ""
 
-    @property
-    def _asked(self) -> Asked:
-        return self._directory.asked
-
     def run(self) -> tuple[Run, dict[str, object]]:
-        """Search, repeat, check, train; the final run and what came of it all."""
+        """Run the search; returns the final run and the content of summary.json."""
         stopped = threading.Event()
-        clock = threading.Thread(target=self._keep_the_clock, args=(stopped,), daemon=True)
+        clock = threading.Thread(target=self._save_clock_until, args=(stopped,), daemon=True)
         clock.start()
         try:
-            self._searched()
-            start, *leaders = candidates_of(self._study, NUM_LEADERS)
-            winner = self._repeated(start, leaders)
+            self._run_trials()
+            start, *top_trials = candidates_of(self._study, NUM_TOP_TRIALS)
+            winner = self._run_repeats(start, top_trials)
             if winner is not start:
-                winner = self._checked(start, winner)
-            self._whole = None  # its memory is for the final run
+                winner = self._check_on_all_images(start, winner)
+            self._trainer = None  # frees its images for the final run
             self._notify(f"the winner: {winner.text}")
             importance = self._importance()
-            run = self._trained(winner)
-            summary = summary_of(self._asked, self._search, self._lines, self._directory.repeats, winner, run)
-            summary["why"] = self._why
-            summary |= {"elapsed_seconds": round(self._deadline.elapsed(), 3), "late": self._deadline.late}
-            self._directory.save_summary(summary)
-            self._directory.save_page(tuning_page(summary, self._lines, self._directory.repeats, importance))
+            run = self._run_final(winner)
+            repeats = self._directory.repeats
+            summary = summary_of(self._config, self._spec, self._lines, repeats, winner, run)
+            summary |= {"why": self._why, "elapsed_seconds": round(self._deadline.elapsed(), 3)}
+            summary["late"] = self._deadline.late
+            self._directory.write(SUMMARY, to_json(summary))
+            self._directory.write(PAGE, tuning_page(summary, self._lines, repeats, importance))
             return run, summary
         finally:
             stopped.set()
             clock.join()
 
     def _seconds_to(self, share: float) -> float:
-        """Until a share of the budget is used up."""
-        return share * self._asked.budget_seconds - self._deadline.elapsed()
+        """Seconds until a share of the budget has elapsed."""
+        return share * self._config.budget_seconds - self._deadline.elapsed()
 
-    def _importance(self) -> dict[str, float]:
-        """For the page, which must not cost the final run."""
-        try:
-            return importance_of(self._study, Space.from_json(self._search.space))
-        except Exception as error:
-            self._notify(f"what mattered is not known: {error}")
-            return {}
-
-    def _keep_the_clock(self, stopped: threading.Event) -> None:
-        while not stopped.wait(_CLOCK_SECONDS):
-            with suppress(OutputError):  # whatever else is written says so
+    def _save_clock_until(self, stopped: threading.Event) -> None:
+        while not stopped.wait(_SAVE_CLOCK_SECONDS):
+            with suppress(OutputError):  # the main thread meets it too, with its next file
                 self._directory.save_clock(self._deadline.elapsed())
 
-    def _searched(self) -> None:
-        """Let workers do trials until it is time for what follows."""
-        if self._seconds_to(SEARCH_ENDS) < self._search.rungs[0] + SLACK_SECONDS:
-            self._note_trials()
+    def _importance(self) -> dict[str, float]:
+        try:
+            return importance_of(self._study, Space.from_json(self._spec.space))
+        except Exception as error:  # the final run matters more than a chart
+            self._notify(f"importance of the fields is unknown: {error}")
+            return {}
+
+    def _run_trials(self) -> None:
+        """Let workers run trials until half the budget has elapsed."""
+        if self._seconds_to(TRIALS_END) < self._spec.rungs[0] + SLACK_SECONDS:
+            self._record_trials()
             return
-        self._search = studies.put_off(self._study, self._search, time.time() + self._seconds_to(SEARCH_ENDS))
-        asked = self._asked
-        arguments = {
-            "storage": self._storage,
-            "study": asked.study,
-            "data": asked.data,
-            "data_dir": asked.data_dir,
-            "max_bad_share": asked.max_bad_share,
-            "cache": asked.cache,
-            "device": asked.device,
-            "threads": _threads_each(asked.workers),
-        }
+        self._spec = studies.set_end(self._study, self._spec, time.time() + self._seconds_to(TRIALS_END))
         temporary = self._directory.path / TEMPORARY
         temporary.mkdir(exist_ok=True)
-        crew = Crew(asked.workers, arguments, temporary, first=len(self._study.get_trials(deepcopy=False)))
-        again = True
+        first_number = len(self._study.get_trials(deepcopy=False))
+        pool = WorkerPool(self._config.workers, self._worker_config, temporary, first_number)
+        is_interrupted = True
         try:
-            while crew.is_at_work and self._seconds_to(SEARCH_ENDS) > 0:
+            while pool.is_running and self._seconds_to(TRIALS_END) > 0:
                 time.sleep(_POLL_SECONDS)
-                with self._told():
-                    self._note_trials()
-                    self._give_up(crew.dead(sum(line["state"] != "failed" for line in self._lines)), again=True)
-            again = False
+                with self._tolerate_storage_errors():
+                    self._record_trials()
+                    dead = pool.replace_dead(sum(line["state"] != "failed" for line in self._lines))
+                    self._fail_orphans(dead, retry=True)
+            is_interrupted = False
         finally:
-            workers = crew.stop()
+            workers = pool.stop()
             shutil.rmtree(temporary, ignore_errors=True)
-            with self._told():
-                self._give_up(workers, again)
-                self._note_trials()
+            with self._tolerate_storage_errors():
+                self._fail_orphans(workers, retry=is_interrupted)
+                self._record_trials()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A database that is away for a while ends no search."""
+    def _tolerate_storage_errors(self) -> Iterator[None]:
+        """A database may be away for a while."""
         try:
             yield
         except OptunaError as error:
             self._notify(f"the storage does not answer: {' '.join(str(error).split())}")
 
-    def _give_up(self, workers: Sequence[str], again: bool) -> None:
-        for trial in studies.abandoned(self._study, workers, nobodys=not is_url(self._storage)):
-            studies.give_up(self._study, trial, again)
-            self._notify(f"trial {trial.number}: its worker {'died, it is done again' if again else 'was stopped'}")
+    def _fail_orphans(self, dead_workers: Sequence[str], retry: bool) -> None:
+        for trial in studies.orphaned_trials(self._study, dead_workers, include_unclaimed=self._is_journal):
+            studies.fail_trial(self._study, trial, retry)
+            reason = "its worker died; the trial is run again" if retry else "stopped with its worker"
+            self._notify(f"trial {trial.number}: {reason}")
 
-    def _finished(self) -> list[optuna.trial.FrozenTrial]:
+    def _finished_trials(self) -> list[optuna.trial.FrozenTrial]:
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
-    def _note_trials(self) -> None:
-        """Put on record what has finished since the last time."""
-        finished = self._finished()
+    def _record_trials(self) -> None:
+        """Write and report the trials that have finished since the last call."""
+        finished = self._finished_trials()
         if len(finished) == len(self._lines):
             return
-        lines = [studies.as_line(self._search, trial) for trial in finished]
-        for line in lines:
-            if line["trial"] not in self._known:
+        self._lines = [studies.trial_record(self._spec, trial) for trial in finished]
+        for line in self._lines:
+            if line["trial"] not in self._notified:
                 self._notify(trial_text(line))
-        self._known = {trial.number for trial in finished}
-        self._lines = lines
-        self._directory.save_trials(lines)
+        self._notified = {trial.number for trial in finished}
+        self._directory.save_trials(self._lines)
 
-    def _repeated(self, start: Candidate, leaders: Sequence[Candidate]) -> Candidate:
-        """Train the leaders and the start with other seeds; the one with the best mean."""
-        if not leaders:
-            return self._staying(start, "no trial came to anything but the first")
-        trainer = self._trainer().cut(self._search.num_images)
-        seconds_each = self._asked.trial_seconds + SLACK_SECONDS
-        num_fitting = max(1, int(self._seconds_to(REPEATS_END) / seconds_each))
-        repeated = [one for one in leaders if self._has(one, "repeat", 1)]
-        candidates = [start, *(repeated or leaders[: num_fitting - 1])]
-        for repeat in range(1, MOST_REPEATS + 1):
-            missing = [one for one in candidates if not self._has(one, "repeat", repeat)]
-            if self._seconds_to(REPEATS_END) < len(missing) * seconds_each:
+    def _run_repeats(self, start: Candidate, top_trials: Sequence[Candidate]) -> Candidate:
+        """Train the starting recipe and the top trials with other seeds; returns the one with the best mean."""
+        if not top_trials:
+            return self._keep_start(start, "no other recipe was measured")
+        trainer, trial_seconds = self._load_trainer().cut(self._spec.num_images), self._config.trial_seconds
+        num_fitting = max(1, int(self._seconds_to(REPEATS_END) / (trial_seconds + SLACK_SECONDS)))
+        begun = [one for one in top_trials if self._accuracies(one)]
+        candidates = [start, *(begun or top_trials[: num_fitting - 1])]
+        for repeat in range(1, MAX_REPEATS + 1):
+            missing = [one for one in candidates if len(self._accuracies(one)) < repeat]
+            if self._seconds_to(REPEATS_END) < len(missing) * (trial_seconds + SLACK_SECONDS):
                 break
             for one in missing:
-                self._repeat(trainer, one, "repeat", repeat, self._asked.trial_seconds)
+                self._repeat(trainer, one, "repeat", repeat, trial_seconds)
         accuracies = {one: self._accuracies(one) for one in candidates}
         if len(candidates) == 1 or not all(accuracies.values()):
-            return self._staying(start, "there was no time to train the leaders again")
+            return self._keep_start(start, "there was no time to train the top trials again")
         for one in candidates:
             seeds = f"{len(accuracies[one])} seed{'s' if len(accuracies[one]) > 1 else ''}"
             self._notify(f"{fmean(accuracies[one]):.2%} on average over {seeds}: {one.text}")
         best = max(candidates, key=lambda one: (fmean(accuracies[one]), one is start))
-        return self._staying(start, "nothing that was tried was better on average") if best is start else best
+        return self._keep_start(start, "no trial was better on average over seeds") if best is start else best
 
-    def _staying(self, start: Candidate, why: str) -> Candidate:
-        """What was started from is to be trained."""
+    def _keep_start(self, start: Candidate, why: str) -> Candidate:
         self._why = why
-        self._notify(f"{why}: what was started from is trained")
+        self._notify(f"{why}: the final run uses the starting recipe")
         return start
 
-    def _checked(self, start: Candidate, winner: Candidate) -> Candidate:
-        """Train both on all there is; the winner if it is ahead there too, by more than the images leave open."""
-        trainer, repeats = self._trainer(), self._directory.repeats
+    def _check_on_all_images(self, start: Candidate, winner: Candidate) -> Candidate:
+        """Train both on all training images; returns the winner if it is ahead by one standard error or more."""
+        trainer, repeats = self._load_trainer(), self._directory.repeats
         both = [list(one.settings) for one in (start, winner)]
         done = [line for line in repeats if line["phase"] == "check" and line["settings"] in both]
-        if len(done) < len(both):  # one of them alone was under another budget
+        if len(done) < len(both):  # a check of one of them alone had another budget
             self._directory.repeats = [line for line in repeats if line["phase"] != "check"]
-            seconds = self._seconds_to(CHECK_ENDS) / 2 - SLACK_SECONDS
-            if seconds < self._search.rungs[0]:
-                return self._staying(start, f"there was no time to check {winner.text} on all images")
+            seconds = self._seconds_to(CHECK_END) / 2 - SLACK_SECONDS
+            if seconds < self._spec.rungs[0]:
+                return self._keep_start(start, f"there was no time to check {winner.text} on all images")
             for one in (start, winner):
                 self._repeat(trainer, one, "check", 1, seconds)
-        ours, theirs = (self._accuracies(one, "check")[0] for one in (winner, start))
-        self._notify(f"on all {trainer.num_images:,} images: {ours:.2%} against {theirs:.2%} of what was started from")
-        if ours < theirs + standard_error(theirs, trainer.num_val_images):
-            return self._staying(start, "the best on a cut was not clearly better on all images")
+        (new,), (old,) = (self._accuracies(one, "check")[:1] for one in (winner, start))
+        self._notify(f"on all {len(trainer.train_images):,} images: {new:.2%}; the starting recipe {old:.2%}")
+        if new < old + standard_error(old, len(trainer.val_images)):
+            return self._keep_start(start, "the best trial was not clearly better on all images")
         return winner
 
-    def _trainer(self) -> Trainer:
-        asked = self._asked
-        if self._whole is None:
-            self._whole = trainer_for(
-                self._search, asked.data, asked.data_dir, asked.max_bad_share, asked.cache, asked.device
-            )
-        return self._whole
+    def _load_trainer(self) -> Trainer:
+        self._trainer = self._trainer or load_trainer(self._spec, self._worker_config)
+        return self._trainer
 
     def _repeat(self, trainer: Trainer, one: Candidate, phase: str, repeat: int, seconds: float) -> None:
-        search = self._search
-        line: dict[str, object] = {
+        """Train a candidate with another seed, and record the result."""
+        spec = self._spec
+        line: dict[str, Any] = {
             "phase": phase, "trial": one.trial, "settings": list(one.settings), "repeat": repeat,
             "budget_seconds": round(seconds, 2),
         }  # fmt: skip
         try:
-            measured = asdict(trainer.measure(search.recipe, (*search.settings, *one.settings), repeat, seconds))
+            line |= asdict(trainer.train(spec.recipe, (*spec.settings, *one.settings), repeat, seconds))
         except (DivergedError, TimeboxError, RuntimeError, MemoryError) as error:
-            measured = {"accuracy": 0.0, "reason": str(error)}
-        self._directory.repeats.append({**line, **measured})
+            line |= {"accuracy": 0.0, "reason": str(error)}
+        self._directory.repeats.append(line)
         self._directory.save_trials(self._lines)
-        self._notify(f"{phase} {repeat} of {one.text}: {measured['accuracy']:.2%}")
+        self._notify(f"{phase} {repeat} of {one.text}: {line['accuracy']:.2%}")
 
     def _accuracies(self, one: Candidate, phase: str = "repeat") -> list[float]:
+        """Accuracies of a candidate by seed."""
         return [
             float(str(line["accuracy"]))
             for line in self._directory.repeats
-            if line["phase"] == phase and line["settings"] == list(one.settings)
+            if (line["phase"], line["settings"]) == (phase, list(one.settings))
         ]
 
-    def _has(self, one: Candidate, phase: str, repeat: int) -> bool:
-        return any(
-            (line["phase"], line["settings"], line["repeat"]) == (phase, list(one.settings), repeat)
-            for line in self._directory.repeats
-        )
-
-    def _trained(self, winner: Candidate) -> Run:
-        """The final run, on all images, in the time that is left."""
-        asked, search = self._asked, self._search
-        toml = best_toml(draft_of(search.recipe, (*search.settings, *winner.settings)))
+    def _run_final(self, winner: Candidate) -> Run:
+        """Train the winner on all images until the deadline, or resume a final run that was begun."""
+        config, spec = self._config, self._spec
+        toml = best_toml(draft_of(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
         is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
-        self._directory.save_best(toml)
+        self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")
+        reading = _values_of(config, "data_dir", "max_bad_share", "cache")
         if is_begun:
-            with suppress(RunError):  # killed in the middle of its first checkpoint, or after its end
-                return train(
-                    asked.data,
-                    resume=final,
-                    budget=seconds,
-                    data_dir=asked.data_dir,
-                    max_bad_share=asked.max_bad_share,
-                    cache=asked.cache,
-                )
+            with suppress(RunError):  # killed while it wrote its first checkpoint, or finished
+                return train(config.data, resume=final, budget=seconds, **reading)
+        options = _values_of(
+            config, "test", "train_limit", "split_seed", "coarse", "group_by", "seed", "device", "precision"
+        )
         return train(
-            asked.data,
+            config.data,
             recipe=str(best),
-            val=asked.val if search.val_is_apart else "none",
-            test=asked.test,
-            train_limit=asked.train_limit,
-            split_seed=asked.split_seed,
-            seed=asked.seed,
-            device=asked.device,
-            precision=asked.precision,
+            val=config.val if spec.val_is_apart else "none",
             out=final,
             overwrite=True,
-            data_dir=asked.data_dir,
-            coarse=asked.coarse,
-            group_by=asked.group_by,
-            max_bad_share=asked.max_bad_share,
-            cache=asked.cache,
             deadline=Deadline(self._deadline.remaining() - RESERVE_SECONDS),
+            **options,
+            **reading,
         )
 
 
-def _threads_each(workers: int) -> int | None:
-    """Threads of one of several workers; None for one alone, which has all."""
-    return None if workers == 1 else max(1, available_threads() // workers)
+def _values_of(config: TuneConfig, *names: str) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}

@@ -1,4 +1,4 @@
-"""Which fields of a recipe are searched, and where."""
+"""The search space: recipe fields and Optuna distributions of their values, by default or from a TOML file."""
 
 import math
 import tomllib
@@ -20,207 +20,194 @@ from timebox.files import read_regular
 from timebox.recipe import FIELDS, Draft, Multiplier, Recipe, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
+# Keys of the tables in a space file.
 TIMES, WITHIN, AMONG = "times", "within", "among"
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """A field that is searched.
-
-    Attributes:
-        distribution: of the field's values; where ``is_multiple``, of the multiples of what is planned.
-    """
-
-    name: str
-    distribution: BaseDistribution
-    is_multiple: bool
-
-    def setting(self, value: Value) -> str:
-        """The setting that a value found stands for, three digits of it: more are noise, and unpleasant to read."""
-        is_drawn = isinstance(value, float) and not isinstance(self.distribution, CategoricalDistribution)
-        text = f"{value:.3g}" if is_drawn else str(value).lower() if isinstance(value, bool) else str(value)
-        return f"{self.name}=x{text}" if self.is_multiple else f"{self.name}={text}"
-
-    def suggested(self, trial: optuna.Trial) -> Value:
-        """The value that a trial is to try."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return trial.suggest_categorical(self.name, choices)  # type: ignore[return-value]
-            case FloatDistribution(low=low, high=high, log=log):
-                return trial.suggest_float(self.name, low, high, log=log)
-            case IntDistribution(low=low, high=high):
-                return trial.suggest_int(self.name, low, high)
-        raise AssertionError(self.distribution)
-
-    def neutral(self, recipe: Recipe) -> Value:
-        """What comes closest to leaving the field as a recipe has it."""
-        value = 1.0 if self.is_multiple else getattr(recipe, self.name)
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return value if value in choices else choices[0]  # type: ignore[return-value]
-            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
-                return type(low)(min(high, max(low, value)))
-        raise AssertionError(self.distribution)
+# Not searched: all trials share the decoded images, and are scored without test-time augmentation.
+FIXED_FIELDS = ("name", "image_size", "image_fit", "tta")
+MAX_NUMBER = 1e9
+# Least ratio of the bounds of a multiple that is screened.
+MIN_SCREENED_RATIO = 15.0
 
 
 @dataclass(frozen=True)
 class Space:
-    """The fields that are searched, those that others depend on first."""
+    """The searched fields, in the order of the recipe's fields.
 
-    dimensions: tuple[Dimension, ...]
+    Attributes:
+        distributions: Optuna's distribution of each field's values; logarithmic ones are of multiples of the planned
+            value.
+    """
 
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """By field."""
-        return {dimension.name: dimension.distribution for dimension in self.dimensions}
+    distributions: dict[str, BaseDistribution]
+
+    def is_multiple(self, name: str) -> bool:
+        """Whether the values of a field are multiples of the planned value."""
+        return getattr(self.distributions[name], "log", False)
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
+        """The values of a trial by field, from Optuna."""
+        return {name: _suggest(trial, name, distribution) for name, distribution in self.distributions.items()}
+
+    def start_values(self, recipe: Recipe) -> dict[str, Value]:
+        """The values closest to a recipe's, by field."""
+        return {
+            name: _closest(1.0 if self.is_multiple(name) else getattr(recipe, name), distribution)
+            for name, distribution in self.distributions.items()
+        }
 
     def settings(
-        self, params: Mapping[str, Value], moved: Collection[str] | None = None, before: Sequence[str] = ()
+        self, params: Mapping[str, Value], fields: Collection[str] | None = None, parent: Sequence[str] = ()
     ) -> tuple[str, ...]:
-        """The settings that values stand for, multiples of 1 left out.
+        """The ``--set`` texts of values, with three significant digits, without multiples of 1.
 
         Args:
-            moved: the fields that differ from what ``before`` stands for; None for all.
+            fields: those that take their value from ``params``; None for all.
+            parent: settings of the other fields.
         """
-        kept = {setting.partition("=")[0]: setting for setting in before}
-        for dimension in self.dimensions:
-            if moved is None or dimension.name in moved:
-                value = params[dimension.name]
-                kept[dimension.name] = "" if dimension.is_multiple and value == 1.0 else dimension.setting(value)
-        return tuple(kept[dimension.name] for dimension in self.dimensions if kept.get(dimension.name))
+        settings = {setting.partition("=")[0]: setting for setting in parent}
+        for name in self.distributions if fields is None else fields:
+            settings[name] = "" if self.is_multiple(name) and params[name] == 1.0 else self._setting(name, params[name])
+        return tuple(settings[name] for name in self.distributions if settings.get(name))
 
-    def neutral(self, recipe: Recipe) -> dict[str, Value]:
-        """What comes closest to leaving all as a recipe has it."""
-        return {dimension.name: dimension.neutral(recipe) for dimension in self.dimensions}
+    def _setting(self, name: str, value: Value) -> str:
+        is_drawn = isinstance(value, float) and not isinstance(self.distributions[name], CategoricalDistribution)
+        text = f"{value:.3g}" if is_drawn else str(value).lower() if isinstance(value, bool) else str(value)
+        return f"{name}=x{text}" if self.is_multiple(name) else f"{name}={text}"
 
-    def probes(self, neutral: Mapping[str, Value]) -> list[tuple[str, dict[str, Value]]]:
-        """A field and the values to begin a search with: one field at a time, down and up by half of its range of
-        multiples. A start that is far off in one or two fields shows it here."""
-        probes: list[tuple[str, dict[str, Value]]] = []
-        for dimension in self.dimensions:
-            match dimension.distribution:
-                case FloatDistribution(low=low, high=high, log=True) if dimension.is_multiple and high / low >= WIDE:
-                    probes += [
-                        (dimension.name, {**neutral, dimension.name: value})
-                        for value in (math.sqrt(low), math.sqrt(high))
-                    ]
-        return probes
+    def screening_trials(self, start: Mapping[str, Value]) -> list[tuple[str, dict[str, Value]]]:
+        """One-factor-at-a-time trials: a field's name, and start values in which this field alone differs.
+
+        Each multiple with a wide range is tried at the square roots of its lower and its upper bound, which shows a
+        start that is far off in one or two fields.
+        """
+        trials: list[tuple[str, dict[str, Value]]] = []
+        for name, distribution in self.distributions.items():
+            match distribution:
+                case FloatDistribution(low=low, high=high, log=True) if high / low >= MIN_SCREENED_RATIO:
+                    trials += [(name, {**start, name: math.sqrt(bound)}) for bound in (low, high)]
+        return trials
 
     def to_json(self) -> list[dict[str, object]]:
-        """Ready for JSON; read back by :meth:`from_json`."""
+        """Plain values for JSON; read back by :meth:`from_json`."""
         return [
-            {"name": one.name, "is_multiple": one.is_multiple, "distribution": distribution_to_json(one.distribution)}
-            for one in self.dimensions
+            {"name": name, "is_multiple": self.is_multiple(name), "distribution": distribution_to_json(distribution)}
+            for name, distribution in self.distributions.items()
         ]
 
     @classmethod
     def from_json(cls, values: Sequence[Mapping[str, object]]) -> "Space":
-        """From what :meth:`to_json` gave."""
-        return cls(
-            tuple(
-                Dimension(str(one["name"]), json_to_distribution(str(one["distribution"])), bool(one["is_multiple"]))
-                for one in values
-            )
-        )
-
-
-# Every trial sees the images as they were read.
-NOT_SEARCHED = ("name", "image_size", "image_fit", "tta")
-LARGEST = 1e9
-# Multiples are probed one by one where the largest is so many times the least.
-WIDE = 15.0
+        """The space that :meth:`to_json` wrote."""
+        return cls({str(one["name"]): json_to_distribution(str(one["distribution"])) for one in values})
 
 
 def default_space(draft: Draft) -> Space:
-    """Every field whose declaration says where to search, as far as the network leaves a choice."""
-    return Space(tuple(dimension for name in FIELDS if (dimension := _declared(name)) and _is_free(dimension, draft)))
+    """All fields whose declaration has a search range, but for those without effect in the draft's recipe."""
+    ranges = {
+        name: {TIMES: [1 / field.times, field.times]} if field.times
+        else {WITHIN: list(field.within)} if field.within
+        else {AMONG: list(field.among)}
+        for name, field in FIELDS.items()
+        if field.times or field.within or field.among
+    }  # fmt: skip
+    space = Space({name: _parse_distribution(name, table) for name, table in ranges.items()})
+    return Space({name: values for name, values in space.distributions.items() if _has_effect(space, name, draft)})
 
 
 def read_space(path: str) -> Space:
-    """A space from a TOML file: a table for each field, with one of ``times = [0.25, 4]`` (multiples of what is
-    planned, evenly in their logarithm), ``within = [0.0, 0.4]`` (values) and ``among = ["none", "random"]``.
+    """Read a space from a TOML file: a table per field, with one of ``times = [0.25, 4]`` (multiples of the planned
+    value, log-uniform), ``within = [0.0, 0.4]`` (uniform values) and ``among = ["none", "random"]``.
 
-    Raises UsageError naming all that is wrong.
+    Raises:
+        UsageError: with all problems of the file.
     """
     try:
         tables = tomllib.loads(read_regular(path, MAX_FILE_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"space {path!r} cannot be read: {error}") from error
-    problems: list[str] = []
-    dimensions = []
+    problems: list[str] = [] if tables else ["it names no field"]
+    distributions = {}
     for name, table in tables.items():
         try:
-            dimensions.append(_dimension(name, table))
+            distributions[name] = _parse_distribution(name, table)
         except UsageError as error:
             problems.append(str(error))
-    if not tables:
-        problems.append("it names no field")
     if problems:
         raise UsageError(f"space {path!r}: " + "; ".join(problems))
-    return Space(tuple(sorted(dimensions, key=lambda dimension: list(FIELDS).index(dimension.name))))
+    return Space({name: distributions[name] for name in FIELDS if name in distributions})
 
 
-def _declared(name: str) -> Dimension | None:
-    field = FIELDS[name]
-    if field.times:
-        return _dimension(name, {TIMES: [1 / field.times, field.times]})
-    if field.within:
-        return _dimension(name, {WITHIN: list(field.within)})
-    return _dimension(name, {AMONG: list(field.among)}) if field.among else None
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Value:
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)  # type: ignore[return-value]
+        case FloatDistribution(low=low, high=high, log=log):
+            return trial.suggest_float(name, low, high, log=log)
+        case IntDistribution(low=low, high=high):
+            return trial.suggest_int(name, low, high)
+    raise AssertionError(distribution)
 
 
-def _is_free(dimension: Dimension, draft: Draft) -> bool:
-    """Whether a field may differ from what it is, and does anything."""
-    if draft.base.optimizer != "muon" and dimension.name.startswith("filter_"):
+def _closest(value: Value, distribution: BaseDistribution) -> Value:
+    """The value of a distribution that is closest to another one; the first of choices without that one."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return value if value in choices else choices[0]  # type: ignore[return-value]
+        case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
+            return type(low)(min(high, max(low, value)))
+    raise AssertionError(distribution)
+
+
+def _has_effect(space: Space, name: str, draft: Draft) -> bool:
+    """Whether any value of a field is valid for the draft's recipe and changes it."""
+    if draft.base.optimizer != "muon" and name.startswith("filter_"):
         return False
-    match dimension.distribution:
+    match space.distributions[name]:
         case CategoricalDistribution(choices=choices):
             values: tuple[object, ...] = choices
         case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
             values = (low, high)
-    own = getattr(draft.base, dimension.name)
+    own = getattr(draft.base, name)
     for value in values:
         try:
-            setting = setting_from(dimension.name, f"x{value:g}" if dimension.is_multiple else value)
-            if getattr(draft.base.replace(**{dimension.name: setting}), dimension.name) != own:
+            setting = setting_from(name, f"x{value:g}" if space.is_multiple(name) else value)
+            if getattr(draft.base.replace(**{name: setting}), name) != own:
                 return True
         except UsageError:
             continue
     return False
 
 
-def _dimension(name: str, table: object) -> Dimension:
-    """Raises UsageError saying what is wrong with a field's table."""
+def _parse_distribution(name: str, table: object) -> BaseDistribution:
+    """The distribution of a field's TOML table. Raises UsageError."""
     if name not in FIELDS:
-        setting_from(name, None)
-    if name in NOT_SEARCHED:
-        raise UsageError(f"{name} cannot be searched: trials have the same images, and are judged in one view")
+        setting_from(name, None)  # raises, with the closest name
+    if name in FIXED_FIELDS:
+        raise UsageError(f"{name} cannot be searched: all trials have the same images and no test-time augmentation")
     if not isinstance(table, dict) or len(table) != 1 or not set(table) <= {TIMES, WITHIN, AMONG}:
         raise UsageError(f"{name} must have one of times = [0.5, 2], within = [0, 1] and among = [...]")
     ((kind, values),) = table.items()
     if kind == AMONG:
-        return Dimension(name, CategoricalDistribution(_choices(name, values)), False)
+        return CategoricalDistribution(_parse_choices(name, values))
     if not isinstance(values, list) or len(values) != 2 or not all(type(value) in (int, float) for value in values):
-        raise UsageError(f"{name}: {kind} must be two numbers, the least and the most")
+        raise UsageError(f"{name}: {kind} must be two numbers, the lower and the upper bound")
     low, high = values
-    if max(abs(low), abs(high)) > LARGEST:
+    if max(abs(low), abs(high)) > MAX_NUMBER:
         raise UsageError(f"{name}: {kind} has a number that no field takes")
     if not low < high:
         raise UsageError(f"{name}: {kind} [{low:g}, {high:g}] is empty: the first must be below the second")
     if kind == TIMES:
-        for value in (low, high):
-            if not isinstance(setting_from(name, f"x{value:f}"), Multiplier):
-                raise UsageError(f"{name} is no number: it has no multiples")
-        return Dimension(name, FloatDistribution(float(low), float(high), log=True), True)
+        if not all(isinstance(setting_from(name, f"x{value:f}"), Multiplier) for value in values):
+            raise UsageError(f"{name} is not a number: it has no multiples")
+        return FloatDistribution(float(low), float(high), log=True)
     match setting_from(name, low), setting_from(name, high):
         case int() as least, int() as most:
-            return Dimension(name, IntDistribution(least, most), False)
+            return IntDistribution(least, most)
         case float() as least, float() as most:
-            return Dimension(name, FloatDistribution(least, most), False)
+            return FloatDistribution(least, most)
     raise AssertionError(values)
 
 
-def _choices(name: str, values: object) -> list[Value]:
+def _parse_choices(name: str, values: object) -> list[Value]:
     if not isinstance(values, list) or len(values) < 2:
         raise UsageError(f"{name}: among must be a list of two values or more")
     choices = []

@@ -1,4 +1,4 @@
-"""One training of a search: in this process, on images held in memory, judged on those held out."""
+"""One training of a trial: in this process, on images in memory, scored on validation images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,26 +23,27 @@ from timebox.runtime.faults import RecoverableError
 from timebox.runtime.torch_state import preserve_torch_state
 from timebox.runtime.write_speed import NO_WRITES
 
-# More images tell hardly more; scoring them takes time from training.
-MOST_VAL_IMAGES = 2500
-# A training diverges where its loss is so many times the first one, over so many steps: one-cycle policies with large
-# rates look bad for long, but not as bad as this.
-DIVERGED, NUM_LOSSES = 5.0, 10
-# In one view: what augmentation when scoring adds is much the same for all recipes, and takes several times as long.
-ONE_VIEW = "tta=none"
+# More images make the accuracy hardly more exact, and scoring them takes time from training.
+MAX_VAL_IMAGES = 2500
+# A training has diverged where the median loss of the last 10 steps is above 5 times the first loss. One-cycle
+# schedules with a large rate rise for long too, but less.
+DIVERGENCE_FACTOR, NUM_LOSSES = 5.0, 10
+# Test-time augmentation adds about the same accuracy to all recipes, and takes several times as long.
+SCORING_SETTING = "tta=none"
 
 
 class DivergedError(Exception):
-    """The loss has risen beyond hope."""
+    """The training loss has diverged."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a training came to.
+class TrialResult:
+    """The outcome of one training; a value of ``trainings`` in trials.jsonl.
 
     Attributes:
-        accuracy: share of ``num_images`` held-out images that are right.
-        recipe: all its fields.
+        accuracy: share of ``num_images`` validation images classified correctly, 0...1.
+        recipe: all fields of the recipe that was trained.
+        train_images: number of training images.
     """
 
     accuracy: float
@@ -55,74 +56,64 @@ class Measured:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
 class Trainer:
     """Trains recipes on the same images.
 
-    Args:
-        train: images to train on. val: those to judge by.
-        source: where they are from; a plan is told in its words.
+    Attributes:
+        train_images, val_images: of the validation images at most 2500, stratified by class.
+        source: the origin of the images, named in messages.
+        seed: of the first training of a recipe.
     """
 
-    def __init__(
-        self,
-        train: ImageDataset,
-        val: ImageDataset,
-        source: DataConfig,
-        device: torch.device,
-        precision: str,
-        seed: int,
-    ) -> None:
-        chosen = val.take(stratified_order(val.labels, source.split_seed)[:MOST_VAL_IMAGES])
-        self._division = DataSplits(train, chosen, None, Origin("train"), Origin("val"), None)
-        self._source, self._device, self._precision, self._seed = source, device, precision, seed
+    train_images: ImageDataset
+    val_images: ImageDataset
+    source: DataConfig
+    device: torch.device
+    precision: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        order = stratified_order(self.val_images.labels, self.source.split_seed)[:MAX_VAL_IMAGES]
+        object.__setattr__(self, "val_images", self.val_images.take(order))
 
     def cut(self, num_images: int) -> "Trainer":
-        """The same with so many of the training images, each class as often among them as before."""
-        train, val = self._division.train, self._division.val
-        assert val is not None
-        if num_images < len(train):
-            train = train.take(np.sort(stratified_order(train.labels, self._source.split_seed)[:num_images]))
-        return Trainer(train, val, self._source, self._device, self._precision, self._seed)
+        """A trainer on at most so many of the training images, stratified by class."""
+        if num_images >= len(self.train_images):
+            return self
+        order = stratified_order(self.train_images.labels, self.source.split_seed)[:num_images]
+        return replace(self, train_images=self.train_images.take(np.sort(order)))
 
-    @property
-    def num_images(self) -> int:
-        """Images trained on."""
-        return len(self._division.train)
-
-    @property
-    def num_val_images(self) -> int:
-        """Images scored."""
-        return len(self._division.val or ())
-
-    def measure(self, recipe: str, settings: Sequence[str], repeat: int, budget_seconds: float) -> Measured:
-        """Train once within a budget.
+    def train(self, recipe: str, settings: Sequence[str], repeat: int, budget_seconds: float) -> TrialResult:
+        """Plan, train and score once, within a budget.
 
         Args:
-            repeat: another seed for each.
+            recipe, settings: as of :func:`timebox.train`.
+            repeat: added to the seed.
         Raises:
-            DivergedError: where the loss rose beyond hope. UsageError: for a recipe that cannot be, or does not fit.
+            DivergedError: where the loss diverges. UsageError: for a recipe that is invalid, or does not fit the data.
         """
         deadline = Deadline(budget_seconds)
-        request = TrainConfig(
-            self._source, recipe, (*settings, ONE_VIEW), self._seed + repeat, self._precision, None, thumbnails=False
-        )
-        val = self._division.val
-        assert val is not None
+        config = TrainConfig(
+            self.source, recipe, (*settings, SCORING_SETTING), self.seed + repeat, self.precision, None,
+            thumbnails=False,
+        )  # fmt: skip
+        data_splits = DataSplits(self.train_images, self.val_images, None, Origin("train"), Origin("val"), None)
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(
                 recipe,
-                request.settings,
-                self._division.train,
-                ScoringLoad(len(val), 0),
-                self._device,
-                request.precision,
+                config.settings,
+                self.train_images,
+                ScoringLoad(len(self.val_images), 0),
+                self.device,
+                config.precision,
                 deadline,
                 None,
                 NO_WRITES,
-                self._source.data,
+                self.source.data,
             )
-            job = TrainingJob.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
+            job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
             training = Training(job, writer, deadline, DivergenceGuard())
             with training.checkpointer.wait_on_failure():
                 try:
@@ -131,11 +122,11 @@ class Trainer:
                     raise DivergedError(str(error)) from error
                 (score,) = job.score(trained.model, deadline) or (None,)
                 training.checkpointer.wait(deadline.remaining())
-        return Measured(
+        return TrialResult(
             accuracy=0.0 if score is None else score.accuracy,
             num_images=0 if score is None else len(score.dataset),
             recipe=job.plan.recipe.as_dict(),
-            train_images=len(self._division.train),
+            train_images=len(self.train_images),
             steps=trained.num_steps,
             epochs=round(trained.epochs, 3),
             images_per_second=round(trained.images_per_second, 1),
@@ -144,7 +135,7 @@ class Trainer:
 
 
 class DivergenceGuard(SilentReporter):
-    """Cuts a training short whose loss has risen beyond hope."""
+    """Stops a training whose loss has diverged."""
 
     def __init__(self) -> None:
         self._losses: list[float] = []
@@ -154,7 +145,7 @@ class DivergenceGuard(SilentReporter):
         if isfinite(status.loss):
             self._losses.append(status.loss)
         first, latest = self._losses[:NUM_LOSSES], self._losses[-NUM_LOSSES:]
-        if len(self._losses) >= 2 * NUM_LOSSES and median(latest) > DIVERGED * first[0]:
+        if len(self._losses) >= 2 * NUM_LOSSES and median(latest) > DIVERGENCE_FACTOR * first[0]:
             raise DivergedError(
                 f"the loss rose from {first[0]:.3g} to {median(latest):.3g} at {status.progress:.0%} of the training"
             )

@@ -1,8 +1,8 @@
-"""A worker of a search: takes trials from the storage until the search ends.
+"""A worker process of a search: runs trials of the study until the search ends.
 
     python -m timebox.tuning.worker
 
-is how `timebox tune` starts one, with the arguments of :func:`work` as JSON on its standard input.
+is started by the worker pool, with the fields of a :class:`WorkerConfig` as JSON on its standard input.
 """
 
 import json
@@ -10,203 +10,195 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import optuna
 import torch
 from optuna.exceptions import OptunaError
-from optuna.trial import TrialState
 
 from timebox.clock import Deadline
 from timebox.errors import TimeboxError, UsageError
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.job import sha256_of
-from timebox.recipe import Value
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
-from timebox.tuning.pattern_search import Move, next_move
+from timebox.tuning.pattern_search import sampler_for
 from timebox.tuning.space import Space
 from timebox.tuning.storage import open_storage
-from timebox.tuning.study import MEASURED, MOVED, REASON, REDUCTION, SETTINGS, WORKER, Search
+from timebox.tuning.study import REASON, REDUCTION_FACTOR, SETTINGS, STEP, TRAININGS, WORKER, SearchSpec
 from timebox.tuning.trial import DivergedError, Trainer
 
-# What a trial takes besides its trainings: putting it on record, and a machine that stutters.
+# Time of a trial beside its trainings: writing to the storage, and a machine that is slow for a moment.
 SLACK_SECONDS = 0.7
-REFUSED = 2
-# So many trials that fail one after the other say that something is wrong with all of them.
-MOST_FAILURES = 5
-# So many trials in a row are let go because there has been one like it; where only choices are searched, all have been.
-MOST_TWINS = 3
-_PARENT_CHECKED_SECONDS = 0.5
+EXIT_USER_ERROR = 2
+# Failed trials in a row, without any measured trial of the study, after which a worker stops.
+MAX_FAILURES = 5
+# Duplicate trials in a row that are skipped; where all fields are categorical, every combination may have been tried.
+MAX_DUPLICATES = 3
+_POLL_SECONDS = 0.5
 
 
-def work(
-    storage: str,
-    study: str,
-    number: int,
-    name: str,
-    data: str | None = None,
-    data_dir: str | None = None,
-    max_bad_share: float = 0.1,
-    cache: bool = True,
-    device: str = "auto",
-    threads: int | None = None,
-    parent: int | None = None,
-) -> int:
-    """Carry out trials until the search ends; how many.
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """The study, the machine and the identity of a worker.
 
-    Args:
-        storage: path of a journal or URL of a database. study: its name there.
-        number: which worker this is, from 0; decides what is suggested. name: what it marks its trials with.
-        data: where the data are on this machine; None where the study says.
-        threads: CPU threads; None for torch's own choice.
-        parent: process without which this one ends.
-    Raises:
-        UsageError: for a study of other data, or another version; where every trial fails.
+    Attributes:
+        storage: path of a journal or URL of a database. study: name of the study in it.
+        data: path or name of the data on this machine; None for the study's.
+        data_dir, max_bad_share, cache, device: as of :func:`timebox.tune`.
+        num_threads: CPU threads; None for torch's default.
+        number: number of the worker, from 0; seeds its sampler.
+        name: written to its trials.
+        parent: process id; the worker ends when this process does.
     """
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if threads is not None:
-        torch.set_num_threads(threads)
+
+    storage: str
+    study: str
+    data: str | None = None
+    data_dir: str | None = None
+    max_bad_share: float = 0.1
+    cache: bool = True
+    device: str = "auto"
+    num_threads: int | None = None
+    number: int = 0
+    name: str = ""
+    parent: int | None = None
+
+
+def run_worker(config: WorkerConfig) -> int:
+    """Run trials until the search ends; returns their number.
+
+    Raises:
+        UsageError: for a study of other data or of another version of timebox, or where every trial fails.
+    """
+    if config.parent is not None:
+        threading.Thread(target=_exit_with_parent, args=(config.parent,), daemon=True).start()
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found, search = studies.load(open_storage(storage), study, number)
-    trainer = trainer_for(search, data, data_dir, max_bad_share, cache, device).cut(search.num_images)
-    worker = Worker(found, search, trainer, name, number)
-    while not search.ends_at or search.seconds_left > search.rungs[0] + SLACK_SECONDS:
-        if not search.ends_at:  # it is being prepared
-            time.sleep(_PARENT_CHECKED_SECONDS)
+    study, spec = studies.load(open_storage(config.storage), config.study)
+    worker = Worker(study, spec, load_trainer(spec, config).cut(spec.num_images), config)
+    while not spec.ends_at or spec.seconds_left > spec.rungs[0] + SLACK_SECONDS:
+        if not spec.ends_at:  # the search is being set up
+            time.sleep(_POLL_SECONDS)
         else:
-            worker.next_trial()
-        if worker.hopeless is not None:
-            raise UsageError(worker.hopeless)
-        worker.search = search = studies.search_of(found)  # its end may have been put off
+            worker.run_trial()
+        if worker.fatal_error is not None:
+            raise UsageError(worker.fatal_error)
+        worker.spec = spec = studies.read_spec(study)  # its end may have been moved
     return worker.num_done
 
 
-def trainer_for(
-    search: Search, data: str | None, data_dir: str | None, max_bad_share: float, cache: bool, device: str
-) -> Trainer:
-    """Trains on a search's data, all of them. Raises UsageError where they are others."""
-    source = DataConfig(**{**search.source, **({} if data is None else {"data": data})})  # type: ignore[arg-type]
+def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
+    """A trainer on all images of a search. Raises UsageError where they differ from those the study began with."""
+    source = DataConfig(**{**spec.source, **({} if config.data is None else {"data": config.data})})  # type: ignore
     reader = DatasetReader(
-        Path(data_dir) if data_dir else None, max_bad_share, lambda line: None, Deadline(None), None, cache
+        Path(config.data_dir) if config.data_dir else None,
+        config.max_bad_share,
+        lambda line: None,
+        Deadline(None),
+        None,
+        config.cache,
     )
-    _, data_splits = reader.divided(source, search.image_size, search.image_fit)
-    if sha256_of(data_splits.train) != search.data_sha256:
+    _, data_splits = reader.divided(source, spec.image_size, spec.image_fit)
+    if sha256_of(data_splits.train) != spec.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
     assert data_splits.val is not None
-    return Trainer(data_splits.train, data_splits.val, source, resolve_device(device), search.precision, search.seed)
+    return Trainer(data_splits.train, data_splits.val, source, resolve_device(config.device), spec.precision, spec.seed)
 
 
 class Worker:
-    """Carries out one trial after the other.
+    """Runs trials, one at a time.
 
     Attributes:
-        search: as it stands. num_done: trials carried out.
-        hopeless: why all further ones would fail; None where they need not.
+        spec: the latest spec of the study.
+        num_done: number of trials run.
+        fatal_error: why all further trials would fail; None otherwise.
     """
 
-    def __init__(self, study: optuna.Study, search: Search, trainer: Trainer, name: str, number: int) -> None:
-        self._study, self.search, self._trainer, self._name = study, search, trainer, name
-        self.num_done = 0
-        self._space = Space.from_json(search.space)
-        self._base, self._rng = study.sampler, np.random.default_rng([search.seed, number])
-        self._move: Move | None = None
-        self._num_failures = self._num_twins = 0
-        self.hopeless: str | None = None
+    def __init__(self, study: optuna.Study, spec: SearchSpec, trainer: Trainer, config: WorkerConfig) -> None:
+        self._study, self.spec, self._trainer, self._name = study, spec, trainer, config.name
+        self._space = Space.from_json(spec.space)
+        study.sampler = sampler_for(spec, config.number)
+        self.num_done = self._num_failures = self._num_duplicates = 0
+        self.fatal_error: str | None = None
 
-    def next_trial(self) -> None:
-        """Carry out a trial, or what a dead worker left of one."""
-        self._move = self._next_move()
-        self._study.sampler = self._move.sampler(self._base) if self._move else self._base
+    def run_trial(self) -> None:
+        """Run the next trial, enqueued ones first."""
         try:
-            self._study.optimize(self._accuracy, n_trials=1)
+            self._study.optimize(self._objective, n_trials=1)
             self.num_done += 1
-        except (OptunaError, ValueError):  # the database was away for a while, or took this worker for dead
-            time.sleep(_PARENT_CHECKED_SECONDS)
+        except (OptunaError, ValueError):  # the database did not answer, or another worker failed this one's trial
+            time.sleep(_POLL_SECONDS)
 
-    def _next_move(self) -> Move | None:
-        """Where to look, unless something is waiting to be looked at."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.search.sampler == "random" or waiting:
-            return None
-        return next_move(self._study, self._space, self._rng)
-
-    def _accuracy(self, trial: optuna.Trial) -> float:
-        params = {dimension.name: dimension.suggested(trial) for dimension in self._space.dimensions}
+    def _objective(self, trial: optuna.Trial) -> float:
+        params = self._space.suggest(trial)
         if SETTINGS not in trial.user_attrs:
-            trial.set_user_attr(SETTINGS, list(self._settings(params)))
-            if self._move:
-                trial.set_user_attr(MOVED, self._move.record)
-        twin = studies.twin_of(self._study, trial.number, trial.user_attrs[SETTINGS])
+            known = self._study.get_trials(deepcopy=False)
+            parent, fields = known[trial.number].user_attrs.get(STEP, (None, None))  # written by the sampler
+            inherited = () if parent is None else known[parent].user_attrs.get(SETTINGS, ())
+            trial.set_user_attr(SETTINGS, list(self._space.settings(params, fields, inherited)))
+        duplicate = studies.find_duplicate(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
         try:
-            self._let_go_if(twin)
-            accuracy = self._halving(trial)
-        except optuna.TrialPruned as stopped:
-            trial.set_user_attr(REASON, str(stopped))
+            self._skip_duplicate(duplicate)
+            accuracy = self._train_rungs(trial)
+        except optuna.TrialPruned as reason:
+            trial.set_user_attr(REASON, str(reason))
             raise
         except (TimeboxError, RuntimeError, MemoryError) as error:
             trial.set_user_attr(REASON, str(error))
             self._num_failures += 1
             is_first = trial.number == 0 and isinstance(error, TimeboxError)
-            anything_done = any(one.intermediate_values for one in self._study.get_trials(deepcopy=False))
-            if is_first or (self._num_failures >= MOST_FAILURES and not anything_done):
-                self.hopeless = str(error)
+            any_measured = any(one.intermediate_values for one in self._study.get_trials(deepcopy=False))
+            if is_first or (self._num_failures >= MAX_FAILURES and not any_measured):
+                self.fatal_error = str(error)
             raise optuna.TrialPruned(str(error)) from error
         self._num_failures = 0
         return accuracy
 
-    def _let_go_if(self, twin: int | None) -> None:
-        """Two workers that look at the same trials may make the same move, and draws meet at a bound."""
-        self._num_twins = 0 if twin is None or self._num_twins == MOST_TWINS else self._num_twins + 1
-        if self._num_twins:
-            raise optuna.TrialPruned(f"the same as trial {twin}")
+    def _skip_duplicate(self, duplicate: int | None) -> None:
+        """Workers that see the same trials may take the same step, and draws meet at the bounds of a range."""
+        is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
+        self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
+        if is_skipped:
+            raise optuna.TrialPruned(f"the same as trial {duplicate}")
 
-    def _settings(self, params: Mapping[str, Value]) -> tuple[str, ...]:
-        if self._move is None:
-            return self._space.settings(params)
-        known = self._study.get_trials(deepcopy=False)
-        return self._space.settings(params, self._move.moved, known[self._move.parent].user_attrs.get(SETTINGS, ()))
-
-    def _halving(self, trial: optuna.Trial) -> float:
-        """Whole trainings under ever longer budgets, as long as a trial is among the better ones."""
-        search = self.search
+    def _train_rungs(self, trial: optuna.Trial) -> float:
+        """Train from scratch at each rung until the pruner stops the trial; returns the accuracy at the last one."""
+        spec = self.spec
         known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         accuracy = 0.0
-        for scale, budget in enumerate(search.rungs):
-            step = REDUCTION**scale
-            if step in known:  # by a worker that died
+        for rung, budget in enumerate(spec.rungs):
+            step = REDUCTION_FACTOR**rung
+            if step in known:  # measured by a worker that died
                 accuracy = known[step]
                 continue
-            if search.seconds_left < budget + SLACK_SECONDS:
-                raise optuna.TrialPruned(f"there was no time for {budget:.0f} s more")
-            settings = [*search.settings, *trial.user_attrs[SETTINGS]]
+            if spec.seconds_left < budget + SLACK_SECONDS:
+                raise optuna.TrialPruned(f"no time left for a training of {budget:.0f} s")
             try:
-                measured = self._trainer.measure(search.recipe, settings, 0, budget)
+                result = self._trainer.train(spec.recipe, [*spec.settings, *trial.user_attrs[SETTINGS]], 0, budget)
             except DivergedError as error:
                 raise optuna.TrialPruned(f"diverged: {error}") from error
-            trial.set_user_attr(MEASURED, [*trial.user_attrs.get(MEASURED, []), asdict(measured)])
-            accuracy = measured.accuracy
+            trial.set_user_attr(TRAININGS, [*trial.user_attrs.get(TRAININGS, []), asdict(result)])
+            accuracy = result.accuracy
             trial.report(accuracy, step)
-            if scale + 1 < len(search.rungs) and trial.should_prune():
-                raise optuna.TrialPruned(f"not among the best {1 / REDUCTION:.0%} under {budget:.0f} s")
+            if rung + 1 < len(spec.rungs) and trial.should_prune():
+                raise optuna.TrialPruned(f"not among the best {1 / REDUCTION_FACTOR:.0%} under {budget:.0f} s")
         return accuracy
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_PARENT_CHECKED_SECONDS)
+        time.sleep(_POLL_SECONDS)
     os._exit(1)
 
 
 if __name__ == "__main__":
     try:
-        work(**json.load(sys.stdin))
+        run_worker(WorkerConfig(**json.load(sys.stdin)))
     except TimeboxError as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(REFUSED)
-    os._exit(0)  # Python takes a second to tear torch down
+        os._exit(EXIT_USER_ERROR)
+    os._exit(0)  # without waiting a second for torch's own exit handlers

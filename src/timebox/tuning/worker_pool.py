@@ -1,4 +1,4 @@
-"""The workers of one machine, each a process of its own, and whoever watches them."""
+"""The worker processes of one machine: started, replaced when they die, stopped together."""
 
 import json
 import os
@@ -6,112 +6,104 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from timebox.errors import UsageError
-from timebox.tuning.worker import REFUSED
+from timebox.tuning.worker import EXIT_USER_ERROR, WorkerConfig
 
-# A worker that ends so many times without a trial done is not started again.
-MOST_STARTS_IN_VAIN = 3
-_LAST_WORDS_BYTES = 4000
-# What a process is given to end by itself.
-LEAVING_SECONDS = 1.0
+# Workers in a row that may die without any trial measured meanwhile.
+MAX_FAILED_STARTS = 3
+TERMINATE_SECONDS = 1.0
+_STDERR_BYTES = 4000
 
 
-@dataclass
-class _Member:
+@dataclass(frozen=True)
+class _WorkerProcess:
     name: str
     process: subprocess.Popen[bytes]
-    words: IO[bytes]
-    num_done_at_start: int
+    stderr: IO[bytes]
+    num_measured_at_start: int
 
 
-class Crew:
-    """Starts workers, starts another for one that died, stops them all.
+class WorkerPool:
+    """Starts worker processes.
 
     Args:
-        arguments: of :func:`timebox.tuning.worker.work`, the same for all.
-        temporary: where workers put what they need for a while.
-        first: number of the first worker.
+        config: of all workers; their number, name and parent are filled in.
+        temporary: directory for their temporary files.
+        first_number: of the first worker.
     """
 
-    def __init__(self, size: int, arguments: Mapping[str, object], temporary: Path, first: int = 0) -> None:
-        self._arguments, self._temporary = dict(arguments), temporary
-        self._num_started = first
-        self._num_in_vain = 0
-        self._members = [self._start(0) for _ in range(size)]
-
-    def dead(self, num_done: int) -> list[str]:
-        """Names of the workers that ended since the last call, each of which is replaced if it failed.
-
-        Args:
-            num_done: trials that came to something so far, by which a worker that does nothing but die is told.
-        Raises:
-            UsageError: with what it said, where a worker found that nothing can be done, or none gets anything done.
-        """
-        gone = [member for member in self._members if member.process.poll() is not None]
-        for member in gone:
-            self._members.remove(member)
-            if member.process.returncode == 0:
-                member.words.close()
-                continue
-            said = _last_of(member.words)
-            self._num_in_vain = 0 if num_done > member.num_done_at_start else self._num_in_vain + 1
-            if member.process.returncode == REFUSED or self._num_in_vain >= MOST_STARTS_IN_VAIN:
-                raise UsageError(said or f"a worker ended with status {member.process.returncode}")
-            self._members.append(self._start(num_done))
-        return [member.name for member in gone]
+    def __init__(self, size: int, config: WorkerConfig, temporary: Path, first_number: int) -> None:
+        self._config, self._temporary = config, temporary
+        self._next_number, self._num_failed_starts = first_number, 0
+        self._workers = [self._start(0) for _ in range(size)]
 
     @property
-    def is_at_work(self) -> bool:
+    def is_running(self) -> bool:
         """Whether any worker is left."""
-        return bool(self._members)
+        return bool(self._workers)
+
+    def replace_dead(self, num_measured: int) -> list[str]:
+        """Replace the workers that failed since the last call; returns the names of all that ended.
+
+        Args:
+            num_measured: trials measured so far.
+        Raises:
+            UsageError: with the last line a worker wrote, where it found an error that the user must fix, or where
+                three workers in a row died without any trial measured meanwhile.
+        """
+        ended = [worker for worker in self._workers if worker.process.poll() is not None]
+        for worker in ended:
+            self._workers.remove(worker)
+            message, status = _read_last_line(worker.stderr), worker.process.returncode
+            if status == 0:
+                continue
+            is_progress = num_measured > worker.num_measured_at_start
+            self._num_failed_starts = 0 if is_progress else self._num_failed_starts + 1
+            if status == EXIT_USER_ERROR or self._num_failed_starts >= MAX_FAILED_STARTS:
+                raise UsageError(message or f"a worker ended with status {status}")
+            self._workers.append(self._start(num_measured))
+        return [worker.name for worker in ended]
 
     def stop(self) -> list[str]:
-        """End all at once; their names."""
-        for member in self._members:
-            member.process.terminate()
-        for member in self._members:
+        """Terminate all workers; returns their names."""
+        stopped, self._workers = self._workers, []
+        for worker in stopped:
+            worker.process.terminate()
+        for worker in stopped:
             try:
-                member.process.wait(LEAVING_SECONDS)
+                worker.process.wait(TERMINATE_SECONDS)
             except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-        stopped, self._members = self._members, []
-        for member in stopped:
-            member.words.close()
-        return [member.name for member in stopped]
+                worker.process.kill()
+                worker.process.wait()
+            worker.stderr.close()
+        return [worker.name for worker in stopped]
 
-    def _start(self, num_done: int) -> _Member:
-        number, self._num_started = self._num_started, self._num_started + 1
+    def _start(self, num_measured: int) -> _WorkerProcess:
+        number, self._next_number = self._next_number, self._next_number + 1
         name = f"{platform.node()}-{os.getpid()}-{number}"
-        arguments = {**self._arguments, "number": number, "name": name, "parent": os.getpid()}
-        words = tempfile.TemporaryFile()  # noqa: SIM115  # closed once the worker is gone
+        config = replace(self._config, number=number, name=name, parent=os.getpid())
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed once the worker has ended
         process = subprocess.Popen(
             [sys.executable, "-m", "timebox.tuning.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=words,
-            env={
-                "GOMP_SPINCOUNT": "1000",
-                **os.environ,
-                "TMPDIR": str(self._temporary),
-            },  # as the command line, which says why
-            start_new_session=True,  # Ctrl-C is for the one that started it
+            stderr=stderr,
+            env={"GOMP_SPINCOUNT": "1000", **os.environ, "TMPDIR": str(self._temporary)},  # see the command line
+            start_new_session=True,  # Ctrl-C goes to the search alone
         )
         assert process.stdin is not None
-        with suppress(BrokenPipeError), process.stdin as told:  # not as an argument, which everybody can read
-            told.write(json.dumps(arguments).encode())
-        return _Member(name, process, words, num_done)
+        with suppress(BrokenPipeError), process.stdin as stdin:  # an argument would show the password to all users
+            stdin.write(json.dumps(asdict(config)).encode())
+        return _WorkerProcess(name, process, stderr, num_measured)
 
 
-def _last_of(words: IO[bytes]) -> str:
-    """The last line that a worker wrote."""
-    with words:
-        words.seek(max(0, words.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
-        lines = words.read().decode("utf-8", "replace").strip().splitlines()
+def _read_last_line(stderr: IO[bytes]) -> str:
+    with stderr:
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
+        lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else ""
