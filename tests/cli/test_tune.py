@@ -59,7 +59,7 @@ def test_what_is_asked_for_is_handed_on(timebox: Command) -> None:
 def test_the_leaders_and_the_winner_are_shown(timebox: Command) -> None:
     out = timebox("tune", "photos", "--budget", "2m").out
     assert "80.50 %" in out
-    assert "what was started from" in out
+    assert "the starting recipe" in out
     assert "max_lr=x0.5" in out
     assert "85.00 % of 1,000 images" in out
     assert "12, 4 of them under the whole trial budget" in out

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from timebox.reporting import Example, RunFacts, Scored
+from timebox.reporting import Example, RunData, SplitPredictions
 
 CLASSES = ("cat", "dog", "<emu>")
 
 
-def scored(split: str = "test", num: int = 200, num_classes: int = 3, seed: int = 0) -> Scored:
+def scored(split: str = "test", num: int = 200, num_classes: int = 3, seed: int = 0) -> SplitPredictions:
     """Four of five right, always about as sure."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_classes, num)
@@ -15,7 +15,7 @@ def scored(split: str = "test", num: int = 200, num_classes: int = 3, seed: int 
     probabilities = rng.random((num, num_classes)) * 0.2
     probabilities[np.arange(num), predicted] += 1
     probabilities /= probabilities.sum(1, keepdims=True)
-    return Scored(split, labels.astype(np.int64), probabilities.astype(np.float32))
+    return SplitPredictions(split, labels.astype(np.int64), probabilities.astype(np.float32))
 
 
 def examples(side: int = 32, channels: int = 3) -> list[Example]:
@@ -27,7 +27,7 @@ def examples(side: int = 32, channels: int = 3) -> list[Example]:
     ]
 
 
-def facts(**changed: object) -> RunFacts:
+def facts(**changed: object) -> RunData:
     """A whole run; `summary` adds to its summary, what else is given takes the place of a field."""
     summary: dict[str, object] = {
         "budget_seconds": 60.0,
@@ -62,8 +62,8 @@ def facts(**changed: object) -> RunFacts:
         "name": "pets-1",
         "class_names": CLASSES,
         "metrics": [*steps, *validations],
-        "scores": [scored(), scored("val", 90, seed=1)],
+        "predictions": [scored(), scored("val", 90, seed=1)],
         "examples": examples(),
         **changed,
     }
-    return RunFacts(summary={**summary, **fields.pop("summary", {})}, **fields)  # type: ignore[arg-type, dict-item]
+    return RunData(summary={**summary, **fields.pop("summary", {})}, **fields)  # type: ignore[arg-type, dict-item]

@@ -4,7 +4,7 @@ from .making import facts
 
 
 def test_rows_are_what_runs_have():
-    one, other = facts(), facts(name="pets-2", scores=[], summary={"test_accuracy": 0.5, "budget_seconds": None})
+    one, other = facts(), facts(name="pets-2", predictions=[], summary={"test_accuracy": 0.5, "budget_seconds": None})
     rows = {row[0]: row[1:] for row in comparison_rows([one, other])}
     assert rows["test accuracy"][1] == "50.00%"
     assert rows["test accuracy"][0].endswith(")")
@@ -16,7 +16,7 @@ def test_rows_are_what_runs_have():
 def test_fields_in_which_recipes_differ():
     other = facts(summary={"recipe": {"name": "auto", "width": 64, "flip": "none", "depth": 3}})
     assert differing_fields([facts(), other]) == [("width", "32", "64"), ("depth", "–", "3")]
-    assert "Nowhere." in comparison_page([facts(), facts()])
+    assert ">None.</p>" in comparison_page([facts(), facts()])
 
 
 def test_the_page_has_a_column_for_each_run():

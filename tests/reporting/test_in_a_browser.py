@@ -26,6 +26,21 @@ SWITCHES = (
 WIDTHS = (1280, 390)
 
 
+# Words on the page that lie on more than one line. A word ends where a line may end: at a space, a hyphen or a slash.
+BROKEN_WORDS = """
+const broken = [], range = document.createRange();
+const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  for (const word of walker.currentNode.data.matchAll(/[\\p{L}\\p{N}_.]+/gu)) {
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(r => r.top)).size > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     from selenium import webdriver
@@ -44,9 +59,12 @@ def browser() -> Iterator[object]:
 
 def pages() -> dict[str, str]:
     long_names = tuple(f"a class with a rather long name, number {k}" for k in range(30))
-    many = facts(class_names=long_names, scores=[scored(num=900, num_classes=30)], examples=examples(64) * 8)
+    flowers = ("daisy", "dandelion", "rose", "snapdragons", "chrysanthemums")
+    narrow = facts(class_names=flowers, predictions=[scored(num=400, num_classes=5)], examples=examples() * 3)
+    many = facts(class_names=long_names, predictions=[scored(num=900, num_classes=30)], examples=examples(64) * 8)
     return {
         "report": report_page(facts()),
+        "flowers": report_page(narrow),
         "many": report_page(many),
         "comparison": comparison_page([facts(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
         "search": tuning_page(*search()),
@@ -54,7 +72,7 @@ def pages() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "many", "comparison", "search"])
+@pytest.mark.parametrize("name", ["report", "flowers", "many", "comparison", "search"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, width, scheme):
     path = tmp_path / "page.html"
@@ -73,6 +91,9 @@ def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, wi
     for identity, left, right, height in sections:
         assert 0 <= left < right <= width, identity
         assert height > 30, identity
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.execute_script(BROKEN_WORDS) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     channels = [int(part) for part in background.strip("rgb()").split(",")]

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from timebox.reporting import RunFacts, Scored, report_page
+from timebox.reporting import RunData, SplitPredictions, report_page
 
 from .making import examples, facts, scored
 
@@ -65,20 +65,20 @@ def test_it_needs_nothing_from_outside():
 def test_what_it_says():
     text = DatasetReader(report_page(facts())).text
     for words in (
-        "of 200 test images 95 % interval",
-        "of 90 validation images",
+        "accuracy on 200 test images 95% confidence interval",
+        "accuracy on 90 validation images",
         "58s of 1m",
         "1,000 training images, 3 classes",
         "training 50.0 s",
         "not used 1.8 s",
-        "300 steps, 12.5 epochs, 900 images a second.",
+        "300 steps, 12.5 epochs, 900 images/s.",
         "one network of width 32 on 32 px",
         "the loss became nan at step 9",
         "Balanced accuracy",
         "with the temperature 0.8, fitted on the validation images",
         "cat/empty.jpg empty file (0 bytes)",
         "timebox train pets --budget 1m",
-        "Images lie in the folders cat, dog, <emu>.",
+        "pets: read as folder of class folders (images lie in the folders cat, dog, <emu>).",
         "1 unreadable file left out",
     ):
         assert words in text, words
@@ -93,8 +93,8 @@ def test_names_are_escaped():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"scores": [], "examples": []},
-        {"scores": [scored("val", 5)]},
+        {"predictions": [], "examples": []},
+        {"predictions": [scored("val", 5)]},
         {"metrics": []},
         {"metrics": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]},
         {"summary": dict.fromkeys(facts().summary)},
@@ -108,7 +108,7 @@ def test_names_are_escaped():
                 "temperature": "warm",
             }
         },
-        {"examples": examples(100), "scores": [scored(num=1)]},
+        {"examples": examples(100), "predictions": [scored(num=1)]},
         {"examples": examples(16, 1)},
         {"examples": examples(16, 4)},
     ],
@@ -121,19 +121,19 @@ def test_a_run_that_lacks_something_still_has_a_page(changed):
 
 def test_with_a_perfect_score_there_is_no_confusion():
     labels = np.arange(30) % 3
-    perfect = Scored("test", labels, np.eye(3, dtype=np.float32)[labels])
-    assert "Not one image is taken for another class." in report_page(facts(scores=[perfect]))
+    perfect = SplitPredictions("test", labels, np.eye(3, dtype=np.float32)[labels])
+    assert "No image is misclassified." in report_page(facts(predictions=[perfect]))
 
 
 def test_many_classes_and_images_stay_small():
     names = tuple(f"class number {k}" for k in range(200))
-    many = facts(class_names=names, scores=[scored(num=20_000, num_classes=200)], examples=examples(64) * 9)
+    many = facts(class_names=names, predictions=[scored(num=20_000, num_classes=200)], examples=examples(64) * 9)
     page = report_page(many)
     assert len(page) < 2_000_000
-    assert "160 more, with higher recall" in page
+    assert "160 more classes, with higher recall" in page
 
 
 def test_what_was_rolled_back_is_no_part_of_the_curve():
     lines: list[dict[str, object]] = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}]
     lines += [{"step": 1, "rolled_back": True}, {"step": 2, "loss": 2.0}]
-    assert RunFacts("", {}, (), lines, (), ()).curve("loss") == [(1, 3.0), (2, 2.0)]
+    assert RunData("", {}, (), lines, (), ()).curve("loss") == [(1, 3.0), (2, 2.0)]

@@ -61,8 +61,8 @@ def test_every_part_is_there() -> None:
 
 def test_a_search_that_found_nothing_says_so() -> None:
     page = tuning_page(*search(settled=False))
-    assert "Why: nothing that was tried was better on average." in page
-    assert "no time to train them again" in page
+    assert "Reason: nothing that was tried was better on average." in page
+    assert "no time to train the leaders again" in page
     assert '<section id="importance">' not in page
 
 

@@ -38,7 +38,7 @@ def test_what_was_started_from_comes_first() -> None:
     carried_out(study, ["max_lr=x3"], [0.5, 0.7], complete=True)
     assert candidates_of(study, 1) == [Candidate(None, ()), Candidate(1, ("max_lr=x2",))]
     assert candidates_of(study, 0) == [Candidate(None, ())]
-    assert [one.text for one in candidates_of(study, 1)] == ["what was started from", "trial 1 (max_lr=x2)"]
+    assert [one.text for one in candidates_of(study, 1)] == ["the starting recipe", "trial 1 (max_lr=x2)"]
 
 
 def test_importance_is_that_of_the_field_that_matters() -> None:
@@ -67,4 +67,4 @@ def test_a_trial_is_told_in_a_line() -> None:
     }
     assert trial_text(line) == "trial   3  81.25% in 5s  a=1"
     failed = {**line, "accuracy": None, "reason": "out of memory", "settings": []}
-    assert trial_text(failed) == "trial   3  out of memory  what was started from"
+    assert trial_text(failed) == "trial   3  out of memory  the starting recipe"
