@@ -1,4 +1,4 @@
-"""The pages in a real browser, wide and narrow, light and dark."""
+"""The pages in headless Chromium: wide and narrow, light and dark."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import pytest
 
 from timebox.reporting import comparison_page, report_page, tuning_page
 
-from .making import examples, facts, scored
-from .test_search_page import search
+from .factories import make_examples, make_predictions, make_run_data
+from .test_search_page import make_search
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
 ]
 
-# Without these it asks for the network, which pages do not need and tests have not.
+# Without these switches Chromium sends requests over the network, which tests do not have.
 SWITCHES = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -57,26 +57,30 @@ def browser() -> Iterator[object]:
     driver.quit()
 
 
-def pages() -> dict[str, str]:
+def make_pages() -> dict[str, str]:
     long_names = tuple(f"a class with a rather long name, number {k}" for k in range(30))
     flowers = ("daisy", "dandelion", "rose", "snapdragons", "chrysanthemums")
-    narrow = facts(class_names=flowers, predictions=[scored(num=400, num_classes=5)], examples=examples() * 3)
-    many = facts(class_names=long_names, predictions=[scored(num=900, num_classes=30)], examples=examples(64) * 8)
+    narrow = make_run_data(
+        class_names=flowers, predictions=[make_predictions(num=400, num_classes=5)], examples=make_examples() * 3
+    )
+    many = make_run_data(
+        class_names=long_names, predictions=[make_predictions(num=900, num_classes=30)], examples=make_examples(64) * 8
+    )
     return {
-        "report": report_page(facts()),
+        "report": report_page(make_run_data()),
         "flowers": report_page(narrow),
         "many": report_page(many),
-        "comparison": comparison_page([facts(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
-        "search": tuning_page(*search()),
+        "comparison": comparison_page([make_run_data(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
+        "search": tuning_page(*make_search()),
     }
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["report", "flowers", "many", "comparison", "search"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, width, scheme):
+def test_page_fits_the_window_and_breaks_no_word(browser, tmp_path, name, width, scheme):
     path = tmp_path / "page.html"
-    path.write_text(pages()[name], encoding="utf-8")
+    path.write_text(make_pages()[name], encoding="utf-8")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.execute_cdp_cmd(
