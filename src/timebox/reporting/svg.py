@@ -122,10 +122,10 @@ def confusion_heat_map(counts: NDArray[np.int64], names: Sequence[str], title: s
     cell = max(6, min(44, 760 // num_classes))
     has_names = num_classes <= _MAX_NAMED_ROWS
     name_length = min(_MAX_NAME_LENGTH, max(map(len, names))) if has_names else 0
-    margin = 12 + 7 * name_length
+    margin = 12 + 8 * name_length
     height = margin + num_classes * cell + 4
     # The name above the last column is as wide as half its length, because it is turned by 60 degrees.
-    width = height + max(0, 4 * name_length - cell // 2)
+    width = height + max(0, 8 + 4 * name_length - cell // 2)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     parts = [open_svg(width, height, title, f' style="max-width: {1.25 * width:.0f}px"')]
     for row, column in zip(*np.nonzero(counts), strict=True):
