@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from auto_cells import SCALE_FIELDS, places_at, read_cell
-from pages import with_table
+from pages import replace_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
 from timebox.planning.auto import (
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fit": fit_table(measured, losses[fitted], unseen),
     }
     for name, table in tables.items():
-        wanted = with_table(PAGE, wanted, name, table)
+        wanted = replace_table(PAGE, wanted, name, table)
     print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
     if given.check:
         differing = [PAGE] * (wanted != text) + ["src/timebox/planning/auto.py"] * (said != found)

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pages import PageError, with_table
+from pages import PageError, replace_table
 
 ROOT = Path(__file__).parents[1]
 PAGE, TABLE = "README.md", "records"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     readme = given.root / PAGE
     text = readme.read_text(encoding="utf-8")
     try:
-        wanted = with_table(PAGE, text, TABLE, table(given.root / "records"))
+        wanted = replace_table(PAGE, text, TABLE, table(given.root / "records"))
     except (RecordError, PageError) as error:
         print(f"readme_table.py: error: {error}", file=sys.stderr)
         return 2

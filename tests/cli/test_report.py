@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from timebox.reporting import RunFacts
+from timebox.reporting import RunData
 
 from .conftest import Command, Replace
 
 
-def facts(name: str, **summary: object) -> RunFacts:
-    return RunFacts(name, {"test_accuracy": 0.5, "recipe": {"name": "auto", "width": 8}, **summary}, (), (), (), ())
+def facts(name: str, **summary: object) -> RunData:
+    return RunData(name, {"test_accuracy": 0.5, "recipe": {"name": "auto", "width": 8}, **summary}, (), (), (), ())
 
 
 def test_the_page_is_written_where_it_is_asked_for(timebox: Command, replace: Replace) -> None:
@@ -31,7 +31,7 @@ def test_the_page_is_written_where_it_is_asked_for(timebox: Command, replace: Re
 
 @pytest.fixture
 def two_runs(replace: Replace) -> None:
-    def compare(runs: list[str], output: str | None) -> list[RunFacts]:
+    def compare(runs: list[str], output: str | None) -> list[RunData]:
         return [facts(f"run-{place}", recipe={"name": "auto", "width": 8 * place}) for place in range(1, len(runs) + 1)]
 
     replace("timebox.pipelines.report", compare=compare)

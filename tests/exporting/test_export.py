@@ -12,10 +12,10 @@ import timebox
 from timebox import Run
 from timebox.errors import DataError, UsageError
 from timebox.exporting import export
-from timebox.exporting.check import EPSILON, MARGIN, NUM_IMAGES
 from timebox.exporting.export import METADATA
+from timebox.exporting.parity import EPSILON, MARGIN, NUM_IMAGES
 
-from .conftest import ExportedOnce, TrainingResult, apart, onnx_answers
+from .conftest import ExportedOnce, TrainingResult, max_difference, onnx_predict
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
 
@@ -27,16 +27,16 @@ def photo(path: Path, height: int, width: int, seed: int = 0) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("tta", ["recipe", "none"])
-def test_onnx_answers_as_the_run_does(run: Run, tmp_path: Path, tta: str) -> None:
+def test_onnx_file_predicts_like_the_run(run: Run, tmp_path: Path, tta: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra `onnx`, is not installed")
     assert run.temperature != 1.0
     exported = export(run, output=tmp_path / "a.onnx", tta=tta)
-    answer = onnx_answers(exported.path)
-    for number, size in ((1, (20, 20)), (5, (33, 70)), (2, (9, 12)), (3, (200, 20))):
-        assert apart(answer, run, number, *size, tta) < exported.checks[0].allowed
-    facts = onnxruntime.InferenceSession(exported.path).get_modelmeta().custom_metadata_map
-    assert json.loads(facts["class_names"]) == ["all", "lower", "left"]
-    assert facts["tta"] == {"recipe": "mirror_shift"}.get(tta, tta)
+    predict = onnx_predict(exported.path)
+    for shape in ((1, 20, 20), (5, 33, 70), (2, 9, 12), (3, 200, 20)):
+        assert max_difference(predict, run, shape, tta) < exported.checks[0].allowed
+    metadata = onnxruntime.InferenceSession(exported.path).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["class_names"]) == ["all", "lower", "left"]
+    assert metadata["tta"] == {"recipe": "mirror_shift"}.get(tta, tta)
     assert (exported.num_bytes, len(list(tmp_path.iterdir()))) == (exported.path.stat().st_size, 1)
     assert [check.size for check in exported.checks] == [(20, 20), (15, 13), (41, 60)]
     assert all(check.difference <= check.allowed < MARGIN * EPSILON**0.5 for check in exported.checks)
@@ -44,22 +44,22 @@ def test_onnx_answers_as_the_run_does(run: Run, tmp_path: Path, tta: str) -> Non
 
 
 @pytest.mark.integration
-def test_a_program_of_torch_answers_as_the_run_does(exported: ExportedOnce) -> None:
+def test_torch_program_predicts_like_the_run(exported: ExportedOnce) -> None:
     run, written = exported("torch", "haet2021", "fp32", "crop")
     extra = {METADATA: ""}
     program = torch.export.load(written.path, extra_files=extra).module()
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return program(torch.from_numpy(images)).numpy()
 
-    for number, size in ((1, (20, 20)), (4, (50, 31))):
-        assert apart(answer, run, number, *size) < written.checks[0].allowed
+    for shape in ((1, 20, 20), (4, 50, 31)):
+        assert max_difference(predict, run, shape) < written.checks[0].allowed
     assert json.loads(extra[METADATA])["class_names"] == ["all", "lower", "left"]
 
 
 @pytest.mark.integration
-def test_grey_images_and_a_run_by_its_directory(trained: TrainingResult) -> None:
+def test_grey_images_and_run_directory_as_path(trained: TrainingResult) -> None:
     run = trained("haet2021", channels=1, tta="none")
     exported = export(run.path, "torch")
     assert exported.path == run.path / "model.pt2"
@@ -67,7 +67,7 @@ def test_grey_images_and_a_run_by_its_directory(trained: TrainingResult) -> None
 
 
 @pytest.mark.integration
-def test_the_example_labels_files_without_torch(exported: ExportedOnce, tmp_path: Path) -> None:
+def test_example_script_runs_without_torch(exported: ExportedOnce, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra `onnx`, is not installed")
     run, written = exported("onnx", "haet2021", "bf16", "crop")
     file = photo(tmp_path / "photo.png", 40, 50)
@@ -80,7 +80,7 @@ def test_the_example_labels_files_without_torch(exported: ExportedOnce, tmp_path
 
 
 @pytest.mark.integration
-def test_what_another_decoder_makes_of_it(plain: Run, tmp_path: Path) -> None:
+def test_effect_of_decoding_at_full_size(plain: Run, tmp_path: Path) -> None:
     photos = [photo(tmp_path / f"{k}.jpg", 150, 200, seed=k) for k in range(6)]
     (tmp_path / "broken.jpg").write_bytes(b"")
     decoder = export(plain, "torch", output=tmp_path / "a.pt2", files=[*photos, tmp_path / "broken.jpg"]).decoder
@@ -93,27 +93,29 @@ def test_what_another_decoder_makes_of_it(plain: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_file_that_is_there_is_not_replaced_unasked(plain: Run, tmp_path: Path) -> None:
+def test_existing_file_is_replaced_only_with_overwrite(plain: Run, tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_text("mine")
     with pytest.raises(UsageError, match=r"a\.pt2' exists; give another output, or overwrite it with --overwrite"):
         export(plain, "torch", output=tmp_path / "a.pt2")
     assert export(plain, "torch", output=tmp_path / "a.pt2", overwrite=True).num_bytes > 100
 
 
-def test_an_answer_that_differs_is_never_written(plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_differs_from_the_run_is_not_written(
+    plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = sys.modules["timebox.exporting.export"]
     monkeypatch.setattr(module, "_write_torch", lambda *_: lambda images: np.full((len(images), 3), 1 / 3, np.float32))
-    with pytest.raises(RuntimeError, match="on images of 20x20 the exported model answers otherwise than the run"):
+    with pytest.raises(RuntimeError, match="on images of 20x20 the exported model differs from the run by more"):
         export(plain, "torch", output=tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_is_refused(plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_refused(plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert export is timebox.export
     with pytest.raises(UsageError, match="format 'tflite' is unknown; use onnx or torch"):
         export(plain, "tflite")
     with pytest.raises(UsageError, match="tta 'many' is unknown"):
         export(plain, tta="many")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UsageError, match=r"exporting to ONNX takes onnx: pip install 'timebox\[onnx\]'"):
+    with pytest.raises(UsageError, match=r"exporting to ONNX needs onnx: pip install 'timebox-vision\[onnx\]'"):
         export(plain, output=tmp_path / "a.onnx")

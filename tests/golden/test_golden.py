@@ -14,7 +14,7 @@ from golden.make import at_size
 from timebox.benchmarking import environment
 from timebox.errors import RunError
 from timebox.file_versions import LR_FIND_FORMAT
-from timebox.pipelines.report import facts_of
+from timebox.pipelines.report import read_run_data
 from timebox.recipe import draft_of, get_recipe
 from timebox.reporting.comparison_page import comparison_rows, differing_fields
 from timebox.run.ranks_file import read_ranks_record
@@ -78,9 +78,9 @@ def test_a_run_is_scored(golden: Path, name: str, place: Path) -> None:
 def test_a_run_has_a_page(golden: Path, name: str, place: Path) -> None:
     page = timebox.report(golden / name, output="page.html").read_text()
     assert "</html>" in page
-    facts = facts_of(timebox.load(golden / name, "cpu"))
+    facts = read_run_data(timebox.load(golden / name, "cpu"))
     assert bool(facts.metrics) is (name != "estimator")
-    assert bool(facts.scores) is (name not in (*STOPPED, "estimator", "unscored", "without-held-out"))
+    assert bool(facts.predictions) is (name not in (*STOPPED, "estimator", "unscored", "without-held-out"))
     assert bool(facts.examples) is (name in ("grey", "haet2021", "tuned/final"))
 
 

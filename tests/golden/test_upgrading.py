@@ -34,7 +34,7 @@ from timebox.file_versions import (
     FileFormat,
     Values,
 )
-from timebox.pipelines.report import facts_of
+from timebox.pipelines.report import read_run_data
 from timebox.recipe import builtin, draft_of, get_recipe, present_fields, recipe
 from timebox.recipe.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
@@ -72,7 +72,7 @@ def journal(path: Path) -> None:
 
 
 def page(path: Path) -> object:
-    return facts_of(Run(path, "cpu"))
+    return read_run_data(Run(path, "cpu"))
 
 
 def checkpoint(path: Path) -> object:

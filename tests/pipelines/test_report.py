@@ -10,9 +10,9 @@ import pytest
 from small_runs import FILES, quick, save_npz
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.pipelines import compare, report
-from timebox.pipelines.report import facts_of, tensorboard
+from timebox.pipelines.report import read_run_data, tensorboard
 from timebox.planning.planner import REPORT_SECONDS
-from timebox.reporting import RunFacts
+from timebox.reporting import RunData
 from timebox.run import Run
 
 
@@ -38,10 +38,10 @@ def test_a_training_writes_what_can_be_written_again(run: Run, copied: Path) -> 
 
 
 def test_what_the_page_knows(run: Run) -> None:
-    facts = facts_of(run)
-    assert isinstance(facts, RunFacts)
-    assert [(one.split, len(one.labels)) for one in facts.scores] == [("test", 30), ("val", 40)]
-    assert facts.scores[0].accuracy == pytest.approx(run.test_accuracy)
+    facts = read_run_data(run)
+    assert isinstance(facts, RunData)
+    assert [(one.split, len(one.labels)) for one in facts.predictions] == [("test", 30), ("val", 40)]
+    assert facts.predictions[0].accuracy == pytest.approx(run.test_accuracy)
     assert len(facts.curve("loss")) == 12
     kinds = {kind: [one for one in facts.examples if one.kind == kind] for kind in ("mistake", "unsure", "augmented")}
     assert len(kinds["augmented"]) == 12
@@ -129,7 +129,7 @@ def test_metrics_for_tensorboard(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert place == tmp_path / "run"
     events = accumulator.EventAccumulator(str(place)).Reload()
     losses = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert losses == [(step, pytest.approx(loss)) for step, loss in facts_of(run).curve("loss")]
+    assert losses == [(step, pytest.approx(loss)) for step, loss in read_run_data(run).curve("loss")]
     assert set(events.Tags()["scalars"]) == {"loss", "lr", "momentum", "val_accuracy"}
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError, match=r"pip install 'timebox\[tensorboard\]'"):

@@ -1,4 +1,4 @@
-"""The pages in a real browser, wide and narrow, light and dark."""
+"""The pages in headless Chromium: wide and narrow, light and dark."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import pytest
 
 from timebox.reporting import comparison_page, report_page, tuning_page
 
-from .making import examples, facts, scored
-from .test_search_page import search
+from .factories import make_examples, make_predictions, make_run_data
+from .test_search_page import make_search
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -18,12 +18,27 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
 ]
 
-# Without these it asks for the network, which pages do not need and tests have not.
+# Without these switches Chromium sends requests over the network, which tests do not have.
 SWITCHES = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
 )  # fmt: skip
 WIDTHS = (1280, 390)
+
+
+# Words on the page that lie on more than one line. A word ends where a line may end: at a space, a hyphen or a slash.
+BROKEN_WORDS = """
+const broken = [], range = document.createRange();
+const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  for (const word of walker.currentNode.data.matchAll(/[\\p{L}\\p{N}_.]+/gu)) {
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(r => r.top)).size > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +57,30 @@ def browser() -> Iterator[object]:
     driver.quit()
 
 
-def pages() -> dict[str, str]:
+def make_pages() -> dict[str, str]:
     long_names = tuple(f"a class with a rather long name, number {k}" for k in range(30))
-    many = facts(class_names=long_names, scores=[scored(num=900, num_classes=30)], examples=examples(64) * 8)
+    flowers = ("daisy", "dandelion", "rose", "snapdragons", "chrysanthemums")
+    narrow = make_run_data(
+        class_names=flowers, predictions=[make_predictions(num=400, num_classes=5)], examples=make_examples() * 3
+    )
+    many = make_run_data(
+        class_names=long_names, predictions=[make_predictions(num=900, num_classes=30)], examples=make_examples(64) * 8
+    )
     return {
-        "report": report_page(facts()),
+        "report": report_page(make_run_data()),
+        "flowers": report_page(narrow),
         "many": report_page(many),
-        "comparison": comparison_page([facts(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
-        "search": tuning_page(*search()),
+        "comparison": comparison_page([make_run_data(name=f"a-run-with-a-long-name-{k}") for k in range(4)]),
+        "search": tuning_page(*make_search()),
     }
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "many", "comparison", "search"])
+@pytest.mark.parametrize("name", ["report", "flowers", "many", "comparison", "search"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, width, scheme):
+def test_page_fits_the_window_and_breaks_no_word(browser, tmp_path, name, width, scheme):
     path = tmp_path / "page.html"
-    path.write_text(pages()[name], encoding="utf-8")
+    path.write_text(make_pages()[name], encoding="utf-8")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.execute_cdp_cmd(
@@ -73,6 +95,9 @@ def test_every_section_is_seen_and_nothing_complains(browser, tmp_path, name, wi
     for identity, left, right, height in sections:
         assert 0 <= left < right <= width, identity
         assert height > 30, identity
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.execute_script(BROKEN_WORDS) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     channels = [int(part) for part in background.strip("rgb()").split(",")]

@@ -4,9 +4,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from timebox.reporting import RunFacts, Scored, report_page
+from timebox.reporting import Example, RunData, SplitPredictions, report_page
 
-from .making import examples, facts, scored
+from .factories import make_examples, make_predictions, make_run_data
 
 SECTIONS = [
     "headline", "time", "training", "plan", "confusion", "classes", "calibration", "mistakes", "unsure", "augmentation",
@@ -14,8 +14,8 @@ SECTIONS = [
 ]  # fmt: skip
 
 
-class DatasetReader(HTMLParser):
-    """Collects texts, ids and addresses, and sees that what is opened is closed."""
+class Page(HTMLParser):
+    """Collects texts, section ids and URLs of a page, and checks that every tag is closed."""
 
     VOID = ("meta", "img", "br")
 
@@ -23,18 +23,18 @@ class DatasetReader(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.sections: list[str] = []
-        self.addresses: list[str] = []
+        self.urls: list[str] = []
         self.texts: list[str] = []
         self.feed(page)
         self.close()
 
     def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
+        values = dict(attributes)
         if tag not in self.VOID:
             self.open.append(tag)
         if tag == "section":
-            self.sections.append(given["id"])
-        self.addresses += [given[name] for name in ("src", "href") if name in given]
+            self.sections.append(values["id"])
+        self.urls += [values[name] for name in ("src", "href") if name in values]
 
     def handle_startendtag(self, tag, attributes):
         pass
@@ -50,54 +50,78 @@ class DatasetReader(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def test_every_section_is_there_and_whole():
-    page = DatasetReader(report_page(facts()))
+def test_page_has_every_section_and_closes_every_tag():
+    page = Page(report_page(make_run_data()))
     assert page.sections == SECTIONS
     assert page.open == []
 
 
-def test_it_needs_nothing_from_outside():
-    page = report_page(facts())
-    assert all(address.startswith("data:") for address in DatasetReader(page).addresses)
+def test_page_is_self_contained():
+    page = report_page(make_run_data())
+    assert all(url.startswith("data:") for url in Page(page).urls)
     assert not re.search(r"https?://|@import|url\(|<script|<link", page)
 
 
-def test_what_it_says():
-    text = DatasetReader(report_page(facts())).text
+def test_texts_of_the_page():
+    text = Page(report_page(make_run_data())).text
     for words in (
-        "of 200 test images 95 % interval",
-        "of 90 validation images",
+        "accuracy on 200 test images 95% confidence interval",
+        "accuracy on 90 validation images",
         "58s of 1m",
         "1,000 training images, 3 classes",
         "training 50.0 s",
         "not used 1.8 s",
-        "300 steps, 12.5 epochs, 900 images a second.",
+        "300 steps, 12.5 epochs, 900 images/s.",
         "one network of width 32 on 32 px",
         "the loss became nan at step 9",
         "Balanced accuracy",
         "with the temperature 0.8, fitted on the validation images",
         "cat/empty.jpg empty file (0 bytes)",
         "timebox train pets --budget 1m",
-        "Images lie in the folders cat, dog, <emu>.",
+        "pets: read as folder of class folders (images lie in the folders cat, dog, <emu>).",
         "1 unreadable file left out",
     ):
         assert words in text, words
 
 
-def test_names_are_escaped():
-    page = report_page(facts())
+def test_class_names_are_escaped():
+    page = report_page(make_run_data())
     assert "<emu>" not in page
     assert "&lt;emu&gt;" in page
+
+
+def test_hostile_names_are_escaped():
+    attack = '"><script>alert(1)</script>'
+    name = "<script>"
+    example = Example("mistake", np.zeros((8, 8, 3), np.uint8), attack, 0, 1, 0.7)
+    data = {"name": attack, "format": attack, "why": attack}
+    summary = {"data": data, "plan": [attack], "command": attack, "phases": {attack: 1.0}, "recipe": {attack: attack}}
+    page = report_page(make_run_data(name=attack, class_names=(name, attack, "a"), examples=[example], summary=summary))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert Page(page).open == []
+
+
+def test_sentence_keeps_the_ellipsis_of_a_list_of_names():
+    data = {"name": "flowers", "format": "folder of class folders", "why": "images lie in the folders daisy, rose, ..."}
+    text = Page(report_page(make_run_data(summary={"data": data}))).text
+    assert "flowers: read as folder of class folders (images lie in the folders daisy, rose, ...)." in text
+
+
+def test_uncalibrated_run_has_one_reliability_diagram():
+    page = report_page(make_run_data(summary={"temperature": None}))
+    assert "The run is not calibrated" in page
+    assert page.count('<div class="square">') == 1
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"scores": [], "examples": []},
-        {"scores": [scored("val", 5)]},
+        {"predictions": [], "examples": []},
+        {"predictions": [make_predictions("val", 5)]},
         {"metrics": []},
         {"metrics": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]},
-        {"summary": dict.fromkeys(facts().summary)},
+        {"summary": dict.fromkeys(make_run_data().summary)},
         {"summary": {"phases": {}, "budget_seconds": None}},
         {
             "summary": {
@@ -108,32 +132,34 @@ def test_names_are_escaped():
                 "temperature": "warm",
             }
         },
-        {"examples": examples(100), "scores": [scored(num=1)]},
-        {"examples": examples(16, 1)},
-        {"examples": examples(16, 4)},
+        {"examples": make_examples(100), "predictions": [make_predictions(num=1)]},
+        {"examples": make_examples(16, 1)},
+        {"examples": make_examples(16, 4)},
     ],
 )
-def test_a_run_that_lacks_something_still_has_a_page(changed):
-    page = DatasetReader(report_page(facts(**changed)))
+def test_incomplete_run_has_a_page(changed):
+    page = Page(report_page(make_run_data(**changed)))
     assert page.open == []
     assert "headline" in page.sections
 
 
-def test_with_a_perfect_score_there_is_no_confusion():
+def test_run_without_errors_says_so():
     labels = np.arange(30) % 3
-    perfect = Scored("test", labels, np.eye(3, dtype=np.float32)[labels])
-    assert "Not one image is taken for another class." in report_page(facts(scores=[perfect]))
+    perfect = SplitPredictions("test", labels, np.eye(3, dtype=np.float32)[labels])
+    assert "No image is misclassified." in report_page(make_run_data(predictions=[perfect]))
 
 
-def test_many_classes_and_images_stay_small():
+def test_page_with_many_classes_and_images_is_small():
     names = tuple(f"class number {k}" for k in range(200))
-    many = facts(class_names=names, scores=[scored(num=20_000, num_classes=200)], examples=examples(64) * 9)
+    many = make_run_data(
+        class_names=names, predictions=[make_predictions(num=20_000, num_classes=200)], examples=make_examples(64) * 9
+    )
     page = report_page(many)
     assert len(page) < 2_000_000
-    assert "160 more, with higher recall" in page
+    assert "160 more classes, with higher recall" in page
 
 
-def test_what_was_rolled_back_is_no_part_of_the_curve():
+def test_curve_leaves_out_steps_that_were_rolled_back():
     lines: list[dict[str, object]] = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}]
     lines += [{"step": 1, "rolled_back": True}, {"step": 2, "loss": 2.0}]
-    assert RunFacts("", {}, (), lines, (), ()).curve("loss") == [(1, 3.0), (2, 2.0)]
+    assert RunData("", {}, (), lines, (), ()).curve("loss") == [(1, 3.0), (2, 2.0)]

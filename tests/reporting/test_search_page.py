@@ -1,4 +1,4 @@
-"""The page of a search."""
+"""The page of a recipe search."""
 
 from timebox.reporting import tuning_page
 
@@ -8,7 +8,7 @@ PARAMS = {"max_lr": 1.0, "label_smoothing": 0.1, "flip": "none"}
 Lines = list[dict[str, object]]
 
 
-def trial(k: int) -> dict[str, object]:
+def make_trial(k: int) -> dict[str, object]:
     failed = k % 3 == 2
     return {
         "phase": "search",
@@ -22,9 +22,9 @@ def trial(k: int) -> dict[str, object]:
     }
 
 
-def search(num: int = 30, settled: bool = True) -> tuple[dict[str, object], Lines, Lines, dict[str, float]]:
-    """Arguments for the page."""
-    trials = [trial(k) for k in range(num)]
+def make_search(num: int = 30, has_winner: bool = True) -> tuple[dict[str, object], Lines, Lines, dict[str, float]]:
+    """Arguments of ``tuning_page`` for a search of ``num`` trials, with or without a winner."""
+    trials = [make_trial(k) for k in range(num)]
     settings = ["max_lr=x2"]
     repeats: Lines = [
         {"phase": phase, "trial": 3, "settings": settings, "repeat": repeat, "budget_seconds": 15.0, "accuracy": 0.8}
@@ -35,22 +35,22 @@ def search(num: int = 30, settled: bool = True) -> tuple[dict[str, object], Line
         "budget_seconds": 3600.0,
         "elapsed_seconds": 3590.0,
         "num_trials": num,
-        "winner": {"trial": 3, "settings": settings} if settled else {"trial": None, "settings": []},
+        "winner": {"trial": 3, "settings": settings} if has_winner else {"trial": None, "settings": []},
         "leaders": [
             {"trial": 3, "settings": settings, "accuracies": [0.8, 0.82], "mean": 0.81, "sd": 0.014},
             {"trial": None, "settings": [], "accuracies": [0.79], "mean": 0.79, "sd": None},
         ]
-        if settled
+        if has_winner
         else [],
-        "check": [{"settings": [], "accuracy": 0.8}, {"settings": settings, "accuracy": 0.82}] if settled else [],
+        "check": [{"settings": [], "accuracy": 0.8}, {"settings": settings, "accuracy": 0.82}] if has_winner else [],
         "why": "nothing that was tried was better on average",
-        "final": {"test_accuracy": 0.85 if settled else None},
+        "final": {"test_accuracy": 0.85 if has_winner else None},
     }
-    return summary, trials, repeats, {"max_lr": 0.8, "flip": 0.2} if settled else {}
+    return summary, trials, repeats, {"max_lr": 0.8, "flip": 0.2} if has_winner else {}
 
 
-def test_every_part_is_there() -> None:
-    page = tuning_page(*search())
+def test_page_has_every_section() -> None:
+    page = tuning_page(*make_search())
     for name in ("outcome", "leaders", "history", "importance", "fields", "trials"):
         assert f'<section id="{name}">' in page
     for text in ("85.00%", "59m50s of 1h", "trial 3: max_lr=x2", "82.00%, against 80.00%", "&lt;b&gt;out of memory"):
@@ -59,13 +59,13 @@ def test_every_part_is_there() -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_a_search_that_found_nothing_says_so() -> None:
-    page = tuning_page(*search(settled=False))
-    assert "Why: nothing that was tried was better on average." in page
-    assert "no time to train them again" in page
+def test_search_without_a_winner_says_why() -> None:
+    page = tuning_page(*make_search(has_winner=False))
+    assert "Reason: nothing that was tried was better on average." in page
+    assert "no time to train the leaders again" in page
     assert '<section id="importance">' not in page
 
 
-def test_a_search_without_trials_has_a_page() -> None:
-    summary, _, _, _ = search(settled=False)
+def test_search_without_trials_has_a_page() -> None:
+    summary, _, _, _ = make_search(has_winner=False)
     assert "<main>" in tuning_page({**summary, "num_trials": 0}, [], [], {})

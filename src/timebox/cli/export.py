@@ -10,7 +10,7 @@ from timebox.cli.parsing import Parser, Subparsers, add_json, add_tta, add_verb
 from timebox.cli.predict import image_files
 
 if TYPE_CHECKING:
-    from timebox.exporting import Exported
+    from timebox.exporting import ExportResult
 
 FORMATS = ("onnx", "torch")
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
+def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
     """What is printed, as (label, value)."""
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"
@@ -88,7 +88,7 @@ def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
         )
 
 
-def _calibration(exported: "Exported") -> str:
+def _calibration(exported: "ExportResult") -> str:
     if exported.temperature == 1.0:
         return "not calibrated: the run had no validation images to fit a temperature on"
     return f"calibrated with the temperature {exported.temperature:g}"

@@ -1,6 +1,6 @@
-"""Models to ship: preprocessing inside, in formats that need no timebox."""
+"""Export of trained models with their preprocessing to ONNX and to ``torch.export`` programs."""
 
-from timebox.exporting.check import Check
-from timebox.exporting.export import DecoderEffect, Exported, export
+from timebox.exporting.export import DecoderEffect, ExportResult, export
+from timebox.exporting.parity import ParityCheck
 
-__all__ = ["Check", "DecoderEffect", "Exported", "export"]
+__all__ = ["DecoderEffect", "ExportResult", "ParityCheck", "export"]

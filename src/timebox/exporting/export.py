@@ -1,10 +1,10 @@
-"""``timebox export``: a run as one file that answers without timebox, checked before it is written."""
+"""Export of a run to one ONNX or ``torch.export`` file, compared with the run before it is written."""
 
 import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
-from timebox.exporting.check import Answer, Check, reference
-from timebox.exporting.model_with_preprocessing import Graph
+from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
+from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
 from timebox.run import Run, load
 from timebox.version import VERSION
 
@@ -26,11 +26,14 @@ METADATA = "timebox.json"
 
 @dataclass(frozen=True)
 class DecoderEffect:
-    """What it makes that another program decodes the files whole, where timebox decodes large JPEGs smaller at once.
+    """Effect of decoding image files at full size, as other programs do, on the predictions.
+
+    timebox itself decodes large JPEGs at a fraction of their size, which gives slightly different pixels.
 
     Attributes:
-        num_changed: files whose likeliest class is another.
-        difference: the largest, between two probabilities.
+        num_files: image files that could be read.
+        num_changed: files with another predicted class.
+        difference: largest absolute difference between two probabilities.
     """
 
     num_files: int
@@ -39,8 +42,17 @@ class DecoderEffect:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A model in a file, and how it was checked."""
+class ExportResult:
+    """An exported model file and its comparison with the run.
+
+    Attributes:
+        format: "onnx" or "torch".
+        channels: of the images.
+        tta: the views that are averaged.
+        temperature: 1.0 where the run is not calibrated.
+        checks: one for each image size.
+        decoder: None where no files were given.
+    """
 
     path: Path
     format: str
@@ -49,11 +61,11 @@ class Exported:
     channels: int
     tta: str
     temperature: float
-    checks: tuple[Check, ...]
+    checks: tuple[ParityCheck, ...]
     decoder: DecoderEffect | None
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, fit for JSON."""
+        """The fields as values that JSON can represent."""
         return {**asdict(self), "path": str(self.path)}
 
 
@@ -65,23 +77,26 @@ def export(
     tta: str = "recipe",
     overwrite: bool = False,
     files: Sequence[str | Path] = (),
-) -> Exported:
-    """Write a run's model to one file: pixels of any size in, calibrated probabilities out.
+) -> ExportResult:
+    """Write a run's model and its preprocessing to one file.
 
-    The file takes ``images``, uint8 (N, H, W, C), and gives ``probabilities``, float32 (N, num_classes). Resizing,
-    cropping, normalisation, the views and the temperature are inside. Class names are in its metadata.
+    The exported model maps ``images``, uint8 (N, H, W, C) with any N, H and W, to calibrated ``probabilities``, float32
+    (N, num_classes). Resizing, cropping, normalisation, test-time augmentation and temperature scaling are part of the
+    model. The class names are in its metadata. Its predictions are compared with the run's before it is written.
 
     Args:
         run: a run, or its directory.
-        format: ``onnx``, for onnxruntime and others; ``torch``, a program of ``torch.export``.
-        output: the file, default ``model.onnx`` or ``model.pt2`` in the run directory.
-        tta: the views: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
-        overwrite: whether a file that is there is replaced.
-        files: images to see on what it makes that another program decodes them.
+        format: ``onnx``, for ONNX Runtime and others; ``torch``, a program of ``torch.export``.
+        output: the file; by default ``model.onnx`` or ``model.pt2`` in the run directory.
+        tta: test-time augmentation: ``recipe`` (as the run was evaluated), ``none``, ``mirror``, ``shift`` or
+            ``mirror_shift``.
+        overwrite: whether an existing file is replaced.
+        files: image files on which to measure the effect of decoding at full size.
     Raises:
-        UsageError: for what cannot be; also where the extra ``onnx`` is not installed.
+        UsageError: for an unknown format or tta, an existing file, or where the extra ``onnx`` is not installed.
+        DataError: where none of ``files`` can be read.
         OutputError: where the file cannot be written.
-        RuntimeError: where the file would answer otherwise than the run; then none is written.
+        RuntimeError: where the exported model differs from the run by more than rounding; no file is written.
 
     >>> import timebox
     >>> exported = timebox.export("runs/demo", "torch", output="demo.pt2")
@@ -97,8 +112,8 @@ def export(
     path = Path(output) if output else run.path / f"model{SUFFIXES[format]}"
     if path.exists() and not overwrite:
         raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with --overwrite")
-    graph = Graph(run, views).eval()
-    facts = {
+    model = ModelWithPreprocessing(run, views).eval()
+    metadata = {
         "class_names": list(run.class_names),
         "channels": run.preprocessing.channels,
         "tta": views,
@@ -109,30 +124,32 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".timebox-export-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            answer = (_write_onnx if format == "onnx" else _write_torch)(graph, run, facts, draft)
-            checks = reference(run, views).compare(answer)
-            decoder = _decoder_effect(run, views, answer, files) if files else None
+            predict = (_write_onnx if format == "onnx" else _write_torch)(model, _example_images(run), metadata, draft)
+            checks = compute_reference(run, views).compare(predict)
+            decoder = _decoder_effect(run, views, predict, files) if files else None
             num_bytes = draft.stat().st_size
             draft.replace(path)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
-    return Exported(
+    return ExportResult(
         path, format, num_bytes, run.class_names, run.preprocessing.channels, views, run.temperature, checks, decoder
     )
 
 
-def _write_onnx(graph: Graph, run: Run, facts: dict[str, object], path: Path) -> Answer:
-    """Write it with what it knows of itself; what answers from the file as onnxruntime reads it."""
+def _write_onnx(
+    model: ModelWithPreprocessing, images: torch.Tensor, metadata: Mapping[str, object], path: Path
+) -> PredictFn:
+    """Write an ONNX file; return its predictions by ONNX Runtime."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"exporting to ONNX takes {error.name}: pip install 'timebox[onnx]'") from error
-    with _quiet(), torch.no_grad():
+        raise UsageError(f"exporting to ONNX needs {error.name}: pip install 'timebox-vision[onnx]'") from error
+    with _silence_exporter(), torch.no_grad():
         program = torch.onnx.export(
-            graph,
-            (_example(run),),
+            model,
+            (images,),
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes={"images": {0: "batch", 1: "height", 2: "width"}},
@@ -140,49 +157,51 @@ def _write_onnx(graph: Graph, run: Run, facts: dict[str, object], path: Path) ->
             verbose=False,
         )
     assert program is not None
-    for name, value in facts.items():
+    for name, value in metadata.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
         return probabilities
 
-    return answer
+    return predict
 
 
-def _write_torch(graph: Graph, run: Run, facts: dict[str, object], path: Path) -> Answer:
-    """Write it with what it knows of itself; what answers from the file."""
-    free = torch.export.Dim.AUTO
-    with _quiet(), torch.no_grad():
-        program = torch.export.export(graph, (_example(run),), dynamic_shapes={"images": {0: free, 1: free, 2: free}})
-        torch.export.save(program, path, extra_files={METADATA: json.dumps(facts)})
-        written = torch.export.load(path).module()
+def _write_torch(
+    model: ModelWithPreprocessing, images: torch.Tensor, metadata: Mapping[str, object], path: Path
+) -> PredictFn:
+    """Write a ``torch.export`` program; return its predictions, read back from the file."""
+    auto = torch.export.Dim.AUTO
+    with _silence_exporter(), torch.no_grad():
+        program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: auto, 1: auto, 2: auto}})
+        torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
+        loaded = torch.export.load(path).module()
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            probabilities: NDArray[np.float32] = written(torch.from_numpy(images)).numpy()
+            probabilities: NDArray[np.float32] = loaded(torch.from_numpy(images)).numpy()
         return probabilities
 
-    return answer
+    return predict
 
 
-def _example(run: Run) -> torch.Tensor:
-    """Images that the graph is traced with: no side is one that it could take for fixed."""
+def _example_images(run: Run) -> torch.Tensor:
+    """Images to trace the model with. No side equals the working size, which the tracer would take for constant."""
     height, width = run.preprocessing.size
     return torch.zeros((3, height + 5, width + 11, run.preprocessing.channels), dtype=torch.uint8)
 
 
-def _decoder_effect(run: Run, tta: str, answer: Answer, files: Sequence[str | Path]) -> DecoderEffect:
-    """Raises DataError where no file can be read."""
+def _decoder_effect(run: Run, tta: str, predict: PredictFn, files: Sequence[str | Path]) -> DecoderEffect:
+    """Compare predictions for files decoded at full size with the run's. Raises DataError where no file can be read."""
     num_files = num_changed = 0
     difference = 0.0
     for prediction in run.predict_files(files, tta):
         if prediction.probabilities is not None:
-            got = answer(decode_whole(prediction.path, run.preprocessing.channels)[None])[0]
-            difference = max(difference, float(np.abs(got - prediction.probabilities).max()))
-            num_changed += int(got.argmax() != prediction.probabilities.argmax())
+            probabilities = predict(decode_whole(prediction.path, run.preprocessing.channels)[None])[0]
+            difference = max(difference, float(np.abs(probabilities - prediction.probabilities).max()))
+            num_changed += int(probabilities.argmax() != prediction.probabilities.argmax())
             num_files += 1
     if not num_files:
         raise DataError("none of the files to check with can be read as an image")
@@ -190,8 +209,8 @@ def _decoder_effect(run: Run, tta: str, answer: Answer, files: Sequence[str | Pa
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of what it does, and of packages that nobody needs."""
+def _silence_exporter() -> Iterator[None]:
+    """Suppress the exporter's progress messages and its warnings about optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A run as one function: from the pixels of an image, as any decoder gives them, to calibrated probabilities."""
+"""A run's model with resizing, normalisation, test-time augmentation and calibration, as one traceable module."""
 
 from torch import Tensor, nn
 
@@ -8,12 +8,12 @@ from timebox.evaluation.tta import average_views
 from timebox.run import Run
 
 
-class Graph(nn.Module):
-    """All that happens to an image: resized, cropped, normalised, classified in each view, average_views, calibrated.
+class ModelWithPreprocessing(nn.Module):
+    """Maps pixels of any size to calibrated probabilities.
 
     Args:
         run: a trained run.
-        tta: the views, as of :func:`timebox.evaluation.inference.predict_probabilities`.
+        tta: the views that are averaged, see :func:`timebox.evaluation.tta.average_views`.
     """
 
     def __init__(self, run: Run, tta: str) -> None:
@@ -28,9 +28,9 @@ class Graph(nn.Module):
         self.std: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, C), of any size -> float32 (N, num_classes); rows sum to one."""
-        fitted = batch_fit(images.permute(0, 3, 1, 2).float(), *self.size, self.fit)
-        normalized = (fitted / 255 - self.mean[:, None, None]) / self.std[:, None, None]
+        """uint8 (N, H, W, C) with any H and W -> float32 (N, num_classes), rows that sum to 1."""
+        resized = batch_fit(images.permute(0, 3, 1, 2).float(), *self.size, self.fit)
+        normalized = (resized / 255 - self.mean[:, None, None]) / self.std[:, None, None]
         probabilities = average_views(self.model, normalized, self.tta)
         if self.temperature == 1.0:
             return probabilities

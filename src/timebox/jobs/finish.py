@@ -7,10 +7,10 @@ from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.errors import OutputError
-from timebox.jobs.examples import augmented_examples, example_columns, scored_examples
+from timebox.jobs.examples import augmented_examples, columns_from_examples, prediction_examples
 from timebox.jobs.job import SplitScore, TrainingJob, prediction_columns
 from timebox.reporter import Reporter
-from timebox.reporting import Example, RunFacts, Scored, report_page
+from timebox.reporting import Example, RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.writer import RunWriter
@@ -81,7 +81,7 @@ class Finish:
         summary = self._summary(scores, extra_summary)
         examples = self._examples(scores, summary.get("temperature")) if self._job.request.thumbnails else []
         if examples:
-            self._kept(EXAMPLES, lambda: self._writer.save_examples(example_columns(examples)))
+            self._kept(EXAMPLES, lambda: self._writer.save_examples(columns_from_examples(examples)))
         self._kept(REPORT, lambda: self._writer.save_report(report_page(self._facts(summary, scores, examples))))
 
     def _examples(self, scores: Sequence[SplitScore], temperature: object) -> list[Example]:
@@ -90,20 +90,20 @@ class Finish:
         calibration = temperature if isinstance(temperature, float) else None
         mean, std, augmentation = job.mean, job.std, build_augmentation(job.plan.recipe)
         return [
-            *(one for score in shown for one in scored_examples(score.dataset, score.probabilities, calibration)),
+            *(one for score in shown for one in prediction_examples(score.dataset, score.probabilities, calibration)),
             *augmented_examples(job.data_splits.train, mean, std, augmentation, job.request.seed),
         ]
 
     def _facts(
         self, summary: Mapping[str, object], scores: Sequence[SplitScore], examples: Sequence[Example]
-    ) -> RunFacts:
+    ) -> RunData:
         self._writer.metrics.flush()
-        return RunFacts(
+        return RunData(
             self._writer.out.resolve().name,
             summary,
             self._job.data_splits.train.class_names,
             downsampled_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
-            [Scored(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
+            [SplitPredictions(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
         )
 

@@ -20,7 +20,7 @@ from timebox.planning.plan import Plan
 from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
-from timebox.reporting.lr_chart import range_chart
+from timebox.reporting.lr_chart import lr_range_chart
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
@@ -220,7 +220,7 @@ def _write(found: LRRange) -> None:
         found.path.mkdir(parents=True, exist_ok=True)
         write_whole(found.path / RESULT, to_json(LR_FIND_FORMAT.numbered(found.as_dict())))
         if len(found.test.lrs) > 1:
-            write_whole(found.path / CHART, range_chart(found.test).encode())
+            write_whole(found.path / CHART, lr_range_chart(found.test).encode())
     except OSError as error:
         raise OutputError(f"{str(found.path)!r} cannot be written: {error.strerror or error}") from error
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole
-from timebox.jobs.examples import examples_from
-from timebox.reporting import RunFacts, Scored, comparison_page, report_page
+from timebox.jobs.examples import examples_from_columns
+from timebox.reporting import RunData, SplitPredictions, comparison_page, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.run import Run
@@ -35,10 +35,10 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
     'demo.html'
     """
     run = run if isinstance(run, Run) else Run(run, "cpu")
-    return _written(report_page(facts_of(run, thumbnails)), Path(output) if output else run.path / REPORT)
+    return _written(report_page(read_run_data(run, thumbnails)), Path(output) if output else run.path / REPORT)
 
 
-def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = None) -> list[RunFacts]:
+def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = None) -> list[RunData]:
     """What runs reached, side by side.
 
     Args:
@@ -55,7 +55,7 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
     """
     if len(runs) < 2:
         raise UsageError("give two runs or more to compare")
-    facts = [facts_of(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False) for run in runs]
+    facts = [read_run_data(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False) for run in runs]
     if output:
         _written(comparison_page(facts), Path(output))
     return facts
@@ -76,7 +76,7 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("writing for TensorBoard takes its package: pip install 'timebox[tensorboard]'") from error
-    facts = facts_of(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
+    facts = read_run_data(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
     place = Path(folder) / facts.name
     try:
         with SummaryWriter(str(place)) as writer:
@@ -88,23 +88,23 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
     return place
 
 
-def facts_of(run: Run, thumbnails: bool = True) -> RunFacts:
+def read_run_data(run: Run, thumbnails: bool = True) -> RunData:
     """All that a page tells of a run. Raises RunError where a file of it is damaged."""
     metrics, num_classes = run.path / METRICS, len(run.class_names)
     try:
-        return RunFacts(
+        return RunData(
             run.path.resolve().name,
             run.summary,
             run.class_names,
             downsampled_metrics(metrics) if metrics.is_file() else [],
             _scores(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
-            examples_from(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
+            examples_from_columns(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
         )
     except (ValueError, TypeError, IndexError) as error:
         raise RunError(f"run {str(run.path)!r} is damaged: {error}") from error
 
 
-def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[Scored]:
+def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[SplitPredictions]:
     """The splits in predictions.npz, test first. Raises ValueError where it does not hold what it should."""
     if not columns:
         return []
@@ -120,7 +120,7 @@ def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[S
     if labels.dtype != np.int64 or not np.isin(labels, np.arange(num_classes)).all():
         raise ValueError(f"{PREDICTIONS} holds labels that are none")
     return [
-        Scored(split, labels[there].astype(np.int64), chances[there])
+        SplitPredictions(split, labels[there].astype(np.int64), chances[there])
         for split in ("test", "val")
         if (there := splits == split).any()
     ]

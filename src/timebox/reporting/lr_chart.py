@@ -1,33 +1,33 @@
-"""A range test as a drawing of its own."""
+"""The chart of a learning-rate range test as an SVG file."""
 
 import math
 
-from timebox.reporting.style import STYLE
+from timebox.reporting.rendering import stylesheet
 from timebox.reporting.svg import Line, line_chart
 from timebox.training.lr_range_test import LRRangeTest
 
-# Of the chart, as a multiple of the first loss.
-CEILING = 1.25
+# Losses are clipped at this multiple of the first smoothed loss: beyond the minimum they grow without bound.
+MAX_RELATIVE_LOSS = 1.25
 
 
-def range_chart(test: LRRangeTest) -> str:
-    """Loss over learning rate, logarithmic, with the suggestion and the bound, as a whole SVG file.
-
-    Losses far above the first are cut off: what matters lies below.
+def lr_range_chart(test: LRRangeTest) -> str:
+    """Loss over learning rate, on a logarithmic axis, with the suggested learning rate and the bound as vertical lines.
 
     Args:
-        test: of two steps or more.
+        test: of at least two steps.
+    Returns:
+        A complete SVG file with its style inside.
     """
     decades = [math.log10(lr) for lr in test.lrs]
-    ceiling = CEILING * float(test.smoothed[0])
+    max_loss = MAX_RELATIVE_LOSS * float(test.smoothed[0])
     lines = [
-        Line([(x, min(float(y), ceiling)) for x, y in zip(decades, test.losses, strict=True)], "faint"),
-        Line([(x, min(float(y), ceiling)) for x, y in zip(decades, test.smoothed, strict=True)], "first"),
+        Line([(x, min(float(loss), max_loss)) for x, loss in zip(decades, losses, strict=True)], style)
+        for losses, style in ((test.losses, "faint"), (test.smoothed, "first"))
     ]
-    shown = [y for line in lines for _, y in line.points]
-    for rate, style in ((test.suggestion, "other"), (test.bound, "bound")):
-        if rate is not None:
-            lines.append(Line([(math.log10(rate), min(shown)), (math.log10(rate), max(shown))], style))
+    ys = [y for line in lines for _, y in line.points]
+    for lr, style in ((test.suggestion, "other"), (test.bound, "bound")):
+        if lr is not None:
+            lines.append(Line([(math.log10(lr), min(ys)), (math.log10(lr), max(ys))], style))
     chart = line_chart(
         lines,
         "loss over learning rate",
@@ -36,5 +36,5 @@ def range_chart(test: LRRangeTest) -> str:
         show_x=lambda x: f"{10**x:.1g}",
     )
     return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
-        ">", f"><style>{STYLE}svg {{ background: var(--card); }}</style>", 1
+        ">", f"><style>{stylesheet()}svg {{ background: var(--card); }}</style>", 1
     )

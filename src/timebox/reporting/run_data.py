@@ -1,4 +1,4 @@
-"""What a page tells of a run, as plain values."""
+"""The content of a run directory as plain values, for the pages that show it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from timebox.evaluation.metrics import accuracy_interval, confusion_matrix, macro_averages, per_class_metrics
 
+_SPLIT_TITLES = {"test": "test images", "val": "validation images"}
+
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """Images of one split and what the model says of them.
+class SplitPredictions:
+    """The labels of one split and the predicted probabilities.
 
     Attributes:
         split: "test" or "val".
@@ -24,44 +26,54 @@ class Scored:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
+    @property
+    def title(self) -> str:
+        """The split as pages name it: "test images" or "validation images"."""
+        return _SPLIT_TITLES[self.split]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.labels)
+
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """int64 (N,): the likeliest classes."""
+        """int64 (N,): the class with the highest probability."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(1)
         return predicted
 
     @property
-    def num_right(self) -> int:
+    def num_correct(self) -> int:
         return int((self.predicted == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        return self.num_right / len(self.labels)
+        return self.num_correct / self.num_images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy."""
-        return accuracy_interval(self.num_right, len(self.labels))
+        """The 95 % confidence interval of the accuracy (Wilson)."""
+        return accuracy_interval(self.num_correct, self.num_images)
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """int64 (num_classes, num_classes), rows the true class."""
+        """int64 (num_classes, num_classes): rows are true classes, columns predicted classes."""
         return confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
 
     def macro_averages(self) -> dict[str, float]:
-        """Means over the classes."""
+        """Balanced accuracy, macro precision and macro F1."""
         return macro_averages(per_class_metrics([""] * len(self.confusion), self.confusion))
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image to show.
+    """An image that the report shows.
 
     Attributes:
-        kind: "mistake", "unsure" or "augmented".
+        kind: "mistake" (misclassified), "unsure" (classified correctly with low confidence) or "augmented".
         image: uint8 (H, W, C).
-        label, predicted: classes by number; the same where the model is right.
-        confidence: 0...1, the probability of what it predicts.
+        name: of the image, such as its file name; of an augmented image, its class name.
+        label, predicted: class indices, equal unless the kind is "mistake".
+        confidence: 0...1, the calibrated probability of the predicted class.
     """
 
     kind: str
@@ -73,45 +85,45 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class RunFacts:
-    """A run, as its directory tells it.
+class RunData:
+    """The content of a run directory.
 
     Attributes:
-        name: of its directory.
-        summary: summary.json.
-        metrics: metrics.jsonl, line by line.
-        scores: the splits that were scored, test first.
+        name: of the directory.
+        summary: the content of summary.json. Any field may be missing.
+        metrics: the lines of metrics.jsonl.
+        predictions: of the evaluated splits, test before val.
     """
 
     name: str
     summary: Mapping[str, object]
     class_names: Sequence[str]
     metrics: Sequence[Mapping[str, object]]
-    scores: Sequence[Scored]
+    predictions: Sequence[SplitPredictions]
     examples: Sequence[Example]
 
     def text(self, key: str) -> str:
-        """A field of the summary as a text, empty where it is missing."""
+        """A field of the summary as text, empty where it is missing."""
         value = self.summary.get(key)
         return "" if value is None else str(value)
 
     def number(self, key: str) -> float | None:
-        """A field of the summary as a number, None where it is none."""
+        """A numeric field of the summary, None where it is missing or no number."""
         value = self.summary.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def mapping(self, key: str) -> Mapping[str, object]:
-        """A field of the summary that holds others; empty where it is missing."""
+        """An object field of the summary, empty where it is missing or no object."""
         value = self.summary.get(key)
         return value if isinstance(value, Mapping) else {}
 
     def texts(self, key: str) -> list[str]:
-        """A field of the summary that is a list of texts."""
+        """A list field of the summary as texts, empty where it is missing or no list."""
         value = self.summary.get(key)
         return [str(item) for item in value] if isinstance(value, list) else []
 
     def curve(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of every line of the metrics that has a number of that name, without what was rolled back."""
+        """(step, value) of every metrics line that has a number under ``key``, without steps that were rolled back."""
         points: list[tuple[float, float]] = []
         for line in self.metrics:
             step, value = line.get("step"), line.get(key)

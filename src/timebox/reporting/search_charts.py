@@ -1,35 +1,38 @@
-"""Charts of a search, as inline SVG: parallel coordinates, bars, strip plots."""
+"""Charts of a recipe search as inline SVG: parallel coordinates, horizontal bars and strip plots."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from timebox.reporting.svg import opening
+from timebox.reporting.svg import open_svg
 
 _AXIS_GAP, _HEIGHT, _TOP, _BOTTOM, _SIDE = 86, 250, 28, 64, 46
 _ROW = 26
 
 
-def parallel_coordinates(trials: Sequence[tuple[Mapping[str, object], float]], names: Sequence[str], title: str) -> str:
-    """A line for each trial through its values on an axis for each field; better trials have stronger lines.
+def parallel_coordinates_chart(
+    trials: Sequence[tuple[Mapping[str, object], float]], names: Sequence[str], title: str
+) -> str:
+    """One line per trial through its values on one axis per field; the higher its accuracy, the more opaque the line.
 
     Args:
-        trials: values by field and accuracy of each trial, one or more.
-        names: fields, in the order of the axes; every trial has them all.
+        trials: one or more pairs of the values by field and the accuracy.
+        names: of the fields; every trial has all of them.
     """
     axes = [_Axis([values[name] for values, _ in trials]) for name in names]
     width = 2 * _SIDE + _AXIS_GAP * (len(names) - 1)
     height = _HEIGHT - _TOP - _BOTTOM
-    parts = [opening(width, _HEIGHT, title, f' style="min-width: {0.6 * width:.0f}px"')]
+    limits = f' style="min-width: {0.6 * width:.0f}px; max-width: {1.5 * width:.0f}px"'
+    parts = [open_svg(width, _HEIGHT, title, limits)]
     ranked = sorted(trials, key=lambda trial: trial[1])
     for rank, (values, accuracy) in enumerate(ranked):
         strength = (rank + 1) / len(ranked)
-        best = rank == len(ranked) - 1
+        is_best = rank == len(ranked) - 1
         points = " ".join(
             f"{_SIDE + place * _AXIS_GAP},{_TOP + height * (1 - axis.position(values[name])):.1f}"
             for place, (name, axis) in enumerate(zip(names, axes, strict=True))
         )
-        style, opacity = ("other", 1.0) if best else ("first", 0.06 + 0.6 * strength**3)
+        style, opacity = ("other", 1.0) if is_best else ("first", 0.06 + 0.6 * strength**3)
         parts.append(
             f'<polyline class="line {style}" opacity="{opacity:.2f}" points="{points}">'
             f"<title>{accuracy:.2%}</title></polyline>"
@@ -39,32 +42,32 @@ def parallel_coordinates(trials: Sequence[tuple[Mapping[str, object], float]], n
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{_TOP - 8}">{escape(axis.highest)}</text>')
         parts.append(f'<text class="tick mid" x="{x}" y="{bottom + 18}">{escape(axis.lowest)}</text>')
-        lower = 36 if place % 2 == 0 else 54  # long names side by side would run into each other
+        lower = 36 if place % 2 == 0 else 54  # in two rows, as long names side by side would overlap
         parts.append(f'<text class="tick mid" x="{x}" y="{bottom + lower}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 
 
-def bars(shares: Sequence[tuple[str, float]], title: str) -> str:
-    """A horizontal bar for each share, 0...1."""
+def bar_chart(shares: Sequence[tuple[str, float]], title: str) -> str:
+    """Horizontal bars for named shares, 0...1."""
     width, left = 460, 150
-    most = max(share for _, share in shares) or 1.0
-    parts = [opening(width, _ROW * len(shares) + 6, title)]
+    largest = max(share for _, share in shares) or 1.0
+    parts = [open_svg(width, _ROW * len(shares) + 6, title)]
     for row, (name, share) in enumerate(shares):
         y = row * _ROW + 4
-        length = (width - left - 60) * share / most
+        length = (width - left - 60) * share / largest
         parts.append(f'<text class="tick end" x="{left - 8}" y="{y + 14}">{escape(name)}</text>')
         parts.append(f'<rect class="bar" x="{left}" y="{y}" width="{max(length, 1):.1f}" height="{_ROW - 8}" rx="3"/>')
         parts.append(f'<text class="tick" x="{left + length + 8:.1f}" y="{y + 14}">{share:.0%}</text>')
     return "".join([*parts, "</svg>"])
 
 
-def strips(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
-    """A row for each name, with a dot at each of its accuracies and a bar at their mean."""
+def strip_plot(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
+    """A row per name with a dot for each of its accuracies and a bar at their mean."""
     width, left, right = 460, 150, 20
     values = [value for _, accuracies in rows for value in accuracies]
     low, high = min(values), max(values)
     span = max(high - low, 0.002)
-    parts = [opening(width, _ROW * len(rows) + 26, title)]
+    parts = [open_svg(width, _ROW * len(rows) + 26, title)]
 
     def place(value: float) -> float:
         return left + (value - low) / span * (width - left - right)
@@ -86,13 +89,17 @@ def strips(rows: Sequence[tuple[str, Sequence[float]]], title: str) -> str:
 
 
 class _Axis:
-    """Axis of a field: positions 0...1 of its values; numbers with a ratio above 4 on a logarithmic scale."""
+    """The axis of one field, from 0 to 1.
+
+    Numbers are in order, on a logarithmic scale where all are above 0 and the largest is more than four times the
+    smallest. Values that are not all numbers are in alphabetical order.
+    """
 
     def __init__(self, values: Sequence[object]) -> None:
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        self._words = sorted({str(value) for value in values}) if len(numbers) < len(values) else []
-        if self._words:
-            self.lowest, self.highest = self._words[0], self._words[-1]
+        self._names = sorted({str(value) for value in values}) if len(numbers) < len(values) else []
+        if self._names:
+            self.lowest, self.highest = self._names[0], self._names[-1]
             return
         low, high = min(numbers), max(numbers)
         self._log = low > 0 and high / low > 4
@@ -100,9 +107,9 @@ class _Axis:
         self.lowest, self.highest = f"{low:.3g}", f"{high:.3g}"
 
     def position(self, value: object) -> float:
-        """From 0 at the lowest to 1 at the highest."""
-        if self._words:
-            return self._words.index(str(value)) / max(1, len(self._words) - 1)
+        """0 at the lowest value, 1 at the highest."""
+        if self._names:
+            return self._names.index(str(value)) / max(1, len(self._names) - 1)
         assert isinstance(value, int | float)
         number = math.log(value) if self._log else value
         return (number - self._low) / (self._high - self._low) if self._high > self._low else 0.5

@@ -1,24 +1,25 @@
-"""Facts of a run that never was."""
+"""Made-up runs for the pages."""
 
 import numpy as np
 
-from timebox.reporting import Example, RunFacts, Scored
+from timebox.reporting import Example, RunData, SplitPredictions
 
 CLASSES = ("cat", "dog", "<emu>")
 
 
-def scored(split: str = "test", num: int = 200, num_classes: int = 3, seed: int = 0) -> Scored:
-    """Four of five right, always about as sure."""
+def make_predictions(split: str = "test", num: int = 200, num_classes: int = 3, seed: int = 0) -> SplitPredictions:
+    """Predictions with an accuracy of about 0.8 and similar confidences."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_classes, num)
     predicted = np.where(rng.random(num) < 0.8, labels, (labels + 1) % num_classes)
     probabilities = rng.random((num, num_classes)) * 0.2
     probabilities[np.arange(num), predicted] += 1
     probabilities /= probabilities.sum(1, keepdims=True)
-    return Scored(split, labels.astype(np.int64), probabilities.astype(np.float32))
+    return SplitPredictions(split, labels.astype(np.int64), probabilities.astype(np.float32))
 
 
-def examples(side: int = 32, channels: int = 3) -> list[Example]:
+def make_examples(side: int = 32, channels: int = 3) -> list[Example]:
+    """Three errors, two uncertain correct predictions and two augmented images."""
     rng = np.random.default_rng(0)
     kinds = [("mistake", 0, 1)] * 3 + [("unsure", 2, 2)] * 2 + [("augmented", 1, 1)] * 2
     return [
@@ -27,8 +28,8 @@ def examples(side: int = 32, channels: int = 3) -> list[Example]:
     ]
 
 
-def facts(**changed: object) -> RunFacts:
-    """A whole run; `summary` adds to its summary, what else is given takes the place of a field."""
+def make_run_data(**changed: object) -> RunData:
+    """A run with every field; ``summary`` updates its summary, other arguments replace fields of RunData."""
     summary: dict[str, object] = {
         "budget_seconds": 60.0,
         "elapsed_seconds": 58.2,
@@ -62,8 +63,8 @@ def facts(**changed: object) -> RunFacts:
         "name": "pets-1",
         "class_names": CLASSES,
         "metrics": [*steps, *validations],
-        "scores": [scored(), scored("val", 90, seed=1)],
-        "examples": examples(),
+        "predictions": [make_predictions(), make_predictions("val", 90, seed=1)],
+        "examples": make_examples(),
         **changed,
     }
-    return RunFacts(summary={**summary, **fields.pop("summary", {})}, **fields)  # type: ignore[arg-type, dict-item]
+    return RunData(summary={**summary, **fields.pop("summary", {})}, **fields)  # type: ignore[arg-type, dict-item]
