@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from timebox.data.download import download
+from timebox.data.download import PublishedFile, download
 from timebox.errors import DataError
 
 from .serving import FileServer
@@ -24,11 +24,10 @@ def server(monkeypatch):
 
 
 def fetch(server, target, md5=MD5, names=("set.gz",), timeout_seconds=120.0):
-    told = []
-    download(
-        tuple(server.url + name for name in names), target, md5, progress=told.append, timeout_seconds=timeout_seconds
-    )
-    return told
+    messages = []
+    file = PublishedFile("set.gz", tuple(server.url + name for name in names), md5)
+    download(file, target, notify=messages.append, timeout_seconds=timeout_seconds)
+    return messages
 
 
 def left_over(target):
@@ -44,10 +43,10 @@ def test_a_file_arrives_whole_and_alone(server, tmp_path):
 
 def test_a_broken_connection_is_resumed(server, tmp_path):
     server.stop_after = [100_000, 50_000]
-    told = fetch(server, tmp_path / "set.gz")
+    messages = fetch(server, tmp_path / "set.gz")
     assert (tmp_path / "set.gz").read_bytes() == CONTENT
     assert server.requests == [None, "bytes=100000-", "bytes=150000-"]
-    assert "the connection broke after 100,000 of 300,000 bytes; trying again" in told[0]
+    assert "the connection broke after 100,000 of 300,000 bytes; trying again" in messages[0]
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):

@@ -66,7 +66,7 @@ def test_options_out_of_range_are_refused(options, words):
 def test_arrays_are_brought_to_the_size_asked_for(tmp_path):
     loaded = load_data(cifar10_python(tmp_path), image_size=16)
     assert {split.image_shape for _, split in loaded.splits.items()} == {(16, 16, 3)}
-    assert "images of 32x32 brought to 16x16" in loaded.notes[0]
+    assert "images of 32x32 resized to 16x16" in loaded.notes[0]
     original = load_data(tmp_path, image_size=32)
     assert original.notes == ()
     averaged = original.splits.train.images.reshape(50, 16, 2, 16, 2, 3).mean((2, 4))
@@ -106,7 +106,7 @@ def test_paths_no_file_can_have(tmp_path, monkeypatch, source, words):
 def test_what_a_source_was_taken_for_is_said(tmp_path):
     assert load_data(cifar10_python(tmp_path)).why == "it holds data_batch_1 and test_batch"
     assert load_data(photo_folder(tmp_path / "pets")).why == "images lie in the folders cat, dog"
-    assert load_data("digits").why == "that is their name"
+    assert load_data("digits").why == "digits is the name of this data set"
 
 
 def test_a_folder_in_a_folder_is_found_if_nothing_else_is_there(tmp_path):
@@ -145,5 +145,5 @@ def test_a_letterbox_is_asked_for_and_told(tmp_path):
     loaded = load_data(tmp_path, image_size=16, fit="letterbox")
     assert (loaded.splits.train.images[0, :4] == 0).all()
     assert (loaded.splits.train.images[0, 4:12] == 255).all()
-    assert "brought to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
+    assert "resized to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
     assert (load_data(tmp_path, image_size=16).splits.train.images[0] == 255).all()

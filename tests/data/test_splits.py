@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from timebox.data import SourceSplits, balanced_cut, parse_split_size, split_dataset, stratified_order, stratified_split
+from timebox.data import (
+    SourceSplits,
+    SplitConfig,
+    balanced_cut,
+    parse_split_size,
+    split_dataset,
+    stratified_order,
+    stratified_split,
+)
 from timebox.errors import DataError, UsageError
 
 from .making import dataset
@@ -183,7 +191,7 @@ def sizes(data_splits):
     ],
 )
 def test_divisions_have_the_sizes_asked_for(splits, options, expected):
-    data_splits = split_dataset(splits, **options)
+    data_splits = split_dataset(splits, SplitConfig(**options))
     assert sizes(data_splits) == expected
     for part in (data_splits.train, data_splits.val, data_splits.test):
         if part is not None:
@@ -201,12 +209,12 @@ def test_divisions_have_the_sizes_asked_for(splits, options, expected):
 
 
 def test_origins_lead_back_to_the_source():
-    data_splits = split_dataset(BARE, test=0.2, train_limit=300, val=OWN_VAL)
-    assert (data_splits.val_origin.split, data_splits.val_origin.indices) == ("given", None)
+    data_splits = split_dataset(BARE, SplitConfig(test=0.2, train_limit=300, val=OWN_VAL))
+    assert (data_splits.val_origin.split, data_splits.val_origin.indices) == ("external", None)
     for part, origin in ((data_splits.train, data_splits.train_origin), (data_splits.test, data_splits.test_origin)):
         assert origin.split == "train"
         assert np.array_equal(part.images, TRAIN.images[origin.indices])
-    whole = split_dataset(FULL)
+    whole = split_dataset(FULL, SplitConfig())
     assert whole.train is TRAIN
     assert [origin.split for origin in (whole.train_origin, whole.val_origin, whole.test_origin)] == [
         "train",
@@ -217,18 +225,18 @@ def test_origins_lead_back_to_the_source():
 
 def test_the_default_val_is_at_most_ten_thousand_images():
     many = dataset([75_000, 75_000], side=1, channels=1)
-    assert sizes(split_dataset(SourceSplits(many, None, None))) == (140_000, 10_000, 0)
+    assert sizes(split_dataset(SourceSplits(many, None, None), SplitConfig())) == (140_000, 10_000, 0)
 
 
 def test_a_class_with_one_image_stays_in_train():
-    data_splits = split_dataset(SourceSplits(dataset([30, 30, 1]), None, None), val=0.3, test=0.2)
+    data_splits = split_dataset(SourceSplits(dataset([30, 30, 1]), None, None), SplitConfig(val=0.3, test=0.2))
     assert data_splits.train.class_counts()[2] == 1
     assert data_splits.val.class_counts()[2] == data_splits.test.class_counts()[2] == 0
 
 
 def test_where_nothing_can_be_spared_there_is_no_default_val():
-    assert sizes(split_dataset(SourceSplits(dataset([1, 1]), None, None))) == (2, 0, 0)
-    assert sizes(split_dataset(SourceSplits(dataset([2, 1]), None, None))) == (2, 1, 0)
+    assert sizes(split_dataset(SourceSplits(dataset([1, 1]), None, None), SplitConfig())) == (2, 0, 0)
+    assert sizes(split_dataset(SourceSplits(dataset([2, 1]), None, None), SplitConfig())) == (2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -252,17 +260,17 @@ def test_where_nothing_can_be_spared_there_is_no_default_val():
 )
 def test_what_cannot_be_met_is_refused(splits, options, words):
     with pytest.raises(UsageError, match=words):
-        split_dataset(splits, **options)
+        split_dataset(splits, SplitConfig(**options))
 
 
 def test_a_val_of_unknown_classes_is_refused():
     with pytest.raises(DataError, match="val has images of classes unknown to training"):
-        split_dataset(SourceSplits(dataset([5, 5]), None, None), val=dataset([5, 5, 5]))
+        split_dataset(SourceSplits(dataset([5, 5]), None, None), SplitConfig(val=dataset([5, 5, 5])))
 
 
 def test_the_split_seed_changes_every_cut():
     options = {"test": 0.2, "train_limit": 300, "val": 0.2}
-    first, again, other = (split_dataset(BARE, **options, split_seed=seed) for seed in (0, 0, 1))
+    first, again, other = (split_dataset(BARE, SplitConfig(**options, split_seed=seed)) for seed in (0, 0, 1))
     assert first.train.ids == again.train.ids and first.test.ids == again.test.ids
     assert first.train.ids != other.train.ids
     assert first.val.ids != other.val.ids

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline
-from timebox.data import DataSplits, ImageDataset, Origin, stratified_order
+from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
@@ -73,7 +73,7 @@ class Trainer:
         seed: int,
     ) -> None:
         chosen = val.take(stratified_order(val.labels, source.split_seed)[:MOST_VAL_IMAGES])
-        self._division = DataSplits(train, chosen, None, Origin("train"), Origin("val"), None)
+        self._division = DataSplits(train, chosen, None, SplitOrigin("train"), SplitOrigin("val"), None)
         self._source, self._device, self._precision, self._seed = source, device, precision, seed
 
     def cut(self, num_images: int) -> "Trainer":

@@ -42,12 +42,12 @@ def test_the_second_version_is_read():
 @pytest.mark.parametrize(
     ("blob", "words"),
     [
-        (b"", "no array in the .npy format"),
-        (b"\x93NUMPY\x07\0", "no array in the .npy format"),
+        (b"", "not an array in the .npy format"),
+        (b"\x93NUMPY\x07\0", "not an array in the .npy format"),
         (saved(WHOLE)[:-1], "truncated: its header claims 6 bytes, but 5 follow"),
         (saved(WHOLE) + b"x", "longer than its array"),
         (saved(WHOLE)[:40], "its header is not that of an array"),
-        (saved(np.array([{}], dtype=object)), "Python objects, which are never unpickled"),
+        (saved(np.array([{}], dtype=object)), "Python objects, which are not unpickled"),
         (saved(np.zeros(2, dtype=[("a", "u1")])), "not that of an array of numbers or strings"),
         (saved(np.zeros(2, dtype="M8[s]")), "neither numbers nor strings"),
         (described("{'descr': '<i3', 'fortran_order': False, 'shape': (2,), }"), "cannot be understood"),

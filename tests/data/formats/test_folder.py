@@ -91,9 +91,9 @@ def test_a_mixed_size_and_mode_set_is_brought_to_one_form(tmp_path):
     assert loaded.modes == {"RGB": 2, "L": 2, "RGBA": 2, "P": 2}
     notes = "\n".join(loaded.notes)
     assert (
-        "images of 4 sizes (100x60 (2), 50x70 (2), 40x44 (2), ...) brought to 48x48: the shorter side scaled" in notes
+        "images of 4 sizes (100x60 (2), 50x70 (2), 40x44 (2), ...) resized to 48x48: the shorter side scaled" in notes
     )
-    assert "brought to RGB, any transparency laid on white" in notes
+    assert "converted to RGB, transparent pixels on a white background" in notes
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
 
 
 def test_reading_reports_its_progress(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.formats.base.time.monotonic", iter(range(100)).__next__)
-    told = []
-    load_data(photo_folder(tmp_path), progress=told.append)
-    assert "looked at 6 of 6 images" in told
-    assert told[-1] == "read 6 of 6 images"
+    monkeypatch.setattr("timebox.data.reading.progress.time.monotonic", iter(range(100)).__next__)
+    messages = []
+    load_data(photo_folder(tmp_path), notify=messages.append)
+    assert "looked at 6 of 6 images" in messages
+    assert messages[-1] == "read 6 of 6 images"
 
 
 @pytest.mark.integration

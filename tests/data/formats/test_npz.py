@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, words):
 
 def test_objects_are_never_unpickled(tmp_path):
     path = saved(tmp_path / "a.npz", images=IMAGES, labels=np.array([{}] * 6, dtype=object))
-    with pytest.raises(DataError, match="labels cannot be read: it holds Python objects, which are never unpickled"):
+    with pytest.raises(DataError, match="labels cannot be read: it holds Python objects, which are not unpickled"):
         load_data(path)
 
 
@@ -154,12 +154,12 @@ def test_what_zip_files_may_hold_besides_is_refused(tmp_path):
         load_data(path)
 
 
-def test_names_that_cannot_be_written_down_are_refused(tmp_path):
-    for name, words in (("", "has an empty name"), ("\ud800", "cannot be written down in UTF-8")):
+def test_names_that_utf8_cannot_encode_are_refused(tmp_path):
+    for name, words in (("", "has an empty name"), ("\ud800", "cannot be encoded in UTF-8")):
         path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS, class_names=np.array(["a", name, "c"]))
         with pytest.raises(DataError, match=words):
             load_data(path)
     beyond = np.array([[0x110000], [65], [66]], "<u4").view("<U1").ravel()
     for arrays in ({"labels": np.concatenate([beyond, beyond])}, {"labels": LABELS, "class_names": beyond}):
-        with pytest.raises(DataError, match="a character that is none"):
+        with pytest.raises(DataError, match="an invalid Unicode character"):
             load_data(saved(tmp_path / "b.npz", images=IMAGES, **arrays))

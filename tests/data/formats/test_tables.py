@@ -219,7 +219,7 @@ def test_tables_that_tell_too_little_are_refused(tmp_path, rows, words):
 
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
-    with pytest.raises(DataError, match=r"a\.csv: byte 11 is no UTF-8"):
+    with pytest.raises(DataError, match=r"a\.csv: byte 11 is not UTF-8"):
         load_data(tmp_path / "a.csv")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"a\.parquet: not a Parquet table, or a damaged one"):
