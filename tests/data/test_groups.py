@@ -72,7 +72,7 @@ def test_splits_share_no_groups(options):
 def test_splits_that_groups_make_impossible_are_refused():
     ids, labels = tracks(per_class=1)
     with pytest.raises(
-        UsageError, match=r"val 0\.2 is not possible with group_by: no group can be split off: every class keeps an image"
+        UsageError, match=r"val 0\.2 is not possible with group_by: no group can be split off: every class"
     ):
         split_dataset(SourceSplits(dataset(ids, labels), None, None), SplitConfig(group_by=r"(.*)_", val=0.2))
     with pytest.raises(UsageError, match="all groups left out are trained on too"):

@@ -44,8 +44,8 @@ def test_data_dir_precedes_the_variable_and_the_variable_the_cache(tmp_path, mon
     variable = making.cifar10_python(tmp_path / "variable")
     monkeypatch.setenv("TIMEBOX_DATA", str(tmp_path / "variable"))
     assert locate("cifar10") == variable
-    given = making.cifar10_python(tmp_path / "given")
-    assert locate("cifar10", tmp_path / "given") == given
+    explicit = making.cifar10_python(tmp_path / "given")
+    assert locate("cifar10", tmp_path / "given") == explicit
 
 
 def test_without_download_the_error_names_the_files_and_folder(tmp_path):
@@ -89,7 +89,7 @@ def test_a_partial_download_is_completed(served, tmp_path):
     assert len(served.requests) == 5
 
 
-def test_wrong_bytes_are_refused_with_both_sums(served, tmp_path):
+def test_a_wrong_md5_sum_is_refused_with_both_sums(served, tmp_path):
     served.files["train-images-idx3-ubyte.gz"] = b"something else"
     with pytest.raises(
         DataError, match=r"wrong bytes: its MD5 sum is [0-9a-f]{32}, the published one [0-9a-f]{32}\. Put "
@@ -108,7 +108,7 @@ def test_coarse_labels_change_the_name(tmp_path):
     assert load_data("cifar100", data_dir=tmp_path, coarse=True).name == "cifar100-coarse"
 
 
-def test_the_published_sums_are_those_of_the_authors():
+def test_md5_sums_of_the_published_files():
     sums = {published.name: published.md5 for named in names.NAMED_DATASETS.values() for published in named.files}
     assert len(sums) == 6
     assert sums["cifar-10-python.tar.gz"] == "c58f30108f718f92721af3b95e74349a"

@@ -103,10 +103,10 @@ def test_cutout_zeroes_a_square_clipped_at_the_border(size: int) -> None:
     for image, y, x in zip(expected, centre_y.tolist(), centre_x.tolist(), strict=True):
         top, left = y - size // 2, x - size // 2
         image[:, max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = 0
-    given = torch.from_numpy(images).to(memory_format=torch.channels_last)
-    result = batch_cutout(given, centre_y, centre_x, size)
+    original = torch.from_numpy(images).to(memory_format=torch.channels_last)
+    result = batch_cutout(original, centre_y, centre_x, size)
     assert same(result, expected)
-    assert same(given, images), "the input must stay as it is"
+    assert same(original, images), "the input is not modified"
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""Data that would not fit into memory are refused before they are read, whatever the format."""
+"""Readers check memory before they allocate it, and stay within the checked amount."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ Make = Callable[[Path], Path]
 
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR claims what the published one has; the batches made here are a hundredth of it."""
+    """The CIFAR reader checks for 600 images, a hundredth of the published 60,000, as in the batches made here."""
     monkeypatch.setattr(cifar, "_NUM_IMAGES", 600)
 
 
@@ -107,7 +107,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
         (archive, 4 * MB, "c.tar.gz needs about 5.0 MB of memory for 600 images of 32x32, and 4.0 MB are available"),
     ],
 )
-def test_what_would_not_fit_is_refused_before_it_is_read(
+def test_data_larger_than_memory_are_refused_before_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make, available: int, words: str
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -129,7 +129,7 @@ def test_every_format_is_tried() -> None:
     assert len(SOURCES) == 8
 
 
-def test_amounts_are_written_as_people_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_errors_use_readable_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, 12_100_000_000)
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -143,7 +143,7 @@ def test_amounts_are_written_as_people_do(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("small_cifar")
 @pytest.mark.parametrize("make", SOURCES)
-def test_reading_takes_no_more_than_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+def test_peak_memory_is_within_the_checked_amount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
     source = make(tmp_path)
     load_data(source)  # imports and caches once
     checked = 0.0
@@ -169,7 +169,7 @@ def test_reading_takes_no_more_than_it_said(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("num_copies", "available", "fits"), [(1, 6100, True), (2, 6100, False), (2, 9300, True)])
-def test_the_callers_copies_count(
+def test_copies_of_the_caller_are_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_copies: int, available: int, fits: bool
 ) -> None:
     source = making.photo_folder(tmp_path)  # 6 x 16 x 16 x 3 = 4,608 bytes
@@ -189,7 +189,7 @@ def test_a_smaller_image_size_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load_data(source, image_size=8).splits.train.image_shape == (8, 8, 3)
 
 
-def test_arrays_scaled_up_beyond_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_resized_beyond_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = npz(tmp_path)
     leave(monkeypatch, 10 * MB)
     with pytest.raises(DataError, match=r"needs about 12\.3 MB of memory for 1,000 images of 64x64, and 10\.0 MB"):
@@ -197,7 +197,7 @@ def test_arrays_scaled_up_beyond_memory_are_refused(tmp_path: Path, monkeypatch:
     assert load_data(source, image_size=32, num_copies=4).splits.train.image_shape == (32, 32, 3)
 
 
-def test_where_nothing_tells_the_memory_all_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_available_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, None)
     assert len(load_data(npz(tmp_path)).splits.train) == 1000
 
