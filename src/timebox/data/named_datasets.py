@@ -15,16 +15,16 @@ DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """The possible locations of a data set below a data directory, and the files to download.
+    """The possible paths of a data set below a data directory, and the files to download.
 
     Args:
-        locations: files or folders relative to the data directory, in the order they are searched.
+        paths: files or folders relative to the data directory, in the order they are searched.
         file_groups: a folder counts as the data set if it holds all files of one of these groups.
         files: the published files.
         folder: the folder the files are downloaded to, relative to the data directory.
     """
 
-    locations: tuple[str, ...]
+    paths: tuple[str, ...]
     file_groups: tuple[tuple[str, ...], ...]
     files: tuple[PublishedFile, ...]
     folder: str = "."
@@ -44,23 +44,17 @@ _MNIST_FILES = (
 )
 NAMED_DATASETS = {
     "cifar10": NamedDataset(
-        locations=(
-            "cifar-10-batches-py",
-            "cifar-10-batches-bin",
-            "cifar-10-python.tar.gz",
-            "cifar-10-binary.tar.gz",
-            ".",
-        ),
+        paths=("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "."),
         file_groups=(("data_batch_1", "test_batch"), ("data_batch_1.bin", "test_batch.bin")),
         files=(_published("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", _TORONTO),),
     ),
     "cifar100": NamedDataset(
-        locations=("cifar-100-python", "cifar-100-binary", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz", "."),
+        paths=("cifar-100-python", "cifar-100-binary", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz", "."),
         file_groups=(("train", "test", "meta"), ("train.bin", "test.bin", "fine_label_names.txt")),
         files=(_published("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", _TORONTO),),
     ),
     "mnist": NamedDataset(
-        locations=("mnist", "MNIST/raw", "MNIST", "."),
+        paths=("mnist", "MNIST/raw", "MNIST", "."),
         file_groups=(
             tuple(published.name for published in _MNIST_FILES),
             tuple(published.name.removesuffix(".gz") for published in _MNIST_FILES),
@@ -129,8 +123,7 @@ def _data_directories(data_dir: Path | None) -> list[Path]:
 
 
 def _find(named: NamedDataset, root: Path) -> Path | None:
-    for location in named.locations:
-        path = root / location
+    for path in (root / relative for relative in named.paths):
         if path.is_file() or any(all((path / name).is_file() for name in group) for group in named.file_groups):
             return path
     return None

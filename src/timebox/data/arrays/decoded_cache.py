@@ -186,7 +186,7 @@ def _load_entry(entry: Path, index: dict[str, object]) -> LoadedData:
             "splits": dict(splits),
         }:
             datasets = {
-                split: _map_split(_images_file(entry, split), kept, class_names) for split, kept in splits.items()
+                split: _map_split(_images_file(entry, split), fields, class_names) for split, fields in splits.items()
             }
         case _:
             raise ValueError("the index lacks a field")
