@@ -1,10 +1,10 @@
-"""Photos read, beside a plain Pillow loop: images a second for JPEGs as cameras make them.
+"""Decoding speed of camera JPEGs: images per second of load_data and of a plain Pillow loop.
 
     python benchmarks/decode_speed.py --images 200 --rounds 3
 
-Both bring 2000x1500 photos to 64x64 from disk, in turn. The loop opens, converts, resizes and crops one file after the
-other, as most training scripts do. `load_data` reads the whole folder: it looks at each header first, lets JPEGs be
-decoded at a fraction of their size, and uses all cores. Nothing is kept between rounds.
+Both read 2000x1500 photos from disk and resize them to 64x64, in alternating rounds. The loop opens, converts, resizes
+and crops one file after another, as most training scripts do. `load_data` reads all headers first, decodes JPEGs at a
+fraction of their size, and uses all cores. The cache is off.
 """
 
 import argparse
@@ -21,23 +21,23 @@ from timebox.data import load_data
 from timebox.machine import available_threads
 
 WIDTH, HEIGHT, SIDE = 2000, 1500, 64
-DIFFERENT = 20
+NUM_DISTINCT = 20
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        files = photos(Path(folder), given.images)
-        ways: dict[str, Callable[[], object]] = {
-            "plain Pillow loop": lambda: np.stack([plain(file) for file in files]),
+        files = make_photos(Path(folder), args.images)
+        readers: dict[str, Callable[[], object]] = {
+            "plain Pillow loop": lambda: np.stack([decode(file) for file in files]),
             "load_data": lambda: load_data(folder, image_size=SIDE, cache=False),
         }
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(given.rounds):
-            for name, read in ways.items():
+        speeds: dict[str, list[float]] = {name: [] for name in readers}
+        for _ in range(args.rounds):
+            for name, read in readers.items():
                 started = time.perf_counter()
                 read()
                 speeds[name].append(len(files) / (time.perf_counter() - started))
@@ -48,26 +48,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{ratio:.1f} times as many, {available_threads()} threads, {WIDTH}x{HEIGHT} JPEGs to {SIDE}x{SIDE}")
 
 
-def photos(folder: Path, num: int) -> list[Path]:
-    """Two classes of photos, some the same file under another name."""
+def make_photos(folder: Path, num_images: int) -> list[Path]:
+    """Two classes of photos, of which NUM_DISTINCT differ; the others are hard links to them."""
     rng = np.random.default_rng(0)
     files: list[Path] = []
-    for k in range(num):
+    for k in range(num_images):
         path = folder / "ab"[k % 2] / f"{k}.jpg"
         path.parent.mkdir(exist_ok=True)
-        if k < DIFFERENT:
+        if k < NUM_DISTINCT:
             coarse = Image.fromarray(rng.integers(0, 256, (HEIGHT // 50, WIDTH // 50, 3), dtype=np.uint8))
             smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.int16)
             grain = rng.integers(-12, 13, smooth.shape, dtype=np.int16)
             Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path, quality=85)
         else:
-            path.hardlink_to(files[k % DIFFERENT])
+            path.hardlink_to(files[k % NUM_DISTINCT])
         files.append(path)
     return files
 
 
-def plain(file: Path) -> np.ndarray:
-    """As most scripts read a photo."""
+def decode(file: Path) -> np.ndarray:
+    """Open, convert, resize and crop one photo with Pillow: uint8 (64, 64, 3)."""
     with Image.open(file) as image:
         rgb = image.convert("RGB")
     scale = SIDE / min(rgb.size)

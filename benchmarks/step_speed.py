@@ -25,7 +25,9 @@ from torch.nn import functional as F
 
 from timebox.builders import build_augmentation, build_model
 from timebox.data.dataset import ImageDataset
-from timebox.data.device.loader import DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
 from timebox.recipe import get_recipe
@@ -108,7 +110,8 @@ def whole(row: Row) -> StepRecord:
     state.optimizer.prepare(1e-6, 0.85, row.progress)
     augmentation = build_augmentation(recipe)
     half = torch.full((3,), 0.5)
-    loader = DeviceLoader(noise(max(row.batch, 500), row.side), row.batch, half, half / 2, augmentation, 0, CPU)
+    images = ResidentImages.from_dataset(noise(max(row.batch, 500), row.side), CPU)
+    loader = DeviceLoader(images, ChannelStatistics(half, half / 2), augmentation, Sampling(row.batch, seed=0))
 
     def step() -> None:
         batch = loader.batch(state.step)

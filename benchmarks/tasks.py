@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from timebox.data import ImageDataset, SourceSplits, balanced_cut, load_data, split_dataset, stratified_split
+from timebox.data import (
+    ImageDataset,
+    SourceSplits,
+    SplitConfig,
+    balanced_cut,
+    load_data,
+    split_dataset,
+    stratified_split,
+)
 
 # Images chosen by, where there are so many; a quarter of them where there are few.
 NUM_VAL, VAL_SHARE = 5000, 0.25
@@ -79,13 +87,13 @@ def grey(data: Path) -> Pair:
 
 
 def signs(data: Path, side: int) -> Pair:
-    data_splits = split_dataset(read(data / "sign-digits", image_size=side), test=0.2, val=VAL_SHARE)
+    data_splits = split_dataset(read(data / "sign-digits", image_size=side), SplitConfig(test=0.2, val=VAL_SHARE))
     assert data_splits.val is not None
     return data_splits.train, data_splits.val
 
 
 def digits(data: Path) -> Pair:
-    data_splits = split_dataset(load_data("digits").splits, val=VAL_SHARE)
+    data_splits = split_dataset(load_data("digits").splits, SplitConfig(val=VAL_SHARE))
     assert data_splits.val is not None
     return data_splits.train, data_splits.val
 

@@ -8,7 +8,9 @@ import torch
 from timebox.builders import build_augmentation, build_model
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
-from timebox.data.device.loader import DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.reporter import Reporter, SilentReporter
@@ -61,7 +63,8 @@ def tiny_training(
     model = build_model(recipe, 3, data.num_classes).train()
     augmentation = build_augmentation(recipe)
     half = torch.full((3,), 0.5)
-    loader = DeviceLoader(data, recipe.batch_size, half, half / 2, augmentation, 0, CPU)
+    images, statistics = ResidentImages.from_dataset(data, CPU), ChannelStatistics(half, half / 2)
+    loader = DeviceLoader(images, statistics, augmentation, Sampling(recipe.batch_size, seed=0))
     log: Entries = []
     deadline = deadline or Deadline(None)
     state = TrainingState(model, recipe, precision or Precision("fp32", CPU))

@@ -16,9 +16,9 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from timebox.clock import parse_budget
 from timebox.data import ImageDataset, decode_image
-from timebox.data.formats.base import USUAL_SIDE
 from timebox.data.images.decode import read_header
 from timebox.data.reading.encoded_images import working_side
+from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import parse_json_object, read_regular
@@ -221,7 +221,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _largest_side(self, num_images: int) -> int:
         if not is_planned(self.recipe):
-            return USUAL_SIDE
+            return DEFAULT_MAX_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)
 

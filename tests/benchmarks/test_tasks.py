@@ -76,9 +76,9 @@ def test_classes_alone_and_uneven(data: Path, small: None) -> None:
 
 
 def test_no_task_holds_a_sign_of_the_fifth_kept_for_the_final_figure(data: Path) -> None:
-    from timebox.data import split_dataset
+    from timebox.data import SplitConfig, split_dataset
 
-    final = split_dataset(load_data(data / "sign-digits", image_size=32).splits, test=0.2).test
+    final = split_dataset(load_data(data / "sign-digits", image_size=32).splits, SplitConfig(test=0.2)).test
     assert final is not None
     train, val = tasks.signs(data, side=32)
     assert not set(keys(final)) & set(keys(train, val))

@@ -1,4 +1,4 @@
-"""Tiny data sets in the formats their authors publish."""
+"""Writes tiny data sets in the published formats."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def dataset(counts: list[int], side: int = 4, channels: int = 3, seed: int = 0) -> ImageDataset:
-    """counts[c] random images of each class c, the classes mixed."""
+    """Noise, counts[c] images of each class c in random order."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
     images = rng.integers(0, 256, (len(labels), side, side, channels), dtype=np.uint8)
@@ -38,7 +38,7 @@ def save(path: Path, image: Image.Image | None = None, **options: object) -> Pat
 
 
 def photo_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), per_class: int = 3) -> Path:
-    """root/CLASS/0.png ..., 16x16 RGB, no two alike."""
+    """root/CLASS/0.png ..., 16x16 RGB, all different."""
     for c, name in enumerate(classes):
         for k in range(per_class):
             save(root / name / f"{k}.png", picture(seed=100 * c + k))
@@ -46,7 +46,7 @@ def photo_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), per_clas
 
 
 def cifar_arrays(num: int, num_classes: int = 10, seed: int = 0) -> tuple[NDArray[np.uint8], list[int]]:
-    """Planes uint8 (num, 3072) and labels that go round the classes."""
+    """Planes uint8 (num, 3072) and labels that cycle through the classes."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (num, 3072), dtype=np.uint8), [k % num_classes for k in range(num)]
 
@@ -105,7 +105,7 @@ def cifar100_binary(parent: Path) -> Path:
 
 
 def tarball(folder: Path, path: Path) -> Path:
-    """A .tar.gz of `folder`, its files in an order unlike the alphabet's, as published."""
+    """A .tar.gz of `folder`, its files in reverse order: the published archives are not sorted either."""
     with tarfile.open(path, "w:gz") as archive:
         archive.add(folder, folder.name, recursive=False)
         for file in sorted(folder.iterdir(), reverse=True):

@@ -1,4 +1,4 @@
-"""A local HTTP server that can misbehave."""
+"""A local HTTP server with faults: broken connections, errors, delays."""
 
 import contextlib
 import threading
@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """Serves `files` by name. Its faults can be changed between requests; `requests` keeps their Range headers."""
+    """Serves `files` by name. Faults can be changed between requests; `requests` records the Range headers."""
 
     files: dict[str, bytes]
-    ranges: bool = True  # honour Range
+    ranges: bool = True  # support Range requests
     stop_after: list[int] = field(default_factory=list)  # bytes after which each next response breaks off
     statuses: list[int] = field(default_factory=list)  # error statuses of the next responses
     delay_seconds: float = 0.0  # before the body

@@ -10,7 +10,7 @@ IMAGES = np.zeros((2, 4, 5, 3), np.uint8)
 LABELS = np.array([0, 1], np.int64)
 
 
-def test_it_knows_its_shape_and_counts():
+def test_shape_and_class_counts():
     data = ImageDataset(IMAGES, LABELS, ("a", "b", "c"), ("x", "y"))
     assert (len(data), data.num_classes, data.image_shape) == (2, 3, (4, 5, 3))
     assert data.class_counts().tolist() == [1, 1, 0]
@@ -27,7 +27,7 @@ def test_take_keeps_order_and_ids_and_copies():
     assert data.images.any()
 
 
-def test_nothing_can_be_taken():
+def test_take_no_images():
     assert len(dataset([3, 3]).take([])) == 0
 
 
@@ -45,6 +45,6 @@ def test_nothing_can_be_taken():
         (IMAGES, LABELS - 1, "ab", "xy", "labels run from -1 to 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(images, labels, names, ids, words):
+def test_invalid_arrays_are_refused(images, labels, names, ids, words):
     with pytest.raises(DataError, match=words):
         ImageDataset(images, labels, tuple(names), tuple(ids))

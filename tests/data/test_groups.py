@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from timebox.data import SourceSplits, split_dataset
+from timebox.data import SourceSplits, SplitConfig, split_dataset
 from timebox.data.dataset import ImageDataset
-from timebox.data.groups import groups_of, likely_pattern, names_in_common, split_by_group
+from timebox.data.groups import assign_groups, count_shared_groups, guess_group_pattern, split_by_group
 from timebox.errors import UsageError
 
 
@@ -26,22 +26,22 @@ def dataset(ids, labels):
 
 def test_groups_follow_the_pattern():
     ids = ["a/v1_0.png", "a/v1_1.png", "b/v2_0.png", "b/other.png", "c/other.png"]
-    assert groups_of(ids, r"(v\d+)_").tolist() == [0, 0, 1, 2, 3]
-    assert groups_of(ids, r"v\d").tolist() == [0, 0, 1, 2, 3]
-    assert groups_of(["0", "x"], "x").tolist() == [0, 1]
-    assert groups_of(["a1_", "b1_", "b2_", "b2_"], r"a(\d)_|b(\d)_").tolist() == [0, 0, 1, 1]
+    assert assign_groups(ids, r"(v\d+)_").tolist() == [0, 0, 1, 2, 3]
+    assert assign_groups(ids, r"v\d").tolist() == [0, 0, 1, 2, 3]
+    assert assign_groups(["0", "x"], "x").tolist() == [0, 1]
+    assert assign_groups(["a1_", "b1_", "b2_", "b2_"], r"a(\d)_|b(\d)_").tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("pattern", "words"), [("(", "is no regular expression"), ("zzz", "matches no image; the")])
-def test_patterns_that_cannot_be(pattern, words):
+def test_invalid_patterns_are_refused(pattern, words):
     with pytest.raises(UsageError, match=words):
-        groups_of(["a.png"], pattern)
+        assign_groups(["a.png"], pattern)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_group_lies_on_both_sides_and_classes_keep_their_shares(seed):
+def test_no_group_is_in_both_parts_and_class_proportions_are_kept(seed):
     ids, labels = tracks()
-    groups = groups_of(ids, r"(.*)_")
+    groups = assign_groups(ids, r"(.*)_")
     rest, part = split_by_group(labels, groups, len(ids) // 5, seed)
     assert not set(groups[rest]) & set(groups[part])
     assert sorted([*rest, *part]) == list(range(len(ids)))
@@ -57,32 +57,38 @@ def test_a_class_of_one_group_stays_in_train():
 
 
 @pytest.mark.parametrize("options", [{"val": 0.2}, {}, {"val": 0.2, "test": 0.2}, {"train_limit": 80, "val": "rest"}])
-def test_a_division_keeps_groups_apart(options):
+def test_splits_share_no_groups(options):
     ids, labels = tracks()
-    data_splits = split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", **options)
+    data_splits = split_dataset(
+        SourceSplits(dataset(ids, labels), None, None), SplitConfig(group_by=r"(.*)_", **options)
+    )
     parts = [part for part in (data_splits.train, data_splits.val, data_splits.test) if part is not None]
     assert len(parts) == 2 + ("test" in options)
     for i, one in enumerate(parts):
         for other in parts[i + 1 :]:
-            assert names_in_common(one.ids, other.ids, r"(.*)_") == 0
+            assert count_shared_groups(one.ids, other.ids, r"(.*)_") == 0
 
 
-def test_what_no_group_can_be_spared_for():
+def test_splits_that_groups_make_impossible_are_refused():
     ids, labels = tracks(per_class=1)
-    with pytest.raises(UsageError, match=r"val 0\.2 is not possible with group_by: no group can be spared"):
-        split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", val=0.2)
+    with pytest.raises(
+        UsageError, match=r"val 0\.2 is not possible with group_by: no group can be split off: every class"
+    ):
+        split_dataset(SourceSplits(dataset(ids, labels), None, None), SplitConfig(group_by=r"(.*)_", val=0.2))
     with pytest.raises(UsageError, match="all groups left out are trained on too"):
-        split_dataset(SourceSplits(dataset(ids, labels), None, None), group_by=r"(.*)_", val="rest", train_limit=8)
+        split_dataset(
+            SourceSplits(dataset(ids, labels), None, None), SplitConfig(group_by=r"(.*)_", val="rest", train_limit=8)
+        )
 
 
-def test_series_are_seen_in_the_names():
+def test_frame_series_are_recognized_by_file_name():
     ids, labels = tracks()
-    pattern, number = likely_pattern(ids, labels)
+    pattern, number = guess_group_pattern(ids, labels)
     assert number == 60
-    assert len(set(groups_of(ids, pattern))) == 60
+    assert len(set(assign_groups(ids, pattern))) == 60
 
 
 @pytest.mark.parametrize("name", ["{c}/IMG_{k:04d}.jpg", "{c}/cat.{k}.jpg", "{c}/{k}.png", "{k}"])
-def test_numbered_photos_are_no_series(name):
+def test_numbered_photos_are_not_frame_series(name):
     labels = np.arange(400) % 4
-    assert likely_pattern([name.format(c=k % 4, k=k) for k in range(400)], labels) is None
+    assert guess_group_pattern([name.format(c=k % 4, k=k) for k in range(400)], labels) is None

@@ -21,7 +21,7 @@ def loaded(train, test=None):
     return LoadedData("set", "test", SourceSplits(train, None, test), (), {}, {}, ())
 
 
-def test_hashes_are_of_the_pixels():
+def test_hashes_depend_on_the_pixels_only():
     images = dataset([3, 2]).images
     hashes = image_hashes(images)
     assert (hashes.dtype, hashes.shape) == (np.uint64, (5,))
@@ -31,7 +31,7 @@ def test_hashes_are_of_the_pixels():
     assert image_hashes(images[:0]).shape == (0,)
 
 
-def test_statistics_equal_those_of_floats():
+def test_channel_statistics_equal_numpy():
     images = np.random.default_rng(0).integers(0, 256, (3000, 4, 4, 3), dtype=np.uint8)
     images[..., 1] //= 2
     mean, std = channel_statistics(images)
@@ -53,20 +53,20 @@ def test_duplicates_are_found_within_and_across_splits():
     assert across.examples == (("0", "1"),)
 
 
-def test_clean_data_have_no_duplicates():
+def test_distinct_images_have_no_duplicates():
     assert inspect_data(loaded(dataset([4, 4]), dataset([2, 2], seed=1))).duplicates == ()
 
 
-def test_an_inspection_tells_all_and_fits_json(tmp_path):
+def test_an_inspection_converts_to_json(tmp_path):
     photo_folder(tmp_path / "train", per_class=9)
     photo_folder(tmp_path / "test", ("dog",), per_class=2)
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"")
     inspection = inspect_data(load_data(tmp_path))
-    told = json.loads(json.dumps(inspection.as_dict()))
-    assert told["class_counts"] == {"train": {"cat": 8, "dog": 9}, "test": {"cat": 0, "dog": 2}}
-    assert told["num_images"] == {"train": 17, "test": 2}
-    assert (told["num_classes"], told["working_size"]) == (2, [16, 16, 3])
-    assert told["bad_files"] == [{"path": "train/cat/0.png", "reason": "empty file (0 bytes)"}]
-    assert told["sizes"] == {"16x16": 19}
-    assert len(told["mean"]) == len(told["std"]) == 3
-    assert [d["where"] for d in told["duplicates"]] == ["train and test"]
+    content = json.loads(json.dumps(inspection.as_dict()))
+    assert content["class_counts"] == {"train": {"cat": 8, "dog": 9}, "test": {"cat": 0, "dog": 2}}
+    assert content["num_images"] == {"train": 17, "test": 2}
+    assert (content["num_classes"], content["working_size"]) == (2, [16, 16, 3])
+    assert content["bad_files"] == [{"path": "train/cat/0.png", "reason": "empty file (0 bytes)"}]
+    assert content["sizes"] == {"16x16": 19}
+    assert len(content["mean"]) == len(content["std"]) == 3
+    assert [d["where"] for d in content["duplicates"]] == ["train and test"]

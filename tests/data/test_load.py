@@ -23,7 +23,7 @@ def test_no_such_path_suggests_a_name(tmp_path):
         load_data(tmp_path / "nowhere")
 
 
-def test_an_unknown_format_is_told_what_was_looked_for(tmp_path):
+def test_the_error_for_an_unknown_format_lists_the_formats(tmp_path):
     (tmp_path / "photos.zip").write_bytes(b"PK")
     with pytest.raises(
         DataError, match=r"photos\.zip is a \.zip file, in no supported format\. Looked for: "
@@ -63,17 +63,17 @@ def test_options_out_of_range_are_refused(options, words):
         load_data("digits", **options)
 
 
-def test_arrays_are_brought_to_the_size_asked_for(tmp_path):
+def test_arrays_are_resized_to_image_size(tmp_path):
     loaded = load_data(cifar10_python(tmp_path), image_size=16)
     assert {split.image_shape for _, split in loaded.splits.items()} == {(16, 16, 3)}
-    assert "images of 32x32 brought to 16x16" in loaded.notes[0]
+    assert "images of 32x32 resized to 16x16" in loaded.notes[0]
     original = load_data(tmp_path, image_size=32)
     assert original.notes == ()
     averaged = original.splits.train.images.reshape(50, 16, 2, 16, 2, 3).mean((2, 4))
     assert np.corrcoef(averaged.ravel(), loaded.splits.train.images.ravel())[0, 1] > 0.9
 
 
-def test_a_name_is_the_name_and_a_path_the_path(tmp_path, monkeypatch):
+def test_a_str_is_a_name_and_a_path_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo_folder(tmp_path / "digits")
     named = load_data("digits")
@@ -96,20 +96,20 @@ def test_reading_needs_no_torch():
         ("loop/photos", "loop/photos'?: too many levels|no such path"),
     ],
 )
-def test_paths_no_file_can_have(tmp_path, monkeypatch, source, words):
+def test_impossible_paths_are_refused(tmp_path, monkeypatch, source, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(DataError, match=words):
         load_data(source)
 
 
-def test_what_a_source_was_taken_for_is_said(tmp_path):
+def test_the_evidence_for_a_format(tmp_path):
     assert load_data(cifar10_python(tmp_path)).why == "it holds data_batch_1 and test_batch"
     assert load_data(photo_folder(tmp_path / "pets")).why == "images lie in the folders cat, dog"
-    assert load_data("digits").why == "that is their name"
+    assert load_data("digits").why == "digits is the name of this data set"
 
 
-def test_a_folder_in_a_folder_is_found_if_nothing_else_is_there(tmp_path):
+def test_an_only_inner_folder_is_read(tmp_path):
     folder = photo_folder(tmp_path / "download" / "pets-v2" / "images")
     (tmp_path / "download" / "README.md").write_text("pets")
     loaded = load_data(tmp_path / "download")
@@ -128,7 +128,7 @@ def test_images_that_are_all_the_same_are_refused(tmp_path):
         load_data(tmp_path / "a.npz")
 
 
-def test_classes_with_hardly_any_images_are_named(tmp_path):
+def test_a_note_names_classes_with_few_images(tmp_path):
     labels = np.repeat(np.arange(4), [100, 90, 7, 1])
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
@@ -138,12 +138,12 @@ def test_classes_with_hardly_any_images_are_named(tmp_path):
     )
 
 
-def test_a_letterbox_is_asked_for_and_told(tmp_path):
+def test_fit_letterbox_and_its_note(tmp_path):
     for name, colour in (("a", "white"), ("b", "grey")):
         save(tmp_path / name / "0.png", Image.new("L", (40, 20), colour))
         save(tmp_path / name / "1.png", Image.new("L", (40, 20), colour))
     loaded = load_data(tmp_path, image_size=16, fit="letterbox")
     assert (loaded.splits.train.images[0, :4] == 0).all()
     assert (loaded.splits.train.images[0, 4:12] == 255).all()
-    assert "brought to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
+    assert "resized to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
     assert (load_data(tmp_path, image_size=16).splits.train.images[0] == 255).all()

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from timebox.data import SourceSplits, balanced_cut, parse_split_size, split_dataset, stratified_order, stratified_split
+from timebox.data import (
+    SourceSplits,
+    SplitConfig,
+    balanced_cut,
+    parse_split_size,
+    split_dataset,
+    stratified_order,
+    stratified_split,
+)
 from timebox.errors import DataError, UsageError
 
 from .making import dataset
@@ -31,7 +39,7 @@ def test_a_stratified_split_is_proportional(portion):
     assert min(counts(LABELS, rest)) >= 1
 
 
-def test_a_stratified_split_can_take_all_that_classes_can_spare():
+def test_a_stratified_split_can_use_the_whole_capacity():
     rest, part = stratified_split(LABELS, 994, seed=0)
     assert counts(LABELS, rest) == [1] * 6
     assert counts(LABELS, part) == [499, 299, 149, 44, 3, 0]
@@ -53,7 +61,7 @@ def test_impossible_splits_are_refused(portion, words):
         stratified_split(LABELS, portion, seed=0)
 
 
-def test_a_balanced_cut_takes_the_same_of_each_class():
+def test_a_balanced_cut_has_equally_many_of_each_class():
     labels = dataset([5000] * 10, side=1).labels
     kept, rest = balanced_cut(labels, 5000, seed=0)
     assert counts(labels, kept) == [500] * 10
@@ -64,13 +72,13 @@ def test_a_balanced_cut_takes_the_same_of_each_class():
     ("num", "expected"),
     [(6, [1] * 6), (600, [200, 200, 150, 45, 4, 1]), (1000, COUNTS), (350, [100, 100, 100, 45, 4, 1])],
 )
-def test_a_balanced_cut_goes_as_far_as_classes_do(num, expected):
+def test_small_classes_of_a_balanced_cut_give_all_they_have(num, expected):
     kept, rest = balanced_cut(LABELS, num, seed=0)
     assert counts(LABELS, kept) == expected
     assert_disjoint_and_whole(1000, kept, rest)
 
 
-def test_the_odd_images_of_a_balanced_cut_fall_by_the_seed():
+def test_the_seed_distributes_the_remainder_of_a_balanced_cut():
     labels = dataset([50] * 10, side=1).labels
     shares = [counts(labels, balanced_cut(labels, 13, seed)[0]) for seed in range(20)]
     assert all(sorted(share) == [1] * 7 + [2] * 3 for share in shares)
@@ -101,7 +109,7 @@ def test_every_prefix_of_a_stratified_order_is_proportional(sizes, slack):
         lambda seed: stratified_order(LABELS, seed),
     ],
 )
-def test_the_seed_alone_decides(choose):
+def test_results_depend_on_the_seed_only(choose):
     first = choose(0)
     np.random.seed(123)
     state = np.random.get_state()[1].copy()
@@ -112,7 +120,7 @@ def test_the_seed_alone_decides(choose):
         choose(-1)
 
 
-def test_cuts_are_the_same_for_good():
+def test_cuts_never_change_between_versions():
     """Results are compared across versions: these numbers may never change."""
     labels = np.arange(100) % 5
     assert stratified_split(labels, 5, seed=0)[1].tolist() == [20, 36, 82, 93, 94]
@@ -121,7 +129,7 @@ def test_cuts_are_the_same_for_good():
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("value", "expected"),
     [
         ("none", "none"),
         ("rest", "rest"),
@@ -132,12 +140,12 @@ def test_cuts_are_the_same_for_good():
         (None, None),
     ],
 )
-def test_portions_are_told_apart(given, meant):
-    assert parse_split_size(given, "val") == meant
+def test_parse_split_size(value, expected):
+    assert parse_split_size(value, "val") == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("value", "words"),
     [
         ("1.5", "test 1.5 must be a fraction between 0 and 1"),
         ("-0.1", "test -0.1 must be"),
@@ -148,9 +156,9 @@ def test_portions_are_told_apart(given, meant):
         ("", "test is empty"),
     ],
 )
-def test_portions_out_of_range_are_refused(given, words):
+def test_split_sizes_out_of_range_are_refused(value, words):
     with pytest.raises(UsageError, match=words):
-        parse_split_size(given, "test")
+        parse_split_size(value, "test")
 
 
 TRAIN, OWN_VAL, OWN_TEST = dataset([100] * 10), dataset([5] * 10, seed=1), dataset([20] * 10, seed=2)
@@ -182,8 +190,8 @@ def sizes(data_splits):
         (FULL, {"train_limit": 1000, "test_limit": 200}, (1000, 50, 200)),
     ],
 )
-def test_divisions_have_the_sizes_asked_for(splits, options, expected):
-    data_splits = split_dataset(splits, **options)
+def test_splits_have_the_configured_sizes(splits, options, expected):
+    data_splits = split_dataset(splits, SplitConfig(**options))
     assert sizes(data_splits) == expected
     for part in (data_splits.train, data_splits.val, data_splits.test):
         if part is not None:
@@ -201,12 +209,12 @@ def test_divisions_have_the_sizes_asked_for(splits, options, expected):
 
 
 def test_origins_lead_back_to_the_source():
-    data_splits = split_dataset(BARE, test=0.2, train_limit=300, val=OWN_VAL)
-    assert (data_splits.val_origin.split, data_splits.val_origin.indices) == ("given", None)
+    data_splits = split_dataset(BARE, SplitConfig(test=0.2, train_limit=300, val=OWN_VAL))
+    assert (data_splits.val_origin.split, data_splits.val_origin.indices) == ("external", None)
     for part, origin in ((data_splits.train, data_splits.train_origin), (data_splits.test, data_splits.test_origin)):
         assert origin.split == "train"
         assert np.array_equal(part.images, TRAIN.images[origin.indices])
-    whole = split_dataset(FULL)
+    whole = split_dataset(FULL, SplitConfig())
     assert whole.train is TRAIN
     assert [origin.split for origin in (whole.train_origin, whole.val_origin, whole.test_origin)] == [
         "train",
@@ -217,18 +225,18 @@ def test_origins_lead_back_to_the_source():
 
 def test_the_default_val_is_at_most_ten_thousand_images():
     many = dataset([75_000, 75_000], side=1, channels=1)
-    assert sizes(split_dataset(SourceSplits(many, None, None))) == (140_000, 10_000, 0)
+    assert sizes(split_dataset(SourceSplits(many, None, None), SplitConfig())) == (140_000, 10_000, 0)
 
 
 def test_a_class_with_one_image_stays_in_train():
-    data_splits = split_dataset(SourceSplits(dataset([30, 30, 1]), None, None), val=0.3, test=0.2)
+    data_splits = split_dataset(SourceSplits(dataset([30, 30, 1]), None, None), SplitConfig(val=0.3, test=0.2))
     assert data_splits.train.class_counts()[2] == 1
     assert data_splits.val.class_counts()[2] == data_splits.test.class_counts()[2] == 0
 
 
-def test_where_nothing_can_be_spared_there_is_no_default_val():
-    assert sizes(split_dataset(SourceSplits(dataset([1, 1]), None, None))) == (2, 0, 0)
-    assert sizes(split_dataset(SourceSplits(dataset([2, 1]), None, None))) == (2, 1, 0)
+def test_classes_of_one_image_have_no_default_val():
+    assert sizes(split_dataset(SourceSplits(dataset([1, 1]), None, None), SplitConfig())) == (2, 0, 0)
+    assert sizes(split_dataset(SourceSplits(dataset([2, 1]), None, None), SplitConfig())) == (2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -250,19 +258,19 @@ def test_where_nothing_can_be_spared_there_is_no_default_val():
         (FULL, {"split_seed": -1}, "split seed -1 must be 0 or more"),
     ],
 )
-def test_what_cannot_be_met_is_refused(splits, options, words):
+def test_impossible_configs_are_refused(splits, options, words):
     with pytest.raises(UsageError, match=words):
-        split_dataset(splits, **options)
+        split_dataset(splits, SplitConfig(**options))
 
 
 def test_a_val_of_unknown_classes_is_refused():
     with pytest.raises(DataError, match="val has images of classes unknown to training"):
-        split_dataset(SourceSplits(dataset([5, 5]), None, None), val=dataset([5, 5, 5]))
+        split_dataset(SourceSplits(dataset([5, 5]), None, None), SplitConfig(val=dataset([5, 5, 5])))
 
 
 def test_the_split_seed_changes_every_cut():
     options = {"test": 0.2, "train_limit": 300, "val": 0.2}
-    first, again, other = (split_dataset(BARE, **options, split_seed=seed) for seed in (0, 0, 1))
+    first, again, other = (split_dataset(BARE, SplitConfig(**options, split_seed=seed)) for seed in (0, 0, 1))
     assert first.train.ids == again.train.ids and first.test.ids == again.test.ids
     assert first.train.ids != other.train.ids
     assert first.val.ids != other.val.ids

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from timebox.data.device.loader import Share
+from timebox.data.device.resident import DataShard
 from timebox.distributed import process_group as groups
 from timebox.distributed.process_group import SINGLE_PROCESS, join_process_group
 from timebox.errors import UsageError
 
 
 def test_alone_everything_is_as_it_was() -> None:
-    assert SINGLE_PROCESS.share == Share(0, 1)
+    assert SINGLE_PROCESS.share == DataShard(0, 1)
     assert SINGLE_PROCESS.broadcast("plan") == SINGLE_PROCESS.broadcast_timed("plan") == "plan"
     assert SINGLE_PROCESS.all_gather(3) == SINGLE_PROCESS.all_gather_timed(3) == [3]
     assert SINGLE_PROCESS.failed_ranks() == {}

@@ -10,7 +10,7 @@ from torch import nn
 
 from small_runs import CLASSES, coloured
 from timebox.clock import Deadline
-from timebox.data import ImageDataset, SourceSplits, split_dataset
+from timebox.data import ImageDataset, SourceSplits, SplitConfig, split_dataset
 from timebox.jobs import job as task_module
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
@@ -34,7 +34,7 @@ def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: fl
     source = DataConfig("colours", None, None, None, None, 0, False)
     request = TrainConfig(source, "haet2021", (), 0, "fp32", None)
     val, test = (dataset(num) if num else None for num in (num_val, num_test))
-    data_splits = split_dataset(SourceSplits(dataset(30), val, test), val=None if val else "none")
+    data_splits = split_dataset(SourceSplits(dataset(30), val, test), SplitConfig(val=None if val else "none"))
     return TrainingJob(request, plan, data_splits, torch.zeros(3), torch.ones(3), None, "")
 
 

@@ -139,7 +139,7 @@ def test_images_of_another_size(trained: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "large.npz", images=images, labels=labels, class_names=np.array(CLASSES))
     result = evaluate(trained, tmp_path / "large.npz")
     assert result.accuracy > 0.9
-    assert any("17x17 brought to 8x8" in note for note in result.notes)
+    assert any("17x17 resized to 8x8" in note for note in result.notes)
 
 
 def test_a_balanced_cut(trained: Run, data: Path) -> None:

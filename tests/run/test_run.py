@@ -375,7 +375,7 @@ def test_a_damaged_record_of_the_data(changes: dict[str, object], reason: str, t
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no array in the .npy format"),
+        (b"", "not an array in the .npy format"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "its header claims 65,535 bytes"),
         (npy("(1000000000000,)"), "truncated: its header claims 8,000,000,000,000 bytes, but 0 follow"),
         (npy("()") + bytes(8), "it holds no image hashes"),

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fake_recorder import FakeGraphRecorder
 from timebox.builders import build_augmentation, build_model, build_resizing
-from timebox.data.device.loader import Batch, DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Batch, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.optim import Optimizer, Rates, WeightAverage
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
@@ -52,7 +54,9 @@ def loader_of(recipe: Recipe) -> DeviceLoader:
     half = torch.full((3,), 0.5)
     images = bands(100, side=8 if recipe.start_size == 1 else 16)
     augmentation, resizing = build_augmentation(recipe), build_resizing(recipe)
-    return DeviceLoader(images, recipe.batch_size, half, half / 2, augmentation, 0, CPU, resizing, recipe.ensemble_size)
+    resident, statistics = ResidentImages.from_dataset(images, CPU), ChannelStatistics(half, half / 2)
+    sampling = Sampling(recipe.batch_size, 0, recipe.ensemble_size)
+    return DeviceLoader(resident, statistics, augmentation, sampling, resizing)
 
 
 def take(

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from timebox.builders import build_model
-from timebox.data.device.loader import Augmentation, DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.optim import Optimizer, Rates
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
@@ -51,7 +53,8 @@ def state_of(recipe: Recipe, precision: str) -> TrainingState:
 def loader_of(recipe: Recipe) -> DeviceLoader:
     half = torch.full((3,), 0.5)
     augmentation = Augmentation(crop_padding=1, flip="alternating", cutout_size=3)
-    return DeviceLoader(bands(200, side=16), recipe.batch_size, half, half / 2, augmentation, 0, CUDA)
+    images, statistics = ResidentImages.from_dataset(bands(200, side=16), CUDA), ChannelStatistics(half, half / 2)
+    return DeviceLoader(images, statistics, augmentation, Sampling(recipe.batch_size, seed=0))
 
 
 def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:

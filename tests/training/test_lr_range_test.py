@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from timebox.builders import build_model
-from timebox.data.device.loader import Augmentation, DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
 from timebox.training.lr_range_test import MIN_STEPS, diverged_loss, lr_range_test, smooth, suggest_lr
@@ -29,7 +31,8 @@ def test_the_network_is_put_back_as_it_was():
     state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
     half = torch.full((3,), 0.5)
-    loader = DeviceLoader(bands(100), 16, half, half / 2, Augmentation(1), 0, CPU)
+    images, statistics = ResidentImages.from_dataset(bands(100), CPU), ChannelStatistics(half, half / 2)
+    loader = DeviceLoader(images, statistics, Augmentation(1), Sampling(16, seed=0))
     told = []
     test = lr_range_test(
         state,

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from timebox.clock import Deadline
-from timebox.data.device.loader import Augmentation, DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.reporter import SilentReporter
 from timebox.runtime.async_scalars import AsyncScalars
 from timebox.runtime.faults import NonFiniteError
@@ -32,7 +34,8 @@ class Books:
         self.log: list[Mapping[str, object]] = []
         self.schedule = PacedSchedule(StepPacer(200), tiny_recipe(), 16)
         half = torch.full((3,), 0.5)
-        loader = DeviceLoader(bands(100), 16, half, half, Augmentation(), 0, CPU)
+        images, statistics = ResidentImages.from_dataset(bands(100), CPU), ChannelStatistics(half, half)
+        loader = DeviceLoader(images, statistics, Augmentation(), Sampling(16, seed=0))
         self.monitor = TrainingMonitor(loader, self.schedule, Deadline(None), self.log.append, SilentReporter())
         self.monitor._finished = Late(CPU)
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from timebox.data.device.resize import WHOLE, Resizing
+from timebox.data.device.resize import FULL_SIZE, Resizing
 from timebox.training.pacer import ClockPacer, StepPacer
 
 
@@ -30,7 +30,7 @@ def course(
     estimate: float = 1.0,
     pause: Callable[[int], float] = lambda step: 0.0,
     lag: int = 0,
-    resizing: Resizing = WHOLE,
+    resizing: Resizing = FULL_SIZE,
 ) -> Course:
     """Train until the pacer ends it.
 

@@ -16,8 +16,9 @@ from timebox.benchmarking.statistics import Figures, describe, p_above
 from timebox.builders import SMALLEST_STD, build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
-from timebox.data.device.augment import batch_statistics
-from timebox.data.device.loader import DeviceLoader, ResidentImages
+from timebox.data.device.augment import ChannelStatistics, batch_statistics
+from timebox.data.device.loader import DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.jobs.job import machine, versions
@@ -71,7 +72,7 @@ class Speedrun:
         self.recipe, self.num_steps, self.device, self.precision = recipe, num_steps, device, precision
         self._recorded, self._notify = recorded, notify
         self._shape, self._num_images, self._num_classes = train.image_shape, len(train), train.num_classes
-        self._images = ResidentImages.of(train, device)
+        self._images = ResidentImages.from_dataset(train, device)
         self._state: TrainingState
         self._steps: Steps
         self._loader: DeviceLoader
@@ -140,8 +141,8 @@ class Speedrun:
         probabilities = predict_probabilities(
             self.model,
             test.images,
-            self._loader.mean,
-            self._loader.std,
+            self._loader.statistics.mean,
+            self._loader.statistics.std,
             tta=self.recipe.tta if tta is None else tta,
             device=self.device,
         )
@@ -163,9 +164,8 @@ class Speedrun:
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
         state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))
         augmentation, resizing = build_augmentation(recipe), build_resizing(recipe)
-        self._loader = DeviceLoader(
-            images, recipe.batch_size, mean, std, augmentation, seed, self.device, resizing, recipe.ensemble_size
-        )
+        sampling = Sampling(recipe.batch_size, seed, recipe.ensemble_size)
+        self._loader = DeviceLoader(images, ChannelStatistics(mean, std), augmentation, sampling, resizing)
 
     def _take_steps(self, num_steps: int) -> None:
         """The training loop of ``timebox train``, without what guards it and what reports on it."""
@@ -184,7 +184,7 @@ class Speedrun:
         count, device = self._num_images, self.device
         images = torch.randint(256, (count, *self._shape), generator=generator, dtype=torch.uint8, device=device)
         labels = torch.randint(self._num_classes, (count,), generator=generator, device=device)
-        return ResidentImages(images, labels, self._num_classes)
+        return ResidentImages(images, labels, self._num_classes, count)
 
 
 @dataclass(frozen=True)

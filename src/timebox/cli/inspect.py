@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             data_dir=args.data_dir,
             cache=args.cache,
             max_bad_share=1.0,  # which files are bad is what the user wants to know
-            progress=reporter.note,
+            notify=reporter.note,
         )
         reporter.phase("comparing")
         inspection = inspect_data(loaded)

@@ -1,13 +1,18 @@
-"""Sources of labelled images -> uint8 arrays -> splits. Nothing here needs torch but augment and loader."""
+"""Labelled images: reading every supported format, splitting, and serving augmented batches on the device.
+
+``ImageDataset`` is the common form: readers produce it, and splits, inspection and the loader take it. Models, recipes
+and training do not belong here, and only ``device``, ``images.fit`` and ``flip_invariance`` import torch.
+"""
 
 from timebox.data.align_labels import align_labels
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.images.decode import decode_image, decode_whole, fit_images
 from timebox.data.inspection import Inspection, channel_statistics, image_hashes, inspect_data
-from timebox.data.load import IN_MEMORY, as_loaded, load_data
+from timebox.data.load import IN_MEMORY, load_data, load_images_in_memory
 from timebox.data.splits import (
     DataSplits,
-    Origin,
+    SplitConfig,
+    SplitOrigin,
     balanced_cut,
     parse_split_size,
     split_dataset,
@@ -17,25 +22,25 @@ from timebox.data.splits import (
 
 __all__ = [
     "IN_MEMORY",
-    "BadFile",
     "DataSplits",
     "ImageDataset",
     "Inspection",
     "LoadedData",
-    "Origin",
     "SourceSplits",
-    "as_loaded",
+    "SplitConfig",
+    "SplitOrigin",
+    "align_labels",
     "balanced_cut",
     "channel_statistics",
-    "align_labels",
     "decode_image",
     "decode_whole",
-    "split_dataset",
     "fit_images",
     "image_hashes",
     "inspect_data",
     "load_data",
+    "load_images_in_memory",
     "parse_split_size",
+    "split_dataset",
     "stratified_order",
     "stratified_split",
 ]

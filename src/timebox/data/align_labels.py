@@ -1,4 +1,4 @@
-"""One data set brought to the classes, size and channels of another: what is scored must fit what was trained."""
+"""Brings a data set to the classes and image shape of another, so that a model trained on one can be scored on both."""
 
 from dataclasses import replace
 
@@ -12,17 +12,17 @@ from timebox.errors import DataError
 def align_labels(
     dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
 ) -> ImageDataset:
-    """`dataset` with labels that index `class_names` and images of `image_shape`.
+    """Return `dataset` with labels that index `class_names` and images of `image_shape`.
 
-    Where it can be read at that size in the first place (`image_size` of load_data), that scales once, not twice.
+    Where the data can be read at that size (`image_size` of load_data), prefer that: images are then scaled only once.
 
     Args:
-        class_names: the classes to match, by name.
-        image_shape: (H, W, C) to bring the images to.
-        source: what errors call the data set.
+        class_names: the classes to match by name.
+        image_shape: (H, W, C) of the result.
+        source: name of the data set in errors.
         fit: ``crop`` or ``letterbox``, see load_data.
     Raises:
-        DataError: for images of a class that is not among class_names.
+        DataError: for images of a class that is not in class_names.
     """
     dataset = relabel(dataset, class_names, source)
     images = fit_images(dataset.images, image_shape[:2], image_shape[2], fit)
@@ -30,7 +30,10 @@ def align_labels(
 
 
 def relabel(dataset: ImageDataset, class_names: tuple[str, ...], source: str) -> ImageDataset:
-    """`dataset` with labels that index `class_names`, matched by name; a class without images need not be known."""
+    """Return `dataset` with labels that index `class_names`, matched by name.
+
+    Classes without images are dropped. Raises DataError for images of a class that is not in class_names.
+    """
     if dataset.class_names == class_names:
         return dataset
     label_of = {name: label for label, name in enumerate(class_names)}

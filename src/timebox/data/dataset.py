@@ -1,11 +1,11 @@
-"""What every reader returns and everything downstream takes: labelled uint8 images, nothing else."""
+"""ImageDataset, labelled uint8 images: the output of every reader and the input of splits, training and evaluation."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from timebox.data.arrays.memory_map import taken
+from timebox.data.arrays.memory_map import take_images
 from timebox.errors import DataError
 
 
@@ -16,10 +16,10 @@ class ImageDataset:
     Args:
         images: uint8 (N, H, W, C), C of 1 (grey), 3 (RGB) or 4 (RGBA).
         labels: int64 (N,), each an index into class_names.
-        class_names: distinct, one per class.
+        class_names: distinct names, one per class.
         ids: one per image: its path relative to the source, or its index in the source as text.
     Raises:
-        DataError: where these do not fit each other.
+        DataError: for a wrong shape or dtype, or where the arguments do not match each other.
 
     >>> import numpy as np
     >>> from timebox import ImageDataset
@@ -45,10 +45,10 @@ class ImageDataset:
             raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
         if len(set(self.class_names)) != len(self.class_names):
             raise DataError(f"class names must be distinct, but {_first_repeated(self.class_names)!r} comes twice")
-        if bad := next((name for name in self.class_names if not _is_name(name)), None):
-            raise DataError(f"class name {bad!r} cannot be written down in UTF-8: give the class another")
+        if bad := next((name for name in self.class_names if _has_surrogate(name)), None):
+            raise DataError(f"class name {bad!r} cannot be encoded in UTF-8: rename the class")
         if "" in self.class_names:
-            raise DataError("a class has an empty name: give it another")
+            raise DataError("a class has an empty name: rename the class")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise DataError(
                 f"labels run from {labels.min()} to {labels.max()}: with {self.num_classes} classes "
@@ -69,19 +69,19 @@ class ImageDataset:
         return height, width, channels
 
     def class_counts(self) -> NDArray[np.int64]:
-        """How many images each class has: int64 (num_classes,)."""
+        """Number of images of each class: int64 (num_classes,)."""
         return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
 
     def take(self, indices: ArrayLike) -> "ImageDataset":
-        """The images at `indices`, in that order, as a copy."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        ids = tuple(self.ids[index] for index in chosen.tolist())
-        return ImageDataset(taken(self.images, chosen), self.labels[chosen], self.class_names, ids)
+        """The images at `indices` in that order, as a copy; a prefix of images in a memory map as a view."""
+        indices = np.asarray(indices, dtype=np.int64)
+        ids = tuple(self.ids[index] for index in indices.tolist())
+        return ImageDataset(take_images(self.images, indices), self.labels[indices], self.class_names, ids)
 
 
 @dataclass(frozen=True)
 class BadFile:
-    """An image file that could not be read: its path relative to the source, and why."""
+    """An image file that could not be read: its path relative to the source, and the reason."""
 
     path: str
     reason: str
@@ -89,32 +89,32 @@ class BadFile:
 
 @dataclass(frozen=True)
 class SourceSplits:
-    """A data set as its source divides it; a split the source does not have is None."""
+    """The splits of a data set as its source defines them; val and test are None where the source has none."""
 
     train: ImageDataset
     val: ImageDataset | None
     test: ImageDataset | None
 
     def items(self) -> list[tuple[str, ImageDataset]]:
-        """The splits there are, by name."""
+        """(name, split) of the splits that are not None."""
         splits = (("train", self.train), ("val", self.val), ("test", self.test))
         return [(name, split) for name, split in splits if split is not None]
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A source as read, before any cut.
+    """The result of reading a source, before it is split or limited.
 
     Args:
-        name: short and fit for a directory name: "cifar10", "photos".
-        format: what it was read as: "folder of class folders", "CIFAR-10 python batches".
-        splits: as the source itself divides them.
-        bad_files: files skipped as unreadable.
-        sizes: width x height as found, "100x100" -> number of images.
-        modes: Pillow mode as found, "RGB" -> number of images.
-        notes: what was survived and must be told, a sentence each.
-        download_seconds: spent on a first-time download, which the clock leaves out.
-        why: what the format was told by, for people to read.
+        name: short and usable as a directory name: "cifar10", "photos".
+        format: the format it was read as: "folder of class folders", "CIFAR-10 python batches".
+        splits: the splits of the source itself.
+        bad_files: image files left out as unreadable.
+        sizes: number of images of each original size, "100x100" (width x height) -> count.
+        modes: number of images of each original Pillow mode, "RGB" -> count.
+        notes: one sentence for the user on each thing left out, changed or unusual.
+        download_seconds: duration of a first-time download, which does not count towards the budget.
+        why: the evidence for the format, for the user: "it holds data_batch_1 and test_batch".
     """
 
     name: str
@@ -134,9 +134,9 @@ def _first_repeated(names: tuple[str, ...]) -> str:
         if name in seen:
             return name
         seen.add(name)
-    raise AssertionError("no name comes twice")
+    raise AssertionError("all names are distinct")
 
 
-def _is_name(name: str) -> bool:
-    """Whether a name can be written to a file; half a surrogate pair cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+def _has_surrogate(name: str) -> bool:
+    """Whether a name holds half a surrogate pair, which UTF-8 cannot encode."""
+    return any("\ud800" <= character <= "\udfff" for character in name)

@@ -1,4 +1,4 @@
-"""Fetching one published file: resumed where it broke off, checked against its published sum, put in place whole."""
+"""Downloads one published file: resumes after a broken connection, checks the MD5 sum, and renames it into place."""
 
 import hashlib
 import http.client
@@ -7,63 +7,87 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from timebox.data.formats.base import Throttle
+from timebox.data.reading.progress import ProgressNotifier
 from timebox.errors import DataError
 
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
-_ATTEMPTS = 3  # per address, each going on where the last broke off
+_MAX_ATTEMPTS = 3  # per address; each continues where the one before broke off
 _CHUNK_BYTES = 1 << 18
 
 
-class _DownloadError(Exception):
-    """Why one address failed; `final` where asking it again is pointless."""
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file as its authors publish it: its name, the addresses that serve it, tried in order, and its MD5 sum."""
 
-    def __init__(self, reason: str, *, final: bool) -> None:
+    name: str
+    urls: tuple[str, ...]
+    md5: str
+
+
+class _DownloadError(Exception):
+    """The reason one address failed; `is_final` where another attempt is pointless."""
+
+    def __init__(self, reason: str, *, is_final: bool) -> None:
         super().__init__(reason)
-        self.final = final
+        self.is_final = is_final
 
 
 def download(
-    urls: tuple[str, ...],
-    target: Path,
-    md5: str,
-    *,
-    progress: Callable[[str], None],
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    file: PublishedFile, target: Path, *, notify: Callable[[str], None], timeout_seconds: float = TIMEOUT_SECONDS
 ) -> None:
-    """Put the file into `target` from the first of `urls` that gives it whole and with the MD5 sum `md5`.
+    """Download `file` to the path `target`, from the first address that serves it whole and with the right MD5 sum.
 
-    What has arrived lies in a part file beside the target, and a later call goes on from there. Each process has a
-    part file of its own, so two may fetch the same file at once; the last one's rename wins. Raises DataError with
-    every address's reason.
+    Incomplete content is kept in a part file beside the target, and a later call continues from it. Each process writes
+    to its own part file, so several may download the same file at once; the last rename wins. Raises DataError with the
+    reason of every address.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = _claim_part(target, timeout_seconds)
+        part = _acquire_part_file(target, timeout_seconds)
         try:
-            reasons = _try_each(urls, part, md5, progress, timeout_seconds)
+            reasons = _try_urls(file, _Transfer(part, notify, timeout_seconds))
             if reasons is None:
                 part.replace(target)
                 return
         finally:
             if part.exists():
-                part.replace(_shared_part(target))
+                part.replace(_shared_part_file(target))
     except OSError as error:
         raise DataError(f"{target} cannot be written ({error.strerror or error})") from error
     raise DataError(f"{target.name} could not be downloaded: {'; '.join(reasons)}")
 
 
-def _try_each(
-    urls: tuple[str, ...], part: Path, md5: str, progress: Callable[[str], None], timeout_seconds: float
-) -> list[str] | None:
-    """None once `part` is whole and right; else the reason each address failed for."""
-    reasons = []
-    for url in urls:
+def _shared_part_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
+
+
+def _acquire_part_file(target: Path, timeout_seconds: float) -> Path:
+    """A part file that no other process writes to: the remains of an earlier download, or a new name.
+
+    A process that gave up has left its part file under the shared name. A part file under another name belongs to a
+    killed process if it has not grown for longer than a live download waits. Of several processes, only one can rename
+    it.
+    """
+    own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.part")
+    for existing in sorted(target.parent.glob(f"{target.name}*.part")):
         try:
-            _fetch(url, part, progress, timeout_seconds)
-            _check_sum(part, md5)
+            if existing == _shared_part_file(target) or time.time() - existing.stat().st_mtime > 2 * timeout_seconds:
+                return existing.rename(own)
+        except FileNotFoundError:  # another process was faster
+            continue
+    return own
+
+
+def _try_urls(file: PublishedFile, transfer: "_Transfer") -> list[str] | None:
+    """None once the part file is whole and right; else the reason each address failed."""
+    reasons = []
+    for url in file.urls:
+        try:
+            transfer.fetch(url)
+            _check_md5(transfer.part, file.md5)
         except _DownloadError as error:
             reasons.append(f"{url}: {error}")
         else:
@@ -71,79 +95,67 @@ def _try_each(
     return reasons
 
 
-def _shared_part(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
+@dataclass(frozen=True)
+class _Transfer:
+    """Fetches one file into a part file."""
 
+    part: Path
+    notify: Callable[[str], None]
+    timeout_seconds: float
 
-def _claim_part(target: Path, timeout_seconds: float) -> Path:
-    """A part file no other process writes to: what an earlier download left, or a new name.
+    def fetch(self, url: str) -> None:
+        """Complete the part file, in several attempts if necessary."""
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                self._fetch_rest(url)
+                return
+            except _DownloadError as error:
+                if error.is_final or attempt == _MAX_ATTEMPTS - 1:
+                    raise
+                self.notify(f"{url}: {error}; trying again")
 
-    One given up properly lies under the shared name. One whose process was killed has not grown for longer than
-    any living download waits. Renaming claims it, as only one of several processes can succeed in that.
-    """
-    own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.part")
-    for left in sorted(target.parent.glob(f"{target.name}*.part")):
+    def _fetch_rest(self, url: str) -> None:
+        """One request for the missing bytes; for the whole file where the server does not support ranges."""
+        length = self.part.stat().st_size if self.part.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={length}-"} if length else {})
         try:
-            if left == _shared_part(target) or time.time() - left.stat().st_mtime > 2 * timeout_seconds:
-                return left.rename(own)
-        except FileNotFoundError:  # another process was faster
-            continue
-    return own
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
+                content_range = response.headers.get("Content-Range", "")
+                is_resumed = response.status == 206 and content_range.startswith(f"bytes {length}-")
+                length = length if is_resumed else 0
+                content_length = response.headers.get("Content-Length")
+                total = length + int(content_length) if content_length else None
+                length = self._append(response, length, total)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # no bytes beyond ours: the part is whole, or another file; its MD5 sum will tell
+                return
+            raise _DownloadError(f"HTTP {error.code} {error.reason}", is_final=error.code < 500) from error
+        except urllib.error.URLError as error:
+            raise _DownloadError(str(error.reason), is_final=False) from error
+        except TimeoutError as error:
+            raise _DownloadError(f"no answer within {self.timeout_seconds:g} s", is_final=False) from error
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise _DownloadError(f"the connection broke ({type(error).__name__})", is_final=False) from error
+        if total is not None and length < total:
+            raise _DownloadError(f"the connection broke after {length:,} of {total:,} bytes", is_final=False)
+
+    def _append(self, response: http.client.HTTPResponse, length: int, total: int | None) -> int:
+        """Write the response after the first `length` bytes of the part file; returns the new length."""
+        report = ProgressNotifier(self.notify)
+        with self.part.open("r+b" if length else "wb") as file:
+            file.seek(length)
+            while chunk := response.read1(_CHUNK_BYTES):
+                file.write(chunk)
+                length += len(chunk)
+                of_total = f" of {total / 1e6:.0f}" if total else ""
+                report(f"downloading {self.part.name.split('.')[0]}: {length / 1e6:.0f}{of_total} MB")
+        return length
 
 
-def _fetch(url: str, part: Path, progress: Callable[[str], None], timeout_seconds: float) -> None:
-    """Bring `part` to its full length, in several attempts if need be."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            _fetch_rest(url, part, progress, timeout_seconds)
-            return
-        except _DownloadError as error:
-            if error.final or attempt == _ATTEMPTS - 1:
-                raise
-            progress(f"{url}: {error}; trying again")
-
-
-def _fetch_rest(url: str, part: Path, progress: Callable[[str], None], timeout_seconds: float) -> None:
-    """One request for what `part` lacks; from the start where the server does not serve ranges."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
-            resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            have = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            have = _copy(response, part, have, total, Throttle(progress))
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond what we have: perhaps whole, perhaps another file; the sum decides
-            return
-        raise _DownloadError(f"HTTP {error.code} {error.reason}", final=error.code < 500) from error
-    except urllib.error.URLError as error:
-        raise _DownloadError(str(error.reason), final=False) from error
-    except TimeoutError as error:
-        raise _DownloadError(f"no answer within {timeout_seconds:g} s", final=False) from error
-    except (ConnectionError, http.client.HTTPException) as error:
-        raise _DownloadError(f"the connection broke ({type(error).__name__})", final=False) from error
-    if total is not None and have < total:
-        raise _DownloadError(f"the connection broke after {have:,} of {total:,} bytes", final=False)
-
-
-def _copy(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, notify: Throttle) -> int:
-    """Append the response to the first `have` bytes of `part`; returns its length then."""
-    with part.open("r+b" if have else "wb") as file:
-        file.seek(have)
-        while chunk := response.read1(_CHUNK_BYTES):
-            file.write(chunk)
-            have += len(chunk)
-            of_total = f" of {total / 1e6:.0f}" if total else ""
-            notify(f"downloading {part.name.split('.')[0]}: {have / 1e6:.0f}{of_total} MB")
-    return have
-
-
-def _check_sum(part: Path, md5: str) -> None:
-    """Raises _DownloadError, and removes the part, where its sum is not `md5`."""
+def _check_md5(part: Path, md5: str) -> None:
+    """Remove the part file and raise _DownloadError where its MD5 sum is not `md5`."""
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
+        actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if actual != md5:
         part.unlink()
-        raise _DownloadError(f"wrong bytes: its MD5 sum is {found}, the published one {md5}", final=True)
+        raise _DownloadError(f"wrong bytes: its MD5 sum is {actual}, the published one {md5}", is_final=True)

@@ -1,6 +1,7 @@
-"""Images that belong together, such as the frames of a video: in two splits, one would give the other away."""
+"""Groups of images that must stay in one split, such as the frames of a video (`--group-by`)."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,90 +11,87 @@ from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
 
-# Names that end in a number and are alike before it: the frames of a series.
+# A file name with a frame number at its end; the group is the name before the number.
 _FRAME = r"([^/]*[_-])\d+\.\w+$"
-# Series are worth a hint where there are several a class, of so many frames, and they hold most of the images.
-_FEWEST_FRAMES, _MOST_FRAMES, _LEAST_SHARE = 3, 1000, 0.8
+# Names count as frame series where there are more than two series a class, of so many frames each, and these series
+# hold most of the images.
+_MIN_FRAMES, _MAX_FRAMES, _MIN_FRACTION = 3, 1000, 0.8
 
 
-def groups_of(ids: Sequence[str], pattern: str) -> Indices:
-    """The group of each image: int64 (N,), the same number for all whose id matches alike.
+def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
+    """The group number of each image: int64 (N,).
 
     Args:
-        pattern: a regular expression, found anywhere in an id. The first group that took part tells images apart, or
-            the whole match. An image that does not match is a group of its own.
+        pattern: a regular expression, searched in each id. Images with equal text in the first capture group that took
+            part in the match, or in the whole match if there is none, are in one group. An image whose id does not
+            match is a group of its own.
     Raises:
-        UsageError: where the pattern is none, or matches no id.
+        UsageError: where the pattern is not a regular expression, or matches no id.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"group_by {pattern!r} is no regular expression: {error}") from error
-    found = [compiled.search(name) for name in ids]
-    if not any(found):
+    matches = [compiled.search(name) for name in ids]
+    if not any(matches):
         raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
-    # What does not match is told apart by its place, which no match can be.
-    keys: list[object] = [position if match is None else _told_apart_by(match) for position, match in enumerate(found)]
+    # The integer position of an image without a match never equals the text of a match.
+    keys: list[object] = [position if match is None else _group_key(match) for position, match in enumerate(matches)]
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _told_apart_by(match: re.Match[str]) -> str:
+def _group_key(match: re.Match[str]) -> str:
     return next((group for group in match.groups() if group is not None), match[0])
 
 
-def names_in_common(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:
-    """How many images of `ids` belong to a group that `others` has too."""
-    groups = groups_of([*ids, *others], pattern)
+def count_shared_groups(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:
+    """Number of images of `ids` whose group also occurs in `others`."""
+    groups = assign_groups([*ids, *others], pattern)
     return int(np.isin(groups[: len(ids)], groups[len(ids) :]).sum())
 
 
-def likely_pattern(ids: Sequence[str], labels: NDArray[np.int64]) -> tuple[str, int] | None:
-    """A pattern for group_by that the names suggest, and how many series there are; None where they suggest none."""
-    keys = [match[1] if (match := re.search(_FRAME, name)) else None for name in ids]
-    prefixes = [name.rpartition("/")[0] for name in ids]
-    series: dict[tuple[str, str], int] = {}
-    for prefix, key in zip(prefixes, keys, strict=True):
-        if key is not None:
-            series[prefix, key] = series.get((prefix, key), 0) + 1
-    frames = [number for number in series.values() if _FEWEST_FRAMES <= number <= _MOST_FRAMES]
-    num_classes = len(np.unique(labels))
-    if len(frames) <= 2 * num_classes or sum(frames) < _LEAST_SHARE * len(ids):
+def guess_group_pattern(ids: Sequence[str], labels: NDArray[np.int64]) -> tuple[str, int] | None:
+    """A pattern for group_by where file names look like frame series, and the number of series; else None."""
+    matches = [(name.rpartition("/")[0], re.search(_FRAME, name)) for name in ids]
+    series = Counter((folder, match[1]) for folder, match in matches if match)
+    lengths = [length for length in series.values() if _MIN_FRAMES <= length <= _MAX_FRAMES]
+    if len(lengths) <= 2 * len(np.unique(labels)) or sum(lengths) < _MIN_FRACTION * len(ids):
         return None
-    return r"(.*[_-])\d+\.\w+$", len(frames)
+    return r"(.*[_-])\d+\.\w+$", len(lengths)
 
 
-def series_notes(ids: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
-    """What is to be told where names look like series of frames."""
-    likely = likely_pattern(ids, labels)
-    if likely is None:
+def frame_series_notes(ids: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
+    """A note for the user where file names look like series of frames; else an empty list."""
+    guess = guess_group_pattern(ids, labels)
+    if guess is None:
         return []
-    pattern, number = likely
+    pattern, num_series = guess
     return [
-        f"file names look like {number:,} series of frames, which lie on both sides where images are split; "
-        f"--group-by '{pattern}' keeps each on one"
+        f"file names look like {num_series:,} series of frames; a split at random puts frames of one series into both "
+        f"parts, --group-by '{pattern}' keeps each series together"
     ]
 
 
 def split_by_group(labels: NDArray[np.int64], groups: Indices, num: int, seed: int) -> tuple[Indices, Indices]:
-    """(rest, part): sorted indices; no group lies in both, and every class keeps an image in rest.
+    """(rest, part): sorted indices; every group lies in one of them, and every class keeps an image in rest.
 
-    Groups are taken in random order as long as they bring the part nearer to `num` images with the class proportions
-    of the whole.
+    Groups are visited in random order. A group moves to `part` if that brings the class counts of `part` closer to
+    `num` images with the class proportions of the whole (squared distance).
     """
     num_classes = int(labels.max()) + 1
     _, groups = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(groups.max()) + 1, num_classes), np.int64)
     np.add.at(counts, (groups, labels), 1)
-    left = counts.sum(0)
-    wanted = left * (num / len(labels))
-    have = np.zeros(num_classes)
-    chosen = np.zeros(len(counts), bool)
+    rest_counts = counts.sum(0)
+    target = rest_counts * (num / len(labels))
+    part_counts = np.zeros(num_classes)
+    in_part = np.zeros(len(counts), bool)
     for group in np.random.default_rng(seed).permutation(len(counts)):
-        with_it = have + counts[group]
-        nearer = ((with_it - wanted) ** 2).sum() < ((have - wanted) ** 2).sum()
-        if nearer and (left - counts[group])[counts[group] > 0].all():
-            have, left = with_it, left - counts[group]
-            chosen[group] = True
-    inside = chosen[groups]
-    return np.flatnonzero(~inside), np.flatnonzero(inside)
+        enlarged = part_counts + counts[group]
+        is_closer = ((enlarged - target) ** 2).sum() < ((part_counts - target) ** 2).sum()
+        if is_closer and (rest_counts - counts[group])[counts[group] > 0].all():
+            part_counts, rest_counts = enlarged, rest_counts - counts[group]
+            in_part[group] = True
+    is_part = in_part[groups]
+    return np.flatnonzero(~is_part), np.flatnonzero(is_part)

@@ -1,4 +1,4 @@
-"""What is in a data set, before anyone trains on it."""
+"""`timebox inspect`: class counts, channel statistics and duplicate images of a data set."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -7,20 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.data.groups import series_notes
+from timebox.data.groups import frame_series_notes
 
 _CHUNK_IMAGES = 1024
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images whose pixels, at working size, another image has as well.
+    """Images with the same pixels, after resizing to the working size.
 
     Args:
-        where: "train" for repeats within train; "train and test" for images of test that train has.
-        num_images: how many, of the later split; within one split, all but the first of each.
-        num_relabelled: how many of them carry another label than the image they repeat.
-        examples: up to five pairs of ids, the relabelled first.
+        where: "train" for duplicates within train; "train and test" for images of test that are in train too.
+        num_images: number of duplicates in the later split; within one split, all but the first of each set.
+        num_relabelled: number of duplicates whose label differs from that of the first image.
+        examples: up to five pairs of ids, those with different labels first.
     """
 
     where: str
@@ -31,14 +32,14 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `timebox inspect` tells.
+    """The result of `timebox inspect`.
 
     Args:
-        working_size: (H, W, C) of the images as read.
+        working_size: (H, W, C) of the images after reading.
         class_counts: split -> class name -> number of images.
         mean, std: of each channel over train, in 0..1.
-        duplicates: only the kinds that occur.
-        (the others): as in LoadedData.
+        duplicates: for each split and pair of splits that has any.
+        (the others): see LoadedData.
     """
 
     name: str
@@ -61,12 +62,12 @@ class Inspection:
         return {split: sum(counts.values()) for split, counts in self.class_counts.items()}
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, fit for JSON."""
+        """All fields and counts as values that JSON can hold."""
         return asdict(self) | {"num_classes": len(self.class_names), "num_images": self.num_images}
 
 
 def inspect_data(loaded: LoadedData) -> Inspection:
-    """Count, measure and compare the images of a data set. Takes about a second per 100,000 32x32 images."""
+    """Count the images, measure their channels and find duplicates: about one second per 100,000 32x32 images."""
     splits = loaded.splits
     mean, std = channel_statistics(splits.train.images)
     return Inspection(
@@ -85,18 +86,18 @@ def inspect_data(loaded: LoadedData) -> Inspection:
         std=std,
         bad_files=loaded.bad_files,
         duplicates=_find_duplicates(splits),
-        notes=(*loaded.notes, *series_notes(splits.train.ids, splits.train.labels)),
+        notes=(*loaded.notes, *frame_series_notes(splits.train.ids, splits.train.labels)),
     )
 
 
 def image_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The 64-bit BLAKE2b hash of each image's bytes, the same on every machine: uint8 (N, H, W, C) -> uint64 (N,)."""
+    """The 64-bit BLAKE2b hash of each image's bytes, equal on every machine: uint8 (N, H, W, C) -> uint64 (N,)."""
     digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in 0..1, from exact sums taken chunk by chunk."""
+    """(mean, std) of each channel of uint8 (N, H, W, C), of pixels scaled to 0..1, from exact histograms."""
     channels = images.shape[3]
     histogram = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, len(images), _CHUNK_IMAGES):
@@ -104,39 +105,43 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
         for channel in range(channels):
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0))
+    frequency = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = frequency @ values
+    std = np.sqrt(np.maximum(frequency @ values**2 - mean**2, 0))
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
-    hashes = {name: image_hashes(split.images) for name, split in splits.items()}
-    named = splits.items()
-    found = []
-    for position, (name, split) in enumerate(named):
-        found.append(_repeats(name, split, hashes[name], split, hashes[name]))
-        for later_name, later in named[position + 1 :]:
-            found.append(_repeats(f"{name} and {later_name}", split, hashes[name], later, hashes[later_name]))
-    return tuple(duplicates for duplicates in found if duplicates.num_images)
+    hashed = [(name, _HashedSplit(split, image_hashes(split.images))) for name, split in splits.items()]
+    results = []
+    for position, (name, split) in enumerate(hashed):
+        results.append(_duplicates(name, split, split))
+        results += [
+            _duplicates(f"{name} and {later_name}", split, later) for later_name, later in hashed[position + 1 :]
+        ]
+    return tuple(duplicates for duplicates in results if duplicates.num_images)
 
 
-def _repeats(
-    where: str,
-    first: ImageDataset,
-    first_hashes: NDArray[np.uint64],
-    later: ImageDataset,
-    later_hashes: NDArray[np.uint64],
-) -> Duplicates:
-    """The images of `later` that `first` has; of a data set and itself, those that it has earlier on."""
-    _, firsts = np.unique(first_hashes, return_index=True)
-    order = firsts[np.argsort(first_hashes[firsts])]
-    nearest = np.minimum(np.searchsorted(first_hashes[order], later_hashes), len(order) - 1)
+@dataclass(frozen=True, eq=False)
+class _HashedSplit:
+    """A split and the hash of each of its images: uint64 (N,)."""
+
+    dataset: ImageDataset
+    hashes: NDArray[np.uint64]
+
+
+def _duplicates(where: str, first: _HashedSplit, later: _HashedSplit) -> Duplicates:
+    """The images of `later` that are in `first`; where both are one split, those that occur earlier in it."""
+    _, firsts = np.unique(first.hashes, return_index=True)
+    order = firsts[np.argsort(first.hashes[firsts])]
+    nearest = np.minimum(np.searchsorted(first.hashes[order], later.hashes), len(order) - 1)
     original = order[nearest]
-    repeated = first_hashes[original] == later_hashes
+    is_duplicate = first.hashes[original] == later.hashes
     if first is later:
-        repeated &= original != np.arange(len(later))
-    relabelled = repeated & (first.labels[original] != later.labels)
-    ranked = np.concatenate([np.flatnonzero(relabelled), np.flatnonzero(repeated & ~relabelled)])[:5].tolist()
-    examples = tuple((first.ids[original[index]], later.ids[index]) for index in ranked)
-    return Duplicates(where, int(repeated.sum()), int(relabelled.sum()), examples)
+        is_duplicate &= original != np.arange(len(later.hashes))
+    is_relabelled = is_duplicate & (first.dataset.labels[original] != later.dataset.labels)
+    ranked = np.concatenate([np.flatnonzero(is_relabelled), np.flatnonzero(is_duplicate & ~is_relabelled)])
+    examples = tuple(
+        (first.dataset.ids[original[index]], later.dataset.ids[index]) for index in ranked[:_MAX_EXAMPLES].tolist()
+    )
+    return Duplicates(where, int(is_duplicate.sum()), int(is_relabelled.sum()), examples)

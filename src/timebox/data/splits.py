@@ -1,6 +1,6 @@
-"""Which images are trained on, which choose, which prove: pure functions of the labels and a seed.
+"""Train, val and test splits: stratified or by group, as pure functions of the labels and a seed.
 
-No global random state is read or written. Every index array is int64 and sorted, but for stratified_order.
+No global random state is read or written. Every index array is int64 and sorted, except that of stratified_order.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 from timebox.data.align_labels import align_labels
 from timebox.data.dataset import ImageDataset, SourceSplits
-from timebox.data.groups import groups_of, split_by_group
+from timebox.data.groups import assign_groups, split_by_group
 from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
 
-MAX_DEFAULT_VAL = 10_000  # images: enough to tell 0.5 % apart, few enough to score often
+MAX_DEFAULT_VAL = 10_000  # images: enough to resolve 0.5 % of accuracy, few enough to score often
 
 
 def stratified_split(
     labels: NDArray[np.int64], num_or_fraction: int | float, seed: int, *, name: str = "num_or_fraction"
 ) -> tuple[Indices, Indices]:
-    """(rest, part): indices, `part` holding a number (int) or fraction (float in (0, 1)) of the images.
+    """Split indices into (rest, part), `part` with a number (int) or fraction (float in (0, 1)) of the images.
 
-    Each class gives its proportional share, by largest remainder, and keeps at least one image in rest; a class with
-    one image therefore gives none. `name` is the parameter errors speak of. Raises UsageError where `part` would be
-    empty or larger than the classes can give.
+    Each class contributes its proportional share, by largest remainder, and keeps at least one image in rest; a class
+    with one image therefore contributes none. `name` is the parameter that errors name. Raises UsageError where `part`
+    would be empty or larger than the classes can contribute.
     """
     counts = np.bincount(labels)
     capacity = np.maximum(counts - 1, 0)
@@ -44,10 +44,10 @@ def stratified_split(
 
 
 def balanced_cut(labels: NDArray[np.int64], num: int, seed: int) -> tuple[Indices, Indices]:
-    """(kept, rest): indices, `kept` holding `num` images spread over the classes as evenly as their sizes permit.
+    """Split indices into (kept, rest), `kept` with `num` images spread over the classes as evenly as possible.
 
-    5,000 of CIFAR-10 are 500 of each class. A class too small gives all it has, and the others make up for it. Raises
-    UsageError for a number below 1 or above that of the images.
+    5,000 images of CIFAR-10 are 500 of each class. A class that is too small contributes all its images, and the others
+    make up for it. Raises UsageError where `num` is below 1 or above the number of images.
     """
     if not 1 <= num <= len(labels):
         raise UsageError(f"a cut to {num:,} images is not possible: there are {len(labels):,} to take 1 or more of")
@@ -56,22 +56,22 @@ def balanced_cut(labels: NDArray[np.int64], num: int, seed: int) -> tuple[Indice
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
-    """A permutation every prefix of which has the class proportions of the whole, to within about one image a class.
+    """A permutation whose every prefix has the class proportions of the whole, to within about one image per class.
 
-    The r-th of a class's n images, in random order, stands at (r + 1/2) / n of the way; ties fall at random.
+    Of a class with n images in random order, the r-th is placed at (r + 1/2) / n of the way; ties are broken at random.
     """
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
     position = (_ranks(shuffled) + 0.5) / np.bincount(labels)[shuffled]
-    arranged: Indices = order[np.argsort(position, kind="stable")]
-    return arranged
+    permutation: Indices = order[np.argsort(position, kind="stable")]
+    return permutation
 
 
 def parse_split_size(value: str | float | None, name: str) -> str | float | None:
-    """What `val` or `test` was given, checked: a float in (0, 1), "none", "rest" (val only), or else a path as it is.
+    """Parse the value of `val` or `test`: a fraction (float in (0, 1)), "none", "rest" (val only), or a path.
 
-    A number may come as text, as on the command line; None, the default, stays None. Raises UsageError, naming the
-    option `name`, for a number that is no fraction.
+    A number may be text, as on the command line. Paths and None, the default, are returned unchanged. Raises
+    UsageError, naming the option `name`, for a number that is not a fraction.
     """
     if value is None or value == "none" or (value == "rest" and name == "val"):
         return value
@@ -88,12 +88,39 @@ def parse_split_size(value: str | float | None, name: str) -> str | float | None
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a part of a Division comes from.
+class SplitConfig:
+    """The sizes of the splits of a run.
 
     Args:
-        split: the source's split: "train", "val" or "test"; "given" for a data set of its own.
-        indices: int64, the images taken of it, sorted; None for all of them.
+        val: "none", "rest" (the images that train_limit leaves out), a fraction of train, or a data set. None: the
+            source's own val split, else a stratified tenth of train, at most MAX_DEFAULT_VAL images (no val split where
+            no class has two images).
+        test: "none", a fraction of train, split off before all else, or a data set. None: the source's own test split,
+            if any.
+        train_limit: class-balanced limit on the number of images of train, 1 or more, before val is split off.
+        test_limit: class-balanced limit on the number of images of test, 1 or more.
+        split_seed: 0 or more, seed of every split and limit.
+        group_by: a pattern for :func:`assign_groups`: every group stays in one split. With val "rest", the groups
+            that are in train are left out of val.
+        fit: how images of another data set get train's shape, ``crop`` or ``letterbox``.
+    """
+
+    val: str | float | ImageDataset | None = None
+    test: str | float | ImageDataset | None = None
+    train_limit: int | None = None
+    test_limit: int | None = None
+    split_seed: int = 0
+    group_by: str | None = None
+    fit: str = CROP
+
+
+@dataclass(frozen=True, eq=False)
+class SplitOrigin:
+    """Origin of the images of a split.
+
+    Args:
+        split: the source's split they come from: "train", "val" or "test"; "external" for another data set.
+        indices: int64, sorted, into the images of that split; None for all of them.
     """
 
     split: str
@@ -102,162 +129,156 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """The images trained on, chosen by and proved with, all with train's classes and image shape; absent parts None."""
+    """The train, val and test splits. All share train's classes and image shape; val and test may be None."""
 
     train: ImageDataset
     val: ImageDataset | None
     test: ImageDataset | None
-    train_origin: Origin
-    val_origin: Origin | None
-    test_origin: Origin | None
+    train_origin: SplitOrigin
+    val_origin: SplitOrigin | None
+    test_origin: SplitOrigin | None
 
 
-def split_dataset(
-    splits: SourceSplits,
-    *,
-    val: str | float | ImageDataset | None = None,
-    test: str | float | ImageDataset | None = None,
-    train_limit: int | None = None,
-    test_limit: int | None = None,
-    split_seed: int = 0,
-    group_by: str | None = None,
-    fit: str = CROP,
-) -> DataSplits:
-    """Cut a source's splits to what a run uses.
+def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
+    """Divide a source into the train, val and test splits of a run.
 
-    Args:
-        val: "none", "rest" (what train_limit leaves out), a fraction of train, or a data set. None is the source's own
-            split, else a stratified tenth of train, at most MAX_DEFAULT_VAL images (none where no class has two).
-        test: "none", a fraction of train, cut off before all else, or a data set. None is the source's own, if any.
-        train_limit: class-balanced number of images: those trained on, unless val is cut from them.
-        test_limit: class-balanced number of images.
-        split_seed: 0 or more, decides every cut.
-        group_by: a pattern for :func:`groups_of`: what is split off keeps to whole groups, and what `train_limit`
-            leaves out is validated on without the groups that are trained on.
-        fit: how images of a given data set are brought to train's shape, ``crop`` or ``letterbox``.
     Raises:
-        UsageError: for what cannot be met, stating what could.
-        DataError: for a data set with classes unknown to train.
+        UsageError: for a size that is not possible, with the sizes that are.
+        DataError: for a val or test data set with classes that train does not have.
     """
+    seed, train = config.split_seed, splits.train
 
-    if isinstance(val, ImageDataset):
-        val = align_labels(val, splits.train.class_names, splits.train.image_shape, "val", fit)
-    if isinstance(test, ImageDataset):
-        test = align_labels(test, splits.train.class_names, splits.train.image_shape, "test", fit)
-    pool = _Part(splits.train, Origin("train"), None if group_by is None else groups_of(splits.train.ids, group_by))
-    test_part: _Part | None
-    if isinstance(test, float | int):
-        pool, test_part = pool.split(test, split_seed, "test")
+    def aligned(value: str | float | ImageDataset | None, name: str) -> str | float | ImageDataset | None:
+        if not isinstance(value, ImageDataset):
+            return value
+        return align_labels(value, train.class_names, train.image_shape, name, config.fit)
+
+    val_size, test_size = aligned(config.val, "val"), aligned(config.test, "test")
+    groups = None if config.group_by is None else assign_groups(train.ids, config.group_by)
+    pool = _Subset(train, SplitOrigin("train"), groups)
+    test: _Subset | None
+    if isinstance(test_size, float | int):
+        pool, test = pool.split(test_size, seed, "test")
     else:
-        test_part = _given(test, splits.test, "test")
-    if test_limit is not None:
-        if test_part is None:
-            raise UsageError(f"test_limit {test_limit:,} has no test images to cut: give test a fraction or a path")
-        test_part, _ = test_part.cut(test_limit, split_seed, "test_limit", at_least=1)
+        test = _separate_subset(test_size, splits.test, "test")
+    if config.test_limit is not None:
+        if test is None:
+            raise UsageError(
+                f"test_limit {config.test_limit:,} has no test images to cut: give test a fraction or a path"
+            )
+        test, _ = test.limit(config.test_limit, seed, "test_limit", at_least=1)
     left_out = None
-    if train_limit is not None:
-        pool, left_out = pool.cut(train_limit, split_seed, "train_limit", at_least=len(np.unique(pool.labels)))
-    train_part, val_part = _divide_val(pool, left_out, val, splits, split_seed)
-    _generator(split_seed)  # a seed out of range is refused even where nothing is cut
+    if config.train_limit is not None:
+        num_classes = len(np.unique(pool.labels))
+        pool, left_out = pool.limit(config.train_limit, seed, "train_limit", at_least=num_classes)
+    pool, val = _split_val(pool, left_out, val_size, splits.val, seed)
+    _generator(seed)  # a seed out of range is refused even where nothing is drawn
     return DataSplits(
-        train=train_part.dataset(),
-        val=val_part.dataset() if val_part else None,
-        test=test_part.dataset() if test_part else None,
-        train_origin=train_part.origin,
-        val_origin=val_part.origin if val_part else None,
-        test_origin=test_part.origin if test_part else None,
+        train=pool.dataset(),
+        val=val.dataset() if val else None,
+        test=test.dataset() if test else None,
+        train_origin=pool.origin,
+        val_origin=val.origin if val else None,
+        test_origin=test.origin if test else None,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """Some images of a data set; none is copied before all cuts are made and `dataset` is asked for."""
+class _Subset:
+    """Selected images of a data set. They are copied only by `dataset`, once, after all splits and limits."""
 
     source: ImageDataset
-    origin: Origin
+    origin: SplitOrigin
     groups: Indices | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        return self.source.labels if self.origin.indices is None else self.source.labels[self.origin.indices]
+        return self._of_subset(self.source.labels)
 
     def dataset(self) -> ImageDataset:
         return self.source if self.origin.indices is None else self.source.take(self.origin.indices)
 
-    def split(self, fraction: float, seed: int, name: str) -> "tuple[_Part, _Part]":
-        """(rest, part)."""
+    def split(self, fraction: float, seed: int, name: str) -> "tuple[_Subset, _Subset]":
+        """(rest, part), `part` with about a fraction of the images."""
         _check_fraction(fraction, name)
         return self.split_off(round(fraction * len(self.labels)), seed, name, fraction)
 
-    def split_off(self, num: int, seed: int, name: str, asked: int | float) -> "tuple[_Part, _Part]":
-        """(rest, part), part with about `num` images, exactly as many where there are no groups."""
+    def split_off(self, num: int, seed: int, name: str, size: int | float) -> "tuple[_Subset, _Subset]":
+        """(rest, part), `part` with `num` images, or about as many with groups. `size` is the value errors show."""
         if self.groups is None:
-            rest, part = stratified_split(self.labels, asked, seed, name=name)
+            rest, part = stratified_split(self.labels, size, seed, name=name)
         else:
-            rest, part = split_by_group(self.labels, self._own(self.groups), num, seed)
+            rest, part = split_by_group(self.labels, self._of_subset(self.groups), num, seed)
             if not len(part):
-                raise UsageError(f"{name} {asked} is not possible with group_by: no group can be spared by its classes")
-        return self._only(rest), self._only(part)
+                raise UsageError(
+                    f"{name} {size} is not possible with group_by: "
+                    "no group can be split off: every class keeps an image"
+                )
+        return self._select(rest), self._select(part)
 
-    def without_groups_of(self, other: "_Part") -> "_Part":
-        """Its images but for those of groups that another part of the same source has."""
-        if self.groups is None:
-            return self
-        apart = ~np.isin(self._own(self.groups), other._own(self.groups))
-        return self._only(np.flatnonzero(apart))
-
-    def _own(self, values: Indices) -> Indices:
-        """Of values for all images of the source, those of this part."""
-        return values if self.origin.indices is None else values[self.origin.indices]
-
-    def cut(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Part, _Part | None]":
-        """(kept, rest), rest None if nothing is left."""
+    def limit(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Subset, _Subset | None]":
+        """(kept, rest), `kept` with `num` images, balanced over the classes; rest is None where all are kept."""
         if not at_least <= num <= len(self.labels):
-            an_image_a_class = ", an image a class," if at_least > 1 else ""
+            one_per_class = ", an image a class," if at_least > 1 else ""
             raise UsageError(
-                f"{name} {num:,} is not possible: it must be at least {at_least:,}{an_image_a_class} and at most "
+                f"{name} {num:,} is not possible: it must be at least {at_least:,}{one_per_class} and at most "
                 f"{len(self.labels):,}, the images there are"
             )
         if num == len(self.labels):
             return self, None
         kept, rest = balanced_cut(self.labels, num, seed)
-        return self._only(kept), self._only(rest)
+        return self._select(kept), self._select(rest)
 
-    def _only(self, chosen: Indices) -> "_Part":
-        indices = chosen if self.origin.indices is None else self.origin.indices[chosen]
-        return _Part(self.source, Origin(self.origin.split, indices), self.groups)
+    def without_groups_of(self, other: "_Subset") -> "_Subset":
+        """The images whose groups do not occur in another subset of the same source."""
+        if self.groups is None:
+            return self
+        is_shared = np.isin(self._of_subset(self.groups), other._of_subset(self.groups))
+        return self._select(np.flatnonzero(~is_shared))
+
+    def _of_subset(self, values: Indices) -> Indices:
+        """The values of this subset's images, from values for all images of the source."""
+        return values if self.origin.indices is None else values[self.origin.indices]
+
+    def _select(self, positions: Indices) -> "_Subset":
+        indices = positions if self.origin.indices is None else self.origin.indices[positions]
+        return _Subset(self.source, SplitOrigin(self.origin.split, indices), self.groups)
 
 
-def _given(value: str | ImageDataset | None, own: ImageDataset | None, name: str) -> _Part | None:
-    """The part that is not cut from train: the source's own, one given, or none."""
+def _separate_subset(value: str | ImageDataset | None, own: ImageDataset | None, name: str) -> _Subset | None:
+    """A val or test split that is not split off train: the source's own, another data set, or None."""
     if value is None:
-        return _Part(own, Origin(name)) if own is not None else None
+        return _Subset(own, SplitOrigin(name)) if own is not None else None
     if isinstance(value, ImageDataset):
-        return _Part(value, Origin("given"))
+        return _Subset(value, SplitOrigin("external"))
     if value == "none":
         return None
     allowed = "a fraction, 'none' or 'rest'" if name == "val" else "a fraction or 'none'"
     raise UsageError(f"{name} {value!r} must be {allowed}, or the images of a path, already loaded")
 
 
-def _divide_val(
-    pool: _Part, left_out: _Part | None, val: str | float | ImageDataset | None, splits: SourceSplits, seed: int
-) -> tuple[_Part, _Part | None]:
-    """What is trained on and what chooses, of the images left after test and train_limit."""
+def _split_val(
+    pool: _Subset,
+    left_out: _Subset | None,
+    val: str | float | ImageDataset | None,
+    own_val: ImageDataset | None,
+    seed: int,
+) -> tuple[_Subset, _Subset | None]:
+    """(train, val) from the images left after test and train_limit; `left_out` are those above train_limit."""
     if val == "rest":
         if left_out is None:
             raise UsageError("val 'rest' needs a train_limit below the number of images: nothing is left out otherwise")
-        kept = left_out.without_groups_of(pool)
-        if not len(kept.labels):
+        rest = left_out.without_groups_of(pool)
+        if not len(rest.labels):
             raise UsageError("val 'rest' is not possible with group_by: all groups left out are trained on too")
-        return pool, kept
+        return pool, rest
     if isinstance(val, float | int):
         return pool.split(val, seed, "val")
-    if val is not None or splits.val is not None:
-        return pool, _given(val, splits.val, "val")
+    if val is not None or own_val is not None:
+        return pool, _separate_subset(val, own_val, "val")
     labels = pool.labels
-    spare = int(np.maximum(np.bincount(labels) - 1, 0).sum())
-    num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, spare)
+    capacity = int(np.maximum(np.bincount(labels) - 1, 0).sum())
+    num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, capacity)
     if num == 0:
         return pool, None
     return pool.split_off(num, seed, "val", num)
@@ -275,7 +296,7 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _draw(labels: NDArray[np.int64], shares: Indices, seed: int) -> tuple[Indices, Indices]:
-    """(others, drawn), with shares[c] images of each class c drawn at random."""
+    """Split indices into (rest, drawn), with shares[c] images of each class c drawn at random."""
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
     drawn = _ranks(shuffled) < shares[shuffled]
@@ -283,7 +304,7 @@ def _draw(labels: NDArray[np.int64], shares: Indices, seed: int) -> tuple[Indice
 
 
 def _ranks(labels: NDArray[np.int64]) -> Indices:
-    """For each label, how many before it are the same."""
+    """For each label, the number of equal labels before it."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts
@@ -293,7 +314,7 @@ def _ranks(labels: NDArray[np.int64]) -> Indices:
 
 
 def _proportional_shares(counts: Indices, capacity: Indices, num: int) -> Indices:
-    """`num` in proportion to `counts`, none above its capacity: by largest remainder, in integers."""
+    """Divide `num` in proportion to `counts`, each at most its capacity: largest remainder method, in integers."""
     total = counts.sum()
     shares: Indices = np.minimum(num * counts // total, capacity)
     while (missing := num - int(shares.sum())) > 0:
@@ -304,9 +325,9 @@ def _proportional_shares(counts: Indices, capacity: Indices, num: int) -> Indice
 
 
 def _even_shares(counts: Indices, num: int, seed: int) -> Indices:
-    """`num` spread evenly, none above its count: all classes filled to one level, and one more here and there."""
+    """Divide `num` evenly, each at most its count: all classes get the same number, and random ones one more."""
     low, high = 0, int(counts.max())
-    while low < high:  # the highest level that `num` pays for
+    while low < high:  # bisection for the highest level with a sum of at most `num`
         level = (low + high + 1) // 2
         low, high = (level, high) if np.minimum(counts, level).sum() <= num else (low, level - 1)
     shares: Indices = np.minimum(counts, low)

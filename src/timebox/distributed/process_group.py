@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from timebox.clock import now, process_start
-from timebox.data.device.loader import Share
+from timebox.data.device.resident import DataShard
 from timebox.distributed.heartbeat import Heartbeat, RankInfo, kill_stopped_ranks
 from timebox.errors import RankFailureError, UsageError
 from timebox.machine import is_torchrun
@@ -56,9 +56,9 @@ class ProcessGroup:
     rank, size, num_restarts = 0, 1, 0
 
     @property
-    def share(self) -> Share:
+    def share(self) -> DataShard:
         """What this process takes of every batch."""
-        return Share(self.rank, self.size)
+        return DataShard(self.rank, self.size)
 
     def broadcast(self, value: Any = None) -> Any:
         """What the leader says, on every process: they wait for it as long as it is there, the leader for none."""

@@ -11,11 +11,12 @@ from timebox.data import (
     ImageDataset,
     LoadedData,
     SourceSplits,
-    as_loaded,
+    SplitConfig,
     load_data,
+    load_images_in_memory,
     split_dataset,
 )
-from timebox.data.groups import names_in_common, series_notes
+from timebox.data.groups import count_shared_groups, frame_series_notes
 from timebox.data.images.decode import CROP
 from timebox.errors import RunError
 
@@ -89,8 +90,7 @@ def split_data(
         elsewhere = read(value, height if height == width else None).splits
         return dict(elsewhere.items()).get(name, elsewhere.train)
 
-    return split_dataset(
-        splits,
+    config = SplitConfig(
         val=portion("val", source.val),
         test=portion("test", source.test),
         train_limit=source.train_limit,
@@ -99,6 +99,7 @@ def split_data(
         group_by=source.group_by,
         fit=fit,
     )
+    return split_dataset(splits, config)
 
 
 class DatasetReader:
@@ -146,20 +147,20 @@ class DatasetReader:
 
     def _read(self, path: str, image_size: int | None, coarse: bool, fit: str) -> LoadedData:
         # What is cut out to validate on is a second copy, for a while beside the first.
-        copies = 2
+        num_copies = 2
         if self._given is not None and path == IN_MEMORY:
-            return as_loaded(self._given, image_size, copies, fit)
+            return load_images_in_memory(self._given, image_size, num_copies, fit)
         loaded = load_data(
             path,
             image_size=image_size,
             coarse=coarse,
             data_dir=self._data_dir,
             max_bad_share=self._max_bad_share,
-            copies=copies,
-            progress=self._notify,
+            num_copies=num_copies,
+            notify=self._notify,
             cache=self._cache,
             fit=fit,
-            largest_side=self.largest_side,
+            max_side=self.largest_side,
         )
         self._deadline.exclude(loaded.download_seconds)
         return loaded
@@ -169,9 +170,9 @@ def _group_notes(splits: SourceSplits, source: DataConfig) -> list[str]:
     """Groups that lie in two of the data's own splits; or, where none are asked for, those that names suggest."""
     train = splits.train
     if source.group_by is None:
-        return series_notes(train.ids, train.labels)
+        return frame_series_notes(train.ids, train.labels)
     others = {name: split for name, split in splits.items() if name != "train"}
-    shared = {name: names_in_common(split.ids, train.ids, source.group_by) for name, split in others.items()}
+    shared = {name: count_shared_groups(split.ids, train.ids, source.group_by) for name, split in others.items()}
     return [
         f"{count:,} images of {name} belong to groups that train has too" for name, count in shared.items() if count
     ]

@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from timebox.data import ImageDataset
-from timebox.data.device.loader import Augmentation, DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.evaluation.calibration import apply_temperature
 from timebox.reporting import Example
 
@@ -47,7 +49,8 @@ def augmented_examples(
     """
     rng = np.random.default_rng(seed)
     sample = train.take(np.sort(rng.choice(len(train), min(NUM_AUGMENTED, len(train)), replace=False)))
-    loader = DeviceLoader(sample, len(sample), mean, std, augmentation, seed, torch.device("cpu"))
+    images = ResidentImages.from_dataset(sample, torch.device("cpu"))
+    loader = DeviceLoader(images, ChannelStatistics(mean, std), augmentation, Sampling(len(sample), seed))
     batch = loader.batch(0, progress=0.0)
     pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     labels = (batch.labels.argmax(1) if augmentation.mixup else batch.labels).tolist()

@@ -13,7 +13,9 @@ from torch import nn
 from timebox.builders import build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import Deadline
 from timebox.data import LoadedData
-from timebox.data.device.loader import DeviceLoader, Share
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import DeviceLoader, Sampling
+from timebox.data.device.resident import DataShard, ResidentImages
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
 from timebox.errors import RankFailureError, RunError
 from timebox.jobs.finish import Finish
@@ -109,16 +111,11 @@ class Training:
         """Train to the end of the schedule. Interrupted, keeps how far it came and passes the interruption on."""
         job, plan, recipe = self._job, self._job.plan, self._job.plan.recipe
         loader = DeviceLoader(
-            job.data_splits.train,
-            recipe.batch_size,
-            job.mean,
-            job.std,
+            ResidentImages.from_dataset(job.data_splits.train, plan.device, self._shard()),
+            ChannelStatistics(job.mean, job.std),
             build_augmentation(recipe),
-            job.request.seed,
-            plan.device,
+            Sampling(recipe.batch_size, job.request.seed, recipe.ensemble_size),
             build_resizing(recipe),
-            recipe.ensemble_size,
-            self._share(),
         )
         log = self._writer.metrics.add if self._writer else _unwritten
         monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
@@ -206,11 +203,11 @@ class Training:
         self._group.broadcast_parameters_(list(state.tensors().values()))
         state.step, state.progress = self._group.broadcast_timed((state.step, state.progress))
 
-    def _share(self) -> Share:
+    def _shard(self) -> DataShard:
         """All images for everyone, or a part of them where they do not fit on a device."""
         device, num_bytes = self._job.plan.device, self._job.data_splits.train.images.nbytes
         fits = device.type == "cpu" or num_bytes <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]
-        return replace(self._group.share, holds_part=not all(self._group.all_gather_timed(fits)))
+        return replace(self._group.share, holds_shard=not all(self._group.all_gather_timed(fits)))
 
     def _pacer(self) -> ClockPacer | StepPacer:
         plan = self._job.plan

@@ -13,7 +13,7 @@ from torch import nn
 from timebox.builders import SMALLEST_STD
 from timebox.clock import Deadline
 from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics, stratified_order
-from timebox.data.images.decode import HOW_FITTED
+from timebox.data.images.decode import FIT_DESCRIPTIONS
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import predict_probabilities
@@ -144,7 +144,7 @@ class TrainingJob:
                 "image_shape": list(self.data_splits.train.image_shape),
                 "mean": self.mean.tolist(),
                 "std": self.std.tolist(),
-                "resize": HOW_FITTED[self.plan.recipe.image_fit],
+                "resize": FIT_DESCRIPTIONS[self.plan.recipe.image_fit],
             },
             "recipe": self.plan.recipe.as_dict(),
             "source": request.source.as_dict(),

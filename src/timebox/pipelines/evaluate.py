@@ -106,7 +106,7 @@ def evaluate(
         max_bad_share=max_bad_share,
         cache=cache,
         fit=run.recipe.image_fit,
-        progress=reporter.note,
+        notify=reporter.note,
     )
 
     def elsewhere(path: str, side: int | None) -> LoadedData:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
-from timebox.data.device.loader import DeviceLoader
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
@@ -203,7 +205,10 @@ def _test(job: TrainingJob, rates: tuple[float, float], pacer: Pacer, reporter: 
     recipe = plan.recipe
     state = TrainingState(initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
     loader = DeviceLoader(
-        train, recipe.batch_size, job.mean, job.std, build_augmentation(recipe), job.request.seed, plan.device
+        ResidentImages.from_dataset(train, plan.device),
+        ChannelStatistics(job.mean, job.std),
+        build_augmentation(recipe),
+        Sampling(recipe.batch_size, job.request.seed),
     )
 
     def notify(step: int, lr: float, loss: float) -> None:

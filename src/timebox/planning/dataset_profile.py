@@ -11,7 +11,7 @@ class DatasetProfile:
         num_images: images trained on.
         side: the shorter side of the working size in pixels.
         num_classes: 2 or more.
-        mirror_allowed: whether mirrored images keep their label, see :mod:`timebox.data.mirror_test`.
+        mirror_allowed: whether mirrored images keep their label, see :mod:`timebox.data.flip_invariance`.
         imbalance: how many times as many images the largest class has as the smallest, 1 or more.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from timebox.data.formats.base import USUAL_SIDE
+from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.machine import available_threads
 from timebox.planning.auto import largest_useful_side
 
@@ -29,4 +29,4 @@ def largest_side_for(budget_seconds: float | None, device: torch.device) -> Call
         seconds, speed = budget_seconds, IMAGES_PER_SECOND_OF_A_GPU
     else:
         seconds, speed = budget_seconds, available_threads() * IMAGES_PER_SECOND_OF_A_THREAD
-    return lambda num_images: max(USUAL_SIDE, largest_useful_side(num_images, seconds, speed))
+    return lambda num_images: max(DEFAULT_MAX_SIDE, largest_useful_side(num_images, seconds, speed))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timebox.builders import build_resizing
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
-from timebox.data.mirror_test import MirrorTest, mirror_test
+from timebox.data.flip_invariance import FlipInvariance, measure_flip_invariance
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.errors import BudgetError, UsageError
 from timebox.evaluation.inference import inference_batch_size
@@ -158,7 +158,7 @@ def _choose(
     lines = describe_device(device, chosen, why)
     if named:
         return named, chosen, [*lines, *_tune_threads(benchmarks[chosen], named)]
-    by_work, mirror = benchmarks[chosen].seconds_by_work(narrow, probe), mirror_test(train)
+    by_work, mirror = benchmarks[chosen].seconds_by_work(narrow, probe), measure_flip_invariance(train)
     first, _ = _auto(train, mirror, train_seconds(), by_work, overrides)
     lines += _tune_threads(benchmarks[chosen], first)
     # What was measured first, and on other networks, may be off: the one found is measured itself, and found again.
@@ -215,7 +215,7 @@ def _plan_steps(
         def by_work(recipe: Recipe) -> float:
             return max(benchmark.flops_per_image(recipe) / REFERENCE_FLOPS, REFERENCE_SECONDS / most_images)
 
-        recipe, reasons = _auto(train, mirror_test(train), REFERENCE_SECONDS, by_work, overrides)
+        recipe, reasons = _auto(train, measure_flip_invariance(train), REFERENCE_SECONDS, by_work, overrides)
         _check_fit(recipe, train)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
         lines.append(
@@ -316,7 +316,7 @@ def _divide_budget(
 
 def _auto(
     train: ImageDataset,
-    mirror: MirrorTest,
+    mirror: FlipInvariance,
     train_seconds: float,
     seconds_per_image: Callable[[Recipe], float],
     overrides: Mapping[str, Setting],
@@ -326,7 +326,7 @@ def _auto(
         num_images=len(train),
         side=min(train.image_shape[:2]),
         num_classes=train.num_classes,
-        mirror_allowed=mirror.allowed,
+        mirror_allowed=mirror.keeps_labels,
         imbalance=_imbalance(train.class_counts()),
     )
 
@@ -334,7 +334,7 @@ def _auto(
         return build_resizing(recipe).steps_in(train_seconds / seconds_per_image(recipe))
 
     recipe, reasons = auto_recipe(task, images_affordable, overrides)
-    evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.mirrored_accuracy:.0%} mirrored"
+    evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.flipped_accuracy:.0%} mirrored"
     *others, mirroring, sureness = reasons
     return recipe, [*others, f"{mirroring} ({evidence})", sureness]
 

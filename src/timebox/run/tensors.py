@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from timebox.data.arrays.npy import fill
+from timebox.data.arrays.npy import read_into
 from timebox.errors import RunError
 from timebox.files import open_regular, parse_json_object
 
@@ -133,7 +133,7 @@ def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor
 
 def _tensor(file: BinaryIO, name: str, entry: _Entry) -> Tensor:
     data = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
-    if fill(data.numpy(), file) < len(data):
+    if read_into(data.numpy(), file) < len(data):
         raise ValueError(f"it ends in the middle of tensor {_shown(name)}")
     if entry.dtype is torch.bool and data.numel() and int(data.max()) > 1:
         raise ValueError(f"tensor {_shown(name)} is of truth values, but holds other bytes than 0 and 1")

@@ -191,7 +191,7 @@ class DataParallelSteps:
         for group in self._state.optimizer.groups:
             if isinstance(group, MuonGroup):
                 group.sharing = self._group
-        begin, end = loader.share.of(loader.batch_size)
+        begin, end = loader.shard.bounds(loader.batch_size)
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             if isinstance(norm, GhostBatchNorm):
                 # Statistics follow each group of a batch in turn. With fewer groups here, they follow each one further.

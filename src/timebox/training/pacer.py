@@ -11,7 +11,7 @@ from math import ceil
 from statistics import median_low
 from typing import Protocol
 
-from timebox.data.device.resize import WHOLE, Resizing
+from timebox.data.device.resize import FULL_SIZE, Resizing
 
 # The landing, the last stretch of a schedule, in which the rate falls below a tenth of its peak, takes so many steps
 # even when time has run short: weights that jump from a large rate to none are noisy.
@@ -111,7 +111,7 @@ class ClockPacer:
         now: Callable[[], float],
         warmdown_start: float = 1.0,
         overtime_seconds: float = 0.0,
-        resizing: Resizing = WHOLE,
+        resizing: Resizing = FULL_SIZE,
     ) -> None:
         self._seconds_left = seconds_left
         self._now = now

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline
-from timebox.data import DataSplits, ImageDataset, Origin, stratified_order
+from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
@@ -98,7 +98,9 @@ class Trainer:
             self.source, recipe, (*settings, SCORING_SETTING), self.seed + repeat, self.precision, None,
             thumbnails=False,
         )  # fmt: skip
-        data_splits = DataSplits(self.train_images, self.val_images, None, Origin("train"), Origin("val"), None)
+        data_splits = DataSplits(
+            self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None
+        )
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(

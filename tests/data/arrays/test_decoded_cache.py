@@ -9,17 +9,17 @@ import pytest
 
 from data.making import photo_folder, picture, save
 from timebox.data import load_data
-from timebox.data.arrays.decoded_cache import DRAFT, INDEX, Identity, Prepared, key_of
+from timebox.data.arrays.decoded_cache import INCOMPLETE_PREFIX, INDEX, DecodedCache, FileFingerprint, cache_key
 from timebox.data.reading import encoded_images as encoded
 
-NOTE = "prepared by an earlier run: not decoded again"
+NOTE = "decoded by an earlier run: read from the cache"
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache for whatever is read, however quickly."""
+    """A cache that keeps every source, however quickly it is decoded."""
     monkeypatch.setenv("TIMEBOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 0)
+    monkeypatch.setattr(encoded, "MIN_CACHED_PIXELS", 0)
     return tmp_path / "cache" / "prepared"
 
 
@@ -36,7 +36,7 @@ def same(one, other):
     )
 
 
-def test_a_second_reading_decodes_nothing_and_is_the_same(tmp_path, cache, monkeypatch):
+def test_a_second_read_decodes_nothing_and_returns_the_same(tmp_path, cache, monkeypatch):
     photo_folder(tmp_path / "pets" / "train", per_class=10)
     photo_folder(tmp_path / "pets" / "test", per_class=2)
     save(tmp_path / "pets" / "train" / "cat" / "broken.png").write_bytes(b"")
@@ -55,7 +55,7 @@ def test_a_second_reading_decodes_nothing_and_is_the_same(tmp_path, cache, monke
 
 
 @pytest.mark.parametrize("change", ["pixels", "name", "class", "more", "size", "touched"])
-def test_what_has_changed_is_decoded_anew(tmp_path, cache, change):
+def test_changed_sources_are_decoded_again(tmp_path, cache, change):
     folder = photo_folder(tmp_path / "pets")
     load_data(folder)
     file, options = folder / "cat" / "0.png", {}
@@ -80,7 +80,7 @@ def test_what_has_changed_is_decoded_anew(tmp_path, cache, change):
     assert NOTE in load_data(folder, max_bad_share=0.5, **options).notes
 
 
-def test_an_archive_is_known_again(tmp_path, cache):
+def test_an_archive_is_cached(tmp_path, cache):
     import shutil
 
     path = shutil.make_archive(str(tmp_path / "pets"), "zip", photo_folder(tmp_path / "pets"))
@@ -88,7 +88,7 @@ def test_an_archive_is_known_again(tmp_path, cache):
     assert NOTE in load_data(path).notes
 
 
-def test_a_damaged_entry_is_made_again(tmp_path, cache):
+def test_a_damaged_entry_is_replaced(tmp_path, cache):
     folder = photo_folder(tmp_path / "pets")
     load_data(folder)
     plain = load_data(folder, cache=False)
@@ -105,7 +105,7 @@ def test_a_damaged_entry_is_made_again(tmp_path, cache):
         assert same(again, plain)
 
 
-def test_too_many_bad_files_are_refused_whatever_was_prepared(tmp_path, cache):
+def test_too_many_bad_files_are_refused_in_cached_data_too(tmp_path, cache):
     folder = photo_folder(tmp_path / "pets")
     save(folder / "cat" / "broken.png").write_bytes(b"")
     load_data(folder, max_bad_share=0.5)
@@ -113,20 +113,20 @@ def test_too_many_bad_files_are_refused_whatever_was_prepared(tmp_path, cache):
         load_data(folder)
 
 
-def test_nothing_is_kept_that_is_quick_or_unwanted_or_fails(tmp_path, cache, monkeypatch):
+def test_quick_uncached_and_failed_reads_leave_no_entry(tmp_path, cache, monkeypatch):
     folder = photo_folder(tmp_path / "pets")
     load_data(folder, cache=False)
-    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 10**9)
+    monkeypatch.setattr(encoded, "MIN_CACHED_PIXELS", 10**9)
     load_data(folder)
     assert not cache.exists()
-    monkeypatch.setattr(encoded, "PREPARED_PIXELS", 0)
+    monkeypatch.setattr(encoded, "MIN_CACHED_PIXELS", 0)
     monkeypatch.setattr(encoded, "decode_image", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_data(folder)
     assert entries(cache) == []
 
 
-def test_a_full_disk_or_a_cache_that_cannot_be_is_no_hindrance(tmp_path, cache, monkeypatch):
+def test_a_full_disk_or_an_invalid_cache_folder_is_tolerated(tmp_path, cache, monkeypatch):
     folder = photo_folder(tmp_path / "pets")
     cache.parent.mkdir()
     cache.write_text("a file")
@@ -137,25 +137,25 @@ def test_a_full_disk_or_a_cache_that_cannot_be_is_no_hindrance(tmp_path, cache, 
     assert entries(cache) == []
 
 
-def test_the_oldest_entries_and_abandoned_drafts_go(tmp_path, cache, monkeypatch):
+def test_old_and_incomplete_entries_are_removed(tmp_path, cache, monkeypatch):
     for age, name in ((200, "one"), (100, "two")):
         before = {path.name for path in cache.glob("*")}
         load_data(photo_folder(tmp_path / name))
         (entry,) = set(entries(cache)) - before
         os.utime(cache / entry, (time.time() - age, time.time() - age))
     load_data(tmp_path / "one")  # used again
-    draft = cache / f"{DRAFT}x"
-    draft.mkdir()
-    os.utime(draft, (0, 0))
+    incomplete = cache / f"{INCOMPLETE_PREFIX}x"
+    incomplete.mkdir()
+    os.utime(incomplete, (0, 0))
     monkeypatch.setattr("timebox.data.arrays.decoded_cache.MAX_BYTES", 12_000)  # an entry has some 5,000
     load_data(photo_folder(tmp_path / "three"))
     load_data(photo_folder(tmp_path / "four"))
     assert NOTE in load_data(tmp_path / "one").notes
     assert NOTE not in load_data(tmp_path / "two").notes
-    assert not draft.exists()
+    assert not incomplete.exists()
 
 
-def test_what_is_no_entry_is_never_removed(tmp_path, cache, monkeypatch):
+def test_other_files_in_the_cache_folder_are_never_removed(tmp_path, cache, monkeypatch):
     mine = cache / "mine"
     mine.mkdir(parents=True)
     (mine / "precious").write_bytes(bytes(100_000))
@@ -164,7 +164,7 @@ def test_what_is_no_entry_is_never_removed(tmp_path, cache, monkeypatch):
     assert (mine / "precious").is_file()
 
 
-def test_a_cache_that_cannot_be_written_to_is_still_read(tmp_path, cache, monkeypatch):
+def test_a_read_only_cache_is_still_read(tmp_path, cache, monkeypatch):
     folder = photo_folder(tmp_path / "pets")
     load_data(folder)
 
@@ -177,7 +177,7 @@ def test_a_cache_that_cannot_be_written_to_is_still_read(tmp_path, cache, monkey
     assert len(load_data(photo_folder(tmp_path / "more")).splits.train) == 6
 
 
-def test_a_part_of_images_on_disk_is_on_disk(tmp_path, cache):
+def test_taking_images_of_a_memory_map_returns_a_memory_map(tmp_path, cache):
     load_data(photo_folder(tmp_path / "pets", per_class=20))
     train = load_data(tmp_path / "pets").splits.train
     part = train.take([5, 0, 39])
@@ -187,18 +187,18 @@ def test_a_part_of_images_on_disk_is_on_disk(tmp_path, cache):
     assert len(train.take([])) == 0
 
 
-def test_keys_tell_apart(tmp_path):
+def test_different_content_and_settings_have_different_keys(tmp_path):
     (tmp_path / "a").write_text("x")
-    identity = Identity.of(tmp_path / "a", "a")
+    fingerprint = FileFingerprint.of(tmp_path / "a", "a")
     keys = {
-        key_of([identity], (1,)),
-        key_of([identity], (2,)),
-        key_of([b"1"], (1,)),
-        key_of([identity, identity], (1,)),
+        cache_key([fingerprint], (1,)),
+        cache_key([fingerprint], (2,)),
+        cache_key([b"1"], (1,)),
+        cache_key([fingerprint, fingerprint], (1,)),
     }
     assert len(keys) == 4
-    assert key_of([identity], (1,)) == key_of([Identity.of(tmp_path / "a", "a")], (1,))
-    assert Prepared().find("x") is None
+    assert cache_key([fingerprint], (1,)) == cache_key([FileFingerprint.of(tmp_path / "a", "a")], (1,))
+    assert DecodedCache().find("x") is None
 
 
 LARGE = """
@@ -212,7 +212,7 @@ print([int(line.split()[1]) for line in open("/proc/self/status") if line.starts
 
 @pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_images_on_disk_take_no_memory_of_the_process(tmp_path):
+def test_memory_mapped_images_take_no_anonymous_memory(tmp_path):
     """Images four times as large take as much disk and no more memory."""
     peaks = []
     for number in (500, 4000):
@@ -222,7 +222,7 @@ def test_images_on_disk_take_no_memory_of_the_process(tmp_path):
         for k in range(20, number):  # links, which need no space
             os.link(folder / f"{k % 2}" / f"{k % 20}.bmp", folder / f"{k % 2}" / f"{k}.bmp")
         environment = {**os.environ, "TIMEBOX_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        code = "from timebox.data.reading import encoded_images as encoded; encoded.PREPARED_PIXELS = 0\n" + LARGE
+        code = "from timebox.data.reading import encoded_images as encoded; encoded.MIN_CACHED_PIXELS = 0\n" + LARGE
         command = [sys.executable, "-c", code, str(folder), str(tmp_path / f"run-{number}")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) * 1024)

@@ -24,7 +24,7 @@ def described(header, run_worker=b""):
 
 @pytest.mark.parametrize("code", ["u1", "<i4", ">i8", "<f4", "?", "<U3", "S4"])
 @pytest.mark.parametrize("shape", [(), (5,), (0, 4), (2, 3, 4)])
-def test_what_numpy_saves_is_read(code, shape):
+def test_arrays_saved_by_numpy(code, shape):
     array = np.arange(np.prod(shape)).reshape(shape).astype(code)
     for laid_out in (array, np.asfortranarray(array)):
         read_back = read(saved(laid_out))
@@ -33,7 +33,7 @@ def test_what_numpy_saves_is_read(code, shape):
         assert np.array_equal(read_back, laid_out)
 
 
-def test_the_second_version_is_read():
+def test_version_2_of_the_format():
     stream = io.BytesIO()
     np.lib.format.write_array(stream, WHOLE, version=(2, 0))
     assert np.array_equal(read(stream.getvalue()), WHOLE)
@@ -42,12 +42,12 @@ def test_the_second_version_is_read():
 @pytest.mark.parametrize(
     ("blob", "words"),
     [
-        (b"", "no array in the .npy format"),
-        (b"\x93NUMPY\x07\0", "no array in the .npy format"),
+        (b"", "not an array in the .npy format"),
+        (b"\x93NUMPY\x07\0", "not an array in the .npy format"),
         (saved(WHOLE)[:-1], "truncated: its header claims 6 bytes, but 5 follow"),
         (saved(WHOLE) + b"x", "longer than its array"),
         (saved(WHOLE)[:40], "its header is not that of an array"),
-        (saved(np.array([{}], dtype=object)), "Python objects, which are never unpickled"),
+        (saved(np.array([{}], dtype=object)), "Python objects, which are not unpickled"),
         (saved(np.zeros(2, dtype=[("a", "u1")])), "not that of an array of numbers or strings"),
         (saved(np.zeros(2, dtype="M8[s]")), "neither numbers nor strings"),
         (described("{'descr': '<i3', 'fortran_order': False, 'shape': (2,), }"), "cannot be understood"),
@@ -61,12 +61,12 @@ def test_the_second_version_is_read():
         (b"\x93NUMPY\x02\0\xff\xff\xff\xff", "its header claims 4,294,967,295 bytes, more than 10,000"),
     ],
 )
-def test_anything_else_is_refused(blob, words):
+def test_invalid_and_unsupported_content_is_refused(blob, words):
     with pytest.raises(ValueError, match=words):
         read(blob)
 
 
-def test_a_claim_the_stream_does_not_bear_out_is_refused():
+def test_a_header_that_exceeds_the_stream_is_refused():
     blob = saved(WHOLE)
     with pytest.raises(ValueError, match="truncated: its header claims 6 bytes, but 4 follow"):
         read_npy(io.BytesIO(blob[:-2]), len(blob))

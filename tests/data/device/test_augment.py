@@ -1,4 +1,4 @@
-"""Every vectorised operation equals a plain one, image by image; and chance is a function of (seed, epoch, image)."""
+"""Vectorised augmentation equals a loop over images; random numbers depend on (seed, epoch, image) only."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from timebox.data import channel_statistics
 from timebox.data.device.augment import (
     alternating_flips,
+    batch_crop_and_flip,
     batch_cutout,
     batch_hash,
     batch_mixup,
     batch_normalize,
     batch_statistics,
     batch_uniform,
-    batch_views,
     epoch_order,
     random_flips,
 )
@@ -45,7 +45,7 @@ def hashes(num: int = 4096, epoch: int = 0, seed: int = 0, stream: int = 0) -> T
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("padding", [1, 4, 7])
-def test_crop_is_reflection_padding_and_a_window(shape: tuple[int, int, int, int], padding: int) -> None:
+def test_crop_equals_reflection_padding_and_slicing(shape: tuple[int, int, int, int], padding: int) -> None:
     images = pixels(shape)
     num, height, width, _ = shape
     shift_y, shift_x = whole(num, -padding, padding + 1, 1), whole(num, -padding, padding + 1, 2)
@@ -53,17 +53,17 @@ def test_crop_is_reflection_padding_and_a_window(shape: tuple[int, int, int, int
     for i, (image, dy, dx) in enumerate(zip(images, shift_y.tolist(), shift_x.tolist(), strict=True)):
         padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
         expected[i] = padded[padding + dy : padding + dy + height, padding + dx : padding + dx + width]
-    cropped = batch_views(torch.from_numpy(images), torch.arange(num), shift_y, shift_x)
+    cropped = batch_crop_and_flip(torch.from_numpy(images), torch.arange(num), shift_y, shift_x)
     assert cropped.dtype == torch.uint8
     assert cropped.is_contiguous()
     assert same(cropped, expected)
 
 
-def test_crop_reaches_to_the_last_pixel_that_reflection_has() -> None:
+def test_the_largest_shift_reaches_the_last_reflected_pixel() -> None:
     images = pixels((2, 8, 8, 3))
     shift = torch.tensor([7, -7])
     padded = np.pad(images, ((0, 0), (7, 7), (7, 7), (0, 0)), mode="reflect")
-    cropped = batch_views(torch.from_numpy(images), torch.arange(2), shift, shift)
+    cropped = batch_crop_and_flip(torch.from_numpy(images), torch.arange(2), shift, shift)
     assert same(cropped[0], padded[0, 14:, 14:])
     assert same(cropped[1], padded[1, :8, :8])
 
@@ -71,31 +71,31 @@ def test_crop_reaches_to_the_last_pixel_that_reflection_has() -> None:
 def test_no_shift_changes_nothing() -> None:
     images = torch.from_numpy(pixels((3, 8, 8, 3)))
     none, unmoved = torch.zeros(3, dtype=torch.int64), torch.arange(3)
-    assert torch.equal(batch_views(images, unmoved, none, none), images)
-    assert torch.equal(batch_views(images, unmoved), images)
+    assert torch.equal(batch_crop_and_flip(images, unmoved, none, none), images)
+    assert torch.equal(batch_crop_and_flip(images, unmoved), images)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_flip_mirrors_the_chosen_images_left_to_right(shape: tuple[int, int, int, int]) -> None:
+def test_only_marked_images_are_flipped_left_to_right(shape: tuple[int, int, int, int]) -> None:
     images = pixels(shape)
     flipped = whole(shape[0], 0, 2).bool()
     expected = np.stack([image[:, ::-1] if f else image for image, f in zip(images, flipped.tolist(), strict=True)])
-    result = batch_views(torch.from_numpy(images), torch.arange(shape[0]), flipped=flipped)
+    result = batch_crop_and_flip(torch.from_numpy(images), torch.arange(shape[0]), is_flipped=flipped)
     assert result.dtype == torch.uint8
     assert same(result, expected)
 
 
-def test_views_are_of_the_images_asked_for_mirrored_after_they_are_shifted() -> None:
+def test_selected_images_are_shifted_before_they_are_flipped() -> None:
     images, indices = torch.from_numpy(pixels((5, 8, 9, 3))), torch.tensor([4, 0, 0, 2])
     shift_y, shift_x = torch.tensor([1, -2, 0, 3]), torch.tensor([0, 2, -1, 4])
     flipped = torch.tensor([True, False, True, True])
-    shifted = batch_views(images[indices], torch.arange(4), shift_y, shift_x)
+    shifted = batch_crop_and_flip(images[indices], torch.arange(4), shift_y, shift_x)
     expected = torch.where(flipped[:, None, None, None], shifted.flip(2), shifted)
-    assert torch.equal(batch_views(images, indices, shift_y, shift_x, flipped), expected)
+    assert torch.equal(batch_crop_and_flip(images, indices, shift_y, shift_x, flipped), expected)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 6, 40])
-def test_cutout_blanks_a_square_cut_off_at_the_border(size: int) -> None:
+def test_cutout_zeroes_a_square_clipped_at_the_border(size: int) -> None:
     num, height, width = 40, 12, 9
     images = np.random.default_rng(0).standard_normal((num, 3, height, width)).astype(np.float32)
     centre_y, centre_x = whole(num, 0, height, 1), whole(num, 0, width, 2)
@@ -103,27 +103,27 @@ def test_cutout_blanks_a_square_cut_off_at_the_border(size: int) -> None:
     for image, y, x in zip(expected, centre_y.tolist(), centre_x.tolist(), strict=True):
         top, left = y - size // 2, x - size // 2
         image[:, max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = 0
-    given = torch.from_numpy(images).to(memory_format=torch.channels_last)
-    result = batch_cutout(given, centre_y, centre_x, size)
+    original = torch.from_numpy(images).to(memory_format=torch.channels_last)
+    result = batch_cutout(original, centre_y, centre_x, size)
     assert same(result, expected)
-    assert same(given, images), "the input must stay as it is"
+    assert same(original, images), "the input is not modified"
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_mixup_blends_images_and_targets_alike():
+def test_mixup_of_images_and_of_targets_is_the_weighted_mean():
     rng = np.random.default_rng(0)
     images, others = (rng.standard_normal((4, 3, 5, 2)).astype(np.float32) for _ in range(2))
-    shares = np.array([0.0, 0.25, 0.5, 1.0], np.float32)
-    result = batch_mixup(*(torch.from_numpy(values) for values in (images, others, shares))).numpy()
-    for image, other, share, blend in zip(images, others, shares, result, strict=True):
-        np.testing.assert_allclose(blend, (1 - share) * image + share * other, atol=1e-6)
+    weights = np.array([0.0, 0.25, 0.5, 1.0], np.float32)
+    result = batch_mixup(*(torch.from_numpy(values) for values in (images, others, weights))).numpy()
+    for image, other, weight, mixed in zip(images, others, weights, result, strict=True):
+        np.testing.assert_allclose(mixed, (1 - weight) * image + weight * other, atol=1e-6)
     assert np.array_equal(result[0], images[0])
-    targets = batch_mixup(torch.eye(4), torch.eye(4).roll(1, 0), torch.from_numpy(shares))
+    targets = batch_mixup(torch.eye(4), torch.eye(4).roll(1, 0), torch.from_numpy(weights))
     assert targets[1].tolist() == [0.25, 0.75, 0, 0]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_normalise(shape: tuple[int, int, int, int]) -> None:
+def test_normalize_equals_a_loop_over_images(shape: tuple[int, int, int, int]) -> None:
     images = pixels(shape)
     rng = np.random.default_rng(3)
     mean, std = rng.uniform(0.2, 0.8, shape[3]), rng.uniform(0.1, 0.4, shape[3])
@@ -135,7 +135,7 @@ def test_normalise(shape: tuple[int, int, int, int]) -> None:
     np.testing.assert_allclose(result.numpy(), expected, atol=2e-5)
 
 
-def test_hash_is_in_range_distinct_and_never_signed() -> None:
+def test_hashes_are_distinct_and_unsigned_32_bit() -> None:
     for seed in (0, 1, 2**31, 2**40 + 3):
         values = hashes(seed=seed)
         assert values.dtype == torch.int64
@@ -143,7 +143,7 @@ def test_hash_is_in_range_distinct_and_never_signed() -> None:
         assert len(values.unique()) == len(values)
 
 
-def test_the_published_hash() -> None:
+def test_the_hash_is_lowbias32() -> None:
     # lowbias32 in plain Python integers.
     def lowbias32(x: int) -> int:
         x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
@@ -157,7 +157,7 @@ def test_the_published_hash() -> None:
 
 
 @pytest.mark.parametrize("key", ["index", "epoch", "seed", "stream"])
-def test_uniform_numbers_are_uniform_along_every_key(key: str) -> None:
+def test_random_numbers_are_uniform_along_every_key(key: str) -> None:
     num, bins = 3200, 64
     steps = torch.arange(num)
     zero = torch.zeros_like(steps)
@@ -178,7 +178,7 @@ def test_uniform_numbers_are_uniform_along_every_key(key: str) -> None:
     assert 25 < chi_square < 120
 
 
-def test_decisions_are_independent_of_each_other() -> None:
+def test_streams_seeds_and_epochs_are_uncorrelated() -> None:
     num = 8192
     indices = torch.arange(num)
     epochs = torch.zeros_like(indices)
@@ -191,7 +191,7 @@ def test_decisions_are_independent_of_each_other() -> None:
     assert (torch.corrcoef(bits) - torch.eye(8)).abs().max() < 5 / num**0.5
 
 
-def test_chance_depends_on_neither_order_nor_size_of_a_batch() -> None:
+def test_random_numbers_depend_neither_on_order_nor_on_batch_size() -> None:
     indices, epochs = whole(500, 0, 1000, 1), whole(500, 0, 9, 2)
     every = batch_uniform(7, 2, epochs, indices)
     order = torch.from_numpy(np.random.default_rng(3).permutation(500))
@@ -201,7 +201,7 @@ def test_chance_depends_on_neither_order_nor_size_of_a_batch() -> None:
 
 
 @pytest.mark.parametrize("flips", [random_flips, alternating_flips])
-def test_flips_take_half_of_the_images(flips: Callable[[int, Tensor, Tensor], Tensor]) -> None:
+def test_half_of_the_images_are_flipped(flips: Callable[[int, Tensor, Tensor], Tensor]) -> None:
     indices = torch.arange(10_000)
     for epoch in range(4):
         flipped = flips(5, torch.full_like(indices, epoch), indices)
@@ -223,7 +223,7 @@ def test_alternating_flips_alternate() -> None:
     assert not shown[0].all()
 
 
-def test_an_epochs_order_is_a_permutation_of_its_own() -> None:
+def test_each_epoch_has_its_own_permutation() -> None:
     orders = {(seed, epoch): epoch_order(seed, epoch, 997, CPU) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
     for order in orders.values():
@@ -233,7 +233,7 @@ def test_an_epochs_order_is_a_permutation_of_its_own() -> None:
     assert torch.equal(epoch_order(2, 1, 997, CPU), orders[2, 1])
 
 
-def test_every_position_of_an_epoch_is_as_likely_for_every_image() -> None:
+def test_every_position_in_an_epoch_is_equally_likely_for_every_image() -> None:
     num, epochs = 20, 2000
     counts = torch.zeros(num, num)
     for epoch in range(epochs):
@@ -254,7 +254,7 @@ def test_no_global_random_state_is_touched() -> None:
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (5000, 3, 2, 3)])
-def test_statistics_are_those_of_the_data(shape: tuple[int, ...]) -> None:
+def test_batch_statistics_equal_channel_statistics(shape: tuple[int, ...]) -> None:
     images = pixels(shape)
     images[..., 0] = 7
     expected = [torch.tensor(values) for values in channel_statistics(images)]

@@ -5,40 +5,42 @@ import pytest
 import torch
 
 from timebox.data.dataset import ImageDataset
-from timebox.data.device.loader import Augmentation, DeviceLoader
-from timebox.data.device.resize import WHOLE, Resizing, batch_resize, resized_by_products, scaled_size
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
+from timebox.data.device.resident import ResidentImages
+from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize, resize_by_matmul, scaled_size
 
 GROWING = Resizing(0.75, 0.6)
 CPU = torch.device("cpu")
 
 
-def test_the_sizes_of_the_speed_records() -> None:
+def test_sizes_of_the_published_schedule() -> None:
     assert GROWING.stages() == [(0.0, 0.75), (pytest.approx(0.3), 0.875), (0.6, 1.0)]
-    assert [round(32 * GROWING.share_at(p)) for p in (0.0, 0.29, 0.31, 0.59, 0.6, 1.0)] == [24, 24, 28, 28, 32, 32]
+    assert [round(32 * GROWING.scale_at(p)) for p in (0.0, 0.29, 0.31, 0.59, 0.6, 1.0)] == [24, 24, 28, 28, 32, 32]
 
 
-@pytest.mark.parametrize("resizing", [WHOLE, Resizing(1.0, 0.5), Resizing(0.5, 0.0)])
-def test_whole_images_from_the_beginning(resizing: Resizing) -> None:
+@pytest.mark.parametrize("resizing", [FULL_SIZE, Resizing(1.0, 0.5), Resizing(0.5, 0.0)])
+def test_full_size_from_the_start(resizing: Resizing) -> None:
     assert resizing.stages() == [(0.0, 1.0)]
-    assert resizing.share_at(0.0) == resizing.cost_at(0.0) == 1.0
+    assert resizing.scale_at(0.0) == resizing.cost_at(0.0) == 1.0
     assert resizing.steps_in(100) == 100
 
 
 @pytest.mark.parametrize("start", [0.25, 0.3, 0.5, 0.6, 0.75, 0.99])
 @pytest.mark.parametrize("full_at", [0.1, 0.45, 0.9])
-def test_sizes_grow_from_no_less_than_the_start_to_the_whole(start: float, full_at: float) -> None:
+def test_the_scale_grows_from_the_start_size_to_full_size(start: float, full_at: float) -> None:
     resizing = Resizing(start, full_at)
-    shares = [resizing.share_at(i / 1000) for i in range(1001)]
-    assert shares == sorted(shares)
-    assert start <= shares[0] < start + 1 / 8
-    assert {8 * share % 1 for share in shares} == {0.0}
-    assert [share for i, share in enumerate(shares) if i / 1000 >= full_at] == [1.0] * sum(
+    scales = [resizing.scale_at(i / 1000) for i in range(1001)]
+    assert scales == sorted(scales)
+    assert start <= scales[0] < start + 1 / 8
+    assert {8 * scale % 1 for scale in scales} == {0.0}
+    assert [scale for i, scale in enumerate(scales) if i / 1000 >= full_at] == [1.0] * sum(
         i / 1000 >= full_at for i in range(1001)
     )
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.45, 0.7, 0.999, 1.0])
-def test_cheaper_steps_are_more_steps(progress: float) -> None:
+def test_cheaper_steps_make_more_steps(progress: float) -> None:
     """Against the sum it stands for: so many steps per slice of the schedule as fit at that slice's cost."""
     slices = 20_000
     width = (1 - progress) / slices
@@ -47,7 +49,7 @@ def test_cheaper_steps_are_more_steps(progress: float) -> None:
     assert GROWING.steps_in(100, progress) == pytest.approx(expected, rel=1e-3)
 
 
-def test_sides_of_scaled_images() -> None:
+def test_scaled_size_keeps_a_minimum() -> None:
     assert scaled_size(32, 32, 0.75) == (24, 24)
     assert scaled_size(48, 64, 0.875) == (42, 56)
     assert scaled_size(8, 30, 0.5) == (8, 15)
@@ -56,14 +58,14 @@ def test_sides_of_scaled_images() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 18), (28, 21), (8, 24), (40, 30)])
-def test_two_products_are_torchs_own_resizing(height: int, width: int) -> None:
+def test_resize_by_matmul_equals_interpolate(height: int, width: int) -> None:
     images = torch.rand(5, 3, 32, 24).to(memory_format=torch.channels_last)
-    resized = resized_by_products(images, height, width)
+    resized = resize_by_matmul(images, height, width)
     assert resized.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(resized, batch_resize(images, height, width), rtol=1e-5, atol=1e-5)
 
 
-def test_resizing_keeps_what_is_there() -> None:
+def test_resizing_keeps_features_in_place() -> None:
     images = torch.rand(4, 3, 32, 24).to(memory_format=torch.channels_last)
     assert batch_resize(images, 32, 24) is images
     smaller = batch_resize(images, 24, 18)
@@ -75,15 +77,16 @@ def test_resizing_keeps_what_is_there() -> None:
     assert float(batch_resize(stripes, 16, 16)[..., 2:-2].std()) < 0.05
 
 
-def test_the_loader_serves_the_size_of_the_moment() -> None:
+def test_the_loader_serves_images_at_the_scheduled_size() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 16, 3), dtype=np.uint8)
     dataset = ImageDataset(images, np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
     half = torch.full((3,), 0.5)
 
     def loader(resizing: Resizing) -> DeviceLoader:
-        return DeviceLoader(dataset, 5, half, half, Augmentation(2, "alternating", 4), 0, CPU, resizing)
+        images, statistics = ResidentImages.from_dataset(dataset, CPU), ChannelStatistics(half, half)
+        return DeviceLoader(images, statistics, Augmentation(2, "alternating", 4), Sampling(5, seed=0), resizing)
 
-    growing, whole = loader(GROWING), loader(WHOLE)
+    growing, whole = loader(GROWING), loader(FULL_SIZE)
     assert growing.size_at(0.0) == (24, 12)
     assert growing.batch(3, 0.4).images.shape == (5, 3, 28, 14)
     assert torch.equal(growing.batch(3, 0.4).labels, whole.batch(3).labels)

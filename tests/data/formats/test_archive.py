@@ -29,7 +29,7 @@ def tarred(folder: Path, path: Path, below: str = ".") -> Path:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.tar.xz", "without-a-suffix"])
 @pytest.mark.parametrize("below", ["", "pets/", "a/b/pets/"])
-def test_class_folders_in_an_archive_are_those_outside(tmp_path, name, below):
+def test_archived_class_folders_equal_unpacked_ones(tmp_path, name, below):
     folder = photo_folder(tmp_path / "pets")
     pack = zipped if name.endswith("zip") else tarred
     loaded, plain = (
@@ -42,7 +42,7 @@ def test_class_folders_in_an_archive_are_those_outside(tmp_path, name, below):
     assert loaded.name == name.split(".")[0]
 
 
-def test_an_archive_of_anything_else(tmp_path):
+def test_archives_of_other_formats(tmp_path):
     assert load_data(zipped(cifar10_python(tmp_path / "c").parent, tmp_path / "c.zip")).splits.train.num_classes == 10
     assert len(load_data(zipped(mnist_folder(tmp_path / "m"), tmp_path / "m.zip")).splits.test) == 10
     images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
@@ -52,7 +52,7 @@ def test_an_archive_of_anything_else(tmp_path):
     assert load_data(tmp_path / "n.zip").format == "zip of a .npz file"
 
 
-def test_nothing_is_left_behind(tmp_path, monkeypatch):
+def test_temporary_files_are_removed(tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
@@ -60,7 +60,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
     assert not list(scratch.iterdir())
 
 
-def test_what_is_hidden_or_a_link_is_left_out(tmp_path):
+def test_hidden_files_and_links_are_left_out(tmp_path):
     folder = photo_folder(tmp_path / "pets")
     save(folder / "__MACOSX" / "cat" / "0.png")
     (folder / "cat" / "link.png").symlink_to("/etc/passwd")
@@ -71,7 +71,7 @@ def test_what_is_hidden_or_a_link_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["/etc/evil.png", "../evil.png", "a/../../evil.png", "..\\evil.png"])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_member_that_lies_outside_is_refused(tmp_path, name, kind):
+def test_members_outside_the_archive_are_refused(tmp_path, name, kind):
     path, blob = tmp_path / f"a.{kind}", png_bytes(picture())
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -113,28 +113,28 @@ def test_a_damaged_archive_is_refused(tmp_path):
         load_data(path)
 
 
-def test_an_archive_of_nothing_that_is_read(tmp_path):
+def test_archives_without_a_supported_format_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("notes.txt", "nothing")
     with pytest.raises(DataError, match=r"a\.zip holds notes\.txt, in no supported format\. Looked for: CIFAR-10"):
         load_data(tmp_path / "a.zip")
 
 
-def test_errors_speak_of_the_archive_not_of_where_it_was_unpacked(tmp_path):
+def test_errors_name_the_archive_not_the_temporary_folder(tmp_path):
     folder = photo_folder(tmp_path / "pets", ("cat",))
     save(folder / "dog" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"^[^ ]*/a\.zip: 1 of 4 images"):
         load_data(zipped(folder, tmp_path / "a.zip"))
 
 
-def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
+def test_too_little_disk_space_is_refused_before_unpacking(tmp_path, monkeypatch):
     path = zipped(photo_folder(tmp_path / "pets"), tmp_path / "a.zip")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(DataError, match=r"needs [\d,]+ bytes to be unpacked, and .* has 1,000 left; set TMPDIR"):
         load_data(path)
 
 
-def test_a_table_in_an_archive_names_nothing_outside(tmp_path):
+def test_a_table_in_an_archive_finds_no_files_outside(tmp_path):
     secret = save(tmp_path / "secret.png", picture(seed=9))
     folder = tmp_path / "pets"
     for k in range(4):

@@ -69,14 +69,14 @@ def test_coarse_is_for_cifar100_only(tmp_path):
         load_data(making.cifar10_python(tmp_path), coarse=True)
 
 
-def test_two_data_sets_in_one_folder_are_not_guessed_between(tmp_path):
+def test_two_datasets_in_one_folder_are_refused(tmp_path):
     making.cifar10_python(tmp_path)
     making.cifar100_python(tmp_path)
     with pytest.raises(DataError, match=r"more than one data set: give one of .*cifar-10-batches-py and .*cifar-100"):
         load_data(tmp_path)
 
 
-def test_a_hostile_batch_is_refused_naming_file_and_global(tmp_path):
+def test_a_malicious_batch_is_refused_naming_file_and_global(tmp_path):
     folder = making.cifar10_python(tmp_path)
     (folder / "data_batch_3").write_bytes(pickle.dumps(Calling(os.system, "true"), protocol=2))
     with pytest.raises(DataError, match=r"data_batch_3: this pickle asks for (posix|nt)\.system"):
@@ -101,7 +101,7 @@ def rewrite(folder, name, **changes):
         ({"labels": None}, "'labels' must be a list of integers"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_refused(tmp_path, changes, words):
+def test_an_inconsistent_batch_is_refused(tmp_path, changes, words):
     folder = making.cifar10_python(tmp_path)
     rewrite(folder, "data_batch_2", **changes)
     with pytest.raises(DataError, match=words):
@@ -146,7 +146,7 @@ def test_a_member_of_absurd_size_is_refused(tmp_path, monkeypatch):
 
 
 def altered(tmp_path, *members):
-    """An archive of a whole data set, with further members put in front; these are (TarInfo, content)."""
+    """An archive of a data set, with extra members at the front; these are (TarInfo, content)."""
     whole = making.tarball(making.cifar10_python(tmp_path), tmp_path / "whole.tar.gz")
     path = tmp_path / "altered.tar.gz"
     with tarfile.open(whole) as old, tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as new:
@@ -195,14 +195,14 @@ def test_a_sparse_member_is_refused(tmp_path):
 
 
 def test_a_tar_bomb_is_refused_while_it_unpacks(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.reading.decompression_limits.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("timebox.data.reading.decompression_limits.UNLIMITED_RATIO_BYTES", 1 << 20)
     monkeypatch.setattr("timebox.data.reading.decompression_limits.MAX_RATIO", 20)
     path = altered(tmp_path, (member("cifar-10-batches-py/x", size=50 << 20), bytes(50 << 20)))
     with pytest.raises(DataError, match="looks like a decompression bomb"):
         load_data(path)
 
 
-def test_headers_without_end_are_refused(tmp_path):
+def test_endless_headers_are_refused(tmp_path):
     long_name = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
     long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1
     whole = making.tarball(making.cifar10_python(tmp_path), tmp_path / "c.tar.gz")
@@ -219,7 +219,7 @@ def test_absurd_numbers_in_the_meta_file_are_refused(tmp_path):
         rewrite(folder, "batches.meta", num_cases_per_batch=length)
         assert len(load_data(folder).splits.train) == 50
     rewrite(folder, "batches.meta", label_names=["\ud800", *"bcdefghij"])
-    with pytest.raises(DataError, match="cannot be written down"):
+    with pytest.raises(DataError, match="cannot be encoded"):
         load_data(folder)
 
 

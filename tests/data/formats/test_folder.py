@@ -32,7 +32,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
     assert load_data(photo_folder(tmp_path, ("ten",))).splits.train.class_names == ("1", "10", "2", "ten")
 
 
-def test_split_folders_in_any_spelling(tmp_path):
+def test_common_names_of_split_folders(tmp_path):
     photo_folder(tmp_path / "Train", per_class=4)
     photo_folder(tmp_path / "valid", per_class=2)
     photo_folder(tmp_path / "testing", ("dog",), per_class=1)
@@ -48,7 +48,7 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load_data(folder).splits.train.class_names == ("bus", "train")
 
 
-def test_images_lie_as_deep_as_they_like_and_hidden_ones_are_not_there(tmp_path):
+def test_images_in_subfolders_are_read_and_hidden_ones_ignored(tmp_path):
     photo_folder(tmp_path)
     save(tmp_path / "cat" / "siamese" / "old" / "9.png")
     save(tmp_path / ".cache" / "0.png")
@@ -62,7 +62,7 @@ def test_images_lie_as_deep_as_they_like_and_hidden_ones_are_not_there(tmp_path)
     assert "cat/siamese/old/9.png" in train.ids
 
 
-def test_what_is_passed_over_is_told(tmp_path):
+def test_notes_name_what_was_left_out(tmp_path):
     photo_folder(tmp_path / "train")
     photo_folder(tmp_path / "test")
     (tmp_path / "train" / "empty").mkdir()
@@ -76,12 +76,12 @@ def test_what_is_passed_over_is_told(tmp_path):
     assert "1 image outside any class folder left out: montage.png" in loaded.notes
 
 
-def test_pictures_beside_class_folders_are_told(tmp_path):
+def test_a_note_names_images_beside_class_folders(tmp_path):
     save(photo_folder(tmp_path) / "cover.png")
     assert "1 image outside any class folder left out: cover.png" in notes_of(tmp_path)
 
 
-def test_a_mixed_size_and_mode_set_is_brought_to_one_form(tmp_path):
+def test_mixed_sizes_and_modes_are_resized_and_converted(tmp_path):
     for k, (size, mode) in enumerate([((100, 60), "RGB"), ((50, 70), "L"), ((40, 44), "RGBA"), ((300, 200), "P")]):
         save(tmp_path / "a" / f"{k}.png", picture(size, mode))
         save(tmp_path / "b" / f"{k}.png", picture(size, mode, seed=1))
@@ -91,9 +91,9 @@ def test_a_mixed_size_and_mode_set_is_brought_to_one_form(tmp_path):
     assert loaded.modes == {"RGB": 2, "L": 2, "RGBA": 2, "P": 2}
     notes = "\n".join(loaded.notes)
     assert (
-        "images of 4 sizes (100x60 (2), 50x70 (2), 40x44 (2), ...) brought to 48x48: the shorter side scaled" in notes
+        "images of 4 sizes (100x60 (2), 50x70 (2), 40x44 (2), ...) resized to 48x48: the shorter side scaled" in notes
     )
-    assert "brought to RGB, any transparency laid on white" in notes
+    assert "converted to RGB, transparent pixels on a white background" in notes
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def spoil(folder):
     Image.new("F", (16, 16)).save(folder / "dog" / "float.tif")
 
 
-def test_unreadable_files_below_the_share_are_told(tmp_path):
+def test_tolerated_unreadable_files_are_listed(tmp_path):
     spoil(photo_folder(tmp_path, per_class=10))
     loaded = load_data(tmp_path, max_bad_share=0.2)
     reasons = {bad.path: bad.reason for bad in loaded.bad_files}
@@ -139,7 +139,7 @@ def test_unreadable_files_below_the_share_are_told(tmp_path):
     assert loaded.splits.train.ids == intact.splits.train.ids
 
 
-def test_the_pixels_stay_with_their_files_when_some_fail(tmp_path):
+def test_pixels_match_their_ids_when_some_files_fail(tmp_path):
     intact = load_data(photo_folder(tmp_path / "a", per_class=10)).splits.train
     path = photo_folder(tmp_path / "b", per_class=10) / "cat" / "3.png"
     path.write_bytes(path.read_bytes()[:-200])
@@ -159,7 +159,7 @@ def test_too_many_unreadable_files_are_refused(tmp_path):
         load_data(tmp_path, max_bad_share=1.0)
 
 
-def test_a_class_whose_files_all_fail_is_no_class(tmp_path):
+def test_a_class_without_readable_files_is_left_out(tmp_path):
     photo_folder(tmp_path, ("cat", "dog", "emu"), per_class=4)
     for path in (tmp_path / "dog").iterdir():
         path.write_bytes(b"")
@@ -169,7 +169,7 @@ def test_a_class_whose_files_all_fail_is_no_class(tmp_path):
     assert "1 class folder without a readable training image left out: dog" in loaded.notes
 
 
-def test_misnamed_images_are_read_and_told(tmp_path):
+def test_misnamed_images_are_read_with_a_note(tmp_path):
     photo_folder(tmp_path)
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "0.jpg")
     loaded = load_data(tmp_path)
@@ -177,7 +177,7 @@ def test_misnamed_images_are_read_and_told(tmp_path):
     assert "1 file not of the format the suffix says (cat/0.jpg is PNG): read by content" in loaded.notes
 
 
-def test_heic_photos_are_told_not_ignored(tmp_path):
+def test_heic_photos_are_listed_as_unreadable(tmp_path):
     photo_folder(tmp_path, per_class=10)
     (tmp_path / "cat" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     assert load_data(tmp_path).bad_files[0].path == "cat/IMG_1.HEIC"
@@ -197,7 +197,7 @@ def test_heic_photos_are_told_not_ignored(tmp_path):
         ({"cat": 0, "dog": 0}, "holds no images in class folders: put them as .*/CLASS/IMAGE.jpg"),
     ],
 )
-def test_folders_that_cannot_be_learned_from(tmp_path, folders, words):
+def test_folders_without_enough_classes_are_refused(tmp_path, folders, words):
     for name, count in folders.items():
         (tmp_path / name).mkdir(parents=True)
         for k in range(count):
@@ -206,7 +206,7 @@ def test_folders_that_cannot_be_learned_from(tmp_path, folders, words):
         load_data(tmp_path)
 
 
-def test_a_class_with_one_image_is_kept_and_told(tmp_path):
+def test_a_class_with_one_image_is_kept_with_a_note(tmp_path):
     save(photo_folder(tmp_path) / "emu" / "0.png")
     loaded = load_data(tmp_path)
     assert loaded.splits.train.class_counts().tolist() == [3, 3, 1]
@@ -230,7 +230,7 @@ def test_pipes_devices_and_loops_among_the_images(tmp_path):
     }
 
 
-def test_names_of_any_bytes(tmp_path):
+def test_file_names_that_are_not_utf8(tmp_path):
     photo_folder(tmp_path, ("caf\udce9", "two\nlines"))
     (tmp_path / "two\nlines" / "0.png").rename(tmp_path / "two\nlines" / "\udcff.png")
     (tmp_path / "gr\udcfcn").mkdir()
@@ -256,11 +256,11 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
 
 
 def test_reading_reports_its_progress(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.formats.base.time.monotonic", iter(range(100)).__next__)
-    told = []
-    load_data(photo_folder(tmp_path), progress=told.append)
-    assert "looked at 6 of 6 images" in told
-    assert told[-1] == "read 6 of 6 images"
+    monkeypatch.setattr("timebox.data.reading.progress.time.monotonic", iter(range(100)).__next__)
+    messages = []
+    load_data(photo_folder(tmp_path), notify=messages.append)
+    assert "looked at 6 of 6 images" in messages
+    assert messages[-1] == "read 6 of 6 images"
 
 
 @pytest.mark.integration
@@ -272,7 +272,7 @@ def test_sign_digits(real_data):
     assert loaded.bad_files == ()
 
 
-def test_folders_of_splits_by_longer_names_and_one_deeper(tmp_path):
+def test_split_folders_with_longer_names_and_an_inner_folder(tmp_path):
     photo_folder(tmp_path / "Final_Training" / "Images", per_class=2)
     photo_folder(tmp_path / "test_set" / "test_set", per_class=1)
     save(tmp_path / "val_images" / "0.png")

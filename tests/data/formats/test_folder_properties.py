@@ -1,4 +1,4 @@
-"""Whatever a folder holds, it is read or refused, and nothing in it is waited for."""
+"""Any folder is read or refused, and reading never blocks."""
 
 import os
 import tempfile

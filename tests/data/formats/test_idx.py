@@ -21,7 +21,7 @@ def test_the_published_files_are_read(tmp_path, zipped):
     assert loaded.sizes == {"7x9": 30}
 
 
-def test_one_of_the_files_stands_for_all(tmp_path):
+def test_any_one_of_the_files_is_accepted_as_the_source(tmp_path):
     mnist_folder(tmp_path, zipped=False)
     assert len(load_data(tmp_path / "t10k-labels-idx1-ubyte").splits.train) == 20
 
@@ -64,13 +64,13 @@ def test_broken_label_files_are_refused(tmp_path, blob, words):
         load_data(broken(tmp_path, "train-labels-idx1-ubyte", blob))
 
 
-def test_an_absurd_header_allocates_nothing(tmp_path):
+def test_an_impossible_header_allocates_nothing(tmp_path):
     header = b"\0\0\x08\x03" + b"\xff\xff\xff\xff" * 3
     with pytest.raises(DataError, match="more than the file can hold"):
         load_data(broken(tmp_path, "train-images-idx3-ubyte", header))
 
 
-def test_a_header_of_nothing_in_absurd_lengths_is_refused(tmp_path):
+def test_an_empty_array_with_impossible_lengths_is_refused(tmp_path):
     header = b"\0\0\x08\x04" + b"\0\0\0\0" + b"\xff\xff\xff\xff" * 3
     with pytest.raises(DataError, match=r"claims the impossible shape \(0, 4294967295, 4294967295, 4294967295\)"):
         load_data(broken(tmp_path, "train-images-idx4-ubyte", header, "train-images-idx3-ubyte"))
@@ -87,7 +87,7 @@ def test_a_broken_gzip_is_refused(tmp_path):
         load_data(tmp_path)
 
 
-def test_labels_must_be_there_and_known(tmp_path):
+def test_missing_and_unknown_labels_are_refused(tmp_path):
     mnist_folder(tmp_path, zipped=False)
     labels = tmp_path / "t10k-labels-idx1-ubyte"
     labels.write_bytes(idx_bytes(np.full(10, 11, np.uint8)))

@@ -1,4 +1,4 @@
-"""Data that would not fit into memory are refused before they are read, whatever the format."""
+"""Readers check memory before they allocate it, and stay within the checked amount."""
 
 import os
 import shutil
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from timebox.data import load_data
-from timebox.data.formats import FORMATS, ReadOptions, base, cifar
+from timebox.data.formats import FORMATS, cifar
+from timebox.data.reading import options
+from timebox.data.reading.options import ReadOptions
 from timebox.errors import DataError
 
 from .. import making
@@ -71,12 +73,12 @@ Make = Callable[[Path], Path]
 
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR claims what the published one has; the batches made here are a hundredth of it."""
+    """The CIFAR reader checks for 600 images, a hundredth of the published 60,000, as in the batches made here."""
     monkeypatch.setattr(cifar, "_NUM_IMAGES", 600)
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    monkeypatch.setattr(base, "available_memory", lambda: num_bytes)
+    monkeypatch.setattr(options, "available_memory", lambda: num_bytes)
 
 
 @pytest.mark.usefixtures("small_cifar")
@@ -105,7 +107,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
         (archive, 4 * MB, "c.tar.gz needs about 5.0 MB of memory for 600 images of 32x32, and 4.0 MB are available"),
     ],
 )
-def test_what_would_not_fit_is_refused_before_it_is_read(
+def test_data_larger_than_memory_are_refused_before_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make, available: int, words: str
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -127,12 +129,12 @@ def test_every_format_is_tried() -> None:
     assert len(SOURCES) == 8
 
 
-def test_amounts_are_written_as_people_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_errors_use_readable_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, 12_100_000_000)
     photos = tmp_path / "photos"
     photos.mkdir()
     with pytest.raises(DataError) as caught:
-        ReadOptions().claim(200_000 * 256 * 256 * 3, "200,000 images of 256x256", photos, scales=True)
+        ReadOptions().check_memory(200_000 * 256 * 256 * 3, "200,000 images of 256x256", photos, is_resized=True)
     assert str(caught.value) == (
         f"{photos}/ needs about 39.3 GB of memory for 200,000 images of 256x256, and 12.1 GB are available here; "
         "use a smaller --set image_size=N, or fewer images"
@@ -141,36 +143,42 @@ def test_amounts_are_written_as_people_do(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("small_cifar")
 @pytest.mark.parametrize("make", SOURCES)
-def test_reading_takes_no_more_than_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+def test_peak_memory_is_within_the_checked_amount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
     source = make(tmp_path)
     load_data(source)  # imports and caches once
-    claimed = 0.0
+    checked = 0.0
 
-    def claim(
-        self: ReadOptions, num_bytes: int, what: str, source: Path, *, reading: float = 1.0, scales: bool = False
+    def check_memory(
+        self: ReadOptions,
+        num_bytes: int,
+        description: str,
+        source: Path,
+        *,
+        peak_copies: float = 1.0,
+        is_resized: bool = False,
     ) -> None:
-        nonlocal claimed
-        claimed += num_bytes * reading
+        nonlocal checked
+        checked += num_bytes * peak_copies
 
-    monkeypatch.setattr(ReadOptions, "claim", claim)
+    monkeypatch.setattr(ReadOptions, "check_memory", check_memory)
     tracemalloc.start()
     load_data(source)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < claimed + 0.75 * MB  # names, labels and what Python itself takes
+    assert peak < checked + 0.75 * MB  # names, labels and what Python itself takes
 
 
-@pytest.mark.parametrize(("copies", "available", "fits"), [(1, 6100, True), (2, 6100, False), (2, 9300, True)])
-def test_the_callers_copies_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: int, available: int, fits: bool
+@pytest.mark.parametrize(("num_copies", "available", "fits"), [(1, 6100, True), (2, 6100, False), (2, 9300, True)])
+def test_copies_of_the_caller_are_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_copies: int, available: int, fits: bool
 ) -> None:
     source = making.photo_folder(tmp_path)  # 6 x 16 x 16 x 3 = 4,608 bytes
     leave(monkeypatch, available)
     if fits:
-        assert len(load_data(source, copies=copies).splits.train) == 6
+        assert len(load_data(source, num_copies=num_copies).splits.train) == 6
     else:
         with pytest.raises(DataError, match="for 6 images of 16x16"):
-            load_data(source, copies=copies)
+            load_data(source, num_copies=num_copies)
 
 
 def test_a_smaller_image_size_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,15 +189,15 @@ def test_a_smaller_image_size_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load_data(source, image_size=8).splits.train.image_shape == (8, 8, 3)
 
 
-def test_arrays_scaled_up_beyond_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_resized_beyond_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = npz(tmp_path)
     leave(monkeypatch, 10 * MB)
     with pytest.raises(DataError, match=r"needs about 12\.3 MB of memory for 1,000 images of 64x64, and 10\.0 MB"):
         load_data(source, image_size=64)
-    assert load_data(source, image_size=32, copies=4).splits.train.image_shape == (32, 32, 3)
+    assert load_data(source, image_size=32, num_copies=4).splits.train.image_shape == (32, 32, 3)
 
 
-def test_where_nothing_tells_the_memory_all_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_available_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, None)
     assert len(load_data(npz(tmp_path)).splits.train) == 1000
 

@@ -58,7 +58,7 @@ def assert_is_photos(loaded, folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", "\t")])
 @pytest.mark.parametrize("header", [True, False])
-def test_separated_cells(tmp_path, name, separator, header):
+def test_csv_separators_and_headers(tmp_path, name, separator, header):
     rows = labelled_photos(tmp_path)
     loaded = load_data(write_rows(tmp_path / name, [["filename", "label"]] * header + rows, separator))
     assert_is_photos(loaded, tmp_path)
@@ -68,7 +68,7 @@ def test_separated_cells(tmp_path, name, separator, header):
     assert loaded.why == f"paths in column '{columns[0]}', labels in column '{columns[1]}'"
 
 
-def test_encoded_text(tmp_path):
+def test_base64_images(tmp_path):
     rows = [[base64.b64encode(png_bytes(picture(seed=k))).decode(), ("cat", "dog")[k % 2]] for k in range(6)]
     loaded = load_data(write_rows(tmp_path / "a.tsv", [["image", "label"], *rows], "\t"))
     assert_is_photos(loaded, tmp_path)
@@ -102,8 +102,8 @@ def test_a_test_table_without_labels_is_left_out(tmp_path):
     assert "test.csv has no labels: left out" in loaded.notes
 
 
-def test_a_table_beside_folders_is_what_it_tells(tmp_path):
-    """Folders of images are parts of a download where a table names what is in them, else classes."""
+def test_a_table_beside_class_folders_is_read_if_it_names_labels(tmp_path):
+    """Folders are classes unless a table beside them names images and their labels."""
     folder = photo_folder(tmp_path, ("part_1", "part_2"))
     write_rows(folder / "measures.csv", [["path", "width"], ["part_1/0.png", "16"]])
     assert load_data(tmp_path).splits.train.class_names == ("part_1", "part_2")
@@ -113,7 +113,7 @@ def test_a_table_beside_folders_is_what_it_tells(tmp_path):
     assert load_data(tmp_path).splits.train.class_names == ("mole", "wart")
 
 
-def test_the_same_names_in_two_folders_of_splits(tmp_path):
+def test_equal_names_in_two_split_folders(tmp_path):
     for split in ("Training_Set", "test"):
         for k in range(4):
             save(tmp_path / split / f"{k}.png", picture(seed=k + 10 * (split == "test")))
@@ -124,7 +124,7 @@ def test_the_same_names_in_two_folders_of_splits(tmp_path):
     assert np.array_equal(loaded.splits.test.images[1], np.asarray(picture(seed=11)))
 
 
-def test_a_held_out_table_of_0_and_1(tmp_path):
+def test_a_test_table_with_one_hot_labels(tmp_path):
     rows = labelled_photos(tmp_path)
     marked = [[path, int(label == "cat"), int(label == "dog")] for path, label in rows]
     for name, part in (("train", marked), ("test", marked[:2])):
@@ -132,7 +132,7 @@ def test_a_held_out_table_of_0_and_1(tmp_path):
     assert load_data(tmp_path).splits.test.labels.tolist() == [0, 1]
 
 
-def test_line_ends_within_a_cell_and_odd_ones(tmp_path):
+def test_line_breaks_in_cells_and_other_line_ends(tmp_path):
     rows = labelled_photos(tmp_path)
     rows[0].append("two\nlines")
     rows[1].append("a separator\u2028of lines")
@@ -140,19 +140,19 @@ def test_line_ends_within_a_cell_and_odd_ones(tmp_path):
     assert len(loaded.splits.train) == 6
 
 
-def test_a_text_that_is_too_long_for_a_name_is_none(tmp_path):
+def test_a_text_too_long_for_a_file_name(tmp_path):
     rows = [[path, label, "x" * 300] for path, label in labelled_photos(tmp_path)]
     assert len(load_data(write_rows(tmp_path / "a.csv", [["path", "label", "caption"], *rows])).splits.train) == 6
 
 
-def test_rows_that_lack_something_are_left_out(tmp_path):
+def test_rows_without_image_or_label_are_left_out(tmp_path):
     rows = labelled_photos(tmp_path)
     loaded = load_data(write_rows(tmp_path / "a.csv", [["path", "label"], *rows, ["photos/0.png", ""], ["", "cat"]]))
     assert len(loaded.splits.train) == 6
     assert "a.csv: 2 rows without an image or a label left out" in loaded.notes
 
 
-def test_files_that_are_not_there_are_named(tmp_path):
+def test_missing_files_are_listed(tmp_path):
     rows = labelled_photos(tmp_path, per_class=10)
     loaded = load_data(write_rows(tmp_path / "a.csv", [["path", "label"], *rows, ["photos/lost.png", "cat"]]))
     assert [(bad.path, bad.reason) for bad in loaded.bad_files] == [("photos/lost.png", "No such file or directory")]
@@ -188,7 +188,7 @@ def test_superclasses_of_a_table(tmp_path):
         load_data(path, coarse=True)
 
 
-def test_a_label_that_stands_for_none(tmp_path):
+def test_the_label_minus_one_means_none(tmp_path):
     features = {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}
     images = [png_bytes(picture(seed=k)) for k in range(3)]
     path = write_parquet(tmp_path / "a.parquet", {"image": images, "label": [0, 1, -1]}, features)
@@ -211,15 +211,15 @@ def test_a_label_that_stands_for_none(tmp_path):
         ([["path", "label"], ["photos/0.png", ""]], "no row holds an image to train on"),
     ],
 )
-def test_tables_that_tell_too_little_are_refused(tmp_path, rows, words):
+def test_tables_without_image_or_label_column_are_refused(tmp_path, rows, words):
     labelled_photos(tmp_path)
     with pytest.raises(DataError, match=words):
         load_data(write_rows(tmp_path / "a.csv", rows))
 
 
-def test_what_is_no_table_is_refused(tmp_path):
+def test_files_that_are_not_tables_are_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
-    with pytest.raises(DataError, match=r"a\.csv: byte 11 is no UTF-8"):
+    with pytest.raises(DataError, match=r"a\.csv: byte 11 is not UTF-8"):
         load_data(tmp_path / "a.csv")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"a\.parquet: not a Parquet table, or a damaged one"):
@@ -234,14 +234,14 @@ def test_shards_must_have_the_same_columns(tmp_path):
         load_data(tmp_path)
 
 
-def test_columns_of_one_name_are_refused(tmp_path):
+def test_repeated_column_names_are_refused(tmp_path):
     table = pyarrow.table([[1, 2], [3, 4]], names=["a", "a"])
     parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: two columns are named 'a'"):
         load_data(tmp_path / "a.parquet")
 
 
-def test_a_few_bytes_that_become_many_are_refused(tmp_path):
+def test_a_parquet_bomb_is_refused(tmp_path):
     """One image that a dictionary refers to again and again."""
     blob = bytes(1 << 20)
     path = write_parquet(tmp_path / "a.parquet", {"image": [blob] * 400, "label": [0, 1] * 200})
@@ -249,7 +249,7 @@ def test_a_few_bytes_that_become_many_are_refused(tmp_path):
         load_data(path)
 
 
-def test_without_pyarrow_it_is_said_what_to_install(tmp_path, monkeypatch):
+def test_without_pyarrow_the_error_names_the_package(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", {"label": [0, 1]})
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"reading Parquet takes pyarrow: pip install 'timebox\[tables\]'"):

@@ -12,7 +12,7 @@ from timebox.data.images.decode import IMAGE_SUFFIXES, decode_image, fit_images,
 from timebox.errors import DataError
 
 
-def test_pixels_of_the_right_size_are_kept(tmp_path):
+def test_images_of_the_right_size_are_not_resampled(tmp_path):
     image = picture((6, 4))
     decoded = decode_image(save(tmp_path / "a.png", image), (4, 6), 3)
     assert decoded.dtype == np.uint8
@@ -24,7 +24,7 @@ def test_an_open_file_is_read_like_a_path():
     assert np.array_equal(decode_image(io.BytesIO(png_bytes(image)), (16, 16), 3), np.asarray(image))
 
 
-def test_the_shorter_side_is_scaled_and_the_middle_kept(tmp_path):
+def test_crop_scales_the_shorter_side_and_keeps_the_centre(tmp_path):
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 18:42] = 255
     path = save(tmp_path / "wide.png", Image.fromarray(pixels))
@@ -40,7 +40,7 @@ def test_a_large_jpeg_is_averaged_not_sampled(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(tmp_path, orientation):
+def test_exif_orientation_is_applied(tmp_path, orientation):
     upright = np.zeros((8, 16, 3), np.uint8)
     upright[:4, :8] = 255  # bright at the top left
     stored = Image.fromarray(upright)
@@ -55,7 +55,7 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_every_mode_becomes_every_number_of_channels(tmp_path, mode, channels):
+def test_every_mode_converts_to_every_number_of_channels(tmp_path, mode, channels):
     grey = np.full((8, 8), 200, np.uint8)
     if mode.startswith("I"):
         image = Image.fromarray(grey.astype(np.uint16) * 257)
@@ -69,7 +69,7 @@ def test_every_mode_becomes_every_number_of_channels(tmp_path, mode, channels):
         assert np.abs(decoded[..., : min(channels, 3)].astype(int) - 200).max() <= 3
 
 
-def test_transparency_lies_on_white(tmp_path):
+def test_transparent_pixels_get_a_white_background(tmp_path):
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     assert (decode_image(save(tmp_path / "clear.png", image), (8, 8), 3) == 255).all()
     palette = Image.new("P", (8, 8), 0)
@@ -78,26 +78,26 @@ def test_transparency_lies_on_white(tmp_path):
     assert (decode_image(path, (8, 8), 3) == 255).all()
 
 
-def test_transparency_is_kept_in_four_channels(tmp_path):
+def test_alpha_is_kept_in_four_channels(tmp_path):
     path = save(tmp_path / "half.png", Image.new("RGBA", (8, 8), (255, 0, 0, 128)))
     assert decode_image(path, (8, 8), 4)[0, 0].tolist() == [255, 0, 0, 128]
 
 
-def test_the_first_frame_of_an_animation_counts(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     frames = [Image.new("L", (8, 8), grey) for grey in (10, 240)]
     path = save(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
     assert (decode_image(path, (8, 8), 1) == 10).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "tif", "webp", "ppm"])
-def test_a_truncated_file_is_found_out(tmp_path, suffix):
+def test_a_truncated_file_is_detected(tmp_path, suffix):
     path = save(tmp_path / f"cut.{suffix}", picture((64, 64)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(DataError):
         decode_image(path, (8, 8), 3)
 
 
-def test_reasons_are_plain(tmp_path):
+def test_error_messages(tmp_path):
     cut = save(tmp_path / "cut.jpg", picture((64, 64)))
     cut.write_bytes(cut.read_bytes()[:-500])
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -121,7 +121,7 @@ def test_postscript_is_never_run(tmp_path):
         decode_image(path, (8, 8), 3)
 
 
-def test_a_decompression_bomb_is_refused_unopened(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr("timebox.data.images.decode.MAX_DECODED_PIXELS", 50)
     path = save(tmp_path / "bomb.png", Image.new("L", (8, 8)))
     with pytest.raises(DataError, match="8x8 pixels are over the limit of 50 pixels"):
@@ -134,30 +134,30 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path, monkeypatch):
         read_header(tmp_path / "huge.png")
 
 
-def test_a_header_tells_size_mode_and_true_format(tmp_path):
+def test_a_header_has_size_mode_and_true_format(tmp_path):
     header = read_header(save(tmp_path / "a.png", picture((6, 4), "L")))
     assert (header.width, header.height, header.mode, header.is_grey, header.misnamed_as) == (6, 4, "L", True, None)
     (tmp_path / "a.png").rename(tmp_path / "a.JPG")
     assert read_header(tmp_path / "a.JPG").misnamed_as == "PNG"
 
 
-def test_pillow_is_left_as_it_was(tmp_path):
+def test_global_settings_of_pillow_are_unchanged(tmp_path):
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     decode_image(save(tmp_path / "a.png"), (8, 8), 3)
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
-def test_the_suffixes_cover_what_phones_write():
+def test_suffixes_of_phone_photos():
     assert {".jpg", ".jpeg", ".png", ".webp", ".heic"} <= IMAGE_SUFFIXES
     assert len(IMAGE_SUFFIXES) == 20
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("given", [1, 3, 4])
-def test_fitting_arrays_follows_the_rule_for_files(tmp_path, given, channels):
+@pytest.mark.parametrize("source_channels", [1, 3, 4])
+def test_fit_images_equals_decode_image(tmp_path, source_channels, channels):
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    image = picture((20, 12), modes[given])
-    images = np.asarray(image).reshape(1, 12, 20, given)
+    image = picture((20, 12), modes[source_channels])
+    images = np.asarray(image).reshape(1, 12, 20, source_channels)
     fitted = fit_images(images, (8, 8), channels)
     assert np.array_equal(fitted[0], decode_image(save(tmp_path / "x.png", image), (8, 8), channels))
 
@@ -182,7 +182,7 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     assert all(np.array_equal(pixels, np.asarray(picture((16, 16)))) for pixels in decoded)
 
 
-def test_half_a_jpeg_is_found_out_though_verifying_would_pass(tmp_path):
+def test_half_a_jpeg_is_detected(tmp_path):
     path = save(tmp_path / "half.jpg", picture((64, 64)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with Image.open(path) as image:
@@ -200,7 +200,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
                 read(tmp_path / name)
 
 
-def test_a_letterbox_keeps_all_and_is_black_beside_it(tmp_path):
+def test_a_letterbox_keeps_everything_and_pads_with_black(tmp_path):
     path = save(tmp_path / "wide.png", Image.new("RGB", (60, 20), "white"))
     boxed = decode_image(path, (30, 30), 3, "letterbox")
     assert (boxed[10:20] == 255).all()

@@ -14,7 +14,7 @@ def fitted(images, height, width, fit="crop"):
 @pytest.mark.parametrize("size", [(40, 40), (64, 48), (33, 100), (9, 31), (7, 5), (32, 32)])
 @pytest.mark.parametrize("working", [(32, 32), (16, 24), (8, 8)])
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
-def test_it_does_what_pillow_does(size, working, fit):
+def test_batch_fit_equals_pillow(size, working, fit):
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
     # Where an image becomes much smaller, Pillow averages blocks of pixels first, which is faster and less exact.
     tolerance = 1 if max(size[0] / working[0], size[1] / working[1]) < 6 else 10
@@ -22,7 +22,7 @@ def test_it_does_what_pillow_does(size, working, fit):
     assert np.abs(fitted(images, *working, fit) - expected).max() <= tolerance
 
 
-def test_images_of_the_working_size_stay_as_they_are():
+def test_images_of_the_working_size_are_unchanged():
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 1), dtype=np.uint8)
     assert np.array_equal(fitted(images, 12, 20), images)
 
@@ -35,7 +35,7 @@ def test_pixels_are_whole_numbers_in_range():
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 48), (96, 96), (24, 32), (40, 40), (128, 96)])
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
-def test_halves_are_rounded_alike_in_any_precision(size, fit):
+def test_halves_are_rounded_equally_in_any_precision(size, fit):
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 3, *size))).float()
     down, across = fit_weights(images.double(), 32, 32, fit)
     resized = down @ images.double() @ across.T
@@ -45,7 +45,7 @@ def test_halves_are_rounded_alike_in_any_precision(size, fit):
     assert torch.equal(fitted_in_float64[halves], resized[halves].round(decimals=6).add(0.5))
 
 
-def test_weights_of_large_images_are_as_exact_as_float32_is():
+def test_weights_of_large_images_have_float32_accuracy():
     images = torch.zeros(1, 1, 3001, 4003)
     for exact, weights in zip(fit_weights(images.double(), 224, 200), fit_weights(images, 224, 200), strict=True):
         assert (weights - exact).abs().max() < 2 * torch.finfo(torch.float32).eps * exact.max()

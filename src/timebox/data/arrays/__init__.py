@@ -1,4 +1,4 @@
-"""NumPy arrays on disk: .npy and .npz files read without trust, memory maps, and the cache of decoded images.
+"""NumPy arrays on disk: safe readers for .npy and .npz, memory maps, and the cache of decoded images.
 
-Everything here is about bytes and arrays. What the arrays mean, images or labels, is decided by the callers.
+Everything here is about bytes and arrays; readers decide which arrays are images or labels.
 """

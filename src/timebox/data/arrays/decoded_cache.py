@@ -1,7 +1,6 @@
-"""Decoded images kept on disk: a second run starts from them, and they may be larger than memory.
+"""Disk cache of decoded images: a second run does not decode again, and data sets may be larger than memory.
 
-An entry is a folder: the pixels of each split as they lie in memory, and an index. Pixels are mapped into memory, where
-the system keeps as many of them as there is room for.
+An entry is a folder with the pixels of each split, which are memory-mapped, and an index in JSON.
 """
 
 import contextlib
@@ -21,21 +20,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.arrays.memory_map import reserve
+from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 
 FORMAT = 1
-INDEX, DRAFT = "index.json", ".new-"
-ABANDONED_SECONDS = 86_400
+INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
+MAX_INCOMPLETE_SECONDS = 86_400
 _KEY = re.compile("[0-9a-f]{32}")
 CACHE_VARIABLE = "TIMEBOX_CACHE"
-# All entries together; the one that was not used for longest goes first. So much of the disk is left to others.
-MAX_BYTES, SPARE_BYTES = 64 << 30, 2 << 30
+MAX_BYTES = 64 << 30  # of all entries together; the least recently used is removed first
+MIN_FREE_BYTES = 2 << 30  # left free on the disk
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What tells whether a file is the one that was read: a change of what it holds changes one of these."""
+class FileFingerprint:
+    """Name, size in bytes, time of last change and inode of a file; a change of the content changes one of them."""
 
     name: str
     size: int
@@ -43,97 +42,101 @@ class Identity:
     inode: int
 
     @classmethod
-    def of(cls, path: Path, name: str) -> "Identity":
-        """Of a file. Raises OSError."""
+    def of(cls, path: Path, name: str) -> "FileFingerprint":
+        """The fingerprint of the file at `path`, under a name relative to its source. Raises OSError."""
         status = path.stat()
         return cls(name, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino)
 
 
-class Prepared:
-    """The entries in a folder in the one that TIMEBOX_CACHE names, else in the user's cache. It is made when the first
-    entry is."""
+class DecodedCache:
+    """The cache in the folder `prepared` of TIMEBOX_CACHE or the user's cache, created with the first entry."""
 
     @cached_property
     def _folder(self) -> Path:
-        if named := os.environ.get(CACHE_VARIABLE):
-            return Path(named) / "prepared"
-        import platformdirs  # what is in memory already needs it not
+        if root := os.environ.get(CACHE_VARIABLE):
+            return Path(root) / "prepared"
+        import platformdirs  # imported only where encoded images are read
 
         return platformdirs.user_cache_path("timebox") / "prepared"
 
     def has_room(self, num_bytes: int) -> bool:
-        """Whether the disk takes so many bytes more, and the folder can be made."""
+        """Whether the cache directory can be created and has room for `num_bytes` more."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            return num_bytes <= MAX_BYTES and shutil.disk_usage(self._folder).free >= num_bytes + SPARE_BYTES
+            return num_bytes <= MAX_BYTES and shutil.disk_usage(self._folder).free >= num_bytes + MIN_FREE_BYTES
         except OSError:
             return False
 
-    def draft(self, key: str) -> "Draft":
-        """An entry to be filled, where there is room. Raises OSError."""
-        self._make_room()
-        return Draft(Path(tempfile.mkdtemp(prefix=DRAFT, dir=self._folder)), self._folder / key)
+    def begin_entry(self, key: str) -> "CacheWriter":
+        """Begin to write an entry, after old entries were removed to make room. Raises OSError."""
+        self._remove_old_entries()
+        return CacheWriter(Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self._folder)), self._folder / key)
 
     def find(self, key: str) -> LoadedData | None:
-        """The entry of that key, or None where there is none, or a damaged one."""
+        """The entry of a key, or None where there is none or it is damaged."""
         entry = self._folder / key
         try:
             index = json.loads((entry / INDEX).read_text(encoding="utf-8"))
-            loaded = _loaded(entry, index)
+            loaded = _load_entry(entry, index)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        with contextlib.suppress(OSError):  # it can be read, if not written to
+        with contextlib.suppress(OSError):  # a read-only cache
             os.utime(entry)
         return loaded
 
-    def _make_room(self) -> None:
-        """Remove what was used longest ago, as far as there is too much, and drafts that nobody ended. What is no entry
-        is left alone."""
+    def _remove_old_entries(self) -> None:
+        """Remove the least recently used entries above MAX_BYTES, and incomplete ones of killed processes.
+
+        Files and folders that are not entries are left alone.
+        """
         entries: list[tuple[float, Path, int]] = []
         for entry in self._folder.iterdir():
-            if _KEY.fullmatch(entry.name) or entry.name.startswith(DRAFT):
+            if _KEY.fullmatch(entry.name) or entry.name.startswith(INCOMPLETE_PREFIX):
                 with contextlib.suppress(OSError):  # another process may be removing it
                     size = sum(file.stat().st_size for file in entry.iterdir())
                     entries.append((entry.stat().st_mtime, entry, size))
         total = sum(size for _, _, size in entries)
         for used, entry, size in sorted(entries):
-            abandoned = entry.name.startswith(DRAFT) and time.time() - used > ABANDONED_SECONDS
-            if total > MAX_BYTES or abandoned:
+            is_incomplete = entry.name.startswith(INCOMPLETE_PREFIX)
+            if total > MAX_BYTES or (is_incomplete and time.time() - used > MAX_INCOMPLETE_SECONDS):
                 shutil.rmtree(entry, ignore_errors=True)
                 total -= size
 
 
-class Draft:
-    """An entry on its way: the pixels are decoded right into its files."""
+class CacheWriter:
+    """Writes one cache entry: images are decoded straight into its memory-mapped files."""
 
     def __init__(self, folder: Path, entry: Path) -> None:
         self._folder, self._entry = folder, entry
 
-    def images(self, split: str, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        """Where the pixels of a split go: uint8 (N, H, W, C), N above 0. Raises OSError."""
+    def allocate_images(self, split: str, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """A writable memory map for the images of a split: uint8 (N, H, W, C), N above 0. Raises OSError."""
         file = _images_file(self._folder, split)
-        reserve(file, math.prod(shape))
+        allocate_file(file, math.prod(shape))
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
-    def keep(self, loaded: LoadedData) -> None:
-        """Make it the entry. The images are the first ones of those that were made for each split."""
-        with contextlib.suppress(OSError):  # the next run prepares anew
+    def commit(self, loaded: LoadedData) -> None:
+        """Complete the entry. The images of each split are the first ones of its memory map.
+
+        Where the disk fails, there is no entry, and the next run decodes again.
+        """
+        with contextlib.suppress(OSError):
             for split, dataset in loaded.splits.items():
                 file = _images_file(self._folder, split)
                 os.truncate(file, dataset.images.nbytes)
                 _flush(file)
             (self._folder / INDEX).write_text(json.dumps(_index(loaded)), encoding="utf-8")
             _flush(self._folder / INDEX)
-            shutil.rmtree(self._entry, ignore_errors=True)  # one that could not be read
+            shutil.rmtree(self._entry, ignore_errors=True)  # a damaged entry
             self._folder.rename(self._entry)
 
-    def drop(self) -> None:
-        """Remove it, unless it was kept."""
+    def discard(self) -> None:
+        """Remove the entry unless it was committed."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _flush(file: Path) -> None:
-    """Bring a file to the disk, so that an entry that is there after a power cut is whole."""
+    """fsync a file, so that an entry that exists after a power failure is complete."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -145,11 +148,11 @@ def _images_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.images"
 
 
-def key_of(identities: Sequence[Identity | bytes], choices: Sequence[object]) -> str:
-    """The key of images that come from files or are given as bytes, and of all that decides what becomes of them."""
-    digest = hashlib.blake2b(repr((FORMAT, *choices)).encode(), digest_size=16)
-    for identity in identities:
-        digest.update(identity if isinstance(identity, bytes) else repr(asdict(identity)).encode())
+def cache_key(content: Sequence[FileFingerprint | bytes], settings: Sequence[object]) -> str:
+    """The key of an entry: a hash of the fingerprints or digests of all images, and of all settings of the reader."""
+    digest = hashlib.blake2b(repr((FORMAT, *settings)).encode(), digest_size=16)
+    for part in content:
+        digest.update(part if isinstance(part, bytes) else repr(asdict(part)).encode())
     return digest.hexdigest()
 
 
@@ -169,8 +172,8 @@ def _index(loaded: LoadedData) -> dict[str, object]:
     }
 
 
-def _loaded(entry: Path, index: dict[str, object]) -> LoadedData:
-    """Raises OSError, ValueError, KeyError or TypeError where the entry is not what was written."""
+def _load_entry(entry: Path, index: dict[str, object]) -> LoadedData:
+    """Raises OSError, ValueError, KeyError or TypeError where the entry is damaged."""
     match index:
         case {
             "name": str(name),
@@ -182,18 +185,22 @@ def _loaded(entry: Path, index: dict[str, object]) -> LoadedData:
             "class_names": list(class_names),
             "splits": dict(splits),
         }:
-            read = {split: _dataset(_images_file(entry, split), kept, class_names) for split, kept in splits.items()}
+            datasets = {
+                split: _map_split(_images_file(entry, split), fields, class_names) for split, fields in splits.items()
+            }
         case _:
-            raise ValueError("it lacks something")
+            raise ValueError("the index lacks a field")
     bad = tuple(BadFile(path, reason) for path, reason in bad_files)
-    parts = SourceSplits(read["train"], read.get("val"), read.get("test"))
-    return LoadedData(name, format, parts, bad, sizes, modes, tuple(notes))
+    source_splits = SourceSplits(datasets["train"], datasets.get("val"), datasets.get("test"))
+    return LoadedData(name, format, source_splits, bad, sizes, modes, tuple(notes))
 
 
-def _dataset(path: Path, kept: dict[str, list[object]], class_names: list[str]) -> ImageDataset:
-    shape = tuple(int(str(length)) for length in kept["shape"])
+def _map_split(path: Path, fields: dict[str, list[object]], class_names: list[str]) -> ImageDataset:
+    shape = tuple(int(str(length)) for length in fields["shape"])
     if path.stat().st_size != np.prod(shape):
-        raise ValueError("it has another length than was written")
-    # Copied where it is written to, which nobody does: torch warns of what cannot be written to.
+        raise ValueError("the file has the wrong length")
+    # Copy-on-write: torch warns about arrays that are not writable, and nothing writes to them.
     images = np.memmap(path, np.uint8, "c", shape=shape)
-    return ImageDataset(images, np.array(kept["labels"], np.int64), tuple(class_names), tuple(map(str, kept["ids"])))
+    return ImageDataset(
+        images, np.array(fields["labels"], np.int64), tuple(class_names), tuple(map(str, fields["ids"]))
+    )

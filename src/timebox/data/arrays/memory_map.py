@@ -1,4 +1,4 @@
-"""Images that lie on disk and are mapped into memory, as far as there is room for them."""
+"""Memory-mapped image arrays, so that data sets may be larger than memory."""
 
 import math
 import os
@@ -13,10 +13,10 @@ from timebox.errors import DataError
 _CHUNK_IMAGES = 1024
 
 
-def taken(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """images[indices]; of images on disk, on disk beside them, and the first few as they lie there.
+def take_images(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """images[indices]. Of memory-mapped images, a new memory map in the same folder, or a view where it is a prefix.
 
-    Raises DataError where the disk has no room for them.
+    Raises DataError where the disk does not have room.
     """
     if not isinstance(images, np.memmap) or images.filename is None:
         return images[indices]
@@ -24,16 +24,16 @@ def taken(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.u
         return images[: len(indices)]
     folder = Path(str(images.filename)).parent
     try:
-        chosen = _unnamed(folder, (len(indices), *images.shape[1:]))
+        selected = _create_unnamed_map(folder, (len(indices), *images.shape[1:]))
     except OSError as error:
         raise DataError(f"{folder}: no room for {len(indices):,} images: {error.strerror or error}") from error
     for start in range(0, len(indices), _CHUNK_IMAGES):
-        chosen[start : start + _CHUNK_IMAGES] = images[indices[start : start + _CHUNK_IMAGES]]
-    return chosen
+        selected[start : start + _CHUNK_IMAGES] = images[indices[start : start + _CHUNK_IMAGES]]
+    return selected
 
 
-def reserve(file: Path, num_bytes: int) -> None:
-    """Make a file of that length whose blocks are there: a full disk shows here, not when the map is written to.
+def allocate_file(file: Path, num_bytes: int) -> None:
+    """Create a file of `num_bytes` with its blocks allocated, so that a full disk fails here and not in a memory map.
 
     Raises OSError where there is no room.
     """
@@ -46,14 +46,14 @@ def reserve(file: Path, num_bytes: int) -> None:
         os.close(descriptor)
 
 
-def _unnamed(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array in a file that has no name, so that whatever happens nothing is left of it. Raises OSError."""
+def _create_unnamed_map(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A memory map of a file that is already unlinked, so that it goes with the array. Raises OSError."""
     if 0 in shape:
         return np.empty(shape, np.uint8)
     handle, name = tempfile.mkstemp(prefix=".images-", dir=folder if folder.is_dir() else None)
     os.close(handle)
     try:
-        reserve(Path(name), math.prod(shape))
+        allocate_file(Path(name), math.prod(shape))
         return np.memmap(name, np.uint8, "r+", shape=shape)
     finally:
         Path(name).unlink()

@@ -1,5 +1,5 @@
-"""Reading one array in the .npy format without trusting it: no pickle, no evaluated header, no allocation before the
-header agrees with the bytes there are.
+"""Safe reader of the .npy format: no pickle, no eval of the header, and no allocation before the header is checked
+against the length of the stream.
 
 Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -19,43 +19,42 @@ _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([\dL,\s]*)\),?\s*\}\s*", re.ASCII
 )
 _MAX_DIMS = 32
-_PIECE_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
 
 def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
-    """The array in a .npy stream that has `num_bytes` from here to its end.
+    """Read an array of numbers, booleans, bytes or strings from a .npy stream of `num_bytes`.
 
-    Arrays of numbers, truth values, bytes and strings are read. Raises ValueError with the reason for anything else,
-    and MemoryError where the array does not fit.
+    Raises ValueError with the reason for any other or damaged content, and MemoryError where the array does not fit.
     """
-    lead = stream.read(len(_MAGIC) + 2)
-    width = {1: 2, 2: 4, 3: 4}.get(lead[-2]) if len(lead) == len(_MAGIC) + 2 and lead.startswith(_MAGIC) else None
+    prefix = stream.read(len(_MAGIC) + 2)
+    width = {1: 2, 2: 4, 3: 4}.get(prefix[-2]) if len(prefix) == len(_MAGIC) + 2 and prefix.startswith(_MAGIC) else None
     if width is None:
-        raise ValueError("it is no array in the .npy format")
+        raise ValueError("it is not an array in the .npy format")
     length = int.from_bytes(stream.read(width), "little")
     if length > _MAX_HEADER_BYTES:
         raise ValueError(f"its header claims {length:,} bytes, more than {_MAX_HEADER_BYTES:,}")
     dtype, shape, column_major = _parse_header(stream.read(length).decode("latin1"))
-    room = num_bytes - len(lead) - width - length
-    if (size := math.prod(shape) * dtype.itemsize) != room:
-        cut = "truncated" if size > room else "longer than its array"
-        raise ValueError(f"it is {cut}: its header claims {size:,} bytes, but {max(room, 0):,} follow")
+    remaining = num_bytes - len(prefix) - width - length
+    if (size := math.prod(shape) * dtype.itemsize) != remaining:
+        fault = "truncated" if size > remaining else "longer than its array"
+        raise ValueError(f"it is {fault}: its header claims {size:,} bytes, but {max(remaining, 0):,} follow")
     data = np.empty(size, np.uint8)
-    if (count := fill(data, stream)) < size:
+    if (count := read_into(data, stream)) < size:
         raise ValueError(f"it is truncated: its header claims {size:,} bytes, but {count:,} follow")
     if dtype.kind == "U" and size and data.view(dtype.str[0] + "u4").max() > sys.maxunicode:
-        raise ValueError("it holds a character that is none")
+        raise ValueError("it holds an invalid Unicode character")
     return data.view(dtype).reshape(shape, order="F" if column_major else "C")
 
 
-def fill(array: NDArray[np.uint8], stream: IO[bytes] | GzipFile) -> int:
-    """Read into uint8 (N,) until it is full or the stream ends; returns the bytes read.
+def read_into(array: NDArray[np.uint8], stream: IO[bytes] | GzipFile) -> int:
+    """Read a stream into a uint8 (N,) array until the array is full or the stream ends; returns the bytes read.
 
-    In pieces: zipfile holds what it is asked for three times over.
+    Reads in chunks: zipfile holds three copies of what a call requests.
     """
     view, position = array.data, 0
     while position < len(view):
-        count = stream.readinto(view[position : position + _PIECE_BYTES])  # type: ignore[union-attr]
+        count = stream.readinto(view[position : position + _CHUNK_BYTES])  # type: ignore[union-attr]
         if not count:
             break
         position += count
@@ -67,7 +66,7 @@ def _parse_header(text: str) -> tuple[np.dtype[np.generic], tuple[int, ...], boo
         raise ValueError("its header is not that of an array of numbers or strings")
     code, column_major, lengths = match.groups()
     if "O" in code:
-        raise ValueError("it holds Python objects, which are never unpickled")
+        raise ValueError("it holds Python objects, which are not unpickled")
     try:
         dtype = np.dtype(code)
         shape = tuple(int(length.strip().removesuffix("L")) for length in lengths.split(",") if length.strip())

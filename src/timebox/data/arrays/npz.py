@@ -1,4 +1,4 @@
-"""Archives of named arrays (.npz), never unpickled."""
+"""Safe reader of .npz archives: arrays by name, without pickle."""
 
 import zipfile
 from pathlib import Path
@@ -12,7 +12,10 @@ from timebox.errors import DataError
 
 
 class ArrayArchive:
-    """The arrays of an open archive by name in lower case, each read when it is asked for."""
+    """The arrays of an open .npz archive. Names are in lower case; each array is read on request.
+
+    Raises DataError where two names differ only in case, or the archive exceeds the decompression limits.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self.path = path
@@ -29,20 +32,20 @@ class ArrayArchive:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
-    def spelled(self, name: str) -> str:
-        """A name as the archive spells it."""
+    def original_name(self, name: str) -> str:
+        """A name with the case it has in the archive."""
         return self._members[name].filename.removesuffix(".npy")
 
     def names(self) -> list[str]:
-        """All names as the archive spells them."""
-        return [self.spelled(name) for name in self._members]
+        """All names with the case they have in the archive."""
+        return [self.original_name(name) for name in self._members]
 
     def read(self, name: str) -> NDArray[np.generic]:
-        """One array. Raises DataError where it is none, or holds more than numbers and strings."""
+        """Read one array of numbers or strings. Raises DataError for any other content."""
         member = self._members[name]
         try:
             with self._archive.open(member) as stream:
                 return read_npy(stream, member.file_size)
         except (ValueError, MemoryError) as error:
             reason = str(error) or "it does not fit into memory"
-            raise DataError(f"{self.path}: {self.spelled(name)} cannot be read: {reason}") from error
+            raise DataError(f"{self.path}: {self.original_name(name)} cannot be read: {reason}") from error

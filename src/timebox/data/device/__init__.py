@@ -1,4 +1,4 @@
-"""From a data set to batches on the device: the loader, augmentation and progressive resizing.
+"""Training batches on the accelerator: resident images, augmentation, progressive resizing and the loader.
 
-Every transform works on whole batches, and is a function of (seed, epoch, image). Nothing here reads files.
+Every transform works on a whole batch and is a pure function of (seed, epoch, image). This package reads no files.
 """

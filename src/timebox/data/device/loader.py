@@ -1,31 +1,32 @@
-"""The training set, resident on the device that trains, served as augmented batches."""
+"""DeviceLoader: augmented training batches from images that are resident on the device."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timebox.data.dataset import ImageDataset
 from timebox.data.device import augment
-from timebox.data.device.resize import WHOLE, Resizing, batch_resize, scaled_size
+from timebox.data.device.augment import ChannelStatistics
+from timebox.data.device.resident import ResidentImages
+from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize, scaled_size
 
-# The streams of networks trained side by side are so many epochs apart. An odd number: what one network sees mirrored,
-# its neighbour sees as it is, in the epoch of the same number.
+# The epoch numbers of two networks of an ensemble differ by this. It is odd, so that with alternating flips an image
+# that one network sees flipped is not flipped for the next network in the same epoch.
 STREAM_EPOCHS = 2**20 + 1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image, anew each epoch.
+    """Random transforms of the training images, drawn anew in each epoch.
 
     Args:
-        crop_padding: largest shift of the crop window in pixels, 0 for none; at most the image's side less one.
-        flip: ``none``, ``random`` or ``alternating`` mirroring left to right.
-        cutout_size: side of the blanked square in pixels, 0 for none.
-        mixup: share of the images that are blended with another, 0...1.
-        mixup_until: progress after which none is, 0...1.
+        crop_padding: largest shift of a random crop in pixels, 0 for none; at most the image's side less one.
+        flip: horizontal flip: ``none``, ``random`` or ``alternating``.
+        cutout_size: side of the cutout square in pixels, 0 for none.
+        mixup: fraction of the images that are mixed with another image, 0...1.
+        mixup_until: progress after which mixup ends, 0...1.
     """
 
     crop_padding: int = 0
@@ -35,11 +36,29 @@ class Augmentation:
     mixup_until: float = 1.0
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """The order and grouping of the images of a training.
+
+    Args:
+        batch_size: images per batch and network, 1 or more.
+        seed: determines the order of the images and their augmentation, 0 or more.
+        ensemble_size: networks trained side by side, 1 or more. Each has its own order and augmentation.
+    """
+
+    batch_size: int
+    seed: int
+    ensemble_size: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images float32 (K·B, C, H, W) normalised, channels_last; labels int64 (K·B,), or where they are blended what each
-    class has of them, float32 (K·B, num_classes); both on the device. K is the number of networks trained side by side,
-    B the batch size: the first B are the first network's."""
+    """A training batch on the device, of K networks with B images each: the first B belong to the first network.
+
+    Args:
+        images: float32 (K·B, C, H, W), normalised, channels_last.
+        labels: int64 (K·B,); with mixup the class probabilities, float32 (K·B, num_classes).
+    """
 
     images: Tensor
     labels: Tensor
@@ -47,197 +66,162 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Some of a stream, in order; all tensors (M,) and on the device.
+    """Consecutive samples of a stream, with their augmentation. Tensors are (M,) and on the device.
 
-    Attributes:
-        indices: int64, which images, as places among those held here.
-        chance: what chance makes of them: how they are seen, by the names of :func:`batch_views`,
-            int64 ``centre_y`` and ``centre_x`` of the blanked square, and float32 ``blend``, the share that the next of
-            the stream has in an image; what is not done to them is not there.
+    Args:
+        indices: int64, indices into the resident images.
+        shift_y, shift_x: int64, offset of the random crop in pixels; this and all below None where not used.
+        is_flipped: bool, horizontal flip.
+        cutout_y, cutout_x: int64, centre of the cutout square in pixels.
+        mixup_weight: float32, 0...0.5, weight of the next sample of the stream.
     """
 
     indices: Tensor
-    chance: Mapping[str, Tensor]
+    shift_y: Tensor | None = None
+    shift_x: Tensor | None = None
+    is_flipped: Tensor | None = None
+    cutout_y: Tensor | None = None
+    cutout_x: Tensor | None = None
+    mixup_weight: Tensor | None = None
 
-    def part(self, begin: int, end: int) -> "Samples":
-        """Those from ``begin`` on, before ``end``."""
-        return Samples(self.indices[begin:end], {name: values[begin:end] for name, values in self.chance.items()})
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _columns(self) -> dict[str, Tensor]:
+        """The tensors that are used, by name."""
+        return {name: values for name, values in vars(self).items() if values is not None}
+
+    def slice(self, begin: int, end: int) -> "Samples":
+        """Samples ``begin`` to ``end``, without ``end``."""
+        return Samples(**{name: values[begin:end] for name, values in self._columns().items()})
 
     @classmethod
-    def joined(cls, parts: "Sequence[Samples]") -> "Samples":
-        """One after the other; to all of them the same is done."""
+    def concatenate(cls, parts: "Sequence[Samples]") -> "Samples":
+        """The samples of all parts in order. The parts come from one loader, so they use the same transforms."""
         if len(parts) == 1:
             return parts[0]
-        chance = {name: torch.cat([part.chance[name] for part in parts]) for name in parts[0].chance}
-        return cls(torch.cat([part.indices for part in parts]), chance)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of several processes, which train together, takes of the data.
-
-    Args:
-        rank, size: its number, 0...size - 1, and how many there are.
-        holds_part: whether it holds only every ``size``-th image, from the ``rank``-th on, and takes its part of each
-            batch from these. Else it holds all of them, and the batches are those of a single process.
-    """
-
-    rank: int = 0
-    size: int = 1
-    holds_part: bool = False
-
-    def of(self, count: int) -> tuple[int, int]:
-        """Begin and end of its part of ``count`` things in order."""
-        return self.rank * count // self.size, (self.rank + 1) * count // self.size
-
-
-ALL = Share()
-
-
-@dataclass(frozen=True, eq=False)
-class ResidentImages:
-    """A data set on the device that trains: images uint8 (N, H, W, C), labels int64 (N,), each below num_classes."""
-
-    images: Tensor
-    labels: Tensor
-    num_classes: int
-
-    @classmethod
-    def of(cls, dataset: ImageDataset, device: torch.device, share: Share = ALL) -> "ResidentImages":
-        """A copy on the device, of what a process holds."""
-        held = slice(share.rank, None, share.size) if share.holds_part else slice(None)
-        images, labels = (torch.from_numpy(values[held]).to(device) for values in (dataset.images, dataset.labels))
-        return cls(images, labels, dataset.num_classes)
+        columns = [part._columns() for part in parts]
+        return cls(**{name: torch.cat([column[name] for column in columns]) for name in columns[0]})
 
 
 class DeviceLoader:
-    """Serves batch after batch of one endless stream of epochs; each image comes once per epoch.
+    """Serves batches of an endless stream of epochs; each epoch holds every image once.
 
-    Samples are numbered through all epochs: batch ``b`` holds the numbers ``b * batch_size`` onwards, so every batch
-    has the same size (an epoch may end inside one) and any of them can be made without those before it. The images
-    stay uint8; only one batch at a time is ever floating point. An image is blended with the next of its stream, so
-    that this too depends on no batch.
+    Samples are numbered through all epochs: batch ``b`` holds samples ``b * batch_size`` onwards. So every batch has
+    the same size (an epoch may end inside a batch), and any batch can be made without those before it. The images stay
+    uint8 on the device; only one batch at a time is floating point. Mixup mixes a sample with the next sample of its
+    stream, so the result does not depend on the batch size.
 
     Args:
-        dataset: the training images, copied to ``device`` once, or already there.
-        batch_size: images per batch, 1 or more.
-        mean, std: float32 (C,), see :func:`timebox.data.device.augment.batch_normalize`.
-        seed: decides order and augmentation.
-        resizing: the size of the images served, by progress; whole images are augmented, then resized.
-        num_networks: networks trained side by side, 1 or more. Each has a stream of its own, in another order and
-            otherwise augmented; a batch holds their parts one after the other.
-        share: what this process takes of each batch, and of the images.
+        dataset: the training images on the device.
+        statistics: of the training images, for normalisation.
+        augmentation: the random transforms.
+        sampling: batch size, seed and ensemble size.
+        resizing: image size as a function of progress. Images are augmented at full size, then resized.
     """
 
     def __init__(
         self,
-        dataset: ImageDataset | ResidentImages,
-        batch_size: int,
-        mean: Tensor,
-        std: Tensor,
+        dataset: ResidentImages,
+        statistics: ChannelStatistics,
         augmentation: Augmentation,
-        seed: int,
-        device: torch.device,
-        resizing: Resizing = WHOLE,
-        num_networks: int = 1,
-        share: Share = ALL,
+        sampling: Sampling,
+        resizing: Resizing = FULL_SIZE,
     ) -> None:
-        resident = ResidentImages.of(dataset, device, share) if isinstance(dataset, ImageDataset) else dataset
-        self.images, self.labels, self._num_classes = resident.images, resident.labels, resident.num_classes
-        self._num_images = len(dataset) if isinstance(dataset, ImageDataset) else len(resident.labels)
-        self.share = share
-        self.batch_size = batch_size
-        self.mean, self.std = mean.to(device), std.to(device)
+        self.images, self.labels, self.shard = dataset.images, dataset.labels, dataset.shard
+        self._num_classes, self._dataset_size = dataset.num_classes, dataset.dataset_size
+        self.statistics = statistics.to(dataset.images.device)
         self.augmentation = augmentation
-        self.seed = seed
+        self.batch_size, self.seed, self.ensemble_size = sampling.batch_size, sampling.seed, sampling.ensemble_size
         self.resizing = resizing
-        self.num_networks = num_networks
         self._epochs: dict[int, Samples] = {}
 
     def __len__(self) -> int:
-        """How many images an epoch has."""
-        return self._num_images
+        """Images per epoch, over all ranks."""
+        return self._dataset_size
 
     def size_at(self, progress: float) -> tuple[int, int]:
-        """(height, width) in pixels of the images served for a step that begins at ``progress``, 0...1."""
+        """(height, width) in pixels of the images of a step that begins at ``progress``, 0...1."""
         height, width = self.images.shape[1:3]
-        return scaled_size(height, width, self.resizing.share_at(progress))
+        return scaled_size(height, width, self.resizing.scale_at(progress))
 
     def batch(self, number: int, progress: float = 1.0) -> Batch:
-        """Batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1; this process's share of it."""
-        begin, end = self.share.of(self.batch_size)
-        # Samples are numbered through what this process holds.
-        start = number * (end - begin) if self.share.holds_part else number * self.batch_size + begin
-        count = end - begin + (1 if self.augmentation.mixup else 0)
-        streams = (self._samples(start, count, net * STREAM_EPOCHS) for net in range(self.num_networks))
-        samples = Samples.joined([part for stream in streams for part in stream])
-        images = batch_resize(self._augmented(samples), *self.size_at(progress))
+        """This rank's part of batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
+        begin, end = self.shard.bounds(self.batch_size)
+        # Samples are numbered through the images this rank holds.
+        start = number * (end - begin) if self.shard.holds_shard else number * self.batch_size + begin
+        count = end - begin + (1 if self.augmentation.mixup else 0)  # mixup needs the sample after the last one
+        streams = (self._samples(start, count, net * STREAM_EPOCHS) for net in range(self.ensemble_size))
+        samples = Samples.concatenate([part for stream in streams for part in stream])
+        images = batch_resize(self._augment(samples), *self.size_at(progress))
         labels = self.labels[samples.indices]
-        if not self.augmentation.mixup:
+        if samples.mixup_weight is None:
             return Batch(images, labels)
-        share = samples.chance["blend"]
-        return self._blended(images, labels, share * (progress <= self.augmentation.mixup_until))
+        return self._mixup(images, labels, samples.mixup_weight * (progress <= self.augmentation.mixup_until))
 
-    def _blended(self, images: Tensor, labels: Tensor, share: Tensor) -> Batch:
-        """Each image with its share of the next one; the last of each stream is there for the one before it only."""
+    def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor) -> Batch:
+        """Mix each sample with the next one of its stream; the last sample of each stream serves only as a partner."""
 
-        def parts(values: Tensor) -> tuple[Tensor, Tensor]:
-            """Of all images but the last of each stream, and of the images that follow them."""
-            streams = values.unflatten(0, (self.num_networks, -1))
+        def with_partners(values: Tensor) -> tuple[Tensor, Tensor]:
+            """All samples but the last of each stream, and the samples that follow them."""
+            streams = values.unflatten(0, (self.ensemble_size, -1))
             return streams[:, :-1].flatten(0, 1), streams[:, 1:].flatten(0, 1)
 
-        own_share, _ = parts(share)
-        blended = augment.batch_mixup(*parts(images.permute(0, 2, 3, 1)), own_share)
-        targets = augment.batch_mixup(*parts(F.one_hot(labels, self._num_classes).float()), own_share)
-        return Batch(blended.permute(0, 3, 1, 2), targets)
+        weight, _ = with_partners(weight)
+        mixed = augment.batch_mixup(*with_partners(images.permute(0, 2, 3, 1)), weight)
+        targets = augment.batch_mixup(*with_partners(F.one_hot(labels, self._num_classes).float()), weight)
+        return Batch(mixed.permute(0, 3, 1, 2), targets)
 
     def _samples(self, start: int, count: int, first_epoch: int) -> Iterator[Samples]:
-        """Samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``, by epochs."""
+        """Samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``, one part per epoch."""
         while count:
             epoch, offset = divmod(start + first_epoch * len(self.labels), len(self.labels))
-            part = self._epoch(epoch).part(offset, offset + count)
+            part = self._epoch(epoch).slice(offset, offset + count)
             yield part
-            start, count = start + len(part.indices), count - len(part.indices)
+            start, count = start + len(part), count - len(part)
 
     def _epoch(self, epoch: int) -> Samples:
-        """All samples of an epoch. Chance is drawn for all of them at once: on a GPU its many small operations would
-        take longer to issue, batch by batch, than a small network's step."""
+        """All samples of an epoch, drawn at once and kept for two epochs: on a GPU, drawing takes many small kernels,
+        which issued batch by batch would take longer than a small network's step."""
         if epoch not in self._epochs:
             self._epochs.pop(epoch - 2, None)
-            self._epochs[epoch] = self._drawn(epoch)
+            self._epochs[epoch] = self._draw_epoch(epoch)
         return self._epochs[epoch]
 
-    def _drawn(self, epoch: int) -> Samples:
-        settings, seed = self.augmentation, self.seed
+    def _draw_epoch(self, epoch: int) -> Samples:
+        settings, seed, shard = self.augmentation, self.seed, self.shard
         height, width = self.images.shape[1:3]
         indices = augment.epoch_order(seed, epoch, len(self.labels), self.labels.device)
         epochs = torch.full_like(indices, epoch)
-        # Chance goes by an image's place in the whole data set.
-        places = indices * self.share.size + self.share.rank if self.share.holds_part else indices
+        # Random numbers are drawn by the index in the whole data set, so that sharding does not change them.
+        dataset_indices = indices * shard.num_ranks + shard.rank if shard.holds_shard else indices
 
-        def whole(stream: int, num_values: int) -> Tensor:
-            return (augment.batch_uniform(seed, stream, epochs, places) * num_values).long()
+        def uniform(stream: int) -> Tensor:
+            return augment.batch_uniform(seed, stream, epochs, dataset_indices)
 
-        chance = {}
+        def integers(stream: int, num_values: int) -> Tensor:
+            return (uniform(stream) * num_values).long()
+
+        columns: dict[str, Tensor] = {}
         if padding := settings.crop_padding:
-            chance["shift_y"] = whole(2, 2 * padding + 1) - padding
-            chance["shift_x"] = whole(3, 2 * padding + 1) - padding
+            columns["shift_y"] = integers(2, 2 * padding + 1) - padding
+            columns["shift_x"] = integers(3, 2 * padding + 1) - padding
         if settings.flip == "random":
-            chance["flipped"] = augment.random_flips(seed, epochs, places)
+            columns["is_flipped"] = augment.random_flips(seed, epochs, dataset_indices)
         elif settings.flip == "alternating":
-            chance["flipped"] = augment.alternating_flips(seed, epochs, places)
+            columns["is_flipped"] = augment.alternating_flips(seed, epochs, dataset_indices)
         if settings.cutout_size:
-            chance["centre_y"], chance["centre_x"] = whole(4, height), whole(5, width)
+            columns["cutout_y"], columns["cutout_x"] = integers(4, height), integers(5, width)
         if settings.mixup:
-            is_blended, share = (augment.batch_uniform(seed, stream, epochs, places) for stream in (6, 7))
-            chance["blend"] = torch.where(is_blended < settings.mixup, share / 2, 0.0).float()
-        return Samples(indices, chance)
+            columns["mixup_weight"] = torch.where(uniform(6) < settings.mixup, uniform(7) / 2, 0.0).float()
+        return Samples(indices, **columns)
 
-    def _augmented(self, samples: Samples) -> Tensor:
-        chance = {name: values for name, values in samples.chance.items() if name != "blend"}
-        centre_y, centre_x = chance.pop("centre_y", None), chance.pop("centre_x", None)
-        images = augment.batch_views(self.images, samples.indices, **chance)
-        normalized = augment.batch_normalize(images, self.mean, self.std)
-        if centre_y is None or centre_x is None:
+    def _augment(self, samples: Samples) -> Tensor:
+        """Random crop, flip, normalisation and cutout: float32 (M, C, H, W), channels_last."""
+        cropped = augment.batch_crop_and_flip(
+            self.images, samples.indices, samples.shift_y, samples.shift_x, samples.is_flipped
+        )
+        normalized = augment.batch_normalize(cropped, self.statistics.mean, self.statistics.std)
+        if samples.cutout_y is None or samples.cutout_x is None:
             return normalized
-        return augment.batch_cutout(normalized, centre_y, centre_x, self.augmentation.cutout_size)
+        return augment.batch_cutout(normalized, samples.cutout_y, samples.cutout_x, self.augmentation.cutout_size)

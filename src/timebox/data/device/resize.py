@@ -1,4 +1,4 @@
-"""Progressive resizing: small images first, full size at the end."""
+"""Progressive resizing: training begins on small images and ends at full size."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,84 +9,87 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Sizes go in eighths of the full one: the shapes are few, and each may have to be recorded.
-LEVELS = 8
-# Pixels: no image is made smaller than this.
-MIN_SIDE = 8
+# Sizes are multiples of 1/8 of the full size: each new shape may cost a CUDA graph capture.
+NUM_LEVELS = 8
+MIN_SIDE = 8  # pixels
 
 
 @dataclass(frozen=True)
 class Resizing:
-    """The size of training images as a function of progress.
+    """Size of the training images as a function of progress.
 
-    A step on images of three quarters of the side takes little more than half the time, so the same budget buys more
-    epochs; what was learnt on small images carries over to large ones (fulcrumresearch/cifar-10-speedrun trains
-    24 → 28 → 32 pixels). The network must take images of any size.
+    A step at three quarters of the side takes little more than half the time, so the same budget buys more epochs;
+    features learnt on small images carry over to large ones (fulcrumresearch/cifar-10-speedrun trains at
+    24 → 28 → 32 pixels). The network must accept images of any size.
 
     Args:
-        start_size: share of the full side at the beginning, above 0, at most 1.
-        full_size_at: progress, 0...1, from which images are whole; the size grows evenly until then.
+        start_size: scale of the image's side at the start of training, above 0, at most 1.
+        full_size_at: progress, 0...1, from which images have full size; the scale grows linearly until then.
     """
 
     start_size: float = 1.0
     full_size_at: float = 0.0
 
     def stages(self) -> list[tuple[float, float]]:
-        """Where each size begins, as progress, and its share of the full side, in eighths, in order."""
+        """(progress at which the stage begins, scale of the side in multiples of 1/8), in order."""
         if self.start_size == 1.0 or self.full_size_at == 0.0:
             return [(0.0, 1.0)]
-        first = ceil(LEVELS * self.start_size - 1e-9)
+        first = ceil(NUM_LEVELS * self.start_size - 1e-9)
         speed = (1.0 - self.start_size) / self.full_size_at
-        shares = [level / LEVELS for level in range(first + 1, LEVELS)]
-        grown = [((share - self.start_size) / speed, share) for share in shares]
-        return [(0.0, first / LEVELS), *grown, (self.full_size_at, 1.0)]
+        scales = [level / NUM_LEVELS for level in range(first + 1, NUM_LEVELS)]
+        growing = [((scale - self.start_size) / speed, scale) for scale in scales]
+        return [(0.0, first / NUM_LEVELS), *growing, (self.full_size_at, 1.0)]
 
-    def share_at(self, progress: float) -> float:
-        """Share of the full side for a step that begins at ``progress``, 0...1."""
-        return [share for begin, share in self.stages() if begin <= progress][-1]
+    def scale_at(self, progress: float) -> float:
+        """Scale of the side, above 0, at most 1, for a step that begins at ``progress``, 0...1."""
+        return [scale for begin, scale in self.stages() if begin <= progress][-1]
 
     def cost_at(self, progress: float) -> float:
-        """How long a step takes that begins at ``progress``, as a share of one on whole images.
+        """Duration of a step that begins at ``progress``, relative to a step at full size.
 
-        It goes with the number of pixels: measured on two CPU cores, 0.53 to 0.58 at three quarters of the side, 0.70
-        to 0.77 at seven eighths.
+        Proportional to the number of pixels. Measured on two CPU cores: 0.53 to 0.58 at three quarters of the side,
+        0.70 to 0.77 at seven eighths.
         """
-        return self.share_at(progress) ** 2
+        return self.scale_at(progress) ** 2
 
     def steps_in(self, full_steps: float, progress: float = 0.0) -> float:
-        """How many steps the rest of a schedule from ``progress`` on has, in the time of so many full steps."""
+        """Number of steps from ``progress`` to the end, in the time that ``full_steps`` steps at full size take."""
         if progress >= 1.0:
             return full_steps
         stages = [*self.stages(), (1.0, 1.0)]
-        lengths = (max(0.0, end - max(begin, progress)) / share**2 for (begin, share), (end, _) in pairwise(stages))
+        lengths = (max(0.0, end - max(begin, progress)) / scale**2 for (begin, scale), (end, _) in pairwise(stages))
         return full_steps * sum(lengths) / (1.0 - progress)
 
 
-WHOLE = Resizing()
+FULL_SIZE = Resizing()
 
 
-def scaled_size(height: int, width: int, share: float) -> tuple[int, int]:
-    """(height, width) in pixels of an image at a share of its sides; never below 8, unless the image is."""
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """(height, width) in pixels, scaled; a side of 8 pixels or more stays at least 8, a shorter one is kept."""
 
     def scaled(side: int) -> int:
-        return max(min(MIN_SIDE, side), round(side * share))
+        return max(min(MIN_SIDE, side), round(side * scale))
 
     return scaled(height), scaled(width)
 
 
 def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
-    """Floating-point images (N, C, H, W), channels_last, bilinearly resized with antialiasing; as they are where the
-    size is theirs."""
+    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width).
+
+    Returns ``images`` itself where they have that size.
+    """
     if images.shape[2:] == (height, width):
         return images
     if images.is_cuda:
-        return resized_by_products(images, height, width)
+        return resize_by_matmul(images, height, width)
     return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
 
 
-def resized_by_products(images: Tensor, height: int, width: int) -> Tensor:
-    """The same as two matrix products, first of the columns, then of the rows. On a GPU torch's own gives each pixel of
-    an image one thread, which goes through all images and channels."""
+def resize_by_matmul(images: Tensor, height: int, width: int) -> Tensor:
+    """:func:`batch_resize` as two matrix products, first along the columns, then along the rows.
+
+    Faster on a GPU than F.interpolate, which gives each output position one thread that loops over images and channels.
+    """
     num_images, channels, rows, columns = images.shape
     by_columns = _weights(rows, height, 1, images.device)
     by_rows = _weights(columns, width, channels, images.device).T
@@ -97,8 +100,10 @@ def resized_by_products(images: Tensor, height: int, width: int) -> Tensor:
 
 @cache
 def _weights(before: int, after: int, channels: int, device: torch.device) -> Tensor:
-    """What each of ``before`` pixels in a line, of so many values, contributes to each of ``after``, value by value:
-    float32 (after * channels, before * channels)."""
+    """Interpolation weights of a line of ``before`` pixels resized to ``after``, with interleaved channels.
+
+    float32 (after * channels, before * channels).
+    """
     each = torch.eye(before)[None, None]
     weights = F.interpolate(each, size=(after, before), mode="bilinear", antialias=True)[0, 0]
     return torch.kron(weights, torch.eye(channels)).to(device)

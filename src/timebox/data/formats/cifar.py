@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as published: python pickles, binary files, and the .tar.gz of either, read as a stream.
+"""CIFAR-10 and CIFAR-100 as published: Python pickles or binary files, in a folder or a .tar.gz.
 
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -12,22 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
-from timebox.data.formats.base import ReadOptions, Throttle, loaded_from_arrays
+from timebox.data.reading.array_splits import loaded_from_arrays
+from timebox.data.reading.options import ReadOptions
+from timebox.data.reading.progress import ProgressNotifier
 from timebox.data.reading.safe_pickle import load_pickled_dict
-from timebox.data.reading.tar import TAR_ERRORS, check_place, opened_tar
+from timebox.data.reading.tar import TAR_ERRORS, check_member_path, open_tar
 from timebox.errors import DataError, UsageError
 from timebox.files import read_regular
 
 _SIDE = 32
-_PLANES = 3 * _SIDE * _SIDE  # bytes of an image: the red plane, the green, the blue, row by row
-_MAX_MEMBER_BYTES = 1 << 29  # the largest published file has 155 MB
-_NUM_IMAGES = 60_000  # of each published form, train and test
-_HELD_WHILE_READING = 2.7  # times the images: the files' bytes and the batches beside them; measured on CIFAR-100
+_IMAGE_BYTES = 3 * _SIDE * _SIDE  # the red plane, the green, the blue, each row by row
+_MAX_MEMBER_BYTES = 1 << 29  # the largest published file is 155 MB
+_NUM_IMAGES = 60_000  # train and test of each published version
+_PEAK_COPIES = 2.7  # memory at the peak of reading, in copies of the images; measured on CIFAR-100
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """One file's images, uint8 (n, 3072) planes, and labels, int64 (n,)."""
+    """The content of one file: colour planes uint8 (N, 3072) and labels int64 (N,)."""
 
     planes: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -35,28 +37,28 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Layout:
-    """One published form: its folder, its files, and how labels lie in them."""
+    """The folder and files of one published version."""
 
     folder: str
     title: str
     train: tuple[str, ...]
     test: str
-    fine_names: str  # the file that names the classes
-    coarse_names: str | None = None  # the superclasses, which only CIFAR-100 has
+    fine_names: str  # the file with the class names
+    coarse_names: str | None = None  # the file with the superclass names, CIFAR-100 only
 
     @property
-    def hundred(self) -> bool:
+    def is_cifar100(self) -> bool:
         return self.coarse_names is not None
 
     @property
-    def binary(self) -> bool:
+    def is_binary(self) -> bool:
         return self.test.endswith(".bin")
 
     @property
     def files(self) -> set[str]:
         return {*self.train, self.test, self.fine_names, self.coarse_names or self.fine_names}
 
-    def lies_in(self, folder: Path) -> bool:
+    def is_in(self, folder: Path) -> bool:
         return all((folder / name).is_file() for name in (self.train[0], self.test))
 
 
@@ -99,44 +101,46 @@ class Cifar:
     name = "CIFAR-10 or CIFAR-100 as published (python or binary, folder or .tar.gz)"
 
     def matches(self, path: Path) -> bool:
-        return bool(_layouts_at(path))
+        return bool(_find_versions(path))
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
-        found = _layouts_at(path)
-        if len(found) > 1:
-            folders = " and ".join(str(folder) for _, folder in found)
+        versions = _find_versions(path)
+        if len(versions) > 1:
+            folders = " and ".join(str(folder) for _, folder in versions)
             raise DataError(f"{path} holds more than one data set: give one of {folders}")
-        layout, source = found[0]
-        if options.coarse and not layout.hundred:
+        layout, source = versions[0]
+        if options.coarse and not layout.is_cifar100:
             raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {path} holds {layout.title}")
-        options.claim(_NUM_IMAGES * _PLANES, f"{_NUM_IMAGES:,} images of 32x32", source, reading=_HELD_WHILE_READING)
+        num_bytes, description = _NUM_IMAGES * _IMAGE_BYTES, f"{_NUM_IMAGES:,} images of 32x32"
+        options.check_memory(num_bytes, description, source, peak_copies=_PEAK_COPIES)
         members = _folder_members(source, layout.files) if source.is_dir() else _tar_members(source, layout)
         splits = _read(layout, members, source, options)
-        name = ("cifar100" if layout.hundred else "cifar10") + ("-coarse" if options.coarse else "")
+        name = ("cifar100" if layout.is_cifar100 else "cifar10") + ("-coarse" if options.coarse else "")
         return loaded_from_arrays(name, layout.title, splits, f"it holds {layout.train[0]} and {layout.test}")
 
 
-def _layouts_at(path: Path) -> list[tuple[_Layout, Path]]:
-    """The published forms found at `path`: the folder itself, folders in it, or an archive of one."""
+def _find_versions(path: Path) -> list[tuple[_Layout, Path]]:
+    """(layout, path) of each published version at `path`: the folder itself, its subfolders, or an archive."""
     if path.is_file():
         folder = _first_folder(path)
         return [(layout, path) for layout in _LAYOUTS if layout.folder == folder]
-    here = [(layout, path) for layout in _LAYOUTS if layout.lies_in(path)]
-    return here or [(layout, path / layout.folder) for layout in _LAYOUTS if layout.lies_in(path / layout.folder)]
+    here = [(layout, path) for layout in _LAYOUTS if layout.is_in(path)]
+    return here or [(layout, path / layout.folder) for layout in _LAYOUTS if layout.is_in(path / layout.folder)]
 
 
 def _first_folder(path: Path) -> str | None:
-    """The top folder in a tar file, or None if it is none."""
+    """The top folder in a tar file, or None for any other file."""
     try:
-        with opened_tar(path) as archive:
+        with open_tar(path) as archive:
             first = archive.next()
     except TAR_ERRORS:  # DataError is a ValueError
         return None
     return PurePosixPath(first.name).parts[0] if first and PurePosixPath(first.name).parts else None
 
 
-def _folder_members(folder: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    for name in sorted(wanted):
+def _folder_members(folder: Path, names: set[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the files that exist."""
+    for name in sorted(names):
         if (folder / name).is_file():
             try:
                 yield name, read_regular(folder / name, _MAX_MEMBER_BYTES)
@@ -145,11 +149,11 @@ def _folder_members(folder: Path, wanted: set[str]) -> Iterator[tuple[str, bytes
 
 
 def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
-    """The layout's files in an archive as they come, nothing written to disk."""
+    """(name, content) of the layout's files in an archive, read as a stream."""
     try:
-        with opened_tar(path) as archive:
+        with open_tar(path) as archive:
             for member in archive:
-                inner = check_place(member.name, path)
+                inner = check_member_path(member.name, path)
                 _check_member(member, inner, path)
                 if inner.parent.name != layout.folder or inner.name not in layout.files or member.isdir():
                     continue
@@ -166,7 +170,7 @@ def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> None:
-    """Refuses what no published archive holds."""
+    """Raise DataError for links, devices and files larger than any in the published archives."""
     if member.sparse is not None or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
         raise DataError(f"{path}: holds {member.name!r}, neither a plain file nor a folder but a link, device or other")
     if not 0 <= member.size <= _MAX_MEMBER_BYTES:
@@ -176,12 +180,12 @@ def _check_member(member: tarfile.TarInfo, inner: PurePosixPath, path: Path) -> 
 def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, options: ReadOptions) -> SourceSplits:
     batches: dict[str, _Batch] = {}
     metas: dict[str, bytes] = {}
-    notify = Throttle(options.progress)
+    notify = ProgressNotifier(options.notify)
     for name, blob in members:
         notify(f"read {name}")
         if name in (*layout.train, layout.test):
-            parse = _parse_binary if layout.binary else _parse_pickle
-            batches[name] = parse(blob, layout.hundred, options.coarse, f"{source}: {name}")
+            parse = _parse_binary if layout.is_binary else _parse_pickle
+            batches[name] = parse(blob, layout.is_cifar100, options.coarse, f"{source}: {name}")
         else:
             metas[name] = blob
     meta = layout.coarse_names if options.coarse and layout.coarse_names else layout.fine_names
@@ -201,12 +205,12 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
     return SourceSplits(train, None, test)
 
 
-def _parse_pickle(blob: bytes, hundred: bool, coarse: bool, source: str) -> _Batch:
+def _parse_pickle(blob: bytes, is_cifar100: bool, coarse: bool, source: str) -> _Batch:
     content = load_pickled_dict(blob, source)
-    key = ("coarse_labels" if coarse else "fine_labels") if hundred else "labels"
+    key = ("coarse_labels" if coarse else "fine_labels") if is_cifar100 else "labels"
     planes, labels = content.get("data"), content.get(key)
-    if not isinstance(planes, np.ndarray) or planes.ndim != 2 or planes.shape[1] != _PLANES:
-        raise DataError(f"{source}: wrong length: 'data' must be a matrix of bytes with {_PLANES} to a row")
+    if not isinstance(planes, np.ndarray) or planes.ndim != 2 or planes.shape[1] != _IMAGE_BYTES:
+        raise DataError(f"{source}: wrong length: 'data' must be a matrix of bytes with {_IMAGE_BYTES} to a row")
     if not isinstance(labels, list) or not all(isinstance(label, int) and 0 <= label < 256 for label in labels):
         raise DataError(f"{source}: {key!r} must be a list of integers from 0")
     if len(labels) != len(planes):
@@ -214,22 +218,22 @@ def _parse_pickle(blob: bytes, hundred: bool, coarse: bool, source: str) -> _Bat
     return _Batch(planes, np.array(labels, dtype=np.int64))
 
 
-def _parse_binary(blob: bytes, hundred: bool, coarse: bool, source: str) -> _Batch:
+def _parse_binary(blob: bytes, is_cifar100: bool, coarse: bool, source: str) -> _Batch:
     """Records of one label byte (CIFAR-100: the coarse, then the fine) and 3,072 pixels."""
-    num_label_bytes = 2 if hundred else 1
-    record = num_label_bytes + _PLANES
+    num_label_bytes = 2 if is_cifar100 else 1
+    record = num_label_bytes + _IMAGE_BYTES
     if not blob or len(blob) % record:
         raise DataError(f"{source}: wrong length: {len(blob):,} bytes are not a number of records of {record:,} bytes")
     rows = np.frombuffer(blob, dtype=np.uint8).reshape(-1, record)
-    return _Batch(rows[:, num_label_bytes:], rows[:, 1 if hundred and not coarse else 0].astype(np.int64))
+    return _Batch(rows[:, num_label_bytes:], rows[:, 1 if is_cifar100 and not coarse else 0].astype(np.int64))
 
 
 def _parse_meta(blob: bytes, layout: _Layout, coarse: bool, source: str) -> tuple[tuple[str, ...], int | None]:
-    """The class names, and the length of a batch where the file tells it."""
-    if layout.binary:
+    """(class names, images per file; None where the metadata does not hold it)."""
+    if layout.is_binary:
         return tuple(blob.decode("utf-8", "replace").split()), None
     content = load_pickled_dict(blob, source)
-    key = ("coarse_label_names" if coarse else "fine_label_names") if layout.hundred else "label_names"
+    key = ("coarse_label_names" if coarse else "fine_label_names") if layout.is_cifar100 else "label_names"
     names, batch_length = content.get(key), content.get("num_cases_per_batch")
     if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
         raise DataError(f"{source}: {key!r} must be a list of names")
@@ -238,7 +242,7 @@ def _parse_meta(blob: bytes, layout: _Layout, coarse: bool, source: str) -> tupl
 
 
 def _check_lengths(batches: dict[str, _Batch], layout: _Layout, batch_length: int | None, source: Path) -> None:
-    """Every batch as long as the meta file says, or else the training batches as long as each other."""
+    """Check that all files have `batch_length` images or, where that is None, that training files have equally many."""
     names = [*layout.train, layout.test] if batch_length else list(layout.train)
     expected = batch_length or max(len(batches[name].labels) for name in names)
     for name in names:
@@ -247,14 +251,14 @@ def _check_lengths(batches: dict[str, _Batch], layout: _Layout, batch_length: in
 
 
 def _join(batches: list[_Batch], class_names: tuple[str, ...]) -> ImageDataset:
-    """The batches one after the other, planes turned to pixels; ids count through them."""
+    """Concatenate batches to (N, H, W, C) images; ids are positions in the result."""
     length = sum(len(batch.labels) for batch in batches)
     images = np.empty((length, _SIDE, _SIDE, 3), dtype=np.uint8)
     start = 0
     for batch in batches:
         stop = start + len(batch.labels)
         planes = batch.planes.reshape(-1, 3, _SIDE, _SIDE)
-        for channel in range(3):  # four times as fast as transposing all at once
+        for channel in range(3):  # four times as fast as one transpose
             images[start:stop, ..., channel] = planes[:, channel]
         start = stop
     labels = np.concatenate([batch.labels for batch in batches])

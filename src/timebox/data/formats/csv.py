@@ -1,4 +1,4 @@
-"""CSV and TSV, with or without a line of column names, whatever separates the cells."""
+"""Reads CSV and TSV tables, with or without a header, separated by comma, semicolon, tab or bar."""
 
 import csv
 import io
@@ -7,35 +7,34 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from timebox.data.formats.base import ReadOptions
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.listing import is_image
+from timebox.data.reading.options import ReadOptions
 from timebox.errors import DataError
 from timebox.files import open_regular
 
 _SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
-_SAMPLE_LINES, _SAMPLE_CHARACTERS = 50, 1 << 20
+_NUM_SAMPLED_LINES, _NUM_SAMPLED_CHARACTERS = 50, 1 << 20
 _MAX_BYTES = 4 << 30
-# An encoded image may be one cell.
-_MAX_CELL_CHARACTERS = 1 << 29
+_MAX_CELL_CHARACTERS = 1 << 29  # a cell may hold an image in base64
 
 
-def read_separated(path: Path, options: ReadOptions) -> Table:
-    """The cells of a table, those of a short row filled up with None. Raises DataError where it is none."""
+def read_csv(path: Path, options: ReadOptions) -> Table:
+    """Read a table of UTF-8 text; short rows are padded with None. Raises DataError where the file is not a table."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > _MAX_BYTES:
                 raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
-            options.claim(size, "its cells", path, reading=4)
+            options.check_memory(size, "its cells", path, peak_copies=4)
             text = file.read(size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is no UTF-8; save the table as UTF-8") from error
-    lines = text[:_SAMPLE_CHARACTERS].splitlines()
-    rows = list(_rows(text, _separator(lines, _SEPARATORS[path.suffix.lower()]), path))
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8; save the table as UTF-8") from error
+    lines = text[:_NUM_SAMPLED_CHARACTERS].splitlines()
+    rows = list(_rows(text, _find_separator(lines, _SEPARATORS[path.suffix.lower()]), path))
     if not rows:
         raise DataError(f"{path}: holds no rows")
-    names = _header(rows, path)
+    names = _pop_header(rows, path)
     if not rows:
         raise DataError(f"{path}: holds column names, but no rows")
     longest = max(map(len, rows))
@@ -58,19 +57,19 @@ def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
         csv.field_size_limit(before)
 
 
-def _separator(lines: list[str], allowed: str) -> str:
-    """The one that cuts most of the first lines into the same number of cells, above one."""
+def _find_separator(lines: list[str], allowed: str) -> str:
+    """The separator that divides most of the first lines into the same number of cells, at least two."""
 
     def fitness(separator: str) -> tuple[int, int]:
-        counts = Counter(line.count(separator) for line in lines[:_SAMPLE_LINES] if line)
-        number, lines_so = max(counts.items(), key=lambda item: item[1], default=(0, 0))
-        return (lines_so if number else 0), number
+        counts = Counter(line.count(separator) for line in lines[:_NUM_SAMPLED_LINES] if line)
+        num_separators, num_lines = max(counts.items(), key=lambda item: item[1], default=(0, 0))
+        return (num_lines if num_separators else 0), num_separators
 
     return max(allowed, key=fitness)
 
 
-def _header(rows: list[list[str]], path: Path) -> list[str]:
-    """The names of the columns, taken from the first row, which is removed, unless that is an image's itself."""
+def _pop_header(rows: list[list[str]], path: Path) -> list[str]:
+    """Remove the header from `rows` and return the column names; numbered names where the first row holds an image."""
     first = rows[0]
     if any(is_image(cell.strip().replace("\\", "/").rpartition("/")[2]) for cell in first):
         return [f"column {number}" for number in range(1, len(first) + 1)]

@@ -1,20 +1,21 @@
-"""What a path is stored as."""
+"""Finds the format of a path."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from timebox.data.formats.base import Format
 from timebox.data.formats.folder import Folder
-from timebox.data.reading.listing import only_folder, split_of
+from timebox.data.reading.listing import only_subfolder, split_of
 
 
 def detect(path: Path, formats: Sequence[Format]) -> tuple[Format, Path] | None:
-    """The first of the formats that a path is stored in, and where.
+    """The first of `formats` that matches a path, and the path to read; None where no format matches.
 
-    Nearly any folder could be one of class folders. So where it holds nothing but another one, that one is looked at.
+    A folder that holds nothing but one other folder is searched inside: nearly every folder looks like a folder of
+    class folders.
     """
-    found = next((candidate for candidate in formats if candidate.matches(path)), None)
-    only = only_folder(path) if isinstance(found, Folder) else None
-    if only and split_of(only.name) is None and (deeper := detect(only, formats)):
-        return deeper
-    return (found, path) if found else None
+    match = next((candidate for candidate in formats if candidate.matches(path)), None)
+    inner = only_subfolder(path) if isinstance(match, Folder) else None
+    if inner and split_of(inner.name) is None and (inner_match := detect(inner, formats)):
+        return inner_match
+    return (match, path) if match else None

@@ -1,4 +1,4 @@
-"""MNIST-style IDX files, plain or gzipped: train-images-idx3-ubyte(.gz) and its siblings in one folder.
+"""IDX files as MNIST has them, plain or gzipped: train-images-idx3-ubyte(.gz) and the others in one folder.
 
 Source of the format: http://yann.lecun.com/exdb/mnist/
 """
@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.arrays.npy import fill
+from timebox.data.arrays.npy import read_into
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
+from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
 from timebox.data.reading.decompression_limits import check_unpacked
-from timebox.data.reading.wording import short_name, some
+from timebox.data.reading.options import ReadOptions
+from timebox.data.reading.text import abbreviate_list, short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
 _FILE = re.compile(r"(train|val|valid|validation|test|t10k)-(images|labels)[-.]idx([134])-ubyte(\.gz)?", re.IGNORECASE)
 _SPLITS = {"valid": "val", "validation": "val", "t10k": "test"}
 _UBYTE = 0x08
-_MAX_DEFLATE_RATIO = 1032  # of what gzip can pack into a byte, by the format
+_MAX_DEFLATE_RATIO = 1032  # the highest ratio that the deflate format permits
 
 
 class Idx:
@@ -35,30 +36,30 @@ class Idx:
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         files = _files(path)
-        raw: dict[str, RawSplit] = {}
+        splits: dict[str, ArraySplit] = {}
         for split in ("train", "val", "test"):
             if (images_file := files.get(f"{split} images")) is None:
                 continue
             if (labels_file := files.get(f"{split} labels")) is None:
                 raise DataError(f"{images_file} has no labels: the {split} file -labels-idx1-ubyte is missing")
-            raw[split] = RawSplit(
+            splits[split] = ArraySplit(
                 _read_images(images_file, options), _read_idx(labels_file, (1,), options).astype(np.int64)
             )
         folder = path if path.is_dir() else path.parent
-        why = f"it holds {some([file.name for file in files.values()])}"
-        return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(raw, None, str(path)), why)
+        why = f"it holds {abbreviate_list([file.name for file in files.values()])}"
+        return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(splits, None, str(path)), why)
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """The IDX files in the folder `path`, or beside the IDX file `path`: "train images" -> file; plain before .gz."""
+    """The IDX files in the folder `path`, or beside the IDX file `path`: "train images" -> file, plain before .gz."""
     if path.is_file() and not _FILE.fullmatch(path.name):
         return {}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted((path if path.is_dir() else path.parent).iterdir()):
         if (match := _FILE.fullmatch(file.name)) and file.is_file():
             split = match[1].lower()
-            found.setdefault(f"{_SPLITS.get(split, split)} {match[2].lower()}", file)
-    return found
+            files.setdefault(f"{_SPLITS.get(split, split)} {match[2].lower()}", file)
+    return files
 
 
 def _read_images(file: Path, options: ReadOptions) -> NDArray[np.uint8]:
@@ -70,10 +71,10 @@ def _read_images(file: Path, options: ReadOptions) -> NDArray[np.uint8]:
 
 
 def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -> NDArray[np.uint8]:
-    """The array in an IDX file, whose header is believed only as far as the file's size bears it out."""
-    zipped = file.suffix.lower() == ".gz"
+    """Read the array of an IDX file, after checking its header against the size of the file."""
+    is_gzipped = file.suffix.lower() == ".gz"
     try:
-        with open_regular(file) as packed, gzip.GzipFile(fileobj=packed) if zipped else packed as stream:
+        with open_regular(file) as packed, gzip.GzipFile(fileobj=packed) if is_gzipped else packed as stream:
             magic = stream.read(4)
             if len(magic) < 4 or magic[:3] != bytes([0, 0, _UBYTE]) or magic[3] not in allowed_dims:
                 dims = " or ".join(map(str, allowed_dims))
@@ -83,13 +84,13 @@ def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -
                 raise DataError(f"{file}: truncated in its header")
             shape = struct.unpack(f">{magic[3]}I", header)
             size, packed_bytes = math.prod(shape), file.stat().st_size
-            if size > packed_bytes * (_MAX_DEFLATE_RATIO if zipped else 1):
+            if size > packed_bytes * (_MAX_DEFLATE_RATIO if is_gzipped else 1):
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, more than the file can hold")
-            if zipped:
+            if is_gzipped:
                 check_unpacked(size, packed_bytes, str(file))
-            options.claim(size, f"an array of {'x'.join(map(str, shape))}", file)
+            options.check_memory(size, f"an array of {'x'.join(map(str, shape))}", file)
             array = np.empty(size, dtype=np.uint8)
-            if (length := fill(array, stream)) < size:
+            if (length := read_into(array, stream)) < size:
                 raise DataError(f"{file}: truncated: its header claims {size:,} bytes, but {length:,} follow")
             if stream.read(1):
                 raise DataError(f"{file}: longer than the {size:,} bytes its header claims")
@@ -97,5 +98,5 @@ def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -
         raise DataError(f"{file}: truncated or damaged ({error})") from error
     try:
         return array.reshape(shape)
-    except ValueError as error:  # without a single byte, the other lengths may be anything
+    except ValueError as error:  # of an empty array the header may hold any other length
         raise DataError(f"{file}: its header claims the impossible shape {shape}") from error

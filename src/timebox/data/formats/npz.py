@@ -1,4 +1,4 @@
-"""NumPy .npz archives of images and labels, never unpickled."""
+"""NumPy .npz archives of images and labels, read without pickle."""
 
 import lzma
 import zipfile
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from timebox.data.arrays.npz import ArrayArchive
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import RawSplit, ReadOptions, loaded_from_arrays, splits_from_arrays
-from timebox.data.reading.wording import short_name
+from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
+from timebox.data.reading.options import ReadOptions
+from timebox.data.reading.text import short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-# How the keys of images and labels are named, per split; case does not matter.
-_FAMILIES = (
+# Names of the (images, labels) arrays of each split, in lower case.
+_NAMINGS = (
     {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")},
     {split: (f"{split}_images", f"{split}_labels") for split in ("train", "val", "test")},
     {"train": ("images", "labels")},
@@ -33,41 +34,42 @@ class Npz:
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         try:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-                options.claim(sum(member.file_size for member in archive.infolist()), "its arrays", path)
+                options.check_memory(sum(member.file_size for member in archive.infolist()), "its arrays", path)
                 arrays = ArrayArchive(archive, path)
-                raw, class_names = _read_archive(arrays)
+                array_splits, class_names = _read_archive(arrays)
         except DataError:
             raise
-        # Besides its own error, zipfile raises these on damaged, encrypted and unknown archives.
+        # zipfile raises these on damaged, encrypted and unsupported archives.
         except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
-        splits = splits_from_arrays(raw, class_names, str(path))
+        splits = splits_from_arrays(array_splits, class_names, str(path))
         return loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
 
 
-def _read_archive(arrays: ArrayArchive) -> tuple[dict[str, RawSplit], tuple[str, ...] | None]:
+def _read_archive(arrays: ArrayArchive) -> tuple[dict[str, ArraySplit], tuple[str, ...] | None]:
+    """(split -> arrays, class names; None where the archive does not hold them)."""
     path = arrays.path
-    family = next((family for family in _FAMILIES if all(name in arrays for name in family["train"])), None)
-    if family is None:
+    naming = next((naming for naming in _NAMINGS if all(name in arrays for name in naming["train"])), None)
+    if naming is None:
         raise DataError(
             f"{path}: holds {', '.join(arrays.names()) or 'nothing'}; it needs x_train and y_train, "
             "train_images and train_labels, or images and labels"
         )
-    raw: dict[str, RawSplit] = {}
-    for split, (images, labels) in family.items():
+    splits: dict[str, ArraySplit] = {}
+    for split, (images, labels) in naming.items():
         if (images in arrays) != (labels in arrays):
-            there, missing = (images, labels) if images in arrays else (labels, images)
-            raise DataError(f"{path}: has {arrays.spelled(there)}, but no {missing} to go with it")
+            present, missing = (images, labels) if images in arrays else (labels, images)
+            raise DataError(f"{path}: has {arrays.original_name(present)}, but no {missing} to go with it")
         if images in arrays:
-            raw[split] = RawSplit(_images(arrays, images), _labels(arrays, labels))
+            splits[split] = ArraySplit(_images(arrays, images), _labels(arrays, labels))
     if "class_names" not in arrays:
-        return raw, None
+        return splits, None
     names = arrays.read("class_names")
-    return raw, tuple(str(name) for name in names.ravel())
+    return splits, tuple(str(name) for name in names.ravel())
 
 
 def _images(arrays: ArrayArchive, name: str) -> NDArray[np.uint8]:
-    images, key, path = arrays.read(name), arrays.spelled(name), arrays.path
+    images, key, path = arrays.read(name), arrays.original_name(name), arrays.path
     if images.dtype != np.uint8:
         hint = "scale it by 255 and round" if images.dtype.kind == "f" else "convert it"
         raise DataError(f"{path}: {key} is {images.dtype}; images must be uint8 in 0..255: {hint} and save it as uint8")
@@ -80,7 +82,7 @@ def _images(arrays: ArrayArchive, name: str) -> NDArray[np.uint8]:
 
 
 def _labels(arrays: ArrayArchive, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
-    labels, key, path = arrays.read(name), arrays.spelled(name), arrays.path
+    labels, key, path = arrays.read(name), arrays.original_name(name), arrays.path
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

@@ -1,4 +1,4 @@
-"""Parquet tables, as Hugging Face writes them and as anybody else does."""
+"""Reads Parquet tables with pyarrow, including the image and class columns of Hugging Face."""
 
 import json
 import mmap
@@ -7,22 +7,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timebox.data.formats.base import ReadOptions, Throttle
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
+from timebox.data.reading.options import ReadOptions
+from timebox.data.reading.progress import ProgressNotifier
 from timebox.errors import DataError
 from timebox.files import open_regular
 
 if TYPE_CHECKING:
     import pyarrow
 
-_ROWS_AT_ONCE = 64
+_ROWS_PER_BATCH = 64
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Table:
-    """The columns that hold text, whole numbers, bytes or Hugging Face's images; others are left out.
+    """Read the columns of text, integers, booleans, bytes and Hugging Face images; others are left out.
 
-    Encoded images are put into a file that has no name, mapped into memory. Raises DataError where pyarrow is not
+    Encoded images are copied to a temporary file, which is memory-mapped. Raises DataError where pyarrow is not
     installed or cannot read the file.
     """
     try:
@@ -30,9 +31,9 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox[tables]'") from error
-    notify = Throttle(options.progress)
+    notify = ProgressNotifier(options.notify)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, _Spool(path) as spool:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, _ImageBuffer(path) as buffer:
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
             names = [field.name for field in table.schema_arrow]
@@ -40,13 +41,13 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
                 raise DataError(f"{path}: two columns are named {repeated!r}")
             readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
-            for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=readable):
+            for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=readable):
                 for name, cells in columns.items():
-                    cells.extend(_cells(batch.column(name), spool))
+                    cells.extend(_cells(batch.column(name), buffer))
                 notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
-            mapped = spool.mapped()
+            memory = buffer.map()
             return Table(
-                {name: [_in(mapped, cell) for cell in cells] for name, cells in columns.items()},
+                {name: [_resolve(memory, cell) for cell in cells] for name, cells in columns.items()},
                 _class_names(table.schema_arrow.metadata or {}),
             )
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
@@ -56,41 +57,42 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
 
 
 class _Span(tuple[int, int]):
-    """Where in the spool an encoded image begins, and how many bytes it has."""
+    """(offset, length) in bytes of an encoded image in the buffer."""
 
     __slots__ = ()
 
 
-class _Spool:
-    """A file for encoded images, which the system may keep on disk; it goes when nobody refers to it."""
+class _ImageBuffer:
+    """Encoded images in an unlinked temporary file, so that they need not stay in memory."""
 
     def __init__(self, source: Path) -> None:
         self._file = tempfile.TemporaryFile(prefix="timebox-")  # noqa: SIM115
         self._source, self._packed_bytes = source, source.stat().st_size
         self._length = 0
 
-    def __enter__(self) -> "_Spool":
+    def __enter__(self) -> "_ImageBuffer":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def put(self, blob: bytes) -> _Span:
-        """Take in an image. Raises DataError where there are more of them than such a file can hold."""
+    def append(self, blob: bytes) -> _Span:
+        """Append an image. Raises DataError where the images exceed the decompression limits."""
         self._length += len(blob)
         check_unpacked(self._length, self._packed_bytes, str(self._source))
         self._file.write(blob)
         return _Span((self._length - len(blob), len(blob)))
 
-    def mapped(self) -> memoryview:
+    def map(self) -> memoryview:
+        """A read-only memory map of all images; it stays valid after the buffer is closed."""
         self._file.flush()
         if not self._length:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ))
 
 
-def _in(mapped: memoryview, cell: Cell | _Span) -> Cell:
-    return mapped[cell[0] : cell[0] + cell[1]] if isinstance(cell, _Span) else cell
+def _resolve(memory: memoryview, cell: Cell | _Span) -> Cell:
+    return memory[cell[0] : cell[0] + cell[1]] if isinstance(cell, _Span) else cell
 
 
 def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
@@ -103,18 +105,18 @@ def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
     return any(test(kind) for test in (*tests, types.is_boolean))
 
 
-def _cells(column: "pyarrow.Array", spool: _Spool) -> Iterator[Cell | _Span]:
+def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Span]:
     for value in column.to_pylist():
-        if isinstance(value, Mapping):  # an image of Hugging Face's: bytes, or where they lie
+        if isinstance(value, Mapping):  # a Hugging Face image: its bytes or its path
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
-            yield spool.put(value)
+            yield buffer.append(value)
         else:
             yield None if value is None else str(value)
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Column -> the names of its classes, as Hugging Face keeps them beside the schema."""
+    """Column name -> class names, from the metadata that Hugging Face adds to the schema."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (KeyError, TypeError, ValueError):

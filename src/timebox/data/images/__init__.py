@@ -1,4 +1,4 @@
-"""Decoding image files, and bringing images to one size.
+"""Decodes and resizes images: image files with Pillow, and batches with tensor operations that can be exported.
 
-One image at a time, on the CPU. Which files belong to a data set is decided by ``data.formats``.
+Readers in ``data.formats`` decide which files belong to a data set.
 """

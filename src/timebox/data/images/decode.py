@@ -1,7 +1,7 @@
-"""Image files to pixels, the same way for training and for prediction.
+"""Decodes image files with Pillow, in the same way for training and prediction.
 
-Every file is read by its content, whatever its suffix says; of an animation the first frame counts; the EXIF
-orientation is honoured; transparency is laid on white. Pillow's global settings are left alone.
+The format is recognised by content, not by suffix; of an animation the first frame is read; the EXIF orientation is
+applied; transparent pixels get a white background. Pillow's global settings are not changed.
 """
 
 import contextlib
@@ -20,25 +20,24 @@ from PIL import Image, UnidentifiedImageError
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-# Pixels held in memory at once, after a JPEG's scaled decoding: far above any camera's, far below what exhausts a
-# laptop. A few hundred kilobytes of PNG can claim more (a decompression bomb).
+# Largest decoded image, after JPEG scaling: above the resolution of any camera, and far below the memory of a laptop.
+# A few hundred kilobytes of PNG can declare more pixels (a decompression bomb).
 MAX_DECODED_PIXELS = 100_000_000
 
-# Images above this are decoded one at a time, as threads would multiply what they take.
+# Larger images are decoded one at a time: several threads at once would multiply the memory.
 LARGE_PIXELS = 20_000_000
-_ONE_LARGE = threading.Lock()
+_LARGE_IMAGE_LOCK = threading.Lock()
 
-# How an image of another shape is brought to one: the middle of it, or all of it.
+# Values of `fit`. The descriptions are written to model.json.
 CROP, LETTERBOX = "crop", "letterbox"
-HOW_FITTED = {
+FIT_DESCRIPTIONS = {
     CROP: "the shorter side scaled, the middle kept",
     LETTERBOX: "the longer side scaled, black beside it",
 }
 
-MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, have 300 MB
+MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, are 300 MB
 
-# The formats read, by Pillow's names, and the suffixes each goes by. Not all that Pillow knows: EPS would start
-# Ghostscript.
+# Supported formats by Pillow's names, with their suffixes. Not all that Pillow reads: EPS would start Ghostscript.
 _SUFFIXES = {
     "PNG": {".png", ".apng"},
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -53,8 +52,8 @@ _SUFFIXES = {
     "AVIF": {".avif"},
 }
 
-# What counts as an image file by name. HEIC is among them though Pillow cannot read it: whoever has a folder of phone
-# photos must be told so, file by file, rather than that it is empty.
+# Suffixes of image files. Pillow cannot read HEIC; it is included so that phone photos are reported as unreadable files
+# and not ignored.
 IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()), {".heic", ".heif"})
 
 _CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -73,7 +72,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself before its pixels are decoded; misnamed_as is its true format, if it lies."""
+    """Size in pixels and Pillow mode of an image file; misnamed_as is its true format where the suffix is wrong."""
 
     width: int
     height: int
@@ -86,7 +85,7 @@ class ImageHeader:
 
 
 def read_header(file: Path | BinaryIO) -> ImageHeader:
-    """Size, mode and true format of an encoded image, without decoding it. Raises DataError with the reason alone."""
+    """Read size, mode and format of an encoded image without decoding it. Raises DataError as decode_image does."""
     with _opened(file) as image:
         true_format = str(image.format)
         misnamed = isinstance(file, Path) and file.suffix.lower() not in _SUFFIXES[true_format]
@@ -96,49 +95,49 @@ def read_header(file: Path | BinaryIO) -> ImageHeader:
 def decode_image(
     file: str | Path | BinaryIO | Image.Image, size: tuple[int, int], channels: int, fit: str = CROP
 ) -> NDArray[np.uint8]:
-    """One image, scaled (antialiased) until it just covers `size`, then cropped at the centre; or, as a letterbox,
-    until it just fits in, black beside it.
+    """Decode one image, scale it with antialiasing to cover `size`, and crop the centre.
 
-    The decode is a full one, so a truncated file is found out. Pixels that are of that size already stay as they are.
+    With ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
+    resampled. The file is decoded completely, so that a truncated file is detected.
 
     Args:
-        file: a path, a binary file at its start, or an image already opened, which is left as it is.
+        file: a path, a binary stream, or an open Pillow image, which is not modified.
         size: (height, width) in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         fit: ``crop`` or ``letterbox``.
     Returns:
         uint8 (height, width, channels).
     Raises:
-        DataError: with the reason alone ("truncated: ..."); the caller knows the file's name.
+        DataError: with the reason only ("truncated: ..."), without the name of the file.
     """
     with _opened(file) as image:
-        _draft(image, size, fit)
+        _scale_jpeg_decoding(image, size, fit)
         _check_pixels(image)
-        with _ONE_LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+        with _LARGE_IMAGE_LOCK if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
             image.load()
             height, width = size
             orientation = _orientation(image)
-            if orientation >= 5:  # a quarter turn: fit before turning, which is cheaper than turning a full-size photo
+            if orientation >= 5:  # a quarter turn: resize first, which is cheaper than turning the full-size photo
                 height, width = width, height
-            fitted = _FITS[fit](_flatten(image, channels), width, height)
+            fitted = _FITS[fit](_convert(image, channels), width, height)
             if orientation in _UPRIGHT:
                 fitted = fitted.transpose(_UPRIGHT[orientation])
             return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
 
 
 def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> NDArray[np.uint8]:
-    """One image upright and in its own size, as uint8 (height, width, channels); else like decode_image."""
+    """Decode one image upright and at its own size: uint8 (height, width, channels). See decode_image."""
     with _opened(file) as image:
         _check_pixels(image)
         image.load()
-        flat = _flatten(image, channels)
+        flat = _convert(image, channels)
         orientation = _orientation(image)
         upright = flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
         return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
-    """Images already in memory, brought to a size and number of channels by the rule of decode_image.
+    """Resize and convert images in memory as decode_image does.
 
     Args:
         images: uint8 (N, H, W, C), C of 1, 3 or 4.
@@ -146,27 +145,27 @@ def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, 
         channels: 1, 3 or 4.
         fit: ``crop`` or ``letterbox``.
     Returns:
-        uint8 (N, height, width, channels); the very same array where it fits already.
+        uint8 (N, height, width, channels); `images` itself where it has that shape.
     """
     if images.shape[1:] == (*size, channels):
         return images
     fitted = np.empty((len(images), *size, channels), np.uint8)
     for source, target in zip(images, fitted, strict=True):
-        image = _flatten(Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source), channels)
+        image = _convert(Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source), channels)
         target[...] = np.asarray(_FITS[fit](image, size[1], size[0])).reshape(target.shape)
     return fitted
 
 
 @cache
 def _readable_formats() -> tuple[str, ...]:
-    """Those of our formats that this build of Pillow has."""
+    """The supported formats that this build of Pillow can read."""
     Image.init()
     return tuple(name for name in _SUFFIXES if name in Image.OPEN)
 
 
 @contextlib.contextmanager
 def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
-    """The image, opened; whatever goes wrong with it inside the block becomes a DataError that gives the reason."""
+    """Open an image. Any exception in the block becomes a DataError with the reason."""
     try:
         if isinstance(file, Image.Image):
             yield file.copy()
@@ -182,8 +181,8 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
         raise DataError(_unidentified(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"over the limit of pixels: {error}") from error
-    # Pillow's plugins raise almost anything on damaged files (SyntaxError, struct.error, IndexError, ...), and one
-    # file must never end the reading of a hundred thousand.
+    # Pillow's plugins raise nearly any exception on damaged files (SyntaxError, struct.error, IndexError, ...), and one
+    # damaged file must not end the reading of 100,000.
     except Exception as error:
         raise DataError(_one_line(error)) from error
 
@@ -218,19 +217,19 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1..8; 1 (upright) where there is none or it cannot be read."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # broken EXIF raises almost anything, and says nothing about the pixels
+    except Exception:  # broken EXIF raises nearly any exception, while the pixels may be intact
         return 1
 
 
-def _draft(image: Image.Image, size: tuple[int, int], fit: str) -> None:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 while that is no less than what is kept, either way up: far faster."""
+def _scale_jpeg_decoding(image: Image.Image, size: tuple[int, int], fit: str) -> None:
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as it covers `size` in either orientation: far faster."""
     cover = max(size) / (min(image.size) if fit == CROP else max(image.size))
     if cover < 1:
         image.draft(None, (max(1, round(image.width * cover)), max(1, round(image.height * cover))))
 
 
-def _flatten(image: Image.Image, channels: int) -> Image.Image:
-    """Any mode to L, RGB or RGBA; without an alpha channel to keep, transparency is laid on white."""
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """Convert any mode to L, RGB or RGBA; to L and RGB with a white background."""
     mode = _CHANNEL_MODES[channels]
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
@@ -246,12 +245,12 @@ def _flatten(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey (also where Pillow widens it to 32) to 8 bits: 65535 becomes 255, whatever range an image uses."""
+    """Convert 16-bit grey (modes I;16 and I) to 8 bits: 65535 becomes 255 in every image."""
     return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
 
 
-def _cropped(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled (antialiased) to cover width x height and cut about the centre."""
+def _crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale with antialiasing to cover width x height, and crop the centre."""
     if image.size == (width, height):
         return image
     scale = min(image.width / width, image.height / height)
@@ -260,8 +259,8 @@ def _cropped(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
 
 
-def _letterboxed(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled (antialiased) to fit into width x height, in the middle of it, black around."""
+def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale with antialiasing to fit into width x height, and pad evenly with black."""
     if image.size == (width, height):
         return image
     scale = max(image.width / width, image.height / height)
@@ -272,4 +271,4 @@ def _letterboxed(image: Image.Image, width: int, height: int) -> Image.Image:
     return box
 
 
-_FITS = {CROP: _cropped, LETTERBOX: _letterboxed}
+_FITS = {CROP: _crop, LETTERBOX: _letterbox}

@@ -1,4 +1,4 @@
-"""What several data formats share: listing folders, finding files, tables' columns, and reading files without trust.
+"""Code shared by the data formats: read options, folder listings, table columns, image decoding and safe parsers.
 
-No module here knows one format; each format is a file in ``data.formats``.
+No module here is about one format; each format is a file in ``data.formats``.
 """

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the images, the labels and the splits: found by what is in them, then by name."""
+"""Finds the image, label and split columns of a table, by their content first and by their names second."""
 
 import base64
 import binascii
@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 from timebox.data.reading.listing import is_image, split_of
-from timebox.data.reading.wording import some
+from timebox.data.reading.text import abbreviate_list
 from timebox.errors import DataError
 
 Cell = str | memoryview | None
-Knows = Callable[[str], bool]
+HasImage = Callable[[str], bool]  # whether a text refers to an image file
 
-# Names that columns go by, the likeliest first, in lower case and without anything but letters.
+# Common column names in lower case, letters only, the most likely first.
 _IMAGE_NAMES = (
     "image", "img", "imagepath", "imgpath", "path", "filepath", "filepaths", "file", "filename", "filenames",
     "imagename", "imagefile", "imageid", "idcode", "id", "name", "photo", "picture", "bytes",
@@ -24,22 +24,21 @@ _LABEL_NAMES = (
     "targets", "diagnosis", "dx", "species", "breed", "finelabel", "tag", "y", "coarselabel",
 )  # fmt: skip
 _SPLIT_NAMES = ("split", "splits", "set", "subset", "dataset", "partition", "usage", "fold")
-_SAMPLE = 50
-# How the formats that are read begin.
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6", b"\0\0\0\x0cjP")
+_NUM_SAMPLED_CELLS = 50
+_IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6", b"\0\0\0\x0cjP")
 
 
 class UnlabelledError(DataError):
-    """A table of images in which nothing tells their labels."""
+    """A table with images but without a label column."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as its file holds it.
+    """The content of a table file.
 
     Args:
-        columns: name -> a cell for each row: text, an encoded image, or None where it is empty.
-        class_names: of a column of class numbers, what it says they mean.
+        columns: column name -> one cell per row: text, an encoded image, or None where the cell is empty.
+        class_names: column name -> class names, for columns of class numbers whose file declares their names.
     """
 
     columns: Mapping[str, Sequence[Cell]]
@@ -49,101 +48,106 @@ class Table:
     def num_rows(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    def first_row(self) -> str:
-        """The first row, for people to read."""
+    def describe_first_row(self) -> str:
+        """The first eight cells of the first row, for error messages."""
         cells = [(name, next(iter(cells), None)) for name, cells in self.columns.items()]
-        return ", ".join(f"{name}={_shown(cell)}" for name, cell in cells[:8]) + (", ..." if len(cells) > 8 else "")
+        return ", ".join(f"{name}={_preview(cell)}" for name, cell in cells[:8]) + (", ..." if len(cells) > 8 else "")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What a table is taken for. A label or split is None where a row has none.
+class ColumnRoles:
+    """The columns of a table that hold images, labels and splits.
 
     Args:
-        images: the column of the images.
-        encoded: whether its text is an encoded image in base64, not a path.
-        is_named: whether it is by its name, or by what the table says of it, that a column is taken for the labels.
-        why: for people to read.
+        images: name of the image column.
+        is_base64: whether the image column holds images in base64 rather than paths.
+        is_label_named: whether a column has a label's name, or declares class names.
+        labels: one per row, None where a row has none.
+        splits: "train", "val" or "test" for each row, None where a row has none; None without a split column.
+        why: the evidence, for the user.
     """
 
     images: str
-    encoded: bool
-    is_named: bool
+    is_base64: bool
+    is_label_named: bool
     labels: Sequence[str | None]
     splits: Sequence[str | None] | None
     why: str
 
 
-def choose(table: Table, knows: Knows, source: Path, coarse: bool = False) -> Chosen:
-    """Tell the columns apart.
+def find_columns(table: Table, has_image: HasImage, source: Path, coarse: bool = False) -> ColumnRoles:
+    """Find the columns of images, labels and splits.
 
     Args:
-        knows: whether a text means an image file.
+        has_image: whether a text refers to an image file.
         source: named in errors.
-        coarse: of several columns of classes, the coarser.
+        coarse: of several label columns, use the coarser.
     Raises:
-        DataError: where no column holds images or labels, saying what there is.
+        DataError: where no column holds images.
+        UnlabelledError: where no column holds labels.
     """
-    images, kind = _image_column(table, knows, source)
+    images, kind = _image_column(table, has_image, source)
     splits = _split_column(table, images)
     others = [name for name in table.columns if name not in (images, splits)]
-    label_names, labels = _labels(table, others, source, coarse)
-    return Chosen(
+    label_column, labels = _labels(table, others, source, coarse)
+    return ColumnRoles(
         images,
         kind == "encoded text",
-        any(name in table.class_names or _plain(name) in _LABEL_NAMES for name in others),
+        any(name in table.class_names or _letters(name) in _LABEL_NAMES for name in others),
         labels,
         [_split_of(cell) for cell in table.columns[splits]] if splits else None,
-        f"{kind}s in column {images!r}, labels in {label_names}" + (f", splits in column {splits!r}" if splits else ""),
+        f"{kind}s in column {images!r}, labels in {label_column}"
+        + (f", splits in column {splits!r}" if splits else ""),
     )
 
 
-def decoded_text(text: str) -> bytes | None:
-    """An image in base64, or None where the text is none."""
+def decode_base64_image(text: str) -> bytes | None:
+    """The bytes of an image in base64, or None where the text is not one."""
     try:
         blob = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
         return None
-    return blob if blob.startswith(_MAGIC) else None
+    return blob if blob.startswith(_IMAGE_MAGIC) else None
 
 
-def _image_column(table: Table, knows: Knows, source: Path) -> tuple[str, str]:
-    """The column of the images, and what it holds of them.
+def _image_column(table: Table, has_image: HasImage, source: Path) -> tuple[str, str]:
+    """The name of the image column, and the kind of its cells.
 
-    A number may be the name of a file without its suffix, and so may an index or a label: such columns come last.
+    A number may be a file name without its suffix, but also a row index or a label: columns with the name of an index
+    or a label are used only if there is no other.
     """
-    kinds = {name: _kind(cells, knows) for name, cells in table.columns.items()}
+    kinds = {name: _image_kind(cells, has_image) for name, cells in table.columns.items()}
     for kind in ("encoded image", "path", "name", "encoded text"):
-        fitting = [name for name, found in kinds.items() if found == kind]
-        telling = [name for name in fitting if _plain(name) not in (*_LABEL_NAMES, "", "column", "index")]
-        if fitting:
-            return _likeliest(telling or fitting, _IMAGE_NAMES), "path" if kind == "name" else kind
+        candidates = [name for name, its_kind in kinds.items() if its_kind == kind]
+        preferred = [name for name in candidates if _letters(name) not in (*_LABEL_NAMES, "", "column", "index")]
+        if candidates:
+            return _most_likely(preferred or candidates, _IMAGE_NAMES), "path" if kind == "name" else kind
     raise DataError(
         f"{source}: no column holds images or names image files that lie in {source.parent} or below. "
-        f"Its first row: {table.first_row()}"
+        f"Its first row: {table.describe_first_row()}"
     )
 
 
-def _kind(cells: Sequence[Cell], knows: Knows) -> str | None:
-    """What a column holds of images, by its first few cells; None where it is nothing."""
-    sample = list(islice((cell for cell in cells if cell), _SAMPLE))
+def _image_kind(cells: Sequence[Cell], has_image: HasImage) -> str | None:
+    """The kind of images that most of a column's first cells hold; None for a column without images."""
+    sample = list(islice((cell for cell in cells if cell), _NUM_SAMPLED_CELLS))
     texts = [cell for cell in sample if isinstance(cell, str)]
     if len(texts) < len(sample):
         return "encoded image"
-    if 2 * sum(map(knows, texts)) > len(texts):
-        named = sum(is_image(text.strip().replace("\\", "/").rpartition("/")[2]) for text in texts)
-        return "path" if 2 * named > len(texts) else "name"
-    return "encoded text" if 2 * sum(decoded_text(text) is not None for text in texts) > len(texts) else None
+    if 2 * sum(map(has_image, texts)) > len(texts):
+        num_suffixed = sum(is_image(text.strip().replace("\\", "/").rpartition("/")[2]) for text in texts)
+        return "path" if 2 * num_suffixed > len(texts) else "name"
+    return "encoded text" if 2 * sum(decode_base64_image(text) is not None for text in texts) > len(texts) else None
 
 
 def _split_column(table: Table, images: str) -> str | None:
-    """A column that says train, val or test in every row, if there is one."""
-    fitting = [
+    """The name of a column in which every cell names a split or is empty; None where there is none."""
+    candidates = [
         name
         for name, cells in table.columns.items()
         if name != images and any(cells) and all(cell is None or _split_of(cell) is not None for cell in cells)
     ]
-    return _likeliest(fitting, _SPLIT_NAMES) if fitting else None
+    return _most_likely(candidates, _SPLIT_NAMES) if candidates else None
 
 
 def _split_of(cell: Cell) -> str | None:
@@ -151,23 +155,23 @@ def _split_of(cell: Cell) -> str | None:
 
 
 def _labels(table: Table, columns: Sequence[str], source: Path, coarse: bool) -> tuple[str, Sequence[str | None]]:
-    """What the labels are called, and those of all rows."""
+    """(description of the label column, label of each row)."""
     texts = [name for name in columns if all(cell is None or isinstance(cell, str) for cell in table.columns[name])]
     declared = [name for name in texts if name in table.class_names]
-    named = [name for name in texts if _plain(name) in _LABEL_NAMES]
-    one_hot = [name for name in texts if _is_indicator(table.columns[name])]
-    if len(one_hot) > 1 and not declared + named and (labels := _from_indicators(table, one_hot)) is not None:
-        return f"columns {some(one_hot)} of 0 and 1", labels
-    fitting = declared or named or (texts if len(texts) == 1 else [])
-    if not fitting:
+    named = [name for name in texts if _letters(name) in _LABEL_NAMES]
+    one_hot = [name for name in texts if _is_binary(table.columns[name])]
+    if len(one_hot) > 1 and not declared + named and (labels := _labels_from_one_hot(table, one_hot)) is not None:
+        return f"columns {abbreviate_list(one_hot)} of 0 and 1", labels
+    candidates = declared or named or (texts if len(texts) == 1 else [])
+    if not candidates:
         listed = ", ".join(map(repr, texts)) or "none"
         raise UnlabelledError(
             f"{source}: which column holds the labels? Besides the images there are {listed}; "
-            f"name one of them 'label'. Its first row: {table.first_row()}"
+            f"name one of them 'label'. Its first row: {table.describe_first_row()}"
         )
-    chosen = _likeliest(fitting, _LABEL_NAMES[::-1] if coarse else _LABEL_NAMES)
-    cells, names = table.columns[chosen], table.class_names.get(chosen)
-    return f"column {chosen!r}", [_class_name(cell, names, source) for cell in cells]
+    column = _most_likely(candidates, _LABEL_NAMES[::-1] if coarse else _LABEL_NAMES)
+    cells, names = table.columns[column], table.class_names.get(column)
+    return f"column {column!r}", [_class_name(cell, names, source) for cell in cells]
 
 
 def _class_name(cell: Cell, names: Sequence[str] | None, source: Path) -> str | None:
@@ -178,38 +182,39 @@ def _class_name(cell: Cell, names: Sequence[str] | None, source: Path) -> str | 
         number = int(text)
     except ValueError:
         return text
-    if number == -1:  # a test split whose labels are held back
+    if number == -1:  # a test split without public labels
         return None
     if not 0 <= number < len(names):
         raise DataError(f"{source}: has the label {number}, but names {len(names)} classes (0..{len(names) - 1})")
     return names[number]
 
 
-def _is_indicator(cells: Sequence[Cell]) -> bool:
+def _is_binary(cells: Sequence[Cell]) -> bool:
     return all(cell in ("0", "1", "0.0", "1.0") for cell in cells)
 
 
-def _from_indicators(table: Table, names: Sequence[str]) -> list[str] | None:
-    """The column that has the 1, row by row; None where a row has more or fewer."""
+def _labels_from_one_hot(table: Table, names: Sequence[str]) -> list[str] | None:
+    """The name of the column that holds the 1, for each row; None where a row has no 1 or several."""
     labels = []
     for cells in zip(*(table.columns[name] for name in names), strict=True):
-        marked = [name for name, cell in zip(names, cells, strict=True) if str(cell).startswith("1")]
-        if len(marked) != 1:
+        ones = [name for name, cell in zip(names, cells, strict=True) if str(cell).startswith("1")]
+        if len(ones) != 1:
             return None
-        labels.append(marked[0])
+        labels.append(ones[0])
     return labels
 
 
-def _likeliest(names: Sequence[str], order: Sequence[str]) -> str:
-    """The one whose name comes first in an order; of others, the first."""
-    return min(names, key=lambda name: order.index(_plain(name)) if _plain(name) in order else len(order))
+def _most_likely(names: Sequence[str], order: Sequence[str]) -> str:
+    """The name that comes first in `order`; the first of the names where none is in it."""
+    return min(names, key=lambda name: order.index(_letters(name)) if _letters(name) in order else len(order))
 
 
-def _plain(name: str) -> str:
+def _letters(name: str) -> str:
+    """The letters of a name, in lower case."""
     return "".join(character for character in name.lower() if character.isalpha())
 
 
-def _shown(cell: Cell) -> str:
+def _preview(cell: Cell) -> str:
     if isinstance(cell, memoryview):
         return f"({len(cell):,} bytes)"
     text = repr(cell)

@@ -1,4 +1,4 @@
-"""How far an archive may unpack before it is taken for a decompression bomb."""
+"""Limits on decompression, against decompression bombs."""
 
 from gzip import GzipFile
 from typing import IO
@@ -6,13 +6,16 @@ from typing import IO
 from timebox.errors import DataError
 
 MAX_BYTES = 64 << 30
-FREE_BYTES = 64 << 20  # up to here any ratio is welcome: blank images pack a thousandfold
-MAX_RATIO = 200  # photographs pack to a half, MNIST to a fifth, drawings to a fiftieth
+UNLIMITED_RATIO_BYTES = 64 << 20  # up to this size any ratio is accepted: blank images compress a thousandfold
+MAX_RATIO = 200  # photographs compress to 1/2, MNIST to 1/5, drawings to 1/50
 
 
 def check_unpacked(num_bytes: int, packed_bytes: int, source: str) -> None:
-    """Raises DataError where `packed_bytes` of an archive unpack to more than any honest one's."""
-    if num_bytes > min(MAX_BYTES, max(FREE_BYTES, packed_bytes * MAX_RATIO)):
+    """Raise DataError where `packed_bytes` of an archive unpack to so many bytes that it may be a decompression bomb.
+
+    `source` is named in the error.
+    """
+    if num_bytes > min(MAX_BYTES, max(UNLIMITED_RATIO_BYTES, packed_bytes * MAX_RATIO)):
         raise DataError(
             f"{source}: unpacks from {packed_bytes:,} bytes to {num_bytes:,} or more, which looks like a decompression "
             f"bomb: at most {MAX_RATIO} times the size is read, and {MAX_BYTES:,} bytes; unpack it yourself if you "
@@ -21,11 +24,11 @@ def check_unpacked(num_bytes: int, packed_bytes: int, source: str) -> None:
 
 
 class LimitedReader:
-    """A stream of unpacked bytes that raises DataError as soon as there are too many of them.
+    """A stream of decompressed bytes that raises DataError when it exceeds the limits.
 
     Args:
-        stream: read from here on.
-        packed_bytes: length of what it is unpacked from.
+        stream: yields the decompressed bytes.
+        packed_bytes: size of the compressed file.
         source: named in errors.
     """
 
@@ -36,7 +39,7 @@ class LimitedReader:
         self._num_bytes = 0
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Read up to `size` bytes; empty at the end of the stream."""
         block = self._stream.read(size)
         self._num_bytes += len(block)
         check_unpacked(self._num_bytes, self._packed_bytes, self._source)

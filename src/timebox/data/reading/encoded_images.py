@@ -1,7 +1,7 @@
-"""Encoded images, wherever they lie, to the one array they are trained from.
+"""Decodes the encoded images of a source into one uint8 array per split.
 
-Two passes: the headers of all settle the working size, the channels and what is hopeless; then each image is decoded
-once, straight into its row.
+Two passes: reading all headers determines the working size, the channels and the unreadable files; then each image is
+decoded once, straight into its row of the array.
 """
 
 import hashlib
@@ -19,30 +19,33 @@ import PIL
 from numpy.typing import NDArray
 
 from timebox.data.align_labels import relabel
-from timebox.data.arrays.decoded_cache import Draft, Identity, key_of
+from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.data.formats.base import USUAL_SIDE, ReadOptions, Throttle
-from timebox.data.images.decode import HOW_FITTED, ImageHeader, decode_image, read_header
+from timebox.data.images.decode import FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
 from timebox.data.reading.listing import SPLITS
-from timebox.data.reading.wording import count, natural_order, short_name
+from timebox.data.reading.options import DEFAULT_MAX_SIDE, ReadOptions
+from timebox.data.reading.progress import ProgressNotifier
+from timebox.data.reading.text import pluralize, short_name, sort_naturally
 from timebox.errors import DataError
 from timebox.machine import available_memory, available_threads
 
-MIN_SIDE = 8  # pixels, of the working size chosen here
+MIN_SIDE = 8  # pixels, of a working size chosen by working_side
 
-# Decoding so many pixels takes a few seconds: then they are kept for the next run.
-PREPARED_PIXELS = 300_000_000
+# Decoding this many pixels takes a few seconds; sources with more are cached.
+MIN_CACHED_PIXELS = 300_000_000
 
-_MOST_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
+_MAX_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
+
+ClassOrder = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image that is not decoded yet.
+    """An image file, or the bytes of one, with its split and label.
 
     Args:
-        name: its path relative to the source, or its row; it becomes the image's id.
-        content: the file it lies in, or its bytes.
+        name: its path relative to the source, or its row in a table; it becomes the image's id.
+        content: the path of the file, or its bytes.
         split: "train", "val" or "test".
         class_name: its label.
     """
@@ -52,8 +55,8 @@ class EncodedImage:
     split: str
     class_name: str
 
-    def opened(self) -> Path | BinaryIO:
-        """What Pillow reads it from."""
+    def file(self) -> Path | BinaryIO:
+        """The path, or a binary stream of the bytes."""
         return self.content if isinstance(self.content, Path) else io.BytesIO(self.content)
 
 
@@ -62,94 +65,99 @@ def load_encoded(
     format_name: str,
     images: Sequence[EncodedImage],
     options: ReadOptions,
-    class_order: Callable[[Sequence[str]], Sequence[str]] = natural_order,
+    class_order: ClassOrder = sort_naturally,
 ) -> LoadedData:
-    """Decode all images, at least one of which is of train.
+    """Decode all images, resized to one working size, or read them from the cache.
 
     Args:
-        path: the source, which errors speak of and the data are named after.
-        class_order: sorts the names of the classes.
+        path: the source, for errors and the name of the data.
+        format_name: LoadedData.format.
+        images: at least one of train.
+        class_order: sorts the class names.
     Raises:
-        DataError: where too many are unreadable, or they would not fit into memory.
+        DataError: where too many images are unreadable, or they do not fit into memory.
     """
-    largest_side = options.largest_side(len(images))
-    key = _key(images, options, largest_side) if options.prepared else ""
-    if options.prepared and (found := options.prepared.find(key)):
-        _check_failures(path, len(images), found.bad_files, options.max_bad_share)
-        note = "prepared by an earlier run: not decoded again"
-        return replace(found, name=short_name(path), notes=(*found.notes, note))
+    max_side = options.max_side(len(images))
+    key = _cache_key(images, options, max_side) if options.cache else ""
+    if options.cache and (cached := options.cache.find(key)):
+        _check_failures(path, len(images), cached.bad_files, options.max_bad_share)
+        note = "decoded by an earlier run: read from the cache"
+        return replace(cached, name=short_name(path), notes=(*cached.notes, note))
     headers, failures = _read_headers(images, options)
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
-    side, channels = _working_form([header for header in headers if header], options.image_size, largest_side)
-    num_images = sum(header is not None for header in headers)
-    with _drafted(key, headers, side**2 * channels, options) as draft:
-        if draft is None:
-            options.claim(num_images * side**2 * channels, f"{num_images:,} images of {side}x{side}", path, scales=True)
-        readable: dict[str, ImageDataset] = {}
+    readable_headers = [header for header in headers if header]
+    channels = 1 if all(header.is_grey for header in readable_headers) else 3
+    sizes = [(header.width, header.height) for header in readable_headers]
+    side = options.image_size or working_side(sizes, max_side)
+    num_bytes = len(readable_headers) * side**2 * channels
+    with _cache_writer(key, readable_headers, num_bytes, options) as writer:
+        if writer is None:
+            description = f"{len(readable_headers):,} images of {side}x{side}"
+            options.check_memory(num_bytes, description, path, is_resized=True)
+        datasets: dict[str, ImageDataset] = {}
         for split in SPLITS:
-            chosen = [i for i, image in enumerate(images) if image.split == split and headers[i]]
-            if chosen:
-                shape = (len(chosen), side, side, channels)
-                pixels = draft.images(split, shape) if draft else np.empty(shape, np.uint8)
-                readable[split] = _decode(images, chosen, pixels, failures, options, class_order)
+            indices = [i for i, image in enumerate(images) if image.split == split and headers[i]]
+            if indices:
+                shape = (len(indices), side, side, channels)
+                pixels = writer.allocate_images(split, shape) if writer else np.empty(shape, np.uint8)
+                datasets[split] = _decode(images, indices, pixels, failures, options, class_order)
         bad_files = _bad_files(images, failures)
         _check_failures(path, len(images), bad_files, options.max_bad_share)
-        known = [header for i, header in enumerate(headers) if header and i not in failures]
+        decoded_headers = [header for i, header in enumerate(headers) if header and i not in failures]
         loaded = LoadedData(
             name=short_name(path),
-            format=format_name + (f" in {', '.join(readable)}" if len(readable) > 1 else ""),
-            splits=_splits(path, readable),
+            format=format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else ""),
+            splits=_align_splits(path, datasets),
             bad_files=bad_files,
-            sizes=dict(Counter(f"{header.width}x{header.height}" for header in known).most_common()),
-            modes=dict(Counter(header.mode for header in known).most_common()),
-            notes=(*_form_notes(known, side, channels, options.fit), *_misnamed_notes(images, headers)),
+            sizes=dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common()),
+            modes=dict(Counter(header.mode for header in decoded_headers).most_common()),
+            notes=(*_resize_notes(decoded_headers, side, channels, options.fit), *_misnamed_notes(images, headers)),
         )
-        if draft is None:
+        if writer is None:
             return loaded
-        draft.keep(loaded)
-    # From where it lies now; it stays as it was where keeping it failed.
-    kept = options.prepared.find(key) if options.prepared else None
-    return loaded if kept is None else replace(kept, name=loaded.name)
+        writer.commit(loaded)
+    # Map the images from the committed entry; where committing failed, the arrays of `loaded` are still valid.
+    cached = options.cache.find(key) if options.cache else None
+    return loaded if cached is None else replace(cached, name=loaded.name)
 
 
-def _key(images: Sequence[EncodedImage], options: ReadOptions, largest_side: int) -> str:
-    """The key under which these images are kept once they are prepared."""
-
-    def identity(image: EncodedImage) -> Identity | bytes:
+def _cache_key(images: Sequence[EncodedImage], options: ReadOptions, max_side: int) -> str:
+    def content_of(image: EncodedImage) -> FileFingerprint | bytes:
         if not isinstance(image.content, Path):
             return hashlib.blake2b(image.content, digest_size=16).digest()
         try:
-            found = Identity.of(image.content, image.name)
-        except (OSError, ValueError):  # no such file, or no such name
+            fingerprint = FileFingerprint.of(image.content, image.name)
+        except (OSError, ValueError):  # no such file, or not a valid name
             return b"missing"
-        return replace(options.origin, name=image.name, size=found.size) if options.origin else found
+        if options.archive:  # unpacked files are new in every run: their archive tells whether they have changed
+            return replace(options.archive, name=image.name, size=fingerprint.size)
+        return fingerprint
 
     listed = [(image.name, image.split, image.class_name) for image in images]
-    choices = (options.image_size, options.fit, largest_side, MIN_SIDE, PIL.__version__, options.origin, listed)
-    return key_of([identity(image) for image in images], choices)
+    settings = (options.image_size, options.fit, max_side, MIN_SIDE, PIL.__version__, options.archive, listed)
+    return cache_key([content_of(image) for image in images], settings)
 
 
 @contextmanager
-def _drafted(
-    key: str, headers: Sequence[ImageHeader | None], bytes_per_image: int, options: ReadOptions
-) -> Iterator[Draft | None]:
-    """Where decoded images go that are worth keeping, as they take seconds to decode or much memory; else None."""
-    known = [header for header in headers if header]
-    num_bytes, available = len(known) * bytes_per_image, available_memory()
-    slow = sum(header.width * header.height for header in known) > PREPARED_PIXELS
-    large = available is not None and options.copies * num_bytes > available / 4
-    if options.prepared is None or not (slow or large) or not options.prepared.has_room(options.copies * num_bytes):
+def _cache_writer(
+    key: str, headers: Sequence[ImageHeader], num_bytes: int, options: ReadOptions
+) -> Iterator[CacheWriter | None]:
+    """The writer of a new cache entry, for images that take seconds to decode or much memory; else None."""
+    available = available_memory()
+    is_slow = sum(header.width * header.height for header in headers) > MIN_CACHED_PIXELS
+    is_large = available is not None and options.num_copies * num_bytes > available / 4
+    if options.cache is None or not (is_slow or is_large) or not options.cache.has_room(options.num_copies * num_bytes):
         yield None
         return
     try:
-        draft = options.prepared.draft(key)
-    except OSError:  # a cache that cannot be written to is none
+        writer = options.cache.begin_entry(key)
+    except OSError:  # the cache directory is not writable
         yield None
         return
     try:
-        yield draft
+        yield writer
     finally:
-        draft.drop()
+        writer.discard()
 
 
 def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> tuple[BadFile, ...]:
@@ -159,38 +167,37 @@ def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> t
 def _read_headers(
     images: Sequence[EncodedImage], options: ReadOptions
 ) -> tuple[list[ImageHeader | None], dict[int, str]]:
-    """Each image's header, None where it has none, and the reasons by index."""
+    """(header of each image, None where unreadable; reason of each failure by index)."""
     headers: list[ImageHeader | None] = [None] * len(images)
 
     def task(index: int) -> None:
-        headers[index] = read_header(images[index].opened())
+        headers[index] = read_header(images[index].file())
 
     return headers, _for_each(task, range(len(images)), "looked at", options)
 
 
 def _decode(
     images: Sequence[EncodedImage],
-    chosen: list[int],
+    indices: list[int],
     pixels: NDArray[np.uint8],
     failures: dict[int, str],
     options: ReadOptions,
-    class_order: Callable[[Sequence[str]], Sequence[str]],
+    class_order: ClassOrder,
 ) -> ImageDataset:
-    """The chosen images' pixels, in the first rows of `pixels`, and their classes; those that fail are added to
-    `failures` and left out."""
+    """Decode the images at `indices` into the first rows of `pixels`; unreadable ones are added to `failures`."""
     height, width, channels = pixels.shape[1:]
 
     def task(row: int) -> None:
-        pixels[row] = decode_image(images[chosen[row]].opened(), (height, width), channels, options.fit)
+        pixels[row] = decode_image(images[indices[row]].file(), (height, width), channels, options.fit)
 
-    bad_rows = _for_each(task, range(len(chosen)), "read", options)
-    failures.update({chosen[row]: reason for row, reason in bad_rows.items()})
-    good = [index for row, index in enumerate(chosen) if row not in bad_rows]
-    kept = 0  # close the gaps in place: a second array of this size may not fit into memory
-    for row in range(len(chosen)) if bad_rows else ():
+    bad_rows = _for_each(task, range(len(indices)), "read", options)
+    failures.update({indices[row]: reason for row, reason in bad_rows.items()})
+    good = [index for row, index in enumerate(indices) if row not in bad_rows]
+    num_kept = 0  # close the gaps in place: a second array of this size may not fit into memory
+    for row in range(len(indices)) if bad_rows else ():
         if row not in bad_rows:
-            pixels[kept] = pixels[row]
-            kept += 1
+            pixels[num_kept] = pixels[row]
+            num_kept += 1
     names = tuple(class_order(sorted({images[index].class_name for index in good})))
     label_of = {name: label for label, name in enumerate(names)}
     labels = np.array([label_of[images[index].class_name] for index in good], dtype=np.int64)
@@ -198,10 +205,9 @@ def _decode(
 
 
 def _for_each(task: Callable[[int], None], indices: range, verb: str, options: ReadOptions) -> dict[int, str]:
-    """task(index) in threads, which pays because Pillow decodes outside the GIL. Returns the reasons of those that
-    raised DataError."""
+    """Run task(index) in threads; Pillow releases the GIL. Returns the reason of each DataError by index."""
     failures: dict[int, str] = {}
-    notify = Throttle(options.progress)
+    notify = ProgressNotifier(options.notify)
 
     def run(chunk: range) -> int:
         for index in chunk:
@@ -211,18 +217,18 @@ def _for_each(task: Callable[[int], None], indices: range, verb: str, options: R
                 failures[index] = str(error)
         return len(chunk)
 
-    size = max(1, min(_MOST_IMAGES_PER_TASK, len(indices) // (_TASKS_PER_THREAD * available_threads())))
+    size = max(1, min(_MAX_IMAGES_PER_TASK, len(indices) // (_TASKS_PER_THREAD * available_threads())))
     chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
-    done = 0
+    num_done = 0
     with ThreadPoolExecutor(available_threads()) as pool:
         for number in pool.map(run, chunks):
-            done += number
-            notify(f"{verb} {done:,} of {len(indices):,} images")
+            num_done += number
+            notify(f"{verb} {num_done:,} of {len(indices):,} images")
     return failures
 
 
 def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], max_bad_share: float) -> None:
-    """Raises DataError where more images failed than are allowed, or all."""
+    """Raise DataError where more images failed than max_bad_share allows, or all."""
     share = len(bad_files) / num_images
     if share > max_bad_share or share == 1:
         first = "; ".join(f"{bad.path}: {bad.reason}" for bad in bad_files[:3])
@@ -233,49 +239,48 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
         )
 
 
-def _working_form(headers: list[ImageHeader], image_size: int | None, largest_side: int) -> tuple[int, int]:
-    """The side of the square all images are brought to, and their channels: grey only if all are."""
-    channels = 1 if all(header.is_grey for header in headers) else 3
-    sizes = [(header.width, header.height) for header in headers]
-    return image_size or working_side(sizes, largest_side), channels
+def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_SIDE) -> int:
+    """The side in pixels of the squares that images are resized to.
 
+    The side of the images if all are squares of one size from MIN_SIDE to `max_side`; else the median shorter side,
+    rounded down to a multiple of 8, within these limits.
 
-def working_side(sizes: Sequence[tuple[int, int]], largest_side: int = USUAL_SIDE) -> int:
-    """The side in pixels of the squares that images of these sizes are brought to: their own, or the median shorter
-    side, rounded down to a multiple of 8, from MIN_SIDE to ``largest_side``."""
+    Args:
+        sizes: (width, height) of each image, at least one.
+    """
     width, height = sizes[0]
-    if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= largest_side:
+    if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= max_side:
         return width
     median = int(np.median([min(size) for size in sizes]))
-    return min(largest_side, max(MIN_SIDE, median // 8 * 8))
+    return min(max_side, max(MIN_SIDE, median // 8 * 8))
 
 
-def _splits(path: Path, readable: dict[str, ImageDataset]) -> SourceSplits:
-    """All splits with train's classes; a class without a readable image in train is no class."""
-    if "train" not in readable or not len(readable["train"]):
+def _align_splits(path: Path, datasets: dict[str, ImageDataset]) -> SourceSplits:
+    """All splits with train's classes, which are those with a readable image in train."""
+    if "train" not in datasets or not len(datasets["train"]):
         raise DataError(f"{path}: not one training image could be read")
-    train = readable["train"]
-    held_out = {
+    train = datasets["train"]
+    others = {
         split: relabel(dataset, train.class_names, f"{path}: {split}")
-        for split, dataset in readable.items()
+        for split, dataset in datasets.items()
         if split != "train" and len(dataset)
     }
-    return SourceSplits(train, held_out.get("val"), held_out.get("test"))
+    return SourceSplits(train, others.get("val"), others.get("test"))
 
 
-def _form_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:
+def _resize_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:
     sizes = Counter(f"{header.width}x{header.height}" for header in headers)
     if list(sizes) != [f"{side}x{side}"]:
         common = ", ".join(f"{size} ({number:,})" for size, number in sizes.most_common(3))
         yield (
-            f"images of {count(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) brought to "
-            f"{side}x{side}: {HOW_FITTED[fit]}"
+            f"images of {pluralize(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) resized to "
+            f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
         )
     modes = Counter(header.mode for header in headers)
     mode = {1: "L", 3: "RGB"}[channels]
     if list(modes) != [mode]:
-        found = ", ".join(f"{name} ({number:,})" for name, number in modes.most_common())
-        yield f"images of mode {found} brought to {mode}, any transparency laid on white"
+        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.most_common())
+        yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
 
 
 def _misnamed_notes(images: Sequence[EncodedImage], headers: list[ImageHeader | None]) -> Iterator[str]:
@@ -283,6 +288,6 @@ def _misnamed_notes(images: Sequence[EncodedImage], headers: list[ImageHeader | 
     if misnamed := [(image, header.misnamed_as) for image, header in pairs if header and header.misnamed_as]:
         image, true_format = misnamed[0]
         yield (
-            f"{count(len(misnamed), 'file')} not of the format the suffix says ({image.name} is {true_format}): "
+            f"{pluralize(len(misnamed), 'file')} not of the format the suffix says ({image.name} is {true_format}): "
             "read by content"
         )

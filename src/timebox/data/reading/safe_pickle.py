@@ -1,8 +1,7 @@
-"""A pickle reader that can build what the CIFAR files hold, dictionaries, lists, integers, strings and one matrix of
-bytes, and nothing else.
+"""Unpickles the CIFAR files safely: dictionaries, lists, integers, strings and one uint8 matrix, and nothing else.
 
-Not one object of numpy or Python is made from the pickle's word: each global the files name stands for a small
-object of this module, which checks what it is given. Any other global is refused by name.
+No object of numpy or Python is constructed at the pickle's request. Each global that the CIFAR files name is replaced
+by a small class of this module, which validates its arguments. Any other global raises DataError with its name.
 """
 
 import io
@@ -19,9 +18,9 @@ from timebox.errors import DataError
 
 
 def load_pickled_dict(blob: bytes, source: str) -> dict[str, object]:
-    """The dictionary pickled in `blob`, its Python 2 strings as bytes, its arrays uint8. `source` is named in errors.
+    """Unpickle a dictionary with Python 2 strings as bytes and arrays as uint8. `source` is named in errors.
 
-    Raises DataError for anything but a whole, harmless dictionary.
+    Raises DataError for a damaged pickle, and for any other content.
     """
     try:
         loaded = _SafeUnpickler(io.BytesIO(blob), encoding="bytes").load()
@@ -30,23 +29,23 @@ def load_pickled_dict(blob: bytes, source: str) -> dict[str, object]:
         return {_text(key): _array(value) for key, value in loaded.items()}
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    # A damaged or hostile pickle can fail in any of the unpickler's steps: KeyError, IndexError, AttributeError, ...
+    # A damaged or malicious pickle can make the unpickler raise KeyError, IndexError, AttributeError, ...
     except Exception as error:
         raise DataError(f"{source}: not a whole pickle (truncated or damaged): {type(error).__name__}") from error
 
 
-# The Python implementation, because the C one allocates whatever memo index a pickle claims: eight bytes cost it four
-# gigabytes and 14 s. On a CIFAR batch of 31 MB it takes some hundredths of a second, as the images are one string.
+# The Python implementation, because the C one allocates memory for any memo index that a pickle claims: eight bytes
+# made it allocate 4 GB in 14 s. A CIFAR batch of 31 MB takes it some hundredths of a second: the images are one string.
 class _SafeUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
     append: Callable[[object], None]
     pop_mark: Callable[[], list[object]]
 
     def find_class(self, module: str, name: str) -> object:
-        admitted = _ADMITTED.get((module, name))
-        if admitted is None:
+        replacement = _ALLOWED_GLOBALS.get((module, name))
+        if replacement is None:
             raise DataError(f"this pickle asks for {module}.{name}, which no CIFAR file holds; refused")
-        return _Global(admitted)
+        return _Global(replacement)
 
     def get_extension(self, code: int) -> object:
         raise DataError(f"this pickle asks for the registered extension {code}, which no CIFAR file holds; refused")
@@ -55,10 +54,10 @@ class _SafeUnpickler(pickle._Unpickler):
         raise DataError("this pickle asks for a persistent object, which no CIFAR file holds; refused")
 
     def load_empty_dict(self) -> None:
-        self.append(_Dict())
+        self.append(_StringKeyDict())
 
     def load_filled_dict(self) -> None:
-        items, filled = self.pop_mark(), _Dict()
+        items, filled = self.pop_mark(), _StringKeyDict()
         for key, value in zip(items[::2], items[1::2], strict=True):
             filled[key] = value
         self.append(filled)
@@ -71,8 +70,8 @@ class _SafeUnpickler(pickle._Unpickler):
     dispatch[pickle.EMPTY_SET[0]] = dispatch[pickle.FROZENSET[0]] = refuse_set
 
 
-class _Dict(dict[object, object]):
-    """Takes strings alone as keys: a few dozen tuples, each holding the one before twice, take years to hash."""
+class _StringKeyDict(dict[object, object]):
+    """A dictionary with string keys only: nested tuples, each holding the one before twice, take years to hash."""
 
     __slots__ = ()
 
@@ -82,8 +81,8 @@ class _Dict(dict[object, object]):
         super().__setitem__(key, value)
 
 
-class _Sealed:
-    """Has no attributes of its own to set, and refuses the pickle's attempts to set its state."""
+class _Stateless:
+    """Base class without attributes that raises DataError where a pickle sets its state."""
 
     __slots__ = ()
 
@@ -91,8 +90,8 @@ class _Sealed:
         raise DataError(f"this pickle sets the state of a {type(self).__name__.strip('_')}; refused")
 
 
-class _Global(_Sealed):
-    """A global as the pickle sees it: it can be called, not changed."""
+class _Global(_Stateless):
+    """A global that the pickle may call but not modify."""
 
     __slots__ = ("_make",)
 
@@ -103,21 +102,21 @@ class _Global(_Sealed):
         return self._make(*args)
 
 
-class _DType(_Sealed):
-    """numpy.dtype, of which only the byte is admitted."""
+class _DType(_Stateless):
+    """Replacement of numpy.dtype; uint8 is the only one allowed."""
 
     __slots__ = ()
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in ("u1", b"u1"):
-            raise DataError(f"it holds an array of dtype {_shown(code)}; only bytes ('u1') are admitted")
+            raise DataError(f"it holds an array of dtype {_shown(code)}; only bytes ('u1') are allowed")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and flags, none of which a byte has."""
+        """Ignore byte order and flags, which uint8 does not have."""
 
 
-class _Array(_Sealed):
-    """numpy.ndarray: empty when made, filled by its state, checked before it is believed."""
+class _Array(_Stateless):
+    """Replacement of numpy.ndarray: empty when constructed, filled by its state after validation."""
 
     __slots__ = ("array",)
 
@@ -142,13 +141,13 @@ def _refuse_call(*_: object) -> object:
 
 
 def _encode(text: object, encoding: object) -> bytes:
-    """_codecs.encode, by which Python 3 writes bytes in protocol 2."""
+    """Replacement of _codecs.encode, which Python 3 uses to pickle bytes in protocol 2."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise DataError(f"this pickle asks for the encoding {_shown(encoding)}; refused")
     return text.encode("latin1")
 
 
-_ADMITTED: dict[tuple[str, str], Callable[..., object]] = {
+_ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _refuse_call,
@@ -157,8 +156,7 @@ _ADMITTED: dict[tuple[str, str], Callable[..., object]] = {
 }
 
 
-# repr would follow a structure nested in itself without end.
-_shown = reprlib.repr
+_shown = reprlib.repr  # of limited depth: repr does not end on a structure that contains itself
 
 
 def _text(key: object) -> str:

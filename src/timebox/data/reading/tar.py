@@ -1,4 +1,4 @@
-"""Tar files, plain or compressed, as a stream of members that nobody is harmed by."""
+"""Reads tar files, plain or compressed, with limits on decompression and on member paths."""
 
 import bz2
 import gzip
@@ -14,7 +14,7 @@ from timebox.data.reading.decompression_limits import LimitedReader
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-# What reading a damaged one raises; headers that lead on to headers without end exhaust the stack.
+# Errors that reading a damaged tar file raises. A chain of nested headers raises RecursionError.
 TAR_ERRORS = (
     tarfile.TarError,
     OSError,
@@ -28,23 +28,23 @@ TAR_ERRORS = (
 
 
 @contextmanager
-def opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """A tar file, plain or compressed, as a stream that stops at a decompression bomb."""
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar file, plain or compressed, as a stream. Raises DataError when it exceeds the decompression limits."""
     with open_regular(path) as file:
-        bounded = LimitedReader(_unpacked(file), path.stat().st_size, str(path))
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]  # asks for read alone
+        limited = LimitedReader(_decompressed(file), path.stat().st_size, str(path))
+        with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read
             yield archive
 
 
-def check_place(name: str, path: Path) -> PurePosixPath:
-    """The place of a member. Raises DataError where it would lie outside of where an archive is unpacked."""
-    inner = PurePosixPath(name.replace("\\", "/"))  # some programs write Windows' separators
-    if inner.is_absolute() or ".." in inner.parts or PureWindowsPath(name).drive:
+def check_member_path(name: str, path: Path) -> PurePosixPath:
+    """The relative path of an archive member. Raises DataError where it leads out of the folder it is unpacked to."""
+    member = PurePosixPath(name.replace("\\", "/"))  # some programs write Windows separators
+    if member.is_absolute() or ".." in member.parts or PureWindowsPath(name).drive:
         raise DataError(f"{path}: holds {name!r}, which lies outside the archive; refused")
-    return inner
+    return member
 
 
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
+def _decompressed(file: IO[bytes]) -> IO[bytes]:
     magic = file.read(6)
     file.seek(0)
     if magic.startswith(b"\x1f\x8b"):

@@ -1,4 +1,4 @@
-"""Names and numbers as they are written in names, notes and errors."""
+"""File names, counts and lists as text for notes, errors and directory names."""
 
 import os
 import re
@@ -6,30 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: "1 file", "2,000 files"."""
+def pluralize(number: int, noun: str) -> str:
+    """A count with its noun: "1 file", "2,000 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few names, as they can be written down."""
+def abbreviate_list(names: Sequence[str]) -> str:
+    """The first three names, printable, with an ellipsis if there are more: "a, b, c, ..."."""
     return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def printable(name: str) -> str:
-    """A file name that can be written down: a byte that is no UTF-8 becomes its number, as in "caf\\xe9"."""
+    """A file name that UTF-8 can encode: bytes that are not UTF-8 become escapes, as in "caf\\xe9"."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def short_name(path: Path) -> str:
-    """A name for directories made from a path: "My photos.npz" -> "My-photos"."""
+    """The last part of a path, without suffixes, usable as a directory name: "My photos.npz" -> "My-photos"."""
     path = path.resolve()
     stem = printable(path.name if path.is_dir() else path.name.split(".")[0])
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
 
 
-def natural_order(names: Sequence[str]) -> list[str]:
-    """Sorted; as numbers if all are ("2" before "10")."""
+def sort_naturally(names: Sequence[str]) -> list[str]:
+    """Names in order: by number where all are numbers ("2" before "10"), else alphabetically."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

@@ -1,0 +1,59 @@
+"""From arrays of images and labels to LoadedData: maps labels of any kind to classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
+from timebox.data.reading.text import sort_naturally
+from timebox.errors import DataError
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split of an array format: images uint8 (N, H, W, C), labels integers or strings (N,), not yet class indices."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | NDArray[np.str_]
+
+
+def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ...] | None, source: str) -> SourceSplits:
+    """Map the labels of each split ("train", "val", "test") to class indices.
+
+    Without class_names, the classes are the labels that occur in train, in natural order. With class_names, integer
+    labels are indices into them, and string labels are looked up in them. Raises DataError for a label without a class.
+    """
+    train = arrays["train"]
+    if class_names is not None and train.labels.dtype.kind != "U":
+        names, index_of = class_names, {str(index): index for index in range(len(class_names))}
+    else:
+        names = class_names or tuple(sort_naturally([str(label) for label in np.unique(train.labels)]))
+        index_of = {name: index for index, name in enumerate(names)}
+
+    def dataset(split: str) -> ImageDataset | None:
+        if split not in arrays:
+            return None
+        images, labels = arrays[split].images, arrays[split].labels
+        if labels.shape != (len(images),):
+            raise DataError(f"{source}: {split} has {len(images)} images but {len(labels)} labels")
+        values, inverse = np.unique(labels, return_inverse=True)
+        if unknown := [str(value) for value in values if str(value) not in index_of]:
+            raise DataError(
+                f"{source}: {split} has the label {unknown[0]!r}, which is none of the {len(index_of)} classes "
+                f"({', '.join(list(index_of)[:10])}{', ...' if len(index_of) > 10 else ''})"
+            )
+        indices = np.array([index_of[str(value)] for value in values], dtype=np.int64)
+        return ImageDataset(images, indices[inverse], names, tuple(map(str, range(len(images)))))
+
+    train_dataset = dataset("train")
+    assert train_dataset is not None
+    return SourceSplits(train_dataset, dataset("val"), dataset("test"))
+
+
+def loaded_from_arrays(name: str, format_name: str, splits: SourceSplits, why: str) -> LoadedData:
+    """LoadedData of images that all have one size and mode. The arguments are fields of LoadedData."""
+    height, width, channels = splits.train.image_shape
+    num_images = sum(len(split) for _, split in splits.items())
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    return LoadedData(name, format_name, splits, (), {f"{width}x{height}": num_images}, {mode: num_images}, (), why=why)
