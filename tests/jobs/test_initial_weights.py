@@ -87,7 +87,7 @@ def test_it_is_repeatable_resumable_and_replayed_only_with_the_same_weights(firs
     copied = shutil.copytree(first.path, tmp_path / "moved")
     moved = quick(dataset(), tmp_path / "three", init=copied, steps=5)
     quick(dataset(), copied, init=first.path, steps=3, overwrite=True)
-    with pytest.raises(RunError, match="has other weights than those the run began with"):
+    with pytest.raises(RunError, match="has other weights than those the run started from"):
         train(dataset(), replay=moved.path, out=tmp_path / "no")
 
 

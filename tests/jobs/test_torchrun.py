@@ -147,7 +147,7 @@ def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> 
     assert isinstance(resumed_at, int)
     assert killed_after < elapsed <= now() - began, "the time before it was started again counts"
     assert resumed_at > 0
-    assert "started again after rank 0 on " in err
+    assert "restarted after rank 0 on " in err
     assert out.count("test accuracy") == 1
 
 

@@ -62,7 +62,7 @@ def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
     again = train(replay=copy, out=tmp_path / "again", reporter=Notes(told))
     assert summary(again)["identical"] is False
     assert weights(again) != weights(whole)
-    assert told[-1] == f"the weights are NOT the same as those of {str(copy)!r}"
+    assert told[-1] == f"the weights are NOT identical to those of {str(copy)!r}"
 
 
 class Notes:

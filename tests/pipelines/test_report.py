@@ -10,7 +10,8 @@ import pytest
 from small_runs import FILES, quick, save_npz
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.pipelines import compare, report
-from timebox.pipelines.report import facts_of, tensorboard
+from timebox.pipelines.report import facts_of
+from timebox.pipelines.tensorboard import tensorboard
 from timebox.planning.planner import REPORT_SECONDS
 from timebox.reporting import RunFacts
 from timebox.run import Run
@@ -63,7 +64,7 @@ def test_without_thumbnails_no_image_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_report_is_the_first_to_go_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timebox.jobs.finish.Finish._is_time_for_report", False)
+    monkeypatch.setattr("timebox.jobs.run_job.RunFinisher._is_time_for_report", False)
     run = quick(save_npz(tmp_path / "colours.npz"), tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "report.html"}
     assert run.val_accuracy is not None

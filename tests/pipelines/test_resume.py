@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def test_an_interruption_before_training_leaves_nothing(
     def interrupt(*rest: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["timebox.pipelines.train"], "make_plan", interrupt)
+    monkeypatch.setattr("timebox.jobs.job.make_plan", interrupt)
     with pytest.raises(KeyboardInterrupt):
         quick(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -107,7 +106,7 @@ def test_an_interruption_while_scoring_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("timebox.jobs.job.TrainingJob.score", interrupt)
+        patch.setattr("timebox.jobs.run_job.score_held_out", interrupt)
         stopped = quick(data, out, STEPS)
     assert summary(stopped)["stopped"] is True
     assert weights(stopped) == weights(whole), "the model was trained to its end"
@@ -167,7 +166,7 @@ def test_other_data_are_refused_and_the_same_elsewhere_are_not(
     with pytest.raises(DataError):
         train(resume=out)
     other = save_npz(tmp_path / "other.npz", num=151)
-    with pytest.raises(DataError, match=r"does not hold the 8x8 training images that run .* was begun with"):
+    with pytest.raises(DataError, match=r"does not hold the 8x8 training images that run .* was trained on"):
         train(resume=out, data=other)
     assert summary(Run(out))["stopped"] is True, "a refusal changes nothing"
     assert weights(train(resume=out, data=moved)) == weights(whole)
@@ -193,7 +192,7 @@ def test_a_checkpoint_with_facts_that_cannot_be_is_refused(
     path = out / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "facts": {**manifest["facts"], **facts}}).replace("Infinity", "1e999"))
-    with pytest.raises(RunError, match=r"its rate or the size of its parts cannot be|no number of JSON"):
+    with pytest.raises(RunError, match=r"its lr_factor or micro_batch is out of range|no number of JSON"):
         train(resume=out)
     assert (out / "checkpoint").is_dir()
 

@@ -381,4 +381,4 @@ def test_images_that_are_scored_and_trained_on_are_told(tmp_path: Path) -> None:
     )
     watching = Watching()
     quick(tmp_path / "a.npz", tmp_path / "run", reporter=watching, val="none")
-    assert "30 of 30 images of test are trained on too, pixel for pixel" in watching.notes
+    assert "30 of 30 images of test are training images too, pixel for pixel" in watching.notes

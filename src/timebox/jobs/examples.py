@@ -1,5 +1,4 @@
-"""Images worth looking at: what the model is wrong about and sure of, what it is right about and unsure of, and what
-the network is shown in training."""
+"""Example images of a report: confident mistakes, uncertain hits, and augmented training images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,12 +22,12 @@ def scored_examples(
     Args:
         dataset: scored images, N.
         probabilities: float32 (N, num_classes), not calibrated.
-        temperature: to calibrate them with, None not to.
+        temperature: calibrates the confidence; None for none.
     """
     confidence = apply_temperature(probabilities, temperature or 1.0).max(1)
     predicted = probabilities.argmax(1)
-    right, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
-    mistakes, unsure = order[~right[order]][::-1][:NUM_MISTAKES], order[right[order]][:NUM_UNSURE]
+    correct, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
+    mistakes, unsure = order[~correct[order]][::-1][:NUM_MISTAKES], order[correct[order]][:NUM_UNSURE]
     return [
         Example(
             kind, dataset.images[i], dataset.ids[i], int(dataset.labels[i]), int(predicted[i]), float(confidence[i])
@@ -41,14 +40,14 @@ def scored_examples(
 def augmented_examples(
     train: ImageDataset, mean: torch.Tensor, std: torch.Tensor, augmentation: Augmentation, seed: int
 ) -> list[Example]:
-    """Training images as the network is shown them; a blended one goes by the class it has most of.
+    """Training images after augmentation. A mixup image is labelled with the class of the larger share.
 
     Args:
         mean, std: float32 (C,), of the training images.
     """
     rng = np.random.default_rng(seed)
-    chosen = train.take(np.sort(rng.choice(len(train), min(NUM_AUGMENTED, len(train)), replace=False)))
-    loader = DeviceLoader(chosen, len(chosen), mean, std, augmentation, seed, torch.device("cpu"))
+    sample = train.take(np.sort(rng.choice(len(train), min(NUM_AUGMENTED, len(train)), replace=False)))
+    loader = DeviceLoader(sample, len(sample), mean, std, augmentation, seed, torch.device("cpu"))
     batch = loader.batch(0, progress=0.0)
     pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     labels = (batch.labels.argmax(1) if augmentation.mixup else batch.labels).tolist()
@@ -59,7 +58,7 @@ def augmented_examples(
 
 
 def example_columns(examples: Sequence[Example]) -> dict[str, NDArray[np.generic]]:
-    """As examples.npz holds them."""
+    """The columns of examples.npz."""
     return {
         "kind": np.array([one.kind for one in examples]),
         "image": np.stack([one.image for one in examples]),
@@ -70,8 +69,8 @@ def example_columns(examples: Sequence[Example]) -> dict[str, NDArray[np.generic
     }
 
 
-def examples_from(columns: Mapping[str, NDArray[np.generic]], num_classes: int) -> list[Example]:
-    """Back from the columns; ValueError where they do not fit each other."""
+def parse_examples(columns: Mapping[str, NDArray[np.generic]], num_classes: int) -> list[Example]:
+    """The examples in the columns of examples.npz. Raises ValueError where a column is missing or damaged."""
     if not columns:
         return []
     try:
@@ -80,7 +79,7 @@ def examples_from(columns: Mapping[str, NDArray[np.generic]], num_classes: int) 
     except KeyError as error:
         raise ValueError(f"it lacks {error}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape:
-        raise ValueError("its images are none")
+        raise ValueError("its images are not uint8 (N, H, W, C)")
     if {len(column) for column in (kinds, names, labels, predicted, confidence)} != {len(images)}:
         raise ValueError("its columns differ in length")
     for numbers in (labels, predicted):

@@ -222,7 +222,7 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, notify: Te
     if is_planned(asked.recipe):
         reader.largest_side = largest_side_for(final_seconds, training_device)
     source = _source(asked)
-    loaded, data_splits = reader.divided(source, side, fit)
+    loaded, data_splits = reader.read_splits(source, side, fit)
     has_own = asked.val is None and loaded.splits.val is not None
     val_is_apart = has_own or (isinstance(asked.val, str) and asked.val != "rest")
     if asked.val is None and not has_own:

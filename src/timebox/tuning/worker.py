@@ -94,7 +94,7 @@ def trainer_for(
     reader = DatasetReader(
         Path(data_dir) if data_dir else None, max_bad_share, lambda line: None, Deadline(None), None, cache
     )
-    _, data_splits = reader.divided(source, search.image_size, search.image_fit)
+    _, data_splits = reader.read_splits(source, search.image_size, search.image_fit)
     if sha256_of(data_splits.train) != search.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
     assert data_splits.val is not None
