@@ -70,7 +70,9 @@ def summary_of(run: Path) -> dict[str, object]:
         pytest.param(4, 6, SMOOTH, marks=pytest.mark.endurance),
     ],
 )
-def test_steps_are_those_of_one_process(tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]) -> None:
+def test_losses_equal_those_of_one_process(
+    tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]
+) -> None:
     """Each process has a whole normalisation group of every batch."""
     batches = ("--set", "ghost_size=16", "--set", f"batch_size={16 * processes}")
     words = ("train", *DIGITS, "--steps", steps, *settings, *batches)
@@ -88,7 +90,7 @@ def test_steps_are_those_of_one_process(tmp_path: Path, processes: int, steps: i
     assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
 
 
-def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", *DIGITS, *SMALL, "--out", str(run), "--json")
     ended, budget = run_within_budget([*command(2), *words], 20.0)
@@ -108,7 +110,7 @@ def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
     load(run, device="cpu")
 
 
-def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
+def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(
         [*command(2), *map(str, many_steps(run))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -128,7 +130,7 @@ def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     assert summary_of(run)["steps"] == MANY
 
 
-def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> None:
+def test_a_restarted_group_keeps_the_first_clock(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(
         [*command(2, "--max-restarts", 1), *map(str, many_steps(run))],
@@ -151,7 +153,7 @@ def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> 
     assert out.count("test accuracy") == 1
 
 
-def test_a_stop_is_no_loss(tmp_path: Path) -> None:
+def test_sigterm_is_no_rank_failure(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen([*command(2), *map(str, many_steps(run))], stderr=subprocess.PIPE, text=True) as group:
         kill_when_kept(run, None)
@@ -164,7 +166,7 @@ def test_a_stop_is_no_loss(tmp_path: Path) -> None:
     load(run, device="cpu")
 
 
-def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
+def test_a_rank_that_ends_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
     """Its memory runs out in the middle of the training."""
     run = tmp_path / "run"
     script = tmp_path / "script.py"
@@ -209,7 +211,7 @@ def members_of(run: Path) -> list[dict[str, Any]]:
     return members
 
 
-def test_what_cannot_be_done_together_is_refused(tmp_path: Path) -> None:
+def test_verbs_and_batches_that_several_ranks_cannot_run_are_refused(tmp_path: Path) -> None:
     ended = timebox(2, "inspect", "digits")
     assert "timebox inspect runs in one process: start it without torchrun" in ended.stderr
     ended = timebox(2, "train", "nowhere", "--steps", 5, "--out", tmp_path / "run")

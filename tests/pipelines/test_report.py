@@ -28,7 +28,7 @@ def copied(run: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run.path, tmp_path / "run"))
 
 
-def test_a_training_writes_what_can_be_written_again(run: Run, copied: Path) -> None:
+def test_report_rewrites_the_page_that_training_wrote(run: Run, copied: Path) -> None:
     written = (copied / "report.html").read_text(encoding="utf-8")
     assert report(copied) == copied / "report.html"
     again = (copied / "report.html").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_a_training_writes_what_can_be_written_again(run: Run, copied: Path) -> 
         assert part[0] == part[1], section
 
 
-def test_what_the_page_knows(run: Run) -> None:
+def test_facts_of_a_run(run: Run) -> None:
     facts = facts_of(run)
     assert isinstance(facts, RunFacts)
     assert [(one.split, len(one.labels)) for one in facts.scores] == [("test", 30), ("val", 40)]
@@ -63,7 +63,7 @@ def test_without_thumbnails_no_image_is_kept(tmp_path: Path) -> None:
     assert "<img" not in report(kept, output=tmp_path / "plain.html", thumbnails=False).read_text(encoding="utf-8")
 
 
-def test_the_report_is_the_first_to_go_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_is_left_out_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.jobs.run_job.RunFinisher._is_time_for_report", False)
     run = quick(save_npz(tmp_path / "colours.npz"), tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "report.html"}
@@ -71,7 +71,7 @@ def test_the_report_is_the_first_to_go_when_time_is_short(tmp_path: Path, monkey
     assert REPORT_SECONDS > 0
 
 
-def test_a_page_that_cannot_be_written_is_told_and_the_run_is_whole(
+def test_an_unwritable_report_is_listed_and_the_run_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -111,7 +111,7 @@ def test_a_run_without_predictions_has_a_page(copied: Path) -> None:
     assert "Nothing was scored" in report(copied).read_text(encoding="utf-8")
 
 
-def test_comparing_takes_two(run: Run, tmp_path: Path) -> None:
+def test_compare_needs_two_runs(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give two runs or more"):
         compare([run])
     facts = compare([run, run.path], output=tmp_path / "deep" / "comparison.html")

@@ -30,7 +30,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 8, STEPS])
-def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     step: int, data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 3)
@@ -52,7 +52,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(
     assert (out / "predictions.npz").read_bytes() == (whole.path / "predictions.npz").read_bytes()
 
 
-def test_a_run_that_was_stopped_again_and_again(
+def test_a_run_stopped_several_times_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_again_and_again(
     assert summary(train(replay=out, out=tmp_path / "again"))["identical"] is True
 
 
-def test_what_was_stopped_can_be_used(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_can_predict(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 5)
     out = tmp_path / "run"
     cut(23, KeyboardInterrupt, quick, data, out, 30)
@@ -90,7 +90,7 @@ def test_an_interruption_before_training_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_whatever_else_goes_wrong_after_a_checkpoint_it_stays(data: Path, tmp_path: Path, whole: Run) -> None:
+def test_the_checkpoint_stays_after_any_other_error(data: Path, tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
     with pytest.raises(KilledError):
         cut(9, KilledError, quick, data, out, STEPS)
@@ -115,7 +115,9 @@ def test_an_interruption_while_scoring_can_be_resumed(
     assert names(out) == FILES
 
 
-def test_an_interruption_with_a_full_disk_says_so(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_without_any_checkpoint_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*rest: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -141,13 +143,13 @@ def test_a_run_that_counts_steps_takes_no_budget(data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("given", [{"steps": 5}, {"seed": 1}, {"settings": SMALL}, {"out": "elsewhere"}, {"val": 0.5}])
-def test_what_is_the_runs_own_cannot_be_given_anew(whole: Run, given: dict[str, object]) -> None:
+def test_the_options_of_the_run_cannot_be_changed(whole: Run, given: dict[str, object]) -> None:
     (name,) = given
     with pytest.raises(UsageError, match=f"^{name} cannot be given with resume: all of that is the run's own"):
         train(resume=whole.path, **given)  # type: ignore[arg-type]
 
 
-def test_nothing_to_resume(tmp_path: Path, data: Path) -> None:
+def test_a_missing_run_or_checkpoint_is_refused(tmp_path: Path, data: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         train(resume=tmp_path / "nowhere")
     out = tmp_path / "run"
@@ -157,7 +159,7 @@ def test_nothing_to_resume(tmp_path: Path, data: Path) -> None:
         train(resume=out)
 
 
-def test_other_data_are_refused_and_the_same_elsewhere_are_not(
+def test_other_data_are_refused_and_moved_data_are_accepted(
     tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = save_npz(tmp_path / "colours.npz"), tmp_path / "run"
@@ -184,9 +186,7 @@ def test_other_data_are_refused_and_the_same_elsewhere_are_not(
         {"lr_factor": "half"},
     ],
 )
-def test_a_checkpoint_with_facts_that_cannot_be_is_refused(
-    facts: dict[str, object], data: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_with_facts_out_of_range_is_refused(facts: dict[str, object], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cut(3, KeyboardInterrupt, quick, data, out, STEPS)
     path = out / "checkpoint" / "manifest.json"
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(data: Path, tmp_path: Path) ->
     assert tensors.exists()
 
 
-def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
+def test_a_run_killed_after_its_last_step_is_completed(
     data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last checkpoint is of the end of the schedule: no step is left to take."""
@@ -278,7 +278,7 @@ def stopped_late(data: Path, tmp_path: Path) -> Path:
     return out
 
 
-def test_time_used_up_counts_and_the_gap_does_not(stopped_late: Path) -> None:
+def test_time_before_the_stop_counts_and_the_gap_does_not(stopped_late: Path) -> None:
     clock = Clock()
     clock.seconds = 1e6
     deadline = Deadline(None, now=clock)
@@ -322,7 +322,7 @@ def test_a_resumed_run_ends_in_time(stopped_late: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.integration
-def test_too_little_time_is_refused_with_what_would_do(stopped_late: Path) -> None:
+def test_too_little_time_is_refused_with_a_budget_that_works(stopped_late: Path) -> None:
     clock = Clock()
     deadline = Deadline(None, now=clock)
     clock.seconds += 99.9
@@ -346,7 +346,7 @@ def test_a_new_budget_is_a_new_clock(stopped_late: Path) -> None:
     assert "reading" in phases
 
 
-def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
+def test_a_training_that_keeps_diverging_keeps_its_last_finite_state(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, count = steps.training_step, 0
@@ -364,7 +364,7 @@ def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
     assert load(tmp_path / "run").checkpoint().step >= 0
 
 
-def test_a_run_goes_on_with_the_threads_it_was_planned_for(
+def test_a_run_is_resumed_with_its_planned_thread_count(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)

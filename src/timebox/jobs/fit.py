@@ -149,7 +149,7 @@ class Training:
             "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
-            "elsewhere": self._job.is_elsewhere,
+            "elsewhere": self._job.is_mixed_environment,
         }
 
     def _notify(self, text: str) -> None:

@@ -40,7 +40,8 @@ class TrainingJob:
         initial: weights to start from; None for random ones, or where a checkpoint is resumed.
         checkpoint: to resume from; None to start at step 0.
         step_plans: learning rate, micro-batch and image size of each step, to replay a run; None to schedule anew.
-        is_elsewhere: whether a part was trained on another machine or with other versions; such a run is not replayed.
+        is_mixed_environment: whether a part was trained on another machine or with other versions. Such a run cannot be
+            replayed.
     """
 
     request: TrainConfig
@@ -53,7 +54,7 @@ class TrainingJob:
     initial: InitialWeights | None = None
     checkpoint: Checkpoint | None = None
     step_plans: Sequence[StepPlan] | None = None
-    is_elsewhere: bool = False
+    is_mixed_environment: bool = False
 
     @classmethod
     def of(

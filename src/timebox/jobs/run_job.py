@@ -56,7 +56,7 @@ def run_job(
             writer.save_model(result.model, job.config(context.group.size))
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
         finisher = RunFinisher(job, loaded, result, training.events, writer, context)
-        finisher.finish(training.checkpointer, {**extra, "elsewhere": job.is_elsewhere})
+        finisher.finish(training.checkpointer, {**extra, "elsewhere": job.is_mixed_environment})
         broadcast_run_finished(context.group, writer.path)
 
 

@@ -99,11 +99,11 @@ def evaluate(
     if split is not None and split not in SPLITS:
         raise UsageError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
     run = run if isinstance(run, Run) else Run(run, device)
-    source = DataConfig.of_run(run.config, run.path)
+    data_config = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
     read = partial(
         load_data,
-        coarse=source.coarse,
+        coarse=data_config.coarse,
         data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
         cache=cache,
@@ -114,13 +114,13 @@ def evaluate(
     def read_path(path: str, image_size: int | None) -> LoadedData:
         return read(path, image_size=image_size)
 
-    name, dataset = _select_split(split, loaded.splits, source, run, read_path)
+    name, dataset = _select_split(split, loaded.splits, data_config, run, read_path)
     dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
         if not 1 <= test_limit <= num_total:
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
-        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
+        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, data_config.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
     confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))

@@ -76,7 +76,7 @@ def _resume_from(
         job = replace(
             TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
             checkpoint=checkpoint,
-            is_elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(existing.differences(num_ranks)),
+            is_mixed_environment=bool(checkpoint.facts.get("elsewhere")) or bool(existing.differences(num_ranks)),
         )
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
