@@ -15,14 +15,13 @@ from budgets import within_budget
 from timebox import TimeboxClassifier
 from timebox.errors import DataError, RunError, UsageError
 
-# None of scikit-learn's checks is excluded. It skips these itself: one where SCIPY_ARRAY_API is not set, one where
-# pandas is not installed.
+# scikit-learn skips these checks by itself, without SCIPY_ARRAY_API or pandas; no check is excluded here.
 SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
-FEWEST_CHECKS = 40
+MIN_CHECKS = 40
 
 
 def squares(num: int = 60, side: int = 12, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-    """Noise with a bright upper or lower half, as uint8 (N, side, side), and which it is."""
+    """Noise images, uint8 (num, side, side), with a bright half, and which half: "upper" or "lower"."""
     rng = np.random.default_rng(seed)
     labels = np.array(["upper", "lower"])[np.arange(num) % 2]
     images = rng.integers(0, 60, (num, side, side), dtype=np.uint8)
@@ -36,7 +35,7 @@ def quick(**parameters: object) -> TimeboxClassifier:
 
 
 def plain(**parameters: object) -> TimeboxClassifier:
-    """One small network that rows of features suit."""
+    """A small network for rows of features."""
     settings = ("width=8", "ensemble_size=1", "input_scale=2", "flip=none", "crop_padding=0", "batch_size=64")
     return quick(**{"image_shape": "square", "scale": "fit", "settings": settings, **parameters})
 
@@ -46,7 +45,7 @@ def test_scikit_learns_estimator_checks():
     results = check_estimator(plain(steps=30), on_fail=None, on_skip=None)
     assert not [(one["check_name"], one["exception"]) for one in results if one["status"] in ("failed", "xfail")]
     assert {one["check_name"] for one in results if one["status"] == "skipped"} <= SKIPPED
-    assert len({one["check_name"] for one in results if one["status"] == "passed"}) >= FEWEST_CHECKS
+    assert len({one["check_name"] for one in results if one["status"] == "passed"}) >= MIN_CHECKS
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])

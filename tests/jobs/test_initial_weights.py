@@ -1,4 +1,4 @@
-"""A training that begins where another ended."""
+"""Trainings that start from the weights of an earlier run."""
 
 import shutil
 from pathlib import Path

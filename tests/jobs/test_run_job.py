@@ -1,4 +1,4 @@
-"""The last steps of a run: what is complete stays complete, whatever happens then."""
+"""Failures while a run is finished: complete files stay complete."""
 
 import errno
 import os

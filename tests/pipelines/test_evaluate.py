@@ -1,4 +1,4 @@
-"""Evaluation: which images are scored, what is counted, and what was seen in training."""
+"""timebox.evaluate: the split that is scored, the metrics, and the count of training images."""
 
 import shutil
 from collections.abc import Callable
@@ -224,4 +224,4 @@ def test_a_val_split_with_a_path_of_its_own_is_read(data: Path, tmp_path: Path) 
     result = evaluate(run, data, split="val")
     assert (result.split, result.num_images) == ("val", 33)
     assert result.accuracy == pytest.approx(run.val_accuracy)
-    assert evaluate(run, data).split == "all", "what lies elsewhere is no part of these data"
+    assert evaluate(run, data).split == "all", "a split with a path of its own is no part of these data"

@@ -1,4 +1,4 @@
-"""`timebox.lr_find`: what it writes, and what it refuses."""
+"""timebox.lr_find: the files it writes, and the options it refuses."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -12,7 +12,7 @@ from timebox.pipelines import lr_find
 # Real range tests.
 pytestmark = pytest.mark.integration
 
-# The batch does not depend on the speed of the machine.
+# With min_steps=1 the batch size does not depend on the speed of the machine.
 SETTINGS = (*SMALL, "min_steps=1")
 QUICK = {"recipe": "haet2021", "settings": SETTINGS, "device": "cpu", "precision": "fp32", "train_budget": "20s"}
 

@@ -1,4 +1,4 @@
-"""Repeating a run that was finished."""
+"""timebox.train(replay=…): repeating a finished run."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from timebox.training import step as steps
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted. Not to be written to."""
+    """An uninterrupted run. Tests must not write to it."""
     return quick(data, tmp_path_factory.mktemp("whole") / "run", steps=STEPS)
 
 
@@ -51,7 +51,7 @@ def test_an_ensemble_is_replayed_and_loaded(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_replay_follows_the_recorded_learning_rates(whole: Run, tmp_path: Path) -> None:
-    """Not the recipe: another rate in the record gives other weights."""
+    """Not those of the recipe: a changed learning rate in metrics.jsonl gives other weights."""
     copy = tmp_path / "copy"
     shutil.copytree(whole.path, copy)
     path = copy / "metrics.jsonl"
@@ -66,7 +66,7 @@ def test_a_replay_follows_the_recorded_learning_rates(whole: Run, tmp_path: Path
 
 
 class Notes:
-    """Keeps the notes it is told."""
+    """A reporter that collects the notes."""
 
     def __init__(self, told: list[str]) -> None:
         self._told = told

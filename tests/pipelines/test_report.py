@@ -1,4 +1,4 @@
-"""Pages made of what run directories hold, by the training itself and afterwards."""
+"""Pages from run directories, written by the training and afterwards."""
 
 import shutil
 import sys
@@ -32,7 +32,7 @@ def test_report_rewrites_the_page_that_training_wrote(run: Run, copied: Path) ->
     written = (copied / "report.html").read_text(encoding="utf-8")
     assert report(copied) == copied / "report.html"
     again = (copied / "report.html").read_text(encoding="utf-8")
-    # The times of what came after it were not known when it was written first.
+    # The training wrote the page before it knew the durations of later phases.
     for section in ("confusion", "classes", "calibration", "mistakes", "unsure", "augmentation", "plan"):
         part = [page[page.index(f'id="{section}"') :].partition("</section>")[0] for page in (written, again)]
         assert part[0] == part[1], section

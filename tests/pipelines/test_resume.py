@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off."""
+"""timebox.train(resume=…): continuing a stopped run."""
 
 import json
 import re
@@ -25,7 +25,7 @@ PARTLY = {"metrics.jsonl", "model.json", "trained_on.npy", "summary.json", "chec
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted. Not to be written to."""
+    """An uninterrupted run. Tests must not write to it."""
     return quick(data, tmp_path_factory.mktemp("whole") / "run", steps=STEPS)
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(data: Path, tmp_path: Path) ->
 def test_a_run_killed_after_its_last_step_is_completed(
     data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last checkpoint is of the end of the schedule: no step is left to take."""
+    """Its last checkpoint is at the end of the schedule: no step is left."""
 
     def killed(*rest: object) -> None:
         raise KilledError
@@ -232,7 +232,7 @@ def test_a_run_killed_after_its_last_step_is_completed(
 
 
 class Clock:
-    """A simulated clock: it stands still but for what the test adds, and two seconds for each training step."""
+    """A simulated clock: tests advance it, and two_second_steps by two seconds per training step."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -267,7 +267,7 @@ def on_the_clock(data: Path, out: Path, deadline: Deadline) -> Run:
 
 @pytest.fixture
 def stopped_late(data: Path, tmp_path: Path) -> Path:
-    """A run of ten minutes, stopped when 500 s of it had been used up: 300 s in reading, as far as the clock knows."""
+    """A run with a budget of 600 s, stopped after 300 s of reading and 200 s of planning by the simulated clock."""
     clock, out = Clock(), tmp_path / "late"
     deadline = Deadline(600.0, now=clock)
     with deadline.phase("reading"):
@@ -340,7 +340,7 @@ def test_a_new_budget_is_a_new_clock(stopped_late: Path) -> None:
     run, budget = within_budget(lambda seconds: train(resume=stopped_late, budget=seconds), 4.0)
     done = summary(run)
     assert (done["late"], done["budget_seconds"]) == (False, budget)
-    assert float(str(done["elapsed_seconds"])) <= budget, "what the first part used up is forgotten"
+    assert float(str(done["elapsed_seconds"])) <= budget, "the time used before the stop does not count"
     phases = done["phases"]
     assert isinstance(phases, dict)
     assert "reading" in phases
@@ -375,7 +375,7 @@ def test_a_run_is_resumed_with_its_planned_thread_count(
     torch.set_num_threads(before + 1)
     try:
         train(resume=out)
-        assert torch.get_num_threads() == before + 1, "the host's number comes back"
+        assert torch.get_num_threads() == before + 1, "the host's thread count is restored"
     finally:
         torch.set_num_threads(before)
     assert summary(load(out))["threads"] == before

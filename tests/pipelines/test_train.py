@@ -1,4 +1,4 @@
-"""Training, from a call to a run directory."""
+"""timebox.train, from a call to a run directory."""
 
 import json
 import random
@@ -147,7 +147,7 @@ def test_auto_in_steps_is_repeatable_too(data: Path, tmp_path: Path) -> None:
 
 
 class Watching:
-    """Keeps what it is told."""
+    """A reporter that collects phases and notes, and counts steps."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -166,7 +166,7 @@ class Watching:
 
 
 def test_neither_reporter_nor_scoring_changes_the_weights(data: Path, tmp_path: Path) -> None:
-    """The same images trained on: with a test split of its own or none, with a reporter or none."""
+    """Equal training images, once with val and test splits and a reporter, once without."""
     watching = Watching()
     plain = quick(data, tmp_path / "plain", val="none", test="none")
     other = save_npz(tmp_path / "other.npz", num_val=60, num_test=30)

@@ -1,4 +1,4 @@
-"""Trainings that leave scoring to `timebox evaluate`: images are held out, and none of the budget goes into them."""
+"""timebox.train(scoring=False): images are held out, and no budget is spent on scoring them."""
 
 import json
 from pathlib import Path

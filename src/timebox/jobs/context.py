@@ -34,7 +34,7 @@ class RunContext:
 @contextmanager
 def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> Iterator[RunContext]:
     """Join the process group that ``torchrun`` started, as the main rank or as a worker rank; a group of one process
-    without ``torchrun``. On leaving, the other ranks are told the error, if one ended this rank.
+    without ``torchrun``. On leaving by an error, its text is left for the other ranks.
 
     Every rank's clock is set back to the start of the earliest rank.
     """

@@ -144,10 +144,10 @@ def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline
     return RestartedRun(path, record if is_recorded else record.with_lost(failures))
 
 
-def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, lost: tuple[str, ...] = ()) -> None:
-    """Record in a run directory which ranks train it, and a line for each earlier rank failure. Raises OSError."""
+def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
+    """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
     if isinstance(group, TorchrunGroup):
-        new_ranks_record(group.ranks, deadline.elapsed()).with_lost(lost).save(run)
+        new_ranks_record(group.ranks, deadline.elapsed()).with_lost(failures).save(run)
 
 
 def _train_config(data_config: DataConfig, training: Mapping[str, object], seed: object) -> TrainConfig:

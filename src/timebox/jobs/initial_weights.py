@@ -125,5 +125,5 @@ def _recorded_settings(run: Run) -> tuple[str, ...]:
 def _infer_settings(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
     """The settings of a file without its run: `auto`'s network, of the width that the weights have."""
     if FIRST_FILTERS not in tensors:
-        raise RunError(f"{str(file)!r} does not tell which network it belongs to: give the directory of its run")
+        raise RunError(f"{str(file)!r} does not show which network it belongs to: give the directory of its run")
     return ("model=airbench", f"width={tensors[FIRST_FILTERS].shape[0]}")

@@ -131,8 +131,8 @@ def lr_find(
         OutputError: for a directory that cannot be written to.
 
     >>> import timebox
-    >>> found = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
-    >>> found.path.name, len(found.test.lrs) >= 20
+    >>> result = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
+    >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
     deadline = deadline or Deadline(parse_budget(budget))

@@ -52,15 +52,19 @@ def resume_after_restart(
     if existing.is_finished:
         broadcast_run_finished(context.group, existing.path)
         return existing.run
-    lost = restarted.record.lost
-    context.reporter.note(f"restarted after {lost[-1] if lost else 'a failure'}")
-    return _resume_from(existing.run.checkpoint(), existing, reader, context, lost)
+    failures = restarted.record.lost
+    context.reporter.note(f"restarted after {failures[-1] if failures else 'a failure'}")
+    return _resume_from(existing.run.checkpoint(), existing, reader, context, failures)
 
 
 def _resume_from(
-    checkpoint: Checkpoint, existing: ExistingRun, reader: DatasetReader, context: RunContext, lost: tuple[str, ...]
+    checkpoint: Checkpoint, existing: ExistingRun, reader: DatasetReader, context: RunContext, failures: tuple[str, ...]
 ) -> Run:
-    """Read, plan the rest, train and finish the run."""
+    """Read the data, plan the rest, train from a checkpoint and finish the run.
+
+    Args:
+        failures: a line for each earlier rank failure, to be recorded in the run directory.
+    """
     path, deadline, num_ranks = existing.path, context.deadline, context.group.size
     fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, batch_fixed=True)
     if existing.num_ranks == num_ranks:
@@ -72,7 +76,7 @@ def _resume_from(
     context.reporter.note(f"resuming at step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
     with keep_partial_run(writer, context):
         (path / SUMMARY).unlink(missing_ok=True)
-        save_ranks_record(context.group, path, deadline, lost)
+        save_ranks_record(context.group, path, deadline, failures)
         job = replace(
             TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
             checkpoint=checkpoint,

@@ -182,8 +182,8 @@ def train(
         new_path = out_path or (restarted.path if restarted else _default_out(loaded.name))
         writer = RunWriter.new(new_path, overwrite or restarted is not None)
         with keep_partial_run(writer, context):
-            lost = restarted.record.lost if restarted else context.group.failures_before_restart()
-            save_ranks_record(context.group, writer.path, deadline, lost)
+            failures = restarted.record.lost if restarted else context.group.failures_before_restart()
+            save_ranks_record(context.group, writer.path, deadline, failures)
             with context.phase("planning"):
                 _save_training_hashes(writer, request, data_splits, context)
                 plan = plan_training(request, data_splits, training_device, context, writer.write_speed, initial)
