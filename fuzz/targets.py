@@ -9,14 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from harness import Target, fuzz
-from timebox.clock import Deadline
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header
 from timebox.errors import TimeboxError
-from timebox.jobs.data import DataConfig, DatasetReader
-from timebox.pipelines.resume import ExistingRun
+from timebox.jobs.data import DataConfig
+from timebox.jobs.existing_run import ExistingRun
 from timebox.recipe import get_recipe, parse_settings
-from timebox.reporter import SilentReporter
 from timebox.run.files import read_training_hashes
 from timebox.run.metrics_log import length_up_to, read_metrics, step_plans_taken
 from timebox.run.run import load
@@ -142,8 +140,7 @@ def continuing(scratch: Path, data: bytes) -> None:
         step_plans_taken((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
     with contextlib.suppress(TimeboxError):
         length_up_to(folder / "metrics.jsonl", 2, 1)
-    deadline = Deadline(60.0)
-    ExistingRun(folder, None, DatasetReader(None, 0.1, print, deadline), deadline, SilentReporter())
+    _ = ExistingRun.load(folder).device
 
 
 TARGETS: dict[str, Target] = {

@@ -1,4 +1,4 @@
-"""Trainings that end in the middle of a step, and what they leave behind."""
+"""Trainings interrupted in the middle of a step, and the files that they leave."""
 
 import json
 from collections.abc import Callable
@@ -14,24 +14,24 @@ STEPS = 12
 
 
 class KilledError(BaseException):
-    """The process was killed: nothing is tidied up, as far as that can be had inside one process."""
+    """Stands for a killed process: no code handles it as an error of its own."""
 
 
-def cut(step: int, error: type[BaseException], begin: Callable[..., Run], *given: object, **more: object) -> Run:
-    """What the training ``begin(*given, **more)`` comes to when ``error`` is raised inside its step ``step``."""
+def cut(step: int, error: type[BaseException], train: Callable[..., Run], *args: object, **kwargs: object) -> Run:
+    """The run that ``train(*args, **kwargs)`` returns when ``error`` is raised inside training step ``step``."""
     original, count = steps.training_step, 0
 
-    def step_or_end(*rest: object) -> Tensor:
+    def step_or_raise(*args: object) -> Tensor:
         nonlocal count
         count += 1
-        loss = original(*rest)  # type: ignore[arg-type]
+        loss = original(*args)  # type: ignore[arg-type]
         if count == step:
             raise error
         return loss
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "training_step", step_or_end)
-        return begin(*given, **more)
+        patch.setattr(steps, "training_step", step_or_raise)
+        return train(*args, **kwargs)
 
 
 def summary(run: Run) -> dict[str, object]:

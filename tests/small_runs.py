@@ -1,4 +1,4 @@
-"""Small data on disk, and small runs made of them."""
+"""Small data sets on disk, and runs that train on them in about a second."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Listing = Callable[[], list[str]]
 
 
 def coloured(num: int, side: int = 8, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Noise tinted in the colour that is the class: uint8 (num, side, side, 3)."""
+    """Noise images, uint8 (num, side, side, 3), tinted in the colour of their class, and labels, int64 (num,)."""
     rng = np.random.default_rng(seed)
     labels = np.arange(num) % 3
     images = rng.integers(0, 150, (num, side, side, 3))
@@ -28,7 +28,7 @@ def coloured(num: int, side: int = 8, seed: int = 0) -> tuple[NDArray[np.uint8],
 
 
 def save_npz(path: Path, num: int = 150, num_val: int = 0, num_test: int = 0, names: tuple[str, ...] = CLASSES) -> Path:
-    """An .npz file with as many images in each split."""
+    """Write an .npz file with these numbers of images in train, val and test; its path."""
     arrays: dict[str, NDArray[np.generic]] = {"class_names": np.array(names)}
     for seed, (split, count) in enumerate((("train", num), ("val", num_val), ("test", num_test))):
         if count:
@@ -37,9 +37,9 @@ def save_npz(path: Path, num: int = 150, num_val: int = 0, num_test: int = 0, na
     return path
 
 
-def quick(data: str | Path, out: Path, steps: int = 6, **given: object) -> Run:
-    """A training of a second or less."""
-    arguments = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "precision": "fp32", **given}
+def quick(data: str | Path, out: Path, steps: int = 6, **options: object) -> Run:
+    """Train a small network for a few steps: a second or less."""
+    arguments = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "precision": "fp32", **options}
     return train(data, steps=steps, out=out, **arguments)  # type: ignore[arg-type]
 
 
@@ -48,7 +48,7 @@ def weights(run: Run) -> bytes:
 
 
 class UnforeseenError(Exception):
-    """Something unforeseen."""
+    """An error that no code expects."""
 
 
 def fail(*rest: object, **more: object) -> None:

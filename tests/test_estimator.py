@@ -15,14 +15,13 @@ from budgets import within_budget
 from timebox import TimeboxClassifier
 from timebox.errors import DataError, RunError, UsageError
 
-# None of scikit-learn's checks is excluded. It skips these itself: one where SCIPY_ARRAY_API is not set, one where
-# pandas is not installed.
+# scikit-learn skips these checks by itself, without SCIPY_ARRAY_API or pandas; no check is excluded here.
 SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
-FEWEST_CHECKS = 40
+MIN_CHECKS = 40
 
 
 def squares(num: int = 60, side: int = 12, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-    """Noise with a bright upper or lower half, as uint8 (N, side, side), and which it is."""
+    """Noise images, uint8 (num, side, side), with a bright half, and which half: "upper" or "lower"."""
     rng = np.random.default_rng(seed)
     labels = np.array(["upper", "lower"])[np.arange(num) % 2]
     images = rng.integers(0, 60, (num, side, side), dtype=np.uint8)
@@ -36,22 +35,22 @@ def quick(**parameters: object) -> TimeboxClassifier:
 
 
 def plain(**parameters: object) -> TimeboxClassifier:
-    """One small network that rows of features suit."""
+    """A small network for rows of features."""
     settings = ("width=8", "ensemble_size=1", "input_scale=2", "flip=none", "crop_padding=0", "batch_size=64")
     return quick(**{"image_shape": "square", "scale": "fit", "settings": settings, **parameters})
 
 
 @pytest.mark.integration
-def test_the_checks_of_scikit_learn():
+def test_scikit_learns_estimator_checks():
     results = check_estimator(plain(steps=30), on_fail=None, on_skip=None)
     assert not [(one["check_name"], one["exception"]) for one in results if one["status"] in ("failed", "xfail")]
     assert {one["check_name"] for one in results if one["status"] == "skipped"} <= SKIPPED
-    assert len({one["check_name"] for one in results if one["status"] == "passed"}) >= FEWEST_CHECKS
+    assert len({one["check_name"] for one in results if one["status"] == "passed"}) >= MIN_CHECKS
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
 @pytest.mark.parametrize("form", ["grey", "channels", "rows"])
-def test_the_same_images_in_any_form_train_the_same(kind, form):
+def test_the_same_images_in_any_dtype_and_layout_train_the_same(kind, form):
     images, labels = squares()
     shape = {"grey": images.shape, "channels": (*images.shape, 1), "rows": (len(images), -1)}[form]
     given = images.reshape(shape) if kind is np.uint8 else (images.reshape(shape) / 255).astype(kind)
@@ -79,7 +78,7 @@ def test_files_and_pillow_images(tmp_path):
         classifier.predict(paths)
 
 
-def test_a_scale_of_ones_own():
+def test_a_custom_scale():
     images, labels = squares()
     classifier = quick(scale=(-1, 1)).fit(images / 127.5 - 1, labels)
     assert np.array_equal(
@@ -94,7 +93,7 @@ def test_a_scale_of_ones_own():
         (
             {},
             (10, 144),
-            r"X is 2-D with 144 features: say with image_shape=\(H, W\) or \(H, W, C\) how they make an image",
+            r"X is 2-D with 144 features: set image_shape=\(H, W\) or \(H, W, C\), the image of each row",
         ),
         ({"image_shape": (12, 13)}, (10, 144), r"image_shape \(12, 13\) has 156 values, X has 144"),
         ({"image_shape": "round"}, (10, 144), "image_shape 'round' must be"),
@@ -106,19 +105,19 @@ def test_a_scale_of_ones_own():
         ({"settings": ("wdth=8",)}, (10, 12, 12), "wdth"),
     ],
 )
-def test_what_cannot_be_trained_on_is_a_value_error(parameters, shape, words):
+def test_wrong_parameters_or_images_are_value_errors(parameters, shape, words):
     given = np.random.default_rng(0).random(shape)
     with pytest.raises(ValueError, match=words):
         quick(**parameters).fit(given, [0, 1] * 5)
 
 
-def test_a_range_without_a_scale_is_refused():
+def test_values_beyond_1_without_a_scale_are_refused():
     with pytest.raises(UsageError, match=r"X is float64 and runs from 0 to 9: without scale=\(low, high\) it must"):
         quick().fit(np.linspace(0, 9, 1440).reshape(10, 12, 12), [0, 1] * 5)
 
 
 @pytest.mark.integration
-def test_in_a_search_in_a_pipeline_over_two_processes():
+def test_cross_validation_and_grid_search_of_a_pipeline():
     images, labels = squares(90)
     rows = images.reshape(90, -1) / 255
     scores = cross_val_score(quick(image_shape=(12, 12)), rows, labels, cv=3, n_jobs=2)
@@ -143,7 +142,7 @@ def test_a_budget_is_kept():
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [3, 7], [True, False], [1.0, 2.0]])
-def test_what_was_saved_is_the_same_when_loaded(tmp_path, labels):
+def test_a_saved_classifier_loads_unchanged(tmp_path, labels):
     images, which = squares()
     y = np.array(labels, object if labels[0] == "a" else None)[(which == "upper").astype(int)]
     classifier = quick(image_shape=(12, 12)).fit(images.reshape(60, -1), y)
@@ -159,7 +158,7 @@ def test_what_was_saved_is_the_same_when_loaded(tmp_path, labels):
     assert clone(classifier).get_params() == classifier.get_params()
 
 
-def test_what_is_no_saved_classifier(tmp_path):
+def test_a_damaged_or_missing_classifier_is_refused(tmp_path):
     images, labels = squares()
     quick().fit(images, labels).save(tmp_path / "saved")
     (tmp_path / "saved" / "estimator.json").write_text(json.dumps({"parameters": {"nonesuch": 1}, "range": [0, 1]}))

@@ -1,4 +1,4 @@
-"""timebox as a scikit-learn estimator."""
+"""TimeboxClassifier: timebox as a scikit-learn estimator."""
 
 import json
 import math
@@ -35,26 +35,27 @@ MAX_JSON_BYTES = 1 << 20
 
 
 class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """An image classifier trained from scratch under a time limit, for scikit-learn's tools.
+    """A scikit-learn classifier of images, trained from scratch within a time budget.
 
     Args:
         budget: deadline of one ``fit``, from call to return: seconds, or text such as ``"60s"`` or ``"10m"``.
-        steps: train for so many steps in place of a budget and read no clock: with the same data, ``random_state`` and
-            threads the results are the same, which repeated checks need.
+        steps: number of training steps in place of a budget. No clock is read: the same data, ``random_state`` and
+            number of threads give the same results.
         recipe: ``auto``, a built-in recipe or a TOML file.
         settings: ``"FIELD=VALUE"`` texts that override the recipe.
-        image_shape: what a row of a 2-D ``X`` is: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"`` lays the features
-            out row by row in the smallest square that holds them. Where ``X`` has images, None.
-        scale: (low, high): what ``X`` holds for black and white. None: 0 and 255 where it is uint8, else 0.0 and 1.0.
-            ``"fit"``: the lowest and the highest value of the training images. What lies beyond is cut off.
-        random_state: an int, a numpy RandomState, or None for another training each time.
+        image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
+            fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
+            images.
+        scale: (low, high), the values of black and white in ``X``; values beyond are clipped. None: 0 and 255 for
+            uint8, else 0.0 and 1.0. ``"fit"``: the lowest and the highest value of the training images.
+        random_state: an int, a numpy RandomState, or None for a random seed.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
 
     Attributes:
-        classes_: the labels, sorted.
+        classes_: the distinct labels, sorted.
         run_: the trained :class:`timebox.Run`.
-        n_features_in_: features of a row, where ``X`` is 2-D.
+        n_features_in_: number of features, where ``X`` is 2-D.
 
     ``X`` may be uint8 or floating point, (N, H, W), (N, H, W, C) or, with ``image_shape``, 2-D; or a sequence of paths
     and PIL images.
@@ -95,9 +96,9 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Args:
             X: N images, see the class.
-            y: (N,), labels of any kind.
+            y: (N,), labels of any type.
         Raises:
-            UsageError, DataError: both are ValueErrors; for what cannot be trained on.
+            UsageError, DataError: for parameters, images or labels that cannot be trained on; both are ValueErrors.
         """
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")
@@ -108,7 +109,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if len(self.classes_) < 2:
             raise DataError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
         ids = tuple(map(str, range(len(pixels))))
-        dataset = ImageDataset(pixels, indices.astype(np.int64), _names(self.classes_), ids)
+        dataset = ImageDataset(pixels, indices.astype(np.int64), _class_names(self.classes_), ids)
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
             self.run_ = train(
                 dataset,
@@ -124,7 +125,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 precision=self.precision,
                 out=Path(folder) / "run",
             )
-            _ = self.run_.model, self.run_.summary  # what is needed of the files
+            _ = self.run_.model, self.run_.summary  # read before the folder is removed
         return self
 
     def predict_proba(self, X: object) -> NDArray[np.float32]:  # noqa: N803
@@ -134,12 +135,13 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict(self, X: object) -> NDArray[np.generic]:  # noqa: N803
         """The most probable label of each image, (N,)."""
-        probabilities = self.predict_proba(X)  # says that it is not fitted, if it is not
-        chosen: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
-        return chosen
+        probabilities = self.predict_proba(X)  # first, as it raises NotFittedError
+        labels: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
+        return labels
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted classifier to a new directory, without pickle: a run directory, and what this class adds.
+        """Write the fitted classifier to a new directory, without pickle: the files of a run, the labels and the
+        parameters.
 
         Raises UsageError where the directory is not empty, or the labels are neither numbers nor texts.
         """
@@ -150,10 +152,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
         if labels.tolist() != self.classes_.tolist():
             raise UsageError("only labels that are numbers or texts can be saved")
-        facts = ESTIMATOR_FORMAT.numbered({"parameters": self._parameters(), "range": self._range})
+        values = ESTIMATOR_FORMAT.numbered({"parameters": self._json_parameters(), "range": self._range})
         if hasattr(self, "n_features_in_"):
-            facts["n_features_in"] = self.n_features_in_
-        text = json.dumps(facts, indent=2, default=float)  # numpy's numbers
+            values["n_features_in"] = self.n_features_in_
+        text = json.dumps(values, indent=2, default=float)  # converts NumPy scalars
         folder.mkdir(parents=True, exist_ok=True)
         self.run_.save(folder)
         np.save(folder / CLASSES, labels, allow_pickle=False)
@@ -161,17 +163,18 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
-        """A classifier that :meth:`save` wrote. Nothing of it is unpickled. Raises RunError where there is none."""
+        """Read a classifier that :meth:`save` wrote, without pickle. Raises RunError where there is none, or it is
+        damaged."""
         folder = Path(path)
         run = load(folder, device)
         try:
             values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
-            facts = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
+            values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             labels = np.load(folder / CLASSES, allow_pickle=False)
-            match facts:
+            match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
                     classifier = cls()
-                    classifier.set_params(**{name: _tuples(value) for name, value in parameters.items()})
+                    classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
         except (OSError, EOFError, ValueError) as error:
@@ -179,16 +182,16 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if labels.shape != (len(run.class_names),):
             raise RunError(f"{str(folder)!r} is damaged: labels {labels.shape} for {len(run.class_names)} classes")
         classifier.run_, classifier.classes_, classifier._range = run, labels, (float(low), float(high))
-        if isinstance(number := facts.get("n_features_in"), int):
-            classifier.n_features_in_ = number
+        if isinstance(num_features := values.get("n_features_in"), int):
+            classifier.n_features_in_ = num_features
         return classifier
 
-    def _parameters(self) -> dict[str, object]:
-        """Those it was made with; a random state that is no number is not kept."""
-        kept: dict[str, object] = self.get_params()
-        if not isinstance(kept["random_state"], int | None):
-            kept["random_state"] = None
-        return kept
+    def _json_parameters(self) -> dict[str, object]:
+        """The constructor's parameters for JSON, without a RandomState object."""
+        parameters: dict[str, object] = self.get_params()
+        if not isinstance(parameters["random_state"], int | None):
+            parameters["random_state"] = None
+        return parameters
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -197,36 +200,38 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return tags
 
     def _pixels(self, X: object, y: object = None) -> NDArray[np.uint8]:  # noqa: N803
-        """uint8 (N, H, W, C) of what is given. With y it is settled what stands for black and white."""
-        fitting = y is not None
+        """The images as uint8 (N, H, W, C). With y, the values of black and white are fitted first."""
+        is_fit = y is not None
         if files := _files(X):
-            if fitting:
+            if is_fit:
                 self._range = (0.0, 255.0)
-            return self._decoded(files, fitting)
-        arguments = {"y": y} if fitting else {}
-        kinds = [np.float64, np.float32, np.uint8]  # of other kinds the first is made
-        checked = validate_data(self, X, **arguments, reset=fitting, allow_nd=True, dtype=kinds)
-        images = checked[0] if fitting else checked
-        if fitting:
-            self._range = self._fitted_range(images)
-        return self._as_pixels(images)
+            return self._decode_files(files, is_fit)
+        arguments = {"y": y} if is_fit else {}
+        dtypes = [np.float64, np.float32, np.uint8]  # other types are converted to the first
+        checked = validate_data(self, X, **arguments, reset=is_fit, allow_nd=True, dtype=dtypes)
+        images = checked[0] if is_fit else checked
+        if is_fit:
+            self._range = self._fit_range(images)
+        return self._to_pixels(images)
 
-    def _decoded(self, files: Sequence[str | Path | Image.Image], fitting: bool) -> NDArray[np.uint8]:
-        if fitting:
-            asked, fit = image_form(self.recipe, self.settings)
-            side = asked or working_side([_size_of(file) for file in files], self._largest_side(len(files)))
+    def _decode_files(self, files: Sequence[str | Path | Image.Image], is_fit: bool) -> NDArray[np.uint8]:
+        """Decode files to squares: of the run's size, or of one that fits the recipe and the files."""
+        if is_fit:
+            image_size, image_fit = image_form(self.recipe, self.settings)
+            side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
         else:
-            side, fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
-        return np.stack([_decoded(file, side, fit) for file in files])
+            side, image_fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
+        return np.stack([_decode_file(file, side, image_fit) for file in files])
 
     def _largest_side(self, num_images: int) -> int:
+        """Limit of the images' side in pixels."""
         if not is_planned(self.recipe):
             return DEFAULT_MAX_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)
 
-    def _fitted_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
-        """What is black and what is white."""
+    def _fit_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
+        """The values of black and white. Raises UsageError where ``scale`` is wrong, or missing and needed."""
         if isinstance(self.scale, str) or self.scale is None:
             if self.scale not in (None, FIT):
                 raise UsageError(f"scale {self.scale!r} must be (low, high), 'fit' or None")
@@ -238,7 +243,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             if low < 0 or high > 1:
                 raise UsageError(
                     f"X is {images.dtype} and runs from {low:g} to {high:g}: without scale=(low, high) it must be "
-                    "uint8, or lie in 0...1; give what stands for black and white, or scale='fit'"
+                    "uint8, or lie in 0...1; give the values of black and white, or scale='fit'"
                 )
             return 0.0, 1.0
         low, high = map(float, self.scale)
@@ -246,26 +251,25 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise UsageError(f"scale {self.scale!r} must be two numbers, the first below the second")
         return low, high
 
-    def _as_pixels(self, images: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C)."""
+    def _to_pixels(self, images: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Convert (N, H, W), (N, H, W, C) or (N, num_features) to uint8 (N, H, W, C)."""
         low, high = self._range
         if images.dtype != np.uint8 or (low, high) != (0.0, 255.0):
             scaled = (images.astype(np.float64) - low) * (255 / (high - low))
             images = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
         if images.ndim == 2:
-            images = self._laid_out(images)
+            images = self._reshape_rows(images)
         images = images[..., None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[3] not in (1, 3, 4):
             raise DataError(f"X is {images.shape}: images are (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels")
         return images.astype(np.uint8, copy=False)
 
-    def _laid_out(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Rows of features as images."""
+    def _reshape_rows(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Reshape (N, num_features) to images; a square below the least size is enlarged by a whole factor."""
         num_features = rows.shape[1]
         if self.image_shape is None:
             raise UsageError(
-                f"X is 2-D with {num_features} features: say with image_shape=(H, W) or (H, W, C) how they make an "
-                "image"
+                f"X is 2-D with {num_features} features: set image_shape=(H, W) or (H, W, C), the image of each row"
             )
         if isinstance(self.image_shape, str):
             if self.image_shape != SQUARE:
@@ -273,8 +277,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             side = math.ceil(math.sqrt(num_features))
             padded = np.zeros((len(rows), side * side), rows.dtype)
             padded[:, :num_features] = rows
-            block = math.ceil(MIN_SIDE / side)
-            return padded.reshape(len(rows), side, side).repeat(block, axis=1).repeat(block, axis=2)
+            factor = math.ceil(MIN_SIDE / side)
+            return padded.reshape(len(rows), side, side).repeat(factor, axis=1).repeat(factor, axis=2)
         if len(self.image_shape) not in (2, 3) or math.prod(self.image_shape) != num_features:
             raise UsageError(
                 f"image_shape {tuple(self.image_shape)} has {math.prod(self.image_shape)} values, X has {num_features}"
@@ -283,7 +287,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
 
 def _files(X: object) -> list[str | Path | Image.Image]:  # noqa: N803
-    """Paths and PIL images, if that is what X is made of; else nothing."""
+    """The items of X where all are paths or PIL images; else an empty list."""
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
         return []
     if not isinstance(X, Sequence | np.ndarray) or isinstance(X, str):
@@ -292,15 +296,16 @@ def _files(X: object) -> list[str | Path | Image.Image]:  # noqa: N803
     return files if files and len(files) == len(X) else []
 
 
-def _decoded(file: str | Path | Image.Image, side: int, fit: str) -> NDArray[np.uint8]:
+def _decode_file(file: str | Path | Image.Image, side: int, image_fit: str) -> NDArray[np.uint8]:
+    """Decode to uint8 (side, side, 3). Raises DataError with the file's name."""
     try:
-        return decode_image(file, (side, side), 3, fit)
+        return decode_image(file, (side, side), 3, image_fit)
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _size_of(file: str | Path | Image.Image) -> tuple[int, int]:
-    """(width, height) in pixels."""
+def _read_size(file: str | Path | Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels, from the header. Raises DataError with the file's name."""
     if isinstance(file, Image.Image):
         return file.size
     try:
@@ -310,12 +315,12 @@ def _size_of(file: str | Path | Image.Image) -> tuple[int, int]:
     return header.width, header.height
 
 
-def _names(labels: NDArray[np.generic]) -> tuple[str, ...]:
-    """Labels as class names, or their numbers where that would not tell them apart."""
+def _class_names(labels: NDArray[np.generic]) -> tuple[str, ...]:
+    """The labels as texts; their indices where two texts are equal or one is empty."""
     names = tuple(map(str, labels))
     return names if len(set(names)) == len(names) and all(names) else tuple(map(str, range(len(names))))
 
 
-def _tuples(value: object) -> object:
-    """JSON's lists as the tuples they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _to_tuples(value: object) -> object:
+    """Convert JSON lists, nested ones too, to tuples."""
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value

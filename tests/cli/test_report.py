@@ -20,7 +20,8 @@ def test_the_page_is_written_where_it_is_asked_for(timebox: Command, replace: Re
         asked.append((run, output, thumbnails))
         return Path(output or "runs/x/report.html")
 
-    replace("timebox.pipelines.report", report=report, tensorboard=lambda run, folder: Path(folder) / "x")
+    replace("timebox.pipelines.report", report=report)
+    replace("timebox.pipelines.tensorboard", tensorboard=lambda run, folder: Path(folder) / "x")
     assert timebox("report", "runs/x").out.split() == ["written", "runs/x/report.html"]
     assert timebox("report", "runs/x", "--output", "y.html", "--no-thumbnails", "--json").json() == {"report": "y.html"}
     told = timebox("report", "runs/x", "--tensorboard", "t", "--json").json()
@@ -34,7 +35,7 @@ def two_runs(replace: Replace) -> None:
     def compare(runs: list[str], output: str | None) -> list[RunData]:
         return [facts(f"run-{place}", recipe={"name": "auto", "width": 8 * place}) for place in range(1, len(runs) + 1)]
 
-    replace("timebox.pipelines.report", compare=compare)
+    replace("timebox.pipelines.compare", compare=compare)
 
 
 @pytest.mark.usefixtures("two_runs")

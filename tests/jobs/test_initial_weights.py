@@ -1,4 +1,4 @@
-"""A training that begins where another ended."""
+"""Trainings that start from the weights of an earlier run."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
 STILL = ("max_lr=1e-06", "filter_lr=1e-06", "weight_decay=0", "averaging_span=0")
 
 
-def test_the_network_and_its_head_are_those_of_the_run(first: Run, tmp_path: Path) -> None:
+def test_network_and_head_start_from_the_run(first: Run, tmp_path: Path) -> None:
     started = quick(dataset(), tmp_path / "next", *STILL, init=first.path)
     before, after = first.model.state_dict(), started.model.state_dict()
     for name, tensor in before.items():
@@ -46,7 +46,7 @@ def test_the_network_and_its_head_are_those_of_the_run(first: Run, tmp_path: Pat
     assert started.summary["command"].endswith(f"--init {first.path}")
 
 
-def test_other_classes_get_a_new_head_and_some_of_them_theirs(first: Run, tmp_path: Path) -> None:
+def test_new_classes_get_a_new_head_and_known_ones_their_rows(first: Run, tmp_path: Path) -> None:
     other = quick(dataset(("cat", "dog")), tmp_path / "other", *STILL, init=first.path)
     assert other.model.state_dict()["head.weight"].shape[0] == 2
     fewer = quick(dataset(("blue", "red")), tmp_path / "fewer", *STILL, init=first.path)
@@ -54,13 +54,13 @@ def test_other_classes_get_a_new_head_and_some_of_them_theirs(first: Run, tmp_pa
     assert torch.allclose(fewer.model.state_dict()["head.weight"], rows, atol=1e-3)
 
 
-def test_a_network_goes_on_halving_images_as_it_learnt_to(first: Run, tmp_path: Path) -> None:
+def test_blur_pool_follows_the_initial_weights(first: Run, tmp_path: Path) -> None:
     blurred = quick(dataset(), tmp_path / "blurred", "blur_pool=true", init=None)
     assert quick(dataset(), tmp_path / "next", init=blurred.path).recipe.blur_pool
     assert not quick(dataset(), tmp_path / "plain", init=first.path).recipe.blur_pool
 
 
-def test_a_file_alone_tells_its_network(first: Run, tmp_path: Path) -> None:
+def test_the_network_is_inferred_from_a_file_alone(first: Run, tmp_path: Path) -> None:
     shutil.copy(first.path / "model.safetensors", tmp_path / "weights.safetensors")
     initial = InitialWeights.read(tmp_path / "weights.safetensors")
     assert initial.settings == ("model=airbench", "width=4")
@@ -70,7 +70,7 @@ def test_a_file_alone_tells_its_network(first: Run, tmp_path: Path) -> None:
     assert started.recipe.width == 4
 
 
-def test_several_networks_all_begin_with_the_first(first: Run, tmp_path: Path) -> None:
+def test_every_network_of_an_ensemble_starts_from_the_first(first: Run, tmp_path: Path) -> None:
     two = quick(dataset(), tmp_path / "two", "ensemble_size=2", *STILL, init=first.path)
     state, filters = two.model.state_dict(), "groups.1.0.weight"
     expected = first.model.state_dict()[filters]
@@ -79,7 +79,7 @@ def test_several_networks_all_begin_with_the_first(first: Run, tmp_path: Path) -
     assert torch.allclose(one.model.state_dict()[filters], expected, atol=1e-3)
 
 
-def test_it_is_repeatable_resumable_and_replayed_only_with_the_same_weights(first: Run, tmp_path: Path) -> None:
+def test_runs_repeat_and_replay_with_the_same_initial_weights_only(first: Run, tmp_path: Path) -> None:
     runs = [quick(dataset(), tmp_path / name, init=first.path, steps=5) for name in ("one", "two")]
     assert weights(runs[0]) == weights(runs[1])
     again = train(dataset(), replay=tmp_path / "one", out=tmp_path / "again")
@@ -87,11 +87,11 @@ def test_it_is_repeatable_resumable_and_replayed_only_with_the_same_weights(firs
     copied = shutil.copytree(first.path, tmp_path / "moved")
     moved = quick(dataset(), tmp_path / "three", init=copied, steps=5)
     quick(dataset(), copied, init=first.path, steps=3, overwrite=True)
-    with pytest.raises(RunError, match="has other weights than those the run began with"):
+    with pytest.raises(RunError, match="has other weights than those the run started from"):
         train(dataset(), replay=moved.path, out=tmp_path / "no")
 
 
-def test_what_does_not_fit_is_refused(first: Run, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(first: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"width 8 cannot be set: '.*first' has width 4"):
         train(dataset(), steps=1, init=first.path, settings=["width=8"], out=tmp_path / "a")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: the training of one process, shared; and what becomes of it when one is lost."""
+"""Training in several ranks under torchrun: equal to one process, and safe from rank failures."""
 
 import json
 import os
@@ -22,22 +22,21 @@ pytestmark = [
 
 DIGITS = ("digits", "--test", "0.2", "--device", "cpu", "--precision", "fp32")
 SMALL = ("--recipe", "airbench94", "--set", "width=8")
-# Steps are few and small: under Muon, whose iterations round to bf16, and through max-pooling, a last digit becomes a
-# jump sooner or later.
+# Few steps, at a low learning rate: max-pooling, and Muon's iterations in bf16, amplify rounding errors with each step.
 SMOOTH = ("--recipe", "haet2021", "--set", "width=8", "--set", "max_lr=x0.3")
 TOLERANCE = 5e-5
 MANY = 600
 
 
 def command(processes: int, *launcher: object) -> list[str]:
-    """`timebox` in so many processes; in one, without a launcher."""
+    """The `timebox` command in this number of processes; for one, without torchrun."""
     if processes == 1:
         return [sys.executable, "-m", "timebox"]
     return [*torchrun(processes, *launcher), "-m", "timebox"]
 
 
 def torchrun(processes: int, *launcher: object) -> list[str]:
-    """The launcher, at a port of its own."""
+    """The torchrun command; --standalone picks a free port."""
     words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, *launcher)
     return [sys.executable, *map(str, words)]
 
@@ -53,7 +52,7 @@ def losses(run: Path) -> list[float]:
 
 
 def many_steps(run: Path) -> tuple[object, ...]:
-    """A training that goes on for long after its first checkpoint, which follows its first step."""
+    """Arguments of a training that runs long after its first checkpoint, which follows its first step."""
     return ("train", *DIGITS, *SMALL, "--set", "batch_size=64", "--steps", MANY, "--out", run)
 
 
@@ -70,25 +69,27 @@ def summary_of(run: Path) -> dict[str, object]:
         pytest.param(4, 6, SMOOTH, marks=pytest.mark.endurance),
     ],
 )
-def test_steps_are_those_of_one_process(tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]) -> None:
-    """Each process has a whole normalisation group of every batch."""
+def test_losses_equal_those_of_one_process(
+    tmp_path: Path, processes: int, steps: int, settings: tuple[str, ...]
+) -> None:
+    """Each rank has one whole ghost batch of every batch."""
     batches = ("--set", "ghost_size=16", "--set", f"batch_size={16 * processes}")
     words = ("train", *DIGITS, "--steps", steps, *settings, *batches)
     assert timebox(1, *words, "--out", tmp_path / "alone").returncode == 0
     expected = losses(tmp_path / "alone")
     assert len(expected) == steps
-    assert max(expected) - min(expected) > 20 * TOLERANCE, "the losses tell the steps apart"
+    assert max(expected) - min(expected) > 20 * TOLERANCE, "the losses of the steps differ"
     run = tmp_path / "together"
     ended = timebox(processes, *words, "--out", run)
     assert ended.returncode == 0, ended.stderr
     assert losses(run) == pytest.approx(expected, abs=TOLERANCE)
     one, shared = summary_of(tmp_path / "alone"), summary_of(run)
     assert shared["test_images"] == one["test_images"], "every image is scored once, whatever the remainder"
-    # The running statistics follow the groups of a batch in another order.
+    # Running statistics see the ghost batches in another order.
     assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
 
 
-def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", *DIGITS, *SMALL, "--out", str(run), "--json")
     ended, budget = run_within_budget([*command(2), *words], 20.0)
@@ -102,18 +103,18 @@ def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
     assert all(rank["images_per_second"] > 0 and 0 <= rank["waiting_share"] < 1 for rank in printed["ranks"])
     assert printed["lost_ranks"] == []
     lines = ended.stderr.splitlines()
-    assert len([line for line in lines if line.endswith("planning")]) == 1, "one process tells what happens"
+    assert len([line for line in lines if line.endswith("planning")]) == 1, "only one process reports"
     assert len([line for line in lines if "2 processes share each batch of" in line]) == 1
     assert len([line for line in lines if "alone they train" in line and "sets the pace" in line]) == 1
     load(run, device="cpu")
 
 
-def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
+def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(
         [*command(2), *map(str, many_steps(run))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as group:
-        kill_when_kept(run, 1)
+        kill_after_checkpoint(run, 1)
         _, err = group.communicate()
     assert group.returncode != 0
     assert "internal error" not in err
@@ -128,7 +129,7 @@ def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     assert summary_of(run)["steps"] == MANY
 
 
-def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> None:
+def test_a_restarted_group_keeps_the_first_clock(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(
         [*command(2, "--max-restarts", 1), *map(str, many_steps(run))],
@@ -136,7 +137,7 @@ def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
     ) as group:
-        kill_when_kept(run, 0)
+        kill_after_checkpoint(run, 0)
         began = min(member["started_at"] for member in members_of(run))
         killed_after = now() - began
         out, err = group.communicate()
@@ -145,16 +146,16 @@ def test_a_group_that_is_started_again_keeps_the_first_clock(tmp_path: Path) -> 
     elapsed, resumed_at = summary["elapsed_seconds"], summary["resumed_at_step"]
     assert isinstance(elapsed, float)
     assert isinstance(resumed_at, int)
-    assert killed_after < elapsed <= now() - began, "the time before it was started again counts"
+    assert killed_after < elapsed <= now() - began, "the time before the restart counts"
     assert resumed_at > 0
-    assert "started again after rank 0 on " in err
+    assert "restarted after rank 0 on " in err
     assert out.count("test accuracy") == 1
 
 
-def test_a_stop_is_no_loss(tmp_path: Path) -> None:
+def test_sigterm_is_no_rank_failure(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen([*command(2), *map(str, many_steps(run))], stderr=subprocess.PIPE, text=True) as group:
-        kill_when_kept(run, None)
+        kill_after_checkpoint(run, None)
         group.send_signal(signal.SIGTERM)
         _, err = group.communicate()
     assert "internal error" not in err
@@ -164,8 +165,8 @@ def test_a_stop_is_no_loss(tmp_path: Path) -> None:
     load(run, device="cpu")
 
 
-def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
-    """Its memory runs out in the middle of the training."""
+def test_a_rank_that_ends_by_its_own_error_gives_the_reason(tmp_path: Path) -> None:
+    """It runs out of memory in the middle of the training."""
     run = tmp_path / "run"
     script = tmp_path / "script.py"
     script.write_text(SHORT_OF_MEMORY)
@@ -196,8 +197,8 @@ main()
 """
 
 
-def kill_when_kept(run: Path, rank: int | None) -> None:
-    """Kill a process, if one is named, once its run could be resumed."""
+def kill_after_checkpoint(run: Path, rank: int | None) -> None:
+    """Wait for the first checkpoint; then kill a rank, if one is given."""
     while not (run / "checkpoint" / "manifest.json").exists():
         time.sleep(0.05)
     if rank is not None:
@@ -209,7 +210,7 @@ def members_of(run: Path) -> list[dict[str, Any]]:
     return members
 
 
-def test_what_cannot_be_done_together_is_refused(tmp_path: Path) -> None:
+def test_verbs_and_batches_that_several_ranks_cannot_run_are_refused(tmp_path: Path) -> None:
     ended = timebox(2, "inspect", "digits")
     assert "timebox inspect runs in one process: start it without torchrun" in ended.stderr
     ended = timebox(2, "train", "nowhere", "--steps", 5, "--out", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Evaluation: which images are scored, what is counted, and what was seen in training."""
+"""timebox.evaluate: the split that is scored, the metrics, and the count of training images."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def refusal(call: Callable[[], object], error: type[Exception] = UsageError) -> 
     return str(caught.value)
 
 
-def test_by_default_the_part_the_run_held_out(trained: Run, data: Path) -> None:
+def test_default_split_is_the_test_split_the_run_cut(trained: Run, data: Path) -> None:
     result = evaluate(trained, data)
     assert (result.split, result.num_images, result.num_images_total) == ("test", 24, 24)
     assert result.num_seen_in_training == 0
@@ -33,14 +33,14 @@ def test_by_default_the_part_the_run_held_out(trained: Run, data: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "num_images", "num_seen"), [("test", 24, 0), ("val", 13, 0), ("train", 113, 113), ("all", 150, 113)]
 )
-def test_every_part_can_be_asked_for(split: str, num_images: int, num_seen: int, trained: Run, data: Path) -> None:
+def test_every_split_can_be_scored(split: str, num_images: int, num_seen: int, trained: Run, data: Path) -> None:
     result = evaluate(trained, data, split=split)
     assert (result.split, result.num_images, result.num_seen_in_training) == (split, num_images, num_seen)
     if split == "val":
         assert result.accuracy == pytest.approx(trained.val_accuracy)
 
 
-def test_the_figures_add_up(trained: Run, data: Path) -> None:
+def test_metrics_are_consistent(trained: Run, data: Path) -> None:
     result = evaluate(trained, data, split="all")
     assert result.confusion.shape == (3, 3)
     assert result.confusion.dtype == np.int64
@@ -53,7 +53,7 @@ def test_the_figures_add_up(trained: Run, data: Path) -> None:
     assert ready["confusion"] == result.confusion.tolist()
 
 
-def test_class_figures() -> None:
+def test_per_class_metrics() -> None:
     confusion = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]])
     a, b, unseen, missed = per_class_metrics(("a", "b", "unseen", "missed"), confusion)
     assert (a.num_images, a.precision, a.recall, a.f1) == (8, 6 / 9, 6 / 8, pytest.approx(12 / 17))
@@ -62,13 +62,13 @@ def test_class_figures() -> None:
     assert (missed.num_images, missed.precision, missed.recall, missed.f1) == (2, 0.0, 0.0, 0.0)
 
 
-def test_by_default_the_datas_own_test_split(trained: Run, tmp_path: Path) -> None:
+def test_default_split_is_the_datas_own_test_split(trained: Run, tmp_path: Path) -> None:
     result = evaluate(trained, save_npz(tmp_path / "other.npz", num=90, num_test=45))
     assert (result.split, result.num_images) == ("test", 45)
     assert result.num_seen_in_training == 90 * 0
 
 
-def test_the_own_test_split_in_full_even_where_the_run_cut_it(tmp_path: Path) -> None:
+def test_the_datas_own_test_split_is_scored_in_full_despite_test_limit(tmp_path: Path) -> None:
     data = save_npz(tmp_path / "data.npz", num=90, num_test=45)
     run = quick(data, tmp_path / "run", test_limit=15)
     assert run.summary["test_images_total"] == 15
@@ -76,27 +76,27 @@ def test_the_own_test_split_in_full_even_where_the_run_cut_it(tmp_path: Path) ->
     assert (result.num_images, result.num_images_total) == (45, 45)
 
 
-def test_by_default_the_validation_part_where_there_is_no_test(data: Path, tmp_path: Path) -> None:
+def test_default_split_without_test_is_val(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run")
     result = evaluate(run, data)
     assert (result.split, result.num_images, result.num_seen_in_training) == ("val", 15, 0)
     assert result.accuracy == pytest.approx(run.val_accuracy)
 
 
-def test_by_default_everything_of_foreign_data(trained: Run, tmp_path: Path) -> None:
+def test_default_split_of_other_data_is_all(trained: Run, tmp_path: Path) -> None:
     images, labels = coloured(40, seed=77)
     np.savez(tmp_path / "foreign.npz", images=images, labels=labels, class_names=np.array(CLASSES))
     result = evaluate(trained, tmp_path / "foreign.npz")
     assert (result.split, result.num_images, result.num_seen_in_training) == ("all", 40, 0)
 
 
-def test_everything_where_nothing_was_held_out(data: Path, tmp_path: Path) -> None:
+def test_default_split_without_holdout_is_all(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run", val="none", test="none")
     result = evaluate(run, data)
     assert (result.split, result.num_images, result.num_seen_in_training) == ("all", 150, 150)
 
 
-def test_images_seen_in_training_are_found_in_foreign_data(trained: Run, data: Path, tmp_path: Path) -> None:
+def test_training_images_are_counted_in_other_data(trained: Run, data: Path, tmp_path: Path) -> None:
     images, labels = coloured(150)
     order = np.random.default_rng(1).permutation(150)[:50]
     names = np.array(CLASSES)
@@ -108,7 +108,7 @@ def test_images_seen_in_training_are_found_in_foreign_data(trained: Run, data: P
     assert 25 <= result.num_seen_in_training < 50
 
 
-def test_a_cut_is_made_again_by_its_own_seed(data: Path, tmp_path: Path) -> None:
+def test_splits_of_the_run_are_repeated_by_its_split_seed(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run", train_limit=60, val="rest", split_seed=5)
     result = evaluate(run, data)
     assert (result.split, result.num_images, result.num_seen_in_training) == ("val", 90, 0)
@@ -134,7 +134,7 @@ def test_unknown_classes_are_refused(trained: Run, tmp_path: Path) -> None:
     assert "classes unknown to training (violet); known are red, green, blue" in message
 
 
-def test_images_of_another_size(trained: Run, tmp_path: Path) -> None:
+def test_images_of_another_size_are_resized(trained: Run, tmp_path: Path) -> None:
     images, labels = coloured(30, side=17, seed=8)
     np.savez(tmp_path / "large.npz", images=images, labels=labels, class_names=np.array(CLASSES))
     result = evaluate(trained, tmp_path / "large.npz")
@@ -142,7 +142,7 @@ def test_images_of_another_size(trained: Run, tmp_path: Path) -> None:
     assert any("17x17 resized to 8x8" in note for note in result.notes)
 
 
-def test_a_balanced_cut(trained: Run, data: Path) -> None:
+def test_test_limit_scores_a_balanced_cut(trained: Run, data: Path) -> None:
     result = evaluate(trained, data, split="all", test_limit=30)
     assert (result.num_images, result.num_images_total) == (30, 150)
     assert result.confusion.sum(1).tolist() == [10, 10, 10]
@@ -150,13 +150,13 @@ def test_a_balanced_cut(trained: Run, data: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 25, -1])
-def test_a_cut_that_cannot_be(limit: int, trained: Run, data: Path) -> None:
+def test_test_limit_out_of_range_is_refused(limit: int, trained: Run, data: Path) -> None:
     assert refusal(lambda: evaluate(trained, data, test_limit=limit)) == (
         f"test_limit {limit} must be between 1 and the 24 images of 'test'"
     )
 
 
-def test_what_cannot_be_scored(trained: Run, data: Path, tmp_path: Path) -> None:
+def test_unknown_splits_tta_and_runs_are_refused(trained: Run, data: Path, tmp_path: Path) -> None:
     assert refusal(lambda: evaluate(trained, data, split="tset")) == (
         "split 'tset' is unknown; use test, val, train, all"
     )
@@ -175,7 +175,7 @@ def test_what_cannot_be_scored(trained: Run, data: Path, tmp_path: Path) -> None
     )
 
 
-def test_mirrored_scoring_is_told(trained: Run, data: Path) -> None:
+def test_the_tta_used_is_reported(trained: Run, data: Path) -> None:
     assert evaluate(trained, data, tta="mirror").tta == "mirror"
 
 
@@ -187,7 +187,7 @@ def test_damaged_hashes_are_named(content: bytes, trained: Run, data: Path, tmp_
     assert message.startswith(f"{str(copy / 'trained_on.npy')!r} cannot be read: ")
 
 
-def test_hashes_of_a_wrong_kind_or_none(trained: Run, data: Path, tmp_path: Path) -> None:
+def test_hashes_of_a_wrong_dtype_or_missing(trained: Run, data: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(trained.path, tmp_path / "copy"))
     np.save(copy / "trained_on.npy", np.zeros((2, 2)))
     assert refusal(lambda: evaluate(copy, data), RunError) == (
@@ -198,7 +198,7 @@ def test_hashes_of_a_wrong_kind_or_none(trained: Run, data: Path, tmp_path: Path
     assert (result.split, result.num_seen_in_training) == ("all", 0)
 
 
-def test_a_source_that_makes_no_sense(trained: Run, data: Path, tmp_path: Path) -> None:
+def test_a_damaged_data_config_is_named(trained: Run, data: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(trained.path, tmp_path / "copy"))
     model = (copy / "model.json").read_text()
     (copy / "model.json").write_text(model.replace('"split_seed"', '"splitseed"'))
@@ -211,17 +211,17 @@ def test_a_source_that_makes_no_sense(trained: Run, data: Path, tmp_path: Path) 
     )
 
 
-def test_the_validation_part_of_a_run_goes_before_the_datas_own(tmp_path: Path) -> None:
+def test_the_runs_own_val_split_precedes_the_datas(tmp_path: Path) -> None:
     data = save_npz(tmp_path / "data.npz", num=90, num_val=45)
     assert evaluate(quick(data, tmp_path / "own"), data, split="val").num_images == 45
     assert evaluate(quick(data, tmp_path / "cut", val=0.2), data, split="val").num_images == 18
 
 
-def test_a_validation_part_that_lies_elsewhere_is_read_there(data: Path, tmp_path: Path) -> None:
+def test_a_val_split_with_a_path_of_its_own_is_read(data: Path, tmp_path: Path) -> None:
     images, labels = coloured(33, seed=9)
     np.savez(tmp_path / "other.npz", images=images, labels=labels, class_names=np.array(CLASSES))
     run = quick(data, tmp_path / "run", val=tmp_path / "other.npz")
     result = evaluate(run, data, split="val")
     assert (result.split, result.num_images) == ("val", 33)
     assert result.accuracy == pytest.approx(run.val_accuracy)
-    assert evaluate(run, data).split == "all", "what lies elsewhere is no part of these data"
+    assert evaluate(run, data).split == "all", "a split with a path of its own is no part of these data"

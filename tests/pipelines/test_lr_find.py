@@ -1,4 +1,4 @@
-"""`timebox.lr_find`: what it writes, and what it refuses."""
+"""timebox.lr_find: the files it writes, and the options it refuses."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -12,12 +12,12 @@ from timebox.pipelines import lr_find
 # Real range tests.
 pytestmark = pytest.mark.integration
 
-# The batch does not depend on the speed of the machine.
+# With min_steps=1 the batch size does not depend on the speed of the machine.
 SETTINGS = (*SMALL, "min_steps=1")
 QUICK = {"recipe": "haet2021", "settings": SETTINGS, "device": "cpu", "precision": "fp32", "train_budget": "20s"}
 
 
-def test_a_rate_is_found_and_written_down(tmp_path):
+def test_a_suggestion_is_written_to_json_and_svg(tmp_path):
     data = save_npz(tmp_path / "data.npz", 300)
     found = lr_find(data, budget="10m", out=tmp_path / "lr", low=1e-4, high=1e3, **QUICK)
     assert found.test.suggestion is not None
@@ -30,7 +30,7 @@ def test_a_rate_is_found_and_written_down(tmp_path):
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_of_several_networks_one_is_tested_and_muon_gets_its_rate(tmp_path):
+def test_one_network_of_an_ensemble_is_tested_and_filter_lr_scales(tmp_path):
     data = save_npz(tmp_path / "data.npz", 300)
     settings = ("width=4", "ensemble_size=2", "batch_size=32", "start_size=0.75", "full_size_at=0.5")
     found = lr_find(data, budget="10m", train_budget="20s", settings=settings, out=tmp_path / "lr", device="cpu")
@@ -39,7 +39,7 @@ def test_of_several_networks_one_is_tested_and_muon_gets_its_rate(tmp_path):
     assert [setting.partition("=")[0] for setting in found.settings] == ["max_lr", "filter_lr"]
 
 
-def test_seeds_repeat_the_test(tmp_path):
+def test_the_same_seed_gives_the_same_losses(tmp_path):
     data = save_npz(tmp_path / "data.npz", 300)
     one, same, other = (
         lr_find(data, budget="10m", seed=seed, out=tmp_path / "lr", **QUICK).test.losses for seed in (0, 0, 1)
@@ -58,7 +58,7 @@ def test_seeds_repeat_the_test(tmp_path):
         ({"recipe": "nothing"}, UsageError, "nothing"),
     ],
 )
-def test_what_cannot_work_is_refused(tmp_path, given, error, says):
+def test_wrong_ranges_budgets_and_recipes_are_refused(tmp_path, given, error, says):
     data = save_npz(tmp_path / "data.npz", 60)
     with pytest.raises(error, match=says):
         lr_find(data, out=tmp_path / "lr", **{**QUICK, **given})

@@ -1,4 +1,4 @@
-"""Repeating a run that was finished."""
+"""timebox.train(replay=…): repeating a finished run."""
 
 import json
 import re
@@ -20,11 +20,11 @@ from timebox.training import step as steps
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted. Not to be written to."""
+    """An uninterrupted run. Tests must not write to it."""
     return quick(data, tmp_path_factory.mktemp("whole") / "run", steps=STEPS)
 
 
-def test_a_replay_is_the_same_byte_for_byte(whole: Run, tmp_path: Path) -> None:
+def test_a_replay_gives_identical_weights(whole: Run, tmp_path: Path) -> None:
     again = train(replay=whole.path, out=tmp_path / "again")
     assert weights(again) == weights(whole)
     assert names(again.path) == FILES
@@ -34,7 +34,7 @@ def test_a_replay_is_the_same_byte_for_byte(whole: Run, tmp_path: Path) -> None:
         assert done[name] == summary(whole)[name]
 
 
-def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_path: Path) -> None:
+def test_progressive_resizing_is_replayed_at_the_same_resolutions(data: Path, tmp_path: Path) -> None:
     settings = (*SMALL, "image_size=16", "start_size=0.5", "full_size_at=0.6")
     run = quick(data, tmp_path / "run", STEPS, settings=settings)
     sizes = [entry["resolution"] for entry in entries(run.path) if "loss" in entry]
@@ -43,15 +43,15 @@ def test_a_run_on_growing_images_is_replayed_in_the_same_sizes(data: Path, tmp_p
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
 
 
-def test_an_ensemble_is_replayed_and_loaded_whole(data: Path, tmp_path: Path) -> None:
+def test_an_ensemble_is_replayed_and_loaded(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, "ensemble_size=3"))
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     assert run.predict_proba(images).sum(1) == pytest.approx([1.0] * 4)
 
 
-def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
-    """Not the recipe: another rate in the record gives other weights."""
+def test_a_replay_follows_the_recorded_learning_rates(whole: Run, tmp_path: Path) -> None:
+    """Not those of the recipe: a changed learning rate in metrics.jsonl gives other weights."""
     copy = tmp_path / "copy"
     shutil.copytree(whole.path, copy)
     path = copy / "metrics.jsonl"
@@ -62,11 +62,11 @@ def test_a_replay_follows_the_record(whole: Run, tmp_path: Path) -> None:
     again = train(replay=copy, out=tmp_path / "again", reporter=Notes(told))
     assert summary(again)["identical"] is False
     assert weights(again) != weights(whole)
-    assert told[-1] == f"the weights are NOT the same as those of {str(copy)!r}"
+    assert told[-1] == f"the weights are NOT identical to those of {str(copy)!r}"
 
 
 class Notes:
-    """Keeps the notes it is told."""
+    """A reporter that collects the notes."""
 
     def __init__(self, told: list[str]) -> None:
         self._told = told
@@ -81,9 +81,7 @@ class Notes:
         pass
 
 
-def test_a_run_that_went_back_is_replayed_as_it_ended(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_rollbacks_is_replayed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
     original, count = steps.training_step, 0
 
@@ -103,7 +101,7 @@ def test_a_run_that_went_back_is_replayed_as_it_ended(
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
 
 
-def test_a_run_whose_memory_ran_out_is_replayed_in_the_same_parts(
+def test_a_run_that_ran_out_of_memory_is_replayed_in_the_same_micro_batches(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = steps.training_step
@@ -129,7 +127,7 @@ def test_a_run_whose_memory_ran_out_is_replayed_in_the_same_parts(
         ("versions", "torch", "1.0", "torch '1.0' there"),
     ],
 )
-def test_a_replay_that_could_not_be_the_same_is_refused(
+def test_a_replay_on_another_machine_or_version_is_refused(
     whole: Run, tmp_path: Path, part: str, key: str, value: object, words: str
 ) -> None:
     copy = tmp_path / "copy"
@@ -142,7 +140,9 @@ def test_a_replay_that_could_not_be_the_same_is_refused(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_replay_in_other_threads_is_refused(whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_with_another_thread_count_is_refused(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     with pytest.raises(RunError, match=r"cannot be repeated here: threads 1 there, 3 here$"):
         train(replay=whole.path, out=tmp_path / "again")

@@ -1,4 +1,4 @@
-"""Pages made of what run directories hold, by the training itself and afterwards."""
+"""Pages from run directories, written by the training and afterwards."""
 
 import shutil
 import sys
@@ -10,7 +10,8 @@ import pytest
 from small_runs import FILES, quick, save_npz
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.pipelines import compare, report
-from timebox.pipelines.report import read_run_data, tensorboard
+from timebox.pipelines.report import read_run_data
+from timebox.pipelines.tensorboard import tensorboard
 from timebox.planning.planner import REPORT_SECONDS
 from timebox.reporting import RunData
 from timebox.run import Run
@@ -27,11 +28,11 @@ def copied(run: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run.path, tmp_path / "run"))
 
 
-def test_a_training_writes_what_can_be_written_again(run: Run, copied: Path) -> None:
+def test_report_rewrites_the_page_that_training_wrote(run: Run, copied: Path) -> None:
     written = (copied / "report.html").read_text(encoding="utf-8")
     assert report(copied) == copied / "report.html"
     again = (copied / "report.html").read_text(encoding="utf-8")
-    # The times of what came after it were not known when it was written first.
+    # The training wrote the page before it knew the durations of later phases.
     for section in ("confusion", "classes", "calibration", "mistakes", "unsure", "augmentation", "plan"):
         part = [page[page.index(f'id="{section}"') :].partition("</section>")[0] for page in (written, again)]
         assert part[0] == part[1], section
@@ -62,15 +63,15 @@ def test_without_thumbnails_no_image_is_kept(tmp_path: Path) -> None:
     assert "<img" not in report(kept, output=tmp_path / "plain.html", thumbnails=False).read_text(encoding="utf-8")
 
 
-def test_the_report_is_the_first_to_go_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timebox.jobs.finish.Finish._is_time_for_report", False)
+def test_the_report_is_left_out_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timebox.jobs.run_job.RunFinisher._is_time_for_report", False)
     run = quick(save_npz(tmp_path / "colours.npz"), tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "report.html"}
     assert run.val_accuracy is not None
     assert REPORT_SECONDS > 0
 
 
-def test_a_page_that_cannot_be_written_is_told_and_the_run_is_whole(
+def test_an_unwritable_report_is_listed_and_the_run_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -110,7 +111,7 @@ def test_a_run_without_predictions_has_a_page(copied: Path) -> None:
     assert "Nothing was scored" in report(copied).read_text(encoding="utf-8")
 
 
-def test_comparing_takes_two(run: Run, tmp_path: Path) -> None:
+def test_compare_needs_two_runs(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give two runs or more"):
         compare([run])
     facts = compare([run, run.path], output=tmp_path / "deep" / "comparison.html")

@@ -1,9 +1,8 @@
-"""Going on with a run that was cut off."""
+"""timebox.train(resume=…): continuing a stopped run."""
 
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,12 @@ PARTLY = {"metrics.jsonl", "model.json", "trained_on.npy", "summary.json", "chec
 
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted. Not to be written to."""
+    """An uninterrupted run. Tests must not write to it."""
     return quick(data, tmp_path_factory.mktemp("whole") / "run", steps=STEPS)
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 8, STEPS])
-def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     step: int, data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 3)
@@ -53,7 +52,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(
     assert (out / "predictions.npz").read_bytes() == (whole.path / "predictions.npz").read_bytes()
 
 
-def test_a_run_that_was_stopped_again_and_again(
+def test_a_run_stopped_several_times_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
@@ -67,7 +66,7 @@ def test_a_run_that_was_stopped_again_and_again(
     assert summary(train(replay=out, out=tmp_path / "again"))["identical"] is True
 
 
-def test_what_was_stopped_can_be_used(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_can_predict(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 5)
     out = tmp_path / "run"
     cut(23, KeyboardInterrupt, quick, data, out, 30)
@@ -85,13 +84,13 @@ def test_an_interruption_before_training_leaves_nothing(
     def interrupt(*rest: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["timebox.pipelines.train"], "make_plan", interrupt)
+    monkeypatch.setattr("timebox.jobs.job.make_plan", interrupt)
     with pytest.raises(KeyboardInterrupt):
         quick(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_whatever_else_goes_wrong_after_a_checkpoint_it_stays(data: Path, tmp_path: Path, whole: Run) -> None:
+def test_the_checkpoint_stays_after_any_other_error(data: Path, tmp_path: Path, whole: Run) -> None:
     out = tmp_path / "run"
     with pytest.raises(KilledError):
         cut(9, KilledError, quick, data, out, STEPS)
@@ -107,7 +106,7 @@ def test_an_interruption_while_scoring_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("timebox.jobs.job.TrainingJob.score", interrupt)
+        patch.setattr("timebox.jobs.run_job.score_held_out", interrupt)
         stopped = quick(data, out, STEPS)
     assert summary(stopped)["stopped"] is True
     assert weights(stopped) == weights(whole), "the model was trained to its end"
@@ -116,7 +115,9 @@ def test_an_interruption_while_scoring_can_be_resumed(
     assert names(out) == FILES
 
 
-def test_an_interruption_with_a_full_disk_says_so(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_without_any_checkpoint_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*rest: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -142,13 +143,13 @@ def test_a_run_that_counts_steps_takes_no_budget(data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("given", [{"steps": 5}, {"seed": 1}, {"settings": SMALL}, {"out": "elsewhere"}, {"val": 0.5}])
-def test_what_is_the_runs_own_cannot_be_given_anew(whole: Run, given: dict[str, object]) -> None:
+def test_the_options_of_the_run_cannot_be_changed(whole: Run, given: dict[str, object]) -> None:
     (name,) = given
     with pytest.raises(UsageError, match=f"^{name} cannot be given with resume: all of that is the run's own"):
         train(resume=whole.path, **given)  # type: ignore[arg-type]
 
 
-def test_nothing_to_resume(tmp_path: Path, data: Path) -> None:
+def test_a_missing_run_or_checkpoint_is_refused(tmp_path: Path, data: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         train(resume=tmp_path / "nowhere")
     out = tmp_path / "run"
@@ -158,7 +159,7 @@ def test_nothing_to_resume(tmp_path: Path, data: Path) -> None:
         train(resume=out)
 
 
-def test_other_data_are_refused_and_the_same_elsewhere_are_not(
+def test_other_data_are_refused_and_moved_data_are_accepted(
     tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = save_npz(tmp_path / "colours.npz"), tmp_path / "run"
@@ -167,7 +168,7 @@ def test_other_data_are_refused_and_the_same_elsewhere_are_not(
     with pytest.raises(DataError):
         train(resume=out)
     other = save_npz(tmp_path / "other.npz", num=151)
-    with pytest.raises(DataError, match=r"does not hold the 8x8 training images that run .* was begun with"):
+    with pytest.raises(DataError, match=r"does not hold the 8x8 training images that run .* was trained on"):
         train(resume=out, data=other)
     assert summary(Run(out))["stopped"] is True, "a refusal changes nothing"
     assert weights(train(resume=out, data=moved)) == weights(whole)
@@ -185,15 +186,13 @@ def test_other_data_are_refused_and_the_same_elsewhere_are_not(
         {"lr_factor": "half"},
     ],
 )
-def test_a_checkpoint_with_facts_that_cannot_be_is_refused(
-    facts: dict[str, object], data: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_with_facts_out_of_range_is_refused(facts: dict[str, object], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cut(3, KeyboardInterrupt, quick, data, out, STEPS)
     path = out / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "facts": {**manifest["facts"], **facts}}).replace("Infinity", "1e999"))
-    with pytest.raises(RunError, match=r"its rate or the size of its parts cannot be|no number of JSON"):
+    with pytest.raises(RunError, match=r"its lr_factor or micro_batch is out of range|no number of JSON"):
         train(resume=out)
     assert (out / "checkpoint").is_dir()
 
@@ -209,10 +208,10 @@ def test_a_damaged_checkpoint_is_refused_and_kept(data: Path, tmp_path: Path) ->
     assert tensors.exists()
 
 
-def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
+def test_a_run_killed_after_its_last_step_is_completed(
     data: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last checkpoint is of the end of the schedule: no step is left to take."""
+    """Its last checkpoint is at the end of the schedule: no step is left."""
 
     def killed(*rest: object) -> None:
         raise KilledError
@@ -233,7 +232,7 @@ def test_a_run_that_was_killed_after_its_last_step_is_the_one_that_was_not(
 
 
 class Clock:
-    """A simulated clock: it stands still but for what the test adds, and two seconds for each training step."""
+    """A simulated clock: tests advance it, and two_second_steps by two seconds per training step."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -268,7 +267,7 @@ def on_the_clock(data: Path, out: Path, deadline: Deadline) -> Run:
 
 @pytest.fixture
 def stopped_late(data: Path, tmp_path: Path) -> Path:
-    """A run of ten minutes, stopped when 500 s of it had been used up: 300 s in reading, as far as the clock knows."""
+    """A run with a budget of 600 s, stopped after 300 s of reading and 200 s of planning by the simulated clock."""
     clock, out = Clock(), tmp_path / "late"
     deadline = Deadline(600.0, now=clock)
     with deadline.phase("reading"):
@@ -279,7 +278,7 @@ def stopped_late(data: Path, tmp_path: Path) -> Path:
     return out
 
 
-def test_time_used_up_counts_and_the_gap_does_not(stopped_late: Path) -> None:
+def test_time_before_the_stop_counts_and_the_gap_does_not(stopped_late: Path) -> None:
     clock = Clock()
     clock.seconds = 1e6
     deadline = Deadline(None, now=clock)
@@ -323,7 +322,7 @@ def test_a_resumed_run_ends_in_time(stopped_late: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.integration
-def test_too_little_time_is_refused_with_what_would_do(stopped_late: Path) -> None:
+def test_too_little_time_is_refused_with_a_budget_that_works(stopped_late: Path) -> None:
     clock = Clock()
     deadline = Deadline(None, now=clock)
     clock.seconds += 99.9
@@ -341,13 +340,13 @@ def test_a_new_budget_is_a_new_clock(stopped_late: Path) -> None:
     run, budget = within_budget(lambda seconds: train(resume=stopped_late, budget=seconds), 4.0)
     done = summary(run)
     assert (done["late"], done["budget_seconds"]) == (False, budget)
-    assert float(str(done["elapsed_seconds"])) <= budget, "what the first part used up is forgotten"
+    assert float(str(done["elapsed_seconds"])) <= budget, "the time used before the stop does not count"
     phases = done["phases"]
     assert isinstance(phases, dict)
     assert "reading" in phases
 
 
-def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
+def test_a_training_that_keeps_diverging_keeps_its_last_finite_state(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, count = steps.training_step, 0
@@ -365,7 +364,7 @@ def test_a_training_that_keeps_going_wrong_ends_with_what_was_good(
     assert load(tmp_path / "run").checkpoint().step >= 0
 
 
-def test_a_run_goes_on_with_the_threads_it_was_planned_for(
+def test_a_run_is_resumed_with_its_planned_thread_count(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
@@ -376,7 +375,7 @@ def test_a_run_goes_on_with_the_threads_it_was_planned_for(
     torch.set_num_threads(before + 1)
     try:
         train(resume=out)
-        assert torch.get_num_threads() == before + 1, "the host's number comes back"
+        assert torch.get_num_threads() == before + 1, "the host's thread count is restored"
     finally:
         torch.set_num_threads(before)
     assert summary(load(out))["threads"] == before

@@ -1,4 +1,4 @@
-"""Training, from a call to a run directory."""
+"""timebox.train, from a call to a run directory."""
 
 import json
 import random
@@ -34,7 +34,7 @@ SUMMARY_KEYS = {
 }  # fmt: skip
 
 
-def test_a_run_directory_is_whole(trained: Run) -> None:
+def test_a_run_directory_is_complete(trained: Run) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     summary = json.loads((trained.path / "summary.json").read_text())
     assert set(summary) == SUMMARY_KEYS
@@ -57,7 +57,7 @@ def test_a_run_directory_is_whole(trained: Run) -> None:
 
 
 @pytest.mark.parametrize("whitening", [True, False])
-def test_without_whitening_patches_are_taken_as_they_are(data: Path, tmp_path: Path, whitening: bool) -> None:
+def test_whitening_false_leaves_the_first_filters_random(data: Path, tmp_path: Path, whitening: bool) -> None:
     settings = ("width=4", f"whitening={str(whitening).lower()}")
     network = quick(data, tmp_path / "run", steps=1, recipe="airbench94", settings=settings).model
     assert torch.equal(network.whitening.weight, Airbench(3, 3, width=4).whitening.weight) is not whitening
@@ -69,7 +69,7 @@ def test_metrics_are_json_lines(trained: Run) -> None:
     assert [line["step"] for line in lines if "val_accuracy" in line] == [8, 16, 24, 32]
 
 
-def test_predictions_are_those_of_the_images_held_out(trained: Run, data: Path) -> None:
+def test_predictions_are_of_the_held_out_images(trained: Run, data: Path) -> None:
     with np.load(trained.path / "predictions.npz", allow_pickle=False) as saved:
         split, ids, label, probabilities = (saved[key] for key in ("split", "id", "label", "probabilities"))
     assert (split == "val").sum() == 13
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     assert (first.path / "trained_on.npy").read_bytes() == (other.path / "trained_on.npy").read_bytes()
 
 
-def test_the_seed_decides_the_first_weights_and_the_order(
+def test_the_seed_determines_initial_weights_and_data_order(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
@@ -130,7 +130,7 @@ def test_a_download_is_left_out_of_the_clock(data: Path, tmp_path: Path, monkeyp
     assert sum(phases.values()) == pytest.approx(elapsed, abs=0.05)
 
 
-def test_auto_takes_the_settings_of_its_own_network(data: Path, tmp_path: Path) -> None:
+def test_auto_accepts_the_settings_of_its_network(data: Path, tmp_path: Path) -> None:
     given = ["width=4", "input_scale=1.25", "crop_padding=1"]
     run = train(data, recipe="auto", settings=given, steps=2, out=tmp_path / "run", device="cpu")
     assert (run.recipe.input_scale, run.recipe.width) == (1.25, 4)
@@ -147,7 +147,7 @@ def test_auto_in_steps_is_repeatable_too(data: Path, tmp_path: Path) -> None:
 
 
 class Watching:
-    """Keeps what it is told."""
+    """A reporter that collects phases and notes, and counts steps."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -165,8 +165,8 @@ class Watching:
         self.num_steps += 1
 
 
-def test_neither_watching_nor_scoring_changes_the_weights(data: Path, tmp_path: Path) -> None:
-    """The same images trained on: with a test split of its own or none, with a reporter or none."""
+def test_neither_reporter_nor_scoring_changes_the_weights(data: Path, tmp_path: Path) -> None:
+    """Equal training images, once with val and test splits and a reporter, once without."""
     watching = Watching()
     plain = quick(data, tmp_path / "plain", val="none", test="none")
     other = save_npz(tmp_path / "other.npz", num_val=60, num_test=30)
@@ -188,7 +188,7 @@ def test_without_anything_to_score(data: Path, tmp_path: Path) -> None:
     assert (run.summary["val_images"], run.summary["test_images_total"]) == (0, 0)
 
 
-def test_the_host_finds_its_state_as_it_left_it(data: Path, tmp_path: Path) -> None:
+def test_the_hosts_random_and_backend_state_is_restored(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     random.seed(7)
     flag, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
@@ -225,7 +225,7 @@ def test_it_works_in_a_thread(data: Path, tmp_path: Path) -> None:
     assert weights(runs[0]) == weights(quick(data, tmp_path / "here", seed=3))
 
 
-def test_parts_that_lie_elsewhere(data: Path, tmp_path: Path) -> None:
+def test_a_test_split_with_a_path_of_its_own(data: Path, tmp_path: Path) -> None:
     names = ("blue", "red", "green")
     rng_images, rng_labels = coloured(30, side=12, seed=9)
     shuffled = np.array([1, 2, 0])[rng_labels]
@@ -270,7 +270,7 @@ def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_needs_no_data_is_refused_before_they_are_read(
+def test_wrong_options_are_refused_before_data_are_read(
     given: dict[str, object], message: str, tmp_path: Path, files_under: Listing
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -280,7 +280,7 @@ def test_what_needs_no_data_is_refused_before_they_are_read(
 
 
 @pytest.mark.parametrize("budget", ["3s", 2.5, "0.1s"])
-def test_a_budget_shorter_than_starting_takes(budget: str | float, tmp_path: Path) -> None:
+def test_a_budget_shorter_than_the_start_up_is_refused(budget: str | float, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match=r"is too short: starting and leaving alone take seconds; use at least 4s$"):
         train("digits", budget=budget, out=tmp_path / "run")
 
@@ -321,7 +321,7 @@ def test_grey_images_and_images_with_alpha(channels: int, tmp_path: Path) -> Non
     assert run.predict_proba(images).shape == (40, 2)
 
 
-def test_a_channel_that_never_changes(tmp_path: Path) -> None:
+def test_a_constant_channel(tmp_path: Path) -> None:
     images, labels = coloured(60)
     images[..., 2] = 17
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
@@ -329,7 +329,7 @@ def test_a_channel_that_never_changes(tmp_path: Path) -> None:
     assert np.isfinite(run.predict_proba(images)).all()
 
 
-def test_data_that_are_not_there(tmp_path: Path, files_under: Listing) -> None:
+def test_missing_data_leave_nothing(tmp_path: Path, files_under: Listing) -> None:
     with pytest.raises(DataError):
         quick(tmp_path / "missing", tmp_path / "run")
     assert files_under() == []
@@ -356,7 +356,7 @@ def test_a_real_budget_is_kept(data: Path, tmp_path: Path) -> None:
     assert summary["steps"] == len(progress) > 0
 
 
-def test_where_steps_are_counted_checkpoints_go_on_after_the_first(
+def test_checkpoints_continue_after_the_first_where_steps_are_counted(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
@@ -374,11 +374,11 @@ def test_where_steps_are_counted_checkpoints_go_on_after_the_first(
     assert written == sorted(written)
 
 
-def test_images_that_are_scored_and_trained_on_are_told(tmp_path: Path) -> None:
+def test_scored_images_among_the_training_images_are_reported(tmp_path: Path) -> None:
     images, labels = coloured(90)
     np.savez(
         tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images[:30], test_labels=labels[:30]
     )
     watching = Watching()
     quick(tmp_path / "a.npz", tmp_path / "run", reporter=watching, val="none")
-    assert "30 of 30 images of test are trained on too, pixel for pixel" in watching.notes
+    assert "30 of 30 images of test are training images too, pixel for pixel" in watching.notes

@@ -1,4 +1,4 @@
-"""Trainings that leave scoring to `timebox evaluate`: images are held out, and none of the budget goes into them."""
+"""timebox.train(scoring=False): images are held out, and no budget is spent on scoring them."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def unscored(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return quick(data, tmp_path_factory.mktemp("runs") / "unscored", steps=40, test=24 / 150, scoring=False)
 
 
-def test_nothing_is_scored_and_the_summary_says_of_how_many(unscored: Run) -> None:
+def test_nothing_is_scored_and_the_summary_has_the_totals(unscored: Run) -> None:
     summary = unscored.summary
     assert (summary["val_accuracy"], summary["val_images"], summary["val_images_total"]) == (None, 0, 13)
     assert (summary["test_accuracy"], summary["test_images"], summary["test_images_total"]) == (None, 0, 24)
@@ -26,7 +26,7 @@ def test_nothing_is_scored_and_the_summary_says_of_how_many(unscored: Run) -> No
     assert not [entry for entry in entries(unscored.path) if "val_accuracy" in entry]
 
 
-def test_the_images_are_held_out_all_the_same(unscored: Run, trained: Run, data: Path) -> None:
+def test_the_images_are_held_out_nevertheless(unscored: Run, trained: Run, data: Path) -> None:
     assert weights(unscored) == weights(trained), "scoring changes nothing of what is trained"
     for split, num_images in (("val", 13), ("test", 24)):
         result = evaluate(unscored, data, split=split)
@@ -35,7 +35,7 @@ def test_the_images_are_held_out_all_the_same(unscored: Run, trained: Run, data:
 
 
 @pytest.mark.integration
-def test_none_of_the_budget_is_set_aside(data: Path, tmp_path: Path) -> None:
+def test_no_budget_is_set_aside_for_scoring(data: Path, tmp_path: Path) -> None:
     given = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "scoring": False, "out": tmp_path / "run"}
     run, _ = within_budget(lambda seconds: train(data, budget=seconds, **given), 6.0)  # type: ignore[arg-type]
     assert any(" 0.0s for scoring" in str(line) for line in run.summary["plan"])  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def test_none_of_the_budget_is_set_aside(data: Path, tmp_path: Path) -> None:
     assert (run.summary["late"], run.summary["val_images"], run.summary["val_images_total"]) == (False, 0, 15)
 
 
-def test_it_stays_so_when_a_run_is_resumed_and_replayed(data: Path, tmp_path: Path) -> None:
+def test_resume_and_replay_keep_scoring_off(data: Path, tmp_path: Path) -> None:
     run = cut(8, KeyboardInterrupt, quick, data, tmp_path / "run", steps=12, scoring=False)
     assert run.summary["stopped"]
     resumed = train(resume=run.path)
@@ -56,7 +56,7 @@ def test_it_stays_so_when_a_run_is_resumed_and_replayed(data: Path, tmp_path: Pa
         train(resume=run.path, scoring=False)
 
 
-def test_a_run_written_before_there_was_the_choice_can_be_resumed(tmp_path: Path) -> None:
+def test_a_run_recorded_without_the_scoring_option_can_be_resumed(tmp_path: Path) -> None:
     data = save_npz(tmp_path / "data.npz", num=60)
     run = cut(8, KeyboardInterrupt, quick, data, tmp_path / "run", steps=12)
     config = json.loads((run.path / "model.json").read_text())

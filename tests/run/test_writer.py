@@ -8,7 +8,6 @@ import pytest
 
 from small_runs import FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, weights
 from timebox.errors import OutputError, TimeboxError, UsageError
-from timebox.jobs import job as task_module
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run.writer import RunWriter
@@ -106,10 +105,8 @@ def test_a_failure_before_the_first_checkpoint_leaves_nothing(
 ) -> None:
     if empty_directory:
         (tmp_path / "out").mkdir()
-    # The package's attribute of this name is the function, not the module.
-    planning = (sys.modules["timebox.pipelines.train"], "make_plan")
-    training = (sys.modules["timebox.jobs.fit"], "train_model")
-    monkeypatch.setattr(*{"planning": planning, "training": training}[moment], fail)
+    functions = {"planning": "timebox.jobs.job.make_plan", "training": "timebox.jobs.fit.train_model"}
+    monkeypatch.setattr(functions[moment], fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     assert files_under() == (["out"] if empty_directory else [])
@@ -137,7 +134,7 @@ def test_a_training_that_keeps_diverging_leaves_its_last_good_state(data: Path, 
 def test_a_failure_after_the_model_was_saved_keeps_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_module.TrainingJob, "score", fail)
+    monkeypatch.setattr("timebox.jobs.run_job.score_held_out", fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     run = load(tmp_path / "out")

@@ -306,7 +306,7 @@ def _check_data(asked: Asked, notify: Callable[[str], None], deadline: Deadline)
     """
     reader = DatasetReader(Path(asked.data_dir) if asked.data_dir else None, asked.max_bad_share, notify, deadline)
     source = asked.source if asked.score == "val" else replace(asked.source, test=None)
-    loaded, data_splits = reader.divided(source, None)
+    loaded, data_splits = reader.read_splits(source, None)
     if asked.score == "test" and data_splits.test is None:
         raise DataError(f"{asked.data!r} has no test split of its own to score; use --score val")
     if asked.score == "val" and data_splits.val is None:

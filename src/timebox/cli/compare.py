@@ -25,7 +25,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison, and writes the page if it is asked for."""
-    from timebox.pipelines.report import compare
+    from timebox.pipelines.compare import compare
     from timebox.reporting.comparison_page import comparison_rows, differing_fields
 
     compared = compare(args.run_dirs, output=args.output)

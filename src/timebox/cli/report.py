@@ -33,7 +33,8 @@ def add_parser(subparsers: Subparsers) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page, and says where."""
-    from timebox.pipelines.report import report, tensorboard
+    from timebox.pipelines.report import report
+    from timebox.pipelines.tensorboard import tensorboard
 
     written = {"report": str(report(args.run_dir, output=args.output, thumbnails=args.thumbnails))}
     if args.tensorboard:

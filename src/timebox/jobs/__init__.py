@@ -1,5 +1,5 @@
-"""A training job put together and carried out: data, plan and config in, a finished run directory out.
+"""Carrying out a training job: data, plan and config in, a finished run directory out.
 
-This is what ``train``, ``resume``, ``replay`` and the worker ranks share. Verbs and their arguments live in
-``pipelines``, the parts of the loop in ``training``.
+Shared by ``train``, ``resume``, ``replay`` and the worker ranks. The verbs are in ``pipelines``, the training loop in
+``training``.
 """

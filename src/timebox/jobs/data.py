@@ -1,4 +1,4 @@
-"""Which images a run is made of: the data, how they are divided, and the way back from a run's own record of it."""
+"""Reading the data of a run and splitting them into train, val and test, as a DataConfig says."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -68,53 +68,54 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def split_data(
-    splits: SourceSplits,
-    source: DataConfig,
+    source_splits: SourceSplits,
+    config: DataConfig,
     read: Callable[[str, int | None], LoadedData] | None = None,
-    fit: str = CROP,
+    image_fit: str = CROP,
 ) -> DataSplits:
-    """Cut and split data as a source asks.
+    """Cut and split data as a config says.
 
     Args:
-        read: reads a path's images at a side in pixels, None to follow the data. Without it parts that lie elsewhere
-            are left out, which changes nothing for the others.
-        fit: how images of another shape are brought to that of train.
+        read: reads ``(path, image_size)``, for a val or test split that is a path of its own. None leaves such a split
+            out; the other splits do not depend on it.
+        image_fit: how images of another shape are brought to that of train.
     """
-    height, width, _ = splits.train.image_shape
+    height, width, _ = source_splits.train.image_shape
 
-    def portion(name: str, value: SplitSize) -> SplitSize | ImageDataset:
+    def size_or_dataset(name: str, value: SplitSize) -> SplitSize | ImageDataset:
         if not isinstance(value, str) or value in ("none", "rest"):
             return value
         if read is None:
             return "none"
-        elsewhere = read(value, height if height == width else None).splits
-        return dict(elsewhere.items()).get(name, elsewhere.train)
+        other = read(value, height if height == width else None).splits
+        return dict(other.items()).get(name, other.train)
 
-    config = SplitConfig(
-        val=portion("val", source.val),
-        test=portion("test", source.test),
-        train_limit=source.train_limit,
-        test_limit=source.test_limit,
-        split_seed=source.split_seed,
-        group_by=source.group_by,
-        fit=fit,
+    split_config = SplitConfig(
+        val=size_or_dataset("val", config.val),
+        test=size_or_dataset("test", config.test),
+        train_limit=config.train_limit,
+        test_limit=config.test_limit,
+        split_seed=config.split_seed,
+        group_by=config.group_by,
+        fit=image_fit,
     )
-    return split_dataset(splits, config)
+    return split_dataset(source_splits, split_config)
 
 
 class DatasetReader:
-    """Reads the data of a run, and tells what there is to tell about them.
+    """Reads and splits the data of a run, and reports notes on them.
 
     Attributes:
-        largest_side: for so many images, the largest side in pixels where none is asked for, see load_data.
+        largest_side: maps a number of images to the limit of their side in pixels, which holds where no image size is
+            set; None for that of :func:`timebox.data.load_data`.
 
     Args:
         data_dir: where named data sets are looked for and downloaded to.
         max_bad_share: share of unreadable files, 0...1, above which data are refused.
-        tell: takes a line to tell the user.
-        deadline: from which downloads are left out.
-        given: the images that IN_MEMORY stands for, if any were given.
-        cache: whether decoded images are kept for the next run, see load_data.
+        notify: takes one line of text for the user.
+        deadline: a clock that leaves downloads out.
+        in_memory: the images that the path IN_MEMORY stands for, if any.
+        cache: whether decoded images are kept on disk, see load_data.
     """
 
     def __init__(
@@ -123,33 +124,38 @@ class DatasetReader:
         max_bad_share: float,
         notify: Callable[[str], None],
         deadline: Deadline,
-        given: ImageDataset | None = None,
+        in_memory: ImageDataset | None = None,
         cache: bool = True,
     ) -> None:
         self.largest_side: Callable[[int], int] | None = None
         self._data_dir, self._max_bad_share = data_dir, max_bad_share
-        self._notify, self._deadline, self._given, self._cache = notify, deadline, given, cache
+        self._notify, self._deadline, self._in_memory, self._cache = notify, deadline, in_memory, cache
 
-    def divided(self, source: DataConfig, side: int | None, fit: str = CROP) -> tuple[LoadedData, DataSplits]:
-        """The data of a source and their parts; images brought to ``side`` pixels, None to follow the data,
-        those of another shape as ``fit`` says."""
+    def read_splits(
+        self, config: DataConfig, image_size: int | None, image_fit: str = CROP
+    ) -> tuple[LoadedData, DataSplits]:
+        """Read a config's data, and split them.
+
+        Args:
+            image_size: side in pixels to bring images to; None to follow the data.
+            image_fit: how images of another shape are brought to that of train.
+        """
 
         def read(path: str, image_size: int | None) -> LoadedData:
-            return self._read(path, image_size, source.coarse, fit)
+            return self._read(path, image_size, config.coarse, image_fit)
 
-        loaded = read(source.data, side)
-        data_splits = split_data(loaded.splits, source, read, fit)
-        taken_for = f"{source.data} is read as {loaded.format}: {loaded.why}"
-        grouping = _group_notes(loaded.splits, source)
-        for note in (taken_for, *loaded.notes, *_bad_file_note(loaded), *grouping):
+        loaded = read(config.data, image_size)
+        data_splits = split_data(loaded.splits, config, read, image_fit)
+        read_as = f"{config.data} is read as {loaded.format}: {loaded.why}"
+        for note in (read_as, *loaded.notes, *_bad_file_note(loaded), *_group_notes(loaded.splits, config)):
             self._notify(note)
         return loaded, data_splits
 
-    def _read(self, path: str, image_size: int | None, coarse: bool, fit: str) -> LoadedData:
-        # What is cut out to validate on is a second copy, for a while beside the first.
+    def _read(self, path: str, image_size: int | None, coarse: bool, image_fit: str) -> LoadedData:
+        # The splits are a second copy of the images, which exists beside the first for a while.
         num_copies = 2
-        if self._given is not None and path == IN_MEMORY:
-            return load_images_in_memory(self._given, image_size, num_copies, fit)
+        if self._in_memory is not None and path == IN_MEMORY:
+            return load_images_in_memory(self._in_memory, image_size, num_copies, image_fit)
         loaded = load_data(
             path,
             image_size=image_size,
@@ -159,20 +165,21 @@ class DatasetReader:
             num_copies=num_copies,
             notify=self._notify,
             cache=self._cache,
-            fit=fit,
+            fit=image_fit,
             max_side=self.largest_side,
         )
         self._deadline.exclude(loaded.download_seconds)
         return loaded
 
 
-def _group_notes(splits: SourceSplits, source: DataConfig) -> list[str]:
-    """Groups that lie in two of the data's own splits; or, where none are asked for, those that names suggest."""
-    train = splits.train
-    if source.group_by is None:
+def _group_notes(source_splits: SourceSplits, config: DataConfig) -> list[str]:
+    """Notes on groups of which both train and another of the source's own splits have images; without ``group_by``, on
+    series of images that file names suggest."""
+    train = source_splits.train
+    if config.group_by is None:
         return frame_series_notes(train.ids, train.labels)
-    others = {name: split for name, split in splits.items() if name != "train"}
-    shared = {name: count_shared_groups(split.ids, train.ids, source.group_by) for name, split in others.items()}
+    others = {name: split for name, split in source_splits.items() if name != "train"}
+    shared = {name: count_shared_groups(split.ids, train.ids, config.group_by) for name, split in others.items()}
     return [
         f"{count:,} images of {name} belong to groups that train has too" for name, count in shared.items() if count
     ]

@@ -1,4 +1,4 @@
-"""A training that begins with the weights of an earlier one."""
+"""Initial weights: start a training from the weights of an earlier run."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,26 +19,26 @@ from timebox.recipe.builtin import auto
 from timebox.run.files import CONFIG, MODEL
 from timebox.run.run import Run
 
-# What the weights leave no choice about.
-SETTLED = ("model", "width", "blur_pool", "whitening", "celu_alpha")
+# Recipe fields that the weights determine.
+WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "celu_alpha")
 HEAD = "head."
-MEMBER = "members.0."
-# In the network of `auto`, whose width can be told from it.
+FIRST_NETWORK = "members.0."
+# In `auto`'s network; its number of filters is the width.
 FIRST_FILTERS = "groups.1.0.weight"
 MAX_BYTES = 4 << 30
-# The filters are good already: Muon's rate is a third of what random ones take. LOG.md has the figures.
+# Muon's learning rate for trained filters: a third of that for random ones. LOG.md has the measurements.
 WARM_FILTER_LR = 0.08
 
 
 @dataclass(frozen=True, eq=False)
 class InitialWeights:
-    """Weights to begin with.
+    """The weights of one network that every network of a training starts from.
 
     Attributes:
         sha256: of the file they were read from.
-        settings: what they settle of the recipe, ``FIELD=VALUE``.
-        class_names: of the rows of the head; None where they are not known.
-        tensors: of one network, by name.
+        settings: the recipe fields that they determine, as ``FIELD=VALUE``.
+        class_names: the class of each row of the head; None where unknown.
+        tensors: the network's state dict.
     """
 
     path: Path
@@ -49,10 +49,11 @@ class InitialWeights:
 
     @classmethod
     def read(cls, path: Path) -> "InitialWeights":
-        """Of a run directory, or of a run's model.safetensors, wherever it lies now; of several networks, the first.
+        """Read the weights of a run directory, or of a copy of a run's model.safetensors; of an ensemble, those of its
+        first network.
 
         Raises:
-            RunError: where there is nothing to read, or it is damaged.
+            RunError: where there is no such file, or it is damaged.
         """
         file = path / MODEL if path.is_dir() else path
         beside = file.parent / CONFIG
@@ -64,62 +65,65 @@ class InitialWeights:
             raise RunError(f"{str(path)!r} is neither a finished run nor a file with the weights of one") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise RunError(f"{str(file)!r} cannot be read: {error}") from error
-        if any(name.startswith(MEMBER) for name in tensors):
-            tensors = {name.removeprefix(MEMBER): t for name, t in tensors.items() if name.startswith(MEMBER)}
-        settings = _settings_of(run) if run else _settings_seen(tensors, file)
+        first = {name.removeprefix(FIRST_NETWORK): t for name, t in tensors.items() if name.startswith(FIRST_NETWORK)}
+        tensors = first or tensors
+        settings = _recorded_settings(run) if run else _infer_settings(tensors, file)
         return cls(path, hashlib.sha256(blob).hexdigest(), settings, run.class_names if run else None, tensors)
 
-    def settled(self, recipe: str, settings: Sequence[str]) -> tuple[str, ...]:
-        """Settings of a recipe together with what these weights settle, and the rate that `auto` takes for them.
+    def complete_settings(self, recipe: str, settings: Sequence[str]) -> tuple[str, ...]:
+        """Complete the settings of a recipe by the fields that these weights determine, and by Muon's learning rate
+        for trained filters where `auto` plans.
 
-        Raises UsageError where they contradict each other.
+        Raises UsageError where a setting contradicts the weights.
         """
-        own, asked = parse_settings(self.settings), parse_settings(settings)
+        own, changes = parse_settings(self.settings), parse_settings(settings)
         for name, value in own.items():
-            if asked.get(name, value) != value:
-                raise UsageError(f"{name} {asked[name]} cannot be set: {str(self.path)!r} has {name} {value}")
-        rate = (f"filter_lr={WARM_FILTER_LR}",) if is_planned(recipe) and own["model"] == auto().model else ()
-        return (*self.settings, *rate, *settings)
+            if changes.get(name, value) != value:
+                raise UsageError(f"{name} {changes[name]} cannot be set: {str(self.path)!r} has {name} {value}")
+        is_warm = is_planned(recipe) and own["model"] == auto().model
+        filter_lr = (f"filter_lr={WARM_FILTER_LR}",) if is_warm else ()
+        return (*self.settings, *filter_lr, *settings)
 
-    def give(self, model: nn.Module, class_names: Sequence[str], notify: Callable[[str], None]) -> None:
-        """Let every network of a model begin with these weights, its head too where the classes are the same.
+    def copy_to(self, model: nn.Module, class_names: Sequence[str], notify: Callable[[str], None]) -> None:
+        """Copy the weights into every network of a model; those of the head too, where all its classes are known here.
 
-        Raises UsageError where they do not fit.
+        Raises UsageError where a tensor is missing or of another shape.
         """
-        rows = self._rows_for(class_names)
+        rows = self._head_rows(class_names)
         for network in networks_of(model):
             for name, tensor in network.state_dict().items():
-                given = self.tensors.get(name)
-                if name.startswith(HEAD):
-                    if rows is None:
-                        continue
-                    fits = given is not None and given.shape[:1] == (len(self.class_names or ()),)
-                    given = given[rows] if fits and given is not None else None
-                if given is None or given.shape != tensor.shape:
-                    there = "missing" if given is None else f"of the shape {tuple(given.shape)}"
+                is_head = name.startswith(HEAD)
+                if is_head and rows is None:
+                    continue
+                source = self.tensors.get(name)
+                if is_head and source is not None:
+                    has_known_rows = source.shape[:1] == (len(self.class_names or ()),)
+                    source = source[rows] if has_known_rows else None
+                if source is None or source.shape != tensor.shape:
+                    problem = "missing" if source is None else f"of the shape {tuple(source.shape)}"
                     raise UsageError(
-                        f"the weights of {str(self.path)!r} do not fit: {name} is {there}, here it is of the shape "
+                        f"the weights of {str(self.path)!r} do not fit: {name} is {problem}, here it is of the shape "
                         f"{tuple(tensor.shape)}"
                     )
                 with torch.no_grad():
-                    tensor.copy_(given)
-        kept = f"with a new head for {len(class_names)} classes" if rows is None else "its head too"
-        notify(f"begins with the weights of {str(self.path)!r}, {kept}")
+                    tensor.copy_(source)
+        head = f"with a new head for {len(class_names)} classes" if rows is None else "head included"
+        notify(f"initial weights from {str(self.path)!r}, {head}")
 
-    def _rows_for(self, class_names: Sequence[str]) -> list[int] | None:
-        """Where in its head these classes are; None where one of them was not trained, or that is not known."""
+    def _head_rows(self, class_names: Sequence[str]) -> list[int] | None:
+        """The head's row of each class; None where a class was not trained, or the rows' classes are unknown."""
         if self.class_names is None or not set(class_names) <= set(self.class_names):
             return None
         return [self.class_names.index(name) for name in class_names]
 
 
-def _settings_of(run: Run) -> tuple[str, ...]:
+def _recorded_settings(run: Run) -> tuple[str, ...]:
     values = run.recipe.as_dict()
-    return tuple(f"{name}={str(values[name]).lower()}" for name in SETTLED)
+    return tuple(f"{name}={str(values[name]).lower()}" for name in WEIGHT_FIELDS)
 
 
-def _settings_seen(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
-    """For a file alone: the network of `auto` is told from its weights."""
+def _infer_settings(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
+    """The settings of a file without its run: `auto`'s network, of the width that the weights have."""
     if FIRST_FILTERS not in tensors:
-        raise RunError(f"{str(file)!r} does not tell which network it belongs to: give the directory of its run")
+        raise RunError(f"{str(file)!r} does not show which network it belongs to: give the directory of its run")
     return ("model=airbench", f"width={tensors[FIRST_FILTERS].shape[0]}")

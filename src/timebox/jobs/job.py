@@ -1,70 +1,47 @@
-"""What is trained and on what: scoring it, and putting the outcome into words."""
+"""The input of one training: config, plan, data splits and the state to start from."""
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from timebox.builders import SMALLEST_STD
 from timebox.clock import Deadline
-from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics, stratified_order
+from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from timebox.evaluation.calibration import fit_temperature
-from timebox.evaluation.inference import predict_probabilities
-from timebox.evaluation.metrics import accuracy
+from timebox.evaluation.scoring import Scorer, SplitScore
 from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.config import TrainConfig
+from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.plan import Plan
+from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.run.checkpoint import Checkpoint
+from timebox.runtime.write_speed import NO_WRITES, WriteSpeed
 from timebox.training.loop import TrainingResult
+from timebox.training.schedule import StepPlan
 from timebox.version import VERSION
-
-# With less than this share of the planned scoring time left, images are scored in one view.
-ONE_VIEW_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class SplitScore:
-    """The first part of a split, in stratified order, and what the model says of it."""
-
-    split: str
-    dataset: ImageDataset
-    probabilities: NDArray[np.float32]
-    num_total: int
-    tta: str
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the scored images that are right."""
-        return accuracy(self.probabilities, self.dataset.labels)
-
-    @cached_property
-    def temperature(self) -> float:
-        """What calibrates the probabilities, see :func:`timebox.evaluation.calibration.fit_temperature`."""
-        return fit_temperature(self.probabilities, self.dataset.labels)
-
-
-@dataclass(frozen=True)
-class ScoreSplit:
-    """What the processes that train together score next: which split, and with which views."""
-
-    split: str
-    tta: str
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
-    """One training: the request, its plan, its data and their statistics (mean, std: float32 (C,)).
+    """The input of one training.
 
     Attributes:
+        request: the options of the verb.
+        mean, std: float32 (C,), of the training images' channels, 0...1.
+        budget_seconds: recorded in the run; None where steps are counted.
         data_sha256: of the training images and labels, in order.
-        initial: weights to begin with; None for random ones, and where a checkpoint has others.
+        initial: weights to start from; None for random ones, or where a checkpoint is resumed.
+        checkpoint: to resume from; None to start at step 0.
+        step_plans: learning rate, micro-batch and image size of each step, to replay a run; None to schedule anew.
+        is_mixed_environment: whether a part was trained on another machine or with other versions. Such a run cannot be
+            replayed.
     """
 
     request: TrainConfig
@@ -75,6 +52,9 @@ class TrainingJob:
     budget_seconds: float | None
     data_sha256: str
     initial: InitialWeights | None = None
+    checkpoint: Checkpoint | None = None
+    step_plans: Sequence[StepPlan] | None = None
+    is_mixed_environment: bool = False
 
     @classmethod
     def of(
@@ -85,54 +65,21 @@ class TrainingJob:
         budget_seconds: float | None,
         initial: InitialWeights | None = None,
     ) -> "TrainingJob":
-        """A job on these data: measures their statistics."""
+        """A job with the channel statistics and the hash of its training images."""
         mean, std = channel_statistics(data_splits.train.images)
         spread = torch.tensor(std).clamp_min(SMALLEST_STD)
         digest = sha256_of(data_splits.train)
         return cls(request, plan, data_splits, torch.tensor(mean), spread, budget_seconds, digest, initial)
 
-    def score(self, model: nn.Module, deadline: Deadline, group: ProcessGroup = SINGLE_PROCESS) -> list[SplitScore]:
-        """Score validation and test images, as many as the time set aside allows, each split getting its share.
-
-        Where time has run short, fewer images are scored; then each in one view; then none of the test images, and
-        last none at all. A request without scoring leaves it all to others. Several processes share the images; this
-        one leads them.
-        """
-        present = list(self.held_out().items()) if self.request.scoring else []
-        seconds_left = min(self.plan.scoring_seconds, deadline.remaining() - self.plan.finish_seconds)
-        short = seconds_left < ONE_VIEW_SHARE * self.plan.scoring_seconds < float("inf")
-        scoring_ends = deadline.elapsed() + seconds_left
-        scores = []
-        for position, (name, dataset) in enumerate(present):
-            seconds = scoring_ends - deadline.elapsed()
-            if seconds > 0:
-                until = deadline.elapsed() + seconds * len(dataset) / sum(len(part) for _, part in present[position:])
-                tta = "none" if short else self.plan.recipe.tta
-                scores.append(self._scored(name, dataset, model, tta, TimeLimit(deadline, until), group))
-        return scores
-
     def held_out(self) -> dict[str, ImageDataset]:
+        """The val and test splits there are, by name."""
         splits = {"val": self.data_splits.val, "test": self.data_splits.test}
         return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
-    def _scored(
-        self, name: str, dataset: ImageDataset, model: nn.Module, tta: str, stop: "TimeLimit", group: ProcessGroup
-    ) -> SplitScore:
-        """Score images in an order whose every beginning is stratified."""
-        group.broadcast(ScoreSplit(name, tta))
-        ordered = self.ordered(dataset)
-        probabilities = predict_probabilities(
-            model,
-            ordered.images,
-            self.mean,
-            self.std,
-            tta=tta,
-            device=self.plan.device,
-            stop=stop,
-            batch_size=self.plan.scoring_batch,
-            group=group,
-        )
-        return SplitScore(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
+    def scorer(self, group: ProcessGroup = SINGLE_PROCESS) -> Scorer:
+        """Scores this job's models on its device; all ranks of ``group`` together."""
+        plan, split_seed = self.plan, self.request.source.split_seed
+        return Scorer(self.mean, self.std, plan.device, plan.scoring_batch, split_seed, group)
 
     def config(self, num_processes: int = 1) -> dict[str, object]:
         """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
@@ -210,48 +157,37 @@ class TrainingJob:
             "versions": versions(),
         }
 
-    def ordered(self, dataset: ImageDataset, num: int | None = None) -> ImageDataset:
-        """In an order whose every beginning is stratified, so that scoring may stop anywhere; the first `num` of it."""
-        return dataset.take(stratified_order(dataset.labels, self.request.source.split_seed)[:num])
 
+def plan_training(
+    config: TrainConfig,
+    data_splits: DataSplits,
+    device: torch.device,
+    context: RunContext,
+    write_speed: WriteSpeed = NO_WRITES,
+    initial: InitialWeights | None = None,
+) -> Plan:
+    """Plan a training within the context's deadline, and report the plan's lines.
 
-class TimeLimit:
-    """Says when to stop: when work like the longest piece so far would last beyond ``until``, in seconds elapsed."""
-
-    def __init__(self, deadline: Deadline, until: float) -> None:
-        self._deadline, self._until = deadline, until
-        self._last, self._longest = deadline.elapsed(), 0.0
-
-    def __call__(self) -> bool:
-        moment = self._deadline.elapsed()
-        self._longest = max(self._longest, moment - self._last)
-        self._last = moment
-        return moment + self._longest > self._until
-
-
-@dataclass(frozen=True, eq=False)
-class ValidationAccuracy:
-    """Measures the accuracy of a model on some validation images, in one view; all processes of a group together."""
-
-    dataset: ImageDataset
-    mean: torch.Tensor
-    std: torch.Tensor
-    device: torch.device
-    batch_size: int
-    group: ProcessGroup
-
-    def __call__(self, model: nn.Module) -> float:
-        probabilities = predict_probabilities(
-            model,
-            self.dataset.images,
-            self.mean,
-            self.std,
-            tta="none",
-            device=self.device,
-            batch_size=self.batch_size,
-            group=self.group,
-        )
-        return accuracy(probabilities, self.dataset.labels)
+    Raises:
+        UsageError: for a recipe that does not fit the data. BudgetError: for a budget that is too short.
+    """
+    num_val, num_test = (len(split or ()) if config.scoring else 0 for split in (data_splits.val, data_splits.test))
+    plan = make_plan(
+        config.recipe,
+        initial.complete_settings(config.recipe, config.settings) if initial else config.settings,
+        data_splits.train,
+        ScoringLoad(num_val, num_test, config.scoring),
+        device,
+        config.precision,
+        context.deadline,
+        config.num_steps,
+        write_speed,
+        config.source.data,
+        context.group,
+    )
+    for line in plan.lines:
+        context.reporter.note(line)
+    return plan
 
 
 def sha256_of(dataset: ImageDataset) -> str:

@@ -1,4 +1,18 @@
-"""What the leader of a group tells the other processes, so that all train the same network on the same images."""
+"""The protocol between the main rank and the worker ranks of a training, and the main rank's side of it.
+
+The messages, in order; :mod:`timebox.jobs.worker` is the worker ranks' side:
+
+1. :class:`ReadData`: read the training data. Every rank answers with a :class:`ReadResult`.
+   A group that was restarted after its run was finished gets :class:`RunFinished` in its place.
+2. The measurement requests of :mod:`timebox.planning.distributed_throughput`, any number of times: time training steps
+   or scoring. Every rank answers with seconds per image.
+3. :class:`StartTraining`: train. The ranks broadcast the first weights and the schedule, and average gradients, see
+   :mod:`timebox.training.data_parallel`; at the end every rank answers with its throughput.
+4. :class:`~timebox.evaluation.scoring.ScoreSplit`, at most once per split: score it together.
+5. :class:`RunFinished`: leave.
+
+A group of one process sends nothing.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,17 +31,23 @@ from timebox.planning.plan import Plan
 
 @dataclass(frozen=True)
 class ReadData:
-    """What to read. The leader has read it already: ``largest_side`` is what it came to, in pixels."""
+    """Read and split the training data.
 
-    source: DataConfig
-    side: int | None
-    fit: str
+    Attributes:
+        image_size: side in pixels to bring images to; None to follow the data.
+        image_fit: how images of another shape are brought to that of train.
+        largest_side: of the images that the main rank has read, in pixels: the limit where ``image_size`` is None.
+    """
+
+    data: DataConfig
+    image_size: int | None
+    image_fit: str
     largest_side: int
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """How reading went: the hash of the training images and labels, or what went wrong."""
+    """Answer to :class:`ReadData`: the SHA-256 of the training images and labels, or the error that reading raised."""
 
     sha256: str | None
     error: str = ""
@@ -35,43 +55,51 @@ class ReadResult:
 
 @dataclass(frozen=True)
 class StartTraining:
-    """What to train.
+    """Train with this config and plan.
 
     Attributes:
-        path: where the leader writes the run.
-        threads_share: of its threads that a process takes.
+        path: run directory on the main rank's host.
+        threads_share: share of a rank's threads to compute with, above 0, at most 1.
     """
 
-    request: TrainConfig
+    config: TrainConfig
     plan: Plan
     budget_seconds: float | None
     path: Path
     threads_share: float
 
 
+@dataclass(frozen=True)
+class RunFinished:
+    """The run is complete, in this directory on the main rank's host."""
+
+    path: Path
+
+
 def broadcast_read_data(
-    group: ProcessGroup, source: DataConfig, side: int | None, fit: str, data_splits: DataSplits
+    group: ProcessGroup, data: DataConfig, image_size: int | None, image_fit: str, data_splits: DataSplits
 ) -> None:
-    """Have all processes read what the leader has read. Raises DataError where one cannot, or finds other images."""
+    """Have every rank read the data that the main rank has read. Raises DataError where a rank cannot read them, or
+    reads other training images."""
     if not isinstance(group, TorchrunGroup):
         return
-    group.broadcast(ReadData(source, side, fit, max(data_splits.train.image_shape[:2])))
-    outcomes: list[ReadResult] = group.all_gather(ReadResult(sha256_of(data_splits.train)))
-    for member, outcome in zip(group.ranks, outcomes, strict=True):
-        if outcome.error:
-            raise DataError(f"{member}: {outcome.error}")
-        if outcome.sha256 != outcomes[0].sha256:
-            raise DataError(f"{member} finds other training images in {source.data!r} than {group.ranks[0]}")
-
-
-def broadcast_run_path(group: ProcessGroup, path: Path) -> None:
-    """Let the others go, where there are any; they learn where the run is. Whether they hear it changes nothing."""
-    with suppress(RuntimeError):
-        group.broadcast(path.resolve())
+    group.broadcast(ReadData(data, image_size, image_fit, max(data_splits.train.image_shape[:2])))
+    results: list[ReadResult] = group.all_gather(ReadResult(sha256_of(data_splits.train)))
+    for rank, result in zip(group.ranks, results, strict=True):
+        if result.error:
+            raise DataError(f"{rank}: {result.error}")
+        if result.sha256 != results[0].sha256:
+            raise DataError(f"{rank} finds other training images in {data.data!r} than {group.ranks[0]}")
 
 
 def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) -> None:
-    """Have all processes train the job."""
+    """Have every rank train the job."""
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
         group.broadcast(StartTraining(job.request, job.plan, job.budget_seconds, path.resolve(), min(share, 1.0)))
+
+
+def broadcast_run_finished(group: ProcessGroup, path: Path) -> None:
+    """Let the worker ranks leave. A worker rank that is gone already is no error: the run is complete."""
+    with suppress(RuntimeError):
+        group.broadcast(RunFinished(path.resolve()))

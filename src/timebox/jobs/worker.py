@@ -1,5 +1,4 @@
-"""The part of a process that trains with others and does not lead: it reads, measures, trains and scores as it is told,
-and writes nothing."""
+"""A worker rank: reads, measures, trains and scores as the main rank's messages say, and writes no run."""
 
 from pathlib import Path
 
@@ -9,11 +8,12 @@ from timebox.clock import Deadline
 from timebox.data import DataSplits
 from timebox.distributed.process_group import TorchrunGroup
 from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.scoring import ScoreSplit
+from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
-from timebox.jobs.job import ScoreSplit, TrainingJob, sha256_of
-from timebox.jobs.messages import ReadData, ReadResult, StartTraining
+from timebox.jobs.job import TrainingJob, sha256_of
+from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.distributed_throughput import Measurement, ThroughputWorker
 from timebox.reporter import SilentReporter
 from timebox.run.ranks_file import record_rank_failures
@@ -21,88 +21,82 @@ from timebox.runtime.torch_state import preserve_torch_state
 
 
 def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) -> Path:
-    """Train as the leader says, until it needs no help any more.
+    """Take part in the main rank's training until the run is finished.
 
     Args:
-        deadline: when this process started; the budget is the leader's.
-        reader: reads the data here.
+        deadline: the clock of this process; only the main rank's has a budget that counts.
+        reader: reads the data on this host.
     Returns:
-        The run directory, on the leader's host.
+        The run directory, on the main rank's host.
     Raises:
-        LostMembersError: where the group broke. DataError: where the data cannot be read here.
+        RankFailureError: where another rank failed. DataError: where the data cannot be read on this host.
     """
-    with preserve_torch_state():
-        group = TorchrunGroup(device, deadline.remaining())
-        worker = Worker(group, deadline, reader)
-        with group.leave_at_exit():
-            try:
+    with preserve_torch_state(), join_ranks(device, deadline, SilentReporter()) as context:
+        worker = WorkerRank(context, reader)
+        try:
+            with context.group.raise_on_rank_failure():
                 return worker.run()
-            except RankFailureError as error:
-                worker.note(error.failed_ranks)
-                raise
-            except KeyboardInterrupt:
-                worker.note(group.failed_ranks())
-                raise
+        except RankFailureError as error:
+            worker.record_failures(error.failed_ranks)
+            raise
+        except KeyboardInterrupt:
+            worker.record_failures(context.group.failed_ranks())
+            raise
 
 
-class Worker:
-    """One process of a group, see :func:`run_worker`.
+class WorkerRank:
+    """One worker rank, see :func:`run_worker`; the order of the messages is in :mod:`timebox.jobs.messages`.
 
     Attributes:
-        path: of the run, once it is known.
+        path: the run directory; None before training.
     """
 
-    def __init__(self, group: TorchrunGroup, deadline: Deadline, reader: DatasetReader) -> None:
-        self._group, self._deadline, self._reader = group, deadline, reader
+    def __init__(self, context: RunContext, reader: DatasetReader) -> None:
+        assert isinstance(context.group, TorchrunGroup), "a worker rank is started by torchrun"
+        self._context, self._group, self._reader = context, context.group, reader
         self.path: Path | None = None
 
     def run(self) -> Path:
-        """All of it, in the order in which the leader goes on."""
-        group = self._group
-        with group.raise_on_rank_failure():
-            group.all_gather(self._deadline.elapsed())
-            asked = group.broadcast()
-            if isinstance(asked, Path):  # a run that was finished before the group was started again
-                return asked
-            data_splits = self._read(asked)
-            member = ThroughputWorker(data_splits.train, group)
-            while isinstance(asked := group.broadcast(), Measurement):
-                member.measure(asked)
-            assigned: StartTraining = asked
-            self.path = assigned.path
-            member.use_threads(assigned.threads_share)
-        job = TrainingJob.of(assigned.request, assigned.plan, data_splits, assigned.budget_seconds)
-        training = Training(job, None, self._deadline, SilentReporter(), group)
-        trained = training.run()
-        with group.raise_on_rank_failure():
-            training.throughputs()
-            while isinstance(asked := group.broadcast(), ScoreSplit):
-                predict_probabilities(
-                    trained.model,
-                    job.ordered(job.held_out()[asked.split]).images,
-                    job.mean,
-                    job.std,
-                    tta=asked.tta,
-                    device=group.device,
-                    batch_size=job.plan.scoring_batch,
-                    group=group,
-                )
-        # Where the leader has put the run, once it is whole.
-        final: Path = asked
-        return final
+        """Follow the main rank's messages to the end; the run directory."""
+        message = self._group.broadcast()
+        if isinstance(message, RunFinished):
+            return message.path
+        data_splits = self._read(message)
+        start = self._measure_throughput(data_splits)
+        self.path = start.path
+        job = TrainingJob.of(start.config, start.plan, data_splits, start.budget_seconds)
+        training = Training(job, self._context)
+        result = training.run()
+        training.throughputs()
+        scorer, splits = job.scorer(self._group), job.held_out()
+        while isinstance(message := self._group.broadcast(), ScoreSplit):
+            scorer.score_split(result.model, message.split, splits[message.split], message.tta)
+        # The main rank has moved the run directory to its place by now.
+        finished: RunFinished = message
+        return finished.path
 
-    def note(self, lost: dict[int, str]) -> None:
-        """Say in the run directory who is lost, in place of the leader where that does not answer."""
-        present = set(range(self._group.size)) - set(lost)
-        if lost.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
-            record_rank_failures(self.path, self._group.describe_failures(lost))
+    def record_failures(self, failed_ranks: dict[int, str]) -> None:
+        """Write the failed ranks into the run directory in place of the main rank, where the main rank is one of them
+        and this rank is the first that is left."""
+        present = set(range(self._group.size)) - set(failed_ranks)
+        if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
+            record_rank_failures(self.path, self._group.describe_failures(failed_ranks))
 
-    def _read(self, asked: ReadData) -> DataSplits:
-        self._reader.largest_side = lambda num_images: asked.largest_side
+    def _read(self, message: ReadData) -> DataSplits:
+        self._reader.largest_side = lambda num_images: message.largest_side
         try:
-            _, data_splits = self._reader.divided(asked.source, asked.side, asked.fit)
+            _, data_splits = self._reader.read_splits(message.data, message.image_size, message.image_fit)
         except TimeboxError as error:
             self._group.all_gather(ReadResult(None, str(error)))
             raise
         self._group.all_gather(ReadResult(sha256_of(data_splits.train)))
         return data_splits
+
+    def _measure_throughput(self, data_splits: DataSplits) -> StartTraining:
+        """Answer throughput measurements until training starts."""
+        worker = ThroughputWorker(data_splits.train, self._group)
+        while isinstance(message := self._group.broadcast(), Measurement):
+            worker.measure(message)
+        start: StartTraining = message
+        worker.use_threads(start.threads_share)
+        return start

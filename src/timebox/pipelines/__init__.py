@@ -1,14 +1,15 @@
-"""One file for each verb of the command line, each a public function that reads as the method does.
+"""The verbs of the command line, one file and one public function each.
 
-A pipeline parses its arguments, reads data, plans, trains, evaluates and writes by calling the packages below it.
-Parts that several verbs share live in ``jobs``; nothing is computed here that they could compute.
+A verb checks its arguments, then reads, plans, trains, evaluates and writes by calling the packages below. Parts that
+several verbs share are in ``jobs``. ``resume`` and ``replay`` are options of :func:`train`.
 """
 
+from timebox.pipelines.compare import compare
 from timebox.pipelines.evaluate import Evaluation, evaluate
 from timebox.pipelines.inspect import inspect
 from timebox.pipelines.lr_find import LRRange, lr_find
 from timebox.pipelines.predict import predict
-from timebox.pipelines.report import compare, report
+from timebox.pipelines.report import report
 from timebox.pipelines.train import train
 
 __all__ = ["Evaluation", "LRRange", "compare", "evaluate", "inspect", "lr_find", "predict", "report", "train"]

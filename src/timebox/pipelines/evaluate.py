@@ -1,7 +1,8 @@
-"""``timebox evaluate``: how good a run is on a data set, in full and untimed."""
+"""``timebox evaluate``: score a run on a data set, without a time limit."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ SPLITS = ("test", "val", "train", "all")
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a run reaches on a split.
+    """The metrics of a run on a split of a data set.
 
     Attributes:
-        num_images, num_images_total: images scored, of how many the split has.
-        num_seen_in_training: how many of the scored images, pixel for pixel, the run was trained on.
-        balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is that of the recall.
-        confusion: int64 (num_classes, num_classes), rows the true class, columns the predicted one.
+        accuracy: share of the scored images that are classified correctly, 0...1.
+        num_images, num_images_total: images scored, and images of the split.
+        num_seen_in_training: scored images that are, pixel for pixel, training images of the run.
+        seconds: duration of the evaluation, reading included.
+        balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is the mean recall.
+        confusion: int64 (num_classes, num_classes); rows are true classes, columns predicted ones.
     """
 
     run: str
@@ -50,7 +53,7 @@ class Evaluation:
         """Everything, ready for JSON."""
         return {
             **{name: value for name, value in vars(self).items() if name not in ("classes", "confusion", "notes")},
-            "classes": [asdict(figures) for figures in self.classes],
+            "classes": [asdict(metrics) for metrics in self.classes],
             "confusion": self.confusion.tolist(),
             "notes": list(self.notes),
         }
@@ -96,37 +99,28 @@ def evaluate(
     if split is not None and split not in SPLITS:
         raise UsageError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
     run = run if isinstance(run, Run) else Run(run, device)
-    source = DataConfig.of_run(run.config, run.path)
+    data_config = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
-    loaded = load_data(
-        data,
-        image_size=run.preprocessing.square_side,
-        coarse=source.coarse,
+    read = partial(
+        load_data,
+        coarse=data_config.coarse,
         data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
         cache=cache,
         fit=run.recipe.image_fit,
-        notify=reporter.note,
     )
+    loaded = read(data, image_size=run.preprocessing.square_side, notify=reporter.note)
 
-    def elsewhere(path: str, side: int | None) -> LoadedData:
-        return load_data(
-            path,
-            image_size=side,
-            coarse=source.coarse,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            cache=cache,
-            fit=run.recipe.image_fit,
-        )
+    def read_path(path: str, image_size: int | None) -> LoadedData:
+        return read(path, image_size=image_size)
 
-    name, dataset = _choose(split, loaded.splits, source, run, elsewhere)
+    name, dataset = _select_split(split, loaded.splits, data_config, run, read_path)
     dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
         if not 1 <= test_limit <= num_total:
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
-        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
+        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, data_config.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
     confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))
@@ -148,55 +142,60 @@ def evaluate(
     )
 
 
-def _choose(
+def _select_split(
     split: str | None,
-    splits: SourceSplits,
-    source: DataConfig,
+    source_splits: SourceSplits,
+    config: DataConfig,
     run: Run,
-    elsewhere: Callable[[str, int | None], LoadedData],
+    read: Callable[[str, int | None], LoadedData],
 ) -> tuple[str, ImageDataset]:
-    """The split asked for; else the first there is of own test, what the run held out, everything."""
-    parts = dict(splits.items())
+    """Name and images of a split; for None of the first of these: the data's own test split, the run's test or val
+    split, all images.
+
+    Args:
+        read: reads ``(path, image_size)``, for a val or test split of the run that is a path of its own.
+    """
+    splits = dict(source_splits.items())
     if split == "all":
-        return split, _everything(splits)
-    if split is None and "test" in parts:
-        return "test", parts["test"]
-    own_test = {name: part for name, part in parts.items() if name == "test"}
-    # What a run was told to hold out in another place is read only where it is asked for.
-    place = {"val": source.val, "test": source.test}.get(str(split))
-    read = elsewhere if isinstance(place, str) else None
-    parts |= _as_the_run_divided(splits, source, run, read) | own_test
+        return split, _merge(source_splits)
+    if split is None and "test" in splits:
+        return "test", splits["test"]
+    own_test = {name: dataset for name, dataset in splits.items() if name == "test"}
+    # A split that is a path of its own belongs to these data only where it is named.
+    has_own_path = isinstance({"val": config.val, "test": config.test}.get(str(split)), str)
+    splits |= _splits_of_run(source_splits, config, run, read if has_own_path else None) | own_test
     if split is None:
-        split = next((name for name in ("test", "val") if name in parts), "all")
+        split = next((name for name in ("test", "val") if name in splits), "all")
     if split == "all":
-        return split, _everything(splits)
-    if split not in parts:
+        return split, _merge(source_splits)
+    if split not in splits:
         raise UsageError(f"split {split!r}: these data have none, and the run held none out of them; use --split all")
-    return split, parts[split]
+    return split, splits[split]
 
 
-def _as_the_run_divided(
-    splits: SourceSplits, source: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
+def _splits_of_run(
+    source_splits: SourceSplits, config: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
 ) -> dict[str, ImageDataset]:
-    """The run's own parts of the data, where these are the data it was trained on; else none."""
+    """The train, val and test splits that the run made of these data; empty where it was trained on other images."""
     try:
-        data_splits = split_data(splits, source, read)
+        data_splits = split_data(source_splits, config, read)
     except TimeboxError:
         return {}
-    trained_on = np.sort(image_hashes(data_splits.train.images))
-    if not np.array_equal(trained_on, read_training_hashes(run.path)):
+    training_hashes = np.sort(image_hashes(data_splits.train.images))
+    if not np.array_equal(training_hashes, read_training_hashes(run.path)):
         return {}
-    parts = {"train": data_splits.train, "val": data_splits.val, "test": data_splits.test}
-    return {name: part for name, part in parts.items() if part is not None}
+    splits = {"train": data_splits.train, "val": data_splits.val, "test": data_splits.test}
+    return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
 
-def _everything(splits: SourceSplits) -> ImageDataset:
-    parts = [dataset for _, dataset in splits.items()]
-    if len(parts) == 1:
-        return parts[0]
+def _merge(source_splits: SourceSplits) -> ImageDataset:
+    """All images as one dataset."""
+    datasets = [dataset for _, dataset in source_splits.items()]
+    if len(datasets) == 1:
+        return datasets[0]
     return ImageDataset(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        parts[0].class_names,
-        tuple(f"{name}/{id}" for name, part in splits.items() for id in part.ids),
+        np.concatenate([dataset.images for dataset in datasets]),
+        np.concatenate([dataset.labels for dataset in datasets]),
+        datasets[0].class_names,
+        tuple(f"{name}/{id}" for name, dataset in source_splits.items() for id in dataset.ids),
     )

@@ -1,4 +1,4 @@
-"""``timebox inspect``: what the reader sees, without training."""
+"""``timebox inspect``: describe a data set as it is read, without training."""
 
 from pathlib import Path
 

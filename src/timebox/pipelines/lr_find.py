@@ -1,4 +1,4 @@
-"""``timebox lr-find``: the learning rate at which a recipe learns, and the one at which it no longer does."""
+"""``timebox lr-find``: the learning-rate range test (L. Smith, arXiv 1506.01186) of a recipe on a data set."""
 
 import time
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
 from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_planned
+from timebox.jobs.context import RunContext
 from timebox.jobs.data import DataConfig, DatasetReader
-from timebox.jobs.fit import build_loss, initial_network
-from timebox.jobs.job import TrainingJob
+from timebox.jobs.fit import build_initial_network, build_loss
+from timebox.jobs.job import TrainingJob, plan_training
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
@@ -27,29 +27,28 @@ from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
 from timebox.runtime.torch_state import preserve_torch_state
-from timebox.runtime.write_speed import NO_WRITES
 from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, lr_range_test
 from timebox.training.pacer import ClockPacer, Pacer, StepPacer
 from timebox.training.schedule import lr_and_momentum_at
 from timebox.training.state import TrainingState
 
 RESULT, CHART = "lr_find.json", "lr_find.svg"
-# As multiples of the recipe's own rate.
-LOWEST, HIGHEST = 1e-3, 1e2
-# More steps than these show nothing more.
+# The tested range, as multiples of the recipe's max_lr.
+MIN_LR_FACTOR, MAX_LR_FACTOR = 1e-3, 1e2
+# More steps do not make the curve clearer.
 MAX_STEPS = 200
-# For leaving and for the last step to be slow.
+# For exiting, and for a slow last step.
 RESERVE_SECONDS = 1.5
 STEPS_BETWEEN_NOTES = 25
 
 
 @dataclass(frozen=True, eq=False)
 class LRRange:
-    """What :func:`lr_find` found.
+    """Result of :func:`lr_find`.
 
     Attributes:
-        test: rates, losses, suggestion, bound and reason.
-        recipe: the recipe that was tested, one network of it.
+        test: learning rates, losses, suggestion, bound and reason.
+        recipe: the tested recipe, with one network.
         path: the directory with lr_find.json and lr_find.svg.
     """
 
@@ -59,17 +58,17 @@ class LRRange:
 
     @property
     def filter_lr(self) -> float | None:
-        """What goes with the suggestion for filters under Muon, whose rate was raised with the others; None under SGD,
-        or without a suggestion."""
+        """The learning rate of Muon's filters that goes with the suggestion: the test scales it with ``max_lr``. None
+        under SGD, or without a suggestion."""
         if self.recipe.optimizer != "muon" or self.test.suggestion is None:
             return None
         return self.recipe.filter_lr * self.test.suggestion / self.recipe.max_lr
 
     @property
     def settings(self) -> list[str]:
-        """What ``train`` takes as ``--set`` to use the suggestion."""
-        given = (("max_lr", self.test.suggestion), ("filter_lr", self.filter_lr))
-        return [f"{name}={value:.3g}" for name, value in given if value is not None]
+        """The suggestion as ``--set`` options of ``train``."""
+        values = (("max_lr", self.test.suggestion), ("filter_lr", self.filter_lr))
+        return [f"{name}={value:.3g}" for name, value in values if value is not None]
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON."""
@@ -134,14 +133,14 @@ def lr_find(
         OutputError: for a directory that cannot be written to.
 
     >>> import timebox
-    >>> found = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
-    >>> found.path.name, len(found.test.lrs) >= 20
+    >>> result = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
+    >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
     deadline = deadline or Deadline(parse_budget(budget))
     reporter = reporter or SilentReporter()
     source = DataConfig(str(data), "none", "none", train_limit, None, split_seed, coarse)
-    request = TrainConfig(source, recipe, tuple(settings), seed, precision, None)
+    request = TrainConfig(source, recipe, tuple(settings), seed, precision, None, scoring=False)
     check_train_config(request, deadline)
     planned_for = Deadline(parse_budget(train_budget))
     check_train_config(request, planned_for)
@@ -152,33 +151,29 @@ def lr_find(
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with preserve_torch_state():
         reporter.phase("reading")
-        loaded, data_splits = reader.divided(source, side, fit)
+        loaded, data_splits = reader.read_splits(source, side, fit)
         reporter.phase("planning")
-        train, scoring = data_splits.train, ScoringLoad(0, 0)
-        plan = make_plan(
-            recipe, settings, train, scoring, training_device, precision, planned_for, None, NO_WRITES, str(data)
-        )
-        for line in plan.lines:
-            reporter.note(line)
-        job = TrainingJob.of(request, _for_one_network(plan), data_splits, None)
-        rates = _bounds(job.plan.recipe, low, high)
+        plan = plan_training(request, data_splits, training_device, RunContext(planned_for, reporter))
+        job = TrainingJob.of(request, _plan_one_network(plan), data_splits, None)
+        lrs = _lr_range(job.plan.recipe, low, high)
         reporter.phase("testing rates")
-        test = _test(job, rates, _pacer(job.plan, deadline), reporter)
-    found = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
-    _write(found)
-    return found
+        test = _run_test(job, lrs, _build_pacer(job.plan, deadline), reporter)
+    result = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
+    _write(result)
+    return result
 
 
-def _bounds(recipe: Recipe, low: float | None, high: float | None) -> tuple[float, float]:
-    low = LOWEST * recipe.max_lr if low is None else low
-    high = HIGHEST * recipe.max_lr if high is None else high
+def _lr_range(recipe: Recipe, low: float | None, high: float | None) -> tuple[float, float]:
+    """The lowest and the highest learning rate to test; by default as multiples of the recipe's."""
+    low = MIN_LR_FACTOR * recipe.max_lr if low is None else low
+    high = MAX_LR_FACTOR * recipe.max_lr if high is None else high
     if not 0 < low < high < float("inf"):
         raise UsageError(f"rates from {low:g} to {high:g}: the first must be above 0 and below the second")
     return low, high
 
 
-def _pacer(plan: Plan, deadline: Deadline) -> Pacer:
-    """As many steps as are worth taking, or as there is time for."""
+def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
+    """A pacer of MAX_STEPS steps; by the clock where there is time for fewer. Raises BudgetError below MIN_STEPS."""
 
     def seconds_left() -> float:
         return deadline.remaining() - RESERVE_SECONDS
@@ -193,17 +188,17 @@ def _pacer(plan: Plan, deadline: Deadline) -> Pacer:
     return ClockPacer(seconds_left, plan.step_seconds, deadline.elapsed)
 
 
-def _for_one_network(plan: Plan) -> Plan:
-    """The plan of the first of several networks alone, on whole images."""
+def _plan_one_network(plan: Plan) -> Plan:
+    """The plan for one network of the ensemble, at full image size from the first step on."""
     recipe = plan.recipe
     step_seconds = plan.step_seconds / recipe.ensemble_size
     return replace(plan, recipe=recipe.replace(ensemble_size=1, start_size=1.0), step_seconds=step_seconds)
 
 
-def _test(job: TrainingJob, rates: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
+def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
     plan, train = job.plan, job.data_splits.train
     recipe = plan.recipe
-    state = TrainingState(initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
+    state = TrainingState(build_initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
     loader = DeviceLoader(
         ResidentImages.from_dataset(train, plan.device),
         ChannelStatistics(job.mean, job.std),
@@ -216,18 +211,18 @@ def _test(job: TrainingJob, rates: tuple[float, float], pacer: Pacer, reporter: 
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
     peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)[1]
-    return lr_range_test(state, loader, build_loss(job), pacer, *rates, peak_momentum, plan.micro_batch, notify)
+    return lr_range_test(state, loader, build_loss(job), pacer, *lrs, peak_momentum, plan.micro_batch, notify)
 
 
-def _write(found: LRRange) -> None:
+def _write(result: LRRange) -> None:
     """Raises OutputError where the directory cannot be written to."""
     try:
-        found.path.mkdir(parents=True, exist_ok=True)
-        write_whole(found.path / RESULT, to_json(LR_FIND_FORMAT.numbered(found.as_dict())))
-        if len(found.test.lrs) > 1:
-            write_whole(found.path / CHART, lr_range_chart(found.test).encode())
+        result.path.mkdir(parents=True, exist_ok=True)
+        write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))
+        if len(result.test.lrs) > 1:
+            write_whole(result.path / CHART, lr_range_chart(result.test).encode())
     except OSError as error:
-        raise OutputError(f"{str(found.path)!r} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{str(result.path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _default_out(name: str) -> Path:

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from timebox.clock import Deadline, parse_budget
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes, parse_split_size
-from timebox.distributed.process_group import ProcessGroup
 from timebox.errors import UsageError
 from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
+from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DataConfig, DatasetReader
-from timebox.jobs.fit import keep_partial_run, run_job
+from timebox.jobs.existing_run import ExistingRun, find_restarted_run, save_ranks_record
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.jobs.job import TrainingJob
-from timebox.jobs.main_rank import find_started_run, joined_as_main_rank, save_ranks_record
+from timebox.jobs.job import TrainingJob, plan_training
 from timebox.jobs.messages import broadcast_read_data
+from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
-from timebox.pipelines.resume import ExistingRun
+from timebox.pipelines.replay import replay as replay_run
+from timebox.pipelines.resume import resume as resume_run
+from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
-from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.run import Run
@@ -110,7 +110,7 @@ def train(
     Raises:
         UsageError, BudgetError: for arguments that cannot work, before anything is written.
         DataError: for data that cannot be read. OutputError: for a directory that cannot be written to.
-        RunError: for a run that cannot be resumed or replayed. LostMembersError: where a process is gone.
+        RunError: for a run that cannot be resumed or replayed. RankFailureError: where a rank failed.
 
     >>> import timebox
     >>> run = timebox.train("photos", steps=20, test=0.2, out="runs/first")
@@ -131,13 +131,15 @@ def train(
     if resume is not None or replay is not None:
         _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
         path = Path(str(resume if replay is None else replay))
-        continuation = ExistingRun(path, None if data is None else str(data), reader, deadline, reporter)
-        with preserve_torch_state(), joined_as_main_rank(continuation.device, deadline) as group:
-            if deadline.budget_seconds is not None and (started := find_started_run(group, path, deadline)):
-                return continuation.go_on(group, started)
+        existing = ExistingRun.load(path, None if data is None else str(data))
+        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+            has_budget = deadline.budget_seconds is not None
+            if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
+                return resume_after_restart(existing, restarted, reader, context)
             if resume is not None:
-                return continuation.resume(group, "budget" in given or deadline.budget_seconds is not None)
-            return continuation.replay(group, Path(out) if out else _default_out(f"{path.name}-replay"), overwrite)
+                return resume_run(existing, reader, context, "budget" in given or has_budget)
+            new_path = Path(out) if out else _default_out(f"{path.name}-replay")
+            return replay_run(existing, reader, context, new_path, overwrite)
     if data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
     source = DataConfig(
@@ -167,66 +169,40 @@ def train(
     side, fit = image_form(request.recipe, request.settings)
     if is_planned(recipe):
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
-    asked_out = Path(out) if out else None
-    if asked_out and not is_torchrun():
-        check_free(asked_out, overwrite)
-    with preserve_torch_state(), joined_as_main_rank(training_device, deadline) as group:
-        started = find_started_run(group, asked_out, deadline)
-        if started and started.can_be_continued:
-            return ExistingRun(started.path, None, reader, deadline, reporter).go_on(group, started)
-        reporter.phase("reading")
-        with deadline.phase("reading"):
-            loaded, data_splits = reader.divided(source, side, fit)
-            broadcast_read_data(group, source, side, fit, data_splits)
-        started_anew = started.path if started else None
-        writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or started is not None)
-        with keep_partial_run(writer, deadline, reporter, group):
-            save_ranks_record(
-                group, writer.path, deadline, started.record.lost if started else group.failures_before_restart()
-            )
-            job = _planned(writer, request, data_splits, training_device, deadline, reporter, initial, group)
-            run_job(job, loaded, writer, deadline, reporter, group)
+    out_path = Path(out) if out else None
+    if out_path and not is_torchrun():
+        check_free(out_path, overwrite)
+    with preserve_torch_state(), join_ranks(training_device, deadline, reporter) as context:
+        restarted = find_restarted_run(context.group, out_path, deadline)
+        if restarted and restarted.has_checkpoint:
+            return resume_after_restart(ExistingRun.load(restarted.path), restarted, reader, context)
+        with context.phase("reading"):
+            loaded, data_splits = reader.read_splits(source, side, fit)
+            broadcast_read_data(context.group, source, side, fit, data_splits)
+        new_path = out_path or (restarted.path if restarted else _default_out(loaded.name))
+        writer = RunWriter.new(new_path, overwrite or restarted is not None)
+        with keep_partial_run(writer, context):
+            failures = restarted.record.lost if restarted else context.group.failures_before_restart()
+            save_ranks_record(context.group, writer.path, deadline, failures)
+            with context.phase("planning"):
+                _save_training_hashes(writer, request, data_splits, context)
+                plan = plan_training(request, data_splits, training_device, context, writer.write_speed, initial)
+                job = TrainingJob.of(request, plan, data_splits, deadline.budget_seconds, initial)
+            run_job(job, loaded, writer, context)
     return Run(writer.path, device)
 
 
-def _planned(
-    writer: RunWriter,
-    request: TrainConfig,
-    data_splits: DataSplits,
-    device: torch.device,
-    deadline: Deadline,
-    reporter: Reporter,
-    initial: InitialWeights | None,
-    group: ProcessGroup,
-) -> TrainingJob:
-    reporter.phase("planning")
-    with deadline.phase("planning"):
-        hashes = image_hashes(data_splits.train.images)
-        writer.save_training_hashes(hashes)
-        scored = (data_splits.val, data_splits.test) if request.scoring else (None, None)
-        plan = make_plan(
-            request.recipe,
-            initial.settled(request.recipe, request.settings) if initial else request.settings,
-            data_splits.train,
-            ScoringLoad(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
-            device,
-            request.precision,
-            deadline,
-            request.num_steps,
-            writer.write_speed,
-            request.source.data,
-            group,
-        )
-        for name, part in (("val", scored[0]), ("test", scored[1])):
-            if part is not None and (seen := int(np.isin(image_hashes(part.images), hashes).sum())):
-                reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")
-        for line in plan.lines:
-            reporter.note(line)
-        return TrainingJob.of(request, plan, data_splits, deadline.budget_seconds, initial)
-
-
-def _num_images(part: ImageDataset | None) -> int:
-    return 0 if part is None else len(part)
+def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: DataSplits, context: RunContext) -> None:
+    """Save a hash of each training image, and report how many images to be scored are among them."""
+    hashes = image_hashes(data_splits.train.images)
+    writer.save_training_hashes(hashes)
+    if not config.scoring:
+        return
+    for name, split in (("val", data_splits.val), ("test", data_splits.test)):
+        if split is not None and (num_seen := int(np.isin(image_hashes(split.images), hashes).sum())):
+            context.reporter.note(
+                f"{num_seen:,} of {len(split):,} images of {name} are training images too, pixel for pixel"
+            )
 
 
 def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:

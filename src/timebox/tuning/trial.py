@@ -13,9 +13,11 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
 from timebox.jobs.config import TrainConfig
+from timebox.jobs.context import RunContext
 from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
+from timebox.jobs.run_job import score_held_out
 from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.writer import RunWriter
@@ -116,13 +118,14 @@ class Trainer:
                 self.source.data,
             )
             job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
-            training = Training(job, writer, deadline, DivergenceGuard())
+            context = RunContext(deadline, DivergenceGuard())
+            training = Training(job, context, writer)
             with training.checkpointer.wait_on_failure():
                 try:
                     trained = training.run()
                 except RecoverableError as error:
                     raise DivergedError(str(error)) from error
-                (score,) = job.score(trained.model, deadline) or (None,)
+                (score,) = score_held_out(job, trained.model, context) or (None,)
                 training.checkpointer.wait(deadline.remaining())
         return TrialResult(
             accuracy=0.0 if score is None else score.accuracy,

@@ -227,7 +227,7 @@ def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, noti
     if is_planned(config.recipe):
         reader.largest_side = largest_side_for(final_seconds, device)
     source = config.source
-    loaded, data_splits = reader.divided(source, side, fit)
+    loaded, data_splits = reader.read_splits(source, side, fit)
     has_own_val = config.val is None and loaded.splits.val is not None
     if config.val is None and not has_own_val:
         source = replace(source, val=VAL_SHARE if config.train_limit is None else "rest")

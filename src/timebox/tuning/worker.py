@@ -101,7 +101,7 @@ def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
         None,
         config.cache,
     )
-    _, data_splits = reader.divided(source, spec.image_size, spec.image_fit)
+    _, data_splits = reader.read_splits(source, spec.image_size, spec.image_fit)
     if sha256_of(data_splits.train) != spec.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
     assert data_splits.val is not None

@@ -1,4 +1,4 @@
-"""The last steps of a run: what is complete stays complete, whatever happens then."""
+"""Failures while a run is finished: complete files stay complete."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from timebox.run.metrics_log import MetricsLog
 from timebox.run.writer import RunWriter
 
 
-def test_a_stop_while_the_checkpoint_is_removed_leaves_the_complete_run(
+def test_an_interrupt_while_the_checkpoint_is_removed_leaves_the_complete_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*rest: object, **more: object) -> None:
@@ -31,7 +31,7 @@ def test_a_stop_while_the_checkpoint_is_removed_leaves_the_complete_run(
     assert weights(run) == weights(load(tmp_path / "run"))
 
 
-def test_a_place_that_cannot_be_replaced_is_told_in_its_words(
+def test_a_directory_that_cannot_be_replaced_is_an_output_error(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*rest: object) -> Path:
@@ -45,7 +45,7 @@ def test_a_place_that_cannot_be_replaced_is_told_in_its_words(
     assert weights(load(tmp_path / "run")) == before
 
 
-def test_a_stopped_replacement_that_is_resumed_takes_its_place(data: Path, tmp_path: Path) -> None:
+def test_a_stopped_replacement_replaces_the_run_when_resumed(data: Path, tmp_path: Path) -> None:
     quick(data, tmp_path / "run", steps=2)
     other = quick(data, tmp_path / "other", steps=STEPS, seed=4)
     stopped = cut(6, KeyboardInterrupt, quick, data, tmp_path / "run", STEPS, seed=4, overwrite=True)
@@ -57,7 +57,7 @@ def test_a_stopped_replacement_that_is_resumed_takes_its_place(data: Path, tmp_p
     assert names(tmp_path / "run") == FILES
 
 
-def test_a_stopped_replacement_finds_its_place_empty(data: Path, tmp_path: Path) -> None:
+def test_a_stopped_replacement_is_resumed_where_the_run_is_gone(data: Path, tmp_path: Path) -> None:
     quick(data, tmp_path / "run", steps=2)
     stopped = cut(6, KeyboardInterrupt, quick, data, tmp_path / "run", STEPS, overwrite=True)
     shutil.rmtree(tmp_path / "run")
@@ -65,7 +65,7 @@ def test_a_stopped_replacement_finds_its_place_empty(data: Path, tmp_path: Path)
     assert names(tmp_path) == {"run"}
 
 
-def test_predictions_that_cannot_be_written_cost_no_summary(
+def test_the_summary_is_written_without_predictions(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*rest: object) -> None:
@@ -87,7 +87,7 @@ def test_a_directory_whose_checkpoint_is_damaged_is_not_removed(
     assert (tmp_path / "run" / "checkpoint").is_dir()
 
 
-def test_closing_twice_closes_once(tmp_path: Path) -> None:
+def test_a_metrics_log_closes_its_file_once(tmp_path: Path) -> None:
     metrics = MetricsLog(tmp_path / "metrics.jsonl")
     metrics.close()
     reused = os.open(tmp_path / "other", os.O_CREAT | os.O_WRONLY)

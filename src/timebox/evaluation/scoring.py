@@ -1,0 +1,168 @@
+"""Accuracy of a trained model on its val and test splits, as far as the time set aside for scoring allows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timebox.clock import Deadline
+from timebox.data import ImageDataset, stratified_order
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from timebox.evaluation.calibration import fit_temperature
+from timebox.evaluation.inference import never, predict_probabilities
+from timebox.evaluation.metrics import accuracy
+
+# With less than this share of the planned scoring time left, images are scored without test-time augmentation.
+MIN_TTA_TIME_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class SplitScore:
+    """The class probabilities of a split, or of as much of it as there was time for.
+
+    Attributes:
+        split: ``val`` or ``test``.
+        dataset: the scored images, in stratified order.
+        probabilities: float32 (len(dataset), num_classes), not calibrated.
+        num_total: images of the split.
+        tta: the test-time augmentation used, see :func:`predict_probabilities`.
+    """
+
+    split: str
+    dataset: ImageDataset
+    probabilities: NDArray[np.float32]
+    num_total: int
+    tta: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored images that are classified correctly, 0...1."""
+        return accuracy(self.probabilities, self.dataset.labels)
+
+    @cached_property
+    def temperature(self) -> float:
+        """The calibration temperature, see :func:`timebox.evaluation.calibration.fit_temperature`."""
+        return fit_temperature(self.probabilities, self.dataset.labels)
+
+
+@dataclass(frozen=True)
+class ScoreSplit:
+    """Message of the main rank: score this split, with this test-time augmentation."""
+
+    split: str
+    tta: str
+
+
+@dataclass(frozen=True)
+class ScoringTime:
+    """The time there is for scoring.
+
+    Attributes:
+        planned_seconds: set aside for scoring; infinite where no clock is read.
+        reserved_seconds: that must be left before the deadline when scoring ends.
+    """
+
+    deadline: Deadline
+    planned_seconds: float
+    reserved_seconds: float
+
+    def seconds_left(self) -> float:
+        """Seconds that scoring may still take, not more than planned."""
+        return min(self.planned_seconds, self.deadline.remaining() - self.reserved_seconds)
+
+
+class TimeLimit:
+    """A stop condition: true once the longest interval between two calls so far would not fit before ``until``.
+
+    Args:
+        until: seconds elapsed on the clock of ``deadline``.
+    """
+
+    def __init__(self, deadline: Deadline, until: float) -> None:
+        self._deadline, self._until = deadline, until
+        self._last, self._longest = deadline.elapsed(), 0.0
+
+    def __call__(self) -> bool:
+        moment = self._deadline.elapsed()
+        self._longest = max(self._longest, moment - self._last)
+        self._last = moment
+        return moment + self._longest > self._until
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores images with a model. The ranks of a group share the batches, and all call the same methods in turn.
+
+    Attributes:
+        mean, std: float32 (C,), of the training images.
+        batch_size: images scored at once, 1 or more.
+        split_seed: of the stratified order in which images are scored: any first part of it stands for the split.
+    """
+
+    mean: Tensor
+    std: Tensor
+    device: torch.device
+    batch_size: int
+    split_seed: int = 0
+    group: ProcessGroup = SINGLE_PROCESS
+
+    def stratify(self, dataset: ImageDataset, num_images: int | None = None) -> ImageDataset:
+        """The first ``num_images`` of a dataset in stratified order; None for all."""
+        return dataset.take(stratified_order(dataset.labels, self.split_seed)[:num_images])
+
+    def predict(
+        self, model: nn.Module, dataset: ImageDataset, tta: str, stop: Callable[[], bool] = never
+    ) -> NDArray[np.float32]:
+        """Class probabilities, float32 (M, num_classes), of the first M images; fewer than all where ``stop`` says so.
+        ``stop`` is called before each batch but the first, on the main rank's behalf."""
+        return predict_probabilities(
+            model,
+            dataset.images,
+            self.mean,
+            self.std,
+            tta=tta,
+            device=self.device,
+            stop=stop,
+            batch_size=self.batch_size,
+            group=self.group,
+        )
+
+    def accuracy(self, model: nn.Module, dataset: ImageDataset) -> float:
+        """Accuracy on a dataset, 0...1, without test-time augmentation."""
+        return accuracy(self.predict(model, dataset, "none"), dataset.labels)
+
+    def score_splits(
+        self, model: nn.Module, splits: Mapping[str, ImageDataset], tta: str, time: ScoringTime
+    ) -> list[SplitScore]:
+        """Score splits in their order; each gets a share of the time in proportion to its number of images.
+
+        Where time has run short, fewer images are scored; then each without test-time augmentation; then none of the
+        last split, and at last none at all. Called on the main rank: each split is broadcast to the worker ranks, which
+        call :meth:`score_split`.
+        """
+        seconds_left = time.seconds_left()
+        is_short = seconds_left < MIN_TTA_TIME_SHARE * time.planned_seconds < float("inf")
+        tta = "none" if is_short else tta
+        deadline, end = time.deadline, time.deadline.elapsed() + seconds_left
+        images_left = sum(map(len, splits.values()))
+        scores = []
+        for name, dataset in splits.items():
+            seconds = end - deadline.elapsed()
+            if seconds > 0:
+                until = deadline.elapsed() + seconds * len(dataset) / images_left
+                self.group.broadcast(ScoreSplit(name, tta))
+                scores.append(self.score_split(model, name, dataset, tta, TimeLimit(deadline, until)))
+            images_left -= len(dataset)
+        return scores
+
+    def score_split(
+        self, model: nn.Module, name: str, dataset: ImageDataset, tta: str, stop: Callable[[], bool] = never
+    ) -> SplitScore:
+        """Score a split in stratified order until ``stop`` says so."""
+        ordered = self.stratify(dataset)
+        probabilities = self.predict(model, ordered, tta, stop)
+        return SplitScore(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
