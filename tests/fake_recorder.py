@@ -64,11 +64,11 @@ class FakeGraphRecorder:
 
     def __init__(self, fail: BaseException | None = None, spoil: float = 0.0) -> None:
         self.fail, self.spoil = fail, spoil
-        self.num_aside = self.num_recorded = self.num_replayed = 0
+        self.num_warm_ups = self.num_recorded = self.num_replayed = 0
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        self.num_aside += 1
+    def warm_up(self) -> Iterator[None]:
+        self.num_warm_ups += 1
         yield
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -14,13 +14,13 @@ from timebox.recipe import Recipe, get_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.precision import Precision
 from timebox.training.checkpointer import AsyncCheckpointer
-from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.loop import PeriodicValidation, TrainingComponents, TrainingResult, train_model
 from timebox.training.monitor import TrainingMonitor
 from timebox.training.pacer import Pacer, StepPacer
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 
 CPU = torch.device("cpu")
 Entries = list[Mapping[str, object]]
@@ -52,9 +52,9 @@ def tiny_training(
     validate: Validate | None = None,
     validate_at: list[float] | None = None,
     reporter: Reporter | None = None,
-    make_steps: Callable[[TrainingState, Loss], Steps] = EagerSteps,
+    make_step_runner: Callable[[TrainingState, Loss], StepRunner] = EagerStepRunner,
 ) -> tuple[TrainingResult, Entries]:
-    """The outcome of a training on 100 images, and what it logged."""
+    """Train on 100 images. Returns the result and the entries of the metrics log."""
     recipe = recipe or tiny_recipe()
     data = bands(100)
     torch.manual_seed(0)
@@ -66,15 +66,15 @@ def tiny_training(
     deadline = deadline or Deadline(None)
     state = TrainingState(model, recipe, precision or Precision("fp32", CPU))
     schedule = PacedSchedule(pacer or StepPacer(num_steps), recipe, recipe.batch_size)
-    told: list[str] = []
-    trained = train_model(
+    messages: list[str] = []
+    components = TrainingComponents(
         state,
         loader,
         schedule,
-        make_steps(state, Loss(recipe.label_smoothing)),
-        RollbackGuard(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
-        AsyncCheckpointer(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
+        make_step_runner(state, Loss(recipe.label_smoothing)),
+        RollbackGuard(state, schedule, recipe, 5, messages.append),
         TrainingMonitor(loader, schedule, deadline, log.append, reporter or SilentReporter()),
+        AsyncCheckpointer(lambda snapshot: None, deadline, lambda: float("inf"), messages.append),
         PeriodicValidation(validate, validate_at or [], float("inf")) if validate else None,
     )
-    return trained, log
+    return train_model(components), log

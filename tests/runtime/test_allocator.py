@@ -15,7 +15,7 @@ needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the C libra
 # Page faults of allocating and touching 64 MB ten times over, and the memory held after that, in pages.
 FAULTS = """
 import resource, torch
-from timebox.runtime.allocator import kept_memory
+from timebox.runtime.allocator import retain_freed_memory
 
 def allocate(times):
     for _ in range(times):
@@ -31,7 +31,7 @@ def held():
 
 torch.set_num_threads(1)
 outside, before = faults(), held()
-with kept_memory():
+with retain_freed_memory():
     # The aligned blocks that torch asks for fit into those given back once a few of them lie side by side.
     allocate(20)
     inside, kept = faults(), held()

@@ -11,8 +11,9 @@ from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime import precision as module
 from timebox.runtime.precision import Precision, resolve_precision
+from timebox.training.state import TrainingState
 from timebox.training.step import training_step
-from tiny import CPU, bands, tiny_training
+from tiny import CPU, bands, tiny_recipe, tiny_training
 
 
 def losses(name: str, num_steps: int = 100) -> np.ndarray:
@@ -40,8 +41,9 @@ def one_step(precision: Precision) -> tuple[ResNet9, dict[str, torch.Tensor]]:
     data = bands(16)
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
-    training_step(model, optimizer, Batch(images, torch.from_numpy(data.labels)), precision, Loss(0.0), len(data))
+    state = TrainingState(model, tiny_recipe(averaging_span=0.0), precision)
+    state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
+    training_step(state, Loss(0.0), Batch(images, torch.from_numpy(data.labels)), len(data))
     return model, before
 
 

@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 from torch import Tensor
 
-from timebox.training.data_parallel import MAX_STEPS, BroadcastSchedule, steps_in_block
+from timebox.training.data_parallel import MAX_BLOCK_STEPS, BroadcastSchedule, block_size_for
 from timebox.training.pacer import ClockPacer, StepPacer
 from timebox.training.schedule import PacedSchedule, StepPlan
 from tiny import tiny_recipe
@@ -104,9 +104,11 @@ def test_going_back_drops_what_was_decided_beyond() -> None:
     assert rest[0].lr == 0.5 * sixth.lr
 
 
-@pytest.mark.parametrize(("step_seconds", "steps"), [(0.0, MAX_STEPS), (0.001, MAX_STEPS), (0.05, 5), (2.0, 1)])
+@pytest.mark.parametrize(
+    ("step_seconds", "steps"), [(0.0, MAX_BLOCK_STEPS), (0.001, MAX_BLOCK_STEPS), (0.05, 5), (2.0, 1)]
+)
 def test_less_is_decided_at_once_where_steps_are_long(step_seconds: float, steps: int) -> None:
-    assert steps_in_block(step_seconds) == steps
+    assert block_size_for(step_seconds) == steps
 
 
 @pytest.mark.parametrize("slower", [0.3, 1.0, 3.0])
@@ -116,11 +118,11 @@ def test_a_schedule_decided_ahead_ends_in_time_where_the_speed_changes(step_seco
     moment, budget = 0.0, 60.0
     pacer = ClockPacer(lambda: budget - moment, step_seconds, lambda: moment)
     own = PacedSchedule(pacer, tiny_recipe(), 32)
-    schedule = BroadcastSchedule(own, Wire().of(leads=True), steps_in_block(step_seconds), 32)  # type: ignore[arg-type]
+    schedule = BroadcastSchedule(own, Wire().of(leads=True), block_size_for(step_seconds), 32)  # type: ignore[arg-type]
     progress = 0.0
     while (step_plan := schedule.next(0)) is not None:
         moment += step_seconds * (slower if progress > 0.5 else 1.0)
-        schedule.finished(1)
+        pacer.count_finished(1)
         progress = step_plan.progress
     assert progress == 1.0
     assert 0.9 * budget < moment < budget + 3 * step_seconds * slower

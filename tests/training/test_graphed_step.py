@@ -15,12 +15,12 @@ from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training import graphed_step as graphs
-from timebox.training.graphed_step import GraphedSteps, build_steps, steps_agree
+from timebox.training.graphed_step import GraphedStepRunner, build_step_runner, steps_agree
 from timebox.training.pacer import StepPacer
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule, StepPlan, lr_and_momentum_at
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 from tiny import CPU, bands, tiny_recipe, tiny_training
 
 NUM_STEPS = 12
@@ -56,7 +56,7 @@ def loader_of(recipe: Recipe) -> DeviceLoader:
 
 
 def take(
-    steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int, micro_batch: int = BATCH
+    steps: StepRunner, state: TrainingState, recipe: Recipe, first: int, last: int, micro_batch: int = BATCH
 ) -> list[float]:
     """Steps ``first`` to ``last`` of twelve, each with its own rates, progress and images; their losses."""
     loader, losses = loader_of(recipe), []
@@ -64,7 +64,9 @@ def take(
         # Uneven advances, as the clock's: the averaging weight changes too.
         progress = (number / NUM_STEPS) ** 1.3
         lr, momentum = lr_and_momentum_at(recipe, progress)
-        losses.append(steps(loader.batch(state.step, state.progress), StepPlan(progress, lr, momentum, micro_batch)))
+        losses.append(
+            steps.run(loader.batch(state.step, state.progress), StepPlan(progress, lr, momentum, micro_batch))
+        )
     return [loss.item() for loss in losses]
 
 
@@ -72,8 +74,8 @@ def contents(state: TrainingState) -> dict[str, Tensor]:
     return state.snapshot().tensors
 
 
-def graphed(state: TrainingState, recorder: FakeGraphRecorder, told: list[str] | None = None) -> GraphedSteps:
-    return GraphedSteps(state, Loss(0.1), recorder, [].append if told is None else told.append)
+def graphed(state: TrainingState, recorder: FakeGraphRecorder, told: list[str] | None = None) -> GraphedStepRunner:
+    return GraphedStepRunner(state, Loss(0.1), recorder, [].append if told is None else told.append)
 
 
 def assert_close(got: TrainingState, expected: TrainingState, tolerance: float) -> None:
@@ -92,7 +94,7 @@ def test_replays_are_eager_steps(recipe: Recipe, micro_batch: int) -> None:
     """All in a row, at rates so low that rounding does not grow from step to step."""
     recipe = recipe.replace(max_lr=recipe.max_lr / 100, filter_lr=recipe.filter_lr / 100)
     eager, other = state_of(recipe), state_of(recipe)
-    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
+    expected = take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS, micro_batch)
     losses = take(graphed(other, FakeGraphRecorder()), other, recipe, 1, NUM_STEPS, micro_batch)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert_close(other, eager, 1e-5)
@@ -107,7 +109,7 @@ def test_each_replay_is_the_eager_step_from_where_it_stands(recipe: Recipe, prec
     """
     eager, other = state_of(recipe, precision), state_of(recipe, precision)
     recorder, told = FakeGraphRecorder(), []
-    plain, steps = EagerSteps(eager, Loss(0.1)), graphed(other, recorder, told)
+    plain, steps = EagerStepRunner(eager, Loss(0.1)), graphed(other, recorder, told)
     for number in range(1, NUM_STEPS + 1):
         expected = take(plain, eager, recipe, number, number, micro_batch)
         assert take(steps, other, recipe, number, number, micro_batch) == expected
@@ -129,8 +131,8 @@ def a_constant_share(average: WeightAverage, share: float | Tensor) -> None:
     TAKE_IN(average, 0.5)
 
 
-def the_first_batch(steps: GraphedSteps, batch: Batch, average_share: float) -> Batch:
-    steps._numbers.fill(steps._state.optimizer.rates, average_share)
+def the_first_batch(steps: GraphedStepRunner, batch: Batch, average_share: float) -> Batch:
+    steps._scalars.fill(steps._state.optimizer.rates, average_share)
     return batch
 
 
@@ -139,7 +141,7 @@ def the_first_batch(steps: GraphedSteps, batch: Batch, average_share: float) -> 
     [
         (Optimizer, "step", python_numbers),
         (WeightAverage, "update_with_share", a_constant_share),
-        (GraphedSteps, "_load", the_first_batch),
+        (GraphedStepRunner, "_load", the_first_batch),
     ],
 )
 def test_what_is_baked_in_shows_in_the_comparison_above(
@@ -148,7 +150,7 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
     """The stand-in has teeth: a replay that ignores a changed number, or a new batch, is another step."""
     recipe = tiny_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
+    take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     monkeypatch.setattr(owner, name, wrong)
     steps = graphed(other, FakeGraphRecorder())
     take(steps, other, recipe, 1, NUM_STEPS)
@@ -169,11 +171,11 @@ def test_what_is_baked_in_shows_in_the_comparison_above(
 def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants: int) -> None:
     state, recorder = state_of(recipe), FakeGraphRecorder()
     steps = graphed(state, recorder)
-    take(EagerSteps(state, Loss(0.1)), state, recipe, 1, 1)
+    take(EagerStepRunner(state, Loss(0.1)), state, recipe, 1, 1)
     before, random = contents(state), torch.get_rng_state()
     steps.prepare(loader_of(recipe), BATCH)
     assert recorder.num_recorded == variants
-    assert recorder.num_recorded == recorder.num_aside == recorder.num_replayed
+    assert recorder.num_recorded == recorder.num_warm_ups == recorder.num_replayed
     assert state.step == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in contents(state).items())
     assert all(parameter.grad is None for parameter in state.model.parameters())
@@ -185,7 +187,7 @@ def test_preparing_leaves_the_training_where_it_stands(recipe: Recipe, variants:
 def test_what_cannot_be_recorded_is_taken_eagerly_and_told_once() -> None:
     recipe = muon_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
+    expected = take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, NUM_STEPS)
     told: list[str] = []
     recorder = FakeGraphRecorder(
         fail=RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
@@ -213,11 +215,11 @@ def test_reading_a_number_back_cannot_be_recorded(monkeypatch: pytest.MonkeyPatc
 def test_a_replay_that_differs_is_dropped() -> None:
     recipe = tiny_recipe()
     eager, other = state_of(recipe), state_of(recipe)
-    expected = take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 4)
+    expected = take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, 4)
     told: list[str] = []
     steps = graphed(other, FakeGraphRecorder(spoil=0.2), told)
     assert take(steps, other, recipe, 1, 4) == expected
-    assert told == ["steps are not recorded as a CUDA graph: a replayed one differs from the same step taken anew"]
+    assert told == ["steps are not recorded as a CUDA graph: a replayed step differs from the same step run eagerly"]
 
 
 def test_an_error_that_is_none_of_recording_is_passed_on() -> None:
@@ -240,11 +242,11 @@ def test_going_back_keeps_every_address() -> None:
     """After a rollback the same recording goes on, from the older weights."""
     recipe, recorder = tiny_recipe(), FakeGraphRecorder()
     eager, other = state_of(recipe), state_of(recipe)
-    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 6)
+    take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, 6)
     steps = graphed(other, recorder)
     schedule = PacedSchedule(StepPacer(NUM_STEPS), recipe, BATCH)
     take(steps, other, recipe, 1, 3)
-    guard = RollbackGuard(other, schedule, BATCH, recipe.ghost_size, 3, [].append)
+    guard = RollbackGuard(other, schedule, recipe, 3, [].append)
     addresses = {name: tensor.data_ptr() for name, tensor in other.tensors().items()}
     take(steps, other, recipe, 4, 6)
     other.restore(guard.latest)
@@ -257,7 +259,7 @@ def test_going_back_keeps_every_address() -> None:
 def test_a_checkpoint_brings_recorded_steps_to_another_state() -> None:
     recipe = muon_recipe()
     eager, first, second = (state_of(recipe) for _ in range(3))
-    take(EagerSteps(eager, Loss(0.1)), eager, recipe, 1, 8)
+    take(EagerStepRunner(eager, Loss(0.1)), eager, recipe, 1, 8)
     take(graphed(first, FakeGraphRecorder()), first, recipe, 1, 4)
     steps = graphed(second, FakeGraphRecorder())
     steps.prepare(loader_of(recipe), BATCH)
@@ -270,11 +272,11 @@ def test_the_loop_trains_alike_with_them() -> None:
     """At a rate so low that rounding does not grow from step to step."""
     recipe = tiny_recipe(max_lr=5e-4)
 
-    def recorded(state: TrainingState, loss_fn: Loss) -> Steps:
-        return GraphedSteps(state, loss_fn, FakeGraphRecorder(), [].append)
+    def recorded(state: TrainingState, loss_fn: Loss) -> StepRunner:
+        return GraphedStepRunner(state, loss_fn, FakeGraphRecorder(), [].append)
 
     plain, log = tiny_training(20, recipe=recipe)
-    trained, other = tiny_training(20, recipe=recipe, make_steps=recorded)
+    trained, other = tiny_training(20, recipe=recipe, make_step_runner=recorded)
     assert [entry["loss"] for entry in other] == pytest.approx([entry["loss"] for entry in log], rel=1e-5)
     assert [{**entry, "loss": 0} for entry in other] == [{**entry, "loss": 0} for entry in log]
     for got, expected in zip(trained.model.parameters(), plain.model.parameters(), strict=True):
@@ -289,10 +291,12 @@ def test_only_a_gpu_records_and_not_in_fp16(
     device: str, precision: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "CudaGraphRecorder", lambda device: FakeGraphRecorder())
-    monkeypatch.setattr(graphs, "StepNumbers", lambda num_groups, device: None)
+    monkeypatch.setattr(graphs, "StepScalars", lambda num_groups, device: None)
     state = state_of(tiny_recipe())
     state.precision.device, state.precision.name = torch.device(device), precision
-    assert isinstance(build_steps(state, Loss(0.1), [].append), GraphedSteps if recorded else EagerSteps)
+    assert isinstance(
+        build_step_runner(state, Loss(0.1), [].append), GraphedStepRunner if recorded else EagerStepRunner
+    )
 
 
 def states(**changes: Tensor) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.cuda_graphs import CudaGraphRecorder
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark
-from timebox.training.graphed_step import GraphedSteps, steps_agree
+from timebox.training.graphed_step import GraphedStepRunner, steps_agree
 from timebox.training.schedule import StepPlan, lr_and_momentum_at
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 from tiny import bands, tiny_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -54,11 +54,13 @@ def loader_of(recipe: Recipe) -> DeviceLoader:
     return DeviceLoader(bands(200, side=16), recipe.batch_size, half, half / 2, augmentation, 0, CUDA)
 
 
-def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
+def take(steps: StepRunner, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
     loader, losses = loader_of(recipe), []
     for number in range(first, last + 1):
         progress = number / NUM_STEPS
-        losses.append(steps(loader.batch(state.step), StepPlan(progress, *lr_and_momentum_at(recipe, progress), BATCH)))
+        losses.append(
+            steps.run(loader.batch(state.step), StepPlan(progress, *lr_and_momentum_at(recipe, progress), BATCH))
+        )
     return losses
 
 
@@ -66,13 +68,13 @@ def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: i
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
     eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
-    steps = GraphedSteps(other, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
+    steps = GraphedStepRunner(other, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
     before = other.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert told == []
     assert steps.num_recorded == (2 if recipe.model == "airbench" else 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.tensors().items())
-    taking = EagerSteps(eager, Loss(0.1))
+    taking = EagerStepRunner(eager, Loss(0.1))
     for number in range(1, NUM_STEPS + 1):
         there = eager.snapshot()
         other.restore(there)
@@ -87,18 +89,18 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
 @pytest.mark.parametrize("recorded", [False, True])
 def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
     state = state_of(recipe, "bf16")
-    steps: Steps = EagerSteps(state, Loss(0.1))
+    steps: StepRunner = EagerStepRunner(state, Loss(0.1))
     if recorded:
-        steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
+        steps = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
     loader = loader_of(recipe)
     steps.prepare(loader, BATCH)
     progress, rates = 0.1, lr_and_momentum_at(recipe, 0.1)
     batches = [loader.batch(number) for number in range(2)]
-    steps(batches[0], StepPlan(progress, *rates, BATCH))
+    steps.run(batches[0], StepPlan(progress, *rates, BATCH))
     try:
         torch.cuda.set_sync_debug_mode("error")
         loader.batch(2)
-        loss = steps(batches[1], StepPlan(2 * progress, *rates, BATCH))
+        loss = steps.run(batches[1], StepPlan(2 * progress, *rates, BATCH))
         state.snapshot()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -114,7 +116,7 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
     recipe, told = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
     monkeypatch.setattr(Optimizer, "step", reads)
-    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
+    steps = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
     before = state.snapshot().tensors
     steps.prepare(loader_of(recipe), BATCH)
     assert torch.cuda.current_stream() == stream
@@ -126,7 +128,7 @@ def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch
 def test_a_training_that_went_back_is_replayed_from_there() -> None:
     recipe = recipes()[0]
     state = state_of(recipe, "fp32")
-    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
+    steps = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
     take(steps, state, recipe, 1, 3)
     there = state.snapshot()
     take(steps, state, recipe, 4, 6)

@@ -11,7 +11,6 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.errors import TimeboxError
-from timebox.optim import Optimizer
 from timebox.reporter import StepStatus
 from timebox.runtime.precision import Precision
 from timebox.training import step as steps
@@ -19,6 +18,7 @@ from timebox.training.loop import train_model
 from timebox.training.pacer import ClockPacer
 from timebox.training.rollback import MAX_ROLLBACKS
 from timebox.training.schedule import lr_and_momentum_at
+from timebox.training.state import TrainingState
 from tiny import CPU, tiny_recipe, tiny_training
 
 
@@ -69,9 +69,9 @@ def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> Non
     used: list[tuple[float, float]] = []
     original: Callable[..., torch.Tensor] = steps.training_step
 
-    def spy(model: nn.Module, optimizer: Optimizer, *rest: object) -> torch.Tensor:
-        used.append((optimizer.lr, optimizer.momentum))
-        return original(model, optimizer, *rest)
+    def spy(state: TrainingState, *rest: object) -> torch.Tensor:
+        used.append((state.optimizer.lr, state.optimizer.momentum))
+        return original(state, *rest)
 
     monkeypatch.setattr(steps, "training_step", spy)
     _, log = tiny_training(8)
@@ -168,7 +168,7 @@ def test_a_loss_that_is_never_a_number_again_ends_the_training(monkeypatch: pyte
     losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
     with pytest.raises(TimeboxError) as caught:
         tiny_training(20, recipe=tiny_recipe(policy="constant", max_lr=0.64))
-    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again each time")
+    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again after")
 
 
 @pytest.mark.parametrize(("max_lr", "bias_lr_multiplier"), [(8, 300), (16, 64), (100, 1000)])
@@ -204,11 +204,11 @@ def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.
     original: Callable[..., torch.Tensor] = steps.training_step
     numbers = count()
 
-    def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
-        loss = original(model, *rest)
+    def poisoned(state: TrainingState, *rest: object) -> torch.Tensor:
+        loss = original(state, *rest)
         if next(numbers) == 7:
             with torch.no_grad():
-                next(iter(model.parameters())).fill_(nan)
+                next(iter(state.model.parameters())).fill_(nan)
         return loss
 
     monkeypatch.setattr(steps, "training_step", poisoned)

@@ -8,7 +8,7 @@ from timebox.builders import build_model
 from timebox.data.device.loader import Augmentation, DeviceLoader
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
-from timebox.training.lr_range_test import MIN_STEPS, diverged_loss, lr_range_test, smooth, suggest_lr
+from timebox.training.lr_range_test import MIN_STEPS, LRSweep, has_diverged, lr_range_test, smooth, suggest_lr
 from timebox.training.pacer import StepPacer
 from timebox.training.state import TrainingState
 from tiny import CPU, bands, tiny_recipe
@@ -36,10 +36,7 @@ def test_the_network_is_put_back_as_it_was():
         loader,
         Loss(0.0),
         StepPacer(60),
-        1e-4,
-        1e3,
-        0.9,
-        16,
+        LRSweep(1e-4, 1e3, momentum=0.9, micro_batch=16),
         lambda step, lr, loss: told.append((step, lr, loss)),
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
@@ -90,11 +87,11 @@ def test_too_few_steps_tell_nothing(diverged, reason):
 
 def test_it_stops_only_where_the_loss_is_above_the_first_again():
     fallen = list(np.linspace(2.3, 1.0, MIN_STEPS))
-    assert not diverged_loss(fallen)
-    assert not diverged_loss([*fallen, *[2.0] * 5])
-    assert diverged_loss([*fallen, *[2.5] * 5])
-    assert not diverged_loss([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
-    assert not diverged_loss([2.3, 9.0])
+    assert not has_diverged(fallen)
+    assert not has_diverged([*fallen, *[2.0] * 5])
+    assert has_diverged([*fallen, *[2.5] * 5])
+    assert not has_diverged([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
+    assert not has_diverged([2.3, 9.0])
 
 
 def test_smoothing_keeps_a_line_and_takes_noise_away():

@@ -34,12 +34,12 @@ class Books:
         half = torch.full((3,), 0.5)
         loader = DeviceLoader(bands(100), 16, half, half, Augmentation(), 0, CPU)
         self.monitor = TrainingMonitor(loader, self.schedule, Deadline(None), self.log.append, SilentReporter())
-        self.monitor._finished = Late(CPU)
+        self.monitor._losses = Late(CPU)
 
     def issue(self, number: int, loss: float = 1.0) -> None:
         step_plan = self.schedule.next(0)
         assert step_plan
-        self.monitor.step_issued(number, 8, step_plan, torch.tensor(loss))
+        self.monitor.record_step(number, 8, step_plan, torch.tensor(loss))
 
     @property
     def steps(self) -> list[object]:
@@ -52,7 +52,7 @@ def test_steps_that_were_in_flight_when_the_training_went_back_are_logged() -> N
     for number in (1, 2, 3):
         books.issue(number)
     assert books.steps == []
-    books.monitor.rolled_back(2)
+    books.monitor.record_rollback(2)
     assert books.steps == [1, 2, 3, "back to 2"]
     assert books.monitor.num_pending == 0
 
@@ -74,7 +74,7 @@ def test_a_fault_still_in_flight_is_undone_with_its_step() -> None:
     books = Books()
     books.issue(1)
     books.issue(2, float("nan"))
-    books.monitor.rolled_back(1)
+    books.monitor.record_rollback(1)
     for number in (2, 3, 4, 5):
         books.issue(number)
     books.monitor.collect(drain=True)

@@ -59,11 +59,11 @@ def course(
         if pending > lag:
             result.seconds.append(seconds_of(len(result.seconds)))
             time += result.seconds[-1]
-            pacer.finished(1)
+            pacer.count_finished(1)
             pending -= 1
         if pause(step):
             time += pause(step)
-            pacer.paused()
+            pacer.restart_timer()
     for _ in range(pending):
         result.seconds.append(seconds_of(len(result.seconds)))
         time += result.seconds[-1]
@@ -191,10 +191,10 @@ def test_a_long_pause_before_the_first_step_does_not_count() -> None:
     time = 0.0
     pacer = ClockPacer(lambda: 100 - time, 1.0, lambda: time)
     time = 10.0
-    pacer.paused()
+    pacer.restart_timer()
     pacer.next(0)
     time = 10.5
-    pacer.finished(1)
+    pacer.count_finished(1)
     assert pacer.step_seconds == (3 * 1.0 + 0.5) / 4
 
 
@@ -240,21 +240,21 @@ def test_small_images_first_and_a_machine_that_slows_down(moment: float, slower:
 def test_several_steps_finished_at_once() -> None:
     time = 0.0
     pacer = ClockPacer(lambda: 100 - time, 1.0, lambda: time)
-    pacer.finished(0)
+    pacer.count_finished(0)
     assert pacer.step_seconds == 1.0
     time = 8.0
-    pacer.finished(4)
+    pacer.count_finished(4)
     assert pacer.step_seconds == (3 * 1.0 + 8.0) / (3 + 4)
     for _ in range(ClockPacer.WINDOW):
         time += 6.0
-        pacer.finished(3)
+        pacer.count_finished(3)
     assert pacer.step_seconds == 2.0, "the estimate is forgotten"
 
 
 def test_a_clock_too_coarse_for_its_steps() -> None:
     pacer = ClockPacer(lambda: 1.0, 0.001, lambda: 0.0)
     for _ in range(20):
-        pacer.finished(1)
+        pacer.count_finished(1)
     assert pacer.next(0) is not None
 
 
@@ -270,5 +270,5 @@ def test_a_fixed_number_of_equal_steps() -> None:
 def test_one_step_is_a_whole_schedule() -> None:
     pacer = StepPacer(1)
     assert [pacer.next(0), pacer.next(0)] == [1.0, None]
-    pacer.finished(1)
-    pacer.paused()
+    pacer.count_finished(1)
+    pacer.restart_timer()

@@ -15,23 +15,23 @@ class FakePacer:
     def __init__(self, step_seconds: float = 0.0, num_steps: int = 20) -> None:
         self.step_seconds = step_seconds
         self.steps_left = num_steps
-        self.broadcast: list[tuple[str, tuple[float, ...]]] = []
+        self.calls: list[tuple[str, tuple[float, ...]]] = []
 
     def next(self, num_unfinished: int) -> float | None:
-        self.broadcast.append(("next", (num_unfinished,)))
+        self.calls.append(("next", (num_unfinished,)))
         if not self.steps_left:
             return None
         self.steps_left -= 1
         return 1 - self.steps_left / 20
 
-    def finished(self, num_steps: int) -> None:
-        self.broadcast.append(("finished", (num_steps,)))
+    def count_finished(self, num_steps: int) -> None:
+        self.calls.append(("count_finished", (num_steps,)))
 
-    def paused(self) -> None:
-        self.broadcast.append(("paused", ()))
+    def restart_timer(self) -> None:
+        self.calls.append(("restart_timer", ()))
 
     def rewind(self, step: int, progress: float) -> None:
-        self.broadcast.append(("rewind", (step, progress)))
+        self.calls.append(("rewind", (step, progress)))
 
 
 def decided(schedule: PacedSchedule | ReplaySchedule) -> list[StepPlan]:
@@ -53,12 +53,12 @@ def test_decisions_follow_the_recipe() -> None:
 def test_the_pacer_is_told_everything() -> None:
     pacer = FakePacer(0.25)
     schedule = PacedSchedule(pacer, tiny_recipe(), 16)
-    assert (schedule.step_seconds, schedule.steps_left) == (0.25, 20)
+    assert (schedule.pacer.step_seconds, schedule.steps_left) == (0.25, 20)
     schedule.next(3)
-    schedule.finished(2)
-    schedule.paused()
+    schedule.pacer.count_finished(2)
+    schedule.pacer.restart_timer()
     schedule.rewind(7, 0.35)
-    assert pacer.broadcast == [("next", (3,)), ("finished", (2,)), ("paused", ()), ("rewind", (7, 0.35))]
+    assert pacer.calls == [("next", (3,)), ("count_finished", (2,)), ("restart_timer", ()), ("rewind", (7, 0.35))]
     assert schedule.steps_left == 19
 
 
@@ -120,9 +120,14 @@ def test_parts_that_the_plan_made_smaller_than_a_group_stay_as_they_are() -> Non
 def test_a_recorded_schedule_repeats_what_was_decided() -> None:
     step_plans = [StepPlan(0.25, 0.5, 0.9, 16), StepPlan(0.5, 0.25, 0.8, 8), StepPlan(1.0, 0.0, 0.9, 8)]
     schedule = ReplaySchedule(step_plans)
-    assert (schedule.micro_batch, schedule.lr_factor, schedule.step_seconds, schedule.steps_left) == (16, 1.0, 0.0, 3)
-    schedule.finished(5)
-    schedule.paused()
+    assert (schedule.micro_batch, schedule.lr_factor, schedule.pacer.step_seconds, schedule.steps_left) == (
+        16,
+        1.0,
+        0.0,
+        3,
+    )
+    schedule.pacer.count_finished(5)
+    schedule.pacer.restart_timer()
     assert decided(schedule) == step_plans
     assert schedule.steps_left == 0
     assert schedule.next(9) is None, "once at its end, always at its end"
@@ -132,7 +137,9 @@ def test_a_recorded_schedule_repeats_what_was_decided() -> None:
 
 def test_a_recorded_schedule_does_not_slow_down() -> None:
     schedule = ReplaySchedule([StepPlan(1.0, 0.0, 0.9, 8)])
-    with pytest.raises(RunError, match=r"^the replay went wrong where the run did not: the two are not alike$"):
+    with pytest.raises(
+        RunError, match=r"^a step of the replay failed that did not fail in the run: the replay differs"
+    ):
         schedule.lower_lr()
 
 

@@ -28,7 +28,7 @@ def take_steps(state: TrainingState, first: int, last: int, overflow: bool = Fal
         images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(number))
         batch = Batch(images * (float("inf") if overflow else 1.0), torch.arange(16) % 3)
         state.optimizer.prepare(0.02, 0.9, number / 20)
-        training_step(state.model, state.optimizer, batch, state.precision, Loss(0.0), 16)
+        training_step(state, Loss(0.0), batch, 16)
         state.advance(number / 20)
 
 
@@ -132,11 +132,11 @@ def test_a_snapshot_knows_of_a_number_that_is_not_finite(part: str, value: float
     assert not state.snapshot().is_finite()
 
 
-def test_facts_are_those_of_the_moment() -> None:
+def test_metadata_is_read_when_a_snapshot_is_taken() -> None:
     told = iter([{"lines": 3}, {"lines": 7}])
     state = TrainingState(build_model(tiny_recipe(), 3, 3), tiny_recipe(), Precision("fp32", CPU), lambda: next(told))
-    assert state.snapshot().facts == {"lines": 3}
-    assert state.snapshot().facts == {"lines": 7}
+    assert state.snapshot().metadata == {"lines": 3}
+    assert state.snapshot().metadata == {"lines": 7}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -13,6 +13,7 @@ from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
+from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 from tiny import CPU, tiny_recipe
 
@@ -28,12 +29,17 @@ def batch_of(num: int) -> Batch:
     return Batch(images.to(memory_format=torch.channels_last), torch.arange(num) % 3)
 
 
+def state_of(model: nn.Module, precision: Precision) -> TrainingState:
+    return TrainingState(model, tiny_recipe(averaging_span=0.0), precision)
+
+
 def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = GHOST) -> tuple[Tensor, nn.Module]:
     """The loss of one step on ``num`` images, and the network after it."""
     torch.manual_seed(0)
     model = build_model(tiny_recipe(ghost_size=ghost), 3, 3).train()
-    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-    loss = training_step(model, optimizer, batch_of(num), Precision(precision, CPU), Loss(0.1), micro_batch)
+    state = state_of(model, Precision(precision, CPU))
+    state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
+    loss = training_step(state, Loss(0.1), batch_of(num), micro_batch)
     assert all(parameter.grad is None for parameter in model.parameters())
     return loss, model
 
@@ -82,8 +88,9 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
 
     def step(micro_batch: int) -> tuple[float, Tensor]:
         model = Constant()
-        optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
-        loss = training_step(model, optimizer, batch_of(11), Precision("fp32", CPU), Loss(0.0), micro_batch)
+        state = state_of(model, Precision("fp32", CPU))
+        state.optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
+        loss = training_step(state, Loss(0.0), batch_of(11), micro_batch)
         return loss.item(), model.weight.detach()
 
     whole_loss, whole = step(11)
@@ -139,8 +146,9 @@ def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None
     recipe, batch = tiny_recipe(ghost_size=GHOST, ensemble_size=2), batch_of(32)
 
     def stepped(model: nn.Module, batch: Batch) -> float:
-        optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-        return training_step(model, optimizer, batch, Precision("fp32", CPU), Loss(0.1), 8).item()
+        state = state_of(model, Precision("fp32", CPU))
+        state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
+        return training_step(state, Loss(0.1), batch, 8).item()
 
     torch.manual_seed(0)
     together = build_model(recipe, 3, 3).train()

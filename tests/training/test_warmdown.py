@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timebox.training.pacer import WARMDOWN_STEPS, ClockPacer
+from timebox.training.pacer import WARMDOWN_STEPS, ClockPacer, Warmdown
 
 WARMDOWN_START = 0.9
 BASE = 1.0
@@ -44,7 +44,7 @@ def fly(
 ) -> Flight:
     """Train until the pacer ends it; steps take ``duration`` seconds, given the time."""
     time = 0.0
-    pacer = ClockPacer(lambda: budget - time, BASE, lambda: time, warmdown_start, overtime)
+    pacer = ClockPacer(lambda: budget - time, BASE, lambda: time, Warmdown(warmdown_start, overtime))
     flight = Flight(budget, [], [], [])
     while (progress := pacer.next(0)) is not None:
         assert len(flight.progress) < 10_000
@@ -52,7 +52,7 @@ def fly(
         flight.began.append(time)
         flight.seconds.append(duration(time))
         time += flight.seconds[-1]
-        pacer.finished(1)
+        pacer.count_finished(1)
     assert flight.progress[-1] == 1.0
     assert all(b > a for a, b in pairwise([0.0, *flight.progress]))
     return flight
@@ -165,12 +165,12 @@ def test_without_a_landing_every_step_is_equal() -> None:
 
 def test_going_back_spreads_the_rest_over_the_time_left() -> None:
     time = 0.0
-    pacer = ClockPacer(lambda: 100.0 - time, BASE, lambda: time, WARMDOWN_START, 0.5)
+    pacer = ClockPacer(lambda: 100.0 - time, BASE, lambda: time, Warmdown(WARMDOWN_START, 0.5))
     progress: list[float] = []
     while (reached := pacer.next(0)) is not None:
         progress.append(reached)
         time += BASE
-        pacer.finished(1)
+        pacer.count_finished(1)
         if len(progress) == 50:
             time += 7.0  # restoring takes time, which is no step's
             pacer.rewind(20, progress[19])

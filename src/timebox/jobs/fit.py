@@ -29,12 +29,12 @@ from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
 from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, num_bytes
-from timebox.training.checkpointer import AsyncCheckpointer, NullCheckpointer
-from timebox.training.data_parallel import BroadcastSchedule, DataParallelSteps, Throughput, steps_in_block
-from timebox.training.graphed_step import build_steps
-from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
+from timebox.training.graphed_step import build_step_runner
+from timebox.training.loop import PeriodicValidation, TrainingComponents, TrainingResult, train_model
 from timebox.training.monitor import TrainingMonitor
-from timebox.training.pacer import ClockPacer, StepPacer
+from timebox.training.pacer import ClockPacer, StepPacer, Warmdown
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import (
     PacedSchedule,
@@ -44,7 +44,7 @@ from timebox.training.schedule import (
     lr_and_momentum_at,
     warmdown_start,
 )
-from timebox.training.state import Facts, TrainingState
+from timebox.training.state import Metadata, TrainingState
 
 # Where no clock is read, a state is kept in memory every so many steps; else as often, or every so many seconds.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -83,26 +83,19 @@ class Training:
         self.events: list[str] = []
         plan, recipe = job.plan, job.plan.recipe
         self._state = TrainingState(
-            initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+            initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device), self._metadata
         )
         writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
         self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
-        self.checkpointer = self._keeper(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
-        self._schedule = self._shared(None if writer is None else self._own_schedule(step_plans))
-        if checkpoint:
-            self._go_on_from(checkpoint)
-        self._steps = build_steps(self._state, build_loss(job), self._notify, group)
+        self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
+        own_schedule = None if writer is None else self._build_own_schedule(step_plans, checkpoint)
+        self._schedule = self._share_schedule(own_schedule)
+        self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, group)
         with group.raise_on_rank_failure():
             self._begin_alike()
         self._guard = RollbackGuard(
-            self._state,
-            self._schedule,
-            recipe.batch_size,
-            recipe.ghost_size,
-            self._snapshot_steps(),
-            self._notify,
-            can_split=group.size == 1,
+            self._state, self._schedule, recipe, self._snapshot_steps(), self._notify, can_shrink=group.size == 1
         )
 
     def run(self) -> TrainingResult:
@@ -125,51 +118,60 @@ class Training:
         try:
             with self._group.raise_on_rank_failure():
                 return train_model(
-                    self._state,
-                    loader,
-                    self._schedule,
-                    self._steps,
-                    self._guard,
-                    self.checkpointer,
-                    monitor,
-                    self._validation(),
+                    TrainingComponents(
+                        self._state,
+                        loader,
+                        self._schedule,
+                        self._step_runner,
+                        self._guard,
+                        monitor,
+                        self._checkpointer,
+                        self._validation(),
+                    )
                 )
         except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # a GPU would wait for those who are lost
                 with suppress(RecoverableError):
                     monitor.collect(drain=True)
-            # What was learnt of rate and memory since that state was kept stays learnt.
-            learnt = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
-            newest = self._guard.latest
-            last = replace(newest, facts={**newest.facts, **learnt})
-            self.checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
+            if self._checkpointer:
+                # Learning rate and micro-batch may have been lowered since the newest snapshot.
+                lowered = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
+                newest = self._guard.latest
+                last = replace(newest, metadata={**newest.metadata, **lowered})
+                self._checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
             raise
+
+    @property
+    def checkpointer(self) -> AsyncCheckpointer:
+        """Of the main rank, the only one that writes checkpoints."""
+        assert self._checkpointer is not None
+        return self._checkpointer
 
     def throughputs(self) -> list[Throughput]:
         """How fast each process of the group was, by rank; empty for one that trained alone."""
-        return (
-            self._group.all_gather_timed(self._steps.throughput) if isinstance(self._steps, DataParallelSteps) else []
-        )
+        runner = self._step_runner
+        return self._group.all_gather_timed(runner.throughput) if isinstance(runner, DataParallelStepRunner) else []
 
-    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+    def _resume(self, schedule: PacedSchedule, checkpoint: Checkpoint) -> None:
+        """Restore the state and the schedule of a checkpoint."""
         snapshot = checkpoint.snapshot(self._state.tensors())
         self._state.restore(snapshot)
-        match checkpoint.facts:
+        match checkpoint.metadata:
             case {"lr_factor": float(factor), "micro_batch": int(part)} if 0 < factor <= 1 and part > 1:
-                self._schedule.lr_factor, self._schedule.micro_batch = factor, part
+                schedule.lr_factor, schedule.micro_batch = factor, part
             case _:
                 raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
-        self._schedule.rewind(snapshot.step, snapshot.progress)
+        schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left to take, the summary still tells the rate that the last one had.
         lr, momentum = lr_and_momentum_at(self._job.plan.recipe, snapshot.progress)
-        self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
+        self._state.optimizer.prepare(lr * schedule.lr_factor, momentum, snapshot.progress)
 
-    def _facts(self) -> Facts:
+    def _metadata(self) -> Metadata:
         """What a checkpoint needs besides the tensors, for the training to go on as if nothing had happened."""
         return {
             "lr_factor": self._schedule.lr_factor,
             "micro_batch": self._schedule.micro_batch,
-            "step_seconds": self._schedule.step_seconds,
+            "step_seconds": self._schedule.pacer.step_seconds,
             "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
@@ -180,23 +182,27 @@ class Training:
         self.events.append(text)
         self._reporter.note(text)
 
-    def _keeper(self, expected_seconds: float) -> AsyncCheckpointer:
+    def _build_checkpointer(self, expected_seconds: float) -> AsyncCheckpointer | None:
         if self._writer is None:
-            return NullCheckpointer(self._deadline)
+            return None
         save = partial(self._writer.save_checkpoint, config=self._job.config(self._group.size))
         return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds)
 
-    def _own_schedule(self, step_plans: Sequence[StepPlan] | None) -> Schedule:
+    def _build_own_schedule(self, step_plans: Sequence[StepPlan] | None, checkpoint: Checkpoint | None) -> Schedule:
         if step_plans is not None:
             return ReplaySchedule(step_plans)
         plan = self._job.plan
-        return PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
+        schedule = PacedSchedule(self._pacer(), plan.recipe, plan.micro_batch, num_ranks=self._group.size)
+        if checkpoint:
+            self._resume(schedule, checkpoint)
+        return schedule
 
-    def _shared(self, own: Schedule | None) -> Schedule:
-        """The schedule that this process follows: the leader's, which is its own where it leads."""
+    def _share_schedule(self, own: Schedule | None) -> Schedule:
+        """The schedule of this rank: that of the main rank, broadcast where there are several ranks."""
         plan = self._job.plan
         if isinstance(self._group, TorchrunGroup):
-            return BroadcastSchedule(own, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
+            micro_batch = own.micro_batch if own else plan.micro_batch
+            return BroadcastSchedule(own, self._group, block_size_for(plan.step_seconds), micro_batch)
         assert own is not None
         return own
 
@@ -220,8 +226,7 @@ class Training:
             self._seconds_left,
             plan.step_seconds,
             self._deadline.elapsed,
-            warmdown_start(plan.recipe),
-            OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds),
+            Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)),
             build_resizing(plan.recipe),
         )
 

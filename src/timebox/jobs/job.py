@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from timebox.builders import SMALLEST_STD
+from timebox.builders import MIN_STD
 from timebox.clock import Deadline
 from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics, stratified_order
 from timebox.data.images.decode import HOW_FITTED
@@ -87,7 +87,7 @@ class TrainingJob:
     ) -> "TrainingJob":
         """A job on these data: measures their statistics."""
         mean, std = channel_statistics(data_splits.train.images)
-        spread = torch.tensor(std).clamp_min(SMALLEST_STD)
+        spread = torch.tensor(std).clamp_min(MIN_STD)
         digest = sha256_of(data_splits.train)
         return cls(request, plan, data_splits, torch.tensor(mean), spread, budget_seconds, digest, initial)
 

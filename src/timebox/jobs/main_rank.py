@@ -31,11 +31,7 @@ class StartedRun:
 def joined_as_main_rank(device: torch.device, deadline: Deadline) -> Iterator[ProcessGroup]:
     """The group that this process leads; alone, where ``torchrun`` did not start it. The clock of a group begins with
     its earliest process."""
-    group = join_process_group(device, deadline.remaining())
-    if isinstance(group, TorchrunGroup):
-        earliest: float = max(group.all_gather(deadline.elapsed()))
-        deadline.add_earlier_phases({"start-up": max(earliest - deadline.elapsed(), 0.0)})
-    with group.leave_at_exit(), group.raise_on_rank_failure():
+    with join_process_group(device, deadline) as group:
         yield group
 
 

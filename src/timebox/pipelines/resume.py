@@ -94,7 +94,7 @@ class ExistingRun:
             cap_threads(self._plan.threads)
         loaded, data_splits = self._read(group)
         plan = self._plan_for_the_rest(checkpoint)
-        writer = RunWriter.resumed(self._path, _count(checkpoint.facts.get("metrics_lines")), checkpoint.step)
+        writer = RunWriter.resumed(self._path, _count(checkpoint.metadata.get("metrics_lines")), checkpoint.step)
         self._reporter.note(f"going on from step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
@@ -108,7 +108,7 @@ class ExistingRun:
                 self._reporter,
                 group,
                 checkpoint,
-                elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences(group)),
+                elsewhere=bool(checkpoint.metadata.get("elsewhere")) or bool(self._differences(group)),
                 extra_summary=lambda: {"resumed_at_step": checkpoint.step},
             )
         return Run(writer.path)
@@ -160,7 +160,7 @@ class ExistingRun:
 
     def _take_up_budget(self, checkpoint: Checkpoint) -> None:
         """Count what was used up to the checkpoint; the gap between the two processes is free."""
-        phases, budget = checkpoint.facts.get("phases"), checkpoint.facts.get("budget_seconds")
+        phases, budget = checkpoint.metadata.get("phases"), checkpoint.metadata.get("budget_seconds")
         if self._plan.num_steps is None:
             if not isinstance(budget, int | float) or not isinstance(phases, dict):
                 raise RunError(f"the checkpoint of {str(self._path)!r} does not tell what time was left: give a budget")
@@ -175,7 +175,7 @@ class ExistingRun:
         plan, budget = self._plan, self._deadline.budget_seconds
         if plan.num_steps is not None or budget is None:
             return plan
-        seconds = checkpoint.facts.get("step_seconds")
+        seconds = checkpoint.metadata.get("step_seconds")
         plan = replace(
             plan,
             step_seconds=seconds if isinstance(seconds, float) and seconds > 0 else plan.step_seconds,
