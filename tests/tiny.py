@@ -1,4 +1,4 @@
-"""A tiny data set that can be learned, a tiny network, and one short training of it."""
+"""A tiny learnable data set, a tiny recipe, and a short training of it."""
 
 from collections.abc import Callable, Mapping
 
@@ -28,7 +28,7 @@ Validate = Callable[[torch.nn.Module], float]
 
 
 def bands(num: int, num_classes: int = 3, side: int = 8, seed: int = 0) -> ImageDataset:
-    """Noise with a bright row whose height is the class: rows far enough apart for crops shifted by a pixel."""
+    """Noise images with a bright row, whose position is the class; rows stay apart when crops shift by a pixel."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_classes, num)
     images = rng.integers(0, 120, (num, side, side, 3))

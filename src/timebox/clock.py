@@ -89,10 +89,10 @@ class Deadline:
         self.budget_seconds = budget_seconds
         self._now = now
         self.started_at = now() if started_at is None else started_at
-        self._open: list[str] = []
-        self._since = now()
-        self._phases = {"start-up": self._since - self.started_at}
-        self._unnamed = "start-up"
+        self._open_phases: list[str] = []
+        self._interval_start = now()
+        self._phases = {"start-up": self._interval_start - self.started_at}
+        self._default_phase = "start-up"
 
     @classmethod
     def since_process_start(cls, budget_seconds: float | None) -> "Deadline":
@@ -119,19 +119,19 @@ class Deadline:
         Time before the first phase belongs to ``start-up``, time between phases to ``other``.
         """
         self._close_interval()
-        self._open.append(name)
-        self._unnamed = "other"
+        self._open_phases.append(name)
+        self._default_phase = "other"
         try:
             yield
         finally:
             self._close_interval()
-            self._open.pop()
+            self._open_phases.pop()
 
     def exclude(self, seconds: float) -> None:
-        """Take seconds out of the budget's time that were spent in the present phase on work it does not cover."""
+        """Exclude seconds from the budget that the present phase has spent on work outside it, such as a download."""
         self._close_interval()
         self.started_at += seconds
-        self._add(self._current, -seconds)
+        self._add(self._current_phase, -seconds)
 
     def add_earlier_phases(self, phases: Mapping[str, float]) -> None:
         """Add time that another process spent earlier, by phase, and move the start back by as much."""
@@ -147,12 +147,12 @@ class Deadline:
     def _close_interval(self) -> None:
         """Add the time since the last call to the present phase."""
         now = self._now()
-        self._add(self._current, now - self._since)
-        self._since = now
+        self._add(self._current_phase, now - self._interval_start)
+        self._interval_start = now
 
     @property
-    def _current(self) -> str:
-        return self._open[-1] if self._open else self._unnamed
+    def _current_phase(self) -> str:
+        return self._open_phases[-1] if self._open_phases else self._default_phase
 
     def _add(self, name: str, seconds: float) -> None:
         self._phases[name] = self._phases.get(name, 0.0) + seconds

@@ -22,7 +22,7 @@ def heartbeats(size: int) -> list[Heartbeat]:
 
 
 def wait_until_silent(other: Heartbeat) -> None:
-    """Wait for the last heartbeat of a rank whose thread has been told to end."""
+    """Wait for the last heartbeat of a rank whose thread has been stopped."""
     name, count = f"beat/{other._rank}", -1
     while (now := other._store.add(name, 0)) != count:
         count = now

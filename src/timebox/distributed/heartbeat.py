@@ -58,7 +58,7 @@ class Heartbeat:
     """
 
     def __init__(self, store: Store, rank: int, size: int, attempt: int = 0) -> None:
-        self._failures, self._attempt = PrefixStore("lost", store), attempt
+        self._failures, self._attempt = PrefixStore("failures", store), attempt
         self._store, self._rank, self._size = PrefixStore(str(attempt), store), rank, size
         self._has_ended = Event()
         Thread(target=self._beat, name="timebox-heartbeat", daemon=True).start()

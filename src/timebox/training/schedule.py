@@ -36,7 +36,7 @@ class StepPlan:
 
 
 class Schedule(Protocol):
-    """Plans each step. Its pacer decides how far a step goes, and is told of finished steps and pauses.
+    """Plans each step. Its pacer decides how far a step goes, and learns of finished steps and pauses.
 
     Attributes:
         pacer: that of the main rank, or one without steps on a worker rank.

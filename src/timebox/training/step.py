@@ -57,12 +57,12 @@ def backpropagate(
     slices = zip(networks, batch.images.split(num_images), batch.labels.split(num_images), strict=True)
     for network, images, labels in slices:
         num_remaining = num_images
-        for part in split_batch(Batch(images, labels), micro_batch):
-            num_remaining -= len(part.labels)
+        for micro in split_batch(Batch(images, labels), micro_batch):
+            num_remaining -= len(micro.labels)
             with _no_sync(network) if num_remaining else nullcontext():
                 with precision.autocast():
-                    logits = network(part.images)
-                loss = loss_fn(logits, part.labels) * (weight * len(part.labels) / num_images)
+                    logits = network(micro.images)
+                loss = loss_fn(logits, micro.labels) * (weight * len(micro.labels) / num_images)
                 precision.backward(loss)
             total += loss.detach()
     return total / len(networks)
