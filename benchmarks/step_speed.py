@@ -115,7 +115,7 @@ def whole(row: Row) -> StepRecord:
 
     def step() -> None:
         batch = loader.batch(state.step)
-        training_step(state.model, state.optimizer, batch, state.precision, Loss(0.2), row.parts or row.batch)
+        training_step(state, Loss(0.2), batch, row.parts or row.batch)
         state.advance(row.progress)
 
     return step

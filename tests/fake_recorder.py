@@ -1,7 +1,8 @@
-"""A stand-in for CUDA graphs on the CPU: it records operations as they are issued, and issues them again.
+"""A fake of CUDA graphs for the CPU: records the operations of a function, and runs them again.
 
-As in a CUDA graph, what a recorded operation reads and writes is decided when it is recorded: tensors from outside are
-used where they lie, Python numbers stay as they were, and recording changes nothing. Reading a value back is refused.
+As in a CUDA graph, the recording fixes what each operation reads and writes: tensors from outside the function are used
+at their addresses, Python numbers are constants, and the recording itself changes nothing. Operations that read a value
+from the device are errors.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-REFUSED = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+FORBIDDEN = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class _Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
-        if func in REFUSED:
+        if func in FORBIDDEN:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}\nsecond line")
         for tensor in _tensors((args, kwargs)):
             if id(tensor) not in self._inside and id(tensor) not in self._outside:
@@ -44,7 +45,7 @@ class _Recording(TorchDispatchMode):
         for tensor in _tensors(result):
             if id(tensor) not in self._outside:
                 self._inside.add(id(tensor))
-        # The arguments are kept, so that no id is given away again.
+        # Keeps the arguments alive, so that their ids are not reused.
         self.operations.append(Operation(func, args, kwargs, result))
         return result
 
@@ -55,37 +56,37 @@ class _Recording(TorchDispatchMode):
 
 
 class FakeGraphRecorder:
-    """What :class:`timebox.runtime.cuda_graphs.CudaGraphRecorder` is on a GPU.
+    """In place of :class:`timebox.runtime.cuda_graphs.CudaGraphRecorder`.
 
     Args:
-        fail: raise, as CUDA does for what it cannot record.
-        spoil: added to what a replay returns and to every floating tensor that its last operation writes to.
+        fail: raised by ``record``, as by CUDA for operations that it cannot record.
+        spoil: number added to the output of each replay.
     """
 
     def __init__(self, fail: BaseException | None = None, spoil: float = 0.0) -> None:
         self.fail, self.spoil = fail, spoil
-        self.num_aside = self.num_recorded = self.num_replayed = 0
+        self.num_warm_ups = self.num_recorded = self.num_replayed = 0
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        self.num_aside += 1
+    def warm_up(self) -> Iterator[None]:
+        self.num_warm_ups += 1
         yield
 
-    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def record(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.num_recorded += 1
         if self.fail:
             raise self.fail
         recording = _Recording()
         try:
             with recording:
-                output = work()
+                output = function()
         finally:
             recording.undo()
 
         @torch.no_grad()
         def replay() -> Tensor:
             self.num_replayed += 1
-            _again(recording.operations, output)
+            _run_again(recording.operations, output)
             if self.spoil:
                 output.add_(self.spoil)
             return output
@@ -93,18 +94,18 @@ class FakeGraphRecorder:
         return replay
 
 
-def _again(operations: list[Operation], output: Tensor) -> None:
+def _run_again(operations: list[Operation], output: Tensor) -> None:
     fresh: dict[int, Tensor] = {}
 
-    def present(value: object) -> object:
+    def current(value: object) -> object:
         return fresh.get(id(value), value) if isinstance(value, Tensor) else value
 
     for operation in operations:
-        args, kwargs = tree_map(present, operation.args), tree_map(present, operation.kwargs)
+        args, kwargs = tree_map(current, operation.args), tree_map(current, operation.kwargs)
         result = operation.call(*args, **kwargs)
-        given = {id(tensor) for tensor in _tensors((operation.args, operation.kwargs))}
+        inputs = {id(tensor) for tensor in _tensors((operation.args, operation.kwargs))}
         for before, after in zip(_tensors(operation.result), _tensors(result), strict=True):
-            if id(before) not in given:
+            if id(before) not in inputs:
                 fresh[id(before)] = after
     output.copy_(fresh[id(output)])
 

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer moves, and how."""
+"""Parameter groups of the optimizers that recipes build."""
 
 import torch
 
@@ -22,7 +22,7 @@ def test_biases_have_a_group_of_their_own() -> None:
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-def test_muon_takes_the_filters_and_the_whitening_bias_stops_early() -> None:
+def test_filters_are_under_muon_and_the_whitening_bias_freezes_early() -> None:
     recipe = get_recipe("airbench94").replace(width=4)
     model = build_model(recipe, 3, 10)
     head, biases, whitening, filters = build_optimizer(model, recipe, torch.bfloat16).groups
@@ -39,22 +39,22 @@ def test_muon_takes_the_filters_and_the_whitening_bias_stops_early() -> None:
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-def test_what_learns_gets_no_gradient_once_it_is_frozen() -> None:
+def test_a_frozen_parameter_has_no_gradient() -> None:
     recipe = get_recipe("airbench94").replace(width=4)
     model = build_model(recipe, 3, 10)
     optimizer = build_optimizer(model, recipe, torch.float32)
-    for progress, learns in ((0.1, True), (0.5, False)):
+    for progress, is_trainable in ((0.1, True), (0.5, False)):
         optimizer.prepare(1.0, 0.85, progress)
         model(torch.randn(4, 3, 9, 9)).square().sum().backward()
         gradient = model.whitening.bias.grad  # type: ignore[union-attr]
-        assert (gradient is not None) == learns
+        assert (gradient is not None) == is_trainable
         optimizer.step()
         optimizer.zero_grad()
 
 
-def test_an_identity_at_the_start_is_the_recipes_choice() -> None:
-    for wanted in (False, True):
-        model = build_model(tiny_recipe(identity_init=wanted), 3, 10)
+def test_identity_init_follows_the_recipe() -> None:
+    for identity_init in (False, True):
+        model = build_model(tiny_recipe(identity_init=identity_init), 3, 10)
         convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3))
         first = convolution.weight[0]
-        assert (first.count_nonzero() == 1) == wanted
+        assert (first.count_nonzero() == 1) == identity_init

@@ -1,4 +1,4 @@
-"""The clock: what a budget may look like, and a deadline on a simulated clock."""
+"""Budgets, durations, and deadlines on a simulated clock."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from timebox.clock import Deadline, format_duration, now, parse_budget, process_
 from timebox.errors import BudgetError, UsageError
 
 
-class Simulated:
-    """A clock that stands still until it is told to go on."""
+class SimulatedClock:
+    """A clock that only ``sleep`` advances."""
 
     def __init__(self, moment: float = 1000.0) -> None:
         self.moment = moment
@@ -48,27 +48,27 @@ def test_budget_in_seconds(budget: str | float, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["10x", "", "s", "m10", "ten minutes", "10 m", "1m1h", "1:30", "nan", "inf", "-", "1e3"]
 )
-def test_what_is_no_duration(text: str) -> None:
+def test_a_budget_that_is_no_duration_is_an_error(text: str) -> None:
     with pytest.raises(BudgetError) as caught:
         parse_budget(text)
     assert str(caught.value) == f"budget {text!r} is not a duration; write it like 90s, 10m or 1h30m"
 
 
 @pytest.mark.parametrize("budget", ["-5s", "-10m", "-1h30m", -3, -0.5])
-def test_a_negative_budget(budget: str | float) -> None:
+def test_a_negative_budget_is_an_error(budget: str | float) -> None:
     with pytest.raises(BudgetError) as caught:
         parse_budget(budget)
     assert str(caught.value) == f"budget {str(budget)!r} is negative; write it like 90s, 10m or 1h30m"
 
 
 @pytest.mark.parametrize("budget", ["0", "0s", "0h0m0s", 0, 0.0])
-def test_a_budget_of_nothing(budget: str | float) -> None:
+def test_a_budget_of_zero_is_an_error(budget: str | float) -> None:
     with pytest.raises(BudgetError) as caught:
         parse_budget(budget)
     assert str(caught.value) == f"budget {str(budget)!r} must be longer than zero; write it like 90s, 10m or 1h30m"
 
 
-def test_a_bad_budget_is_a_bad_argument() -> None:
+def test_a_budget_error_is_a_usage_error_and_a_value_error() -> None:
     assert issubclass(BudgetError, UsageError)
     assert issubclass(BudgetError, ValueError)
 
@@ -88,17 +88,17 @@ def test_a_bad_budget_is_a_bad_argument() -> None:
         (90000, "25h00m"),
     ],
 )
-def test_durations_as_people_write_them(seconds: float, text: str) -> None:
+def test_format_duration(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize("seconds", [42, 60, 200, 5400, 36000])
-def test_a_printed_duration_is_a_budget(seconds: int) -> None:
+def test_a_formatted_duration_is_a_valid_budget(seconds: int) -> None:
     assert parse_budget(format_duration(seconds)) == seconds
 
 
 def test_a_deadline_counts_down() -> None:
-    clock = Simulated()
+    clock = SimulatedClock()
     deadline = Deadline(60, now=clock)
     assert (deadline.elapsed(), deadline.remaining(), deadline.late) == (0, 60, False)
     clock.sleep(60)
@@ -107,23 +107,23 @@ def test_a_deadline_counts_down() -> None:
     assert (deadline.elapsed(), deadline.remaining(), deadline.late) == (61, -1, True)
 
 
-def test_without_a_budget_nothing_is_late() -> None:
-    clock = Simulated()
+def test_without_a_budget_there_is_no_deadline() -> None:
+    clock = SimulatedClock()
     deadline = Deadline(None, now=clock)
     clock.sleep(1e9)
     assert deadline.remaining() == float("inf")
     assert not deadline.late
 
 
-def test_a_deadline_may_have_begun_before_it_was_made() -> None:
-    clock = Simulated(500)
+def test_a_budget_may_begin_before_its_deadline_is_created() -> None:
+    clock = SimulatedClock(500)
     deadline = Deadline(60, started_at=490, now=clock)
     assert deadline.elapsed() == 10
     assert deadline.phases_so_far() == {"start-up": 10}
 
 
 def test_phases_nest_exclusively_and_sum_to_the_elapsed_time() -> None:
-    clock = Simulated()
+    clock = SimulatedClock()
     deadline = Deadline(100, started_at=998, now=clock)
     clock.sleep(1)
     with deadline.phase("reading"):
@@ -145,8 +145,8 @@ def test_phases_nest_exclusively_and_sum_to_the_elapsed_time() -> None:
     assert sum(phases.values()) == deadline.elapsed()
 
 
-def test_an_open_phase_counts_up_to_now() -> None:
-    clock = Simulated()
+def test_the_open_phase_counts_until_now() -> None:
+    clock = SimulatedClock()
     deadline = Deadline(None, now=clock)
     with deadline.phase("training"):
         clock.sleep(3)
@@ -157,8 +157,8 @@ def test_an_open_phase_counts_up_to_now() -> None:
     assert deadline.phases_so_far()["training"] == 7
 
 
-def test_a_phase_that_fails_is_booked_and_closed() -> None:
-    clock = Simulated()
+def test_a_phase_ends_with_an_error_in_it() -> None:
+    clock = SimulatedClock()
     deadline = Deadline(None, now=clock)
     with pytest.raises(KeyError), deadline.phase("training"):
         clock.sleep(3)
@@ -167,8 +167,8 @@ def test_a_phase_that_fails_is_booked_and_closed() -> None:
     assert deadline.phases_so_far() == {"start-up": 0, "training": 3, "other": 2}
 
 
-def test_what_is_left_out_counts_nowhere() -> None:
-    clock = Simulated()
+def test_excluded_time_counts_in_no_phase() -> None:
+    clock = SimulatedClock()
     deadline = Deadline(60, now=clock)
     with deadline.phase("reading"):
         clock.sleep(30)
@@ -179,16 +179,16 @@ def test_what_is_left_out_counts_nowhere() -> None:
     assert sum(phases.values()) == deadline.elapsed() == 5
 
 
-def test_now_runs_forward_by_itself() -> None:
+def test_now_never_runs_backwards() -> None:
     before = now()
     assert now() >= before
 
 
-def test_a_process_starts_before_its_first_line_runs() -> None:
+def test_the_process_start_is_in_the_past() -> None:
     assert process_start() < now()
 
 
-def test_the_time_before_the_import_counts() -> None:
+def test_time_before_the_import_counts_as_start_up() -> None:
     code = (
         "import time; time.sleep(0.7)\n"
         "from timebox.clock import Deadline\n"
@@ -199,19 +199,19 @@ def test_the_time_before_the_import_counts() -> None:
     start_up, elapsed, remaining = map(float, done.stdout.split())
     least = 0.65 if sys.platform == "linux" else 0.0  # the kernel counts in hundredths
     assert least <= start_up <= elapsed
-    assert 60 - remaining >= elapsed, "both are read from one clock, in this order"
+    assert 60 - remaining >= elapsed, "read from one clock, in this order"
 
 
 @pytest.mark.parametrize(
     "content", ["", "1 (a) b", "1 (python) S " + "x " * 40, "1 (a (b) c) S " + "99999999999 " * 40]
 )
-def test_where_the_kernel_tells_nothing_the_import_is_the_start(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_start_time_from_the_kernel_the_import_counts(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timebox.clock.Path.read_text", lambda path: content)
     monkeypatch.setattr("timebox.clock._IMPORTED_AT", 5.0)
     assert process_start() == 5.0
 
 
-def test_a_command_named_with_brackets_and_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_name_with_brackets_and_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: Callable[[str], int] = lambda name: 100  # noqa: E731
     content = "7 (odd) name) S " + "0 " * 18 + "1234 " + "0 " * 30
     monkeypatch.setattr("timebox.clock.Path.read_text", lambda path: content)

@@ -1,4 +1,4 @@
-"""A tiny data set that can be learned, a tiny network, and one short training of it."""
+"""A tiny learnable data set, a tiny recipe, and a short training of it."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,13 +16,13 @@ from timebox.recipe import Recipe, get_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.precision import Precision
 from timebox.training.checkpointer import AsyncCheckpointer
-from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.loop import PeriodicValidation, TrainingComponents, TrainingResult, train_model
 from timebox.training.monitor import TrainingMonitor
 from timebox.training.pacer import Pacer, StepPacer
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 
 CPU = torch.device("cpu")
 Entries = list[Mapping[str, object]]
@@ -30,7 +30,7 @@ Validate = Callable[[torch.nn.Module], float]
 
 
 def bands(num: int, num_classes: int = 3, side: int = 8, seed: int = 0) -> ImageDataset:
-    """Noise with a bright row whose height is the class: rows far enough apart for crops shifted by a pixel."""
+    """Noise images with a bright row, whose position is the class; rows stay apart when crops shift by a pixel."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_classes, num)
     images = rng.integers(0, 120, (num, side, side, 3))
@@ -54,9 +54,9 @@ def tiny_training(
     validate: Validate | None = None,
     validate_at: list[float] | None = None,
     reporter: Reporter | None = None,
-    make_steps: Callable[[TrainingState, Loss], Steps] = EagerSteps,
+    make_step_runner: Callable[[TrainingState, Loss], StepRunner] = EagerStepRunner,
 ) -> tuple[TrainingResult, Entries]:
-    """The outcome of a training on 100 images, and what it logged."""
+    """Train on 100 images. Returns the result and the entries of the metrics log."""
     recipe = recipe or tiny_recipe()
     data = bands(100)
     torch.manual_seed(0)
@@ -69,15 +69,15 @@ def tiny_training(
     deadline = deadline or Deadline(None)
     state = TrainingState(model, recipe, precision or Precision("fp32", CPU))
     schedule = PacedSchedule(pacer or StepPacer(num_steps), recipe, recipe.batch_size)
-    told: list[str] = []
-    trained = train_model(
+    messages: list[str] = []
+    components = TrainingComponents(
         state,
         loader,
         schedule,
-        make_steps(state, Loss(recipe.label_smoothing)),
-        RollbackGuard(state, schedule, recipe.batch_size, recipe.ghost_size, 5, told.append),
-        AsyncCheckpointer(lambda snapshot: None, deadline, lambda: float("inf"), told.append),
+        make_step_runner(state, Loss(recipe.label_smoothing)),
+        RollbackGuard(state, schedule, recipe, 5, messages.append),
         TrainingMonitor(loader, schedule, deadline, log.append, reporter or SilentReporter()),
+        AsyncCheckpointer(lambda snapshot: None, deadline, lambda: float("inf"), messages.append),
         PeriodicValidation(validate, validate_at or [], float("inf")) if validate else None,
     )
-    return trained, log
+    return train_model(components), log

@@ -1,4 +1,4 @@
-"""From a recipe to a network on a device, and to its optimizer."""
+"""Network, optimizer, augmentation and resizing of a recipe."""
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +10,20 @@ from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, fit
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
 
-# Pixels whose patches decide the whitening filters: a million patches settle a few dozen variances, in 100 MB.
+# Pixels whose patches determine the whitening filters: a million patches give a few dozen variances, in 100 MB.
 NUM_WHITENING_PIXELS = 2**20
-# A channel that never changes has no spread to divide by.
-SMALLEST_STD = 1 / 255
+# Lower bound for the standard deviation of a channel, which is 0 in a constant one.
+MIN_STD = 1 / 255
 
 
 def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
-    """The recipe's network, or networks, with fresh weights, float32, channels_last, on the CPU."""
-    networks = [_network(recipe, in_channels, num_classes) for _ in range(recipe.ensemble_size)]
+    """The recipe's network, or its ensemble, with random weights, float32, channels_last, on the CPU."""
+    networks = [_build_network(recipe, in_channels, num_classes) for _ in range(recipe.ensemble_size)]
     model = networks[0] if recipe.ensemble_size == 1 else Ensemble(networks)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
+def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
     model: nn.Module
     if recipe.model == "resnet18":
         model = ResNet18(in_channels, num_classes, width=recipe.width)
@@ -53,43 +53,43 @@ def _network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype) -> Optimizer:
-    """The recipe's optimizer for a network, at rest.
+    """The recipe's optimizer for a network, with zero momentum.
 
-    Weights take the rate itself, biases a multiple of it; filters are under Muon where the recipe says so. The bias of
-    a whitening layer is a bias that stops learning early.
+    Weights have the learning rate itself, biases a multiple of it; convolution filters are under Muon where the recipe
+    says so. The bias of a whitening layer freezes early.
 
     Args:
-        low_precision: the format the training multiplies in, which does for Muon's iteration too.
+        low_precision: number format of the training's matrix products, used for Muon's iteration too.
     """
-    early = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
-    others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in early)]
+    whitening_biases = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in whitening_biases)]
     filters = [p for p in others if p.dim() == 4] if recipe.optimizer == "muon" else []
     weights: list[Tensor] = [p for p in others if p.dim() > 1 and not (filters and p.dim() == 4)]
     decay, bias_multiplier = recipe.weight_decay, recipe.bias_lr_multiplier
     groups: list[ParameterGroup] = [
         sgd_group(weights, decay),
         sgd_group([p for p in others if p.dim() == 1], decay, bias_multiplier),
-        sgd_group(list(early), decay, bias_multiplier, recipe.whitening_bias_until),
+        sgd_group(list(whitening_biases), decay, bias_multiplier, recipe.whitening_bias_until),
         muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
     ]
     return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
 
 
 def build_augmentation(recipe: Recipe) -> Augmentation:
-    """What the recipe does to training images."""
+    """The recipe's augmentation of training images."""
     return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until)
 
 
 def build_resizing(recipe: Recipe) -> Resizing:
-    """How large the recipe's training images are, by progress."""
+    """The recipe's size of training images by progress."""
     return Resizing(recipe.start_size, recipe.full_size_at)
 
 
 def init_whitening_(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Fit the filters of whitening layers to the training images, where the recipe has them whiten.
+    """Fit the filters of whitening layers to the training images, if the recipe has whitening.
 
     Args:
-        images: uint8 (N, H, W, C), on any device; as many as it takes are used, evenly spaced.
+        images: uint8 (N, H, W, C), on any device; an evenly spaced sample of them is used.
         mean, std: float32 (C,), of these images, on the model's device.
     """
     if not recipe.whitening:

@@ -1,6 +1,7 @@
-"""One clock for a whole command: when it started, when it must end, and where the time went.
+"""The clock of a command: start, deadline, and the seconds spent in each phase.
 
-Every other module is handed a :class:`Deadline`; none reads the time by itself. Tests hand in a simulated ``now``.
+Budgets are enforced with a :class:`Deadline`, which other modules receive as an argument. Tests pass a simulated
+``now``.
 """
 
 import os
@@ -16,7 +17,7 @@ _BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+
 
 
 def now() -> float:
-    """Seconds since boot. On Linux the time a machine spends suspended counts, as it does for the user."""
+    """Seconds since boot. On Linux the time that the machine is suspended counts, as it does for the user."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -24,13 +25,16 @@ _IMPORTED_AT = now()
 
 
 def process_start(pid: int | None = None) -> float:
-    """When a process was started, on the clock of :func:`now`; this one, where no number is given.
+    """Start time of a process on the clock of :func:`now`.
 
-    On Linux the kernel's own record, so that the interpreter's start and every import count. Elsewhere, or where
-    ``/proc`` shows another clock than ours, the moment this module was imported.
+    On Linux it is read from the kernel, so that the start of the interpreter and all imports count. Elsewhere, or where
+    ``/proc`` uses another clock, it is the time at which this module was imported.
+
+    Args:
+        pid: None for this process.
     """
     try:
-        # The second field, the command's name, may itself hold spaces and brackets; field 22 is the start time.
+        # Field 2, the command's name, may contain spaces and brackets; field 22 is the start time.
         fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
@@ -39,9 +43,10 @@ def process_start(pid: int | None = None) -> float:
 
 
 def parse_budget(budget: str | float) -> float:
-    """Seconds in a budget such as ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a plain number of seconds.
+    """Convert a budget such as ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a number of seconds to seconds.
 
-    Raises BudgetError where the text is no duration or the duration is not above zero.
+    Raises:
+        BudgetError: where the text is no duration, or the duration is not above zero.
     """
     text = str(budget).strip()
     match = _BUDGET.fullmatch(text)
@@ -56,7 +61,7 @@ def parse_budget(budget: str | float) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people write it: ``9.4s``, ``42s``, ``3m20s``, ``1h05m``."""
+    """Format a duration for people: ``9.4s``, ``42s``, ``3m20s``, ``1h05m``."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
@@ -70,12 +75,12 @@ def format_duration(seconds: float) -> str:
 
 
 class Deadline:
-    """The budget of one command, and a record of the phases that spent it.
+    """The budget of one command, and the seconds spent in each of its phases.
 
     Args:
-        budget_seconds: length of the budget in seconds, above zero; None where steps, not time, end the work.
-        started_at: when the clock began, on the clock of ``now``; None for this very moment.
-        now: the clock to read, in seconds; it may start anywhere but never runs backwards.
+        budget_seconds: above zero; None for no deadline, where the number of steps is fixed.
+        started_at: start of the budget on the clock of ``now``; None for the present time.
+        now: a clock in seconds, with any zero point, that never runs backwards.
     """
 
     def __init__(
@@ -84,18 +89,18 @@ class Deadline:
         self.budget_seconds = budget_seconds
         self._now = now
         self.started_at = now() if started_at is None else started_at
-        self._open: list[str] = []
-        self._since = now()
-        self._phases = {"start-up": self._since - self.started_at}
-        self._unnamed = "start-up"
+        self._open_phases: list[str] = []
+        self._interval_start = now()
+        self._phases = {"start-up": self._interval_start - self.started_at}
+        self._default_phase = "start-up"
 
     @classmethod
     def since_process_start(cls, budget_seconds: float | None) -> "Deadline":
-        """A deadline that began when the kernel started this process: what the command line promises."""
+        """A deadline whose budget began when this process was started, as the command line promises."""
         return cls(budget_seconds, process_start())
 
     def elapsed(self) -> float:
-        """Seconds since the clock began."""
+        """Seconds since the start of the budget."""
         return self._now() - self.started_at
 
     def remaining(self) -> float:
@@ -109,44 +114,45 @@ class Deadline:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Book the time spent inside under ``name``. Phases may nest: the inner one pauses the outer.
+        """Add the time spent inside to the phase ``name``. Phases may nest: the inner one pauses the outer.
 
-        What comes before the first phase is booked as start-up, what lies between phases as other.
+        Time before the first phase belongs to ``start-up``, time between phases to ``other``.
         """
-        self._settle()
-        self._open.append(name)
-        self._unnamed = "other"
+        self._close_interval()
+        self._open_phases.append(name)
+        self._default_phase = "other"
         try:
             yield
         finally:
-            self._settle()
-            self._open.pop()
+            self._close_interval()
+            self._open_phases.pop()
 
     def exclude(self, seconds: float) -> None:
-        """Put the clock back by seconds already spent on something the budget does not cover, in the open phase."""
-        self._settle()
+        """Exclude seconds from the budget that the present phase has spent on work outside it, such as a download."""
+        self._close_interval()
         self.started_at += seconds
-        self._book(self._current, -seconds)
+        self._add(self._current_phase, -seconds)
 
     def add_earlier_phases(self, phases: Mapping[str, float]) -> None:
-        """Count time that was spent earlier, by another process, under its phases."""
+        """Add time that another process spent earlier, by phase, and move the start back by as much."""
         for name, seconds in phases.items():
-            self._book(name, seconds)
+            self._add(name, seconds)
             self.started_at -= seconds
 
     def phases_so_far(self) -> dict[str, float]:
-        """Seconds booked under each phase up to now; together they make up the elapsed time."""
-        self._settle()
+        """Seconds spent in each phase until now; their sum is the elapsed time."""
+        self._close_interval()
         return dict(self._phases)
 
-    def _settle(self) -> None:
-        moment = self._now()
-        self._book(self._current, moment - self._since)
-        self._since = moment
+    def _close_interval(self) -> None:
+        """Add the time since the last call to the present phase."""
+        now = self._now()
+        self._add(self._current_phase, now - self._interval_start)
+        self._interval_start = now
 
     @property
-    def _current(self) -> str:
-        return self._open[-1] if self._open else self._unnamed
+    def _current_phase(self) -> str:
+        return self._open_phases[-1] if self._open_phases else self._default_phase
 
-    def _book(self, name: str, seconds: float) -> None:
+    def _add(self, name: str, seconds: float) -> None:
         self._phases[name] = self._phases.get(name, 0.0) + seconds

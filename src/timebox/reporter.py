@@ -1,4 +1,4 @@
-"""What a training tells whoever watches it. Watching never changes what is computed."""
+"""Reporters: receive phases, notes and steps of a training, for display. They never change its result."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,14 +6,18 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class StepStatus:
-    """One step of the training, as far as it is known while the device is still at work.
+    """Status of a training when a step has been issued to the device.
 
     Attributes:
-        total_steps: how many there will be; an estimate where the clock decides.
+        step: number of the step, from 1.
+        total_steps: expected number of steps; an estimate where the clock decides.
+        epoch: passes over the training images, a fraction included.
         progress: position in the schedule, 0...1.
-        loss: of the latest finished step, NaN before the first one.
-        seconds_left: until the deadline; None without one.
-        val_accuracy: the latest, None before the first.
+        loss: of the latest finished step; NaN before the first.
+        lr, momentum: of this step.
+        images_per_second: throughput of the training so far, validation excluded.
+        seconds_left: until the deadline; None without a deadline.
+        val_accuracy: of the latest validation, 0...1; None before the first.
     """
 
     step: int
@@ -29,20 +33,20 @@ class StepStatus:
 
 
 class Reporter(Protocol):
-    """Receives the course of a training. Every method must return at once."""
+    """Receives the events of a training. No method may block."""
 
     def phase(self, name: str) -> None:
-        """A phase begins: reading, planning, training, scoring, saving."""
+        """A phase begins, such as reading, planning, training, scoring or saving."""
 
     def note(self, text: str) -> None:
-        """One line to tell the user: a line of the plan, or a warning."""
+        """One line of text for the user: a line of the plan, or a warning."""
 
     def step(self, status: StepStatus) -> None:
-        """A step has been issued."""
+        """A step has been issued to the device."""
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Ignores all events."""
 
     def phase(self, name: str) -> None:
         """Ignored."""

@@ -15,7 +15,7 @@ from timebox.data import ImageDataset
 from timebox.optim.loss import Loss
 from timebox.pipelines import train
 from timebox.recipe import Recipe, get_recipe
-from timebox.training.graphed_step import GraphedSteps
+from timebox.training.graphed_step import GraphedStepRunner
 from timebox.training.state import TrainingState
 
 from tiny import CPU, bands, tiny_recipe  # isort: skip
@@ -51,11 +51,11 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraphRecorder]:
     """Steps are recorded, as on a GPU."""
     made: list[FakeGraphRecorder] = []
 
-    def recorded(state: TrainingState, loss_fn: Loss, notify: object) -> GraphedSteps:
+    def recorded(state: TrainingState, loss_fn: Loss, notify: object) -> GraphedStepRunner:
         made.append(FakeGraphRecorder())
-        return GraphedSteps(state, loss_fn, made[-1], lambda text: pytest.fail(text))
+        return GraphedStepRunner(state, loss_fn, made[-1], lambda text: pytest.fail(text))
 
-    monkeypatch.setattr(module, "build_steps", recorded)
+    monkeypatch.setattr(module, "build_step_runner", recorded)
     return made
 
 

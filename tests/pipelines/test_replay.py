@@ -114,7 +114,7 @@ def test_a_run_that_ran_out_of_memory_is_replayed_in_the_same_micro_batches(
     with monkeypatch.context() as patch:
         patch.setattr(steps, "training_step", cramped)
         run = quick(data, tmp_path / "run", STEPS)
-    assert summary(run)["events"] == ["memory ran out: batches of 32 are run in parts of 16 images"]
+    assert summary(run)["events"] == ["memory ran out: batches of 32 are computed in micro-batches of 16 images"]
     assert {e["micro_batch"] for e in entries(run.path) if "loss" in e} == {16}
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
 

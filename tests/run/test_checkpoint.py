@@ -49,9 +49,9 @@ def test_what_is_written_is_read(folder: Path) -> None:
     written = snapshot(7, 0.1)
     write_checkpoint(folder, written)
     checkpoint = read(folder)
-    assert (checkpoint.step, checkpoint.progress, checkpoint.facts) == (7, 0.07, FACTS)
+    assert (checkpoint.step, checkpoint.progress, checkpoint.metadata) == (7, 0.07, FACTS)
     found = checkpoint.snapshot(written.tensors)
-    assert (found.step, found.progress, found.facts) == (7, 0.07, FACTS)
+    assert (found.step, found.progress, found.metadata) == (7, 0.07, FACTS)
     assert found.tensors.keys() == written.tensors.keys()
     for name, tensor in found.tensors.items():
         assert torch.equal(tensor, written.tensors[name])

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process inside, and goes back to the system afterwards."""
+"""Allocator settings: freed memory stays with the process inside the context, and is released afterwards."""
 
 import os
 import resource
@@ -32,14 +32,14 @@ def held():
 torch.set_num_threads(1)
 outside, before = faults(), held()
 with retain_freed_memory():
-    # The aligned blocks that torch asks for fit into those given back once a few of them lie side by side.
+    # torch's aligned blocks fit into freed memory once a few freed blocks are adjacent.
     allocate(20)
-    inside, kept = faults(), held()
-print(outside, inside, kept - before, held() - before)
+    inside, retained = faults(), held()
+print(outside, inside, retained - before, held() - before)
 """
 
 
-def measured(**environment: str) -> list[int]:
+def page_faults_and_memory(**environment: str) -> list[int]:
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env={**_clean(), **environment}
     )
@@ -52,29 +52,29 @@ def _clean() -> dict[str, str]:
 
 @needs_glibc
 @pytest.mark.integration
-def test_the_kernel_clears_no_page_twice_inside_and_has_them_back_afterwards() -> None:
-    outside, inside, kept, afterwards = measured()
+def test_freed_memory_is_reused_inside_and_released_afterwards() -> None:
+    outside, inside, retained, afterwards = page_faults_and_memory()
     pages = 64_000_000 // resource.getpagesize()
     assert outside > 0.5 * 10 * pages
     assert inside < 0.05 * outside
-    assert kept > 0.5 * pages
+    assert retained > 0.5 * pages
     assert afterwards < 0.1 * pages
 
 
 @needs_glibc
 @pytest.mark.integration
-def test_what_the_user_has_set_up_stays() -> None:
-    outside, inside, _, _ = measured(MALLOC_TRIM_THRESHOLD_="100000")
+def test_a_malloc_setting_of_the_user_stays() -> None:
+    outside, inside, _, _ = page_faults_and_memory(MALLOC_TRIM_THRESHOLD_="100000")
     assert inside > 0.5 * outside
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_another_c_library_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
     with retain_freed_memory():
         pass
 
 
-def test_it_is_undone_when_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         def __init__(self) -> None:
             self.set: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Mixed precision: lower formats follow float32, overflow is survived, and only what is measured fastest is taken."""
+"""Mixed precision: losses close to float32, recovery from overflow, and the choice of the fastest format."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime import precision as module
 from timebox.runtime.precision import Precision, resolve_precision
+from timebox.training.state import TrainingState
 from timebox.training.step import training_step
-from tiny import CPU, bands, tiny_training
+from tiny import CPU, bands, tiny_recipe, tiny_training
 
 
 def losses(name: str, num_steps: int = 100) -> np.ndarray:
@@ -21,7 +22,7 @@ def losses(name: str, num_steps: int = 100) -> np.ndarray:
 
 
 @pytest.mark.integration
-def test_lower_precisions_follow_float32_for_100_steps() -> None:
+def test_losses_of_lower_precisions_are_close_to_float32_for_100_steps() -> None:
     """Within 0.02 on average and 0.15 at worst, on a loss that falls from 1.1 to about 0.3."""
     reference = losses("fp32")
     assert reference[:5].mean() > 1.0
@@ -30,30 +31,31 @@ def test_lower_precisions_follow_float32_for_100_steps() -> None:
         difference = np.abs(losses(name) - reference)
         assert difference.mean() < 0.02, (name, difference.mean())
         assert difference.max() < 0.15, (name, difference.max())
-        assert difference.max() > 0, "nothing was computed in the lower precision"
+        assert difference.max() > 0, "the lower precision was not used"
 
 
 def one_step(precision: Precision) -> tuple[ResNet9, dict[str, torch.Tensor]]:
-    """A network and its weights before a step in this precision."""
+    """Run one step. Returns the network and its weights before the step."""
     torch.manual_seed(0)
     model = ResNet9(3, 3, width=4, ghost_size=8).train()
     data = bands(16)
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
-    training_step(model, optimizer, Batch(images, torch.from_numpy(data.labels)), precision, Loss(0.0), len(data))
+    state = TrainingState(model, tiny_recipe(averaging_span=0.0), precision)
+    state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 0.0)], 0.05, 0.9)
+    training_step(state, Loss(0.0), Batch(images, torch.from_numpy(data.labels)), len(data))
     return model, before
 
 
-def test_an_overflow_is_skipped_and_the_scale_halves() -> None:
+def test_an_overflow_skips_the_step_and_halves_the_loss_scale() -> None:
     precision = Precision("fp16", CPU, initial_scale=2.0**40)
     model, before = one_step(precision)
     assert precision.loss_scale == 2.0**39
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-def test_the_scale_falls_until_training_works() -> None:
-    # The very first steps are the skipped ones: what the optimizer remembers of them must be nothing.
+def test_the_loss_scale_falls_until_steps_succeed() -> None:
+    # The first steps are skipped, and must leave no trace in the optimizer's state.
     precision = Precision("fp16", CPU, initial_scale=2.0**24)
     trained, log = tiny_training(100, precision=precision)
     assert 2.0 <= precision.loss_scale < 2.0**24
@@ -62,7 +64,7 @@ def test_the_scale_falls_until_training_works() -> None:
     assert all(p.isfinite().all() for p in trained.model.parameters())
 
 
-def test_the_scale_doubles_after_200_good_steps() -> None:
+def test_the_loss_scale_doubles_after_200_good_steps() -> None:
     precision = Precision("fp16", CPU, initial_scale=4.0)
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = Optimizer([sgd_group([parameter], 0.0)], 0.0, 0.9)
@@ -75,7 +77,7 @@ def test_the_scale_doubles_after_200_good_steps() -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
-def test_a_good_step_moves_float32_weights(name: str) -> None:
+def test_a_step_updates_float32_weights(name: str) -> None:
     model, before = one_step(Precision(name, CPU))
     moved = [not torch.equal(p, before[key]) for key, p in model.named_parameters() if p.requires_grad]
     assert all(moved)
@@ -84,7 +86,7 @@ def test_a_good_step_moves_float32_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_multiplications_run_in_the_lower_format(name: str, dtype: torch.dtype) -> None:
+def test_convolutions_run_in_the_lower_format(name: str, dtype: torch.dtype) -> None:
     conv = torch.nn.Conv2d(3, 4, 3)
     with Precision(name, CPU).autocast():
         assert conv(torch.zeros(2, 3, 8, 8)).dtype == dtype
@@ -92,23 +94,23 @@ def test_multiplications_run_in_the_lower_format(name: str, dtype: torch.dtype) 
         assert conv(torch.zeros(2, 3, 8, 8)).dtype == torch.float32
 
 
-def test_only_fp16_scales_its_loss() -> None:
+def test_only_fp16_has_a_loss_scale() -> None:
     assert [Precision(name, CPU).loss_scale for name in ("fp32", "bf16", "fp16")] == [1.0, 1.0, 2.0**14]
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
-def test_what_is_asked_for_is_taken(name: str) -> None:
+def test_a_named_precision_is_used(name: str) -> None:
     assert resolve_precision(name, CPU, None) == (name, "as asked")
 
 
-def test_an_unknown_precision() -> None:
+def test_an_unknown_precision_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         resolve_precision("fp8", CPU, None)
     assert str(caught.value) == "precision 'fp8' is unknown; use auto, fp32, bf16, fp16"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen", "why"),
+    ("seconds", "selected", "why"),
     [
         ({"fp32": 1.0, "bf16": 0.5}, "bf16", "measured against fp32: bf16 2.0x"),
         ({"fp32": 1.0, "bf16": 12.0}, "fp32", "measured against fp32: bf16 0.1x"),
@@ -116,25 +118,27 @@ def test_an_unknown_precision() -> None:
         ({"fp32": 1.0, "bf16": 1.0}, "fp32", "measured against fp32: bf16 1.0x"),
     ],
 )
-def test_auto_takes_what_is_measured_fastest(
-    seconds: dict[str, float], chosen: str, why: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_selects_the_fastest_precision(
+    seconds: dict[str, float], selected: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
-    assert resolve_precision("auto", CPU, seconds.__getitem__) == (chosen, why)
+    assert resolve_precision("auto", CPU, seconds.__getitem__) == (selected, why)
 
 
-def test_emulation_is_never_tried_on_a_network_for_a_busy_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One reading of the block makes it look three times faster against fp32 than it is; another does not."""
+def test_one_disturbed_reading_does_not_run_a_network_in_emulated_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One reading of the block overestimates the speed of bf16 three times; a second one does not."""
     block = {"fp32": [0.025, 0.009], "bf16": [0.07, 0.07]}
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: block[name].pop(0))
-    tried: list[str] = []
-    chosen = resolve_precision("auto", CPU, lambda name: tried.append(name) or 1.0)
-    assert chosen == ("fp32", "measured against fp32: bf16 0.1x")
-    assert tried == ["fp32"]
+    measured: list[str] = []
+    selected = resolve_precision("auto", CPU, lambda name: measured.append(name) or 1.0)
+    assert selected == ("fp32", "measured against fp32: bf16 0.1x")
+    assert measured == ["fp32"]
     assert block == {"fp32": [], "bf16": []}
 
 
-def test_a_block_that_is_clear_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clear_result_of_the_block_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for bf16_seconds in (0.012, 0.07):
         block = {"fp32": [0.01], "bf16": [bf16_seconds]}
         monkeypatch.setattr(module, "_probe_seconds", lambda name, device, of=block: of[name].pop(0))
@@ -142,17 +146,17 @@ def test_a_block_that_is_clear_is_measured_once(monkeypatch: pytest.MonkeyPatch)
         assert block == {"fp32": [], "bf16": []}
 
 
-def test_what_is_hopeless_on_a_network_is_tried_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_far_too_slow_on_a_network_is_measured_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
-    tried: list[str] = []
+    measured: list[str] = []
     seconds = {"fp32": 0.3, "bf16": 7.5}
-    chosen, why = resolve_precision("auto", CPU, lambda name: tried.append(name) or seconds[name])
-    assert (chosen, why) == ("fp32", "measured against fp32: bf16 0.0x")
-    assert tried.count("bf16") == 1
+    selected, why = resolve_precision("auto", CPU, lambda name: measured.append(name) or seconds[name])
+    assert (selected, why) == ("fp32", "measured against fp32: bf16 0.0x")
+    assert measured.count("bf16") == 1
 
 
-def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What seems too slow is measured up to three times more; what is fast is taken at once."""
+def test_one_disturbed_reading_on_a_network_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A precision that seems too slow is measured up to three times more; a fast one is selected at once."""
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: 1.0)
     for slow in ([1.4], [1.4, 1.3], [1.4, 1.3, 0.95]):
         readings = {"fp32": [1.0, 1.1, 1.1, 1.1], "bf16": [*slow, 0.5]}
@@ -167,40 +171,40 @@ def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_precision("auto", CPU, lambda name: readings[name].pop(0))[0] == "bf16"
 
 
-def test_auto_tries_no_network_in_a_hopeless_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_far_too_slow_on_the_block_is_not_measured_on_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: {"fp32": 1.0, "bf16": 12.0}[name])
-    tried: list[str] = []
-    assert resolve_precision("auto", CPU, lambda name: tried.append(name) or 1.0) == (
+    measured: list[str] = []
+    assert resolve_precision("auto", CPU, lambda name: measured.append(name) or 1.0) == (
         "fp32",
         "measured against fp32: bf16 0.1x",
     )
-    assert tried == ["fp32"]
+    assert measured == ["fp32"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen", "why"),
+    ("seconds", "selected", "why"),
     [
         ({"fp32": 1.0, "bf16": 0.5, "fp16": 0.4}, "bf16", "bf16 2.0x, fp16 2.5x"),
         ({"fp32": 1.0, "bf16": 2.0, "fp16": 0.4}, "fp16", "bf16 0.5x, fp16 2.5x"),
         ({"fp32": 1.0, "bf16": 1.0, "fp16": 1.0}, "fp32", "bf16 1.0x, fp16 1.0x"),
     ],
 )
-def test_on_a_gpu_a_block_decides_and_bf16_comes_before_fp16(
-    seconds: dict[str, float], chosen: str, why: str, monkeypatch: pytest.MonkeyPatch
+def test_on_a_gpu_the_block_decides_and_bf16_is_preferred_to_fp16(
+    seconds: dict[str, float], selected: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: seconds[name])
     measured = resolve_precision("auto", torch.device("cuda"), lambda name: pytest.fail("a whole network measured"))
-    assert measured == (chosen, f"measured against fp32: {why}")
+    assert measured == (selected, f"measured against fp32: {why}")
 
 
-def test_auto_without_a_clock_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_measurement_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_probe_seconds", lambda name, device: pytest.fail("measured"))
     assert resolve_precision("auto", CPU, None) == ("fp32", "fixed, as no time is measured")
     assert resolve_precision("auto", torch.device("cuda"), None)[0] == "bf16"
 
 
 @pytest.mark.usefixtures("global_random_state_untouched")
-def test_measuring_leaves_the_random_state_alone() -> None:
+def test_measuring_does_not_change_the_random_state() -> None:
     name, why = resolve_precision("auto", CPU, {"fp32": 1.0, "bf16": 0.5}.__getitem__)
     assert name in ("fp32", "bf16")
     assert why.startswith("measured against fp32: bf16 ")

@@ -1,4 +1,4 @@
-"""What is set aside for files: by their number, and by bytes where one is large."""
+"""Write times: by number of files, and by bytes of a large file."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from timebox.runtime.write_speed import (
 LARGE = 10 * SMALL_BYTES
 
 
-def test_bytes_count_where_a_file_is_large_and_are_measured_once() -> None:
+def test_the_time_per_byte_is_measured_once_and_for_large_files_only() -> None:
     measured: list[float] = []
 
     def measure() -> float:
@@ -33,13 +33,13 @@ def test_bytes_count_where_a_file_is_large_and_are_measured_once() -> None:
     assert measured == [1e-9]
 
 
-def test_what_checkpoints_take_tells_what_saving_will() -> None:
+def test_the_time_to_save_is_a_multiple_of_the_time_of_a_checkpoint() -> None:
     by_number = MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
     assert WriteSpeed(0.1, lambda: 1.0).saving_share(0, 0) == pytest.approx(by_number)
-    assert NO_WRITES.saving_share(LARGE, LARGE) == pytest.approx(by_number), "where nothing is known"
+    assert NO_WRITES.saving_share(LARGE, LARGE) == pytest.approx(by_number), "without any measurement"
     by_bytes = WriteSpeed(0.0, lambda: 1e-9).saving_share(LARGE, 2 * LARGE)
-    assert by_bytes == pytest.approx(MARGIN / 2), "the model is half of what a checkpoint holds"
+    assert by_bytes == pytest.approx(MARGIN / 2), "the model has half of the bytes of a checkpoint"
 
 
-def test_bytes_of_tensors() -> None:
+def test_num_bytes_of_tensors() -> None:
     assert num_bytes({"a": torch.zeros(3, 2), "b": torch.zeros(5, dtype=torch.int8)}) == 29

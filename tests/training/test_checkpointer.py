@@ -1,4 +1,4 @@
-"""Checkpoints in the background: how often, one at a time, and what happens when they fail or take long."""
+"""Checkpoints in the background: interval, one at a time, failed writes and slow disks."""
 
 import threading
 
@@ -9,7 +9,7 @@ from timebox.clock import Deadline
 from timebox.training.checkpointer import INTERVAL_COSTS, INTERVAL_SECONDS, AsyncCheckpointer
 from timebox.training.state import Snapshot
 
-PATIENCE = 2.5
+LIMIT_SECONDS = 2.5
 
 
 def snapshot(step: int, value: float = 1.0) -> Snapshot:
@@ -17,13 +17,13 @@ def snapshot(step: int, value: float = 1.0) -> Snapshot:
 
 
 class Disk:
-    """A slow disk on a simulated clock, and the keeper that writes to it."""
+    """A slow disk on a simulated clock, and the checkpointer that writes to it."""
 
     def __init__(self, cost: float = 0.01, seconds_left: float = float("inf"), expected_seconds: float = 0.0) -> None:
         self.time, self.cost, self.seconds_left = 100.0, cost, seconds_left
         self.failure: OSError | None = None
-        self.may_end = threading.Event()
-        self.may_end.set()
+        self.may_finish = threading.Event()
+        self.may_finish.set()
         self.attempts: list[int] = []
         self.written: list[int] = []
         self.messages: list[str] = []
@@ -34,18 +34,18 @@ class Disk:
 
     def write(self, snapshot: Snapshot) -> None:
         self.attempts.append(snapshot.step)
-        self.may_end.wait()
+        self.may_finish.wait()
         self.time += self.cost
         if self.failure:
             raise self.failure
         self.written.append(snapshot.step)
 
-    def keep(self, step: int) -> None:
+    def write_and_wait(self, step: int) -> None:
         self.checkpointer.save(snapshot(step))
         assert self.checkpointer.wait(float("inf"))
 
     def seconds_until_due(self) -> float:
-        """How long the training goes on before the next checkpoint, in steps of a tenth of a second."""
+        """Time until the next checkpoint is due, in steps of a tenth of a second."""
         began = self.time
         while not self.checkpointer.is_due():
             self.time += 0.1
@@ -53,59 +53,59 @@ class Disk:
         return self.time - began
 
 
-def test_the_first_one_is_due_at_once() -> None:
+def test_the_first_checkpoint_is_due_at_once() -> None:
     disk = Disk()
     assert disk.checkpointer.is_due()
     assert disk.checkpointer.cost_seconds == 0.0
-    disk.keep(1)
+    disk.write_and_wait(1)
     assert disk.written == [1]
     assert disk.checkpointer.cost_seconds == pytest.approx(disk.cost)
 
 
-def test_a_cheap_one_every_few_seconds() -> None:
+def test_cheap_checkpoints_are_written_every_few_seconds() -> None:
     disk = Disk(cost=0.01)
     for step in range(4):
-        disk.keep(step)
+        disk.write_and_wait(step)
         assert disk.seconds_until_due() == pytest.approx(INTERVAL_SECONDS, abs=0.12)
 
 
-def test_a_dear_one_takes_a_fiftieth_of_the_time() -> None:
+def test_expensive_checkpoints_take_a_fiftieth_of_the_time() -> None:
     disk = Disk(cost=3.0)
-    disk.keep(0)
+    disk.write_and_wait(0)
     assert disk.seconds_until_due() <= INTERVAL_SECONDS, "a single measurement may be a stall"
     for step in range(1, 4):
-        disk.keep(step)
-        # From one beginning to the next, and the next is on disk after the interval.
+        disk.write_and_wait(step)
+        # The interval lasts from the start of one checkpoint to the end of the next.
         assert disk.seconds_until_due() == pytest.approx((INTERVAL_COSTS - 2) * disk.cost, abs=0.2)
 
 
-def test_one_stall_does_not_put_the_next_one_off() -> None:
+def test_one_stall_does_not_delay_the_next_checkpoint() -> None:
     disk = Disk(cost=0.01)
-    disk.keep(0)
+    disk.write_and_wait(0)
     disk.seconds_until_due()
     disk.cost = 4.0
-    disk.keep(1)
+    disk.write_and_wait(1)
     disk.cost = 0.01
     assert disk.seconds_until_due() <= INTERVAL_SECONDS
-    disk.keep(2)
+    disk.write_and_wait(2)
     assert disk.checkpointer.cost_seconds == pytest.approx(0.01)
 
 
-def test_none_is_begun_while_one_is_being_written() -> None:
+def test_none_is_due_while_one_is_being_written() -> None:
     disk = Disk()
-    disk.may_end.clear()
+    disk.may_finish.clear()
     disk.checkpointer.save(snapshot(1))
     disk.time += 1000
     assert not disk.checkpointer.is_due()
     assert not disk.checkpointer.wait(0.01)
-    disk.may_end.set()
+    disk.may_finish.set()
     assert disk.checkpointer.wait(10)
     assert disk.checkpointer.is_due()
 
 
-def test_none_is_begun_that_would_not_be_whole_in_time() -> None:
+def test_none_is_due_that_would_not_be_finished_in_time() -> None:
     disk = Disk(cost=0.5)
-    disk.keep(1)
+    disk.write_and_wait(1)
     disk.time += 1000
     disk.seconds_left = 0.9
     assert not disk.checkpointer.is_due()
@@ -113,128 +113,128 @@ def test_none_is_begun_that_would_not_be_whole_in_time() -> None:
     assert disk.checkpointer.is_due()
 
 
-def test_the_first_one_is_not_begun_where_it_would_take_much_of_the_time_left() -> None:
+def test_the_first_checkpoint_is_not_due_where_it_would_take_much_of_the_time_left() -> None:
     disk = Disk(seconds_left=39.0, expected_seconds=4.0)
     assert not disk.checkpointer.is_due()
     disk.seconds_left = 41.0
     assert disk.checkpointer.is_due()
 
 
-def test_a_write_that_fails_is_told_once_and_tried_again() -> None:
+def test_a_failed_write_is_reported_once_and_tried_again() -> None:
     disk = Disk()
-    disk.keep(1)
+    disk.write_and_wait(1)
     assert not disk.checkpointer.has_failed
     disk.failure = OSError(28, "No space left on device")
     for step in (2, 3, 4):
         disk.seconds_until_due()
-        disk.keep(step)
+        disk.write_and_wait(step)
     assert disk.attempts == [1, 2, 3, 4]
     assert disk.messages == [
         "the checkpoint could not be written (No space left on device); the training goes on in memory"
     ]
     disk.failure = None
     disk.seconds_until_due()
-    disk.keep(5)
+    disk.write_and_wait(5)
     assert disk.written == [1, 5]
     assert len(disk.messages) == 1
-    assert disk.checkpointer.has_failed, "the run ends by saying so"
+    assert disk.checkpointer.has_failed, "the run reports it at its end"
 
 
-def test_an_error_without_a_number_is_told_in_its_words() -> None:
+def test_an_error_without_errno_is_reported_with_its_message() -> None:
     disk = Disk()
     disk.failure = OSError("the cable was pulled")
-    disk.keep(1)
+    disk.write_and_wait(1)
     assert "(the cable was pulled)" in disk.messages[0]
 
 
-def test_memory_that_runs_out_while_writing_is_a_failure_like_any_other() -> None:
+def test_running_out_of_memory_while_writing_is_a_failed_write() -> None:
     disk = Disk()
     disk.failure = MemoryError()  # type: ignore[assignment]
-    disk.keep(1)
+    disk.write_and_wait(1)
     assert disk.checkpointer.has_failed
     assert "(memory ran out)" in disk.messages[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_never_reach_the_disk(value: float) -> None:
+def test_snapshots_that_are_not_finite_are_not_written(value: float) -> None:
     disk = Disk()
-    disk.keep(1)
+    disk.write_and_wait(1)
     disk.checkpointer.save(snapshot(2, value))
     assert disk.checkpointer.wait(10)
-    disk.checkpointer.save_last(snapshot(3, value), PATIENCE)
+    disk.checkpointer.save_last(snapshot(3, value), LIMIT_SECONDS)
     assert disk.attempts == [1]
     assert not disk.checkpointer.has_failed
 
 
-def test_the_last_one_is_written_where_it_is_newer() -> None:
+def test_the_last_checkpoint_is_written_only_if_it_is_newer() -> None:
     disk = Disk()
-    disk.keep(5)
-    disk.checkpointer.save_last(snapshot(5), PATIENCE)
-    disk.checkpointer.save_last(snapshot(4), PATIENCE)
+    disk.write_and_wait(5)
+    disk.checkpointer.save_last(snapshot(5), LIMIT_SECONDS)
+    disk.checkpointer.save_last(snapshot(4), LIMIT_SECONDS)
     assert disk.attempts == [5]
-    disk.checkpointer.save_last(snapshot(6), PATIENCE)
+    disk.checkpointer.save_last(snapshot(6), LIMIT_SECONDS)
     assert disk.written == [5, 6]
 
 
-def test_the_last_one_is_the_first_where_there_was_none() -> None:
+def test_the_last_checkpoint_may_be_the_first() -> None:
     disk = Disk()
-    disk.checkpointer.save_last(snapshot(0), PATIENCE)
+    disk.checkpointer.save_last(snapshot(0), LIMIT_SECONDS)
     assert disk.written == [0]
 
 
-def test_the_last_one_waits_for_the_one_under_way_and_follows_it() -> None:
+def test_the_last_checkpoint_waits_for_a_write_in_progress() -> None:
     disk = Disk()
-    disk.may_end.clear()
+    disk.may_finish.clear()
     disk.checkpointer.save(snapshot(1))
-    threading.Timer(0.05, disk.may_end.set).start()
-    disk.checkpointer.save_last(snapshot(2), PATIENCE)
+    threading.Timer(0.05, disk.may_finish.set).start()
+    disk.checkpointer.save_last(snapshot(2), LIMIT_SECONDS)
     assert disk.written == [1, 2]
 
 
-@pytest.mark.parametrize("under_way", [False, True])
-def test_the_last_one_does_not_try_anybodys_patience(under_way: bool) -> None:
-    """Whoever stopped the training waits; a disk that hangs must not hold him up."""
+@pytest.mark.parametrize("in_progress", [False, True])
+def test_the_last_checkpoint_respects_its_time_limit(in_progress: bool) -> None:
+    """A disk that hangs must not delay the exit of a stopped command."""
     disk = Disk()
-    disk.may_end.clear()
-    if under_way:
+    disk.may_finish.clear()
+    if in_progress:
         disk.checkpointer.save(snapshot(1))
-    disk.checkpointer.save_last(snapshot(2), 0.2)  # the disk would keep it waiting for ever
+    disk.checkpointer.save_last(snapshot(2), 0.2)  # the write never ends by itself
     assert disk.written == []
-    assert disk.attempts == [1 if under_way else 2]
-    disk.may_end.set()
+    assert disk.attempts == [1 if in_progress else 2]
+    disk.may_finish.set()
     assert disk.checkpointer.wait(10)
 
 
-def test_the_last_one_is_left_out_where_it_is_known_to_take_too_long() -> None:
+def test_the_last_checkpoint_is_left_out_where_it_would_take_too_long() -> None:
     disk = Disk(cost=1.3)
-    disk.keep(1)
-    disk.checkpointer.save_last(snapshot(2), PATIENCE)
+    disk.write_and_wait(1)
+    disk.checkpointer.save_last(snapshot(2), LIMIT_SECONDS)
     assert disk.attempts == [1]
     disk.cost = 1.2
-    disk.keep(3)
-    disk.checkpointer.save_last(snapshot(4), PATIENCE)
+    disk.write_and_wait(3)
+    disk.checkpointer.save_last(snapshot(4), LIMIT_SECONDS)
     assert disk.written == [1, 3, 4]
 
 
-def test_after_a_failure_the_last_one_is_still_tried() -> None:
+def test_after_a_failed_write_the_last_checkpoint_is_still_tried() -> None:
     disk = Disk()
     disk.failure = OSError(5, "Input/output error")
-    disk.keep(1)
+    disk.write_and_wait(1)
     disk.failure = None
-    disk.checkpointer.save_last(snapshot(1), PATIENCE)
+    disk.checkpointer.save_last(snapshot(1), LIMIT_SECONDS)
     assert disk.written == [1]
 
 
-def test_where_no_clock_is_read_it_waits_as_long_as_it_takes() -> None:
+def test_an_infinite_wait_ends_with_the_write() -> None:
     disk = Disk()
-    disk.may_end.clear()
+    disk.may_finish.clear()
     disk.checkpointer.save(snapshot(1))
-    threading.Timer(0.05, disk.may_end.set).start()
+    threading.Timer(0.05, disk.may_finish.set).start()
     assert disk.checkpointer.wait(float("inf"))
     assert disk.written == [1]
 
 
-def test_a_failure_waits_for_the_write_in_progress() -> None:
+def test_an_error_in_the_training_waits_for_the_write_in_progress() -> None:
     written: list[int] = []
     started, failed = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Checkpoints beside a training on a real GPU: `pytest -m gpu tests/training/test_checkpointer_gpu.py`."""
+"""Checkpoints during a training on a real GPU: `pytest -m gpu tests/training/test_checkpointer_gpu.py`."""
 
 import time
 
@@ -16,11 +16,11 @@ CUDA = torch.device("cuda")
 CYCLES = 10**9
 
 
-def test_what_is_kept_is_of_that_moment_and_does_not_wait_for_steps_issued_later() -> None:
-    kept: list[tuple[torch.Tensor, float]] = []
+def test_a_checkpoint_has_its_moment_s_weights_and_waits_for_no_later_step() -> None:
+    written: list[tuple[torch.Tensor, float]] = []
 
     def write(snapshot: Snapshot) -> None:
-        kept.append((snapshot.tensors["weight"].cpu(), time.monotonic()))
+        written.append((snapshot.tensors["weight"].cpu(), time.monotonic()))
 
     weight = torch.zeros(1 << 20, device=CUDA)
     checkpointer = AsyncCheckpointer(write, Deadline(None), lambda: float("inf"), lambda text: None)
@@ -32,7 +32,7 @@ def test_what_is_kept_is_of_that_moment_and_does_not_wait_for_steps_issued_later
         weight.add_(1)
     assert checkpointer.wait(10)
     torch.cuda.synchronize()
-    (copy, moment), ended = kept[0], time.monotonic()
+    (copy, moment), ended = written[0], time.monotonic()
     assert torch.equal(copy, torch.ones(1 << 20))
     assert weight[0] == 5
-    assert ended - moment > 1.0, "the copy is there long before the steps that follow"
+    assert ended - moment > 1.0, "the copy arrives long before the end of the later steps"

@@ -1,4 +1,4 @@
-"""Recorded steps on a real GPU: `pytest -m gpu tests/training/test_graphed_step_gpu.py`."""
+"""Graphed steps on a real GPU: `pytest -m gpu tests/training/test_graphed_step_gpu.py`."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,10 @@ from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.cuda_graphs import CudaGraphRecorder
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark
-from timebox.training.graphed_step import GraphedSteps, steps_agree
+from timebox.training.graphed_step import GraphedStepRunner, steps_agree
 from timebox.training.schedule import StepPlan, lr_and_momentum_at
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 from tiny import bands, tiny_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -35,7 +35,7 @@ def tuned() -> Iterator[None]:
 
 
 def recipes() -> list[Recipe]:
-    """Rates so low that rounding is not blown up from step to step."""
+    """Learning rates so low that rounding errors do not grow from step to step."""
     small = {"width": 16, "batch_size": BATCH, "averaging_span": 0.1}
     airbench = get_recipe("airbench94").replace(**small, max_lr=10.0)
     return [
@@ -57,32 +57,34 @@ def loader_of(recipe: Recipe) -> DeviceLoader:
     return DeviceLoader(images, statistics, augmentation, Sampling(recipe.batch_size, seed=0))
 
 
-def take(steps: Steps, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
+def run_steps(runner: StepRunner, state: TrainingState, recipe: Recipe, first: int, last: int) -> list[Tensor]:
     loader, losses = loader_of(recipe), []
     for number in range(first, last + 1):
         progress = number / NUM_STEPS
-        losses.append(steps(loader.batch(state.step), StepPlan(progress, *lr_and_momentum_at(recipe, progress), BATCH)))
+        losses.append(
+            runner.run(loader.batch(state.step), StepPlan(progress, *lr_and_momentum_at(recipe, progress), BATCH))
+        )
     return losses
 
 
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
-    eager, other, told = state_of(recipe, precision), state_of(recipe, precision), []
-    steps = GraphedSteps(other, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
+def test_replayed_steps_equal_eager_steps(recipe: Recipe, precision: str) -> None:
+    eager, other, messages = state_of(recipe, precision), state_of(recipe, precision), []
+    runner = GraphedStepRunner(other, Loss(0.1), CudaGraphRecorder(CUDA), messages.append)
     before = other.snapshot().tensors
-    steps.prepare(loader_of(recipe), BATCH)
-    assert told == []
-    assert steps.num_recorded == (2 if recipe.model == "airbench" else 1)
+    runner.prepare(loader_of(recipe), BATCH)
+    assert messages == []
+    assert runner.num_recorded == (2 if recipe.model == "airbench" else 1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.tensors().items())
-    taking = EagerSteps(eager, Loss(0.1))
+    eager_runner = EagerStepRunner(eager, Loss(0.1))
     for number in range(1, NUM_STEPS + 1):
-        there = eager.snapshot()
-        other.restore(there)
-        (expected,) = take(taking, eager, recipe, number, number)
-        (loss,) = take(steps, other, recipe, number, number)
+        start = eager.snapshot()
+        other.restore(start)
+        (expected,) = run_steps(eager_runner, eager, recipe, number, number)
+        (loss,) = run_steps(runner, other, recipe, number, number)
         torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
-        assert steps_agree(there.tensors, eager.snapshot().tensors, other.snapshot().tensors)
+        assert steps_agree(start.tensors, eager.snapshot().tensors, other.snapshot().tensors)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -90,51 +92,51 @@ def test_replays_are_eager_steps(recipe: Recipe, precision: str) -> None:
 @pytest.mark.parametrize("recorded", [False, True])
 def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
     state = state_of(recipe, "bf16")
-    steps: Steps = EagerSteps(state, Loss(0.1))
+    runner: StepRunner = EagerStepRunner(state, Loss(0.1))
     if recorded:
-        steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
+        runner = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
     loader = loader_of(recipe)
-    steps.prepare(loader, BATCH)
+    runner.prepare(loader, BATCH)
     progress, rates = 0.1, lr_and_momentum_at(recipe, 0.1)
     batches = [loader.batch(number) for number in range(2)]
-    steps(batches[0], StepPlan(progress, *rates, BATCH))
+    runner.run(batches[0], StepPlan(progress, *rates, BATCH))
     try:
         torch.cuda.set_sync_debug_mode("error")
         loader.batch(2)
-        loss = steps(batches[1], StepPlan(2 * progress, *rates, BATCH))
+        loss = runner.run(batches[1], StepPlan(2 * progress, *rates, BATCH))
         state.snapshot()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
 
 
-def test_a_failing_recording_leaves_stream_and_training_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_recording_changes_neither_stream_nor_state(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Optimizer.step
 
-    def reads(optimizer: Optimizer, rates: Rates | None = None) -> None:
+    def step_with_read(optimizer: Optimizer, rates: Rates | None = None) -> None:
         step(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
 
-    recipe, told = tiny_recipe(batch_size=BATCH), []
+    recipe, messages = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()
-    monkeypatch.setattr(Optimizer, "step", reads)
-    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), told.append)
+    monkeypatch.setattr(Optimizer, "step", step_with_read)
+    runner = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), messages.append)
     before = state.snapshot().tensors
-    steps.prepare(loader_of(recipe), BATCH)
+    runner.prepare(loader_of(recipe), BATCH)
     assert torch.cuda.current_stream() == stream
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
-    assert len(told) == 1
-    assert all(loss.isfinite() for loss in take(steps, state, recipe, 1, 3))
+    assert len(messages) == 1
+    assert all(loss.isfinite() for loss in run_steps(runner, state, recipe, 1, 3))
 
 
-def test_a_training_that_went_back_is_replayed_from_there() -> None:
+def test_graphs_continue_after_a_rollback() -> None:
     recipe = recipes()[0]
     state = state_of(recipe, "fp32")
-    steps = GraphedSteps(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
-    take(steps, state, recipe, 1, 3)
-    there = state.snapshot()
-    take(steps, state, recipe, 4, 6)
+    runner = GraphedStepRunner(state, Loss(0.1), CudaGraphRecorder(CUDA), lambda text: pytest.fail(text))
+    run_steps(runner, state, recipe, 1, 3)
+    start = state.snapshot()
+    run_steps(runner, state, recipe, 4, 6)
     first = state.snapshot().tensors
-    state.restore(there)
-    take(steps, state, recipe, 4, 6)
-    assert steps_agree(there.tensors, first, state.snapshot().tensors)
-    assert steps.num_recorded == 1
+    state.restore(start)
+    run_steps(runner, state, recipe, 4, 6)
+    assert steps_agree(start.tensors, first, state.snapshot().tensors)
+    assert runner.num_recorded == 1

@@ -1,4 +1,4 @@
-"""The training loop: what it logs, when it stops, and that watching it changes nothing."""
+"""The training loop: log, validation, rollbacks and reporting."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.errors import TimeboxError
-from timebox.optim import Optimizer
 from timebox.reporter import StepStatus
 from timebox.runtime.precision import Precision
 from timebox.training import step as steps
@@ -19,6 +18,7 @@ from timebox.training.loop import train_model
 from timebox.training.pacer import ClockPacer
 from timebox.training.rollback import MAX_ROLLBACKS
 from timebox.training.schedule import lr_and_momentum_at
+from timebox.training.state import TrainingState
 from tiny import CPU, tiny_recipe, tiny_training
 
 
@@ -26,20 +26,20 @@ def weights(model: nn.Module) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
-class GraphRecorder:
-    """Keeps what it is told."""
+class RecordingReporter:
+    """Keeps the status of each step."""
 
     def __init__(self) -> None:
         self.steps: list[StepStatus] = []
 
     def phase(self, name: str) -> None:
-        raise AssertionError("the loop opens no phase of the reporter's")
+        raise AssertionError("the loop reports no phase")
 
     def note(self, text: str) -> None:
-        raise AssertionError("the loop has nothing to say")
+        raise AssertionError("the loop reports no note")
 
     def step(self, status: StepStatus) -> None:
-        torch.rand(3)  # whoever watches may use the random state
+        torch.rand(3)  # a reporter may draw random numbers
         self.steps.append(status)
 
 
@@ -57,7 +57,7 @@ def test_the_log_has_every_step_once_and_in_order() -> None:
     assert trained.images_per_second > 0
 
 
-def test_rates_come_from_the_recipe() -> None:
+def test_learning_rate_and_momentum_follow_the_recipe() -> None:
     recipe = tiny_recipe(max_lr=2.0, peak_at=0.4, down_at=0.85)
     assert lr_and_momentum_at(recipe, 0.0) == pytest.approx((0.2, 0.95))
     assert lr_and_momentum_at(recipe, 0.4) == pytest.approx((2.0, 0.85))
@@ -65,20 +65,20 @@ def test_rates_come_from_the_recipe() -> None:
     assert lr_and_momentum_at(recipe, 1.0) == (0.0, 0.95)
 
 
-def test_the_rates_logged_are_those_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logged_rates_are_those_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[float, float]] = []
     original: Callable[..., torch.Tensor] = steps.training_step
 
-    def spy(model: nn.Module, optimizer: Optimizer, *rest: object) -> torch.Tensor:
-        used.append((optimizer.lr, optimizer.momentum))
-        return original(model, optimizer, *rest)
+    def spy(state: TrainingState, *rest: object) -> torch.Tensor:
+        used.append((state.optimizer.lr, state.optimizer.momentum))
+        return original(state, *rest)
 
     monkeypatch.setattr(steps, "training_step", spy)
     _, log = tiny_training(8)
     assert used == [(entry["lr"], entry["momentum"]) for entry in log]
 
 
-def test_it_learns() -> None:
+def test_the_loss_falls() -> None:
     _, log = tiny_training(80)
     losses = [entry["loss"] for entry in log]
     assert all(isinstance(loss, float) for loss in losses)
@@ -86,13 +86,13 @@ def test_it_learns() -> None:
     assert max(losses[-5:]) < 0.6  # type: ignore[type-var,operator]
 
 
-def test_the_same_seed_gives_the_same_weights_byte_for_byte() -> None:
+def test_equal_seeds_give_equal_weights_byte_for_byte() -> None:
     (first, log), (second, again) = tiny_training(12), tiny_training(12)
     assert weights(first.model) == weights(second.model)
     assert log == again
 
 
-def test_validation_changes_no_weight_and_counts_as_no_training() -> None:
+def test_validation_changes_no_weights_and_is_logged() -> None:
     seen: list[nn.Module] = []
 
     def validate(model: nn.Module) -> float:
@@ -113,7 +113,7 @@ def test_validation_changes_no_weight_and_counts_as_no_training() -> None:
     assert all(model is validated.model for model in seen), "the averaged model is what is validated"
 
 
-def test_validation_moments_passed_in_one_leap_are_validated_once() -> None:
+def test_several_validation_points_within_one_step_are_validated_once() -> None:
     calls: list[int] = []
     _, log = tiny_training(2, validate=lambda model: calls.append(1) or 0.5, validate_at=[0.1, 0.2, 0.3, 0.9])  # type: ignore[func-returns-value]
     assert [entry["step"] for entry in log if "val_accuracy" in entry] == [1, 2]
@@ -121,7 +121,7 @@ def test_validation_moments_passed_in_one_leap_are_validated_once() -> None:
 
 
 @pytest.mark.parametrize("span", [0.0, 0.15])
-def test_validating_with_and_without_averaging_leaves_batch_norm_training(span: float) -> None:
+def test_validation_leaves_batch_normalisation_in_training_mode(span: float) -> None:
     modes: list[bool] = []
     recipe = tiny_recipe(averaging_span=span)
 
@@ -135,11 +135,11 @@ def test_validating_with_and_without_averaging_leaves_batch_norm_training(span: 
     assert modes == [span == 0.0]
 
 
-def test_watching_changes_nothing() -> None:
-    recorder = GraphRecorder()
+def test_a_reporter_changes_no_weights() -> None:
+    recorder = RecordingReporter()
     silent, log = tiny_training(12)
-    watched, again = tiny_training(12, reporter=recorder)
-    assert weights(silent.model) == weights(watched.model)
+    reported, again = tiny_training(12, reporter=recorder)
+    assert weights(silent.model) == weights(reported.model)
     assert log == again
     assert [status.step for status in recorder.steps] == list(range(1, 13))
     assert {status.total_steps for status in recorder.steps} == {12}
@@ -148,37 +148,37 @@ def test_watching_changes_nothing() -> None:
     assert recorder.steps[-1].progress == 1.0
 
 
-def losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
-    """Steps that train nothing, and whose losses are given by how many there were before."""
+def patch_losses(monkeypatch: pytest.MonkeyPatch, values: Callable[[int], float]) -> None:
+    """Replace steps by ones without training, with a loss for each number of calls before."""
     numbers = count()
     monkeypatch.setattr(steps, "training_step", lambda *rest: torch.tensor(values(next(numbers))))
 
 
-def test_a_loss_that_is_no_number_takes_the_training_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
+def test_a_nan_loss_causes_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_losses(monkeypatch, lambda number: nan if number == 7 else 1.0)
     trained, log = tiny_training(12, recipe=tiny_recipe(policy="constant", max_lr=0.2))
-    taken = [entry for entry in log if "loss" in entry]
-    assert [entry["step"] for entry in taken] == [*range(1, 9), *range(6, 13)], "a state is kept every 5 steps"
-    assert [entry["lr"] for entry in taken] == [0.2] * 8 + [0.1] * 7
+    logged = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in logged] == [*range(1, 9), *range(6, 13)], "a snapshot is taken every 5 steps"
+    assert [entry["lr"] for entry in logged] == [0.2] * 8 + [0.1] * 7
     assert log[8] == {"step": 5, "rolled_back": True}
     assert trained.num_steps == 12
 
 
-def test_a_loss_that_is_never_a_number_again_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
+def test_nan_losses_after_every_rollback_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_losses(monkeypatch, lambda number: 1.0 if number < 2 else nan)
     with pytest.raises(TimeboxError) as caught:
         tiny_training(20, recipe=tiny_recipe(policy="constant", max_lr=0.64))
-    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again each time")
+    assert str(caught.value).startswith("the loss became nan at a learning rate of 0.01 at step 1, and again after")
 
 
 @pytest.mark.parametrize(("max_lr", "bias_lr_multiplier"), [(8, 300), (16, 64), (100, 1000)])
-def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training(
+def test_a_diverging_training_recovers_at_lower_learning_rates_or_ends(
     max_lr: float, bias_lr_multiplier: float
 ) -> None:
-    """Which of the two depends on rounding, so on the processor; never is a model given back that is not finite."""
-    wild = tiny_recipe(max_lr=max_lr, policy="constant", logit_scale=10, bias_lr_multiplier=bias_lr_multiplier)
+    """Which of the two depends on rounding, thus on the processor. A result is always finite."""
+    recipe = tiny_recipe(max_lr=max_lr, policy="constant", logit_scale=10, bias_lr_multiplier=bias_lr_multiplier)
     try:
-        trained, log = tiny_training(60, recipe=wild)
+        trained, log = tiny_training(60, recipe=recipe)
     except TimeboxError as error:
         halved = max_lr / 2**MAX_ROLLBACKS
         assert re.match(rf"the loss became (nan|inf) at a learning rate of {halved:.3g} at step \d+, and ", str(error))
@@ -188,27 +188,27 @@ def test_a_real_divergence_is_mended_by_lower_rates_or_ends_the_training(
         assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
-def test_a_forward_pass_that_overflows_in_fp16_is_taken_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses(monkeypatch, lambda number: inf if number == 6 else 1.0)
+def test_an_infinite_loss_in_fp16_causes_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_losses(monkeypatch, lambda number: inf if number == 6 else 1.0)
     _, log = tiny_training(12, precision=Precision("fp16", CPU))
     assert log[7] == {"step": 5, "rolled_back": True}
 
 
-def test_the_last_loss_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses(monkeypatch, lambda number: inf if number == 1 else 1.0)
+def test_an_infinite_loss_of_the_last_step_causes_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_losses(monkeypatch, lambda number: inf if number == 1 else 1.0)
     _, log = tiny_training(2)
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 1, 2]
 
 
-def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_weights_after_the_last_step_cause_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     original: Callable[..., torch.Tensor] = steps.training_step
     numbers = count()
 
-    def poisoned(model: nn.Module, *rest: object) -> torch.Tensor:
-        loss = original(model, *rest)
+    def poisoned(state: TrainingState, *rest: object) -> torch.Tensor:
+        loss = original(state, *rest)
         if next(numbers) == 7:
             with torch.no_grad():
-                next(iter(model.parameters())).fill_(nan)
+                next(iter(state.model.parameters())).fill_(nan)
         return loss
 
     monkeypatch.setattr(steps, "training_step", poisoned)
@@ -217,7 +217,7 @@ def test_what_the_last_update_did_to_the_weights_counts_too(monkeypatch: pytest.
     assert all(bool(tensor.isfinite().all()) for tensor in trained.model.state_dict().values())
 
 
-def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_deadline_the_schedule_ends_in_time_and_phases_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [0.0]
     deadline = Deadline(20.0, now=lambda: moment[0])
     original: Callable[..., torch.Tensor] = steps.training_step
@@ -231,15 +231,15 @@ def test_under_the_clock_the_schedule_ends_and_phases_are_booked(monkeypatch: py
         return 0.5
 
     monkeypatch.setattr(steps, "training_step", half_a_second)
-    recorder = GraphRecorder()
+    recorder = RecordingReporter()
     pacer = ClockPacer(lambda: deadline.remaining() - 2.0, 0.5, deadline.elapsed)
     with deadline.phase("training"):
         trained, log = tiny_training(
             pacer=pacer, deadline=deadline, validate=validate, validate_at=[0.25, 0.5, 0.75], reporter=recorder
         )
-    taken = [entry for entry in log if "loss" in entry]
-    assert len(taken) == 30
-    assert taken[-1]["progress"] == 1.0
+    logged = [entry for entry in log if "loss" in entry]
+    assert len(logged) == 30
+    assert logged[-1]["progress"] == 1.0
     assert trained.final_lr == 0.0
     assert trained.images_per_second == 30 * 16 / 15.0
     assert deadline.phases_so_far() == {"start-up": 0.0, "training": 15.0, "validating": 3.0, "other": 0.0}

@@ -1,4 +1,4 @@
-"""The range test: what it does to a network, when it stops, and what it makes of a curve."""
+"""The learning-rate range test: restored state, end of the test, and suggestions from loss curves."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
-from timebox.training.lr_range_test import MIN_STEPS, diverged_loss, lr_range_test, smooth, suggest_lr
+from timebox.training.lr_range_test import MIN_STEPS, LRSweep, has_diverged, lr_range_test, smooth, suggest_lr
 from timebox.training.pacer import StepPacer
 from timebox.training.state import TrainingState
 from tiny import CPU, bands, tiny_recipe
 
 
 def curve(steepest: float, bound: float, low: float = 1e-4, high: float = 1e2, noise: float = 0.0):
-    """Rates and losses: from 2.3 down about ``steepest``, and up again from about ``bound`` on."""
+    """Learning rates and losses that fall from 2.3 around ``steepest`` and rise from ``bound`` on."""
     lrs = np.geomspace(low, high, 120)
     x = np.log10(lrs)
     fall = 1.5 / (1 + np.exp(-5 * (x - np.log10(steepest))))
@@ -25,7 +25,7 @@ def curve(steepest: float, bound: float, low: float = 1e-4, high: float = 1e2, n
     return list(lrs), list(losses + noise * np.random.default_rng(0).normal(size=120))
 
 
-def test_the_network_is_put_back_as_it_was():
+def test_the_training_state_is_restored():
     recipe = tiny_recipe()
     torch.manual_seed(0)
     state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
@@ -33,21 +33,18 @@ def test_the_network_is_put_back_as_it_was():
     half = torch.full((3,), 0.5)
     images, statistics = ResidentImages.from_dataset(bands(100), CPU), ChannelStatistics(half, half / 2)
     loader = DeviceLoader(images, statistics, Augmentation(1), Sampling(16, seed=0))
-    told = []
+    notes = []
     test = lr_range_test(
         state,
         loader,
         Loss(0.0),
         StepPacer(60),
-        1e-4,
-        1e3,
-        0.9,
-        16,
-        lambda step, lr, loss: told.append((step, lr, loss)),
+        LRSweep(1e-4, 1e3, momentum=0.9, micro_batch=16),
+        lambda step, lr, loss: notes.append((step, lr, loss)),
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
     assert (state.step, state.progress) == (0, 0.0)
-    assert [step for step, _, _ in told] == list(range(1, len(test.lrs) + 1))
+    assert [step for step, _, _ in notes] == list(range(1, len(test.lrs) + 1))
     ratios = test.lrs[1:] / test.lrs[:-1]
     assert ratios == pytest.approx(np.full(len(ratios), 1e7 ** (1 / 60)))
     assert test.suggestion is not None
@@ -61,7 +58,7 @@ def test_the_suggestion_lies_between_the_steepest_fall_and_the_bound():
     assert "falls fastest at 0.01" in test.reason
 
 
-def test_noise_moves_it_little():
+def test_noise_changes_the_suggestion_little():
     quiet, noisy = (
         suggest_lr(*curve(0.01, 1.0), diverged=False),
         suggest_lr(*curve(0.01, 1.0, noise=0.1), diverged=False),
@@ -85,22 +82,22 @@ def test_a_loss_that_never_falls_has_no_suggestion():
 
 
 @pytest.mark.parametrize(("diverged", "reason"), [(True, "no number after 5"), (False, "5 steps are too few")])
-def test_too_few_steps_tell_nothing(diverged, reason):
+def test_too_few_steps_give_no_suggestion(diverged, reason):
     test = suggest_lr([1.0] * 5, [2.3] * 5, diverged)
     assert (test.suggestion, test.bound) == (None, None)
     assert reason in test.reason
 
 
-def test_it_stops_only_where_the_loss_is_above_the_first_again():
+def test_a_loss_has_diverged_only_above_the_first_loss():
     fallen = list(np.linspace(2.3, 1.0, MIN_STEPS))
-    assert not diverged_loss(fallen)
-    assert not diverged_loss([*fallen, *[2.0] * 5])
-    assert diverged_loss([*fallen, *[2.5] * 5])
-    assert not diverged_loss([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
-    assert not diverged_loss([2.3, 9.0])
+    assert not has_diverged(fallen)
+    assert not has_diverged([*fallen, *[2.0] * 5])
+    assert has_diverged([*fallen, *[2.5] * 5])
+    assert not has_diverged([*fallen, 9.0, 1.0, 1.0, 1.0, 1.0])
+    assert not has_diverged([2.3, 9.0])
 
 
-def test_smoothing_keeps_a_line_and_takes_noise_away():
+def test_smoothing_keeps_a_line_and_reduces_noise():
     decades = np.linspace(-3, 2, 100)
     line = 3 - 0.2 * decades
     assert smooth(decades, line)[10:-10] == pytest.approx(line[10:-10], abs=1e-3)

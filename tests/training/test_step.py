@@ -1,4 +1,4 @@
-"""A step computed in parts is the step computed whole, as long as the parts are whole normalisation groups."""
+"""The training step on micro-batches: equal to the step on the whole batch where they are whole ghost groups."""
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
+from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 from tiny import CPU, tiny_recipe
 
@@ -22,56 +23,65 @@ GHOST = 4
 
 
 def batch_of(num: int) -> Batch:
-    """Images without structure: their statistics differ from group to group."""
+    """Random images whose mean rises with their index, so that the statistics of ghost groups differ."""
     generator = torch.Generator().manual_seed(num)
     images = torch.randn(num, 3, 8, 8, generator=generator) + torch.linspace(-1, 1, num)[:, None, None, None]
     return Batch(images.to(memory_format=torch.channels_last), torch.arange(num) % 3)
 
 
+def state_of(model: nn.Module, precision: Precision) -> TrainingState:
+    return TrainingState(model, tiny_recipe(averaging_span=0.0), precision)
+
+
 def one_step(num: int, micro_batch: int, precision: str = "fp32", ghost: int = GHOST) -> tuple[Tensor, nn.Module]:
-    """The loss of one step on ``num`` images, and the network after it."""
+    """Run one step on ``num`` images. Returns its loss and the network."""
     torch.manual_seed(0)
     model = build_model(tiny_recipe(ghost_size=ghost), 3, 3).train()
-    optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-    loss = training_step(model, optimizer, batch_of(num), Precision(precision, CPU), Loss(0.1), micro_batch)
+    state = state_of(model, Precision(precision, CPU))
+    state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
+    loss = training_step(state, Loss(0.1), batch_of(num), micro_batch)
     assert all(parameter.grad is None for parameter in model.parameters())
     return loss, model
 
 
-# The last group of 17 images is one image, which joins the one before; that of 18 is two; that of 16 is full.
+# With 17 images the last group has one image and joins the group before; with 18 it has two; with 16 it is full.
 @pytest.mark.parametrize("num", [16, 17, 18])
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2), ("fp16", 4e-3)])
-def test_parts_of_whole_groups_are_the_whole_step(num: int, micro_batch: int, precision: str, tolerance: float) -> None:
+def test_micro_batches_of_whole_groups_equal_the_whole_batch(
+    num: int, micro_batch: int, precision: str, tolerance: float
+) -> None:
     torch.manual_seed(0)
     before = build_model(tiny_recipe(ghost_size=GHOST), 3, 3).state_dict()
     whole_loss, whole = one_step(num, num, precision)
-    loss, parted = one_step(num, micro_batch, precision)
+    loss, split = one_step(num, micro_batch, precision)
     assert loss.item() == pytest.approx(whole_loss.item(), rel=tolerance)
     for name, tensor in whole.state_dict().items():
-        moved = (tensor - before[name]).float().norm().item()
-        differing = (parted.state_dict()[name] - tensor).float().norm().item()
-        assert differing <= tolerance * moved + 1e-7, name
+        step_length = (tensor - before[name]).float().norm().item()
+        distance = (split.state_dict()[name] - tensor).float().norm().item()
+        assert distance <= tolerance * step_length + 1e-7, name
 
 
-def test_every_group_counts_in_the_running_statistics() -> None:
+def test_running_statistics_are_updated_once_per_group() -> None:
     for micro_batch in (4, 8, 16):
         _, model = one_step(16, micro_batch)
         counts = {int(t) for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
         assert counts == {4}
 
 
-def test_parts_that_cut_groups_are_another_step() -> None:
-    """The comparison above has teeth: it tells apart what is not the same."""
+def test_micro_batches_that_split_a_group_differ_from_the_whole_batch() -> None:
+    """The comparison of the test above detects a difference."""
     _, whole = one_step(16, 16, ghost=0)
-    _, parted = one_step(16, 8, ghost=0)
-    differing = [(parted.state_dict()[name] - t).float().norm() / t.float().norm() for name, t in whole.named_buffers()]
-    assert max(float(d) for d in differing) > 1e-3
+    _, split = one_step(16, 8, ghost=0)
+    differences = [
+        (split.state_dict()[name] - t).float().norm() / t.float().norm() for name, t in whole.named_buffers()
+    ]
+    assert max(float(d) for d in differences) > 1e-3
 
 
-def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
-    class Constant(nn.Module):
-        """Gives each image a logit of its own, without normalisation."""
+def test_the_loss_is_the_mean_over_images_for_unequal_micro_batches() -> None:
+    class LinearModel(nn.Module):
+        """Logits that depend on a single image, without normalisation."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -81,9 +91,10 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
             return x.mean((1, 2, 3))[:, None] * self.weight
 
     def step(micro_batch: int) -> tuple[float, Tensor]:
-        model = Constant()
-        optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
-        loss = training_step(model, optimizer, batch_of(11), Precision("fp32", CPU), Loss(0.0), micro_batch)
+        model = LinearModel()
+        state = state_of(model, Precision("fp32", CPU))
+        state.optimizer = Optimizer([sgd_group([model.weight], 0.0)], 0.1, 0.9)
+        loss = training_step(state, Loss(0.0), batch_of(11), micro_batch)
         return loss.item(), model.weight.detach()
 
     whole_loss, whole = step(11)
@@ -95,12 +106,12 @@ def test_the_loss_is_the_mean_over_images_however_uneven_the_parts() -> None:
 
 @examples
 @given(num=st.integers(2, 300), size=st.integers(2, 400))
-def test_parts_are_the_batch_in_order_and_none_is_a_single_image(num: int, size: int) -> None:
+def test_micro_batches_are_the_batch_in_order_and_none_is_a_single_image(num: int, size: int) -> None:
     batch = Batch(torch.arange(num), torch.arange(num))
-    parts = list(split_batch(batch, size))
-    assert torch.cat([part.images for part in parts]).tolist() == list(range(num))
-    assert [part.labels.tolist() for part in parts] == [part.images.tolist() for part in parts]
-    lengths = [len(part.labels) for part in parts]
+    micro_batches = list(split_batch(batch, size))
+    assert torch.cat([micro.images for micro in micro_batches]).tolist() == list(range(num))
+    assert [micro.labels.tolist() for micro in micro_batches] == [micro.images.tolist() for micro in micro_batches]
+    lengths = [len(micro.labels) for micro in micro_batches]
     assert min(lengths) >= 2
     assert all(length == size for length in lengths[:-1])
     assert lengths[-1] <= size + 1
@@ -108,48 +119,49 @@ def test_parts_are_the_batch_in_order_and_none_is_a_single_image(num: int, size:
 
 @examples
 @given(size=sizes, ghost_size=st.integers(2, 600))
-def test_a_smaller_part_is_whole_groups_and_about_half(size: int, ghost_size: int) -> None:
-    part = smaller_micro_batch(size, ghost_size)
-    if part is None:
+def test_a_smaller_micro_batch_is_about_half_in_whole_groups(size: int, ghost_size: int) -> None:
+    smaller = smaller_micro_batch(size, ghost_size)
+    if smaller is None:
         assert size <= ghost_size
         return
-    assert part % ghost_size == 0
-    assert ghost_size <= part < size
-    assert size / 2 <= part < size / 2 + ghost_size
+    assert smaller % ghost_size == 0
+    assert ghost_size <= smaller < size
+    assert size / 2 <= smaller < size / 2 + ghost_size
 
 
 @examples
 @given(size=sizes, ghost_size=st.integers(2, 600))
-def test_halving_comes_to_a_single_group_and_ends(size: int, ghost_size: int) -> None:
+def test_repeated_halving_ends_at_a_single_group(size: int, ghost_size: int) -> None:
     last, halvings = size, 0
-    while (part := smaller_micro_batch(last, ghost_size)) is not None:
-        last, halvings = part, halvings + 1
+    while (smaller := smaller_micro_batch(last, ghost_size)) is not None:
+        last, halvings = smaller, halvings + 1
     assert last <= max(ghost_size, 1)
     assert halvings <= 13
 
 
 @given(size=sizes)
 @examples
-def test_a_norm_over_the_whole_batch_cannot_be_cut(size: int) -> None:
+def test_a_batch_without_ghost_groups_cannot_be_halved(size: int) -> None:
     assert smaller_micro_batch(size, 0) is None
 
 
-def test_each_member_of_an_ensemble_takes_the_step_it_would_take_alone() -> None:
-    """Each on its part of the batch, also where that is computed in parts; the loss is the mean of theirs."""
+def test_each_network_of_an_ensemble_is_trained_as_if_alone() -> None:
+    """Each on its slice of the batch, also in micro-batches; the loss is the mean over the networks."""
     recipe, batch = tiny_recipe(ghost_size=GHOST, ensemble_size=2), batch_of(32)
 
-    def stepped(model: nn.Module, batch: Batch) -> float:
-        optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
-        return training_step(model, optimizer, batch, Precision("fp32", CPU), Loss(0.1), 8).item()
+    def step_loss(model: nn.Module, batch: Batch) -> float:
+        state = state_of(model, Precision("fp32", CPU))
+        state.optimizer = Optimizer([sgd_group([p for p in model.parameters() if p.requires_grad], 5e-4)], 0.05, 0.9)
+        return training_step(state, Loss(0.1), batch, 8).item()
 
     torch.manual_seed(0)
     together = build_model(recipe, 3, 3).train()
     torch.manual_seed(0)
     alone = networks_of(build_model(recipe, 3, 3).train())
-    loss = stepped(together, batch)
-    losses = [stepped(network, part) for network, part in zip(alone, split_batch(batch, 16), strict=True)]
+    loss = step_loss(together, batch)
+    losses = [step_loss(network, half) for network, half in zip(alone, split_batch(batch, 16), strict=True)]
     assert losses[0] != losses[1]
     assert loss == pytest.approx(sum(losses) / 2, rel=1e-6)
-    for member, network in zip(networks_of(together), alone, strict=True):
-        for name, tensor in member.state_dict().items():
+    for in_ensemble, network in zip(networks_of(together), alone, strict=True):
+        for name, tensor in in_ensemble.state_dict().items():
             assert torch.equal(tensor, network.state_dict()[name]), name

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from timebox.benchmarking.statistics import Figures, describe, p_above
-from timebox.builders import SMALLEST_STD, build_augmentation, build_model, build_resizing, init_whitening_
+from timebox.builders import MIN_STD, build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.device.augment import ChannelStatistics, batch_statistics
@@ -26,11 +26,11 @@ from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark, synchronize
-from timebox.training.graphed_step import GraphedSteps, build_steps
+from timebox.training.graphed_step import GraphedStepRunner, build_step_runner
 from timebox.training.pacer import StepPacer
 from timebox.training.schedule import PacedSchedule
 from timebox.training.state import Snapshot, TrainingState
-from timebox.training.step import EagerSteps, Steps
+from timebox.training.step import EagerStepRunner, StepRunner
 
 # Steps on random images with which building ends: they load what is loaded when it is first used.
 NUM_PRACTICE_STEPS = 3
@@ -74,7 +74,7 @@ class Speedrun:
         self._shape, self._num_images, self._num_classes = train.image_shape, len(train), train.num_classes
         self._images = ResidentImages.from_dataset(train, device)
         self._state: TrainingState
-        self._steps: Steps
+        self._steps: StepRunner
         self._loader: DeviceLoader
 
     @property
@@ -89,7 +89,7 @@ class Speedrun:
             "precision": self.precision,
             "train_images": self._num_images,
             "device": str(machine(self.device)["device"]),
-            "recorded": isinstance(self._steps, GraphedSteps) and self._steps.num_recorded > 0,
+            "recorded": isinstance(self._steps, GraphedStepRunner) and self._steps.num_recorded > 0,
         }
 
     def build(self) -> float:
@@ -104,7 +104,9 @@ class Speedrun:
             self._at_rest = self._state.snapshot()
             loss_fn = Loss(self.recipe.label_smoothing)
             self._steps = (
-                build_steps(self._state, loss_fn, self._notify) if self._recorded else EagerSteps(self._state, loss_fn)
+                build_step_runner(self._state, loss_fn, self._notify)
+                if self._recorded
+                else EagerStepRunner(self._state, loss_fn)
             )
             self._begin(self._random_images(), seed=0)
             self._steps.prepare(self._loader, self.recipe.batch_size)
@@ -157,7 +159,7 @@ class Speedrun:
         """Put everything back to the beginning of a training, in place: a recorded step knows it by its address."""
         recipe, state = self.recipe, self._state
         mean, spread = batch_statistics(images.images)
-        std = spread.clamp_min(SMALLEST_STD)
+        std = spread.clamp_min(MIN_STD)
         state.model.load_state_dict(self._drawn(seed).state_dict())
         init_whitening_(state.model, recipe, images.images, mean, std)
         weights = state.model.state_dict()
@@ -171,7 +173,7 @@ class Speedrun:
         """The training loop of ``timebox train``, without what guards it and what reports on it."""
         schedule = PacedSchedule(StepPacer(num_steps), self.recipe, self.recipe.batch_size)
         while (step_plan := schedule.next(0)) is not None:
-            self._steps(self._loader.batch(self._state.step, self._state.progress), step_plan)
+            self._steps.run(self._loader.batch(self._state.step, self._state.progress), step_plan)
 
     def _drawn(self, seed: int) -> torch.nn.Module:
         """The network with the weights that a seed draws in ``timebox train`` too, on the CPU."""

@@ -1,5 +1,5 @@
-"""Several processes that train one network: the process group, its messages, heartbeats and rank failures.
+"""Data-parallel processes: the process group, its messages, heartbeats and rank failures.
 
-A training on one process uses the same interface with nothing to send. What is computed between messages lives in
-``training``; what the messages say, in ``jobs``.
+A training on one process uses the same interface and sends nothing. ``training`` computes between the messages;
+``jobs`` defines their contents.
 """

@@ -1,4 +1,5 @@
-"""Who of a group is still there: every process gives a sign of life to the launcher's store, whatever else it does."""
+"""Heartbeats: each rank increments a counter in the launcher's store from a background thread, so that others notice
+when it dies."""
 
 import json
 import os
@@ -16,15 +17,23 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from timebox.clock import now, process_start
 from timebox.errors import NO_ANSWER
 
-# A sign of life every so many seconds. Who gives none for so long, while somebody listens, is gone.
+# Interval of the heartbeat. A rank that gives none for the timeout, while another rank checks, has failed.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
-# A process of that number is the one that was known if it started at that time.
+# Largest difference of start times at which a process id still belongs to the same process.
 SAME_PROCESS_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """One process of a group: where it runs, and since when, in seconds since that host was started."""
+    """The process of one rank.
+
+    Attributes:
+        host: name of its host.
+        pid: process id there.
+        started_at: start time in seconds since the boot of that host.
+        device: name of its GPU, or ``cpu``.
+        threads: number of torch's CPU threads.
+    """
 
     rank: int
     host: str
@@ -38,86 +47,86 @@ class RankInfo:
 
 
 class Heartbeat:
-    """Gives signs of life, in a thread of its own, and listens for those of others.
+    """Sends the heartbeat of this rank from a background thread, and checks those of the others.
 
-    A process that waits for others, or computes, gives them as ever: only one that was killed, stands still or is cut
-    off does not.
+    The thread runs while the rank computes or waits. Heartbeats end when a process is killed, stopped or cut off.
 
     Args:
         store: a connection to the launcher's store that nothing else uses.
-        attempt: 0, and 1 more each time that the launcher starts its processes again: what is noted stays for those.
+        size: number of ranks.
+        attempt: number of restarts by the launcher, 0 or more. Recorded failures are kept for the next attempt.
     """
 
     def __init__(self, store: Store, rank: int, size: int, attempt: int = 0) -> None:
-        self._notes, self._attempt = PrefixStore("lost", store), attempt
+        self._failures, self._attempt = PrefixStore("failures", store), attempt
         self._store, self._rank, self._size = PrefixStore(str(attempt), store), rank, size
         self._has_ended = Event()
-        Thread(target=self._live, name="timebox-signs-of-life", daemon=True).start()
+        Thread(target=self._beat, name="timebox-heartbeat", daemon=True).start()
 
-    def _live(self) -> None:
+    def _beat(self) -> None:
         with suppress(RuntimeError):
             while not self._has_ended.wait(HEARTBEAT_SECONDS):
                 self._store.add(f"beat/{self._rank}", 1)
 
     def leave(self, reason: str = "") -> None:
-        """Say that this process leaves, and why, if not because all do; wait a moment for the word to arrive."""
+        """End the heartbeat and tell the other ranks the reason; empty at the regular end of the training."""
         self._has_ended.set()
-        _say(self._store, f"left/{self._rank}", reason)
+        _set_timed(self._store, f"left/{self._rank}", reason)
 
-    def note(self, lines: Sequence[str]) -> None:
-        """Leave word of who is lost to the processes that are started in place of these."""
-        _say(self._notes, str(self._attempt), json.dumps(lines))
+    def record_failures(self, lines: Sequence[str]) -> None:
+        """Store a line per failed rank for the processes of the next attempt."""
+        _set_timed(self._failures, str(self._attempt), json.dumps(lines))
 
     def failures_before_restart(self) -> tuple[str, ...]:
-        """What was noted before the processes were started again, the last time."""
+        """The lines recorded during the previous attempt."""
         before = str(self._attempt - 1)
-        return tuple(json.loads(self._notes.get(before))) if self._notes.check([before]) else ()
+        return tuple(json.loads(self._failures.get(before))) if self._failures.check([before]) else ()
 
     def failed_ranks(self) -> dict[int, str]:
-        """Which others are gone, by rank, and why, as far as they said. Takes up to two seconds."""
-        found: dict[int, str] = {}
-        # The store is gone with its host, and may then never answer.
-        listening = Thread(target=self._listen, args=(found,), daemon=True)
-        listening.start()
-        listening.join(HEARTBEAT_TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS)
-        heard = dict(found)
+        """The other ranks that have failed, each with the reason it gave or ``NO_ANSWER``. Takes up to two seconds."""
+        reasons: dict[int, str] = {}
+        # Where its host is gone, the store may never answer.
+        checking = Thread(target=self._check_ranks, args=(reasons,), daemon=True)
+        checking.start()
+        checking.join(HEARTBEAT_TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS)
+        known = dict(reasons)
         others = (rank for rank in range(self._size) if rank != self._rank)
-        return {rank: reason for rank in others if (reason := heard.get(rank, NO_ANSWER))}
+        return {rank: reason for rank in others if (reason := known.get(rank, NO_ANSWER))}
 
-    def _listen(self, found: dict[int, str]) -> None:
-        """Note of each other process the reason it left for, empty where it is well."""
+    def _check_ranks(self, reasons: dict[int, str]) -> None:
+        """Fill in, for each other rank that answers, the reason it left for; empty where it is running."""
         until = now() + HEARTBEAT_TIMEOUT_SECONDS
         with suppress(RuntimeError):
             before = [self._store.add(f"beat/{rank}", 0) for rank in range(self._size)]
-            while now() < until and len(found) < self._size - 1:
-                for rank in set(range(self._size)) - {self._rank, *found}:
+            while now() < until and len(reasons) < self._size - 1:
+                for rank in set(range(self._size)) - {self._rank, *reasons}:
                     if self._store.check([f"left/{rank}"]):
-                        found[rank] = self._store.get(f"left/{rank}").decode()
+                        reasons[rank] = self._store.get(f"left/{rank}").decode()
                     elif self._store.add(f"beat/{rank}", 0) > before[rank]:
-                        found[rank] = ""
+                        reasons[rank] = ""
                 sleep(HEARTBEAT_SECONDS / 10)
 
 
-def _say(store: Store, key: str, text: str) -> None:
-    """Leave a text in a store, and wait a moment for it to arrive: one that is gone with its host may never answer."""
+def _set_timed(store: Store, key: str, text: str) -> None:
+    """Set a key, waiting for a limited time: where its host is gone, the store may never answer."""
 
-    def say() -> None:
+    def set_key() -> None:
         with suppress(RuntimeError):
             store.set(key, text)
 
-    saying = Thread(target=say, daemon=True)
-    saying.start()
-    saying.join(HEARTBEAT_TIMEOUT_SECONDS)
+    setting = Thread(target=set_key, daemon=True)
+    setting.start()
+    setting.join(HEARTBEAT_TIMEOUT_SECONDS)
 
 
-def kill_stopped_ranks(members: Iterable[RankInfo]) -> None:
-    """End those of this host that a signal has stopped: their launcher would wait half a minute for them."""
-    for member in members:
-        same_host = member.host == socket.gethostname()
-        same_process = abs(process_start(member.pid) - member.started_at) < SAME_PROCESS_SECONDS
-        if same_host and same_process and _is_stopped(member.pid):
+def kill_stopped_ranks(ranks: Iterable[RankInfo]) -> None:
+    """Kill the processes of this host that a signal has stopped: their launcher would wait half a minute for them."""
+    for rank in ranks:
+        is_same_host = rank.host == socket.gethostname()
+        is_same_process = abs(process_start(rank.pid) - rank.started_at) < SAME_PROCESS_SECONDS
+        if is_same_host and is_same_process and _is_stopped(rank.pid):
             with suppress(OSError):
-                os.kill(member.pid, signal.SIGKILL)
+                os.kill(rank.pid, signal.SIGKILL)
 
 
 def _is_stopped(pid: int) -> bool:

@@ -1,7 +1,7 @@
-"""The processes that train one network together, and what they tell each other.
+"""The process group of a data-parallel training: broadcast, all-gather, all-reduce and rank failures.
 
-They are started by ``torchrun`` and talk through ``torch.distributed``: gradients by NCCL between GPUs, everything else
-by gloo. A process that trains alone is a group of one, in which nothing is sent.
+Ranks are started by ``torchrun`` and communicate through ``torch.distributed``: gradients by NCCL between GPUs, all
+else by gloo. A training on one process uses :data:`SINGLE_PROCESS`, which sends nothing.
 """
 
 import os
@@ -23,89 +23,97 @@ from torch.distributed import Work
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from timebox.clock import now, process_start
+from timebox.clock import Deadline, now, process_start
 from timebox.data.device.resident import DataShard
 from timebox.distributed.heartbeat import Heartbeat, RankInfo, kill_stopped_ranks
 from timebox.errors import RankFailureError, UsageError
 from timebox.machine import is_torchrun
+from timebox.runtime.device import device_name
 
-# For all to be started.
+# Least time that ranks wait for all others to be started.
 RENDEZVOUS_SECONDS = 600.0
-# Who waits for a word looks for it so often, and now and then whether the other is still there.
+# Intervals at which a waiting rank looks for a message, and for the heartbeat of its sender.
 POLL_SECONDS, HEARTBEAT_CHECK_SECONDS = 0.005, 2.0
-# What all do together in planning, and in the first steps, in which much is set up, takes less; of a short budget less
-# than this share, so that a group that is started again has most of it left.
+# Timeout of collectives in planning and in the first steps, which include one-time initialisation: this share of the
+# time left, within these bounds, so that a group that is restarted has most of its budget left.
 MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
-# In training, what does not answer for so long, or for so many steps if that is more, is lost.
+# Timeout of collectives in training: the longer of so many seconds and so many steps.
 MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20
-# Bytes whose exchange is timed, often enough to see it undisturbed.
+# Bytes of the timed all-reduce, and its repetitions, the fastest of which counts.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3
-# A process that trains twice is in two groups.
-_numbers = count()
+# Numbers the groups of this process: each training has a group of its own.
+_group_numbers = count()
 
 
 class ProcessGroup:
-    """A group of one: whoever trains alone. :class:`TorchrunGroup` is the same for several.
+    """A single process. :class:`TorchrunGroup` implements the same interface for several.
 
     Attributes:
-        rank: this process's number, 0...size - 1. The one with number 0 leads: it decides, and writes the run.
-        size: how many processes there are.
-        num_restarts: how often the launcher had to start it again.
+        rank: 0...size - 1. Rank 0, the main rank, plans the training and writes the run.
+        size: number of ranks.
+        num_restarts: how often the launcher has restarted the ranks.
     """
 
     rank, size, num_restarts = 0, 1, 0
 
     @property
     def share(self) -> DataShard:
-        """What this process takes of every batch."""
+        """The shard of every batch that this rank computes."""
         return DataShard(self.rank, self.size)
 
     def broadcast(self, value: Any = None) -> Any:
-        """What the leader says, on every process: they wait for it as long as it is there, the leader for none."""
+        """Broadcast ``value`` from rank 0, which does not block; other ranks wait until rank 0 sends it or dies.
+
+        Raises:
+            RuntimeError: on other ranks, where rank 0 has died.
+        """
         return value
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process says, by rank, on every process: each is waited for as long as it is there."""
+        """The values of all ranks, by rank. Waits for each rank until it sends its value or dies.
+
+        Raises:
+            RuntimeError: where a rank has died.
+        """
         return [value]
 
     def broadcast_timed(self, value: Any) -> Any:
-        """As :meth:`told`, between two steps: a process that does not answer in time is lost."""
+        """Broadcast ``value`` from rank 0. Raises RuntimeError where a rank does not answer in time."""
         return value
 
     def all_gather_timed(self, value: Any) -> list[Any]:
-        """As :meth:`gathered`, in time."""
+        """The values of all ranks, by rank. Raises RuntimeError where a rank does not answer in time."""
         return [value]
 
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor, small and floating point, by its mean over the processes."""
+        """Replace each tensor by its mean over the ranks. For small floating-point tensors of one dtype."""
 
     def broadcast_parameters_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by the leader's."""
+        """Replace each tensor by that of rank 0."""
 
     def set_step_timeout(self, seconds: float) -> None:
-        """From now on a process is lost that does not answer for 10 s, or for 20 steps of so many seconds."""
+        """Set the timeout of the timed collectives to 20 steps of ``seconds`` each, and at least 10 s."""
 
     @contextmanager
     def raise_on_rank_failure(self) -> Iterator[None]:
-        """Raises LostMembersError where what is done inside fails because others are gone."""
+        """Raises RankFailureError in place of a RuntimeError in the body where other ranks have failed."""
         yield
 
     def failed_ranks(self) -> dict[int, str]:
-        """Who is gone, by rank, and why: asked where this process was told to stop, as all may have been."""
+        """The other ranks that have failed, each with the reason. Takes up to two seconds."""
         return {}
 
     def failures_before_restart(self) -> tuple[str, ...]:
-        """A line for each process that was lost before the launcher started all again."""
+        """A line for each rank that failed before the launcher restarted the group."""
         return ()
 
-    def describe_failures(self, lost: Mapping[int, str]) -> list[str]:
-        """A line for each process that is gone."""
+    def describe_failures(self, failures: Mapping[int, str]) -> list[str]:
+        """A line for each failed rank, from the reasons by rank."""
         return []
 
     @contextmanager
     def leave_at_exit(self) -> Iterator[None]:
-        """Inside, this process takes part. It leaves at the end, and where something went wrong here tells the others
-        what."""
+        """Leaves the group at the end of the body; after an error there, tells the other ranks the reason."""
         yield
 
 
@@ -113,109 +121,107 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 class TorchrunGroup(ProcessGroup):
-    """Processes that ``torchrun`` started.
+    """The ranks that ``torchrun`` started.
 
     Args:
-        device: on which this process trains.
-        seconds_left: until the deadline; the others are waited for at least that long before the training.
+        device: requested on this rank; the one of rank 0 counts for all.
+        seconds_left: until the deadline, for which this rank waits for the others to start; at least 600 s.
     Attributes:
-        device: the leader's kind of device.
-        members: all processes, by rank.
+        device: on which this rank trains, of the type that rank 0 has.
+        ranks: all processes, by rank.
+        gradient_group: the ``torch.distributed`` group for gradients.
     Raises:
-        UsageError: where there is no such device for this process.
+        UsageError: where this rank has no GPU of its own.
     """
 
     def __init__(self, device: torch.device, seconds_left: float) -> None:
         self.num_restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        known_left = 0.0 if seconds_left == float("inf") else seconds_left
-        patience = timedelta(seconds=max(known_left, RENDEZVOUS_SECONDS))
-        store, self.rank, self.size = next(rendezvous("env://", timeout=patience))
-        # The launcher's store outlives the processes: those started again must not find what others left there.
-        number = next(_numbers)
+        finite_seconds_left = 0.0 if seconds_left == float("inf") else seconds_left
+        timeout = timedelta(seconds=max(finite_seconds_left, RENDEZVOUS_SECONDS))
+        store, self.rank, self.size = next(rendezvous("env://", timeout=timeout))
+        # The launcher's store outlives the processes: a restarted group must not read keys of the previous attempt.
+        number = next(_group_numbers)
         self._store = PrefixStore(f"timebox/{self.num_restarts}/{number}", store)
         self._num_broadcasts = self._num_all_gathers = 0
         self.ranks: list[RankInfo] = []
-        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience)
-        # What goes on in the background must not wait for what the groups do with the same connection.
-        second, _, _ = next(rendezvous("env://", timeout=patience))
-        calls = PrefixStore(f"timebox/roll call/{number}", second)
-        self._heartbeat = Heartbeat(calls, self.rank, self.size, self.num_restarts)
-        self.device = _own_device(self.broadcast(device.type))
-        share = SETUP_SHARE * seconds_left
-        self._connect(timedelta(seconds=min(max(share, MIN_SETUP_SECONDS), MAX_SETUP_SECONDS)))
+        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout)
+        # The heartbeat needs a connection of its own: it must not wait for operations of the groups.
+        second_store, _, _ = next(rendezvous("env://", timeout=timeout))
+        heartbeat_store = PrefixStore(f"timebox/heartbeat/{number}", second_store)
+        self._heartbeat = Heartbeat(heartbeat_store, self.rank, self.size, self.num_restarts)
+        self.device = _local_device(self.broadcast(device.type))
+        setup_seconds = min(max(SETUP_SHARE * seconds_left, MIN_SETUP_SECONDS), MAX_SETUP_SECONDS)
+        self._create_timed_groups(timedelta(seconds=setup_seconds))
         self._seconds_per_byte: float = max(self.all_gather_timed(self._time_all_reduce())) / PROBE_BYTES
         threads = torch.get_num_threads()
-        own = RankInfo(self.rank, socket.gethostname(), os.getpid(), process_start(), _name_of(self.device), threads)
-        self.ranks = self.all_gather(own)
+        host, name = socket.gethostname(), device_name(self.device)
+        self.ranks = self.all_gather(RankInfo(self.rank, host, os.getpid(), process_start(), name, threads))
 
-    def _connect(self, timeout: timedelta) -> None:
-        """The groups that must be in time: one for gradients, one for what is decided on the way."""
-        self.gradients = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
-        self._decisions = dist.new_group(backend="gloo", timeout=timeout)
+    def _create_timed_groups(self, timeout: timedelta) -> None:
+        """Create the groups whose operations have a timeout: one for gradients, one for decisions of the main rank."""
+        self.gradient_group = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
+        self._control_group = dist.new_group(backend="gloo", timeout=timeout)
 
     def broadcast(self, value: Any = None) -> Any:
         self._num_broadcasts += 1
-        key = f"told/{self._num_broadcasts}"
+        key = f"broadcast/{self._num_broadcasts}"
         if self.rank == 0:
-            self._store.set(key, _as_text(value))
+            self._store.set(key, _serialize(value))
             return value
         return self._wait_for(key, 0)
 
     def broadcast_timed(self, value: Any) -> Any:
-        return _from_leader(value, self._decisions)
+        return _broadcast_object(value, self._control_group)
 
     def all_gather(self, value: Any) -> list[Any]:
         self._num_all_gathers += 1
-        key = f"gathered/{self._num_all_gathers}"
-        self._store.set(f"{key}/{self.rank}", _as_text(value))
+        key = f"all_gather/{self._num_all_gathers}"
+        self._store.set(f"{key}/{self.rank}", _serialize(value))
         return [self._wait_for(f"{key}/{rank}", rank) for rank in range(self.size)]
 
     def _wait_for(self, key: str, rank: int) -> Any:
-        """What a process leaves under a key, however long it takes, as long as it gives signs of life.
-
-        Raises RuntimeError where it is gone.
-        """
-        heard_at = asked_at = now()
+        """The value that ``rank`` stores under a key. Raises RuntimeError where its heartbeat ends before that."""
+        alive_at = checked_at = now()
         while not self._store.check([key]):
             sleep(POLL_SECONDS)
-            if now() - asked_at > HEARTBEAT_CHECK_SECONDS:
-                gone = rank in self._heartbeat.failed_ranks()
-                asked_at = now()
-                heard_at = heard_at if gone else asked_at
-                if asked_at - heard_at > MIN_STEP_TIMEOUT_SECONDS:
-                    raise RuntimeError(f"rank {rank} gives no sign of life")
+            if now() - checked_at > HEARTBEAT_CHECK_SECONDS:
+                has_failed = rank in self._heartbeat.failed_ranks()
+                checked_at = now()
+                alive_at = alive_at if has_failed else checked_at
+                if checked_at - alive_at > MIN_STEP_TIMEOUT_SECONDS:
+                    raise RuntimeError(f"rank {rank} sends no heartbeat")
         return pickle.loads(b64decode(self._store.get(key)))
 
     def all_gather_timed(self, value: Any) -> list[Any]:
-        return _from_all(value, self.size, self._decisions)
+        return _all_gather_object(value, self.size, self._control_group)
 
     def broadcast_async(self, numbers: Tensor) -> Work:
-        """Send the leader's numbers, a tensor on the CPU, to all, who wait for them later."""
-        work: Work = dist.broadcast(numbers, 0, group=self._decisions, async_op=True)
+        """Start to broadcast a CPU tensor from rank 0 into those of the others. The work returned waits for it."""
+        work: Work = dist.broadcast(numbers, 0, group=self._control_group, async_op=True)
         return work
 
     @torch.no_grad()
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat, group=self.gradients)
+        dist.all_reduce(flat, group=self.gradient_group)
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
     def all_reduce_sum_(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over the processes, in step."""
-        dist.all_reduce(tensor, group=self.gradients)
+        """Replace a tensor by its sum over the ranks."""
+        dist.all_reduce(tensor, group=self.gradient_group)
 
     @torch.no_grad()
     def broadcast_parameters_(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
-            # What is sent must lie in one piece; a filter in channels_last does not.
-            whole = tensor.contiguous()
-            dist.broadcast(whole, 0, group=self.gradients)
-            tensor.copy_(whole)
+            # A broadcast needs contiguous memory, which a filter in channels_last has not.
+            contiguous = tensor.contiguous()
+            dist.broadcast(contiguous, 0, group=self.gradient_group)
+            tensor.copy_(contiguous)
 
     def all_reduce_seconds(self, num_bytes: int) -> float:
-        """What adding up so many bytes of gradients takes among all processes."""
+        """Expected seconds of an all-reduce of ``num_bytes`` bytes."""
         return num_bytes * self._seconds_per_byte
 
     def _time_all_reduce(self) -> float:
@@ -223,36 +229,36 @@ class TorchrunGroup(ProcessGroup):
         best = float("inf")
         for _ in range(NUM_PROBES):
             started = now()
-            dist.all_reduce(probe, group=self.gradients)
-            probe[0].item()  # waits for a GPU
+            dist.all_reduce(probe, group=self.gradient_group)
+            probe[0].item()  # waits for the device
             best = min(best, now() - started)
         return best
 
     def set_step_timeout(self, seconds: float) -> None:
         slowest = max(self.all_gather_timed(seconds))
-        self._connect(timedelta(seconds=ceil(max(MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS * slowest))))
+        self._create_timed_groups(timedelta(seconds=ceil(max(MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS * slowest))))
 
     @contextmanager
     def raise_on_rank_failure(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            if lost := self.failed_ranks():
-                raise RankFailureError(lost, self.describe_failures(lost)) from error
+            if failures := self.failed_ranks():
+                raise RankFailureError(failures, self.describe_failures(failures)) from error
             raise
 
     def failed_ranks(self) -> dict[int, str]:
-        lost = self._heartbeat.failed_ranks()
-        kill_stopped_ranks(member for member in self.ranks if member.rank in lost)
-        if lost:
-            self._heartbeat.note(self.describe_failures(lost))
-        return lost
+        failures = self._heartbeat.failed_ranks()
+        kill_stopped_ranks(info for info in self.ranks if info.rank in failures)
+        if failures:
+            self._heartbeat.record_failures(self.describe_failures(failures))
+        return failures
 
     def failures_before_restart(self) -> tuple[str, ...]:
         return self._heartbeat.failures_before_restart()
 
-    def describe_failures(self, lost: Mapping[int, str]) -> list[str]:
-        return [f"{self.ranks[rank]}: {reason}" for rank, reason in lost.items()]
+    def describe_failures(self, failures: Mapping[int, str]) -> list[str]:
+        return [f"{self.ranks[rank]}: {reason}" for rank, reason in failures.items()]
 
     @contextmanager
     def leave_at_exit(self) -> Iterator[None]:
@@ -269,39 +275,54 @@ class TorchrunGroup(ProcessGroup):
             dist.destroy_process_group()
 
 
-def join_process_group(device: torch.device, seconds_left: float) -> ProcessGroup:
-    """The group that ``torchrun`` started this process in; a group of one where it did not."""
+@contextmanager
+def join_process_group(device: torch.device, deadline: Deadline) -> Iterator[ProcessGroup]:
+    """Join the ranks that ``torchrun`` started, and leave them at the end; :data:`SINGLE_PROCESS` without ``torchrun``.
+
+    The budget begins with the start of the earliest rank.
+
+    Raises:
+        RankFailureError: where the body fails because other ranks have failed.
+        UsageError: where this rank has no GPU of its own.
+    """
     if not is_torchrun():
-        return SINGLE_PROCESS
-    return TorchrunGroup(device, seconds_left)
+        yield SINGLE_PROCESS
+        return
+    group = TorchrunGroup(device, deadline.remaining())
+    with group.leave_at_exit(), group.raise_on_rank_failure():
+        elapsed_seconds: float = max(group.all_gather(deadline.elapsed()))
+        deadline.add_earlier_phases({"start-up": max(elapsed_seconds - deadline.elapsed(), 0.0)})
+        yield group
 
 
-def _as_text(value: Any) -> str:
-    """As a store takes it."""
+def _serialize(value: Any) -> str:
+    """A value as text, which a store needs."""
     return b64encode(pickle.dumps(value)).decode()
 
 
-def _from_leader(value: Any, group: "dist.ProcessGroup | None") -> Any:
+def _broadcast_object(value: Any, group: "dist.ProcessGroup | None") -> Any:
     box = [value]
     dist.broadcast_object_list(box, 0, group=group)
     return box[0]
 
 
-def _from_all(value: Any, size: int, group: "dist.ProcessGroup | None") -> list[Any]:
+def _all_gather_object(value: Any, size: int, group: "dist.ProcessGroup | None") -> list[Any]:
     boxes: list[Any] = [None] * size
     dist.all_gather_object(boxes, value, group=group)
     return boxes
 
 
-def _own_device(kind: str) -> torch.device:
-    """The device of that kind that this process trains on: each of a host has its own GPU."""
+def _local_device(kind: str) -> torch.device:
+    """The device of this rank: each rank of a host has a GPU of its own.
+
+    Args:
+        kind: ``cpu`` or ``cuda``.
+    """
     if kind == "cuda":
-        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if number >= there:
-            raise UsageError(f"process {number} of this host finds no GPU of its own: there are {there}; start {there}")
+        number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= num_gpus:
+            raise UsageError(
+                f"process {number} of this host finds no GPU of its own: there are {num_gpus}; start {num_gpus}"
+            )
         torch.cuda.set_device(number)
     return torch.device(kind)
-
-
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -38,9 +38,5 @@ def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> 
 
     Every rank's clock is set back to the start of the earliest rank.
     """
-    group = join_process_group(device, deadline.remaining())
-    with group.leave_at_exit(), group.raise_on_rank_failure():
-        earliest: float = max(group.all_gather(deadline.elapsed()))
-        if group.size > 1:
-            deadline.add_earlier_phases({"start-up": max(earliest - deadline.elapsed(), 0.0)})
+    with join_process_group(device, deadline) as group:
         yield RunContext(deadline, reporter, group)

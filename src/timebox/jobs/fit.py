@@ -24,15 +24,15 @@ from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
 from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, num_bytes
-from timebox.training.checkpointer import AsyncCheckpointer, NullCheckpointer
-from timebox.training.data_parallel import BroadcastSchedule, DataParallelSteps, Throughput, steps_in_block
-from timebox.training.graphed_step import build_steps
-from timebox.training.loop import PeriodicValidation, TrainingResult, train_model
+from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
+from timebox.training.graphed_step import build_step_runner
+from timebox.training.loop import PeriodicValidation, TrainingComponents, TrainingResult, train_model
 from timebox.training.monitor import TrainingMonitor
-from timebox.training.pacer import ClockPacer, StepPacer
+from timebox.training.pacer import ClockPacer, StepPacer, Warmdown
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule, ReplaySchedule, Schedule, lr_and_momentum_at, warmdown_start
-from timebox.training.state import Facts, TrainingState
+from timebox.training.state import Metadata, TrainingState
 
 # A snapshot for rollbacks is kept in memory every 50 steps, or every 2 s where that is more often and a clock is read.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -51,7 +51,6 @@ class Training:
         writer: of the run directory; None on a worker rank.
     Attributes:
         events: a line for each rollback, and for each other fault that the training survived.
-        checkpointer: writes checkpoints in the background; on a worker rank none.
     """
 
     def __init__(self, job: TrainingJob, context: RunContext, writer: RunWriter | None = None) -> None:
@@ -60,26 +59,26 @@ class Training:
         self.events: list[str] = []
         plan, recipe = job.plan, job.plan.recipe
         self._state = TrainingState(
-            build_initial_network(job, self._reporter.note), recipe, Precision(plan.precision, plan.device), self._facts
+            build_initial_network(job, self._reporter.note),
+            recipe,
+            Precision(plan.precision, plan.device),
+            self._metadata,
         )
         writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
         self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
-        self.checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
+        self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
-        if job.checkpoint:
-            self._restore(job.checkpoint)
-        self._steps = build_steps(self._state, build_loss(job), self._notify, self._group)
+        self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, self._group)
         with self._group.raise_on_rank_failure():
             self._broadcast_state()
         self._guard = RollbackGuard(
             self._state,
             self._schedule,
-            recipe.batch_size,
-            recipe.ghost_size,
+            recipe,
             self._snapshot_steps(),
             self._notify,
-            can_split=self._group.size == 1,
+            can_shrink=self._group.size == 1,
         )
 
     def run(self) -> TrainingResult:
@@ -97,52 +96,60 @@ class Training:
         try:
             with self._group.raise_on_rank_failure():
                 return train_model(
-                    self._state,
-                    loader,
-                    self._schedule,
-                    self._steps,
-                    self._guard,
-                    self.checkpointer,
-                    monitor,
-                    self._build_validation(),
+                    TrainingComponents(
+                        self._state,
+                        loader,
+                        self._schedule,
+                        self._step_runner,
+                        self._guard,
+                        monitor,
+                        self._checkpointer,
+                        self._build_validation(),
+                    )
                 )
         except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # after a rank failure a GPU would wait for the failed ranks
                 with suppress(RecoverableError):
                     monitor.collect(drain=True)
-            # A learning rate or micro-batch that was reduced after the latest snapshot stays reduced.
-            latest = self._guard.latest
-            reduced = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
-            last = replace(latest, facts={**latest.facts, **reduced})
-            self.checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
+            if self._checkpointer:
+                # A learning rate or micro-batch that was reduced after the latest snapshot stays reduced.
+                latest = self._guard.latest
+                reduced = {"lr_factor": self._schedule.lr_factor, "micro_batch": self._schedule.micro_batch}
+                last = replace(latest, metadata={**latest.metadata, **reduced})
+                self._checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
             raise
+
+    @property
+    def checkpointer(self) -> AsyncCheckpointer:
+        """The main rank's, which writes checkpoints in the background; worker ranks write none."""
+        assert self._checkpointer is not None
+        return self._checkpointer
 
     def throughputs(self) -> list[Throughput]:
         """The throughput of each rank; empty for a process that trained alone. All ranks call this together."""
-        return (
-            self._group.all_gather_timed(self._steps.throughput) if isinstance(self._steps, DataParallelSteps) else []
-        )
+        runner = self._step_runner
+        return self._group.all_gather_timed(runner.throughput) if isinstance(runner, DataParallelStepRunner) else []
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, schedule: PacedSchedule, checkpoint: Checkpoint) -> None:
         """Restore state and schedule. Raises RunError where the checkpoint is damaged."""
         snapshot = checkpoint.snapshot(self._state.tensors())
         self._state.restore(snapshot)
-        match checkpoint.facts:
+        match checkpoint.metadata:
             case {"lr_factor": float(factor), "micro_batch": int(micro_batch)} if 0 < factor <= 1 and micro_batch > 1:
-                self._schedule.lr_factor, self._schedule.micro_batch = factor, micro_batch
+                schedule.lr_factor, schedule.micro_batch = factor, micro_batch
             case _:
                 raise RunError(f"{str(checkpoint.file)!r} is damaged: its lr_factor or micro_batch is out of range")
-        self._schedule.rewind(snapshot.step, snapshot.progress)
+        schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left, the summary still needs the learning rate of the last one.
         lr, momentum = lr_and_momentum_at(self._job.plan.recipe, snapshot.progress)
-        self._state.optimizer.prepare(lr * self._schedule.lr_factor, momentum, snapshot.progress)
+        self._state.optimizer.prepare(lr * schedule.lr_factor, momentum, snapshot.progress)
 
-    def _facts(self) -> Facts:
+    def _metadata(self) -> Metadata:
         """The values that a checkpoint stores beside the tensors, for an exact resume."""
         return {
             "lr_factor": self._schedule.lr_factor,
             "micro_batch": self._schedule.micro_batch,
-            "step_seconds": self._schedule.step_seconds,
+            "step_seconds": self._schedule.pacer.step_seconds,
             "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
@@ -153,9 +160,9 @@ class Training:
         self.events.append(text)
         self._reporter.note(text)
 
-    def _build_checkpointer(self, expected_seconds: float) -> AsyncCheckpointer:
+    def _build_checkpointer(self, expected_seconds: float) -> AsyncCheckpointer | None:
         if self._writer is None:
-            return NullCheckpointer(self._deadline)
+            return None
         save = partial(self._writer.save_checkpoint, config=self._job.config(self._group.size))
         return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds)
 
@@ -163,16 +170,21 @@ class Training:
         """The main rank's schedule, which worker ranks receive while they train."""
         plan, main_schedule = self._job.plan, self._build_main_schedule() if self._writer else None
         if isinstance(self._group, TorchrunGroup):
-            return BroadcastSchedule(main_schedule, self._group, steps_in_block(plan.step_seconds), plan.micro_batch)
+            micro_batch = main_schedule.micro_batch if main_schedule else plan.micro_batch
+            return BroadcastSchedule(main_schedule, self._group, block_size_for(plan.step_seconds), micro_batch)
         assert main_schedule is not None
         return main_schedule
 
     def _build_main_schedule(self) -> Schedule:
-        """The recorded step plans of a replay; else the recipe's schedule, paced by clock or step count."""
+        """The recorded step plans of a replay; else the recipe's schedule, paced by clock or step count, from the
+        checkpoint on where there is one."""
         if self._job.step_plans is not None:
             return ReplaySchedule(self._job.step_plans)
         plan = self._job.plan
-        return PacedSchedule(self._build_pacer(), plan.recipe, plan.micro_batch, num_processes=self._group.size)
+        schedule = PacedSchedule(self._build_pacer(), plan.recipe, plan.micro_batch, num_ranks=self._group.size)
+        if self._job.checkpoint:
+            self._restore(schedule, self._job.checkpoint)
+        return schedule
 
     def _broadcast_state(self) -> None:
         """Start every rank with the main rank's weights and step."""
@@ -194,8 +206,7 @@ class Training:
             self._seconds_left,
             plan.step_seconds,
             self._deadline.elapsed,
-            warmdown_start(plan.recipe),
-            OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds),
+            Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)),
             build_resizing(plan.recipe),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timebox.builders import SMALLEST_STD
+from timebox.builders import MIN_STD
 from timebox.clock import Deadline
 from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
@@ -67,7 +67,7 @@ class TrainingJob:
     ) -> "TrainingJob":
         """A job with the channel statistics and the hash of its training images."""
         mean, std = channel_statistics(data_splits.train.images)
-        spread = torch.tensor(std).clamp_min(SMALLEST_STD)
+        spread = torch.tensor(std).clamp_min(MIN_STD)
         digest = sha256_of(data_splits.train)
         return cls(request, plan, data_splits, torch.tensor(mean), spread, budget_seconds, digest, initial)
 

@@ -1,4 +1,4 @@
-"""What a training step makes smaller."""
+"""The training loss: cross-entropy with label smoothing and class weights."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,22 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """Cross-entropy, as a mean over images.
+    """Cross-entropy, averaged over images.
 
     Args:
-        label_smoothing: share of the target spread over all classes, 0...1.
-        class_weights: float32 (num_classes,), what an image of each class counts, on the device; None for all alike.
+        label_smoothing: share of the target distributed evenly over all classes, 0...1.
+        class_weights: float32 (num_classes,), on the device, the weight of an image of each class; None for weight 1.
     """
 
     label_smoothing: float
     class_weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, num_classes) and labels to a loss, float32, 0-dim.
+        """The loss, float32, 0-dim.
 
         Args:
-            labels: int64 (N,), or what each class has of an image, float32 (N, num_classes).
+            logits: (N, num_classes), any floating-point dtype.
+            labels: int64 (N,), or class probabilities, float32 (N, num_classes).
         """
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
@@ -35,11 +36,11 @@ class Loss:
 
 
 def class_weights(counts: NDArray[np.int64], balance: float) -> Tensor | None:
-    """What an image of each class counts, one on average over the images; None where all count alike.
+    """Weight of an image of each class, float32 (num_classes,), 1 on average over the images; None where all are equal.
 
     Args:
         counts: int64 (num_classes,), images of each class.
-        balance: 0 for all images alike, 1 for all classes alike, whatever their size.
+        balance: 0 for equal weights of all images, 1 for equal total weights of all classes.
     """
     if balance == 0 or len(set(counts[counts > 0].tolist())) == 1:
         return None

@@ -27,7 +27,7 @@ from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
 from timebox.runtime.torch_state import preserve_torch_state
-from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, lr_range_test
+from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, LRSweep, lr_range_test
 from timebox.training.pacer import ClockPacer, Pacer, StepPacer
 from timebox.training.schedule import lr_and_momentum_at
 from timebox.training.state import TrainingState
@@ -211,7 +211,8 @@ def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
     peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)[1]
-    return lr_range_test(state, loader, build_loss(job), pacer, *lrs, peak_momentum, plan.micro_batch, notify)
+    sweep = LRSweep(*lrs, peak_momentum, plan.micro_batch)
+    return lr_range_test(state, loader, build_loss(job), pacer, sweep, notify)
 
 
 def _write(result: LRRange) -> None:

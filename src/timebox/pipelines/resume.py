@@ -71,7 +71,7 @@ def _resume_from(
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
-    num_lines = checkpoint.facts.get("metrics_lines")
+    num_lines = checkpoint.metadata.get("metrics_lines")
     writer = RunWriter.resumed(path, num_lines if isinstance(num_lines, int) else 0, checkpoint.step)
     context.reporter.note(f"resuming at step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
     with keep_partial_run(writer, context):
@@ -80,7 +80,7 @@ def _resume_from(
         job = replace(
             TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
             checkpoint=checkpoint,
-            is_mixed_environment=bool(checkpoint.facts.get("elsewhere")) or bool(existing.differences(num_ranks)),
+            is_mixed_environment=bool(checkpoint.metadata.get("elsewhere")) or bool(existing.differences(num_ranks)),
         )
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
@@ -89,7 +89,7 @@ def _resume_from(
 def _restore_clock(existing: ExistingRun, checkpoint: Checkpoint, deadline: Deadline) -> None:
     """Give a deadline the run's budget, less the time used up to the checkpoint. The time between stop and resume is
     free."""
-    phases, budget = checkpoint.facts.get("phases"), checkpoint.facts.get("budget_seconds")
+    phases, budget = checkpoint.metadata.get("phases"), checkpoint.metadata.get("budget_seconds")
     if existing.plan.num_steps is None:
         if not isinstance(budget, int | float) or not isinstance(phases, dict):
             raise RunError(f"the checkpoint of {str(existing.path)!r} does not record the time used: give a budget")
@@ -105,7 +105,7 @@ def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
     budget = deadline.budget_seconds
     if plan.num_steps is not None or budget is None:
         return plan
-    seconds = checkpoint.facts.get("step_seconds")
+    seconds = checkpoint.metadata.get("step_seconds")
     plan = replace(
         plan,
         step_seconds=seconds if isinstance(seconds, float) and seconds > 0 else plan.step_seconds,

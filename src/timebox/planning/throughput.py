@@ -15,10 +15,10 @@ from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds, synchronize
-from timebox.training.graphed_step import build_steps
+from timebox.training.graphed_step import build_step_runner
 from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
-from timebox.training.step import EagerSteps
+from timebox.training.step import EagerStepRunner, StepRunner
 
 # Two networks stand for all widths when speed is measured before one is chosen. A GPU is idle most of the time with a
 # narrower network or with fewer images, and in what it has time for the networks are wide.
@@ -132,10 +132,12 @@ class ThroughputBenchmark:
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
         loss = Loss(recipe.label_smoothing)
-        steps = build_steps(state, loss, notify=lambda text: None) if self._recorded else EagerSteps(state, loss)
+        runner: StepRunner = EagerStepRunner(state, loss)
+        if self._recorded:
+            runner = build_step_runner(state, loss, notify=lambda text: None)
 
         def step() -> None:
-            steps(batch, StepPlan(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))
+            runner.run(batch, StepPlan(1.0, 1e-6 * recipe.max_lr, recipe.max_momentum, size))
 
         largest = recipe.batch_size if self.device.type == "cuda" else min(MAX_BATCH_SIZE, recipe.batch_size)
         first = int(FIRST_FLOPS[self.device.type] / self.flops_per_image(recipe))

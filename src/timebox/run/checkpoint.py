@@ -17,7 +17,7 @@ from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object, read_regular, write_durably
 from timebox.run.tensors import read_tensors
-from timebox.training.state import Facts, Snapshot
+from timebox.training.state import Metadata, Snapshot
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 22
@@ -31,11 +31,11 @@ class Checkpoint:
     file: Path
     step: int
     progress: float
-    facts: Facts
+    metadata: Metadata
 
     def snapshot(self, expected: Mapping[str, Tensor]) -> Snapshot:
         """The training as it stood, on the CPU. Raises RunError where its tensors are not the ``expected`` ones."""
-        return Snapshot(self.step, self.progress, read_tensors(self.file, expected), self.facts)
+        return Snapshot(self.step, self.progress, read_tensors(self.file, expected), self.metadata)
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
@@ -50,7 +50,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
         "sha256": sha256,
         "step": snapshot.step,
         "progress": snapshot.progress,
-        "facts": dict(snapshot.facts),
+        "facts": dict(snapshot.metadata),
     }
     try:
         write_durably(folder / name, content)

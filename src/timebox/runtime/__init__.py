@@ -1,5 +1,4 @@
-"""How this machine computes: device, precision, threads, memory, CUDA graphs, micro-batches, and how fast it is.
+"""Hardware and torch: device, precision, threads, memory, CUDA graphs, micro-batches, timing and write speed.
 
-Everything here is about hardware and torch, and takes plain arguments. Nothing here knows of plans, runs or a
-training's schedule.
+The modules here take plain arguments and know nothing of plans, runs or schedules.
 """

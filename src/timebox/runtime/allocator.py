@@ -1,25 +1,25 @@
-"""Memory that a step gives back stays at hand for the next one."""
+"""Settings of glibc's malloc that keep freed memory in the process for the next training step."""
 
 import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# glibc's numbers for mallopt, and what they stand at when nobody has changed them (malloc.h, mallopt(3)).
+# Parameters of mallopt and their default values (malloc.h, mallopt(3)).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65_536}
 _RETAIN = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
-# With any of these the user has set the allocator up.
+# Environment variables with which a user configures malloc.
 _USER_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 @contextmanager
 def retain_freed_memory() -> Iterator[None]:
-    """Inside, freed memory is kept for what is allocated next; afterwards it goes back to the system.
+    """Inside, freed memory stays with the process for later allocations; afterwards it returns to the system.
 
     By default glibc returns each large tensor to the kernel when it is freed, and the kernel clears every page of the
-    next one: 5 to 14 % of a training step on a CPU (see LOG.md). Where the C library is another one, or the
-    environment sets the allocator up, nothing is changed.
+    next one: 5 to 14 % of a training step on a CPU (see LOG.md). Does nothing with another C library, or where the
+    environment configures malloc.
     """
     library = None if any(name in os.environ for name in _USER_SETTINGS) else _glibc()
     if library is None:

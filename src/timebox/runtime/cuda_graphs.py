@@ -1,4 +1,4 @@
-"""Recording work as a CUDA graph, and replaying it."""
+"""CUDA graphs: record a function's operations on the GPU, and replay them."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -12,20 +12,23 @@ Replay = Callable[[], Tensor]
 
 
 class GraphRecorder(Protocol):
-    """Records work on tensors at fixed addresses."""
+    """Records operations on tensors at fixed addresses."""
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Work inside is computed at once, where work is recorded otherwise: it warms up what a recording needs."""
+    def warm_up(self) -> AbstractContextManager[None]:
+        """Inside, operations run at once on the stream that records: they initialise what a recording needs."""
 
-    def record(self, work: Callable[[], Tensor]) -> Replay:
-        """Record the work without doing it. Each call of what is returned does it, and returns the same tensor.
+    def record(self, function: Callable[[], Tensor]) -> Replay:
+        """Record the operations of a function without running them.
 
-        Raises RuntimeError where the work cannot be recorded.
+        Returns:
+            A function that runs the operations and returns the same tensor each time.
+        Raises:
+            RuntimeError: where an operation cannot be recorded.
         """
 
 
 class CudaGraphRecorder:
-    """CUDA graphs, recorded on one stream, with one pool of memory: only one of them runs at a time."""
+    """Records CUDA graphs on one stream, with one memory pool: only one graph may run at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -33,7 +36,7 @@ class CudaGraphRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def warm_up(self) -> Iterator[None]:
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
@@ -42,17 +45,17 @@ class CudaGraphRecorder:
         finally:
             current.wait_stream(self._stream)
 
-    def record(self, work: Callable[[], Tensor]) -> Replay:
+    def record(self, function: Callable[[], Tensor]) -> Replay:
         current = torch.cuda.current_stream(self._device)
-        # A graph or an event that is collected while another is recorded would spoil it.
+        # A graph or an event that is garbage-collected during the recording would invalidate it.
         gc.collect()
         graph = torch.cuda.CUDAGraph()
         try:
-            # A checkpoint may be copied to the host by another thread meanwhile: only this thread must not.
+            # Another thread may copy a checkpoint to the host meanwhile, so only this thread is restricted.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                output = work()
+                output = function()
         finally:
-            # Where recording fails, torch stays on the stream that records.
+            # After a failed recording torch leaves the recording stream current.
             torch.cuda.set_stream(current)
 
         def replay() -> Tensor:

@@ -1,4 +1,4 @@
-"""The device that computes: a CPU or a CUDA GPU."""
+"""The torch device: a CPU or a CUDA GPU."""
 
 import torch
 
@@ -6,10 +6,19 @@ from timebox.errors import UsageError
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` takes a CUDA device where there is one, else the CPU. Raises UsageError for one that is not here."""
+    """The device for ``auto``, ``cpu`` or ``cuda``; ``auto`` is a CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: for another name, or for ``cuda`` without a GPU.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device!r} is unknown; use auto, cpu or cuda")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UsageError("device 'cuda' is not available: torch finds no CUDA GPU here; use --device cpu or auto")
     return torch.device("cuda" if device != "cpu" and available else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The model name of a GPU, or ``cpu``. Opens a CUDA context."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,4 +1,4 @@
-"""Faults of a training step that can be mended: a loss that is not finite, and memory that runs out."""
+"""Recoverable faults of a training step: a loss that is not finite, and memory that runs out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ import torch
 
 
 class RecoverableError(Exception):
-    """A step went wrong in a way that may be mended."""
+    """A training step failed in a way from which a rollback may recover."""
 
 
 class NonFiniteError(RecoverableError):
-    """A loss, or the weights, became infinite or NaN."""
+    """The loss or the weights became infinite or NaN at ``step``."""
 
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(f"{what} at step {step}")
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(f"{message} at step {step}")
         self.step = step
 
 
@@ -24,12 +24,12 @@ class OutOfMemoryError(RecoverableError):
 
 @contextmanager
 def convert_memory_errors() -> Iterator[None]:
-    """Turns what torch and Python raise when memory runs out into a fault."""
+    """Raises OutOfMemoryError in place of the errors that Python, torch and its libraries raise without memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         # On a CPU torch raises a plain RuntimeError, and so do the libraries it calls on a GPU.
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not any(words in str(error) for words in ("can't allocate memory", "ALLOC_FAILED")):
+        is_memory_error = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory_error and not any(text in str(error) for text in ("can't allocate memory", "ALLOC_FAILED")):
             raise
         raise OutOfMemoryError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Cutting a batch into micro-batches."""
+"""Micro-batches: slices of a batch for separate forward and backward passes."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -7,8 +7,8 @@ from timebox.data.device.loader import Batch
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch cut into parts of ``size`` images; a last part of one image, which nothing can normalise, joins the
-    part before it."""
+    """Split a batch into micro-batches of ``size`` images. A single image left over joins the last micro-batch: batch
+    normalisation needs two."""
     start, end = 0, len(batch.labels)
     while start < end:
         stop = end if end - start - size <= 1 else start + size
@@ -17,6 +17,10 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def smaller_micro_batch(size: int, ghost_size: int) -> int | None:
-    """About half of ``size``, in whole normalisation groups; None where ``size`` is a single group."""
+    """About half of ``size``, in whole groups of the ghost batch normalisation; None where ``size`` is one group.
+
+    Args:
+        ghost_size: images per group, 0 for one group of all images.
+    """
     groups = ceil(size / ghost_size) if ghost_size else 1
     return ceil(groups / 2) * ghost_size if groups > 1 else None

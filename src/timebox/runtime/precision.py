@@ -1,4 +1,4 @@
-"""Mixed precision: which number format the multiplications use, and keeping small gradients alive in fp16."""
+"""Mixed precision: autocast format of the training, loss scaling in fp16, and the choice of the fastest format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,28 +12,28 @@ from timebox.runtime.timing import fastest_seconds
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# A lower precision must be faster by more than the noise of the measurement to be worth taking.
+# A lower precision must be faster than fp32 by this factor, which is above the noise of the measurement.
 MIN_SPEEDUP = 1.1
-# One that is worth it on the networks measured first is left only where the one chosen is slower, noise aside.
+# A lower precision chosen on the first networks measured is kept on another network down to this speedup.
 MIN_RATIO_KEPT = 0.9
-# What seems not to pay is measured so many times more, in turn with fp32, and the fastest readings count: a busy moment
-# would cost the whole training its speed. Readings on an idle virtual machine differ by a factor of two.
+# A format that seems too slow is measured so many times more, in turn with fp32, and the fastest readings count: other
+# load at one moment would slow down the whole training. Readings on an idle virtual machine differ by a factor of two.
 MAX_REPEATS = 3
-# One that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not tried on a
-# network: that could take most of a budget. A ratio within a factor of two of this may be a disturbed one, and is
-# measured again. The block decides no more than that: conversions weigh too much in it. It gains 1.1x where networks
-# gain 1.4x to 2.2x.
+# A format that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not measured
+# on a network: that could take most of a budget. A ratio within a factor of two of this limit is measured again. The
+# block decides nothing else: format conversions take too much of its time, and it gains 1.1x where networks gain 1.4x
+# to 2.2x.
 MAX_SLOWDOWN = 3.0
-# A GPU with units for bf16 runs it as fast as fp16.
+# A GPU with units for bf16 is as fast in bf16 as in fp16; beyond this ratio it emulates bf16.
 EMULATED_RATIO = 1.5
 
 
 class Precision:
-    """Runs forward and backward passes in one number format; master weights stay float32.
+    """Forward and backward passes in one number format, with float32 master weights.
 
-    In fp16 the loss is multiplied by a factor before the backward pass, so that small gradients do not vanish. Where
-    a gradient overflows, the step is skipped and the factor halved; after 200 good steps in a row it is doubled
-    (Micikevicius et al., arXiv 1710.03740). The decision is taken on the device: no step waits for it.
+    In fp16 the loss is multiplied by a loss scale before the backward pass, so that small gradients do not vanish.
+    Where a gradient overflows, the step is skipped and the loss scale halved; after 200 good steps in a row it is
+    doubled (Micikevicius et al., arXiv 1710.03740). This happens on the device, without waiting for it.
 
     Args:
         name: ``fp32``, ``bf16`` or ``fp16``.
@@ -47,32 +47,32 @@ class Precision:
             device.type, init_scale=initial_scale, growth_interval=200, enabled=name == "fp16"
         )
         if name == "fp16":
-            # Left to itself the scaler makes its tensors in the first step, too late to be restored into.
+            # By default the scaler creates its tensors in the first step, too late to restore a checkpoint into them.
             self._scaler._lazy_init_scale_growth_tracker(device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the multiplications take."""
+        """The number format of convolutions and matrix products."""
         return dtype_of(self.name)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context for a forward pass. Normalisation statistics stay float32; the loss belongs outside."""
+        """The context for a forward pass. Normalisation statistics stay float32. Compute the loss outside."""
         if self.name == "fp32":
             return nullcontext()
-        # Converted weights are not kept: each is used once in a pass, and a recorded step must convert them anew.
+        # Without a cache of converted weights: each is used once per pass, and a CUDA graph must convert them anew.
         return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass of a float32 loss, scaled where the format needs it."""
+        """Backward pass of a float32 loss, multiplied by the loss scale in fp16."""
         self._scaler.scale(loss).backward()
 
     def step(self, optimizer: Optimizer) -> None:
-        """Step the optimizer with unscaled gradients, unless one of them overflowed."""
-        self._scaler.step(optimizer)  # type: ignore[arg-type]  # all that it needs of one
+        """Update the parameters with unscaled gradients; skip the update where a gradient overflowed."""
+        self._scaler.step(optimizer)  # type: ignore[arg-type]  # has all that the scaler uses
         self._scaler.update()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the loss scale is made of: it belongs to the state of a training."""
+        """The tensors of the loss scaler, part of the state of a training; none in fp32 and bf16."""
         if self.name != "fp16":
             return {}
         scale, growth = self._scaler._scale, self._scaler._growth_tracker
@@ -81,24 +81,26 @@ class Precision:
 
     @property
     def loss_scale(self) -> float:
-        """The current factor; 1 where none is used. Reading it waits for the device."""
+        """The current loss scale; 1 in fp32 and bf16. Waits for the device."""
         return self._scaler.get_scale()
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """What the multiplications take."""
+    """The number format of convolutions and matrix products in a precision."""
     return _DTYPES[precision]
 
 
-def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str], float] | None) -> tuple[str, str]:
-    """The precision to train in, and why.
+def resolve_precision(
+    name: str, device: torch.device, measure_seconds: Callable[[str], float] | None
+) -> tuple[str, str]:
+    """The precision to train in, and the reason in one line.
 
-    ``auto`` takes what is measured fastest among the safe ones on this device: fp32, bf16 and, on a GPU, fp16. A CPU
-    without matrix instructions for bf16 emulates it at a tenth of fp32's speed or less, so nothing is assumed.
+    ``auto`` selects the fastest of fp32, bf16 and, on a GPU, fp16. All are measured: a CPU without matrix instructions
+    for bf16 emulates it at a tenth of the speed of fp32 or less.
 
     Args:
-        seconds_of: measures a training in a precision, anew in each call. None where nothing may be measured: ``auto``
-            then takes fp32 on a CPU and bf16 on a GPU, which is repeatable.
+        measure_seconds: times training steps in a precision. None where nothing may be measured: ``auto`` is then fp32
+            on a CPU and bf16 on a GPU, so that a run can be repeated exactly.
     Raises:
         UsageError: for an unknown name.
     """
@@ -106,40 +108,42 @@ def resolve_precision(name: str, device: torch.device, seconds_of: Callable[[str
         return name, "as asked"
     if name != "auto":
         raise UsageError(f"precision {name!r} is unknown; use auto, {', '.join(PRECISIONS)}")
-    if seconds_of is None:
+    if measure_seconds is None:
         return ("bf16" if device.type == "cuda" else "fp32"), "fixed, as no time is measured"
     if device.type == "cuda":
-        return _precision_of_a_gpu({candidate: _probe_seconds(candidate, device) for candidate in PRECISIONS})
-    candidates = ["fp32", "bf16"]
-    trial = _block_seconds(candidates, device)
-    seconds = {candidate: seconds_of(candidate) for candidate in _worth_measuring(trial)}
-    hopeful, best = _worth_measuring(seconds), _fastest(seconds)
-    for _ in range(MAX_REPEATS if len(hopeful) > 1 else 0):
+        return _select_gpu_precision({candidate: _probe_seconds(candidate, device) for candidate in PRECISIONS})
+    block_seconds = _measure_block(["fp32", "bf16"], device)
+    seconds = {candidate: measure_seconds(candidate) for candidate in _without_slow(block_seconds)}
+    candidates, best = _without_slow(seconds), _fastest(seconds)
+    for _ in range(MAX_REPEATS if len(candidates) > 1 else 0):
         if best != "fp32":
             break
-        seconds = {candidate: min(seconds[candidate], seconds_of(candidate)) for candidate in hopeful}
+        seconds = {candidate: min(seconds[candidate], measure_seconds(candidate)) for candidate in candidates}
         best = _fastest(seconds)
-    speedups = {**{c: trial["fp32"] / trial[c] for c in trial}, **{c: seconds["fp32"] / seconds[c] for c in seconds}}
-    return best, _measured(speedups)
+    return best, _describe_speedups({**_speedups(block_seconds), **_speedups(seconds)})
 
 
-def _precision_of_a_gpu(seconds: Mapping[str, float]) -> tuple[str, str]:
-    """From the times of a block that fills the GPU: loading kernels for whole networks in three formats takes seconds.
+def _select_gpu_precision(seconds: Mapping[str, float]) -> tuple[str, str]:
+    """The precision for a GPU, from the times of a block: loading the kernels of whole networks takes seconds.
 
-    bf16 comes before fp16 where it is as fast: it needs no loss scale, and its steps can be recorded. GPUs before 2020
-    emulate it.
+    bf16 is preferred to fp16 where the GPU has units for it: it needs no loss scale, and its steps can be recorded as
+    CUDA graphs. GPUs before 2020 emulate bf16.
     """
-    emulated = seconds["bf16"] > EMULATED_RATIO * seconds["fp16"]
-    best = _fastest({name: of_one for name, of_one in seconds.items() if name != ("bf16" if emulated else "fp16")})
-    return best, _measured({name: seconds["fp32"] / of_one for name, of_one in seconds.items()})
+    excluded = "bf16" if seconds["bf16"] > EMULATED_RATIO * seconds["fp16"] else "fp16"
+    best = _fastest({name: value for name, value in seconds.items() if name != excluded})
+    return best, _describe_speedups(_speedups(seconds))
 
 
-def _measured(speedups: Mapping[str, float]) -> str:
+def _speedups(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds["fp32"] / value for name, value in seconds.items()}
+
+
+def _describe_speedups(speedups: Mapping[str, float]) -> str:
     return "measured against fp32: " + ", ".join(f"{c} {x:.1f}x" for c, x in speedups.items() if c != "fp32")
 
 
-def _block_seconds(candidates: Sequence[str], device: torch.device) -> dict[str, float]:
-    """Of a small block in each format: the least of as many readings as it takes to tell which are hopeless."""
+def _measure_block(candidates: Sequence[str], device: torch.device) -> dict[str, float]:
+    """Seconds of a small block in each format, the least of several readings where a ratio is near ``MAX_SLOWDOWN``."""
     seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
     for _ in range(MAX_REPEATS):
         if all(
@@ -150,19 +154,23 @@ def _block_seconds(candidates: Sequence[str], device: torch.device) -> dict[str,
     return seconds
 
 
-def _worth_measuring(seconds: Mapping[str, float]) -> list[str]:
+def _without_slow(seconds: Mapping[str, float]) -> list[str]:
+    """The formats that are not ``MAX_SLOWDOWN`` times slower than fp32."""
     return [candidate for candidate in seconds if seconds[candidate] < MAX_SLOWDOWN * seconds["fp32"]]
 
 
 def _fastest(seconds: Mapping[str, float]) -> str:
-    """The fastest format, fp32 where the gain is within the noise."""
+    """The fastest format; fp32 where the speedup is below ``MIN_SPEEDUP``."""
     best = min(seconds, key=lambda candidate: seconds[candidate])
     return best if seconds["fp32"] / seconds[best] >= MIN_SPEEDUP else "fp32"
 
 
 def _probe_seconds(name: str, device: torch.device) -> float:
-    """Seconds for a forward and backward pass of one block, so small that emulated bf16 takes under 0.1 s on a CPU, and
-    so large that a GPU is not done before the next operation is issued."""
+    """Seconds for a forward and backward pass of one block.
+
+    On a CPU the block is so small that emulated bf16 takes under 0.1 s; on a GPU so large that launches do not limit
+    its speed.
+    """
     channels, batch = (64, 4) if device.type == "cpu" else (512, 512)
     with torch.random.fork_rng(devices=[]):
         block = nn.Sequential(

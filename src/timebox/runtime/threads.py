@@ -1,4 +1,4 @@
-"""As many threads as the container has processors and as the work gains by, for as long as it lasts."""
+"""Number of torch's CPU threads: limited to the processors of the container, and tuned to the work."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,24 +9,23 @@ import torch
 
 from timebox.machine import available_threads, processes_here
 
-# Fewer threads must be so many times as fast: what is measured on a machine with other work is noisy.
+# Fewer threads must be faster by this factor: measurements beside other work are noisy.
 MIN_SPEEDUP = 1.15
 
 
 @contextmanager
 def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
-    """Inside, torch computes with no more threads than can run at once; afterwards with as many as before.
+    """Inside, torch uses no more threads than the container has processors; the number is restored afterwards.
 
-    torch counts the machine's cores and knows nothing of a container's CPU quota. Too many threads wait for those that
-    are stopped. The number is only ever lowered: a host process may have asked for fewer, and torch itself counts
-    hyperthreads of a core once. Where OMP_NUM_THREADS is set, the user has decided, and it stays as it is. Processes
-    that ``torchrun`` starts on one host share its threads evenly.
+    torch counts the cores of the machine and ignores a container's CPU quota. The number is only ever lowered: a host
+    process may have set fewer, and torch itself counts the hyperthreads of a core once. A number that the user has set
+    with OMP_NUM_THREADS stays. Processes that ``torchrun`` starts on one host share its threads evenly.
 
     Args:
         root: as in :func:`timebox.machine.available_threads`.
     """
     before = torch.get_num_threads()
-    if _set_by_user():
+    if _is_set_by_user():
         threads = before
     elif (processes := processes_here()) > 1:
         threads = max(1, available_threads(root) // processes)
@@ -42,44 +41,44 @@ def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
 
 
 def cap_threads(threads: int) -> None:
-    """Have torch compute with no more threads than these."""
+    """Lower the number of torch's threads to ``threads``, if it is higher."""
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
 
 
-def tune_num_threads(seconds_of_work: Callable[[], float]) -> list[str]:
-    """Halve torch's threads for as long as the work becomes faster by it.
+def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
+    """Halve the number of torch's threads for as long as that makes the work faster.
 
-    Threads meet after every operation. Small ones, and threads that share a processor with other programs, wait longer
-    than they compute: fewer are faster then, and leave the other programs in peace. Where OMP_NUM_THREADS is set, the
-    user has decided.
+    Threads synchronise after every operation. With small operations, or with other programs on the same processors,
+    they wait longer than they compute, and fewer threads are faster. A number that the user has set with
+    OMP_NUM_THREADS stays.
 
     Args:
-        seconds_of_work: measures it, anew in each call, with the threads there are.
+        measure_seconds: times the work with the present number of threads.
     Returns:
-        The reason, where there are fewer now.
+        A line for the user where the number has been lowered, else nothing.
     """
-    if _set_by_user():
+    if _is_set_by_user():
         return []
     most = fewest = torch.get_num_threads()
-    seconds = at_most = seconds_of_work()
+    seconds = seconds_with_most = measure_seconds()
     while fewest > 1:
         torch.set_num_threads(fewest // 2)
-        fewer = seconds_of_work()
-        if seconds < MIN_SPEEDUP * fewer:
+        seconds_with_half = measure_seconds()
+        if seconds < MIN_SPEEDUP * seconds_with_half:
             break
-        fewest, seconds = fewest // 2, fewer
+        fewest, seconds = fewest // 2, seconds_with_half
     if fewest < most:
-        # A busy moment while all of them were measured would cost the whole training its speed: once more.
+        # Other load during the first measurement would lower the number for the whole training: measure again.
         torch.set_num_threads(most)
-        at_most = min(at_most, seconds_of_work())
-        fewest = fewest if at_most >= MIN_SPEEDUP * seconds else most
+        seconds_with_most = min(seconds_with_most, measure_seconds())
+        fewest = fewest if seconds_with_most >= MIN_SPEEDUP * seconds else most
     torch.set_num_threads(fewest)
-    times = at_most / seconds
-    return [f"{fewest} of {most} threads: {times:.1f}x as fast as all of them"] if fewest < most else []
+    speedup = seconds_with_most / seconds
+    return [f"{fewest} of {most} threads: {speedup:.1f}x as fast as all of them"] if fewest < most else []
 
 
-def _set_by_user() -> bool:
-    """Whether the user said how many. ``torchrun`` says 1 by itself, where it starts several processes."""
-    asked = os.environ.get("OMP_NUM_THREADS")
-    return bool(asked) and not (asked == "1" and processes_here() > 1)
+def _is_set_by_user() -> bool:
+    """Whether the user has set OMP_NUM_THREADS. ``torchrun`` sets it to 1 where it starts several processes."""
+    setting = os.environ.get("OMP_NUM_THREADS")
+    return bool(setting) and not (setting == "1" and processes_here() > 1)

@@ -1,4 +1,4 @@
-"""How fast this device is, measured on the work itself."""
+"""Timing of work on a device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,17 +9,17 @@ from timebox.clock import now
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all its work, as one must before reading a clock."""
+    """Wait until the device has finished all its work; needed before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def cudnn_benchmark() -> Iterator[None]:
-    """Inside, cuDNN tries its algorithms on each new shape and keeps the fastest; afterwards the flag is as before.
+    """Inside, cuDNN tries its algorithms on each new shape and keeps the fastest; the flag is restored afterwards.
 
-    For speed runs, whose preparations are free. On an H100 that takes four seconds for each network and image size, and
-    steps are 2 to 3 % shorter (LOG.md): a training of minutes has nothing to gain by it.
+    For speed runs, whose preparation is not timed. On an H100 the search takes four seconds for each network and image
+    size and makes steps 2 to 3 % shorter (LOG.md): a training of minutes gains nothing.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
@@ -32,10 +32,10 @@ def cudnn_benchmark() -> Iterator[None]:
 def fastest_seconds(
     work: Callable[[], object], device: torch.device, limit_seconds: float, max_repeats: int = 8
 ) -> float:
-    """Seconds the work takes at its fastest, after one warm-up.
+    """Shortest time of several calls of ``work`` in seconds, after one warm-up call.
 
     Repeats until ``limit_seconds`` are used up, the warm-up included, or ``max_repeats`` are done; at least once. The
-    minimum is taken, since whatever else the machine does can only add time.
+    minimum is the measure, since other load on the machine can only add time.
     """
     started = now()
     work()

@@ -1,4 +1,4 @@
-"""What computes in somebody else's process leaves it as it was."""
+"""Torch's global state of the host process: threads, allocator settings and random numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,6 @@ from timebox.runtime.threads import limit_threads_to_container
 
 @contextmanager
 def preserve_torch_state() -> Iterator[None]:
-    """A guest leaves the host's threads, memory and random state as they were."""
+    """Restores the number of threads, the allocator settings and the CPU random state afterwards."""
     with limit_threads_to_container(), retain_freed_memory(), torch.random.fork_rng(devices=[]):
         yield

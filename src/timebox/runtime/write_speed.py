@@ -1,13 +1,13 @@
-"""How long files take to reach the disk, planned from what was measured there."""
+"""Time to write files to disk, estimated from measurements."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from torch import Tensor
 
-# A file up to this size takes what a small one takes; what each byte takes is measured on one of this size.
+# Files up to this size take a constant time; the time per byte is measured on a file of this size.
 SMALL_BYTES = 1 << 25
-# Times what was measured are set aside; more for bytes, as some disks are fast for a while only.
+# Factors of the measured times that a plan reserves; larger for bytes, as some disks are fast at first only.
 MARGIN, BYTES_MARGIN = 1.3, 2.0
 # Configuration, model, its folder, metrics, summary; predictions where anything is scored.
 WRITES_AT_THE_END = 5
@@ -16,11 +16,11 @@ WRITES_OF_A_CHECKPOINT = 6
 
 
 class WriteSpeed:
-    """What writing takes.
+    """Estimates how long files take to write.
 
     Args:
         file_seconds: measured on a small file.
-        measure_byte_seconds: measures what a byte of a large file takes; called at most once, where one is planned.
+        measure_byte_seconds: measures the seconds per byte of a large file; called at most once, when first needed.
     """
 
     def __init__(self, file_seconds: float, measure_byte_seconds: Callable[[], float]) -> None:
@@ -31,16 +31,18 @@ class WriteSpeed:
         return self._measure_byte_seconds()
 
     def expected_seconds(self, num_files: int, num_bytes: int = 0) -> float:
-        """For so many files, the largest of which has so many bytes."""
+        """Expected seconds for ``num_files`` files, the largest of which has ``num_bytes`` bytes."""
         return num_files * self._file_seconds + self._large_seconds(num_bytes)
 
     def planned_seconds(self, num_files: int, num_bytes: int = 0) -> float:
-        """What is to be set aside for them."""
+        """The expected seconds, with a margin, for a plan to reserve."""
         return MARGIN * num_files * self._file_seconds + BYTES_MARGIN * self._large_seconds(num_bytes)
 
     def saving_share(self, model_bytes: int, checkpoint_bytes: int) -> float:
-        """What is to be set aside for the files at the end, as a share of what a checkpoint takes: of as many bytes or
-        more, so that a disk which is fast for a while only has shown it."""
+        """Time to reserve for the files at the end of a run, as a multiple of the time that a checkpoint takes.
+
+        A checkpoint has at least as many bytes as the model, so its time shows whether a disk is fast at first only.
+        """
         checkpoint = self.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes)
         if not checkpoint:
             return MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
@@ -51,9 +53,9 @@ class WriteSpeed:
 
 
 def num_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Of all of them together."""
+    """Total size of the tensors in bytes."""
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-# Where nothing is written that would have to be waited for.
+# For a process that writes no files, or none to wait for.
 NO_WRITES = WriteSpeed(0.0, lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Checkpoints in the background, as often as their cost allows."""
+"""Checkpoints written in a background thread, as often as their cost allows."""
 
 import threading
 from collections import deque
@@ -9,24 +9,24 @@ from timebox.clock import Deadline
 from timebox.runtime.faults import OutOfMemoryError, convert_memory_errors
 from timebox.training.state import Snapshot
 
-# A checkpoint at most every so many seconds, and so many times its own cost.
+# At least so many seconds, and so many times the cost of a checkpoint, between the starts of two.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
-# None is begun with less time left than so many times its cost; the first, whose cost is expected only, with more left.
+# No checkpoint is started with less time left than so many times its cost. The cost of the first is only an estimate.
 MIN_COSTS_LEFT, MIN_COSTS_LEFT_FIRST = 2.0, 10.0
-# After a failure; together with a last checkpoint less than a stopped command may take.
+# Together with the last checkpoint, less than a stopped command may take to exit.
 WAIT_ON_FAILURE_SECONDS = 1.5
 
 
 class AsyncCheckpointer:
-    """Decides when a training is kept, and keeps it, while the training goes on.
+    """Writes checkpoints in a background thread, at most every 5 s or 50 times the cost of one.
 
-    A write that fails stops nothing: it is told once, and tried again when the next is due.
+    A failed write does not stop the training: the user is notified once, and the next checkpoint is tried as usual.
 
     Args:
-        write: puts a snapshot on disk; may raise OSError. Called in a thread.
+        write: writes a snapshot to disk; may raise OSError. Called in a thread.
         seconds_left: reads the time until training must have ended; infinite where no clock is read.
-        tell: takes a sentence on the first failure.
-        expected_seconds: what writing one is expected to take, until it has been measured.
+        notify: receives one line on the first failure.
+        expected_seconds: estimated cost of one checkpoint, used until one has been measured.
     """
 
     def __init__(
@@ -41,73 +41,71 @@ class AsyncCheckpointer:
         self._write, self._notify = write, notify
         self._deadline, self._seconds_left = deadline, seconds_left
         self._costs: deque[float] = deque(maxlen=3)
-        self._begun_at: float | None = None
+        self._started_at: float | None = None
         self._thread: threading.Thread | None = None
         self._written_step = -1
         self._failure = ""
-        self._told = False
+        self._has_notified = False
 
     @property
     def cost_seconds(self) -> float:
-        """What writing one takes: the fastest of the last three, as one may fall into a stall."""
+        """Seconds to write a checkpoint: the fastest of the last three, as any one may meet a stall of the disk."""
         return min(self._costs, default=self._expected_seconds)
 
     @property
     def has_failed(self) -> bool:
-        """Whether a checkpoint could not be written."""
+        """Whether a write has failed."""
         return bool(self._failure)
 
     def is_due(self) -> bool:
-        """Whether it is time to keep the present state."""
+        """Whether to write a checkpoint now: none is being written, enough time has passed, and enough is left."""
         self._notify_failure()
         if self._thread and self._thread.is_alive():
             return False
         cost = self.cost_seconds
         if self._seconds_left() <= (MIN_COSTS_LEFT if self._costs else MIN_COSTS_LEFT_FIRST) * cost:
             return False
-        if self._begun_at is None:
+        if self._started_at is None:
             return True
-        # A single measurement is not trusted to be the rule.
+        # A single measurement may have met a stall of the disk.
         interval = max(INTERVAL_SECONDS, INTERVAL_COSTS * cost if len(self._costs) > 1 else 0.0)
-        since = self._deadline.elapsed() - self._begun_at
-        return since >= interval - cost
+        return self._deadline.elapsed() - self._started_at >= interval - cost
 
     def save(self, snapshot: Snapshot) -> None:
-        """Begin to write a snapshot."""
-        self._begun_at = self._deadline.elapsed()
-        arguments = (snapshot, snapshot.aside())
-        self._thread = threading.Thread(target=self._keep, args=arguments, name="timebox-checkpoint", daemon=True)
+        """Start to write a snapshot in the background."""
+        self._started_at = self._deadline.elapsed()
+        arguments = (snapshot, snapshot.copy_stream())
+        self._thread = threading.Thread(target=self._save, args=arguments, name="timebox-checkpoint", daemon=True)
         self._thread.start()
 
-    def save_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
-        """Write a snapshot that is newer than what is on disk, unless that would take too long."""
-        if not self.wait(patience_seconds / 2) or snapshot.step <= self._written_step:
+    def save_last(self, snapshot: Snapshot, limit_seconds: float) -> None:
+        """Write a snapshot and wait for it, unless a newer one is on disk or it would exceed the time limit."""
+        if not self.wait(limit_seconds / 2) or snapshot.step <= self._written_step:
             return
-        if self.cost_seconds < patience_seconds / 2:
+        if self.cost_seconds < limit_seconds / 2:
             self.save(snapshot)
-            self.wait(patience_seconds / 2)
+            self.wait(limit_seconds / 2)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for a write in progress; whether it has ended."""
+    def wait(self, limit_seconds: float) -> bool:
+        """Wait for a write in progress. Returns whether no write is in progress any more."""
         if self._thread:
-            self._thread.join(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+            self._thread.join(min(max(limit_seconds, 0.0), threading.TIMEOUT_MAX))
         self._notify_failure()
         return not (self._thread and self._thread.is_alive())
 
     @contextmanager
     def wait_on_failure(self) -> Iterator[None]:
-        """Where what is done inside fails, a write in progress is waited for a while: whoever looks at the disk next
-        finds it whole."""
+        """Where the body raises, wait for a write in progress, so that the checkpoint on disk is the newest."""
         try:
             yield
         except BaseException:
             self.wait(WAIT_ON_FAILURE_SECONDS)
             raise
 
-    def _keep(self, snapshot: Snapshot, aside: AbstractContextManager[object]) -> None:
-        before = self._deadline.elapsed()
+    def _save(self, snapshot: Snapshot, copy_stream: AbstractContextManager[object]) -> None:
+        start = self._deadline.elapsed()
         try:
-            with convert_memory_errors(), aside:
+            with convert_memory_errors(), copy_stream:
                 if not snapshot.is_finite():
                     return
                 self._write(snapshot)
@@ -115,26 +113,13 @@ class AsyncCheckpointer:
             self._failure = "memory ran out"
         except OSError as error:
             self._failure = error.strerror or str(error)
-        except Exception as error:  # whatever it is, it must not end the thread unseen
+        except Exception as error:  # an exception in a thread would otherwise go unnoticed
             self._failure = f"{type(error).__name__}: {error}"
         else:
             self._written_step = snapshot.step
-            self._costs.append(self._deadline.elapsed() - before)
+            self._costs.append(self._deadline.elapsed() - start)
 
     def _notify_failure(self) -> None:
-        if self._failure and not self._told:
-            self._told = True
+        if self._failure and not self._has_notified:
+            self._has_notified = True
             self._notify(f"the checkpoint could not be written ({self._failure}); the training goes on in memory")
-
-
-class NullCheckpointer(AsyncCheckpointer):
-    """Keeps nothing: for a process whose leader keeps the training."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__(lambda snapshot: None, deadline, lambda: 0.0, lambda text: None)
-
-    def is_due(self) -> bool:
-        return False
-
-    def save_last(self, snapshot: Snapshot, patience_seconds: float) -> None:
-        """Nothing to do."""

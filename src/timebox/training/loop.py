@@ -12,12 +12,19 @@ from timebox.training.monitor import TrainingMonitor
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import Schedule
 from timebox.training.state import TrainingState
-from timebox.training.step import Steps
+from timebox.training.step import StepRunner
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The outcome: the averaged model, and how it came about."""
+    """A finished training.
+
+    Attributes:
+        model: the averaged model.
+        epochs: passes over the training images, a fraction included.
+        images_per_second: over the whole training, validation excluded.
+        final_lr: learning rate of the last step.
+    """
 
     model: nn.Module
     num_steps: int
@@ -28,89 +35,92 @@ class TrainingResult:
 
 @dataclass(eq=False)
 class PeriodicValidation:
-    """Measures the averaged model's accuracy on the way, as long as that costs no more than it may.
+    """Measures the accuracy of the averaged model during a training, within a time limit.
 
     Args:
-        measure: gives the accuracy of a model.
-        moments: progress after which to measure, rising in 0...1.
-        allowed_seconds: for all of them together; one that would exceed it is left out.
-        agreed: what the leader of a group says to a yes or no.
+        measure: returns the accuracy of a model, 0...1.
+        validate_at: progress after which to measure, ascending in 0...1.
+        limit_seconds: for all measurements together; a measurement that would exceed it is left out.
+        broadcast: returns the main rank's value on all ranks.
     """
 
     measure: Callable[[nn.Module], float]
-    moments: list[float]
-    allowed_seconds: float
-    agreed: Callable[[bool], bool] = bool
-    spent_seconds: float = 0.0
+    validate_at: list[float]
+    limit_seconds: float
+    broadcast: Callable[[bool], bool] = bool
+    total_seconds: float = 0.0
     last_seconds: float = 0.0
 
     def run_if_due(self, state: TrainingState, monitor: TrainingMonitor) -> None:
-        """Measure, if one of the moments has been passed."""
-        if not self.moments or state.progress < self.moments[0]:
+        """Measure if the training has passed one or more of ``validate_at`` since the last call."""
+        if not self.validate_at or state.progress < self.validate_at[0]:
             return
-        self.moments = [moment for moment in self.moments if moment > state.progress]
-        if self.agreed(self.spent_seconds + self.last_seconds <= self.allowed_seconds):
+        self.validate_at = [progress for progress in self.validate_at if progress > state.progress]
+        if self.broadcast(self.total_seconds + self.last_seconds <= self.limit_seconds):
             self.last_seconds = monitor.run_validation(
                 state.step, state.progress, lambda: self.measure(state.average.model)
             )
-            self.spent_seconds += self.last_seconds
+            self.total_seconds += self.last_seconds
 
 
-def train_model(
-    state: TrainingState,
-    loader: DeviceLoader,
-    schedule: Schedule,
-    steps: Steps,
-    guard: RollbackGuard,
-    checkpointer: AsyncCheckpointer,
-    monitor: TrainingMonitor,
-    validation: PeriodicValidation | None,
-) -> TrainingResult:
-    """Train from where ``state`` stands until the schedule is at its end, whatever goes wrong on the way.
+@dataclass(frozen=True, eq=False)
+class TrainingComponents:
+    """The objects that train one model together, all for the same ``state``.
+
+    Attributes:
+        checkpointer: None on ranks that write no checkpoints.
+        validation: None for no validation during the training.
+    """
+
+    state: TrainingState
+    loader: DeviceLoader
+    schedule: Schedule
+    step_runner: StepRunner
+    guard: RollbackGuard
+    monitor: TrainingMonitor
+    checkpointer: AsyncCheckpointer | None = None
+    validation: PeriodicValidation | None = None
+
+
+def train_model(components: TrainingComponents) -> TrainingResult:
+    """Train from the present state to the end of the schedule, with a rollback after each recoverable fault.
 
     Raises:
-        TimeboxError: when numbers stay wrong or memory short however often the training goes back.
+        TimeboxError: where faults recur however often the training goes back.
     """
+    state, loader, monitor, schedule = components.state, components.loader, components.monitor, components.schedule
     while True:
         try:
             with convert_memory_errors():
-                steps.prepare(loader, schedule.micro_batch)
-                schedule.paused()
-                _take_steps(state, loader, schedule, steps, guard, checkpointer, monitor, validation)
+                components.step_runner.prepare(loader, schedule.micro_batch)
+                schedule.pacer.restart_timer()
+                _run_steps(components)
         except RecoverableError as fault:
-            guard.recover(fault)
-            monitor.rolled_back(state.step)
+            components.guard.recover(fault)
+            monitor.record_rollback(state.step)
         else:
             epochs = state.step * loader.batch_size / len(loader)
-            return TrainingResult(
-                state.average.model, state.step, epochs, monitor.images_per_second, state.optimizer.lr
-            )
+            final_lr = state.optimizer.lr
+            return TrainingResult(state.average.model, state.step, epochs, monitor.images_per_second, final_lr)
 
 
-def _take_steps(
-    state: TrainingState,
-    loader: DeviceLoader,
-    schedule: Schedule,
-    steps: Steps,
-    guard: RollbackGuard,
-    checkpointer: AsyncCheckpointer,
-    monitor: TrainingMonitor,
-    validation: PeriodicValidation | None,
-) -> None:
-    """The loop. Raises FaultError where a step went wrong."""
-    while (step_plan := schedule.next(monitor.num_pending)) is not None:
-        batch = loader.batch(state.step, state.progress)
-        loss = steps(batch, step_plan)
-        monitor.step_issued(state.step, max(batch.images.shape[2:]), step_plan, loss)
-        # Before the state is kept: a training that goes on from there does not validate here again.
-        if validation:
-            validation.run_if_due(state, monitor)
-        guard.save_if_due()
-        if checkpointer.is_due():
-            # In step with others, none may learn of a fault before they do; what is kept is looked at in any case.
+def _run_steps(components: TrainingComponents) -> None:
+    """The loop. Raises RecoverableError where a step fails."""
+    state, monitor, checkpointer = components.state, components.monitor, components.checkpointer
+    while (step_plan := components.schedule.next(monitor.num_pending)) is not None:
+        batch = components.loader.batch(state.step, state.progress)
+        loss = components.step_runner.run(batch, step_plan)
+        monitor.record_step(state.step, max(batch.images.shape[2:]), step_plan, loss)
+        # Before the snapshots: a training resumed from one does not repeat this validation.
+        if components.validation:
+            components.validation.run_if_due(state, monitor)
+        components.guard.snapshot_if_due()
+        if checkpointer and checkpointer.is_due():
+            # Ranks in lockstep learn of a fault at the same step, so no rank may look ahead. The checkpointer writes
+            # no snapshot that is not finite.
             monitor.collect(drain=not monitor.in_lockstep)
             checkpointer.save(state.snapshot())
     monitor.collect(drain=True)
-    # What the last update did shows in no loss.
+    # No loss shows the effect of the last update.
     if not state.is_finite():
         raise NonFiniteError("the weights are not finite numbers", state.step)

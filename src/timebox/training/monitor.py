@@ -1,4 +1,4 @@
-"""The books of a training: finished steps, speed, validations, and what is told to the outside."""
+"""Monitor of a training: collects losses, measures throughput, writes the metrics log and calls the reporter."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,23 +16,38 @@ from timebox.training.schedule import Schedule, StepPlan
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step: what metrics.jsonl records of it, besides its loss. The last five are all that a replay needs."""
+    """One step, as metrics.jsonl records it.
+
+    A replay reads ``step`` and the plan; epoch and resolution are for readers of the log.
+
+    Attributes:
+        step: number of the step, from 1.
+        epoch: passes over the training images at its end, a fraction included.
+        resolution: longer side of its images in pixels.
+    """
 
     step: int
     epoch: float
     resolution: int
-    progress: float
-    lr: float
-    momentum: float
-    micro_batch: int
+    plan: StepPlan
+
+    def to_entry(self, loss: float) -> dict[str, object]:
+        """A line of metrics.jsonl; a loss that is not finite becomes null."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "resolution": self.resolution,
+            **asdict(self.plan),
+            "loss": loss if isfinite(loss) else None,
+        }
 
 
 class TrainingMonitor:
-    """Follows a training without changing it.
+    """Follows a training without changing its result.
 
     Args:
-        log: takes each entry of metrics.jsonl.
-        in_lockstep: whether other processes train too, see :class:`timebox.runtime.async_scalars.AsyncScalars`.
+        log: appends an entry to metrics.jsonl.
+        in_lockstep: whether other ranks train too, see :class:`timebox.runtime.async_scalars.AsyncScalars`.
     """
 
     def __init__(
@@ -47,41 +62,41 @@ class TrainingMonitor:
         self._loader = loader
         self.in_lockstep = in_lockstep
         self._schedule, self._deadline, self._log, self._reporter = schedule, deadline, log, reporter
-        self._finished: AsyncScalars[StepRecord] = AsyncScalars(loader.labels.device, in_lockstep)
+        self._losses: AsyncScalars[StepRecord] = AsyncScalars(loader.labels.device, in_lockstep)
         self._num_finished = 0
-        self._loss = nan
+        self._last_loss = nan
         self._val_accuracy: float | None = None
-        self._started = deadline.elapsed()
-        self._paused_seconds = 0.0
+        self._start_seconds = deadline.elapsed()
+        self._validation_seconds = 0.0
 
     @property
     def num_pending(self) -> int:
-        """Steps issued and not yet known to be finished."""
-        return self._finished.num_pending
+        """Steps issued to the device whose loss has not been read yet."""
+        return self._losses.num_pending
 
-    def step_issued(self, number: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
-        """Take note of a step just issued, and of those that have finished meanwhile.
+    def record_step(self, step: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
+        """Report a step just issued, and log the steps that have finished meanwhile.
 
         Args:
-            number: steps taken so far, this one included.
+            step: number of the step, from 1.
             resolution: longer side of its images in pixels.
+            loss: 0-dim, on the device.
         Raises:
-            NotFiniteError: where the loss of a finished one is no finite number.
+            NonFiniteError: where the loss of a finished step is NaN or infinite.
         """
-        epoch = number * self._loader.batch_size / len(self._loader)
-        step = StepRecord(step=number, epoch=epoch, resolution=resolution, **asdict(step_plan))
-        self._finished.push(step, loss)
+        record = StepRecord(step, step * self._loader.batch_size / len(self._loader), resolution, step_plan)
+        self._losses.push(record, loss)
         self.collect(drain=False)
         remaining = self._deadline.remaining()
         self._reporter.step(
             StepStatus(
-                step=step.step,
-                total_steps=step.step + self._schedule.steps_left,
-                epoch=step.epoch,
-                progress=step.progress,
-                loss=self._loss,
-                lr=step.lr,
-                momentum=step.momentum,
+                step=step,
+                total_steps=step + self._schedule.steps_left,
+                epoch=record.epoch,
+                progress=step_plan.progress,
+                loss=self._last_loss,
+                lr=step_plan.lr,
+                momentum=step_plan.momentum,
                 images_per_second=self.images_per_second,
                 seconds_left=None if remaining == float("inf") else remaining,
                 val_accuracy=self._val_accuracy,
@@ -89,43 +104,54 @@ class TrainingMonitor:
         )
 
     def run_validation(self, step: int, progress: float, measure: Callable[[], float]) -> float:
-        """Measure validation accuracy, in a phase of its own that does not count as training time; seconds it took."""
+        """Measure and log the validation accuracy, in a phase of its own that is no training time.
+
+        Returns:
+            The seconds it took.
+        """
         self.collect(drain=True)
-        before = self._deadline.elapsed()
+        start = self._deadline.elapsed()
         with self._deadline.phase("validating"):
             self._val_accuracy = measure()
-        seconds = self._deadline.elapsed() - before
-        self._paused_seconds += seconds
-        self._schedule.paused()
+        seconds = self._deadline.elapsed() - start
+        self._validation_seconds += seconds
+        self._schedule.pacer.restart_timer()
         self._log({"step": step, "progress": progress, "val_accuracy": self._val_accuracy})
         return seconds
 
-    def rolled_back(self, step: int) -> None:
-        """The training stands at ``step`` again. Steps in flight are taken note of: some may be older than that."""
-        self._read(self._finished.poll(drain=True))
+    def record_rollback(self, step: int) -> None:
+        """Log that the training went back to ``step``, after all steps in flight: some may precede ``step``."""
+        self._log_losses(self._losses.poll(drain=True))
         self._log({"step": step, "rolled_back": True})
 
     def collect(self, drain: bool) -> None:
-        """Read what has finished; with ``drain`` wait for all of it."""
-        arrived = self._finished.poll(drain)
-        self._schedule.finished(len(arrived))
-        if fault := self._read(arrived):
+        """Log the steps that have finished. With ``drain`` wait for all steps.
+
+        Raises:
+            NonFiniteError: where one of their losses is NaN or infinite.
+        """
+        losses = self._losses.poll(drain)
+        self._schedule.pacer.count_finished(len(losses))
+        if fault := self._log_losses(losses):
             raise fault
 
-    def _read(self, arrived: list[tuple[StepRecord, float]]) -> NonFiniteError | None:
-        """Take note of finished steps, all of them; the first fault among them."""
+    def _log_losses(self, losses: list[tuple[StepRecord, float]]) -> NonFiniteError | None:
+        """Log every finished step; return the first loss that is not finite as an error, if any."""
         fault = None
-        for step, loss in arrived:
+        for record, loss in losses:
             self._num_finished += 1
-            self._loss = loss
-            self._log({**asdict(step), "loss": loss if isfinite(loss) else None})
-            # Gradients that overflow in fp16 show in no loss and are skipped; a forward pass spoils statistics.
+            self._last_loss = loss
+            self._log(record.to_entry(loss))
+            # Gradients that overflow in fp16 are skipped and show in no loss. An overflow in the forward pass has
+            # already changed the normalisation's running statistics.
             if not isfinite(loss) and fault is None:
-                fault = NonFiniteError(f"the loss became {loss} at a learning rate of {step.lr:.3g}", step.step)
+                fault = NonFiniteError(
+                    f"the loss became {loss} at a learning rate of {record.plan.lr:.3g}", record.step
+                )
         return fault
 
     @property
     def images_per_second(self) -> float:
-        """Over the whole training, validation left out."""
-        seconds = self._deadline.elapsed() - self._started - self._paused_seconds
+        """Throughput since the monitor was made, validation excluded."""
+        seconds = self._deadline.elapsed() - self._start_seconds - self._validation_seconds
         return self._num_finished * self._loader.batch_size / max(seconds, 1e-9)

@@ -1,114 +1,115 @@
-"""What can go wrong in a training step and be mended: numbers that are not finite, and memory that runs out."""
+"""Rollback: recovery from steps whose loss is not finite or for which memory runs out."""
 
 from collections import deque
 from collections.abc import Callable
 
 from timebox.errors import TimeboxError
 from timebox.models import GhostBatchNorm
+from timebox.recipe import Recipe
 from timebox.runtime.faults import NonFiniteError, RecoverableError
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import Schedule
 from timebox.training.state import Snapshot, TrainingState
 
-# Rollbacks within so many steps of each other before a training is given up.
-MAX_ROLLBACKS, WITHIN_STEPS = 6, 500
-# The fewest images that are computed at once: normalisation needs some to find a spread in.
+# A training is given up after more rollbacks than these within so many steps of each other.
+MAX_ROLLBACKS, ROLLBACK_WINDOW_STEPS = 6, 500
+# Fewest images per forward and backward pass: batch normalisation needs some for its variance.
 MIN_MICRO_BATCH = 4
 
 
 class RollbackGuard:
-    """Keeps the last good states of a training in memory, and brings it back to one when a step goes wrong.
+    """Keeps the last two snapshots of a training in memory, and restores one when a step fails.
 
     Args:
-        every: steps between two states kept, 1 or more.
-        tell: takes a sentence on each fault and what was done about it.
-        can_split: whether what is computed at once may be made smaller; not where other processes would have to follow.
+        snapshot_steps: steps between two snapshots, 1 or more.
+        notify: receives one line for each fault and its remedy.
+        can_shrink: whether the micro-batch may be made smaller; not where other ranks would have to follow.
     """
 
     def __init__(
         self,
         state: TrainingState,
         schedule: Schedule,
-        batch_size: int,
-        ghost_size: int,
-        every: int,
+        recipe: Recipe,
+        snapshot_steps: int,
         notify: Callable[[str], None],
-        can_split: bool = True,
+        can_shrink: bool = True,
     ) -> None:
         self._state, self._schedule = state, schedule
-        self._batch_size, self._ghost_size = batch_size, ghost_size
-        self._every, self._notify, self._can_split = every, notify, can_split
-        # Two, because a fault may show some steps after it happened: the newer one may hold it already.
-        self._kept = deque([state.snapshot()], maxlen=2)
+        self._batch_size, self._ghost_size = recipe.batch_size, recipe.ghost_size
+        self._snapshot_steps, self._notify, self._can_shrink = snapshot_steps, notify, can_shrink
+        # Two, because a fault may show some steps after it happened, when the newer snapshot may contain it already.
+        self._snapshots = deque([state.snapshot()], maxlen=2)
         self._restored: Snapshot | None = None
         self._faulty_steps: list[int] = []
 
     @property
     def latest(self) -> Snapshot:
-        """The state kept last."""
-        return self._kept[-1]
+        """The newest snapshot."""
+        return self._snapshots[-1]
 
-    def save_if_due(self) -> None:
-        """Keep the present state, where it is time to."""
-        if self._state.step % self._every == 0:
-            self._kept.append(self._state.snapshot())
+    def snapshot_if_due(self) -> None:
+        """Take a snapshot every ``snapshot_steps`` steps."""
+        if self._state.step % self._snapshot_steps == 0:
+            self._snapshots.append(self._state.snapshot())
 
     def recover(self, fault: RecoverableError) -> None:
-        """Mend what can be mended and go back to the last good state; if that led to a fault before, to an older one.
+        """Lower the learning rate or the micro-batch, and restore the newest snapshot that does not lead to the fault.
 
         Raises:
-            TimeboxError: when it keeps happening, naming the step and the likely cause.
+            TimeboxError: where faults recur, with the step and the likely cause.
         """
         if isinstance(fault, NonFiniteError):
-            # Where the device runs behind, states may have been kept since. Weights that diverge are finite for some
-            # steps: a state that has led to two faults is taken to hold them, and no lower rate would help it.
-            self._forget(lambda kept: kept is self._restored or kept.step >= fault.step or not kept.is_finite())
-            self._slow_down(fault)
+            # Where the device lags behind, snapshots may have been taken after the faulty step. Weights that diverge
+            # are finite for some steps: a snapshot from which the training failed twice is taken to contain the fault.
+            self._drop_snapshots(lambda one: one is self._restored or one.step >= fault.step or not one.is_finite())
+            self._lower_lr(fault)
             self._restored = self.latest
         else:
-            self._forget(lambda kept: not kept.is_finite())
-            self._split(fault)
+            self._drop_snapshots(lambda one: not one.is_finite())
+            self._shrink_micro_batch(fault)
         self._state.restore(self.latest)
         self._schedule.rewind(self._state.step, self._state.progress)
 
-    def _forget(self, holds_fault: Callable[[Snapshot], bool]) -> None:
-        while len(self._kept) > 1 and holds_fault(self.latest):
-            self._kept.pop()
+    def _drop_snapshots(self, is_faulty: Callable[[Snapshot], bool]) -> None:
+        """Drop faulty snapshots, newest first; the oldest one stays."""
+        while len(self._snapshots) > 1 and is_faulty(self.latest):
+            self._snapshots.pop()
 
-    def _slow_down(self, fault: NonFiniteError) -> None:
-        self._faulty_steps = [s for s in self._faulty_steps if abs(fault.step - s) <= WITHIN_STEPS] + [fault.step]
+    def _lower_lr(self, fault: NonFiniteError) -> None:
+        recent = [step for step in self._faulty_steps if abs(fault.step - step) <= ROLLBACK_WINDOW_STEPS]
+        self._faulty_steps = [*recent, fault.step]
         if len(self._faulty_steps) > MAX_ROLLBACKS:
             raise TimeboxError(
-                f"{fault}, and again each time the training went back and on at half the rate, {MAX_ROLLBACKS} times "
-                f"in a row; lower the rate with --set max_lr=VALUE, or use --precision fp32"
+                f"{fault}, and again after each of {MAX_ROLLBACKS} rollbacks in a row, each at half the learning rate; "
+                f"lower the learning rate with --set max_lr=VALUE, or use --precision fp32"
             )
         self._schedule.lower_lr()
-        self._notify(f"{fault}: back to step {self.latest.step} and on at {self._schedule.lr_factor:g} times the rate")
+        self._notify(
+            f"{fault}: back to step {self.latest.step} and on at {self._schedule.lr_factor:g} times the learning rate"
+        )
 
-    def _split(self, fault: RecoverableError) -> None:
-        """Halve what is computed at once: in whole normalisation groups, while a batch has several of them."""
+    def _shrink_micro_batch(self, fault: RecoverableError) -> None:
+        """Halve the micro-batch, in whole ghost batch normalisation groups while it has several of them."""
         present = min(self._schedule.micro_batch, self._batch_size)
-        if not self._can_split:
+        if not self._can_shrink:
             raise TimeboxError(
                 f"memory ran out with {present} images at a time; take a smaller batch with --set batch_size=VALUE, or "
                 f"start more processes on more devices"
             ) from fault
-        part = smaller_micro_batch(present, self._ghost_size)
-        if part is not None:
-            self._notify(f"memory ran out: batches of {self._batch_size} are run in parts of {part} images")
-        else:
-            part = present // 2
-            if part < MIN_MICRO_BATCH:
+        smaller, note = smaller_micro_batch(present, self._ghost_size), ""
+        if smaller is None:
+            smaller, note = present // 2, ", each normalised by itself from now on"
+            if smaller < MIN_MICRO_BATCH:
                 raise TimeboxError(
                     f"memory ran out with {present} images at a time; make the network smaller with --set width=VALUE, "
                     f"or the images with --set image_size=VALUE"
                 ) from fault
-            self._ghost_size = part
+            self._ghost_size = smaller
             for module in self._state.model.modules():
                 if isinstance(module, GhostBatchNorm):
-                    module.ghost_size = part
-            self._notify(
-                f"memory ran out: batches of {self._batch_size} are run in parts of {part} images, each now normalised "
-                f"by itself"
-            )
-        self._schedule.micro_batch = part
+                    module.ghost_size = smaller
+        self._notify(
+            f"memory ran out: batches of {self._batch_size} are computed in micro-batches of {smaller} images{note}"
+        )
+        self._schedule.lower_micro_batch(smaller)

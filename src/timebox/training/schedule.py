@@ -1,4 +1,4 @@
-"""How each step is taken: decided as the training goes, or as a recorded training decided."""
+"""Schedule: learning rate, momentum and micro-batch of each step, from the recipe or from a recorded training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,26 @@ from timebox.errors import RunError
 from timebox.optim import lr_at, momentum_at
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
-from timebox.training.pacer import Pacer
+from timebox.training.pacer import Pacer, StepPacer
 
-# A step of more seconds is run in parts, so that signals are heard between them.
+# A longer forward and backward pass is split: Python handles signals between micro-batches only.
 MAX_MICRO_BATCH_SECONDS = 1.0
-# The rate is multiplied by this when the numbers went wrong.
+# Factor of the learning rate after each rollback.
 ROLLBACK_LR_FACTOR = 0.5
-# The landing begins where the rate falls below this share of its peak for good.
+# The warmdown begins where the learning rate falls below this share of its maximum for good.
 WARMDOWN_LR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step: the progress at which it ends, its rates, and how many images are computed at once."""
+    """Settings of one step.
+
+    Attributes:
+        progress: position in the schedule at the end of the step, 0...1.
+        lr: learning rate, 0 or more.
+        momentum: above 0 and below 1.
+        micro_batch: images per forward and backward pass.
+    """
 
     progress: float
     lr: float
@@ -29,116 +36,107 @@ class StepPlan:
 
 
 class Schedule(Protocol):
-    """Decides how each step is taken."""
+    """Plans each step. Its pacer decides how far a step goes, and learns of finished steps and pauses.
 
+    Attributes:
+        pacer: that of the main rank, or one without steps on a worker rank.
+        lr_factor: factor of the recipe's learning rates, above 0, at most 1.
+        micro_batch: images per forward and backward pass, of the step planned last.
+    """
+
+    pacer: Pacer
     lr_factor: float
-    micro_batch: int
-
-    def next(self, num_unfinished: int) -> StepPlan | None:
-        """The next step; None when the schedule is at its end."""
-
-    def lower_lr(self) -> None:
-        """Lower the rate for good: the numbers went wrong."""
-
-    def rewind(self, step: int, progress: float) -> None:
-        """Go on from where the schedule stood after ``step`` steps."""
-
-    def finished(self, num_steps: int) -> None:
-        """``num_steps`` more steps have been finished by the device."""
-
-    def paused(self) -> None:
-        """The time since the last finished step went into something else than training."""
 
     @property
-    def step_seconds(self) -> float:
-        """Seconds one step takes; 0 where no clock is read."""
+    def micro_batch(self) -> int: ...
 
     @property
     def steps_left(self) -> int:
-        """How many steps are still to come, as far as is known."""
+        """Steps still to come, as far as is known."""
+
+    def next(self, num_unfinished: int) -> StepPlan | None:
+        """Plan the next step; None at the end of the schedule.
+
+        Args:
+            num_unfinished: steps issued to the device but not finished yet.
+        """
+
+    def rewind(self, step: int, progress: float) -> None:
+        """Continue from where the schedule stood after ``step`` steps."""
+
+    def lower_lr(self) -> None:
+        """Multiply all later learning rates by ``ROLLBACK_LR_FACTOR``."""
+
+    def lower_micro_batch(self, micro_batch: int) -> None:
+        """Use a smaller micro-batch in all later steps."""
 
 
 class PacedSchedule:
-    """The recipe's schedule at the pacer's pace.
+    """The recipe's schedule, at the progress that a pacer decides.
 
     Args:
-        micro_batch: images computed at once, at most the batch.
-        num_processes: that share a batch.
+        micro_batch: images per forward and backward pass, at most the batch.
+        num_ranks: ranks that share a batch.
     """
 
-    def __init__(
-        self, pacer: Pacer, recipe: Recipe, micro_batch: int, lr_factor: float = 1.0, num_processes: int = 1
-    ) -> None:
-        self._pacer, self._recipe, self._num_processes = pacer, recipe, num_processes
-        self.micro_batch, self.lr_factor = micro_batch, lr_factor
-        self.finished, self.paused, self.rewind = pacer.finished, pacer.paused, pacer.rewind
+    def __init__(self, pacer: Pacer, recipe: Recipe, micro_batch: int, num_ranks: int = 1) -> None:
+        self.pacer, self.micro_batch, self.lr_factor = pacer, micro_batch, 1.0
+        self._recipe = recipe
+        self._images_per_rank = recipe.batch_size * recipe.ensemble_size / num_ranks
+        self.rewind = pacer.rewind
+
+    @property
+    def steps_left(self) -> int:
+        return self.pacer.steps_left
 
     def next(self, num_unfinished: int) -> StepPlan | None:
-        progress = self._pacer.next(num_unfinished)
+        progress = self.pacer.next(num_unfinished)
         if progress is None:
             return None
-        self._limit_micro_batch()
+        if self.pacer.step_seconds * self.micro_batch / self._images_per_rank > MAX_MICRO_BATCH_SECONDS:
+            self.micro_batch = smaller_micro_batch(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
         lr, momentum = lr_and_momentum_at(self._recipe, progress)
         return StepPlan(progress, lr * self.lr_factor, momentum, self.micro_batch)
 
     def lower_lr(self) -> None:
         self.lr_factor *= ROLLBACK_LR_FACTOR
 
-    @property
-    def step_seconds(self) -> float:
-        return self._pacer.step_seconds
-
-    @property
-    def steps_left(self) -> int:
-        return self._pacer.steps_left
-
-    def _limit_micro_batch(self) -> None:
-        computed = self._recipe.batch_size * self._recipe.ensemble_size / self._num_processes
-        seconds = self._pacer.step_seconds * self.micro_batch / computed
-        if seconds > MAX_MICRO_BATCH_SECONDS:
-            self.micro_batch = smaller_micro_batch(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
+    def lower_micro_batch(self, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
 
 
 class ReplaySchedule:
-    """The decisions of a training that was, taken again. What went wrong there is not in them."""
+    """The step plans of a recorded training, in order. Steps that a rollback undid are not among them."""
 
     lr_factor = 1.0
-    step_seconds = 0.0
 
     def __init__(self, step_plans: Sequence[StepPlan]) -> None:
-        self._decisions = step_plans
-        self._issued = 0
-
-    @property
-    def micro_batch(self) -> int:
-        """As the latest step was taken."""
-        return self._decisions[max(self._issued - 1, 0)].micro_batch
-
-    @micro_batch.setter
-    def micro_batch(self, size: int) -> None:
-        raise RunError("memory ran out in the replay where it did not in the run: the two are not alike")
-
-    def next(self, num_unfinished: int) -> StepPlan | None:
-        if self._issued == len(self._decisions):
-            return None
-        self._issued += 1
-        return self._decisions[self._issued - 1]
-
-    def lower_lr(self) -> None:
-        raise RunError("the replay went wrong where the run did not: the two are not alike")
-
-    def rewind(self, step: int, progress: float) -> None:
-        self._issued = step
-
-    def finished(self, num_steps: int) -> None:
-        """Nothing to learn from it."""
-
-    def paused(self) -> None:
-        """Nothing to leave out."""
+        self._step_plans = step_plans
+        self.pacer: Pacer = StepPacer(len(step_plans))
+        self.rewind = self.pacer.rewind
 
     @property
     def steps_left(self) -> int:
-        return len(self._decisions) - self._issued
+        return self.pacer.steps_left
+
+    @property
+    def micro_batch(self) -> int:
+        return self._step_plans[max(self._num_planned - 1, 0)].micro_batch
+
+    def next(self, num_unfinished: int) -> StepPlan | None:
+        if self.pacer.next(num_unfinished) is None:
+            return None
+        return self._step_plans[self._num_planned - 1]
+
+    def lower_lr(self) -> None:
+        raise RunError("a step of the replay failed that did not fail in the run: the replay differs from the run")
+
+    def lower_micro_batch(self, micro_batch: int) -> None:
+        raise RunError("memory ran out in the replay but not in the run: the replay differs from the run")
+
+    @property
+    def _num_planned(self) -> int:
+        return len(self._step_plans) - self.pacer.steps_left
 
 
 def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
@@ -165,7 +163,7 @@ def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
 
 
 def warmdown_start(recipe: Recipe, resolution: int = 1000) -> float:
-    """Progress at which the rate falls below a tenth of its peak for good; 1 where it never does."""
+    """Progress from which the learning rate stays below a tenth of its maximum; 1 where it never does."""
     for point in range(resolution, -1, -1):
         if lr_and_momentum_at(recipe, point / resolution)[0] > WARMDOWN_LR_SHARE * recipe.max_lr:
             return min(1.0, (point + 1) / resolution)

@@ -1,4 +1,4 @@
-"""Everything that changes while a network is trained, and where in the training it stands."""
+"""The state of a training: weights, momentum, averaged weights, loss scale, step and progress; snapshots of it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,29 +12,34 @@ from timebox.optim import WeightAverage
 from timebox.recipe import Recipe
 from timebox.runtime.precision import Precision
 
-Facts = Mapping[str, object]
+Metadata = Mapping[str, object]
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A training as it stood after ``step`` steps: copies, by name, of every tensor that a step changes.
+    """A copy of the state of a training after ``step`` steps.
 
     Attributes:
-        facts: what else was known at that moment, as JSON takes it.
+        progress: position in the schedule, 0...1.
+        tensors: copies of all tensors that a step changes, named as by :meth:`TrainingState.tensors`.
+        metadata: further values of that moment, ready for JSON.
     """
 
     step: int
     progress: float
     tensors: dict[str, Tensor]
-    facts: Facts
+    metadata: Metadata
 
     def is_finite(self) -> bool:
-        """Whether all of it are finite numbers. Waits for the device."""
+        """Whether all floating-point tensors are finite. Waits for the device."""
         return _are_finite(self.tensors.values())
 
-    def aside(self) -> AbstractContextManager[object]:
-        """Inside, in whatever thread, what is done with the copies waits for what the device had been given until now,
-        and not for the steps it is given meanwhile. A GPU would else bring each tensor to the host behind those."""
+    def copy_stream(self) -> AbstractContextManager[object]:
+        """A CUDA stream that waits for the work issued until now, and not for the steps issued afterwards.
+
+        Used in the thread that writes a checkpoint: on the default stream each copy to the host would wait for those
+        steps. On a CPU the context does nothing.
+        """
         device = next((tensor.device for tensor in self.tensors.values() if tensor.is_cuda), None)
         if device is None:
             return nullcontext()
@@ -44,15 +49,15 @@ class Snapshot:
 
 
 class TrainingState:
-    """A network in training, its optimizer and its average.
+    """A model in training, its optimizer, its averaged weights, and the steps run so far.
 
     Args:
         model: on the device that trains, in training mode; changed in place.
-        describe: the facts that go with a snapshot of the present state.
+        describe: returns the metadata of a snapshot.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, precision: Precision, describe: Callable[[], Facts] = dict
+        self, model: nn.Module, recipe: Recipe, precision: Precision, describe: Callable[[], Metadata] = dict
     ) -> None:
         self.model = model
         self._describe = describe
@@ -62,41 +67,46 @@ class TrainingState:
         self.step, self.progress = 0, 0.0
 
     def advance(self, progress: float) -> None:
-        """Take the weights of one more step, which ended at ``progress``, into the average, and count it."""
+        """Update the averaged weights after a step that ended at ``progress``, and count the step."""
         self.average.update(progress - self.progress)
-        self.count(progress)
+        self.count_step(progress)
 
-    def count(self, progress: float) -> None:
-        """Count one step, which ended at ``progress``."""
+    def count_step(self, progress: float) -> None:
+        """Count a step that ended at ``progress``."""
         self.step, self.progress = self.step + 1, progress
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors themselves: ``model.*``, ``momentum.*``, and if there are any ``average.*``, ``scaler.*``."""
-        parts = {"model": self.model.state_dict(), "scaler": self.precision.tensors()}
+        """The tensors themselves, not copies: ``model.*`` and ``momentum.*``; where they exist ``average.*`` and
+        ``scaler.*``."""
+        tensors_by_prefix = {"model": self.model.state_dict(), "scaler": self.precision.tensors()}
         if self.average.model is not self.model:
-            parts["average"] = self.average.model.state_dict()
+            tensors_by_prefix["average"] = self.average.model.state_dict()
         buffers = {
             id(parameter): buffer
             for group in self.optimizer.groups
             for parameter, buffer in zip(group.parameters, group.buffers, strict=True)
         }
-        parts["momentum"] = {
+        tensors_by_prefix["momentum"] = {
             name: buffers[id(weight)] for name, weight in self.model.named_parameters() if id(weight) in buffers
         }
-        return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        return {
+            f"{prefix}.{name}": tensor
+            for prefix, tensors in tensors_by_prefix.items()
+            for name, tensor in tensors.items()
+        }
 
     def snapshot(self) -> Snapshot:
-        """Copies of it all, on the same device; issued like a step, it waits for nothing."""
+        """Copy the state, on its device, without waiting for the device."""
         tensors = {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
         return Snapshot(self.step, self.progress, tensors, self._describe())
 
     def is_finite(self) -> bool:
-        """Whether all of it are finite numbers. Waits for the device."""
+        """Whether all floating-point tensors are finite. Waits for the device."""
         return _are_finite(self.tensors().values())
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back, or forward, to where a snapshot was taken."""
+        """Copy a snapshot into the tensors of this state, and drop all gradients."""
         for name, tensor in self.tensors().items():
             tensor.copy_(snapshot.tensors[name])
         self.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""One training step, whole or in parts."""
+"""One training step: forward, loss, backward and update, on a whole batch or on micro-batches."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +10,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.models import networks_of
-from timebox.optim import Optimizer
 from timebox.optim.loss import Loss
 from timebox.runtime.micro_batches import split_batch
 from timebox.runtime.precision import Precision
@@ -18,18 +17,17 @@ from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
 
 
-def training_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batch: Batch,
-    precision: Precision,
-    loss_fn: Loss,
-    micro_batch: int,
-) -> Tensor:
-    """One step: forward, loss, backward, update. Returns the loss, detached, on the device."""
-    loss = backpropagate(networks_of(model), batch, precision, loss_fn, micro_batch)
-    precision.step(optimizer)
-    optimizer.zero_grad()
+def training_step(state: TrainingState, loss_fn: Loss, batch: Batch, micro_batch: int) -> Tensor:
+    """Forward, loss, backward, update; average and step count stay as they are.
+
+    Args:
+        micro_batch: images per forward and backward pass, 2 or more.
+    Returns:
+        The loss, float32, 0-dim, detached, on the device.
+    """
+    loss = backpropagate(networks_of(state.model), batch, state.precision, loss_fn, micro_batch)
+    state.precision.step(state.optimizer)
+    state.optimizer.zero_grad()
     return loss
 
 
@@ -41,49 +39,52 @@ def backpropagate(
     micro_batch: int,
     weight: float = 1.0,
 ) -> Tensor:
-    """Forward, loss, backward: leaves the gradients at the parameters. Returns the loss, detached, on the device.
+    """Compute the gradients of the loss and leave them in ``parameter.grad``.
 
-    Every member of an ensemble learns from its own part of the batch, by its own loss; the mean of these is returned.
-    Gradients are computed on ``micro_batch`` images at a time and added up. Where these are whole groups of the ghost
-    normalisation, the arithmetic is that of the whole batch, but for rounding.
+    Each network of an ensemble has its own slice of the batch and its own loss. Gradients are accumulated over
+    micro-batches. Where a micro-batch holds whole groups of the ghost batch normalisation, the result is that of the
+    whole batch, except for rounding.
 
     Args:
-        networks: trained side by side; those of an ensemble, or one.
-        weight: what the loss is multiplied by, above 0: other than 1 where the batch is one process's part.
+        networks: the networks of an ensemble, or a single one.
+        micro_batch: images per forward and backward pass, 2 or more.
+        weight: factor of the loss, above 0. Other than 1 where the batch is one rank's share.
+    Returns:
+        The mean loss of the networks, float32, 0-dim, detached, on the device.
     """
     total = torch.zeros((), device=batch.labels.device)
-    share = len(batch.labels) // len(networks)
-    own_parts = zip(networks, batch.images.split(share), batch.labels.split(share), strict=True)
-    for network, images, labels in own_parts:
-        unseen = share
-        for part in split_batch(Batch(images, labels), micro_batch):
-            unseen -= len(part.labels)
-            with _gradients_kept(network) if unseen else nullcontext():
+    num_images = len(batch.labels) // len(networks)
+    slices = zip(networks, batch.images.split(num_images), batch.labels.split(num_images), strict=True)
+    for network, images, labels in slices:
+        num_remaining = num_images
+        for micro in split_batch(Batch(images, labels), micro_batch):
+            num_remaining -= len(micro.labels)
+            with _no_sync(network) if num_remaining else nullcontext():
                 with precision.autocast():
-                    logits = network(part.images)
-                loss = loss_fn(logits, part.labels) * (weight * len(part.labels) / share)
+                    logits = network(micro.images)
+                loss = loss_fn(logits, micro.labels) * (weight * len(micro.labels) / num_images)
                 precision.backward(loss)
             total += loss.detach()
     return total / len(networks)
 
 
-def _gradients_kept(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside, gradients stay with this process: all of them are sent after the last part."""
+def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
+    """Without all-reduce: gradients are exchanged once, after the last micro-batch."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
-class Steps(Protocol):
-    """Takes the steps of one training, one after the other."""
+class StepRunner(Protocol):
+    """Runs the steps of one training, one after the other."""
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
-        """Do beforehand what need not be done in each step. The training stays where it stands."""
+        """Do the work that is needed once, before the first step and after each rollback. Changes no weights."""
 
-    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
-        """Take one step: weights, average and count move on. Returns the loss, 0-dim, detached, on the device."""
+    def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
+        """Run one step: update weights, average and step count. Returns the loss, 0-dim, detached, on the device."""
 
 
-class EagerSteps:
-    """Takes each step operation by operation."""
+class EagerStepRunner:
+    """Runs each step operation by operation."""
 
     def __init__(self, state: TrainingState, loss_fn: Loss) -> None:
         self._state, self._loss_fn = state, loss_fn
@@ -91,9 +92,8 @@ class EagerSteps:
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, batch: Batch, step_plan: StepPlan) -> Tensor:
-        state = self._state
-        state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
-        loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_fn, step_plan.micro_batch)
-        state.advance(step_plan.progress)
+    def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
+        self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
+        loss = training_step(self._state, self._loss_fn, batch, step_plan.micro_batch)
+        self._state.advance(step_plan.progress)
         return loss

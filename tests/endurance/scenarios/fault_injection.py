@@ -150,10 +150,10 @@ def _before_each_part(act: Callable[[int], None]) -> None:
 
 
 def non_finite(fault: Faults) -> None:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from timebox.data.device.loader import Batch
-    from timebox.training import steps
+    from timebox.training import step as steps
     from timebox.training.state import TrainingState
 
     real_step, real_advance = steps.training_step, TrainingState.advance
@@ -164,18 +164,18 @@ def non_finite(fault: Faults) -> None:
         real_advance(self, progress)
         started = self.step
 
-    def training_step(model: nn.Module, optimizer: object, batch: Batch, *rest: object) -> Tensor:
+    def training_step(state: TrainingState, loss_fn: object, batch: Batch, micro_batch: int) -> Tensor:
         nonlocal happened
         wrong = started + 1 == fault["step"] and not happened
         wrong |= bool(fault["lasting"]) and started + 1 >= fault["step"]
         if not wrong:
-            return real_step(model, optimizer, batch, *rest)
+            return real_step(state, loss_fn, batch, micro_batch)
         happened = True
         if fault["where"] == "loss":
-            return real_step(model, optimizer, Batch(batch.images * value, batch.labels), *rest)
-        weight = next(p for p in model.parameters() if p.requires_grad)
+            return real_step(state, loss_fn, Batch(batch.images * value, batch.labels), micro_batch)
+        weight = next(p for p in state.model.parameters() if p.requires_grad)
         hook = weight.register_hook(lambda gradient: gradient * value)
-        loss = real_step(model, optimizer, batch, *rest)
+        loss = real_step(state, loss_fn, batch, micro_batch)
         hook.remove()
         return loss
 
