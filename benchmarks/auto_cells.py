@@ -28,9 +28,10 @@ from threading import Barrier
 
 import numpy as np
 
-from timebox.planning.auto import MODEL_SCALES, scales_for
+from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
-from timebox.recipe.recipe import present_fields, present_name
+from timebox.planning.model_scales import MODEL_SCALES
+from timebox.recipe.recipe import current_field_name, upgrade_fields
 
 CELLS = "cells.jsonl"
 # At a quarter of the speed: each core is shared by so many.
@@ -128,7 +129,7 @@ def measure(
 
 def read_cell(text: str) -> dict[str, object]:
     """A line of cells.jsonl; recipe fields that were renamed since are under their present names."""
-    return {present_name(name): value for name, value in json.loads(text).items()}
+    return {current_field_name(name): value for name, value in json.loads(text).items()}
 
 
 def neighbours(task: Path, cells: Path, budget: str, speed: str) -> list[str]:
@@ -153,7 +154,7 @@ def places_at(side: int) -> Mapping[tuple[object, ...], int]:
     task = DatasetProfile(num_images=1, side=side, num_classes=2, mirror_allowed=True)
     return {
         tuple(getattr(recipe, name) for name in SCALE_FIELDS): MODEL_SCALES.index(scale)
-        for scale, recipe in scales_for(task, {})
+        for scale, recipe in candidate_scales(task, {})
     }
 
 
@@ -171,7 +172,7 @@ def trials_of(directory: Path, tasks: Path) -> Iterator[Mapping[str, object]]:
     cell = {"task": task, "trial_budget": budget, "speed": speed, "side": side_of(tasks / f"{task}.npz")}
     for text in (directory / "trials.jsonl").read_text(encoding="utf-8").splitlines():
         trial = json.loads(text)
-        recipe = present_fields(trial.get("recipe") or {})
+        recipe = upgrade_fields(trial.get("recipe") or {})
         yield {**cell, **{name: trial.get(name) for name in KEPT}, **{name: recipe.get(name) for name in FIELDS}}
 
 

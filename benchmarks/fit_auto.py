@@ -23,16 +23,16 @@ from auto_cells import SCALE_FIELDS, places_at, read_cell
 from pages import with_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
-from timebox.planning.auto import (
+from timebox.planning.auto import auto_recipe
+from timebox.planning.dataset_profile import DatasetProfile
+from timebox.planning.model_scales import (
     LEFT_OUT_LOSS,
     WIDTH_EPOCHS,
     WIDTH_EXPONENT,
     ModelScale,
-    auto_recipe,
     model_scales,
     required_epochs,
 )
-from timebox.planning.dataset_profile import DatasetProfile
 
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"

@@ -54,7 +54,7 @@ def is_worker_rank() -> bool:
     return is_torchrun() and os.environ["RANK"] != "0"
 
 
-def processes_here() -> int:
+def local_world_size() -> int:
     """How many processes ``torchrun`` started on this host; 1 where it did not."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_torchrun() else 1
 

@@ -9,8 +9,8 @@ import pytest
 import fit_auto
 import pages
 from fit_auto import Cell
-from timebox.planning.auto import MODEL_SCALES, ModelScale, model_scales, required_epochs
 from timebox.planning.dataset_profile import DatasetProfile
+from timebox.planning.model_scales import MODEL_SCALES, ModelScale, model_scales, required_epochs
 
 TRUE = (5.0, 0.6)
 # Of the rungs, that of width 16.

@@ -63,7 +63,7 @@ def test_airbench_works_at_another_size(scale: float) -> None:
     model = Airbench(3, 10, width=4, input_scale=scale)
     for size in SIZES:
         assert model(images(3, 3, size)).isfinite().all()
-    entered = model.entered(images(3, 3, (32, 64)))
+    entered = model.resize_inputs(images(3, 3, (32, 64)))
     assert entered.shape[2:] == (max(9, round(32 * scale)), max(9, round(64 * scale)))
     alone = Airbench(3, 10, width=4)
     alone.load_state_dict(model.state_dict())
@@ -78,7 +78,7 @@ def test_whitening_is_fitted_on_what_enters_the_network() -> None:
     noise = images(50, 3, (16, 16))
     model, alone = Airbench(3, 10, width=4, input_scale=2.0), Airbench(3, 10, width=4)
     fit_whitening(model, noise)
-    alone.whitening.fit(model.entered(noise))
+    alone.whitening.fit(model.resize_inputs(noise))
     assert torch.equal(model.whitening.weight, alone.whitening.weight)
     fit_whitening(alone, noise)
     assert not torch.allclose(model.whitening.weight, alone.whitening.weight, atol=0.1)

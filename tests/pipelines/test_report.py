@@ -11,7 +11,7 @@ from small_runs import FILES, quick, save_npz
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.pipelines import compare, report
 from timebox.pipelines.report import facts_of, tensorboard
-from timebox.planning.planner import REPORT_SECONDS
+from timebox.planning.budget import REPORT_SECONDS
 from timebox.reporting import RunFacts
 from timebox.run import Run
 

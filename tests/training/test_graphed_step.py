@@ -25,7 +25,7 @@ from tiny import CPU, bands, tiny_recipe, tiny_training
 
 NUM_STEPS = 12
 BATCH = 16
-STEP, TAKE_IN = Optimizer.step, WeightAverage.update_with_share
+STEP, TAKE_IN = Optimizer.step, WeightAverage.update_with_weight
 
 
 def muon_recipe(**changes: int | float | str) -> Recipe:
@@ -138,7 +138,7 @@ def the_first_batch(steps: GraphedSteps, batch: Batch, average_share: float) -> 
     ("owner", "name", "wrong"),
     [
         (Optimizer, "step", python_numbers),
-        (WeightAverage, "update_with_share", a_constant_share),
+        (WeightAverage, "update_with_weight", a_constant_share),
         (GraphedSteps, "_load", the_first_batch),
     ],
 )

@@ -6,10 +6,10 @@ import optuna
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import FIELDS, draft_of, parse_settings
+from timebox.recipe import FIELDS, parse_recipe, parse_settings
 from timebox.tuning.space import Space, default_space, read_space
 
-AUTO = draft_of("auto")
+AUTO = parse_recipe("auto")
 
 
 def space_of(tmp_path: Path, text: str) -> Space:
@@ -19,7 +19,9 @@ def space_of(tmp_path: Path, text: str) -> Space:
 
 
 def test_the_default_follows_the_fields_declarations() -> None:
-    declared = {name for name, field in FIELDS.items() if field.times or field.within or field.among}
+    declared = {
+        name for name, field in FIELDS.items() if field.search_factor or field.search_range or field.search_choices
+    }
     names = [dimension.name for dimension in default_space(AUTO).dimensions]
     assert set(names) == declared
     assert names == [name for name in FIELDS if name in declared]
@@ -27,14 +29,14 @@ def test_the_default_follows_the_fields_declarations() -> None:
 
 
 def test_fields_that_do_nothing_are_left_out() -> None:
-    names = {dimension.name for dimension in default_space(draft_of("haet2021")).dimensions}
+    names = {dimension.name for dimension in default_space(parse_recipe("haet2021")).dimensions}
     assert not names & {"filter_lr", "filter_momentum", "input_scale"}
     assert "max_lr" in names
 
 
 @pytest.mark.parametrize("name", ["auto", "haet2021", "superconvergence"])
 def test_whatever_is_suggested_is_a_setting_of_some_recipe(name: str) -> None:
-    draft = draft_of(name)
+    draft = parse_recipe(name)
     space = default_space(draft)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):

@@ -6,12 +6,12 @@ import optuna
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import draft_of
+from timebox.recipe import parse_recipe
 from timebox.tuning import study as studies
 from timebox.tuning.space import default_space
 from timebox.tuning.study import REASON, REDUCTION, SETTINGS, WORKER, Search
 
-SPACE = default_space(draft_of("auto"))
+SPACE = default_space(parse_recipe("auto"))
 
 
 def search(**given: object) -> Search:

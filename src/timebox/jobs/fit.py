@@ -20,7 +20,7 @@ from timebox.jobs.finish import Finish
 from timebox.jobs.job import TrainingJob, ValidationAccuracy
 from timebox.jobs.messages import broadcast_run_path, broadcast_start_training
 from timebox.optim.loss import Loss, class_weights
-from timebox.planning.planner import MAX_VALIDATION_SHARE
+from timebox.planning.budget import MAX_VALIDATION_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures

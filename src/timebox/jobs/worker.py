@@ -14,7 +14,7 @@ from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
 from timebox.jobs.job import ScoreSplit, TrainingJob, sha256_of
 from timebox.jobs.messages import ReadData, ReadResult, StartTraining
-from timebox.planning.distributed_throughput import Measurement, ThroughputWorker
+from timebox.planning.distributed_throughput import MeasurementRequest, ThroughputWorker
 from timebox.reporter import SilentReporter
 from timebox.run.ranks_file import record_rank_failures
 from timebox.runtime.torch_state import preserve_torch_state
@@ -66,7 +66,7 @@ class Worker:
                 return asked
             data_splits = self._read(asked)
             member = ThroughputWorker(data_splits.train, group)
-            while isinstance(asked := group.broadcast(), Measurement):
+            while isinstance(asked := group.broadcast(), MeasurementRequest):
                 member.measure(asked)
             assigned: StartTraining = asked
             self.path = assigned.path

@@ -31,7 +31,7 @@ def fit_whitening(model: nn.Module, images: Tensor) -> None:
     if not whitenings:
         return
     first = networks_of(model)[0]
-    whitenings[0].fit(first.entered(images) if isinstance(first, Airbench) else images)
+    whitenings[0].fit(first.resize_inputs(images) if isinstance(first, Airbench) else images)
     # The members of an ensemble are alike, and so are their filters.
     for module in whitenings[1:]:
         module.weight.copy_(whitenings[0].weight)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.kernels.dispatch import blur_pooled, can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
+from timebox.models.kernels.dispatch import bias_gelu, can_fuse, kernels_work, max_blur_pool, pool_norm_gelu
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
 # Running statistics must settle within the few dozen steps of a short training.
@@ -61,7 +61,7 @@ class Airbench(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""
         gelu, *groups = self.groups.children()
-        x = self.entered(images)
+        x = self.resize_inputs(images)
         x = self._whitened_by_kernel(x) if x.is_cuda and self.training else gelu(self.whitening(x))
         for group in groups:
             x = group(x)
@@ -70,13 +70,13 @@ class Airbench(nn.Module):
 
     def _whitened_by_kernel(self, x: Tensor) -> Tensor:
         """Whitening and the activation behind it on a GPU, with the bias added in the activation where that works."""
-        x, bias = self.whitening.patterns(x), self.whitening.bias
+        x, bias = self.whitening.forward_without_bias(x), self.whitening.bias
         assert bias is not None
         if kernels_work(x.device, x.dtype) and not x.requires_grad:
-            return fused_bias_gelu(x, bias)
+            return bias_gelu(x, bias)
         return F.gelu(x + bias[:, None, None].to(x.dtype))
 
-    def entered(self, images: Tensor) -> Tensor:
+    def resize_inputs(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) in the size at which the network works."""
         size = [max(MIN_SIDE, round(side * self.input_scale)) for side in images.shape[2:]]
         if size == list(images.shape[2:]):
@@ -108,7 +108,7 @@ class _Group(nn.Sequential):
                 x = layer(x)
             return x
         if isinstance(pool, MaxBlurPool):
-            x = fused_norm_gelu(blur_pooled(x), first_norm, pooled=False)
+            x = pool_norm_gelu(max_blur_pool(x), first_norm, pooled=False)
         else:
-            x = fused_norm_gelu(x, first_norm, pooled=True)
-        return fused_norm_gelu(second(x), second_norm, pooled=False)
+            x = pool_norm_gelu(x, first_norm, pooled=True)
+        return pool_norm_gelu(second(x), second_norm, pooled=False)

@@ -136,7 +136,7 @@ class Whitening(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
-    def patterns(self, x: Tensor) -> Tensor:
+    def forward_without_bias(self, x: Tensor) -> Tensor:
         """The output before the bias."""
         return F.conv2d(x, self.weight, padding=self.padding)
 

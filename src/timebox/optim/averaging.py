@@ -25,14 +25,14 @@ class WeightAverage:
 
     def update(self, advanced: float) -> None:
         """Take in the current weights after the training advanced by ``advanced`` (in progress)."""
-        self.update_with_share(self.share_for(advanced))
+        self.update_with_weight(self.weight_for(advanced))
 
-    def share_for(self, advanced: float) -> float:
+    def weight_for(self, advanced: float) -> float:
         """What of the current weights an advance in progress brings into the average, 0...1."""
         return min(1.0, advanced / self.span) if self.span else 0.0
 
     @torch.no_grad()
-    def update_with_share(self, share: float | Tensor) -> None:
+    def update_with_weight(self, share: float | Tensor) -> None:
         """Move the average towards the current weights by a share of what is between them; as a 0-dim tensor, the
         share may change when a recorded step is replayed."""
         if not self.span:

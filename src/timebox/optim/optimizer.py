@@ -59,7 +59,7 @@ class ParameterGroup(ABC):
         """Whether nothing is learnt any more at ``progress``."""
         return self.frozen_from < 1.0 and progress >= self.frozen_from
 
-    def rate_factor(self, progress: float) -> float:
+    def lr_factor(self, progress: float) -> float:
         """What of the rate is left at ``progress``: it falls linearly to nothing where the group freezes."""
         if self.is_frozen(progress):
             return 0.0
@@ -108,7 +108,7 @@ class Optimizer:
     def rates(self) -> Rates:
         """Those of the next step."""
         return Rates(
-            [self.lr * group.lr_multiplier * group.rate_factor(self._progress) for group in self.groups], self.momentum
+            [self.lr * group.lr_multiplier * group.lr_factor(self._progress) for group in self.groups], self.momentum
         )
 
     @torch.no_grad()

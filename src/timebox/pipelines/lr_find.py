@@ -15,9 +15,10 @@ from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.fit import build_loss, initial_network
 from timebox.jobs.job import TrainingJob
+from timebox.planning.budget import ScoringLoad
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import range_chart
@@ -152,10 +153,9 @@ def lr_find(
         reporter.phase("reading")
         loaded, data_splits = reader.divided(source, side, fit)
         reporter.phase("planning")
-        train, scoring = data_splits.train, ScoringLoad(0, 0)
-        plan = make_plan(
-            recipe, settings, train, scoring, training_device, precision, planned_for, None, NO_WRITES, str(data)
-        )
+        train, hardware = data_splits.train, Hardware(training_device, precision)
+        plan_request = PlanRequest(recipe, tuple(settings), train, ScoringLoad(0, 0), hardware, str(data))
+        plan = make_plan(plan_request, planned_for, None, NO_WRITES)
         for line in plan.lines:
             reporter.note(line)
         job = TrainingJob.of(request, _for_one_network(plan), data_splits, None)

@@ -17,8 +17,8 @@ from timebox.jobs.job import TrainingJob, machine, sha256_of, versions
 from timebox.jobs.main_rank import StartedRun, save_ranks_record
 from timebox.jobs.messages import broadcast_read_data
 from timebox.planning.batch_size import fit_batch_to_processes
+from timebox.planning.budget import FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
-from timebox.planning.planner import FINAL_SCORING_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import METRICS, MODEL, SUMMARY
@@ -89,7 +89,7 @@ class ExistingRun:
         return self._go_on_from(self._run.checkpoint(), group, started.record.lost)
 
     def _go_on_from(self, checkpoint: Checkpoint, group: ProcessGroup, lost: tuple[str, ...]) -> Run:
-        fit_batch_to_processes(self._plan.recipe, group.size, 0.0, 0, batch_fixed=True)
+        fit_batch_to_processes(self._plan.recipe, group.size, 0.0, 0, is_fixed=True)
         if mapping(self._run.config.get("machine")).get("processes", 1) == group.size:
             cap_threads(self._plan.threads)
         loaded, data_splits = self._read(group)

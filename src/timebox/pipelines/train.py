@@ -21,8 +21,9 @@ from timebox.jobs.messages import broadcast_read_data
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
 from timebox.pipelines.resume import ExistingRun
+from timebox.planning.budget import ScoringLoad
 from timebox.planning.image_size import largest_side_for
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.run import Run
@@ -204,19 +205,15 @@ def _planned(
         hashes = image_hashes(data_splits.train.images)
         writer.save_training_hashes(hashes)
         scored = (data_splits.val, data_splits.test) if request.scoring else (None, None)
-        plan = make_plan(
+        plan_request = PlanRequest(
             request.recipe,
-            initial.settled(request.recipe, request.settings) if initial else request.settings,
+            tuple(initial.settled(request.recipe, request.settings) if initial else request.settings),
             data_splits.train,
             ScoringLoad(_num_images(scored[0]), _num_images(scored[1]), request.scoring),
-            device,
-            request.precision,
-            deadline,
-            request.num_steps,
-            writer.write_speed,
+            Hardware(device, request.precision, group),
             request.source.data,
-            group,
         )
+        plan = make_plan(plan_request, deadline, request.num_steps, writer.write_speed)
         for name, part in (("val", scored[0]), ("test", scored[1])):
             if part is not None and (seen := int(np.isin(image_hashes(part.images), hashes).sum())):
                 reporter.note(f"{seen:,} of {len(part):,} images of {name} are trained on too, pixel for pixel")

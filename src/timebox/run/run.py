@@ -24,7 +24,7 @@ from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
-from timebox.recipe import Recipe, present_fields, recipe_from
+from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
 from timebox.runtime.allocator import retain_freed_memory
@@ -99,7 +99,7 @@ class Run:
             return {}
         summary = read_json(self.path / SUMMARY, SUMMARY_FORMAT)
         recipe = summary.get("recipe")
-        return {**summary, "recipe": present_fields(recipe)} if isinstance(recipe, dict) else summary
+        return {**summary, "recipe": upgrade_fields(recipe)} if isinstance(recipe, dict) else summary
 
     @property
     def val_accuracy(self) -> float | None:

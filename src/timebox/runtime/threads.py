@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from timebox.machine import available_threads, processes_here
+from timebox.machine import available_threads, local_world_size
 
 # Fewer threads must be so many times as fast: what is measured on a machine with other work is noisy.
 MIN_SPEEDUP = 1.15
@@ -28,7 +28,7 @@ def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
     before = torch.get_num_threads()
     if _set_by_user():
         threads = before
-    elif (processes := processes_here()) > 1:
+    elif (processes := local_world_size()) > 1:
         threads = max(1, available_threads(root) // processes)
     else:
         threads = min(before, available_threads(root))
@@ -82,4 +82,4 @@ def tune_num_threads(seconds_of_work: Callable[[], float]) -> list[str]:
 def _set_by_user() -> bool:
     """Whether the user said how many. ``torchrun`` says 1 by itself, where it starts several processes."""
     asked = os.environ.get("OMP_NUM_THREADS")
-    return bool(asked) and not (asked == "1" and processes_here() > 1)
+    return bool(asked) and not (asked == "1" and local_world_size() > 1)

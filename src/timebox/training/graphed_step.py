@@ -103,7 +103,7 @@ class GraphedSteps:
         replay = self._replay_of(batch, step_plan)
         if replay is None:
             return self._eager(batch, step_plan)
-        self._load(batch, state.average.share_for(step_plan.progress - state.progress))
+        self._load(batch, state.average.weight_for(step_plan.progress - state.progress))
         # The next replay writes its loss to the same place.
         loss = replay().clone()
         state.count(step_plan.progress)
@@ -155,14 +155,14 @@ class GraphedSteps:
         loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_fn, micro_batch)
         state.optimizer.step(self._numbers.rates)
         state.optimizer.zero_grad()
-        state.average.update_with_share(self._numbers.average_share)
+        state.average.update_with_weight(self._numbers.average_share)
         return loss
 
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The same step as :class:`EagerSteps` takes it."""
         state = self._state
         loss = training_step(state.model, state.optimizer, batch, state.precision, self._loss_fn, micro_batch)
-        state.average.update_with_share(0.5)
+        state.average.update_with_weight(0.5)
         return loss
 
     def _load(self, batch: Batch, average_share: float) -> Batch:

@@ -16,7 +16,7 @@ from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.evaluation.metrics import standard_error
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
-from timebox.recipe import draft_of
+from timebox.recipe import parse_recipe
 from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT
 from timebox.run.run import Run
@@ -260,7 +260,7 @@ class Conductor:
     def _trained(self, winner: Candidate) -> Run:
         """The final run, on all images, in the time that is left."""
         asked, search = self._asked, self._search
-        toml = best_toml(draft_of(search.recipe, (*search.settings, *winner.settings)))
+        toml = best_toml(parse_recipe(search.recipe, (*search.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
         is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
         self._directory.save_best(toml)

@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe import FIELDS, Draft, Multiplier, Recipe, Value, setting_from
+from timebox.recipe import FIELDS, Multiplier, Recipe, RecipeSpec, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
 TIMES, WITHIN, AMONG = "times", "within", "among"
@@ -131,7 +131,7 @@ LARGEST = 1e9
 WIDE = 15.0
 
 
-def default_space(draft: Draft) -> Space:
+def default_space(draft: RecipeSpec) -> Space:
     """Every field whose declaration says where to search, as far as the network leaves a choice."""
     return Space(tuple(dimension for name in FIELDS if (dimension := _declared(name)) and _is_free(dimension, draft)))
 
@@ -162,14 +162,14 @@ def read_space(path: str) -> Space:
 
 def _declared(name: str) -> Dimension | None:
     field = FIELDS[name]
-    if field.times:
-        return _dimension(name, {TIMES: [1 / field.times, field.times]})
-    if field.within:
-        return _dimension(name, {WITHIN: list(field.within)})
-    return _dimension(name, {AMONG: list(field.among)}) if field.among else None
+    if field.search_factor:
+        return _dimension(name, {TIMES: [1 / field.search_factor, field.search_factor]})
+    if field.search_range:
+        return _dimension(name, {WITHIN: list(field.search_range)})
+    return _dimension(name, {AMONG: list(field.search_choices)}) if field.search_choices else None
 
 
-def _is_free(dimension: Dimension, draft: Draft) -> bool:
+def _is_free(dimension: Dimension, draft: RecipeSpec) -> bool:
     """Whether a field may differ from what it is, and does anything."""
     if draft.base.optimizer != "muon" and dimension.name.startswith("filter_"):
         return False

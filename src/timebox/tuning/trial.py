@@ -16,7 +16,8 @@ from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.budget import ScoringLoad
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.writer import RunWriter
 from timebox.runtime.faults import RecoverableError
@@ -110,18 +111,15 @@ class Trainer:
         assert val is not None
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
-            plan = make_plan(
+            plan_request = PlanRequest(
                 recipe,
                 request.settings,
                 self._division.train,
                 ScoringLoad(len(val), 0),
-                self._device,
-                request.precision,
-                deadline,
-                None,
-                NO_WRITES,
+                Hardware(self._device, request.precision),
                 self._source.data,
             )
+            plan = make_plan(plan_request, deadline, None, NO_WRITES)
             job = TrainingJob.of(request, replace(plan, num_val_images=0), self._division, budget_seconds)
             training = Training(job, writer, deadline, DivergenceGuard())
             with training.checkpointer.wait_on_failure():

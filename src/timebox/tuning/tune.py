@@ -17,10 +17,10 @@ from timebox.files import check_free
 from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
 from timebox.jobs.data import DataConfig, DatasetReader, split_data
 from timebox.jobs.job import sha256_of
-from timebox.planning.auto import scales_for
+from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import AUTO, Draft, Recipe, draft_of
+from timebox.recipe import AUTO, Recipe, RecipeSpec, parse_recipe
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
@@ -207,7 +207,7 @@ def join(
 
 def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, notify: Tell) -> TuneDirectory:
     """Check all that can be checked, read the data, and put on record what is to be searched."""
-    draft = draft_of(asked.recipe, asked.settings)
+    draft = parse_recipe(asked.recipe, asked.settings)
     searched = default_space(draft) if asked.space is None else read_space(asked.space)
     _check(asked, deadline)
     training_device = resolve_device(asked.device)
@@ -369,12 +369,12 @@ def _cut(num_images: int, num_classes: int, trial_seconds: float, final_seconds:
     return min(num_images, max(wanted, FEWEST_OF_A_CLASS * num_classes))
 
 
-def _planned_for(draft: Draft, train: ImageDataset) -> Recipe:
+def _planned_for(draft: RecipeSpec, train: ImageDataset) -> Recipe:
     """What is started from, as far as it is known before any speed is measured."""
     if draft.fixed:
         return draft.fixed
     task = DatasetProfile(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
-    return scales_for(task, draft.changes)[0][1]
+    return candidate_scales(task, draft.overrides)[0][1]
 
 
 def _rungs(trial_seconds: float) -> tuple[float, ...]:

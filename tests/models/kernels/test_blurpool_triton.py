@@ -98,14 +98,14 @@ def wrong(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kernels", [SimpleNamespace(max_blur_pool=wrong), None, object()])
 def test_kernels_that_come_to_something_else_are_not_used(kernels: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    fusing.blur_kernels_work.cache_clear()
+    fusing.blurpool_kernels_work.cache_clear()
     monkeypatch.setattr(fusing, "_kernels", lambda module: kernels)
     x = torch.randn(2, 3, 5, 5)
     try:
-        assert not fusing.blur_kernels_work(CPU, torch.float32)
-        assert torch.equal(fusing.blur_pooled(x), MaxBlurPool()(x))
+        assert not fusing.blurpool_kernels_work(CPU, torch.float32)
+        assert torch.equal(fusing.max_blur_pool(x), MaxBlurPool()(x))
     finally:
-        fusing.blur_kernels_work.cache_clear()
+        fusing.blurpool_kernels_work.cache_clear()
 
 
 def test_kernels_that_agree_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +115,11 @@ def test_kernels_that_agree_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(x)
         return MaxBlurPool()(x)  # type: ignore[no-any-return]
 
-    fusing.blur_kernels_work.cache_clear()
+    fusing.blurpool_kernels_work.cache_clear()
     monkeypatch.setattr(fusing, "_kernels", lambda module: SimpleNamespace(max_blur_pool=right))
     x = torch.randn(2, 3, 5, 5)
     try:
-        assert torch.equal(fusing.blur_pooled(x), MaxBlurPool()(x))
+        assert torch.equal(fusing.max_blur_pool(x), MaxBlurPool()(x))
         assert calls[-1] is x
     finally:
-        fusing.blur_kernels_work.cache_clear()
+        fusing.blurpool_kernels_work.cache_clear()

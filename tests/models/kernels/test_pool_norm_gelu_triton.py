@@ -174,7 +174,7 @@ def test_kernels_that_come_to_something_else_are_not_used(pooled: bool, monkeypa
                 x = nn.functional.max_pool2d(x, 2)
             return x * bias[:, None, None]
 
-    assert not fusing._agrees(Wrong, CPU, torch.float32, pooled)  # type: ignore[arg-type]
+    assert not fusing._pool_norm_gelu_matches_torch(Wrong, CPU, torch.float32, pooled)  # type: ignore[arg-type]
     for kernels in (Wrong, None, object()):
         fusing.kernels_work.cache_clear()
         monkeypatch.setattr(fusing, "_kernels", lambda module, kernels=kernels: kernels)
@@ -197,7 +197,7 @@ def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(
     network, images = Airbench(3, 5, width=8, blur_pool=blur_pool).train(), torch.randn(6, 3, 16, 16)
     expected = network(images)
     monkeypatch.setattr("timebox.models.airbench.can_fuse", lambda x, norm: norm.training)
-    monkeypatch.setattr("timebox.models.airbench.fused_norm_gelu", by_torch)
+    monkeypatch.setattr("timebox.models.airbench.pool_norm_gelu", by_torch)
     torch.testing.assert_close(network(images), expected)
     assert calls == [not blur_pool, False] * 3
     network.eval()

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from timebox.models.kernels.triton_functions import channels_at_once, empty, largest
+from timebox.models.kernels.triton_functions import channel_block_size, empty, largest
 
 # Positions that a program computes at once.
 POSITIONS = 32
@@ -92,7 +92,7 @@ class _MaxBlurPool(torch.autograd.Function):
         num_rows = num_images * down * across
         _pool[_grid(num_rows, num_channels)](
             x, output, places, num_rows, num_channels, height, width, down, across,
-            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
+            ROWS=POSITIONS, CHANNELS=channel_block_size(num_channels),
         )  # fmt: skip
         ctx.save_for_backward(places)
         ctx.shape = x.shape
@@ -107,13 +107,13 @@ class _MaxBlurPool(torch.autograd.Function):
         num_rows = num_images * height * width
         _gradients[_grid(num_rows, num_channels)](
             grad, places, output, num_rows, num_channels, height, width, height // 2, width // 2,
-            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
+            ROWS=POSITIONS, CHANNELS=channel_block_size(num_channels),
         )  # fmt: skip
         return output
 
 
 def _grid(num_rows: int, num_channels: int) -> tuple[int, int]:
-    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels_at_once(num_channels))
+    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channel_block_size(num_channels))
 
 
 def max_blur_pool(x: Tensor) -> Tensor:

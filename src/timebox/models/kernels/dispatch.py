@@ -17,12 +17,12 @@ FUSED, BLURRING = "timebox.models.kernels.pool_norm_gelu_triton", "timebox.model
 
 
 def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
-    """Whether :func:`fused_norm_gelu` can take the place of pooling, ``norm`` and GELU: in training, on a GPU, over the
+    """Whether :func:`pool_norm_gelu` can take the place of pooling, ``norm`` and GELU: in training, on a GPU, over the
     whole batch, where the kernels do what they should."""
     return x.is_cuda and norm.training and norm.num_groups(len(x)) == 1 and kernels_work(x.device, x.dtype)
 
 
-def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
+def pool_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
     """``gelu(norm(max_pool2d(x, 2)))``, or without the pooling, in training.
 
     Args:
@@ -37,7 +37,7 @@ def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
     return output
 
 
-def fused_bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
+def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """``gelu(x + bias)``, through which the bias alone can be learnt.
 
     Args:
@@ -50,9 +50,9 @@ def fused_bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     return output
 
 
-def blur_pooled(x: Tensor) -> Tensor:
+def max_blur_pool(x: Tensor) -> Tensor:
     """What :class:`MaxBlurPool` makes of ``x``, (N, C, H, W) on a GPU, by kernels where they do what they should."""
-    if not blur_kernels_work(x.device, x.dtype):
+    if not blurpool_kernels_work(x.device, x.dtype):
         return MaxBlurPool()(x)  # type: ignore[no-any-return]
     kernels = _kernels(BLURRING)
     assert kernels is not None
@@ -76,13 +76,16 @@ def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     They are compiled when they are first used, by a C compiler among others, which takes some seconds the first time on
     a machine; whatever is missing there, training goes on without them.
     """
-    return _works(FUSED, lambda kernels: all(_agrees(kernels, device, dtype, how) for how in (True, False, None)))
+    return _works(
+        FUSED,
+        lambda kernels: all(_pool_norm_gelu_matches_torch(kernels, device, dtype, how) for how in (True, False, None)),
+    )
 
 
 @cache
-def blur_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
+def blurpool_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
     """As :func:`kernels_work`, of blurred pooling."""
-    return _works(BLURRING, lambda kernels: _blurs_alike(kernels, device, dtype))
+    return _works(BLURRING, lambda kernels: _blurpool_matches_torch(kernels, device, dtype))
 
 
 def _works(module: str, agrees: Callable[[ModuleType], bool]) -> bool:
@@ -93,7 +96,7 @@ def _works(module: str, agrees: Callable[[ModuleType], bool]) -> bool:
         return False
 
 
-def _blurs_alike(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
+def _blurpool_matches_torch(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
     """On random numbers, forward and backward."""
     generator = torch.Generator(device).manual_seed(0)
     numbers = torch.randn((16, 24, 9, 8), generator=generator, device=device).to(dtype)
@@ -108,11 +111,13 @@ def _blurs_alike(kernels: ModuleType, device: torch.device, dtype: torch.dtype) 
     return _alike(results[0], results[1], dtype)
 
 
-def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None) -> bool:
+def _pool_norm_gelu_matches_torch(
+    kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None
+) -> bool:
     """On random numbers, forward and backward.
 
     Args:
-        pooled: of :func:`fused_norm_gelu`; None for :func:`fused_bias_gelu`.
+        pooled: of :func:`pool_norm_gelu`; None for :func:`bias_gelu`.
     """
     generator = torch.Generator(device).manual_seed(0)
     draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]

@@ -15,13 +15,13 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from timebox.models.kernels.triton_functions import channels_at_once, empty, largest
+from timebox.models.kernels.triton_functions import channel_block_size, empty, largest
 
 # Positions that a program computes at once.
 POSITIONS, POSITIONS_POOLED = 64, 32
 # Programs that form sums, and of how many, for how many channels, one program brings the sums together.
 NUM_PROGRAMS = 1024
-PROGRAMS_SETTLED, CHANNELS_SETTLED = 512, 16
+COMBINED_PROGRAMS, COMBINED_CHANNELS = 512, 16
 
 
 @triton.jit
@@ -72,7 +72,7 @@ def _statistics(
 
 
 @triton.jit
-def _settle_statistics(
+def _combine_statistics(
     count_ptr, mean_ptr, square_ptr, moments_ptr, running_mean_ptr, running_var_ptr, num_rows, num_channels,
     num_programs, momentum, epsilon, PROGRAMS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -177,7 +177,7 @@ def _sums_of_gradients(
 
 
 @triton.jit
-def _settle_sums(
+def _combine_sums(
     sum_ptr, product_ptr, totals_ptr, num_channels, num_programs, PROGRAMS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
@@ -253,7 +253,7 @@ class _PoolNormGelu(torch.autograd.Function):
         value, place = x, x
         if pooled:
             value, place = empty(shape, x.dtype, x.device), empty(shape, torch.int8, x.device)
-        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), channels_at_once(num_channels)
+        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), channel_block_size(num_channels)
         blocks = triton.cdiv(num_channels, channels)
         num_programs = _num_programs(num_rows, rows, blocks)
         count = x.new_empty(num_programs, dtype=torch.float32)
@@ -263,9 +263,9 @@ class _PoolNormGelu(torch.autograd.Function):
             x, value, place, count, mean, square, num_rows, num_channels, height, width, down, across,
             POOLED=pooled, ROWS=rows, CHANNELS=channels,
         )  # fmt: skip
-        _settle_statistics[(triton.cdiv(num_channels, CHANNELS_SETTLED),)](
+        _combine_statistics[(triton.cdiv(num_channels, COMBINED_CHANNELS),)](
             count, mean, square, moments, running_mean, running_var, num_rows, num_channels, num_programs, momentum,
-            epsilon, PROGRAMS=PROGRAMS_SETTLED, CHANNELS=CHANNELS_SETTLED,
+            epsilon, PROGRAMS=COMBINED_PROGRAMS, CHANNELS=COMBINED_CHANNELS,
         )  # fmt: skip
         output = _activated(value, moments, bias)
         ctx.save_for_backward(value, place, moments, bias)
@@ -281,7 +281,7 @@ class _PoolNormGelu(torch.autograd.Function):
         totals = _totals(grad, value, moments, bias)
         down, across = value.shape[2:]
         num_rows = num_images * down * across
-        channels = channels_at_once(num_channels)
+        channels = channel_block_size(num_channels)
         blocks = triton.cdiv(num_channels, channels)
         output = empty(ctx.shape, value.dtype, value.device)
         rows = POSITIONS_POOLED if pooled else POSITIONS
@@ -311,7 +311,7 @@ class _BiasGelu(torch.autograd.Function):
 def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
     """GELU of the normalised and shifted values."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
+    num_rows, channels = value.numel() // num_channels, channel_block_size(num_channels)
     output = torch.empty_like(value)
     _normalize_gelu[(triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels))](
         value, output, moments, bias, num_rows, num_channels, ROWS=POSITIONS, CHANNELS=channels
@@ -322,7 +322,7 @@ def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
 def _totals(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
     """Of gradients before the activation, and of their products with the normalised values: float32 (2, C)."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
+    num_rows, channels = value.numel() // num_channels, channel_block_size(num_channels)
     blocks = triton.cdiv(num_channels, channels)
     num_programs = _num_programs(num_rows, POSITIONS, blocks)
     total, product = value.new_empty((2, num_programs, num_channels), dtype=torch.float32)
@@ -330,8 +330,8 @@ def _totals(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tenso
     _sums_of_gradients[(num_programs, blocks)](
         grad, value, moments, bias, total, product, num_rows, num_channels, ROWS=POSITIONS, CHANNELS=channels
     )
-    _settle_sums[(triton.cdiv(num_channels, CHANNELS_SETTLED),)](
-        total, product, totals, num_channels, num_programs, PROGRAMS=PROGRAMS_SETTLED, CHANNELS=CHANNELS_SETTLED
+    _combine_sums[(triton.cdiv(num_channels, COMBINED_CHANNELS),)](
+        total, product, totals, num_channels, num_programs, PROGRAMS=COMBINED_PROGRAMS, CHANNELS=COMBINED_CHANNELS
     )
     return totals
 

@@ -24,7 +24,7 @@ def largest(at, x_ptr, width, num_channels, inside):
     return value, place
 
 
-def channels_at_once(num_channels: int) -> int:
+def channel_block_size(num_channels: int) -> int:
     """For each program: a power of two."""
     return min(CHANNELS, 1 << (num_channels - 1).bit_length())
 
