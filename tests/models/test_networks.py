@@ -1,4 +1,4 @@
-"""The networks: any size, any channels, any number of classes; and how much work they are."""
+"""The networks: image sizes, channels, numbers of classes, parameters and operations."""
 
 import copy
 import subprocess
@@ -45,8 +45,8 @@ def test_airbench_takes_any_size(size: tuple[int, int], channels: int, blur_pool
 
 
 @pytest.mark.integration
-def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
-    """Which takes a second to import, each time a run is loaded."""
+def test_building_on_the_meta_device_does_not_import_torchs_compiler() -> None:
+    """The import takes a second, each time a run is loaded."""
     code = """if True:
         import sys, torch
         from timebox.models import Airbench, ResNet9, ResNet18, Ensemble
@@ -58,7 +58,7 @@ def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.25, 2.0])
-def test_airbench_works_at_another_size(scale: float) -> None:
+def test_airbench_resizes_its_input(scale: float) -> None:
     torch.manual_seed(0)
     model = Airbench(3, 10, width=4, input_scale=scale)
     for size in SIZES:
@@ -73,8 +73,8 @@ def test_airbench_works_at_another_size(scale: float) -> None:
     )
 
 
-def test_whitening_is_fitted_on_what_enters_the_network() -> None:
-    """Enlarged images are smoother: their finest pattern varies less, and is amplified more."""
+def test_whitening_is_fitted_to_resized_images() -> None:
+    """Enlarged images are smoother: their finest pattern has less variance, and is amplified more."""
     noise = images(50, 3, (16, 16))
     model, alone = Airbench(3, 10, width=4, input_scale=2.0), Airbench(3, 10, width=4)
     fit_whitening(model, noise)
@@ -95,7 +95,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def test_gradients_of_a_narrow_resnet18_are_those_in_double_precision() -> None:
-    """Strided 1×1 convolutions of so few channels end the process where the processor has AVX-512."""
+    """Strided 1×1 convolutions of few channels crash the process with AVX-512."""
     torch.manual_seed(0)
     network, inputs = ResNet18(3, 10, width=8), images(16, 3, (96, 64))
     exact = copy.deepcopy(network).double()
@@ -211,7 +211,7 @@ def test_flops_of_resnet9_by_hand() -> None:
     assert count_flops(ResNet9(3, 10, width=w), (3, side, side)) == 6 * multiplications
 
 
-def test_counting_leaves_the_model_as_it_was() -> None:
+def test_counting_flops_does_not_change_the_model() -> None:
     model = ResNet9(3, 10, width=4).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert count_flops(model, (3, 8, 8)) == count_flops(model, (3, 8, 8))

@@ -18,7 +18,7 @@ from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.device.augment import batch_statistics
 from timebox.data.device.loader import DeviceLoader, ResidentImages
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.jobs.job import machine, versions
 from timebox.optim.loss import Loss
@@ -134,17 +134,11 @@ class Speedrun:
         """Accuracy, 0...1, of the averaged model on all test images; not timed.
 
         Args:
-            tta: views averaged, as :func:`timebox.evaluation.inference.predict_probabilities` takes them; None for the
+            tta: views averaged, as of :class:`timebox.evaluation.inference.InferenceConfig`; None for the
                 recipe's.
         """
-        probabilities = predict_probabilities(
-            self.model,
-            test.images,
-            self._loader.mean,
-            self._loader.std,
-            tta=self.recipe.tta if tta is None else tta,
-            device=self.device,
-        )
+        config = InferenceConfig(self._loader.mean, self._loader.std, self.recipe.tta if tta is None else tta)
+        probabilities = predict_probabilities(self.model, test.images, config, self.device)
         return accuracy(probabilities, test.labels)
 
     @property

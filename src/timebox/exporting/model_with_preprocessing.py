@@ -13,7 +13,7 @@ class Graph(nn.Module):
 
     Args:
         run: a trained run.
-        tta: the views, as of :func:`timebox.evaluation.inference.predict_probabilities`.
+        tta: the views, as of :class:`timebox.evaluation.inference.InferenceConfig`.
     """
 
     def __init__(self, run: Run, tta: str) -> None:

@@ -16,7 +16,7 @@ from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistic
 from timebox.data.images.decode import HOW_FITTED
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.config import TrainConfig
@@ -124,12 +124,9 @@ class TrainingJob:
         probabilities = predict_probabilities(
             model,
             ordered.images,
-            self.mean,
-            self.std,
-            tta=tta,
-            device=self.plan.device,
+            InferenceConfig(self.mean, self.std, tta, self.plan.scoring_batch),
+            self.plan.device,
             stop=stop,
-            batch_size=self.plan.scoring_batch,
             group=group,
         )
         return SplitScore(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
@@ -244,11 +241,8 @@ class ValidationAccuracy:
         probabilities = predict_probabilities(
             model,
             self.dataset.images,
-            self.mean,
-            self.std,
-            tta="none",
-            device=self.device,
-            batch_size=self.batch_size,
+            InferenceConfig(self.mean, self.std, batch_size=self.batch_size),
+            self.device,
             group=self.group,
         )
         return accuracy(probabilities, self.dataset.labels)

@@ -9,7 +9,7 @@ from timebox.clock import Deadline
 from timebox.data import DataSplits
 from timebox.distributed.process_group import TorchrunGroup
 from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
 from timebox.jobs.job import ScoreSplit, TrainingJob, sha256_of
@@ -80,11 +80,8 @@ class Worker:
                 predict_probabilities(
                     trained.model,
                     job.ordered(job.held_out()[asked.split]).images,
-                    job.mean,
-                    job.std,
-                    tta=asked.tta,
-                    device=group.device,
-                    batch_size=job.plan.scoring_batch,
+                    InferenceConfig(job.mean, job.std, asked.tta, job.plan.scoring_batch),
+                    group.device,
                     group=group,
                 )
         # Where the leader has put the run, once it is whole.

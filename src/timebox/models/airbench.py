@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from timebox.models.kernels.dispatch import bias_gelu, can_fuse, kernels_work, max_blur_pool, pool_norm_gelu
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
-# Running statistics must settle within the few dozen steps of a short training.
+# Large, because running statistics must converge within the few dozen steps of a short training.
 NORM_MOMENTUM = 0.4
 NORM_EPSILON = 1e-12
-# Pixels. Of a smaller image the whitening and three halvings leave nothing: it is enlarged. (With a row and a column of
-# zeros added instead, two of three trainings on 8x8 digits came to nothing.)
+# Pixels: smaller images are enlarged, because the whitening and three halvings would leave nothing of them. (With zero
+# padding instead, two of three trainings on 8x8 digits failed.)
 MIN_SIDE = 9
 
 
@@ -19,19 +19,18 @@ class Airbench(nn.Module):
     """Three groups of two convolutions at ``width`` × 1, 4, 4 channels, each group halving the image.
 
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498, section 3.1;
-    KellerJordan/cifar10-airbench). 2×2 patches are whitened, each pattern kept with both signs; the bias behind them
-    learns for the first part of a training only. The head takes the maximum over all positions, so that images of any
-    size from 8×8 fit; its weights start at unit spread, and the logits are scaled down in return.
+    KellerJordan/cifar10-airbench). The whitening layer has 2×2 filters of both signs; its bias is trained in the first
+    part of a training only. Global max pooling before the head allows images of any size from 8×8. The weights of the
+    head are initialised with a standard deviation of one, and the logits are scaled down in return.
 
     Args:
         in_channels: 1, 3 or 4.
         num_classes: 2 or more.
         width: channels of the first group; the published network has 64.
-        ghost_size: images per normalisation group, 0 for the whole batch.
+        ghost_size: images per ghost batch norm group, 0 for the whole batch.
         logit_scale: factor on the logits, above 0; the published network has 1 / 256, the inverse of its features.
-        input_scale: factor on the sides of the images before anything else, above 0. Enlarged images keep more of
-            their positions through the halvings, and cost as much more; large ones made smaller cost less.
-        blur_pool: whether groups halve by :class:`MaxBlurPool`; the published network takes maxima alone.
+        input_scale: factor by which images are resized first, above 0. Operations are proportional to its square.
+        blur_pool: whether groups have :class:`MaxBlurPool`; the published network has max pooling.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Airbench(nn.Module):
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.logit_scale = logit_scale
-        # Where there are no numbers there is nothing to scale, and torch would load its compiler for it.
+        # On the meta device there is nothing to scale, and torch would import its compiler for it.
         if not self.head.weight.is_meta:
             with torch.no_grad():
                 self.head.weight.div_(self.head.weight.std())
@@ -62,14 +61,14 @@ class Airbench(nn.Module):
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""
         gelu, *groups = self.groups.children()
         x = self.resize_inputs(images)
-        x = self._whitened_by_kernel(x) if x.is_cuda and self.training else gelu(self.whitening(x))
+        x = self._whiten_and_activate(x) if x.is_cuda and self.training else gelu(self.whitening(x))
         for group in groups:
             x = group(x)
         logits: Tensor = self.head(x.amax((2, 3))) * self.logit_scale
         return logits
 
-    def _whitened_by_kernel(self, x: Tensor) -> Tensor:
-        """Whitening and the activation behind it on a GPU, with the bias added in the activation where that works."""
+    def _whiten_and_activate(self, x: Tensor) -> Tensor:
+        """Whitening and GELU in training on a GPU, by a kernel that adds the bias if it works there."""
         x, bias = self.whitening.forward_without_bias(x), self.whitening.bias
         assert bias is not None
         if kernels_work(x.device, x.dtype) and not x.requires_grad:
@@ -77,7 +76,7 @@ class Airbench(nn.Module):
         return F.gelu(x + bias[:, None, None].to(x.dtype))
 
     def resize_inputs(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) in the size at which the network works."""
+        """Resize normalised images (N, C, H, W) by ``input_scale``, to sides of at least 9 pixels."""
         size = [max(MIN_SIDE, round(side * self.input_scale)) for side in images.shape[2:]]
         if size == list(images.shape[2:]):
             return images
@@ -98,7 +97,7 @@ class _Group(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layers compute one after the other; on a GPU, what lies between convolutions as one."""
+        """Apply the layers; in training on a GPU all layers between two convolutions are one kernel."""
         first, *others = self.children()
         pool, first_norm, _, second, second_norm, _ = others
         assert isinstance(first_norm, GhostBatchNorm) and isinstance(second_norm, GhostBatchNorm)

@@ -1,4 +1,4 @@
-"""The nine-layer residual network of cifar10-fast, for images of any size and any number of classes."""
+"""ResNet-9: the nine-layer residual network of cifar10-fast, for images of any size and number of classes."""
 
 from torch import Tensor, nn
 
@@ -8,18 +8,18 @@ from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
 class ResNet9(nn.Module):
     """Four stages of ``width`` × 1, 2, 4, 8 channels; residual blocks after stages one and three.
 
-    Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max-pool, CELU,
-    ghost batch norm with frozen scale, whitened input. The head takes the maximum over all positions, so that images of
-    any size from 8×8 fit, and scales the logits down, which keeps them small while the rates are large.
+    Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max pooling,
+    CELU, ghost batch norm with frozen weight, whitening. Global max pooling before the head allows images of any size
+    from 8×8. The logits are scaled down to keep them small under large learning rates.
 
     Args:
         in_channels: 1, 3 or 4.
         num_classes: 2 or more.
         width: channels of the first stage; the published network has 64.
-        whitening: whether a fixed whitening convolution comes first (see :class:`Whitening`), followed by a 1×1
-            convolution; else a plain 3×3 convolution.
-        ghost_size: images per normalisation group, 0 for the whole batch.
-        celu_alpha: of the activation, above 0.
+        whitening: whether the first layer is a :class:`Whitening`, followed by a 1×1 convolution; else it is a 3×3
+            convolution.
+        ghost_size: images per ghost batch norm group, 0 for the whole batch.
+        celu_alpha: alpha of the CELU activations, above 0.
         logit_scale: factor on the logits, above 0.
     """
 
