@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from timebox.models import Airbench, Ensemble, count_flops, fit_whitening, networks_of
+from timebox.models import Airbench, AirbenchConfig, Ensemble, count_flops, fit_whitening, networks_of
 from timebox.models.layers import Whitening
 
 
 def networks(num: int) -> list[nn.Module]:
     torch.manual_seed(0)
-    return [Airbench(3, 5, width=4, logit_scale=10.0).train() for _ in range(num)]
+    return [Airbench(3, 5, AirbenchConfig(width=4, logit_scale=10.0)).train() for _ in range(num)]
 
 
 def test_the_softmax_is_the_mean_of_the_networks() -> None:

@@ -3,18 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from timebox.models.airbench import Airbench
+from timebox.models.airbench import Airbench, AirbenchConfig
 from timebox.models.ensemble import Ensemble, networks_of
 from timebox.models.kernels.dispatch import kernels_work
 from timebox.models.layers import GhostBatchNorm, Whitening, start_at_identity
-from timebox.models.resnet9 import ResNet9
+from timebox.models.resnet9 import ResNet9, ResNet9Config
 from timebox.models.resnet18 import ResNet18
 
 __all__ = [
     "Airbench",
+    "AirbenchConfig",
     "Ensemble",
     "GhostBatchNorm",
     "ResNet9",
+    "ResNet9Config",
     "ResNet18",
     "Whitening",
     "count_flops",

@@ -1,5 +1,7 @@
 """The network of the CIFAR speed records: six convolutions behind a whitening layer."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,28 @@ NORM_EPSILON = 1e-12
 MIN_SIDE = 9
 
 
+@dataclass(frozen=True)
+class AirbenchConfig:
+    """Hyper-parameters of :class:`Airbench`; the defaults are the published network.
+
+    Attributes:
+        width: channels of the first group.
+        ghost_size: images per ghost batch norm group, 0 for the whole batch.
+        logit_scale: factor on the logits, above 0; the default is the inverse of the number of features.
+        input_scale: factor by which images are resized first, above 0. Operations are proportional to its square.
+        blur_pool: whether groups have :class:`MaxBlurPool` in place of max pooling.
+    """
+
+    width: int = 64
+    ghost_size: int = 0
+    logit_scale: float = 1 / 256
+    input_scale: float = 1.0
+    blur_pool: bool = False
+
+
+PUBLISHED = AirbenchConfig()
+
+
 class Airbench(nn.Module):
     """Three groups of two convolutions at ``width`` × 1, 4, 4 channels, each group halving the image.
 
@@ -26,32 +50,17 @@ class Airbench(nn.Module):
     Args:
         in_channels: 1, 3 or 4.
         num_classes: 2 or more.
-        width: channels of the first group; the published network has 64.
-        ghost_size: images per ghost batch norm group, 0 for the whole batch.
-        logit_scale: factor on the logits, above 0; the published network has 1 / 256, the inverse of its features.
-        input_scale: factor by which images are resized first, above 0. Operations are proportional to its square.
-        blur_pool: whether groups have :class:`MaxBlurPool`; the published network has max pooling.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        width: int = 64,
-        ghost_size: int = 0,
-        logit_scale: float = 1 / 256,
-        input_scale: float = 1.0,
-        blur_pool: bool = False,
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, config: AirbenchConfig = PUBLISHED) -> None:
         super().__init__()
-        self.input_scale = input_scale
+        self.input_scale, width = config.input_scale, config.width
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
-        groups = (_Group(channels[i], channels[i + 1], ghost_size, blur_pool) for i in range(3))
+        groups = (_Group(channels[i], channels[i + 1], config.ghost_size, config.blur_pool) for i in range(3))
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
-        self.logit_scale = logit_scale
+        self.logit_scale = config.logit_scale
         # On the meta device there is nothing to scale, and torch would import its compiler for it.
         if not self.head.weight.is_meta:
             with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from timebox.models import Airbench
+from timebox.models import Airbench, AirbenchConfig
 from timebox.models.kernels import dispatch
 from timebox.models.layers import GhostBatchNorm
 
@@ -198,7 +198,7 @@ def test_a_network_computes_the_same_with_and_without_fusing(blur_pool: bool, mo
 
     calls: list[bool] = []
     torch.manual_seed(0)
-    network, images = Airbench(3, 5, width=8, blur_pool=blur_pool).train(), torch.randn(6, 3, 16, 16)
+    network, images = Airbench(3, 5, AirbenchConfig(width=8, blur_pool=blur_pool)).train(), torch.randn(6, 3, 16, 16)
     expected = network(images)
     monkeypatch.setattr("timebox.models.airbench.can_fuse", lambda x, norm: norm.training)
     monkeypatch.setattr("timebox.models.airbench.pool_norm_gelu", by_torch)
