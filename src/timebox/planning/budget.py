@@ -125,7 +125,7 @@ class Budget:
         return saving_seconds + large_seconds, finish_seconds + large_seconds
 
     def num_val_images(self, scoring_seconds_per_image: float) -> int:
-        """Images of each validation during training: what 2 % of the budget allow, 0 if those are too few."""
+        """Images of each validation during training, as many as 2 % of the budget allow; 0 if those are too few."""
         num_val = self.scoring.num_val
         affordable = VALIDATION_SHARE * self.total_seconds / (NUM_VALIDATIONS - 1) / scoring_seconds_per_image
         num_images = min(num_val, int(affordable), MAX_VALIDATION_IMAGES)

@@ -101,7 +101,7 @@ def airbench94() -> Recipe:
     are for the sum of the losses of 2,000 images; here they are for the mean, hence 2,000 times as large:
 
     - learning rates 0.67 (head, max_lr), 0.053 (biases) and 0.24 (filters: Muon, momentum 0.6); all fall linearly to 0;
-    - weight decay 2e-6 × 2,000 per step at the highest learning rate, whatever that is; none on the filters;
+    - weight decay 2e-6 × 2,000 per step at the highest learning rate, for any max_lr; none on the filters;
     - label smoothing 0.2, random crop with 2 pixels of reflection padding, every image flipped in every second epoch;
     - the bias of the whitening layer is trained in the first three of eight epochs;
     - test-time augmentation with six views: the image and its horizontal flip, each also shifted by a pixel up and
