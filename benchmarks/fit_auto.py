@@ -1,12 +1,12 @@
-"""Where `auto` stands against the built-in recipes, and the epochs from which its rungs pay, from measured cells.
+"""Compare `auto` with the built-in recipes, and fit the required epochs of its model scales, from measured cells.
 
     python benchmarks/fit_auto.py            # writes the tables in docs/auto.md, and prints the fit
-    python benchmarks/fit_auto.py --check    # fails where docs/auto.md or planning/auto.py say otherwise
+    python benchmarks/fit_auto.py --check    # fails if docs/auto.md or planning/model_scales.py differ
 
-The cells lie in records/: the trials of `auto`, of the built-in recipes, and of the rungs below and above the one that
-`auto` took, as `auto_cells.py` wrote them. The fit looks for the epochs with which choosing among the rungs that were
-measured loses least, on average over the tasks and over speeds that are read too low, right and too high; it is checked
-by leaving out each task in turn.
+The cells are in records/: trials of `auto`, of the built-in recipes, and of the model scales next to the one that
+`auto` selected, as written by `auto_cells.py`. The fit minimises the accuracy lost by the selection among the measured
+scales, on average over the tasks, and over throughputs measured too low, right and too high. It is validated by leaving
+out each task in turn.
 """
 
 import argparse
@@ -19,36 +19,36 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from auto_cells import SCALE_FIELDS, places_at, read_cell
+from auto_cells import SCALE_FIELDS, read_cell, scale_positions
 from pages import replace_table
 from timebox.benchmarking.statistics import MIN_PAIRS, describe
 from timebox.clock import format_duration, parse_budget
-from timebox.planning.auto import (
+from timebox.planning.auto import auto_recipe
+from timebox.planning.dataset_profile import DatasetProfile
+from timebox.planning.model_scales import (
     LEFT_OUT_LOSS,
     WIDTH_EPOCHS,
     WIDTH_EXPONENT,
     ModelScale,
-    auto_recipe,
     model_scales,
     required_epochs,
 )
-from timebox.planning.dataset_profile import DatasetProfile
 
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
 PAGE = "docs/auto.md"
 AUTO = "auto"
-# Not inferior: no more points below on average, and at the lower end of the 95 % interval.
+# "Not inferior": smallest difference in points, on average and at the lower end of the 95 % interval.
 MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0
-# Points that more time may cost.
-FALL_MARGIN = 0.5
-# What goes with a network, and what it was where a record does not say.
-GOES_WITH_IT = {"batch_size": None, "mixup": 0.0, "mixup_until": 1.0, "blur_pool": False}
-# What is tried: epochs of 5,000 images, and how fast they fall with more of them.
+# Largest loss in points that more time may cause.
+LOSS_MARGIN = 0.5
+# Fields that depend on the network and the epochs, with their values where a record lacks them.
+DERIVED_FIELDS = {"batch_size": None, "mixup": 0.0, "mixup_until": 1.0, "blur_pool": False}
+# Candidates of the fit: WIDTH_EPOCHS and WIDTH_EXPONENT.
 EPOCHS = tuple(round(1.5 * 1.2**k, 2) for k in range(14))
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# The speed that `auto` reads may be a fifth off: it has to choose well by such readings too.
-READINGS = (0.8, 1.0, 1.25)
+# Errors of the measured throughput for which the selection has to be good.
+SPEED_ERRORS = (0.8, 1.0, 1.25)
 
 Line = Mapping[str, object]
 Parameters = tuple[float, float]
@@ -56,8 +56,10 @@ Parameters = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cell:
-    """A task, a machine, its speed, a record and a budget. What lies in different records was trained by different
-    versions of the code, and is not compared."""
+    """A task, a machine, its speed, a record and a budget.
+
+    Cells of different records are not compared, as they were trained by different versions of the code.
+    """
 
     task: str
     machine: str
@@ -72,15 +74,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A rung in a cell: its mean accuracy in points, and the epochs there was time for."""
+    """A model scale in a cell: position in MODEL_SCALES, mean accuracy in points, and mean epochs."""
 
-    place: int
+    position: int
     task: DatasetProfile
     accuracy: float
     epochs: float
 
 
-Rungs = Mapping[Cell, Sequence[Measured]]
+MeasuredScales = Mapping[Cell, Sequence[Measured]]
 Losses = Mapping[Parameters, Mapping[str, float]]
 
 
@@ -88,13 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; fail where something differs")
     parser.add_argument("--root", type=Path, default=ROOT, help="where docs/ and records/ lie")
-    given = parser.parse_args(argv)
-    cells = by_cell(read(given.root / "records"))
-    measured = rungs_of(cells)
+    arguments = parser.parse_args(argv)
+    cells = by_cell(read(arguments.root / "records"))
+    measured = measured_scales(cells)
     losses = losses_of(measured)
     fitted, unseen = fit(losses), left_out(losses)
-    said, found = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_most(unseen))
-    page = given.root / PAGE
+    current, fitted_values = (WIDTH_EPOCHS, WIDTH_EXPONENT, LEFT_OUT_LOSS), (*fitted, mean_and_max(unseen))
+    page = arguments.root / PAGE
     wanted = text = page.read_text(encoding="utf-8")
     tables = {
         "standing": standing(cells),
@@ -103,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for name, table in tables.items():
         wanted = replace_table(PAGE, wanted, name, table)
-    print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_most(unseen)}")
-    if given.check:
-        differing = [PAGE] * (wanted != text) + ["src/timebox/planning/auto.py"] * (said != found)
+    print(f"WIDTH_EPOCHS, WIDTH_EXPONENT = {fitted}; LEFT_OUT_LOSS = {mean_and_max(unseen)}")
+    if arguments.check:
+        differing = [PAGE] * (wanted != text) + ["src/timebox/planning/model_scales.py"] * (current != fitted_values)
         for name in differing:
             print(f"fit_auto.py: {name} and the cells in records/ disagree", file=sys.stderr)
         return 1 if differing else 0
@@ -114,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(records: Path) -> list[Line]:
-    """The trials of all cells that lie there, but for those that failed or were late. A record's folder names the
-    machine last."""
+    """All trials in records/ that did not fail and were not late. The name of a record ends with its machine."""
     lines: list[Line] = []
     for path in sorted(records.glob(CELLS)):
         machine = path.parent.name.rsplit("_", 1)[1]
@@ -133,10 +134,10 @@ def by_cell(lines: Sequence[Line]) -> dict[Cell, list[Line]]:
 
 
 def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each cell where built-in recipes were trained beside: auto, the best of them, the paired
-    difference, and how many of auto's trainings are as it would choose today."""
+    """Table of the cells with built-in recipes: auto, the best built-in recipe, their paired difference, and the number
+    of auto's trainings that it would plan today."""
     compared = ("auto", "best built-in", "difference", "95 % interval", "n", "not inferior", "as today")
-    head = head_of("task", "machine", "speed", "budget", *compared)
+    head = table_head("task", "machine", "speed", "budget", *compared)
     rows: list[str] = []
     for cell, lines in cells.items():
         by_label = accuracies(lines)
@@ -148,21 +149,21 @@ def standing(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
         rows.append(f"| {cell.task} | {cell.machine} | {cell.speed} | {budget} | {mean(auto)} | ")
         rows[-1] += f"{mean(by_label[best])} (`{best}`) | " + paired(auto, by_label[best])
         by_auto = [line for line in lines if line["label"] == AUTO]
-        rows[-1] += f" {sum(map(is_as_today, by_auto))} of {len(by_auto)} |"
+        rows[-1] += f" {sum(map(is_planned_today, by_auto))} of {len(by_auto)} |"
     return [*head, *rows] if rows else []
 
 
-def is_as_today(line: Line) -> bool:
-    """Whether `auto` would train the network of a trial as it did then, with time for as many epochs."""
+def is_planned_today(line: Line) -> bool:
+    """Whether `auto` would plan the recipe of a trial today, for its network and its epochs."""
     task = task_of(line)
     num_images_seen = task.num_images * float(str(line["epochs"]))
     network = {name: value for name in SCALE_FIELDS if isinstance(value := line[name], int | float)}
     recipe, _ = auto_recipe(task, lambda recipe: num_images_seen, network)
-    return all(getattr(recipe, name) == line.get(name, before) for name, before in GOES_WITH_IT.items())
+    return all(getattr(recipe, name) == line.get(name, before) for name, before in DERIVED_FIELDS.items())
 
 
 def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
-    """Of the recipes in a cell, in points by seed; those with changed fields are left out."""
+    """Accuracies in points by recipe and seed; recipes with changed fields are left out."""
     by_label: dict[str, dict[object, float]] = defaultdict(dict)
     for line in lines:
         if " " not in str(line["label"]):
@@ -171,8 +172,8 @@ def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
 
 
 def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
-    """A table with a line for each task, machine, speed and record where `auto` had several budgets: what it came to
-    with each, over so many seeds, and the furthest that it fell with more time."""
+    """Table of the tasks, machines, speeds and records with several budgets: accuracy of `auto` with each budget,
+    number of seeds, and the largest loss with more time."""
     reached: dict[tuple[str, str, str, str], dict[float, Mapping[object, float]]] = defaultdict(dict)
     for cell, lines in cells.items():
         if auto := accuracies(lines).get(AUTO):
@@ -180,22 +181,22 @@ def more_time(cells: Mapping[Cell, Sequence[Line]]) -> list[str]:
     reached = {row: by_budget for row, by_budget in reached.items() if len(by_budget) > 1}
     budgets = sorted({budget for by_budget in reached.values() for budget in by_budget})
     durations = map(format_duration, budgets)
-    rows = head_of("task", "machine", "speed", *durations, "furthest fall", f"at most {FALL_MARGIN}")
+    rows = table_head("task", "machine", "speed", *durations, "largest loss", f"at most {LOSS_MARGIN}")
     for (task, machine, speed, _), by_budget in reached.items():
-        fall = furthest_fall([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
+        fall = largest_loss([statistics.fmean(by_budget[budget].values()) for budget in sorted(by_budget)])
         there = [f"{mean(by_budget[b])} ({len(by_budget[b])})" if b in by_budget else "–" for b in budgets]
-        row = [task, machine, speed, *there, f"{fall:.1f}", "yes" if fall <= FALL_MARGIN else "**no**"]
+        row = [task, machine, speed, *there, f"{fall:.1f}", "yes" if fall <= LOSS_MARGIN else "**no**"]
         rows.append("| " + " | ".join(row) + " |")
     return rows if reached else []
 
 
-def head_of(*columns: str) -> list[str]:
-    """The first two lines of a table."""
+def table_head(*columns: str) -> list[str]:
+    """The first two lines of a Markdown table."""
     return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
 
 
-def furthest_fall(means: Sequence[float]) -> float:
-    """Points by which one is below an earlier one, at most."""
+def largest_loss(means: Sequence[float]) -> float:
+    """Largest difference in points by which a mean is below an earlier one."""
     return max(max(means[: i + 1]) - later for i, later in enumerate(means))
 
 
@@ -204,7 +205,7 @@ def mean(accuracies: Mapping[object, float]) -> str:
 
 
 def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
-    """The last columns of a row: the difference over the seeds that both have."""
+    """The last columns of a row: the paired difference over common seeds."""
     figures = describe([auto[seed] - other[seed] for seed in auto if seed in other])
     if figures.mean is None or figures.interval is None:
         return f"– | – | {figures.n} | – |"
@@ -215,45 +216,45 @@ def paired(auto: Mapping[object, float], other: Mapping[object, float]) -> str:
     return f"{figures.mean:+.1f} | {low:+.1f} … {high:+.1f} | {figures.n} | {verdict} |"
 
 
-def rungs_of(cells: Mapping[Cell, Sequence[Line]]) -> Rungs:
-    """The rungs measured in each cell, from the least work to the most; single ones are left out."""
+def measured_scales(cells: Mapping[Cell, Sequence[Line]]) -> MeasuredScales:
+    """The measured model scales of each cell, in increasing order; cells with a single scale are left out."""
     measured: dict[Cell, list[Measured]] = {}
     for cell, lines in cells.items():
         trials: dict[int, list[Line]] = defaultdict(list)
         for line in lines:
-            if str(line["label"]).split()[0] == AUTO and (place := place_of(line)) is not None:
-                trials[place].append(line)
+            if str(line["label"]).split()[0] == AUTO and (position := scale_position(line)) is not None:
+                trials[position].append(line)
         if len(trials) > 1:
-            measured[cell] = [summed_up(place, trials[place]) for place in sorted(trials)]
+            measured[cell] = [average_trials(position, trials[position]) for position in sorted(trials)]
     return measured
 
 
-def place_of(line: Line) -> int | None:
-    """Where on the ladder a trial was trained; None for what is none of its rungs, or was one only then."""
-    return places_at(task_of(line).side).get(tuple(line[name] for name in SCALE_FIELDS))
+def scale_position(line: Line) -> int | None:
+    """Position in MODEL_SCALES of the scale of a trial; None if it is not among the present scales."""
+    return scale_positions(task_of(line).side).get(tuple(line[name] for name in SCALE_FIELDS))
 
 
 def task_of(line: Line) -> DatasetProfile:
-    """What a network's place and what goes with it depend on; classes and mirroring change neither."""
+    """Profile of the data of a trial; neither classes nor flips affect the selection of the scale."""
     return DatasetProfile(int(str(line["train_images"])), int(str(line["side"])), num_classes=2, mirror_allowed=True)
 
 
-def summed_up(place: int, trials: Sequence[Line]) -> Measured:
+def average_trials(position: int, trials: Sequence[Line]) -> Measured:
     return Measured(
-        place,
+        position,
         task_of(trials[0]),
         100 * statistics.fmean(float(str(line["accuracy"])) for line in trials),
         statistics.fmean(float(str(line["epochs"])) for line in trials),
     )
 
 
-def losses_of(measured: Rungs) -> Losses:
-    """For all that is tried, what choosing with it loses on each task."""
+def losses_of(measured: MeasuredScales) -> Losses:
+    """Accuracy lost on each task with each candidate of the fit."""
     return {candidate: by_task(candidate, measured) for candidate in product(EPOCHS, EXPONENTS)}
 
 
 def fit(losses: Losses, left_out: str | None = None) -> Parameters:
-    """What loses least on average over the tasks, one of which may be left out. Of equals, the one in their middle."""
+    """The candidate with the smallest mean loss over the tasks except ``left_out``; the central one of equals."""
     means = {
         candidate: statistics.fmean(loss for task, loss in by_task.items() if task != left_out)
         for candidate, by_task in losses.items()
@@ -265,42 +266,42 @@ def fit(losses: Losses, left_out: str | None = None) -> Parameters:
 
 
 def on_scale(candidate: Parameters) -> tuple[float, float]:
-    """A step of either parameter is about as long."""
+    """A candidate in units of the steps between candidates."""
     return math.log(candidate[0]) / math.log(EPOCHS[1] / EPOCHS[0]), 10 * candidate[1]
 
 
 def left_out(losses: Losses) -> dict[str, float]:
-    """What is lost on each task with the parameters fitted on all others."""
+    """Accuracy lost on each task with the parameters fitted on all other tasks."""
     return {task: losses[fit(losses, left_out=task)][task] for task in next(iter(losses.values()))}
 
 
-def by_task(candidate: Parameters, measured: Rungs) -> dict[str, float]:
-    """Points below the best rung measured, on average over the cells of each task and what may be read there."""
+def by_task(candidate: Parameters, measured: MeasuredScales) -> dict[str, float]:
+    """Mean loss of each task: points below the best measured scale, over its cells and the errors of the throughput."""
     losses: dict[str, list[float]] = defaultdict(list)
     steps = model_scales(*candidate)
     for cell, there in measured.items():
         best = max(scale.accuracy for scale in there)
-        losses[cell.task] += [best - chosen(there, steps, reading).accuracy for reading in READINGS]
+        losses[cell.task] += [best - select_scale(there, steps, error).accuracy for error in SPEED_ERRORS]
     return {task: statistics.fmean(values) for task, values in losses.items()}
 
 
-def chosen(there: Sequence[Measured], steps: Sequence[ModelScale], reading: float) -> Measured:
-    """Of the rungs measured, the one that auto would climb to if it read that multiple of the speed."""
-    taken = there[0]
+def select_scale(there: Sequence[Measured], steps: Sequence[ModelScale], speed_error: float) -> Measured:
+    """The measured scale that auto would select if it measured the throughput with a relative error."""
+    selected = there[0]
     for scale in there[1:]:
-        if reading * scale.epochs < required_epochs(steps[scale.place], scale.task):
+        if speed_error * scale.epochs < required_epochs(steps[scale.position], scale.task):
             break
-        taken = scale
-    return taken
+        selected = scale
+    return selected
 
 
-def mean_and_most(losses: Mapping[str, float]) -> tuple[float, float]:
+def mean_and_max(losses: Mapping[str, float]) -> tuple[float, float]:
     return round(statistics.fmean(losses.values()), 2), round(max(losses.values()), 2)
 
 
-def fit_table(measured: Rungs, as_fitted: Mapping[str, float], unseen: Mapping[str, float]) -> list[str]:
-    """A table with a line for each task: what choosing loses as fitted on all, and on all others."""
-    rows = head_of("task", "cells", "points lost", "points lost, fitted without it")
+def fit_table(measured: MeasuredScales, as_fitted: Mapping[str, float], unseen: Mapping[str, float]) -> list[str]:
+    """Table of the tasks: accuracy lost with the fit to all tasks, and with the fit to all others."""
+    rows = table_head("task", "cells", "points lost", "points lost, fitted without it")
     for task, loss in unseen.items():
         num_cells = sum(cell.task == task for cell in measured)
         rows.append(f"| {task} | {num_cells} | {as_fitted[task]:.2f} | {loss:.2f} |")

@@ -1,4 +1,4 @@
-"""What a container leaves of the machine, on file systems made up for it."""
+"""Available threads and memory, read from fake cgroup and proc files."""
 
 import os
 from pathlib import Path
@@ -95,7 +95,7 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_threads_are_the_least_of_quota_affinity_and_cores(
+def test_threads_are_the_minimum_of_quota_affinity_and_cores(
     tmp_path: Path, files: list[tuple[str, str]], threads: int
 ) -> None:
     assert available_threads(tree(tmp_path, dict(files))) == threads
@@ -179,7 +179,7 @@ def group_v2(path: str, limit: str, used: int, inactive: int = 0, active: int = 
         ),
     ],
 )
-def test_memory_is_the_least_that_machine_and_limits_leave(
+def test_memory_is_the_minimum_of_the_machine_and_all_limits(
     tmp_path: Path, files: dict[str, str], room: int | None
 ) -> None:
     assert available_memory(tree(tmp_path, files)) == room

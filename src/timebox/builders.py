@@ -6,7 +6,17 @@ from torch import Tensor, nn
 from timebox.data.device.augment import batch_normalize
 from timebox.data.device.loader import Augmentation
 from timebox.data.device.resize import Resizing
-from timebox.models import Airbench, Ensemble, ResNet9, ResNet18, Whitening, fit_whitening, start_at_identity
+from timebox.models import (
+    Airbench,
+    AirbenchConfig,
+    Ensemble,
+    ResNet9,
+    ResNet9Config,
+    ResNet18,
+    Whitening,
+    fit_whitening,
+    start_at_identity,
+)
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
 
@@ -28,25 +38,15 @@ def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Mod
     if recipe.model == "resnet18":
         model = ResNet18(in_channels, num_classes, width=recipe.width)
     elif recipe.model == "airbench":
-        model = Airbench(
-            in_channels,
-            num_classes,
-            width=recipe.width,
-            ghost_size=recipe.ghost_size,
-            logit_scale=recipe.logit_scale,
-            input_scale=recipe.input_scale,
-            blur_pool=recipe.blur_pool,
+        airbench = AirbenchConfig(
+            recipe.width, recipe.ghost_size, recipe.logit_scale, recipe.input_scale, recipe.blur_pool
         )
+        model = Airbench(in_channels, num_classes, airbench)
     else:
-        model = ResNet9(
-            in_channels,
-            num_classes,
-            width=recipe.width,
-            whitening=recipe.whitening,
-            ghost_size=recipe.ghost_size,
-            celu_alpha=recipe.celu_alpha,
-            logit_scale=recipe.logit_scale,
+        resnet9 = ResNet9Config(
+            recipe.width, recipe.whitening, recipe.ghost_size, recipe.celu_alpha, recipe.logit_scale
         )
+        model = ResNet9(in_channels, num_classes, resnet9)
     if recipe.identity_init:
         start_at_identity(model)
     return model

@@ -24,8 +24,8 @@ from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import parse_json_object, read_regular
 from timebox.jobs.config import image_form, is_planned
 from timebox.pipelines import train
+from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
-from timebox.planning.planner import MIN_SIDE
 from timebox.run import load
 from timebox.runtime.device import resolve_device
 

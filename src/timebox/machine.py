@@ -1,25 +1,25 @@
-"""What of the machine this process may use: processors and memory, less what a container or taskset keeps from it.
+"""Processors and memory available to this process, within the limits of containers and taskset; torchrun's variables.
 
-Linux tells it in files. Every function takes the root of the file system they lie under, so that tests can make one
-up; elsewhere, or where they are missing or hold nonsense, only what the operating system says otherwise counts.
+Limits are read from Linux's cgroup and proc files, under a root that tests can replace. Missing or invalid files, as on
+other systems, are ignored.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# cgroup v1 writes the largest whole number of pages for "no limit". No machine has an exabyte.
+# cgroup v1 writes a huge number of bytes for "no limit". No machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
 
 
 def available_threads(root: Path = Path("/")) -> int:
-    """How many threads can run at once: the least of the machine's cores, this process's affinity and its CPU quota.
+    """Number of threads that can run at once: the minimum of cores, CPU affinity and CPU quota, 1 or more.
 
-    A quota of 1.5 processors gives 1 thread: two would use it up after three quarters of each period and then both be
-    stopped until the next, so that times measured in between would hold for no step. Below one processor it is 1.
+    A quota of 1.5 processors allows 1 thread: two threads would use up the quota after three quarters of each period,
+    and then wait for the next, so that measured step times would be misleading.
 
     Args:
-        root: where ``proc`` and ``sys`` are found.
+        root: directory of ``proc`` and ``sys``.
     """
     threads = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -29,41 +29,42 @@ def available_threads(root: Path = Path("/")) -> int:
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Bytes this process can still take without swapping, None where nothing tells.
+    """Bytes that this process can allocate without swapping; None if unknown.
 
-    The least of what the machine has left and what each memory limit above the process leaves. Cached files count as
-    free in both, as the kernel drops them when memory is short; swap does not, as nothing meets a deadline from there.
+    The minimum of the machine's available memory and the rest of each cgroup's limit. Cached files count as available,
+    because the kernel drops them when memory is short. Swap does not count: it is too slow to meet a deadline.
 
     Args:
-        root: where ``proc`` and ``sys`` are found.
+        root: directory of ``proc`` and ``sys``.
     """
-    rooms = [room for folder in _control_groups(root, "memory") if (room := _room(folder)) is not None]
+    folders = _control_groups(root, "memory")
+    available = [num_bytes for folder in folders if (num_bytes := _available_bytes(folder)) is not None]
     machine = _fields(root / "proc/meminfo").get("MemAvailable:")
     if machine is not None:
-        rooms.append(machine * 1024)
-    return min(rooms, default=None)
+        available.append(machine * 1024)
+    return min(available, default=None)
 
 
 def is_torchrun() -> bool:
-    """Whether ``torchrun`` started this process, as one of a group that trains together."""
+    """Whether ``torchrun`` started this process as a member of a process group."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def is_worker_rank() -> bool:
-    """Whether this process is one of a group and another leads it."""
+    """Whether this process belongs to a process group and is not its rank 0."""
     return is_torchrun() and os.environ["RANK"] != "0"
 
 
-def processes_here() -> int:
-    """How many processes ``torchrun`` started on this host; 1 where it did not."""
+def local_world_size() -> int:
+    """Number of processes that ``torchrun`` started on this host; 1 without ``torchrun``."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_torchrun() else 1
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the groups this process is in and of all those above, in cgroup v2, v1 and a mixture of both.
+    """The directories of this process's cgroup and all its ancestors, in cgroup v2, v1 and the hybrid of both.
 
-    In a container the process's own path often leads to nothing, as what is mounted is its group already: then the
-    mount's root is what remains of the path.
+    In a container the path of the cgroup often does not exist, because the container's own cgroup is mounted as the
+    root: hence the root of each mount comes first.
     """
     mounts = root / "sys/fs/cgroup"
     yield from (mounts, mounts / "unified", mounts / controller)
@@ -78,7 +79,7 @@ def _control_groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _whole_processors(folder: Path) -> int | None:
-    """The CPU quota of one group in whole processors, None where it has none."""
+    """The CPU quota of a cgroup in whole processors, rounded down; None for no quota."""
     quota, _, period = _text(folder / "cpu.max").partition(" ")
     if not quota:
         quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
@@ -86,8 +87,8 @@ def _whole_processors(folder: Path) -> int | None:
     return quota_us // period_us if quota_us and period_us else None
 
 
-def _room(folder: Path) -> int | None:
-    """What the memory limit of one group leaves, in bytes; None where it has none."""
+def _available_bytes(folder: Path) -> int | None:
+    """The rest of the memory limit of a cgroup in bytes; None for no limit."""
     statistics = _fields(folder / "memory.stat")
     limit, used = _number(_text(folder / "memory.max")), _number(_text(folder / "memory.current"))
     cached = [statistics.get(name, 0) for name in ("inactive_file", "active_file")]
@@ -101,13 +102,13 @@ def _room(folder: Path) -> int | None:
 
 
 def _fields(file: Path) -> dict[str, int]:
-    """The lines "name number ..." of a file."""
+    """Parse the lines "name number ..." of a file."""
     words = [line.split() for line in _text(file).splitlines()]
     return {line[0]: number for line in words if len(line) > 1 and (number := _number(line[1])) is not None}
 
 
 def _number(text: str) -> int | None:
-    """A whole number from 0; None for "max", "-1" and nonsense."""
+    """Parse a non-negative integer; None for "max", "-1" and invalid texts."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 30 else None
 
@@ -115,5 +116,5 @@ def _number(text: str) -> int | None:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):  # a path made of nonsense may hold a zero byte
+    except (OSError, ValueError):  # ValueError: a path with a null byte
         return ""

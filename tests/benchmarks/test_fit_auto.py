@@ -1,4 +1,4 @@
-"""What the measured cells say of `auto`: the table of standings, and the fit of its rungs."""
+"""The comparison of `auto` with built-in recipes, and the fit of its model scales, from measured cells."""
 
 import json
 from itertools import product
@@ -9,11 +9,11 @@ import pytest
 import fit_auto
 import pages
 from fit_auto import Cell
-from timebox.planning.auto import MODEL_SCALES, ModelScale, model_scales, required_epochs
 from timebox.planning.dataset_profile import DatasetProfile
+from timebox.planning.model_scales import MODEL_SCALES, ModelScale, model_scales, required_epochs
 
 TRUE = (5.0, 0.6)
-# Of the rungs, that of width 16.
+# Position of the scale of width 16.
 WIDER = 4
 Lines = list[dict[str, object]]
 
@@ -27,7 +27,7 @@ def line(task: str, label: str, seed: int, accuracy: float, **changes: object) -
 
 
 def climbed(task: str, num_images: int, budget: str, narrow: float) -> Lines:
-    """Two rungs of a cell. The wider one has half the epochs, and is better where they are enough for it."""
+    """Two scales of a cell. The wider one has half the epochs, and is more accurate if they suffice."""
     task_of_it = DatasetProfile(num_images, 32, 10, mirror_allowed=True)
     wide, below = MODEL_SCALES[WIDER], narrow / 2 < required_epochs(model_scales(*TRUE)[WIDER], task_of_it)
     shared = {"trial_budget": budget, "train_images": num_images}
@@ -74,7 +74,7 @@ def test_the_best_built_in_is_compared_pair_by_pair() -> None:
     ],
 )
 def test_a_trial_is_as_today_where_auto_would_train_its_network_so(changes: dict[str, object], as_today: bool) -> None:
-    assert fit_auto.is_as_today(line("digits", "auto", 0, 0.9, **changes)) is as_today
+    assert fit_auto.is_planned_today(line("digits", "auto", 0, 0.9, **changes)) is as_today
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_more_time_came_to() -> None:
         ]
     )
     assert fit_auto.more_time(cells) == [
-        "| task | machine | speed | 10s | 1m | 2m | furthest fall | at most 0.5 |",
+        "| task | machine | speed | 10s | 1m | 2m | largest loss | at most 0.5 |",
         "|---|---|---|---|---|---|---|---|",
         "| a | desk | full | 71.0 (2) | 81.5 (2) | 81.0 (2) | 0.5 | yes |",
         "| b | desk | full | 90.0 (1) | 85.0 (1) | 89.0 (1) | 5.0 | **no** |",
@@ -143,7 +143,7 @@ def test_late_and_failed_trials_count_for_nothing(tmp_path: Path) -> None:
 
 
 def test_the_fit_finds_what_the_cells_were_made_of() -> None:
-    measured = fit_auto.rungs_of(fit_auto.by_cell(many_cells()))
+    measured = fit_auto.measured_scales(fit_auto.by_cell(many_cells()))
     assert len(measured) == 120
     losses = fit_auto.losses_of(measured)
     epochs, exponent = fit_auto.fit(losses)
@@ -154,33 +154,33 @@ def test_the_fit_finds_what_the_cells_were_made_of() -> None:
     assert max(fit_auto.left_out(losses).values()) < 1
 
 
-def test_a_rung_is_recognised_by_what_was_trained() -> None:
-    assert fit_auto.place_of(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == WIDER + 1
-    assert MODEL_SCALES[fit_auto.place_of(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].enlarged
-    assert fit_auto.place_of(line("x", "auto", 0, 0.9, width=20)) is None
+def test_a_scale_is_recognised_by_its_fields() -> None:
+    assert fit_auto.scale_position(line("digits", "auto", 0, 0.9, side=8, width=24, input_scale=2.0)) == WIDER + 1
+    assert MODEL_SCALES[fit_auto.scale_position(line("x", "auto", 0, 0.9, width=64, input_scale=1.25))].enlarged
+    assert fit_auto.scale_position(line("x", "auto", 0, 0.9, width=20)) is None
 
 
-def test_a_rung_that_is_none_any_more_is_left_out() -> None:
+def test_trials_of_former_scales_are_left_out() -> None:
     cell = many_cells()[:2]
-    measured = fit_auto.rungs_of(fit_auto.by_cell([*cell, {**cell[0], "label": "auto width=20", "width": 20}]))
+    measured = fit_auto.measured_scales(fit_auto.by_cell([*cell, {**cell[0], "label": "auto width=20", "width": 20}]))
     assert [len(model_scales) for model_scales in measured.values()] == [2]
 
 
-def test_rungs_of_different_records_are_not_compared() -> None:
+def test_scales_of_different_records_are_not_compared() -> None:
     below, above = many_cells()[:2]
     both = [below, above, *({**one, "record": "another"} for one in (below, above))]
-    assert [cell.record for cell in fit_auto.rungs_of(fit_auto.by_cell(both))] == ["another", "one"]
-    assert fit_auto.rungs_of(fit_auto.by_cell([below, {**above, "record": "another"}])) == {}
+    assert [cell.record for cell in fit_auto.measured_scales(fit_auto.by_cell(both))] == ["another", "one"]
+    assert fit_auto.measured_scales(fit_auto.by_cell([below, {**above, "record": "another"}])) == {}
 
 
-def test_climbing_stops_at_the_first_rung_that_does_not_pay() -> None:
+def test_selection_stops_at_the_first_scale_that_is_not_affordable() -> None:
     steps = [ModelScale(8, 6, 1), ModelScale(12, 6, 1), ModelScale(16, 9, 1), ModelScale(24, 1, 1)]
     task = DatasetProfile(5000, 32, 10, mirror_allowed=True)
     there = [fit_auto.Measured(place, task, 50 + place, epochs) for place, epochs in enumerate((20.0, 12.0, 8.0, 4.0))]
-    assert fit_auto.chosen(there, steps, 1.0) is there[1]
-    assert fit_auto.chosen(there[2:], steps, 1.0) is there[3], "what is not measured below is not asked for"
-    assert fit_auto.chosen(there, steps, 0.4) is there[0], "a speed that is read too low"
-    assert fit_auto.chosen(there, steps, 1.25) is there[3], "a speed that is read too high"
+    assert fit_auto.select_scale(there, steps, 1.0) is there[1]
+    assert fit_auto.select_scale(there[2:], steps, 1.0) is there[3], "what is not measured below is not asked for"
+    assert fit_auto.select_scale(there, steps, 0.4) is there[0], "a speed that is read too low"
+    assert fit_auto.select_scale(there, steps, 1.25) is there[3], "a speed that is read too high"
 
 
 def test_the_page_and_the_constants_are_checked(
@@ -197,11 +197,11 @@ def test_the_page_and_the_constants_are_checked(
     page.write_text("Before.\n" + "Between.\n".join(places) + "After.\n")
     root = ["--root", str(tmp_path)]
     assert fit_auto.main([*root, "--check"]) == 1
-    losses = fit_auto.losses_of(fit_auto.rungs_of(fit_auto.by_cell(many_cells())))
+    losses = fit_auto.losses_of(fit_auto.measured_scales(fit_auto.by_cell(many_cells())))
     epochs, exponent = fit_auto.fit(losses)
     monkeypatch.setattr(fit_auto, "WIDTH_EPOCHS", epochs)
     monkeypatch.setattr(fit_auto, "WIDTH_EXPONENT", exponent)
-    monkeypatch.setattr(fit_auto, "LEFT_OUT_LOSS", fit_auto.mean_and_most(fit_auto.left_out(losses)))
+    monkeypatch.setattr(fit_auto, "LEFT_OUT_LOSS", fit_auto.mean_and_max(fit_auto.left_out(losses)))
     capsys.readouterr()
     assert fit_auto.main([*root, "--check"]) == 1
     assert capsys.readouterr().err == "fit_auto.py: docs/auto.md and the cells in records/ disagree\n"

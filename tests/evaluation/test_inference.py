@@ -1,4 +1,4 @@
-"""Scoring: an image's probabilities depend on that image alone."""
+"""Inference: probabilities of an image do not depend on other images; views, order and early stop."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from torch import nn
 
 from timebox.builders import build_model
 from timebox.errors import UsageError
-from timebox.evaluation.inference import BATCH_SIZE, evaluation_mode, predict_probabilities
+from timebox.evaluation.inference import BATCH_SIZE, InferenceConfig, evaluation_mode, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.tta import NUM_VIEWS
 from timebox.models import ResNet9, ResNet18
@@ -29,7 +29,7 @@ def model() -> nn.Module:
 
 
 def probabilities(network: nn.Module, images: np.ndarray, tta: str = "none") -> np.ndarray:
-    return predict_probabilities(network, images, HALF, HALF, tta=tta, device=CPU)
+    return predict_probabilities(network, images, InferenceConfig(HALF, HALF, tta), CPU)
 
 
 def test_probabilities() -> None:
@@ -43,14 +43,14 @@ def test_probabilities() -> None:
 
 
 @pytest.mark.parametrize("tta", NUM_VIEWS)
-def test_an_image_stands_for_itself(tta: str) -> None:
+def test_the_result_of_an_image_does_not_depend_on_the_batch(tta: str) -> None:
     images = bands(30).images
     together = probabilities(model(), images, tta)
     alone = np.concatenate([probabilities(model(), image[None], tta) for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_mirrored_scoring_is_the_mean_of_both_views() -> None:
+def test_mirror_is_the_mean_of_both_views() -> None:
     images = bands(10).images
     network = model()
     mirrored = np.ascontiguousarray(images[:, :, ::-1])
@@ -60,7 +60,7 @@ def test_mirrored_scoring_is_the_mean_of_both_views() -> None:
 
 
 @pytest.mark.parametrize(("whole", "each"), [("shift", "none"), ("mirror_shift", "mirror")])
-def test_shifted_views_count_as_much_as_the_others(whole: str, each: str) -> None:
+def test_shifted_views_have_half_of_the_weight(whole: str, each: str) -> None:
     images = bands(10).images
     network = model()
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
@@ -77,17 +77,17 @@ def test_more_images_than_a_batch_keep_their_order() -> None:
     )
 
 
-def test_told_to_stop_it_keeps_what_it_has_and_at_least_one_batch() -> None:
+def test_stopping_early_keeps_the_finished_batches_and_at_least_one() -> None:
     images = bands(3 * BATCH_SIZE).images
     answers = iter([False, True])
-    some = predict_probabilities(model(), images, HALF, HALF, tta="none", device=CPU, stop=lambda: next(answers))
+    some = predict_probabilities(model(), images, InferenceConfig(HALF, HALF), CPU, stop=lambda: next(answers))
     assert len(some) == 2 * BATCH_SIZE
-    least = predict_probabilities(model(), images, HALF, HALF, tta="none", device=CPU, stop=lambda: True)
+    least = predict_probabilities(model(), images, InferenceConfig(HALF, HALF), CPU, stop=lambda: True)
     assert len(least) == BATCH_SIZE
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_models_mode_comes_back(training: bool) -> None:
+def test_the_mode_of_the_model_is_restored(training: bool) -> None:
     network = model().train(training)
     with pytest.raises(KeyError), evaluation_mode(network):
         assert not network.training
@@ -130,7 +130,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cpu") == CPU
 
 
-def test_finished_work_comes_back_in_order() -> None:
+def test_async_scalars_are_returned_in_order() -> None:
     work: AsyncScalars[str] = AsyncScalars(CPU)
     work.push("a", torch.tensor(1.0))
     work.push("b", torch.tensor(2.0))

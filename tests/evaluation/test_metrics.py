@@ -1,17 +1,19 @@
+"""Confusion matrix, macro averages and the confidence interval of an accuracy."""
+
 import numpy as np
 import pytest
 
 from timebox.evaluation.metrics import accuracy_interval, confusion_matrix, macro_averages, per_class_metrics
 
 
-def test_counts_go_to_the_row_of_the_truth():
+def test_labels_are_rows_of_the_confusion_matrix():
     labels, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
     assert confusion_matrix(labels, predicted, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
 def test_means_leave_out_classes_without_images():
-    figures = per_class_metrics(("a", "b", "c"), np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
-    means = macro_averages(figures)
+    metrics = per_class_metrics(("a", "b", "c"), np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    means = macro_averages(metrics)
     assert means["balanced_accuracy"] == pytest.approx((0.75 + 1) / 2)
     assert means["macro_precision"] == pytest.approx((1 + 0.8) / 2)
     assert means["macro_f1"] == pytest.approx((6 / 7 + 8 / 9) / 2)

@@ -15,7 +15,7 @@ from timebox.benchmarking import environment
 from timebox.errors import RunError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.pipelines.report import read_run_data
-from timebox.recipe import draft_of, get_recipe
+from timebox.recipe import get_recipe, parse_recipe
 from timebox.reporting.comparison_page import comparison_rows, differing_fields
 from timebox.run.ranks_file import read_ranks_record
 from timebox.tuning import study as studies
@@ -170,7 +170,7 @@ def test_a_search_is_read(golden: Path, place: Path) -> None:
 @pytest.mark.integration
 def test_a_recipe_that_was_found_is_trained_by(golden: Path, place: Path) -> None:
     best = str(golden / "tuned" / "best.toml")
-    assert draft_of(best).base.width == 4
+    assert parse_recipe(best).base.width == 4
     run = timebox.train("colours.npz", recipe=best, steps=1, device="cpu", cache=False, out="run")
     assert run.recipe == get_recipe(best)
 

@@ -35,7 +35,7 @@ from timebox.file_versions import (
     Values,
 )
 from timebox.pipelines.report import read_run_data
-from timebox.recipe import builtin, draft_of, get_recipe, present_fields, recipe
+from timebox.recipe import builtin, get_recipe, parse_recipe, recipe, upgrade_fields
 from timebox.recipe.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
 from timebox.run.checkpoint import read_checkpoint
@@ -207,7 +207,7 @@ def test_a_run_that_goes_on_says_its_format_where_it_is_another(
     assert writer.metrics.num_lines == kept + said
 
 
-NOVEL = Field("what is new", 0, 1, before=0.25)
+NOVEL = Field("what is new", 0, 1, legacy_value=0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,18 +251,18 @@ def test_a_run_of_before_a_new_field_goes_on(golden: Path, place: Path) -> None:
 def test_a_field_that_was_renamed_is_read_by_its_former_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     former = FIELDS["mixup"]
     monkeypatch.delitem(recipe.FIELDS, "mixup")
-    monkeypatch.setitem(recipe.FIELDS, "mixup_share", Field(former.unit, 0, 1, formerly="mixup"))
+    monkeypatch.setitem(recipe.FIELDS, "mixup_share", Field(former.description, 0, 1, former_name="mixup"))
     monkeypatch.setitem(recipe._TYPES, "mixup_share", float)
-    assert present_fields({"mixup": 0.5, "width": 4}) == {"mixup_share": 0.5, "width": 4}
+    assert upgrade_fields({"mixup": 0.5, "width": 4}) == {"mixup_share": 0.5, "width": 4}
     file = tmp_path / "best.toml"
     file.write_text('extends = "auto"\nmixup = "x0.5"\n')
-    changes = draft_of(str(file), ["mixup=x0.5"]).changes
+    changes = parse_recipe(str(file), ["mixup=x0.5"]).overrides
     assert {name: str(change) for name, change in changes.items()} == {"name": "best", "mixup_share": "x0.25"}
 
 
 def undeclared(known: set[str]) -> list[str]:
     """Fields of which nothing says what they amount to in recipes with the fields known alone."""
-    return [name for name in recipe.FIELDS if name not in present_fields(dict.fromkeys(known, 0))]
+    return [name for name in recipe.FIELDS if name not in upgrade_fields(dict.fromkeys(known, 0))]
 
 
 def test_every_field_says_what_it_was_before(golden: Path) -> None:
@@ -270,8 +270,8 @@ def test_every_field_says_what_it_was_before(golden: Path) -> None:
     assert len(config["recipe"]) >= 38
     missing = undeclared(set(config["recipe"]))
     assert not missing, (
-        f"runs of timebox {golden.name} lack the recipe fields {missing}: declare each with Field(…, before=VALUE), "
-        "where VALUE is what recipes amounted to without it, or formerly=NAME where it was only renamed"
+        f"runs of timebox {golden.name} lack the recipe fields {missing}: declare each with "
+        "Field(…, legacy_value=VALUE), where VALUE is what recipes amounted to without it, or former_name=NAME where it was only renamed"
     )
     if config["format"] == MODEL_FORMAT.newest:
         assert set(FIELDS) == set(config["recipe"]), (

@@ -43,7 +43,7 @@ def test_in_evaluation_ghost_norm_is_batch_norm() -> None:
     assert torch.equal(ghost(x)[:1], ghost(x[:1]))
 
 
-def test_the_scale_is_frozen_and_the_shift_learns() -> None:
+def test_the_weight_is_frozen_and_the_bias_is_trained() -> None:
     ghost = GhostBatchNorm(5, ghost_size=4)
     ghost(images(8)).square().sum().backward()
     assert torch.equal(ghost.weight, torch.ones(5))
@@ -74,7 +74,7 @@ def test_whitening_gives_patches_identity_covariance() -> None:
     assert torch.allclose(torch.cov(outputs), torch.eye(27), atol=0.02)
 
 
-def test_whitening_does_not_blow_up_directions_without_variance() -> None:
+def test_whitening_does_not_amplify_directions_without_variance() -> None:
     flat = torch.full((50, 3, 8, 8), 0.5)
     layer = Whitening(3)
     layer.fit(flat)
@@ -82,7 +82,7 @@ def test_whitening_does_not_blow_up_directions_without_variance() -> None:
     assert float(layer.weight.abs().max()) <= 10.0001
 
 
-def test_the_strongest_directions_come_first() -> None:
+def test_filters_are_sorted_by_decreasing_variance() -> None:
     layer = Whitening(1)
     layer.fit(F.avg_pool2d(images(200, channels=1, side=16), 3, stride=1))
     norms = layer.weight.flatten(1).norm(dim=1)
@@ -117,13 +117,13 @@ def test_the_block_pools_before_it_normalises() -> None:
     assert [type(layer) for layer in ConvBlock(3, 8)] == [nn.Conv2d, GhostBatchNorm, nn.CELU]
 
 
-def test_a_residual_adds_what_went_in() -> None:
+def test_a_residual_block_adds_its_input() -> None:
     x = images(3)
     double = nn.Conv2d(5, 5, 1, bias=False)
     assert torch.equal(Residual(double, nn.ReLU())(x), x + F.relu(double(x)))
 
 
-def test_signed_patterns_come_with_their_negatives_and_a_bias_that_learns() -> None:
+def test_signed_whitening_has_negative_filters_and_a_trained_bias() -> None:
     layer = Whitening(3, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
     layer.fit(images(200, channels=3, side=8))
     assert layer.num_filters == 24
@@ -132,7 +132,7 @@ def test_signed_patterns_come_with_their_negatives_and_a_bias_that_learns() -> N
     assert layer(images(5, channels=3, side=8)).shape == (5, 24, 7, 7)
 
 
-def test_an_identity_passes_its_inputs_on() -> None:
+def test_identity_initialisation_passes_inputs_on() -> None:
     torch.manual_seed(0)
     wider, narrower = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 3, 3, padding=1, bias=False)
     others = wider.weight[3:].clone(), nn.Conv2d(3, 3, 1).weight
@@ -147,7 +147,7 @@ def test_an_identity_passes_its_inputs_on() -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 2), (2, 3), (5, 7), (6, 6), (9, 4)])
-def test_blurred_pooling_is_the_mean_of_overlapping_maxima(size: tuple[int, int]) -> None:
+def test_blurpool_is_the_mean_of_overlapping_maxima(size: tuple[int, int]) -> None:
     x = images(2, side=9)[:, :, : size[0], : size[1]]
     pooled = MaxBlurPool()(x)
     assert pooled.shape == nn.MaxPool2d(2)(x).shape
@@ -162,7 +162,7 @@ def test_blurred_pooling_is_the_mean_of_overlapping_maxima(size: tuple[int, int]
             torch.testing.assert_close(pooled[:, :, row, column], torch.stack(windows).mean(0))
 
 
-def test_blurred_pooling_changes_less_when_the_image_moves() -> None:
+def test_blurpool_changes_less_under_a_shift_of_the_image() -> None:
     x = images(20, side=17, seed=3)
     moved = {}
     for pool in (MaxBlurPool(), nn.MaxPool2d(2)):

@@ -1,4 +1,4 @@
-"""The networks: any size, any channels, any number of classes; and how much work they are."""
+"""The networks: image sizes, channels, numbers of classes, parameters and operations."""
 
 import copy
 import subprocess
@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timebox.models import Airbench, GhostBatchNorm, ResNet9, ResNet18, Whitening, count_flops, fit_whitening
+from timebox.models import (
+    Airbench,
+    AirbenchConfig,
+    GhostBatchNorm,
+    ResNet9,
+    ResNet9Config,
+    ResNet18,
+    Whitening,
+    count_flops,
+    fit_whitening,
+)
 
 SIZES = [(8, 8), (9, 9), (28, 28), (32, 32), (33, 33), (64, 64), (8, 20)]
 
@@ -21,7 +31,7 @@ def images(num: int, channels: int, size: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("whitening", [True, False])
 def test_resnet9_takes_any_size(size: tuple[int, int], channels: int, whitening: bool) -> None:
-    model = ResNet9(channels, 10, width=4, whitening=whitening)
+    model = ResNet9(channels, 10, ResNet9Config(width=4, whitening=whitening))
     logits = model(images(3, channels, size))
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
@@ -39,14 +49,14 @@ def test_resnet18_takes_any_size(size: tuple[int, int], channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("blur_pool", [False, True])
 def test_airbench_takes_any_size(size: tuple[int, int], channels: int, blur_pool: bool) -> None:
-    logits = Airbench(channels, 10, width=4, blur_pool=blur_pool)(images(3, channels, size))
+    logits = Airbench(channels, 10, AirbenchConfig(width=4, blur_pool=blur_pool))(images(3, channels, size))
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
 
 
 @pytest.mark.integration
-def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
-    """Which takes a second to import, each time a run is loaded."""
+def test_building_on_the_meta_device_does_not_import_torchs_compiler() -> None:
+    """The import takes a second, each time a run is loaded."""
     code = """if True:
         import sys, torch
         from timebox.models import Airbench, ResNet9, ResNet18, Ensemble
@@ -58,14 +68,14 @@ def test_a_network_without_numbers_is_built_without_torchs_compiler() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.25, 2.0])
-def test_airbench_works_at_another_size(scale: float) -> None:
+def test_airbench_resizes_its_input(scale: float) -> None:
     torch.manual_seed(0)
-    model = Airbench(3, 10, width=4, input_scale=scale)
+    model = Airbench(3, 10, AirbenchConfig(width=4, input_scale=scale))
     for size in SIZES:
         assert model(images(3, 3, size)).isfinite().all()
-    entered = model.entered(images(3, 3, (32, 64)))
+    entered = model.resize_inputs(images(3, 3, (32, 64)))
     assert entered.shape[2:] == (max(9, round(32 * scale)), max(9, round(64 * scale)))
-    alone = Airbench(3, 10, width=4)
+    alone = Airbench(3, 10, AirbenchConfig(width=4))
     alone.load_state_dict(model.state_dict())
     assert torch.equal(model(images(3, 3, (32, 64))), alone(entered))
     assert count_flops(model, (3, 32, 32)) / count_flops(alone, (3, 32, 32)) == pytest.approx(
@@ -73,21 +83,25 @@ def test_airbench_works_at_another_size(scale: float) -> None:
     )
 
 
-def test_whitening_is_fitted_on_what_enters_the_network() -> None:
-    """Enlarged images are smoother: their finest pattern varies less, and is amplified more."""
+def test_whitening_is_fitted_to_resized_images() -> None:
+    """Enlarged images are smoother: their finest pattern has less variance, and is amplified more."""
     noise = images(50, 3, (16, 16))
-    model, alone = Airbench(3, 10, width=4, input_scale=2.0), Airbench(3, 10, width=4)
+    model, alone = Airbench(3, 10, AirbenchConfig(width=4, input_scale=2.0)), Airbench(3, 10, AirbenchConfig(width=4))
     fit_whitening(model, noise)
-    alone.whitening.fit(model.entered(noise))
+    alone.whitening.fit(model.resize_inputs(noise))
     assert torch.equal(model.whitening.weight, alone.whitening.weight)
     fit_whitening(alone, noise)
     assert not torch.allclose(model.whitening.weight, alone.whitening.weight, atol=0.1)
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-@pytest.mark.parametrize("kind", [ResNet9, ResNet18, Airbench])
-def test_any_number_of_classes(kind: type[ResNet9] | type[ResNet18] | type[Airbench], num_classes: int) -> None:
-    assert kind(3, num_classes, width=4)(images(2, 3, (8, 8))).shape == (2, num_classes)
+def test_any_number_of_classes(num_classes: int) -> None:
+    for model in (
+        ResNet9(3, num_classes, ResNet9Config(width=4)),
+        ResNet18(3, num_classes, width=4),
+        Airbench(3, num_classes, AirbenchConfig(width=4)),
+    ):
+        assert model(images(2, 3, (8, 8))).shape == (2, num_classes)
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -95,7 +109,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def test_gradients_of_a_narrow_resnet18_are_those_in_double_precision() -> None:
-    """Strided 1×1 convolutions of so few channels end the process where the processor has AVX-512."""
+    """Strided 1×1 convolutions of few channels crash the process with AVX-512."""
     torch.manual_seed(0)
     network, inputs = ResNet18(3, 10, width=8), images(16, 3, (96, 64))
     exact = copy.deepcopy(network).double()
@@ -112,7 +126,7 @@ def test_resnet18_is_the_published_one() -> None:
 
 def test_resnet9_is_cifar10_fasts() -> None:
     with torch.device("meta"):
-        plain, whitened = ResNet9(3, 10, whitening=False), ResNet9(3, 10)
+        plain, whitened = ResNet9(3, 10, ResNet9Config(whitening=False)), ResNet9(3, 10)
     convolutions = 9 * (3 * 64 + 64 * 128 + 2 * 128 * 128 + 128 * 256 + 256 * 512 + 2 * 512 * 512) + 512 * 10
     channels = 64 + 3 * 128 + 256 + 3 * 512
     assert num_parameters(plain) == convolutions + 2 * channels
@@ -133,7 +147,7 @@ def test_airbench_is_the_published_one() -> None:
 
 
 def test_every_normalisation_of_resnet9_is_ghost_with_frozen_scale() -> None:
-    norms = [m for m in ResNet9(3, 10, width=4, ghost_size=7).modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in ResNet9(3, 10, ResNet9Config(width=4, ghost_size=7)).modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 8
     assert all(isinstance(norm, GhostBatchNorm) and norm.ghost_size == 7 for norm in norms)
     assert not any(norm.weight.requires_grad for norm in norms)
@@ -141,7 +155,7 @@ def test_every_normalisation_of_resnet9_is_ghost_with_frozen_scale() -> None:
 
 def test_logits_are_scaled() -> None:
     torch.manual_seed(0)
-    model = ResNet9(3, 10, width=4, logit_scale=1.0).eval()
+    model = ResNet9(3, 10, ResNet9Config(width=4, logit_scale=1.0)).eval()
     x = images(3, 3, (8, 8))
     full = model(x)
     model.logit_scale = 0.125
@@ -151,14 +165,14 @@ def test_logits_are_scaled() -> None:
 def test_the_head_takes_the_maximum_over_all_positions() -> None:
     # Shifting by the network's full stride moves the features, not their maximum (borders kept dark).
     torch.manual_seed(0)
-    model = ResNet9(1, 4, width=4, whitening=False).eval()
+    model = ResNet9(1, 4, ResNet9Config(width=4, whitening=False)).eval()
     x = torch.zeros(1, 1, 96, 96)
     x[:, :, 40:48, 40:48] = images(1, 1, (8, 8))
     assert torch.allclose(model(x), model(x.roll((8, -8), (2, 3))), atol=1e-6)
 
 
 def test_whitening_is_fitted_in_place_and_never_trained() -> None:
-    model = ResNet9(3, 10, width=4)
+    model = ResNet9(3, 10, ResNet9Config(width=4))
     layers = [m for m in model.modules() if isinstance(m, Whitening)]
     assert len(layers) == 1
     before = layers[0].weight.clone()
@@ -173,7 +187,7 @@ def test_whitening_is_fitted_in_place_and_never_trained() -> None:
 
 
 def test_fitting_a_network_without_whitening_changes_nothing() -> None:
-    model = ResNet9(3, 10, width=4, whitening=False)
+    model = ResNet9(3, 10, ResNet9Config(width=4, whitening=False))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fit_whitening(model, images(40, 3, (8, 8)))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -208,11 +222,11 @@ def test_flops_of_resnet9_by_hand() -> None:
         + 2 * 9 * (8 * w) ** 2 * pixels[3]
         + 8 * w * 10
     )
-    assert count_flops(ResNet9(3, 10, width=w), (3, side, side)) == 6 * multiplications
+    assert count_flops(ResNet9(3, 10, ResNet9Config(width=w)), (3, side, side)) == 6 * multiplications
 
 
-def test_counting_leaves_the_model_as_it_was() -> None:
-    model = ResNet9(3, 10, width=4).train()
+def test_counting_flops_does_not_change_the_model() -> None:
+    model = ResNet9(3, 10, ResNet9Config(width=4)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert count_flops(model, (3, 8, 8)) == count_flops(model, (3, 8, 8))
     assert model.training

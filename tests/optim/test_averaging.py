@@ -1,4 +1,4 @@
-"""Weight averaging against its closed form."""
+"""Weight averaging compared with its closed form."""
 
 import math
 
@@ -24,7 +24,7 @@ class Scalar(nn.Module):
             self.statistic.fill_(value)
 
 
-def test_the_closed_form_of_a_constant_pace() -> None:
+def test_constant_advances_follow_the_closed_form() -> None:
     model = Scalar(5.0)
     average = WeightAverage(model, span=0.2)
     num_steps, weight = 50, 0.02 / 0.2
@@ -41,7 +41,7 @@ def test_the_closed_form_of_a_constant_pace() -> None:
 
 def test_the_average_spans_the_same_share_of_a_schedule_of_any_length() -> None:
     def remembered(num_steps: int) -> float:
-        """How much of the first value is left when half of the schedule has run on another."""
+        """Weight of the first value after half of a schedule at another value."""
         model = Scalar(1.0)
         average = WeightAverage(model, span=0.25)
         model.set(0.0)
@@ -53,7 +53,7 @@ def test_the_average_spans_the_same_share_of_a_schedule_of_any_length() -> None:
     assert remembered(400) == pytest.approx(math.exp(-2), rel=0.05)
 
 
-def test_a_leap_longer_than_the_span_takes_the_current_weights() -> None:
+def test_an_advance_longer_than_the_span_copies_the_current_weights() -> None:
     model = Scalar(1.0)
     average = WeightAverage(model, span=0.1)
     model.set(3.0)

@@ -1,4 +1,4 @@
-"""Muon: the iteration against a singular value decomposition, and a step against one written out by hand."""
+"""Muon: Newton-Schulz against a singular value decomposition, and steps against Muon written by hand."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def bank(*shape: int, seed: int = 0) -> nn.Parameter:
 
 
 @pytest.mark.parametrize("shape", [(16, 72), (72, 16), (40, 40)])
-def test_more_rounds_come_to_the_orthogonal_factor(shape: tuple[int, int]) -> None:
+def test_more_iterations_converge_to_the_orthogonal_factor(shape: tuple[int, int]) -> None:
     matrix = random(*shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     result = orthogonalize(matrix)
@@ -32,13 +32,13 @@ def test_more_rounds_come_to_the_orthogonal_factor(shape: tuple[int, int]) -> No
     assert (aligned - aligned.diagonal().diag()).abs().max() < 1e-4
 
 
-def test_bf16_does() -> None:
+def test_bf16_suffices() -> None:
     matrix = random(32, 288)
     exact, rough = orthogonalize(matrix), orthogonalize(matrix.bfloat16()).float()
     assert (exact - rough).norm() < 0.15 * exact.norm()
 
 
-def test_many_at_once_are_each_as_alone() -> None:
+def test_a_batch_of_matrices_equals_single_matrices() -> None:
     matrices = random(3, 8, 36)
     together = orthogonalize(matrices)
     for matrix, result in zip(matrices, together, strict=True):
@@ -76,14 +76,14 @@ def test_a_step_moves_the_weights_whatever_their_memory_format(memory_format: to
     assert not torch.allclose(moved[0], random(4, 3, 3, 3))
 
 
-def test_the_length_of_a_step_is_its_rate() -> None:
+def test_the_relative_change_of_a_step_is_the_learning_rate() -> None:
     p = bank(16, 8, 3, 3)
     before = p.detach() * 16**0.5 / p.detach().norm()
     Optimizer([muon_group([p], 1.0, 0.6, torch.float32)], 0.1, 0.9).step()
     assert 0.05 < (p.detach() - before).norm() / before.norm() < 0.15
 
 
-def test_it_converges_and_repeats_bitwise() -> None:
+def test_muon_converges_and_repeats_bitwise() -> None:
     def fit() -> tuple[float, Tensor]:
         torch.manual_seed(0)
         images, labels = random(48, 2, 6, 6), torch.arange(48) % 3
@@ -103,7 +103,7 @@ def test_it_converges_and_repeats_bitwise() -> None:
     assert torch.equal(weights, again)
 
 
-def test_the_operations_of_a_step_are_those_of_its_products() -> None:
+def test_flops_per_step_count_the_matrix_products() -> None:
     group = muon_group([bank(16, 8, 3, 3), bank(16, 8, 3, 3, seed=1), bank(24, 2, 3, 3)], 1.0, 0.6, torch.float32)
     optimizer = Optimizer([group], lr=0.1, momentum=0.9)
     with FlopCounterMode(display=False) as counter:
@@ -112,7 +112,7 @@ def test_the_operations_of_a_step_are_those_of_its_products() -> None:
 
 
 @pytest.mark.parametrize("num_skipped", [1, 3])
-def test_steps_skipped_for_an_overflow_leave_no_trace(num_skipped: int) -> None:
+def test_steps_skipped_for_an_overflow_change_nothing(num_skipped: int) -> None:
     weights = []
     for skipped in (0, num_skipped):
         p = bank(4, 3, 3, 3)
@@ -130,7 +130,7 @@ def test_steps_skipped_for_an_overflow_leave_no_trace(num_skipped: int) -> None:
 
 
 class Recording:
-    """One of several processes, which takes what it sends to be all there is."""
+    """A process of a group whose sums contain its own tensor only."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -141,16 +141,16 @@ class Recording:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_processes_that_share_the_iteration_come_to_what_each_would_alone(size: int) -> None:
+def test_sharded_orthogonalisation_equals_that_of_one_process(size: int) -> None:
     shapes = [(8, 3, 3, 3), (16, 8, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)]
     group = muon_group([bank(*shape, seed=i) for i, shape in enumerate(shapes)], 1.0, 0.6, torch.float32)
     banks = [random(*shape, seed=50 + i) for i, shape in enumerate(shapes)]
-    alone = torch.cat([matrix.flatten() for matrix in group.orthogonalized(banks)])
+    alone = torch.cat([matrix.flatten() for matrix in group.orthogonalize_banks(banks)])
     sent = []
     for rank in range(size):
-        group.sharing = Recording(rank, size)
-        group.orthogonalized(banks)
-        sent.append(group.sharing.sent)
+        group.shard_group = Recording(rank, size)
+        group.orthogonalize_banks(banks)
+        sent.append(group.shard_group.sent)
     assert torch.equal(sum(sent, torch.zeros(())), alone)
     held = torch.stack([part != 0 for part in sent]).sum(0)
     assert held.max() == 1, "nothing is computed twice"

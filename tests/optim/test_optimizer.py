@@ -1,4 +1,4 @@
-"""Groups under one rate: what each takes of it, and what freezes."""
+"""Parameter groups: learning rate multipliers, weight decay and freezing."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def with_gradient(value: float = 1.0) -> nn.Parameter:
     return parameter
 
 
-def test_each_group_takes_its_multiple_of_the_rate() -> None:
+def test_each_group_has_its_multiple_of_the_learning_rate() -> None:
     slow, fast = with_gradient(), with_gradient()
     optimizer = Optimizer([sgd_group([slow], 0.0), sgd_group([fast], 0.0, 8.0)], 0.1, 0.5)
     optimizer.step()
@@ -22,7 +22,7 @@ def test_each_group_takes_its_multiple_of_the_rate() -> None:
     assert fast.item() == pytest.approx(-1.2)
 
 
-def test_decay_shrinks_both_alike() -> None:
+def test_weight_decay_is_divided_by_the_multiplier() -> None:
     assert sgd_group([torch.zeros(1)], 0.01, 64.0).weight_decay == 0.01 / 64
 
 
@@ -32,7 +32,7 @@ def test_grad_scaler_finds_every_parameter() -> None:
     assert [group["params"] for group in optimizer.param_groups] == [[p] for p in parameters]
 
 
-def test_a_group_learns_less_and_less_until_it_freezes() -> None:
+def test_the_learning_rate_of_a_group_falls_until_it_is_frozen() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = Optimizer([sgd_group([parameter], 0.0, frozen_from=0.5)], 0.1, 0.5)
     steps = []
@@ -48,7 +48,7 @@ def test_a_group_learns_less_and_less_until_it_freezes() -> None:
     assert steps == pytest.approx([0.15, 0.075, 0.0, 0.0])
 
 
-def test_what_is_frozen_needs_no_gradient_and_thaws_when_the_training_goes_back() -> None:
+def test_frozen_groups_need_no_gradient_and_thaw_after_a_rollback() -> None:
     early, late = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     optimizer = Optimizer([sgd_group([early], 0.0, frozen_from=0.375), sgd_group([late], 0.0)], 0.1, 0.5)
     for progress, learns in ((0.1, True), (0.374, True), (0.375, False), (1.0, False), (0.2, True)):
@@ -56,7 +56,7 @@ def test_what_is_frozen_needs_no_gradient_and_thaws_when_the_training_goes_back(
         assert (early.requires_grad, late.requires_grad) == (learns, True)
 
 
-def test_what_never_learns_moves_nowhere() -> None:
+def test_groups_frozen_from_the_start_never_change() -> None:
     parameter = nn.Parameter(torch.ones(1))
     optimizer = Optimizer([sgd_group([parameter], 0.1, frozen_from=0.0)], 0.1, 0.5)
     optimizer.prepare(0.1, 0.5, 0.0)

@@ -1,25 +1,34 @@
-"""Learning-rate and momentum policies at their knots and between them."""
+"""Learning rate and momentum schedules at their knots and between them."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import get_args
 
 import pytest
 
-from timebox.optim import lr_at, momentum_at
-from timebox.optim.schedules import Policy, one_cycle, piecewise_linear, triangular
+from timebox.optim.schedules import LRSchedule, Policy, one_cycle, piecewise_linear, triangular
 
-RATES = {"max_lr": 2.0, "start_fraction": 0.1, "end_fraction": 0.01, "peak_at": 0.4, "down_at": 0.8, "num_cycles": 3}
-MOMENTA = {"max_momentum": 0.95, "min_momentum": 0.85, "peak_at": 0.4, "down_at": 0.8, "num_cycles": 3}
+SCHEDULE = LRSchedule(
+    policy="constant",
+    max_lr=2.0,
+    start_fraction=0.1,
+    end_fraction=0.01,
+    peak_at=0.4,
+    down_at=0.8,
+    num_cycles=3,
+    max_momentum=0.95,
+    min_momentum=0.85,
+)
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 GRID = [i / 240 for i in range(241)]
 
 
 def lr(progress: float, policy: Policy, **changed: float) -> float:
-    return lr_at(progress, policy, **{**RATES, **changed})  # type: ignore[arg-type]
+    return replace(SCHEDULE, policy=policy, **changed).lr(progress)  # type: ignore[arg-type]
 
 
 def momentum(progress: float, policy: Policy, **changed: float) -> float:
-    return momentum_at(progress, policy, **{**MOMENTA, **changed})  # type: ignore[arg-type]
+    return replace(SCHEDULE, policy=policy, **changed).momentum(progress)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,7 @@ def test_momentum_at_its_knots(policy: Policy, knots: dict[float, float]) -> Non
 
 
 @pytest.mark.parametrize("policy", ["one_cycle", "triangular"])
-def test_momentum_never_moves_the_same_way_as_the_rate(policy: Policy) -> None:
+def test_momentum_never_moves_in_the_direction_of_the_learning_rate(policy: Policy) -> None:
     rates, momenta = [lr(p, policy) for p in GRID], [momentum(p, policy) for p in GRID]
     moves = [(b - a, d - c) for (a, b), (c, d) in zip(pairwise(rates), pairwise(momenta), strict=True)]
     assert len(moves) == 240
@@ -60,7 +69,7 @@ def test_momentum_never_moves_the_same_way_as_the_rate(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_range_is_kept(policy: Policy) -> None:
+def test_learning_rate_and_momentum_stay_in_range(policy: Policy) -> None:
     assert len(POLICIES) == 4
     assert all(0.02 - 1e-12 <= lr(p, policy) <= 2.0 + 1e-12 for p in GRID)
     assert all(0.85 - 1e-12 <= momentum(p, policy) <= 0.95 + 1e-12 for p in GRID)
@@ -75,12 +84,12 @@ def test_piecewise_linear_is_constant_beyond_its_ends() -> None:
     assert [piecewise_linear(p, (0.2, 0.6), (1.0, 3.0)) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == [1, 1, 2, 3, 3]
 
 
-def test_a_peak_at_once_and_a_fall_to_the_very_end() -> None:
+def test_a_peak_at_progress_0_and_an_end_at_progress_1() -> None:
     assert lr(0.001, "one_cycle", peak_at=0.0) == pytest.approx(2.0, rel=0.01)
     assert lr(1.0, "piecewise", down_at=1.0) == pytest.approx(0.02)
 
 
-def test_one_cycle_ends_at_its_end_even_without_a_tail() -> None:
+def test_one_cycle_reaches_its_end_without_annealing() -> None:
     assert lr(1.0, "one_cycle", down_at=1.0) == pytest.approx(0.02)
 
 

@@ -1,4 +1,4 @@
-"""SGD with two rates: a step against one written out by hand."""
+"""SGD: steps compared with Nesterov momentum written by hand, convergence and skipped steps."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def small_model() -> nn.Sequential:
 
 
 @pytest.mark.integration
-def test_making_one_imports_no_compiler() -> None:
+def test_an_optimizer_does_not_import_torchs_compiler() -> None:
     program = "import sys, torch; from timebox.optim import Optimizer, muon_group, sgd_group; " + (
         "Optimizer([sgd_group([torch.zeros(2)], 0.0), muon_group([torch.zeros(2, 2, 3, 3)], 1.0, 0.6, torch.float32)], "
         "0.1, 0.9).step; "
@@ -60,7 +60,7 @@ def test_steps_equal_nesterov_written_by_hand(multiplier: float) -> None:
         torch.testing.assert_close(p, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_shrinkage_per_step_is_the_same_for_both_groups() -> None:
+def test_weight_decay_shrinks_both_groups_by_the_same_factor() -> None:
     model = nn.Linear(4, 4)
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
@@ -72,7 +72,7 @@ def test_the_shrinkage_per_step_is_the_same_for_both_groups() -> None:
     assert float(model.bias[0].detach()) < 1
 
 
-def test_it_converges_on_a_tiny_problem_and_repeats_bitwise() -> None:
+def test_sgd_converges_and_repeats_bitwise() -> None:
     def fit() -> tuple[float, Tensor]:
         model = small_model()
         optimizer = sgd(model, 0.0, 2.0)
@@ -91,8 +91,8 @@ def test_it_converges_on_a_tiny_problem_and_repeats_bitwise() -> None:
 
 
 @pytest.mark.parametrize("num_skipped", [1, 3])
-def test_steps_skipped_for_an_overflow_leave_no_trace(num_skipped: int) -> None:
-    """The optimizer's memory is none of the skipped steps', also where the very first one is skipped."""
+def test_steps_skipped_for_an_overflow_change_nothing(num_skipped: int) -> None:
+    """The momentum buffers do not change either, also if the first step is skipped."""
     weights = []
     for skipped in (0, num_skipped):
         model = small_model()

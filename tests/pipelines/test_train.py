@@ -17,7 +17,7 @@ from timebox.clock import Deadline, now
 from timebox.data import LoadedData, load_data
 from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, DataError, UsageError
-from timebox.models import Airbench
+from timebox.models import Airbench, AirbenchConfig
 from timebox.pipelines import train
 from timebox.reporter import StepStatus
 from timebox.run import Run, load
@@ -60,7 +60,8 @@ def test_a_run_directory_is_complete(trained: Run) -> None:
 def test_whitening_false_leaves_the_first_filters_random(data: Path, tmp_path: Path, whitening: bool) -> None:
     settings = ("width=4", f"whitening={str(whitening).lower()}")
     network = quick(data, tmp_path / "run", steps=1, recipe="airbench94", settings=settings).model
-    assert torch.equal(network.whitening.weight, Airbench(3, 3, width=4).whitening.weight) is not whitening
+    identity = Airbench(3, 3, AirbenchConfig(width=4)).whitening.weight
+    assert torch.equal(network.whitening.weight, identity) is not whitening
 
 
 def test_metrics_are_json_lines(trained: Run) -> None:
@@ -101,7 +102,7 @@ def test_the_seed_determines_initial_weights_and_data_order(
 
     class Spy(DeviceLoader):
         def __init__(self, *given: object) -> None:
-            seeds.append(given[5])  # type: ignore[arg-type]
+            seeds.append(given[3].seed)  # type: ignore[attr-defined]
             super().__init__(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr("timebox.jobs.fit.DeviceLoader", Spy)

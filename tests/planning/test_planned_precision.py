@@ -1,4 +1,4 @@
-"""Whether the network that was chosen is trained in the precision that the probes were fastest in."""
+"""The precision that the planner selects: fastest on the probe network, confirmed on the selected network."""
 
 import pytest
 
@@ -6,20 +6,20 @@ from timebox.planning.throughput import PROBE_RECIPE, ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.runtime import precision
 
-from .test_planner import measured_as, planned
+from .test_planner import fake_measurements, planned
 
 
-def test_a_precision_must_pay_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_must_be_faster_on_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
     monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
     for bf16_seconds, chosen in ((0.5e-4, "bf16"), (1e-4, "fp32"), (3e-4, "fp32")):
         seconds = {"fp32": 1e-4, "bf16": bf16_seconds}
-        measured_as(monkeypatch, lambda self, recipe, of=seconds: of[self.precision])
-        made = planned(budget=60)
-        assert made.precision == chosen
+        fake_measurements(monkeypatch, lambda self, recipe, of=seconds: of[self.precision])
+        plan = planned(budget=60)
+        assert plan.precision == chosen
 
 
-def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_returns_to_fp32_if_the_selected_network_is_slower_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds(measuring: ThroughputBenchmark, recipe: Recipe) -> float:
         if measuring.precision == "fp32":
             return 1e-4
@@ -28,10 +28,10 @@ def test_the_network_that_auto_chooses_may_go_back_to_fp32(monkeypatch: pytest.M
     monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
     monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
     monkeypatch.setattr(ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 1e-4)
-    measured_as(monkeypatch, seconds)
-    made = planned("auto", budget=60)
-    assert made.precision == "fp32"
-    assert "fp32 after all: bf16 runs this network at 0.5x its speed" in made.lines
+    fake_measurements(monkeypatch, seconds)
+    plan = planned("auto", budget=60)
+    assert plan.precision == "fp32"
+    assert "fp32 after all: bf16 runs this network at 0.5x its speed" in plan.lines
 
 
 def test_a_network_as_fast_in_either_precision_is_not_measured_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_a_network_as_fast_in_either_precision_is_not_measured_twice(monkeypatch
     assert readings.count("fp32") == 1
 
 
-def test_a_busy_moment_does_not_take_auto_back_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_disturbed_measurement_does_not_return_auto_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     times_measured = 0
 
     def seconds(measuring: ThroughputBenchmark, recipe: Recipe) -> float:
@@ -65,6 +65,6 @@ def test_a_busy_moment_does_not_take_auto_back_to_fp32(monkeypatch: pytest.Monke
     monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
     monkeypatch.setattr(ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: 2.2e-4)
     monkeypatch.setattr(ThroughputBenchmark, "fastest_seconds_per_image", seconds)
-    made = planned("auto", budget=60)
+    plan = planned("auto", budget=60)
     assert times_measured == 3
-    assert made.precision == "bf16"
+    assert plan.precision == "bf16"

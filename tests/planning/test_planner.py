@@ -1,4 +1,4 @@
-"""The plan: what the budget buys, and what is refused."""
+"""The planner: the split of the budget, batch size, recipe selection, and refused requests."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, UsageError
 from timebox.planning import throughput as benchmark
+from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.planning.throughput import ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.runtime import precision
@@ -24,7 +25,7 @@ SMALL = ["width=4", "crop_padding=1", "min_steps=40"]
 
 
 class Clock:
-    """Stands still, but for what a test makes the planning take."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.moment = 0.0
@@ -33,23 +34,23 @@ class Clock:
         return self.moment
 
 
-def measured_as(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[ThroughputBenchmark, Recipe], float]) -> None:
-    """Every measurement of a training gives these seconds per image."""
+def fake_measurements(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[ThroughputBenchmark, Recipe], float]) -> None:
+    """Replace the measurement of training throughput by a function of benchmark and recipe, in seconds per image."""
     for name in ("training_seconds_per_image", "remeasure"):
         monkeypatch.setattr(ThroughputBenchmark, name, seconds)
 
 
 def work(recipe: Recipe) -> float:
-    """Of a recipe's networks, as multiples of one of width 8."""
+    """Operations per image of a recipe, relative to one network of width 8."""
     return recipe.ensemble_size * recipe.width**2 / 64 * recipe.input_scale**2
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
-    """machine(training, scoring): a machine that takes so many seconds per image, whatever the network."""
+    """machine(training, scoring) fakes a machine with these seconds per image; for ``auto`` times the work."""
 
     def put(training: float, scoring: float) -> None:
-        measured_as(monkeypatch, lambda self, recipe: training * (work(recipe) if recipe.name == "auto" else 1))
+        fake_measurements(monkeypatch, lambda self, recipe: training * (work(recipe) if recipe.name == "auto" else 1))
         monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: scoring)
         monkeypatch.setattr(
             ThroughputBenchmark, "seconds_by_work", lambda self, narrow, wide: lambda recipe: work(recipe) * training
@@ -75,18 +76,9 @@ def planned(
     clock = Clock()
     deadline = Deadline(budget, now=clock)
     clock.moment = elapsed
-    return make_plan(
-        recipe,
-        settings,
-        train or bands(600),
-        scoring or ScoringLoad(0, 0),
-        CPU,
-        name,
-        deadline,
-        steps,
-        WriteSpeed(file_seconds, lambda: byte_seconds),
-        "photos/",
-    )
+    scoring = scoring or ScoringLoad(0, 0)
+    request = PlanRequest(recipe, tuple(settings), train or bands(600), scoring, Hardware(CPU, name), "photos/")
+    return make_plan(request, deadline, steps, WriteSpeed(file_seconds, lambda: byte_seconds))
 
 
 def refusal(error: type[UsageError], call: Callable[[], object]) -> str:
@@ -96,22 +88,22 @@ def refusal(error: type[UsageError], call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_the_time_left_is_divided(machine: Callable[[float, float], None]) -> None:
+def test_the_time_left_is_split(machine: Callable[[float, float], None]) -> None:
     machine(0.001, 0.0001)
-    made = planned(budget=100, elapsed=10, file_seconds=0.2, scoring=ScoringLoad(200, 1000))
-    assert made.finish_seconds == pytest.approx(1.3 * 6 * 0.2 + 0.8 + 1.0)
-    assert made.reserve_seconds == pytest.approx(made.finish_seconds + 8 * made.step_seconds)
-    assert made.scoring_seconds == pytest.approx(1.5 * 1200 * 2 * 0.0001 + 0.5), "mirrored scoring takes two views"
-    train_seconds = 100 - 10 - made.finish_seconds - made.scoring_seconds
-    assert made.recipe.batch_size == 512
-    assert made.step_seconds == pytest.approx(0.512)
-    assert made.expected_steps == int(train_seconds / 0.512)
-    assert made.num_steps is None
-    assert made.precision == "fp32"
-    assert made.num_val_images == 200
-    assert made.validate_at == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert made.lines[0].startswith("CPU, ")
-    assert made.lines[-1].startswith("1m26s of training at about 1000 images/s: 167 steps, 142.5 epochs; ")
+    plan = planned(budget=100, elapsed=10, file_seconds=0.2, scoring=ScoringLoad(200, 1000))
+    assert plan.finish_seconds == pytest.approx(1.3 * 6 * 0.2 + 0.8 + 1.0)
+    assert plan.reserve_seconds == pytest.approx(plan.finish_seconds + 8 * plan.step_seconds)
+    assert plan.scoring_seconds == pytest.approx(1.5 * 1200 * 2 * 0.0001 + 0.5), "mirrored scoring takes two views"
+    train_seconds = 100 - 10 - plan.finish_seconds - plan.scoring_seconds
+    assert plan.recipe.batch_size == 512
+    assert plan.step_seconds == pytest.approx(0.512)
+    assert plan.expected_steps == int(train_seconds / 0.512)
+    assert plan.num_steps is None
+    assert plan.precision == "fp32"
+    assert plan.num_val_images == 200
+    assert plan.validate_at == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert plan.lines[0].startswith("CPU, ")
+    assert plan.lines[-1].startswith("1m26s of training at about 1000 images/s: 167 steps, 142.5 epochs; ")
 
 
 def test_a_large_model_has_time_to_be_written(machine: Callable[[float, float], None]) -> None:
@@ -126,10 +118,10 @@ def test_a_large_model_has_time_to_be_written(machine: Callable[[float, float], 
 
 def test_scoring_is_bounded_by_its_share(machine: Callable[[float, float], None]) -> None:
     machine(0.001, 0.1)
-    made = planned(budget=100, scoring=ScoringLoad(5000, 10_000))
-    assert made.scoring_seconds == pytest.approx(7.0)
-    assert made.num_val_images == 0, "too few to mean anything in the time there is"
-    assert made.validate_at == []
+    plan = planned(budget=100, scoring=ScoringLoad(5000, 10_000))
+    assert plan.scoring_seconds == pytest.approx(7.0)
+    assert plan.num_val_images == 0, "the budget allows fewer than 50 images"
+    assert plan.validate_at == []
     machine(0.001, 0.002)
     assert planned(budget=1000, scoring=ScoringLoad(5000, 0)).num_val_images == 2000
     assert planned(budget=100, scoring=ScoringLoad(5000, 0)).num_val_images == 250
@@ -138,11 +130,11 @@ def test_scoring_is_bounded_by_its_share(machine: Callable[[float, float], None]
 
 def test_the_batch_is_halved_until_the_budget_buys_enough_steps(machine: Callable[[float, float], None]) -> None:
     machine(0.002, 1e-6)
-    made = planned(budget=20)  # 19.0 s, 9,500 images: 37 steps of 256, 74 of 128
-    assert (made.recipe.batch_size, made.recipe.max_lr) == (128, 0.25)
-    assert made.expected_steps == 74
-    assert made.lines[-2] == (
-        "batch cut from 512 to 128 and rate from 1 to 0.25: data and budget would give too few steps"
+    plan = planned(budget=20)  # 19.0 s, 9,500 images: 37 steps of 256, 74 of 128
+    assert (plan.recipe.batch_size, plan.recipe.max_lr) == (128, 0.25)
+    assert plan.expected_steps == 74
+    assert plan.lines[-2] == (
+        "batch size reduced from 512 to 128 and learning rate from 1 to 0.25: data and budget would allow too few steps"
     )
 
 
@@ -155,11 +147,11 @@ def test_the_batch_fits_the_data_and_stops_halving_at_32(machine: Callable[[floa
     assert (few.recipe.batch_size, few.expected_steps) == (32, 14)
 
 
-def test_a_batch_asked_for_is_kept(machine: Callable[[float, float], None]) -> None:
+def test_a_batch_size_set_by_the_user_is_not_changed(machine: Callable[[float, float], None]) -> None:
     machine(0.002, 1e-6)
-    made = planned(settings=[*SMALL, "batch_size=512"], budget=20)
-    assert (made.recipe.batch_size, made.recipe.max_lr) == (512, 1.0)
-    assert made.expected_steps == 18
+    plan = planned(settings=[*SMALL, "batch_size=512"], budget=20)
+    assert (plan.recipe.batch_size, plan.recipe.max_lr) == (512, 1.0)
+    assert plan.expected_steps == 18
     assert planned(settings=[*SMALL, "batch_size=512"], train=bands(100), steps=5).recipe.batch_size == 512
 
 
@@ -194,7 +186,7 @@ def test_no_time_left_at_all(recipe: str, machine: Callable[[float, float], None
     assert message.startswith("budget 10s is too short: reading 'photos/' and planning took 30s, and 10 steps take ")
 
 
-def test_auto_chooses_by_measured_speed(machine: Callable[[float, float], None]) -> None:
+def test_auto_selects_a_larger_model_on_a_faster_machine(machine: Callable[[float, float], None]) -> None:
     machine(1e-6, 1e-6)
     fast = planned("auto", [], budget=60)
     machine(1e-3, 1e-6)
@@ -202,14 +194,14 @@ def test_auto_chooses_by_measured_speed(machine: Callable[[float, float], None])
     assert work(fast.recipe) > work(slow.recipe)
     assert fast.recipe.name == "auto"
     assert any("(nearest neighbours right: " in line for line in fast.lines)
-    assert len(fast.lines) == 6, "the plan, and how sure it is"
-    assert any(f" of width {fast.recipe.width} on 16 px: pays from " in line for line in fast.lines)
+    assert len(fast.lines) == 6, "device, scale, batch, augmentation, confidence and budget"
+    assert any(f" of width {fast.recipe.width} at 16 px: needs about " in line for line in fast.lines)
 
 
 def test_settings_override_auto(machine: Callable[[float, float], None]) -> None:
     machine(1e-4, 1e-6)
-    made = planned("auto", ["width=12", "flip=random", "tta=none"], budget=60)
-    assert (made.recipe.width, made.recipe.flip, made.recipe.tta) == (12, "random", "none")
+    plan = planned("auto", ["width=12", "flip=random", "tta=none"], budget=60)
+    assert (plan.recipe.width, plan.recipe.flip, plan.recipe.tta) == (12, "random", "none")
 
 
 @contextmanager
@@ -226,7 +218,7 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 class Forbidden(Deadline):
-    """A deadline that may be made, and never asked."""
+    """A deadline whose clock must not be read."""
 
     def elapsed(self) -> float:
         raise AssertionError("the clock was read")
@@ -238,18 +230,8 @@ class Forbidden(Deadline):
 def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> Plan:
         deadline = Forbidden(None)
-        return make_plan(
-            recipe,
-            [],
-            bands(600),
-            ScoringLoad(60, 0),
-            CPU,
-            "auto",
-            deadline,
-            30,
-            WriteSpeed(0.1, lambda: 0.0),
-            "photos/",
-        )
+        request = PlanRequest(recipe, (), bands(600), ScoringLoad(60, 0), Hardware(CPU), "photos/")
+        return make_plan(request, deadline, 30, WriteSpeed(0.1, lambda: 0.0))
 
     before = torch.get_rng_state()
     with no_clock(monkeypatch):
@@ -262,7 +244,7 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_the_images_cannot_give_is_refused() -> None:
+def test_crops_and_image_sides_out_of_range_are_refused() -> None:
     assert refusal(UsageError, lambda: planned(settings=["crop_padding=8"], steps=5)) == (
         "crop_padding 8 must be smaller than the images' side of 8 pixels; use --set crop_padding=1"
     )
@@ -279,16 +261,16 @@ def test_fewer_threads_where_they_are_faster(
     recipe: str, machine: Callable[[float, float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(0.001, 0.0001)
-    measured_as(monkeypatch, lambda self, recipe: 0.001 * torch.get_num_threads() ** 2 * work(recipe))
+    fake_measurements(monkeypatch, lambda self, recipe: 0.001 * torch.get_num_threads() ** 2 * work(recipe))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        made = planned(recipe, budget=100)
-        assert made.threads == torch.get_num_threads() == 1
-        assert "1 of 2 threads: 4.0x as fast as all of them" in made.lines
-        assert made.step_seconds == pytest.approx(0.001 * work(made.recipe) * made.recipe.batch_size)
-        assert Plan.from_dict(made.as_dict(), made.recipe).threads == 1
+        plan = planned(recipe, budget=100)
+        assert plan.threads == torch.get_num_threads() == 1
+        assert "1 of 2 threads: 4.0x as fast as all of them" in plan.lines
+        assert plan.step_seconds == pytest.approx(0.001 * work(plan.recipe) * plan.recipe.batch_size)
+        assert Plan.from_dict(plan.as_dict(), plan.recipe).threads == 1
     finally:
         torch.set_num_threads(before)

@@ -14,8 +14,8 @@ from timebox.recipe import (
     Recipe,
     describe_field,
     describe_recipe,
-    draft_of,
     get_recipe,
+    parse_recipe,
     parse_settings,
     recipe_from,
     recipe_names,
@@ -37,17 +37,19 @@ def refusal(call: object, *args: object) -> str:
     return message
 
 
-def test_every_field_has_a_unit_and_every_number_a_range() -> None:
+def test_every_field_has_a_description_and_every_number_a_range() -> None:
     assert len(FIELDS) == NUM_FIELDS
     for name, value in haet().as_dict().items():
         field = FIELDS[name]
-        assert field.unit
+        assert field.description
         if type(value) in (int, float):
             assert field.low < field.high, name
             assert f"[{field.low:g} ... {field.high:g}]" in describe_field(name)
-    assert describe_field("flip") == "mirroring of training images: none, random, alternating"
+    assert describe_field("flip") == "horizontal flip of training images: none, random, alternating"
     assert describe_field("width") == "channels of the network's first stage [4 ... 512]"
-    assert describe_field("whitening") == "fixed whitening convolution first; airbench passes patches on without it"
+    assert describe_field("whitening") == (
+        "fixed whitening filters in the first convolution; identity filters in airbench if false"
+    )
 
 
 def test_the_built_in_recipes() -> None:
@@ -132,14 +134,14 @@ def test_settings_have_their_fields_types() -> None:
 
 
 def test_settings_apply_one_after_the_other() -> None:
-    assert draft_of("haet2021", ["width=16", "width=32"]).fixed.width == 32
-    assert draft_of("haet2021").fixed == haet()
-    assert draft_of("haet2021", ["max_lr=0.4", "max_lr=x2", "max_lr=x0.5"]).fixed.max_lr == 0.4
+    assert parse_recipe("haet2021", ["width=16", "width=32"]).fixed.width == 32
+    assert parse_recipe("haet2021").fixed == haet()
+    assert parse_recipe("haet2021", ["max_lr=0.4", "max_lr=x2", "max_lr=x0.5"]).fixed.max_lr == 0.4
     assert parse_settings(["max_lr=x2", "max_lr=x3"]) == {"max_lr": Multiplier(6.0)}
 
 
 def test_multiples_are_of_what_the_recipe_has_whole_where_it_is_and_within_its_range() -> None:
-    changed = draft_of("haet2021", ["max_lr=x0.25", "batch_size=x1.0004", "label_smoothing=x100"]).fixed
+    changed = parse_recipe("haet2021", ["max_lr=x0.25", "batch_size=x1.0004", "label_smoothing=x100"]).fixed
     assert (changed.max_lr, changed.batch_size, changed.label_smoothing) == (
         haet().max_lr / 4, haet().batch_size, FIELDS["label_smoothing"].high,
     )  # fmt: skip
@@ -153,12 +155,12 @@ def test_what_is_no_multiple_is_refused(setting: str) -> None:
 def test_a_file_may_extend_auto_with_values_and_multiples(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('extends = "auto"\nmax_lr = "x0.5"\nlabel_smoothing = 0.1\n')
-    draft = draft_of(str(file), ["max_lr=x3"])
-    assert draft.fixed is None
-    assert draft.changes == {"name": "mine", "max_lr": Multiplier(1.5), "label_smoothing": 0.1}
+    spec = parse_recipe(str(file), ["max_lr=x3"])
+    assert spec.fixed is None
+    assert spec.overrides == {"name": "mine", "max_lr": Multiplier(1.5), "label_smoothing": 0.1}
     assert "has no fixed fields" in refusal(get_recipe, str(file))
     file.write_text('extends = "auto"\nmax_lr = "x0"\nwidht = 3\n')
-    assert refusal(draft_of, str(file)).count(";") == 1
+    assert refusal(parse_recipe, str(file)).count(";") == 1
 
 
 def test_wrong_settings_are_refused_all_at_once() -> None:
@@ -198,7 +200,7 @@ def test_a_wrong_setting(setting: str, problem: str) -> None:
         ({"peak_at": 0.9}, "peak_at 0.9 must be below down_at 0.85"),
         ({"min_momentum": 0.96}, "min_momentum 0.96 must not be above max_momentum 0.95"),
         ({"image_size": 7}, "image_size 7 must be 0 or at least 8"),
-        ({"ghost_size": 1}, "ghost_size 1 must be 0 or at least 2: one image has no spread to normalise by"),
+        ({"ghost_size": 1}, "ghost_size 1 must be 0 or at least 2: one image has no variance to normalise by"),
         (
             {"model": "resnet18"},
             "whitening must be false for resnet18; celu_alpha must be 0 for resnet18; "

@@ -6,7 +6,7 @@ import torch
 
 from timebox.data.device.loader import Batch
 from timebox.errors import UsageError
-from timebox.models import ResNet9
+from timebox.models import ResNet9, ResNet9Config
 from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime import precision as module
@@ -37,7 +37,7 @@ def test_losses_of_lower_precisions_are_close_to_float32_for_100_steps() -> None
 def one_step(precision: Precision) -> tuple[ResNet9, dict[str, torch.Tensor]]:
     """Run one step. Returns the network and its weights before the step."""
     torch.manual_seed(0)
-    model = ResNet9(3, 3, width=4, ghost_size=8).train()
+    model = ResNet9(3, 3, ResNet9Config(width=4, ghost_size=8)).train()
     data = bands(16)
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

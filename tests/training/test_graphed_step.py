@@ -27,7 +27,7 @@ from tiny import CPU, bands, tiny_recipe, tiny_training
 
 NUM_STEPS = 12
 BATCH = 16
-STEP, UPDATE = Optimizer.step, WeightAverage.update_with_share
+STEP, UPDATE = Optimizer.step, WeightAverage.update_with_weight
 
 
 def muon_recipe(**changes: int | float | str) -> Recipe:
@@ -148,7 +148,7 @@ def load_no_batch(runner: GraphedStepRunner, batch: Batch, average_share: float)
     ("owner", "name", "wrong"),
     [
         (Optimizer, "step", step_with_python_numbers),
-        (WeightAverage, "update_with_share", update_with_constant_share),
+        (WeightAverage, "update_with_weight", update_with_constant_share),
         (GraphedStepRunner, "_load", load_no_batch),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import optuna
 
-from timebox.recipe import Multiplier, draft_of
+from timebox.recipe import Multiplier, parse_recipe
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
 
@@ -13,20 +13,20 @@ from .test_study import new_study, run_trial
 
 def test_best_toml_reads_back_equal(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
-    found = draft_of("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
+    found = parse_recipe("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
     file.write_text(best_toml(found))
-    read = draft_of(str(file))
+    read = parse_recipe(str(file))
     assert read.fixed is None
-    assert read.changes == {**found.changes, "name": "best"}
-    assert read.changes["max_lr"] == Multiplier(0.5)
-    file.write_text(best_toml(draft_of(str(file), ["max_lr=x3"])))
-    assert draft_of(str(file)).changes["max_lr"] == Multiplier(1.5)
+    assert read.overrides == {**found.overrides, "name": "best"}
+    assert read.overrides["max_lr"] == Multiplier(0.5)
+    file.write_text(best_toml(parse_recipe(str(file), ["max_lr=x3"])))
+    assert parse_recipe(str(file)).overrides["max_lr"] == Multiplier(1.5)
 
 
 def test_best_toml_of_a_fixed_recipe_has_all_fields(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
-    file.write_text(best_toml(draft_of("haet2021", ["max_lr=x0.5"])))
-    recipe = draft_of(str(file)).fixed
+    file.write_text(best_toml(parse_recipe("haet2021", ["max_lr=x0.5"])))
+    recipe = parse_recipe(str(file)).fixed
     assert recipe is not None
     assert (recipe.name, recipe.max_lr) == ("best", 0.5)
 
@@ -42,7 +42,7 @@ def test_candidates_are_the_starting_recipe_and_the_top_trials() -> None:
 
 
 def test_importance_is_highest_for_the_only_field_with_an_effect() -> None:
-    space = default_space(draft_of("haet2021"))
+    space = default_space(parse_recipe("haet2021"))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         trial = study.ask()

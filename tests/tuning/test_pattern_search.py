@@ -7,12 +7,12 @@ import numpy as np
 import optuna
 import pytest
 
-from timebox.recipe import Value, draft_of
+from timebox.recipe import Value, parse_recipe
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import STEP, PatternSearchSampler, next_step
 from timebox.tuning.space import default_space
 
-DRAFT = draft_of("auto")
+DRAFT = parse_recipe("auto")
 SPACE = default_space(DRAFT)
 START = SPACE.start_values(DRAFT.base)
 Accuracy = Callable[[dict[str, Value]], float]

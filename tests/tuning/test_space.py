@@ -6,10 +6,10 @@ import optuna
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import FIELDS, draft_of, parse_settings
+from timebox.recipe import FIELDS, parse_recipe, parse_settings
 from timebox.tuning.space import Space, default_space, read_space
 
-AUTO = draft_of("auto")
+AUTO = parse_recipe("auto")
 
 
 def space_of(tmp_path: Path, text: str) -> Space:
@@ -27,14 +27,14 @@ def test_the_default_space_has_all_fields_with_a_declared_range() -> None:
 
 
 def test_fields_without_effect_are_left_out() -> None:
-    names = set(default_space(draft_of("haet2021")).distributions)
+    names = set(default_space(parse_recipe("haet2021")).distributions)
     assert not names & {"filter_lr", "filter_momentum", "input_scale"}
     assert "max_lr" in names
 
 
 @pytest.mark.parametrize("name", ["auto", "haet2021", "superconvergence"])
 def test_suggested_values_are_valid_settings(name: str) -> None:
-    draft = draft_of(name)
+    draft = parse_recipe(name)
     space = default_space(draft)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):

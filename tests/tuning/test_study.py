@@ -6,13 +6,13 @@ import optuna
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import draft_of
+from timebox.recipe import parse_recipe
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import sampler_for
 from timebox.tuning.space import default_space
 from timebox.tuning.study import REASON, REDUCTION_FACTOR, SETTINGS, WORKER, SearchSpec
 
-SPACE = default_space(draft_of("auto"))
+SPACE = default_space(parse_recipe("auto"))
 
 
 def search(**given: object) -> SearchSpec:

@@ -15,7 +15,7 @@ import pytest
 
 from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, RunError, UsageError
-from timebox.recipe import draft_of
+from timebox.recipe import parse_recipe
 from timebox.run import load
 from timebox.tuning import Tuned, tune
 from timebox.tuning import study as studies
@@ -32,7 +32,7 @@ def check_complete(tuned: Tuned) -> None:
     files = {file.name for file in tuned.path.iterdir()}
     assert {"best.toml", "trials.jsonl", "tune.html", "summary.json", "final", "journal.log"} <= files
     assert json.loads((tuned.path / "summary.json").read_text()) == json.loads(json.dumps(tuned.summary))
-    best = draft_of(str(tuned.path / "best.toml")).fixed
+    best = parse_recipe(str(tuned.path / "best.toml")).fixed
     assert best is not None
     assert best.replace(name="x") == load(tuned.path / "final").recipe.replace(name="x")
     searched = [line for line in lines_of(tuned.path) if line["phase"] == "search"]

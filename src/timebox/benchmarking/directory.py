@@ -12,7 +12,7 @@ from timebox.benchmarking.trials import Record, Trial
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
-from timebox.recipe import present_fields, recipe_from
+from timebox.recipe import recipe_from, upgrade_fields
 from timebox.run.files import read_json, to_json
 
 ASKED, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
@@ -148,7 +148,7 @@ def _present(record: Record, where: str) -> dict[str, Any]:
     """A trial in the newest format, its recipe in the present fields."""
     upgraded = BENCHMARK_TRIAL_FORMAT.upgraded(record, where)
     recipe = upgraded.get("recipe")
-    return {**upgraded, "recipe": present_fields(recipe)} if isinstance(recipe, Mapping) else upgraded
+    return {**upgraded, "recipe": upgrade_fields(recipe)} if isinstance(recipe, Mapping) else upgraded
 
 
 def _named(path: Path) -> str:

@@ -137,17 +137,12 @@ class Speedrun:
         """Accuracy, 0...1, of the averaged model on all test images; not timed.
 
         Args:
-            tta: views averaged, as :func:`timebox.evaluation.inference.predict_probabilities` takes them; None for the
+            tta: views averaged, as of :class:`timebox.evaluation.inference.InferenceConfig`; None for the
                 recipe's.
         """
-        probabilities = predict_probabilities(
-            self.model,
-            test.images,
-            self._loader.statistics.mean,
-            self._loader.statistics.std,
-            tta=self.recipe.tta if tta is None else tta,
-            device=self.device,
-        )
+        statistics = self._loader.statistics
+        config = InferenceConfig(statistics.mean, statistics.std, self.recipe.tta if tta is None else tta)
+        probabilities = predict_probabilities(self.model, test.images, config, self.device)
         return accuracy(probabilities, test.labels)
 
     @property

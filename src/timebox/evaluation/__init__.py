@@ -1,4 +1,4 @@
-"""From a network to numbers: inference, test-time augmentation, metrics and calibration.
+"""Evaluation: inference, test-time augmentation, metrics and calibration.
 
-All of it is untimed unless the caller passes a time limit. Nothing here trains, reads files or writes them.
+No function reads a clock unless the caller passes a time limit. None trains, reads files or writes files.
 """

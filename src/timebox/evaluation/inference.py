@@ -1,7 +1,8 @@
-"""Probabilities for images, and how many of them are right."""
+"""Inference: class probabilities of images, in batches, on one or several processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -13,28 +14,28 @@ from timebox.data.device.augment import batch_normalize
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.tta import average_views
 
-# Small enough on a CPU that the clock is heard often, large enough on a GPU to keep it busy.
+# Images per batch: few on a CPU, where time limits are checked between batches; many on a GPU, to keep it busy.
 BATCH_SIZE, GPU_BATCH_SIZE = 50, 1000
-# A slow network is scored in batches that take about so long.
-BATCH_SECONDS = 0.2
+# Largest time of a batch: slow networks have smaller batches.
+MAX_BATCH_SECONDS = 0.2
 
 
 def inference_batch_size(device: torch.device, seconds_per_image: float) -> int:
-    """Images to score at once."""
+    """Images per batch, from the measured seconds per image; 0 if they were not measured."""
     size = GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
-    return max(1, min(size, int(BATCH_SECONDS / seconds_per_image))) if seconds_per_image else size
+    return max(1, min(size, int(MAX_BATCH_SECONDS / seconds_per_image))) if seconds_per_image else size
 
 
 def never() -> bool:
-    """No reason to stop early."""
+    """A ``stop`` function that never stops."""
     return False
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, without gradients; its own mode comes back afterwards.
+    """Evaluation mode without gradients; restores the model's mode afterwards.
 
-    cuDNN tries no algorithms inside: for a few batches that takes longer than the best of them saves.
+    cuDNN benchmarks no algorithms inside: for a few batches that takes longer than it saves.
     """
     was_training, was_tuning = model.training, torch.backends.cudnn.benchmark
     model.eval()
@@ -47,36 +48,46 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+@dataclass(frozen=True, eq=False)
+class InferenceConfig:
+    """Preprocessing, test-time augmentation and batch size of inference.
+
+    Attributes:
+        mean, std: float32 (C,), of the training images with pixels scaled to 0...1.
+        tta: views whose probabilities are averaged. ``none``: the image; ``mirror``: also its horizontal flip;
+            ``shift``: the image, and, with half of the weight, the image shifted by a pixel up and left, and down and
+            right; ``mirror_shift``: all of these also flipped (K. Jordan, arXiv 2404.00498, section 3.5).
+        batch_size: 1 or more; None for the default of the device.
+    """
+
+    mean: Tensor
+    std: Tensor
+    tta: str = "none"
+    batch_size: int | None = None
+
+
 def predict_probabilities(
     model: nn.Module,
     images: NDArray[np.uint8],
-    mean: Tensor,
-    std: Tensor,
-    *,
-    tta: str,
+    config: InferenceConfig,
     device: torch.device,
+    *,
     stop: Callable[[], bool] = never,
-    batch_size: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> NDArray[np.float32]:
-    """Class probabilities for images, in order, in float32 whatever the training's precision.
+    """Class probabilities of images, in order, computed in float32. The result of an image depends on no other image.
 
     Args:
-        images: uint8 (N, H, W, C) of the model's working size.
-        mean, std: float32 (C,), the training data's.
-        tta: ``none``; ``mirror``: the mean of the probabilities of an image and its mirror image; ``shift``: of an
-            image as it is, and shifted by a pixel up and left, and down and right, which together count as much;
-            ``mirror_shift``: all of these mirrored too (K. Jordan, arXiv 2404.00498, section 3.5). An image's result
-            never depends on other images.
-        stop: asked before each batch but the first; when it says so, the rest is left out.
-        batch_size: images at once, 1 or more; None for what suits the device.
-        group: who scores; all its processes call this with the same images, and take turns batch by batch.
+        images: uint8 (N, H, W, C) of the model's image size.
+        device: device of the model.
+        stop: called before each batch but the first; all images after it returns True are left out.
+        group: processes that share the batches in turn; all call this function with the same images.
     Returns:
-        float32 (M, num_classes), M <= N: the first M images' rows, on every process.
+        float32 (M, num_classes), M <= N: the rows of the first M images, on every process.
     """
-    mean, std = mean.to(device), std.to(device)
-    batch_size = batch_size or inference_batch_size(device, 0.0)
-    parts: list[Tensor] = []
+    mean, std = config.mean.to(device), config.std.to(device)
+    batch_size = config.batch_size or inference_batch_size(device, 0.0)
+    outputs: list[Tensor] = []
     if not len(images):
         raise ValueError("no images to score")
     with evaluation_mode(model):
@@ -86,8 +97,8 @@ def predict_probabilities(
             own = start + group.rank * batch_size
             batch = torch.from_numpy(images[own : own + batch_size]).to(device, non_blocking=True)
             if len(batch):
-                parts.append(average_views(model, batch_normalize(batch, mean, std), tta))
-        by_rank = group.all_gather_timed([part.cpu().numpy() for part in parts])
-    # Turn by turn, the parts of all processes in order.
-    in_turn = (part for turn in zip_longest(*by_rank) for part in turn if part is not None)
-    return np.concatenate(list(in_turn))
+                outputs.append(average_views(model, batch_normalize(batch, mean, std), config.tta))
+        by_rank = group.all_gather_timed([output.cpu().numpy() for output in outputs])
+    # Batches go to the ranks in turn.
+    in_order = (batch for turn in zip_longest(*by_rank) for batch in turn if batch is not None)
+    return np.concatenate(list(in_order))

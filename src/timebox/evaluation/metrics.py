@@ -1,4 +1,4 @@
-"""What predictions are worth: overall, class by class, and how sure that is."""
+"""Classification metrics: accuracy with its interval, confusion matrix, precision, recall and F1."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: how many of its images were scored, and how they fared. Undefined ratios are 0."""
+    """Metrics of one class, over ``num_images`` scored images of it. Undefined ratios are 0."""
 
     name: str
     num_images: int
@@ -23,28 +23,28 @@ class ClassMetrics:
 
 
 def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """int64 (num_classes, num_classes): how often images of the row's class are taken for the column's."""
+    """int64 (num_classes, num_classes): number of images by label (row) and predicted class (column)."""
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     return confusion
 
 
 def per_class_metrics(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, from a confusion matrix with the true classes in rows."""
+    """Precision, recall and F1 of each class, from a confusion matrix with the labels in rows."""
     right = confusion.diagonal()
     predicted, actual = confusion.sum(0), confusion.sum(1)
-    figures = []
+    metrics = []
     for i, name in enumerate(class_names):
         precision = right[i] / predicted[i] if predicted[i] else 0.0
         recall = right[i] / actual[i] if actual[i] else 0.0
         f1 = 2 * right[i] / (predicted[i] + actual[i]) if predicted[i] + actual[i] else 0.0
-        figures.append(ClassMetrics(name, int(actual[i]), float(precision), float(recall), float(f1)))
-    return tuple(figures)
+        metrics.append(ClassMetrics(name, int(actual[i]), float(precision), float(recall), float(f1)))
+    return tuple(metrics)
 
 
-def macro_averages(figures: Sequence[ClassMetrics]) -> dict[str, float]:
-    """The means over the classes that have images; that of recall is the balanced accuracy."""
-    present = [one for one in figures if one.num_images] or figures
+def macro_averages(metrics: Sequence[ClassMetrics]) -> dict[str, float]:
+    """Means of recall (balanced accuracy), precision and F1 over the classes that have images."""
+    present = [one for one in metrics if one.num_images] or metrics
     return {
         "balanced_accuracy": sum(one.recall for one in present) / len(present),
         "macro_precision": sum(one.precision for one in present) / len(present),
@@ -53,17 +53,20 @@ def macro_averages(figures: Sequence[ClassMetrics]) -> dict[str, float]:
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """Of an accuracy, 0...1, counted on so many images. Between two networks on the same images, half of whose errors
-    are the same, that of the difference is as large."""
+    """Standard error of an accuracy, 0...1, on ``num_images`` images.
+
+    The difference between two networks on the same images has the same standard error if they share half of their
+    errors.
+    """
     return math.sqrt(accuracy * (1 - accuracy) / num_images)
 
 
 def accuracy_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, 0...1, from the images it was counted on.
+    """The 95 % confidence interval of an accuracy, 0...1 (Wilson score interval).
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
     """
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
     share, spread = num_right / num_images, z * z / num_images
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / num_images + spread / (4 * num_images))
@@ -71,5 +74,5 @@ def accuracy_interval(num_right: int, num_images: int) -> tuple[float, float]:
 
 
 def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Share of rows, of (N, num_classes), whose largest entry is at the label."""
+    """Fraction of the rows (M, num_classes) whose maximum is at the label; labels after the first M are ignored."""
     return float((probabilities.argmax(1) == labels[: len(probabilities)]).mean())

@@ -13,7 +13,7 @@ from timebox.clock import Deadline
 from timebox.data import ImageDataset, stratified_order
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
-from timebox.evaluation.inference import never, predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, never, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 
 # With less than this share of the planned scoring time left, images are scored without test-time augmentation.
@@ -119,17 +119,8 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Class probabilities, float32 (M, num_classes), of the first M images; fewer than all where ``stop`` says so.
         ``stop`` is called before each batch but the first, on the main rank's behalf."""
-        return predict_probabilities(
-            model,
-            dataset.images,
-            self.mean,
-            self.std,
-            tta=tta,
-            device=self.device,
-            stop=stop,
-            batch_size=self.batch_size,
-            group=self.group,
-        )
+        config = InferenceConfig(self.mean, self.std, tta, self.batch_size)
+        return predict_probabilities(model, dataset.images, config, self.device, stop=stop, group=self.group)
 
     def accuracy(self, model: nn.Module, dataset: ImageDataset) -> float:
         """Accuracy on a dataset, 0...1, without test-time augmentation."""

@@ -6,18 +6,18 @@ from torch.nn import functional as F
 
 from timebox.errors import UsageError
 
-# Views to average, by the name of the test-time augmentation.
+# Number of views that are averaged, by the name of the test-time augmentation.
 NUM_VIEWS = {"none": 1, "mirror": 2, "shift": 3, "mirror_shift": 6}
 
 
 def check_tta(tta: str) -> None:
-    """Raise UsageError for an unknown test-time augmentation."""
+    """Raise UsageError for an unknown name of a test-time augmentation."""
     if tta not in NUM_VIEWS:
         raise UsageError(f"tta {tta!r} is unknown; use recipe, {', '.join(NUM_VIEWS)}")
 
 
 def average_views(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
-    """Probabilities (N, num_classes) of normalised images (N, C, H, W), averaged over the views."""
+    """Mean probabilities (N, num_classes) over the views of normalised images (N, C, H, W)."""
     total = torch.zeros((), device=inputs.device)
     for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:
         if tta in ("mirror", "mirror_shift"):
@@ -28,7 +28,7 @@ def average_views(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
 
 
 def _shifted(inputs: Tensor) -> list[tuple[Tensor, float]]:
-    """Images as they are, and shifted by a pixel both ways along the diagonal, with their weights."""
+    """(view, weight): images as they are, shifted by a pixel up and left, and down and right."""
     height, width = inputs.shape[2:]
     padded = F.pad(inputs, (1, 1, 1, 1), "reflect")
     return [(inputs, 0.5), *((padded[:, :, at : at + height, at : at + width], 0.25) for at in (0, 2))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError, UsageError
 from timebox.jobs.data import DataConfig
-from timebox.recipe import AUTO, draft_of
+from timebox.recipe import AUTO, parse_recipe
 from timebox.runtime.precision import PRECISIONS
 
 # Starting Python and torch and leaving again takes up to about this long on a slow machine.
@@ -80,7 +80,7 @@ def image_form(recipe: str, settings: Sequence[str]) -> tuple[int | None, str]:
 
     Also refuses an unknown recipe or field before anything slow begins.
     """
-    recipe_so_far = draft_of(recipe, settings).base
+    recipe_so_far = parse_recipe(recipe, settings).base
     return recipe_so_far.image_size or None, recipe_so_far.image_fit
 
 
@@ -92,4 +92,4 @@ def arguments_given(function: Callable[..., object], arguments: Mapping[str, obj
 
 def is_planned(recipe: str) -> bool:
     """Whether ``auto`` plans it."""
-    return draft_of(recipe).fixed is None
+    return parse_recipe(recipe).fixed is None

@@ -17,7 +17,7 @@ from timebox.errors import RankFailureError, RunError
 from timebox.jobs.context import RunContext
 from timebox.jobs.job import TrainingJob
 from timebox.optim.loss import Loss, class_weights
-from timebox.planning.planner import MAX_VALIDATION_SHARE
+from timebox.planning.budget import MAX_VALIDATION_SHARE
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING

@@ -19,8 +19,9 @@ from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.config import TrainConfig
 from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
+from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.run.checkpoint import Checkpoint
 from timebox.runtime.write_speed import NO_WRITES, WriteSpeed
 from timebox.training.loop import TrainingResult
@@ -172,19 +173,15 @@ def plan_training(
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget that is too short.
     """
     num_val, num_test = (len(split or ()) if config.scoring else 0 for split in (data_splits.val, data_splits.test))
-    plan = make_plan(
+    request = PlanRequest(
         config.recipe,
         initial.complete_settings(config.recipe, config.settings) if initial else config.settings,
         data_splits.train,
         ScoringLoad(num_val, num_test, config.scoring),
-        device,
-        config.precision,
-        context.deadline,
-        config.num_steps,
-        write_speed,
+        Hardware(device, config.precision, context.group),
         config.source.data,
-        context.group,
     )
+    plan = make_plan(request, context.deadline, config.num_steps, write_speed)
     for line in plan.lines:
         context.reporter.note(line)
     return plan

@@ -14,7 +14,7 @@ from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
-from timebox.planning.distributed_throughput import Measurement, ThroughputWorker
+from timebox.planning.distributed_throughput import MeasurementRequest, ThroughputWorker
 from timebox.reporter import SilentReporter
 from timebox.run.ranks_file import record_rank_failures
 from timebox.runtime.torch_state import preserve_torch_state
@@ -95,7 +95,7 @@ class WorkerRank:
     def _measure_throughput(self, data_splits: DataSplits) -> StartTraining:
         """Answer throughput measurements until training starts."""
         worker = ThroughputWorker(data_splits.train, self._group)
-        while isinstance(message := self._group.broadcast(), Measurement):
+        while isinstance(message := self._group.broadcast(), MeasurementRequest):
             worker.measure(message)
         start: StartTraining = message
         worker.use_threads(start.threads_share)

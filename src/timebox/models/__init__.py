@@ -1,20 +1,22 @@
-"""Networks, built from plain arguments."""
+"""Networks: ResNet-9, ResNet-18, Airbench and ensembles of them, built from plain arguments."""
 
 import torch
 from torch import Tensor, nn
 
-from timebox.models.airbench import Airbench
+from timebox.models.airbench import Airbench, AirbenchConfig
 from timebox.models.ensemble import Ensemble, networks_of
 from timebox.models.kernels.dispatch import kernels_work
 from timebox.models.layers import GhostBatchNorm, Whitening, start_at_identity
-from timebox.models.resnet9 import ResNet9
+from timebox.models.resnet9 import ResNet9, ResNet9Config
 from timebox.models.resnet18 import ResNet18
 
 __all__ = [
     "Airbench",
+    "AirbenchConfig",
     "Ensemble",
     "GhostBatchNorm",
     "ResNet9",
+    "ResNet9Config",
     "ResNet18",
     "Whitening",
     "count_flops",
@@ -26,23 +28,24 @@ __all__ = [
 
 
 def fit_whitening(model: nn.Module, images: Tensor) -> None:
-    """Set the filters of every whitening layer from normalised training images (N, C, H, W)."""
+    """Fit the filters of every whitening layer to normalised training images (N, C, H, W)."""
     whitenings = [module for module in model.modules() if isinstance(module, Whitening)]
     if not whitenings:
         return
     first = networks_of(model)[0]
-    whitenings[0].fit(first.entered(images) if isinstance(first, Airbench) else images)
-    # The members of an ensemble are alike, and so are their filters.
+    whitenings[0].fit(first.resize_inputs(images) if isinstance(first, Airbench) else images)
+    # All networks of an ensemble have equal whitening layers: fit one, and copy it.
     for module in whitenings[1:]:
         module.weight.copy_(whitenings[0].weight)
 
 
 def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
-    """Floating-point operations of one training step per image: convolutions and linear layers, a multiplication and an
-    addition counted apart, backward counted as twice forward.
+    """Floating-point operations of one training step per image, of convolutions and linear layers.
+
+    A multiply-add counts as two operations, and the backward pass as twice the forward pass.
 
     Args:
-        model: on any device; on ``meta`` nothing is computed.
+        model: on any device; on ``meta`` no values are computed.
         image_shape: (C, H, W).
     """
     total = 0.0

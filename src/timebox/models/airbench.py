@@ -1,59 +1,67 @@
 """The network of the CIFAR speed records: six convolutions behind a whitening layer."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.kernels.dispatch import blur_pooled, can_fuse, fused_bias_gelu, fused_norm_gelu, kernels_work
+from timebox.models.kernels.dispatch import bias_gelu, can_fuse, kernels_work, max_blur_pool, pool_norm_gelu
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
-# Running statistics must settle within the few dozen steps of a short training.
+# Large, because running statistics must converge within the few dozen steps of a short training.
 NORM_MOMENTUM = 0.4
 NORM_EPSILON = 1e-12
-# Pixels. Of a smaller image the whitening and three halvings leave nothing: it is enlarged. (With a row and a column of
-# zeros added instead, two of three trainings on 8x8 digits came to nothing.)
+# Pixels: smaller images are enlarged, because the whitening and three halvings would leave nothing of them. (With zero
+# padding instead, two of three trainings on 8x8 digits failed.)
 MIN_SIDE = 9
+
+
+@dataclass(frozen=True)
+class AirbenchConfig:
+    """Hyper-parameters of :class:`Airbench`; the defaults are the published network.
+
+    Attributes:
+        width: channels of the first group.
+        ghost_size: images per ghost batch norm group, 0 for the whole batch.
+        logit_scale: factor on the logits, above 0; the default is the inverse of the number of features.
+        input_scale: factor by which images are resized first, above 0. Operations are proportional to its square.
+        blur_pool: whether groups have :class:`MaxBlurPool` in place of max pooling.
+    """
+
+    width: int = 64
+    ghost_size: int = 0
+    logit_scale: float = 1 / 256
+    input_scale: float = 1.0
+    blur_pool: bool = False
+
+
+PUBLISHED = AirbenchConfig()
 
 
 class Airbench(nn.Module):
     """Three groups of two convolutions at ``width`` × 1, 4, 4 channels, each group halving the image.
 
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498, section 3.1;
-    KellerJordan/cifar10-airbench). 2×2 patches are whitened, each pattern kept with both signs; the bias behind them
-    learns for the first part of a training only. The head takes the maximum over all positions, so that images of any
-    size from 8×8 fit; its weights start at unit spread, and the logits are scaled down in return.
+    KellerJordan/cifar10-airbench). The whitening layer has 2×2 filters of both signs; its bias is trained in the first
+    part of a training only. Global max pooling before the head allows images of any size from 8×8. The weights of the
+    head are initialised with a standard deviation of one, and the logits are scaled down in return.
 
     Args:
         in_channels: 1, 3 or 4.
         num_classes: 2 or more.
-        width: channels of the first group; the published network has 64.
-        ghost_size: images per normalisation group, 0 for the whole batch.
-        logit_scale: factor on the logits, above 0; the published network has 1 / 256, the inverse of its features.
-        input_scale: factor on the sides of the images before anything else, above 0. Enlarged images keep more of
-            their positions through the halvings, and cost as much more; large ones made smaller cost less.
-        blur_pool: whether groups halve by :class:`MaxBlurPool`; the published network takes maxima alone.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        width: int = 64,
-        ghost_size: int = 0,
-        logit_scale: float = 1 / 256,
-        input_scale: float = 1.0,
-        blur_pool: bool = False,
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, config: AirbenchConfig = PUBLISHED) -> None:
         super().__init__()
-        self.input_scale = input_scale
+        self.input_scale, width = config.input_scale, config.width
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
-        groups = (_Group(channels[i], channels[i + 1], ghost_size, blur_pool) for i in range(3))
+        groups = (_Group(channels[i], channels[i + 1], config.ghost_size, config.blur_pool) for i in range(3))
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
-        self.logit_scale = logit_scale
-        # Where there are no numbers there is nothing to scale, and torch would load its compiler for it.
+        self.logit_scale = config.logit_scale
+        # On the meta device there is nothing to scale, and torch would import its compiler for it.
         if not self.head.weight.is_meta:
             with torch.no_grad():
                 self.head.weight.div_(self.head.weight.std())
@@ -61,23 +69,23 @@ class Airbench(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""
         gelu, *groups = self.groups.children()
-        x = self.entered(images)
-        x = self._whitened_by_kernel(x) if x.is_cuda and self.training else gelu(self.whitening(x))
+        x = self.resize_inputs(images)
+        x = self._whiten_and_activate(x) if x.is_cuda and self.training else gelu(self.whitening(x))
         for group in groups:
             x = group(x)
         logits: Tensor = self.head(x.amax((2, 3))) * self.logit_scale
         return logits
 
-    def _whitened_by_kernel(self, x: Tensor) -> Tensor:
-        """Whitening and the activation behind it on a GPU, with the bias added in the activation where that works."""
-        x, bias = self.whitening.patterns(x), self.whitening.bias
+    def _whiten_and_activate(self, x: Tensor) -> Tensor:
+        """Whitening and GELU in training on a GPU, by a kernel that adds the bias if it works there."""
+        x, bias = self.whitening.forward_without_bias(x), self.whitening.bias
         assert bias is not None
         if kernels_work(x.device, x.dtype) and not x.requires_grad:
-            return fused_bias_gelu(x, bias)
+            return bias_gelu(x, bias)
         return F.gelu(x + bias[:, None, None].to(x.dtype))
 
-    def entered(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) in the size at which the network works."""
+    def resize_inputs(self, images: Tensor) -> Tensor:
+        """Resize normalised images (N, C, H, W) by ``input_scale``, to sides of at least 9 pixels."""
         size = [max(MIN_SIDE, round(side * self.input_scale)) for side in images.shape[2:]]
         if size == list(images.shape[2:]):
             return images
@@ -98,7 +106,7 @@ class _Group(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layers compute one after the other; on a GPU, what lies between convolutions as one."""
+        """Apply the layers; in training on a GPU all layers between two convolutions are one kernel."""
         first, *others = self.children()
         pool, first_norm, _, second, second_norm, _ = others
         assert isinstance(first_norm, GhostBatchNorm) and isinstance(second_norm, GhostBatchNorm)
@@ -108,7 +116,7 @@ class _Group(nn.Sequential):
                 x = layer(x)
             return x
         if isinstance(pool, MaxBlurPool):
-            x = fused_norm_gelu(blur_pooled(x), first_norm, pooled=False)
+            x = pool_norm_gelu(max_blur_pool(x), first_norm, pooled=False)
         else:
-            x = fused_norm_gelu(x, first_norm, pooled=True)
-        return fused_norm_gelu(second(x), second_norm, pooled=False)
+            x = pool_norm_gelu(x, first_norm, pooled=True)
+        return pool_norm_gelu(second(x), second_norm, pooled=False)

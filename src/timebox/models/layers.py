@@ -1,4 +1,4 @@
-"""Layers the networks share."""
+"""Layers: ghost batch norm, BlurPool, whitening convolution, residual and convolution blocks."""
 
 import numpy as np
 import torch
@@ -7,16 +7,16 @@ from torch.nn import functional as F
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over groups of a batch, with its scale frozen at one.
+    """Batch normalisation over groups of a batch, with the weight frozen at one and a trained bias.
 
-    Statistics over ``ghost_size`` images instead of the whole batch regularise as a small batch does (Hoffer et al.,
-    arXiv 1705.08741). The scale is frozen because the next layer's weights can take its place; the shift is what
-    learns (cifar10-fast, "bag of tricks"). Statistics and normalisation are float32 whatever the input's type.
+    Statistics of ``ghost_size`` images instead of the whole batch regularise as a small batch does (Hoffer et al.,
+    arXiv 1705.08741). The weight is frozen because the next layer can scale as well (cifar10-fast, "bag of tricks").
+    Statistics and normalisation are float32 for all input dtypes.
 
     Args:
         num_channels: C of the input (N, C, H, W).
-        ghost_size: images per group; 0 takes the whole batch. A last group of a single image joins the one before.
-        momentum: how fast the running statistics follow, 0...1.
+        ghost_size: images per group; 0 for the whole batch. A last group of a single image joins the group before.
+        momentum: weight of the new statistics in the running statistics, 0...1.
         epsilon: added to the variances, above 0.
     """
 
@@ -26,7 +26,7 @@ class GhostBatchNorm(nn.BatchNorm2d):
         self.weight.requires_grad_(False)
 
     def num_groups(self, num_images: int) -> int:
-        """How many groups so many images are normalised in."""
+        """Number of groups of a batch of ``num_images``."""
         if not 0 < self.ghost_size < num_images:
             return 1
         whole, rest = divmod(num_images, self.ghost_size)
@@ -43,10 +43,10 @@ class GhostBatchNorm(nn.BatchNorm2d):
 
 
 class ConvBlock(nn.Sequential):
-    """3×3 convolution, optional 2×2 max-pool, normalisation, activation, in this order.
+    """3×3 convolution, optional 2×2 max pooling, ghost batch norm, CELU, in this order.
 
-    Pooling before the normalisation is cifar10-fast's early max-pool: a quarter of the work for the two layers
-    after it, at no loss.
+    Early max pooling, before the normalisation, is from cifar10-fast: the two layers after it have a quarter of the
+    operations, with the same accuracy.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class ConvBlock(nn.Sequential):
 
 
 class MaxBlurPool(nn.Module):
-    """The maxima of all 2×2 windows, and of every second one of them, both ways, the mean of 2×2.
+    """BlurPool: 2×2 max pooling with stride 1, then 2×2 average pooling with stride 2.
 
-    It halves (N, C, H, W) as ``nn.MaxPool2d(2)`` does. There windows lie side by side, and an image that moves by a
-    pixel has other maxima; the mean over windows that overlap hardly changes. Source: R. Zhang, "Making Convolutional
-    Networks Shift-Invariant Again" (arXiv 1904.11486), with his smallest filter.
+    Maps (N, C, H, W) to (N, C, H // 2, W // 2), as ``nn.MaxPool2d(2)`` does. The output changes less when the image
+    is shifted by a pixel, because the max pooling windows overlap. Source: R. Zhang, "Making Convolutional Networks
+    Shift-Invariant Again" (arXiv 1904.11486), with the smallest of its filters.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class MaxBlurPool(nn.Module):
 
 
 class Residual(nn.Sequential):
-    """What the layers inside compute, added to what went in."""
+    """A residual block: ``x + layers(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x
@@ -82,19 +82,19 @@ class Residual(nn.Sequential):
 
 
 class Whitening(nn.Module):
-    """A fixed first convolution that decorrelates patches (cifar10-fast; "input patch whitening").
+    """A first convolution with fixed filters that whiten patches (cifar10-fast; "input patch whitening").
 
-    Its filters are the eigenvectors of the covariance of the training images' patches, each scaled to unit variance.
-    They come from the data, not from training: call :meth:`fit` once before the first step. Until then they pass
-    patches on as they are.
+    The filters are the eigenvectors of the covariance of the training images' patches, each scaled to unit variance.
+    They are fitted to the data, not trained: call :meth:`fit` once before the first step. Before that they are the
+    identity.
 
     Args:
         in_channels: C of the normalised images (N, C, H, W).
         kernel_size: side of a patch in pixels.
-        padding: pixels of zeros around the image.
-        epsilon: added to the variances, above 0, so that what hardly varies is not blown up.
-        signed: whether each filter comes with its negative, so that an activation after it loses nothing.
-        bias: whether a bias that learns is added.
+        padding: zero padding in pixels.
+        epsilon: added to the variances, above 0, so that directions of small variance are not amplified to noise.
+        signed: whether the negative of each filter is added, so that the activation loses no information.
+        bias: whether a trained bias is added.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Whitening(nn.Module):
         super().__init__()
         self.padding, self.epsilon, self.signed = padding, epsilon, signed
         num_patterns = in_channels * kernel_size**2
-        # By numpy: on the meta device, where a run's network is first built, torch.eye and torch.cat load its compiler.
+        # numpy, because on the meta device torch.eye and torch.cat import torch's compiler, which takes a second.
         identity = np.eye(num_patterns, dtype=np.float32)
         filters = torch.tensor(np.concatenate((identity, -identity)) if signed else identity)
         self.register_buffer("weight", filters.reshape(-1, in_channels, kernel_size, kernel_size))
@@ -124,7 +124,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the filters from normalised images, floating point (N, C, H, W), of which a few thousand are plenty."""
+        """Fit the filters to normalised images, floating point (N, C, H, W); a few thousand images are plenty."""
         patches = F.unfold(images.float(), self.weight.shape[-1]).transpose(1, 2).flatten(0, 1)
         patches = patches - patches.mean(0)
         covariance = (patches.T @ patches / len(patches)).double().cpu()
@@ -136,18 +136,18 @@ class Whitening(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
-    def patterns(self, x: Tensor) -> Tensor:
-        """The output before the bias."""
+    def forward_without_bias(self, x: Tensor) -> Tensor:
+        """The convolution without the bias."""
         return F.conv2d(x, self.weight, padding=self.padding)
 
 
 @torch.no_grad()
 def start_at_identity(model: nn.Module) -> None:
-    """Let the first filters of every 3×3 convolution pass its inputs on, the others stay as they were drawn.
+    """Initialise the first filters of every 3×3 convolution to the identity; the others stay as they are.
 
     A deep network then starts close to a shallow one (K. Jordan, arXiv 2404.00498, section 3.3).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            passed_on = module.weight[: module.in_channels].zero_()
-            passed_on[:, :, 1, 1].fill_diagonal_(1.0)
+            identity_filters = module.weight[: module.in_channels].zero_()
+            identity_filters[:, :, 1, 1].fill_diagonal_(1.0)

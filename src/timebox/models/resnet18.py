@@ -1,4 +1,4 @@
-"""ResNet-18 in its CIFAR form, for the super-convergence experiment."""
+"""ResNet-18 for CIFAR-sized images, for the super-convergence experiment."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,8 +22,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        # Pixels are left out before the 1×1 convolution, not by its stride: with AVX-512 and 8 channels or fewer the
-        # gradient of a strided one writes past its memory (torch 2.13).
+        # Subsample before the 1×1 convolution instead of a stride: with AVX-512 and at most 8 channels the gradient of
+        # a strided 1×1 convolution writes out of bounds (torch 2.13).
         return F.relu(residual + self.shortcut(x[:, :, :: self.stride, :: self.stride]))
 
 

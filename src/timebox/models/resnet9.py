@@ -1,46 +1,55 @@
-"""The nine-layer residual network of cifar10-fast, for images of any size and any number of classes."""
+"""ResNet-9: the nine-layer residual network of cifar10-fast, for images of any size and number of classes."""
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
 
 
+@dataclass(frozen=True)
+class ResNet9Config:
+    """Hyper-parameters of :class:`ResNet9`; the defaults are the published network.
+
+    Attributes:
+        width: channels of the first stage.
+        whitening: whether the first layer is a :class:`Whitening`, followed by a 1×1 convolution; else it is a 3×3
+            convolution.
+        ghost_size: images per ghost batch norm group, 0 for the whole batch.
+        celu_alpha: alpha of the CELU activations, above 0.
+        logit_scale: factor on the logits, above 0.
+    """
+
+    width: int = 64
+    whitening: bool = True
+    ghost_size: int = 32
+    celu_alpha: float = 0.3
+    logit_scale: float = 0.0625
+
+
+PUBLISHED = ResNet9Config()
+
+
 class ResNet9(nn.Module):
     """Four stages of ``width`` × 1, 2, 4, 8 channels; residual blocks after stages one and three.
 
-    Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max-pool, CELU,
-    ghost batch norm with frozen scale, whitened input. The head takes the maximum over all positions, so that images of
-    any size from 8×8 fit, and scales the logits down, which keeps them small while the rates are large.
+    Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max pooling,
+    CELU, ghost batch norm with frozen weight, whitening. Global max pooling before the head allows images of any size
+    from 8×8. The logits are scaled down to keep them small under large learning rates.
 
     Args:
         in_channels: 1, 3 or 4.
         num_classes: 2 or more.
-        width: channels of the first stage; the published network has 64.
-        whitening: whether a fixed whitening convolution comes first (see :class:`Whitening`), followed by a 1×1
-            convolution; else a plain 3×3 convolution.
-        ghost_size: images per normalisation group, 0 for the whole batch.
-        celu_alpha: of the activation, above 0.
-        logit_scale: factor on the logits, above 0.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        width: int = 64,
-        whitening: bool = True,
-        ghost_size: int = 32,
-        celu_alpha: float = 0.3,
-        logit_scale: float = 0.0625,
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, config: ResNet9Config = PUBLISHED) -> None:
         super().__init__()
+        w, ghost_size, celu_alpha = config.width, config.ghost_size, config.celu_alpha
 
         def block(inputs: int, outputs: int, pool: bool = False) -> ConvBlock:
             return ConvBlock(inputs, outputs, pool=pool, ghost_size=ghost_size, celu_alpha=celu_alpha)
 
-        w = width
-        if whitening:
+        if config.whitening:
             mix = nn.Conv2d(in_channels * 9, w, 1, bias=False)
             self.first = nn.Sequential(Whitening(in_channels), mix, GhostBatchNorm(w, ghost_size), nn.CELU(celu_alpha))
         else:
@@ -49,7 +58,7 @@ class ResNet9(nn.Module):
         self.stage2 = block(2 * w, 4 * w, pool=True)
         self.stage3 = nn.Sequential(block(4 * w, 8 * w, pool=True), Residual(block(8 * w, 8 * w), block(8 * w, 8 * w)))
         self.head = nn.Linear(8 * w, num_classes, bias=False)
-        self.logit_scale = logit_scale
+        self.logit_scale = config.logit_scale
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, num_classes)."""

@@ -1,4 +1,4 @@
-"""Weight averaging: the model that is scored and saved is the mean of the last stretch of the training."""
+"""Weight averaging: an exponential moving average of the weights, which is the model that is scored and saved."""
 
 import copy
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights and normalisation statistics.
+    """Exponential moving average (EMA) of a model's weights and batch norm statistics.
 
-    The decay follows the progress of the training rather than a step count, so that the average spans the same share
-    of a schedule however many steps the clock allows: ``span`` = 0.05 averages over about the last twentieth.
+    The decay depends on progress instead of the number of steps, so that the average covers the same fraction of a
+    schedule of any length: with ``span`` = 0.05 about the last twentieth.
 
     Args:
-        model: the network being trained. The average starts as its copy.
-        span: time constant in progress, 0 for no averaging, at most 1.
+        model: the network that is trained; the average starts as a copy of it.
+        span: time constant in progress, at most 1; 0 for no averaging.
     """
 
     def __init__(self, model: nn.Module, span: float) -> None:
@@ -24,27 +24,30 @@ class WeightAverage:
         self._current = _floating_state(model)
 
     def update(self, advanced: float) -> None:
-        """Take in the current weights after the training advanced by ``advanced`` (in progress)."""
-        self.update_with_share(self.share_for(advanced))
+        """Update the average after a step that advanced the training by ``advanced`` (in progress)."""
+        self.update_with_weight(self.weight_for(advanced))
 
-    def share_for(self, advanced: float) -> float:
-        """What of the current weights an advance in progress brings into the average, 0...1."""
+    def weight_for(self, advanced: float) -> float:
+        """Weight of the current weights in an update after an advance in progress, 0...1."""
         return min(1.0, advanced / self.span) if self.span else 0.0
 
     @torch.no_grad()
-    def update_with_share(self, share: float | Tensor) -> None:
-        """Move the average towards the current weights by a share of what is between them; as a 0-dim tensor, the
-        share may change when a recorded step is replayed."""
+    def update_with_weight(self, weight: float | Tensor) -> None:
+        """``average = lerp(average, current, weight)``.
+
+        Args:
+            weight: 0...1; a 0-dim tensor may change between replays of a CUDA graph.
+        """
         if not self.span:
             return
-        if isinstance(share, float):
-            torch._foreach_lerp_(self._average, self._current, share)
+        if isinstance(weight, float):
+            torch._foreach_lerp_(self._average, self._current, weight)
             return
-        between = torch._foreach_sub(self._current, self._average)
-        torch._foreach_mul_(between, share)
-        torch._foreach_add_(self._average, between)
+        difference = torch._foreach_sub(self._current, self._average)
+        torch._foreach_mul_(difference, weight)
+        torch._foreach_add_(self._average, difference)
 
 
 def _floating_state(model: nn.Module) -> list[Tensor]:
-    """The tensors themselves, not copies: parameters and floating-point buffers, in a fixed order."""
+    """Parameters and floating-point buffers (not copies), in a fixed order."""
     return [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

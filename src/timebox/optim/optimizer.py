@@ -1,4 +1,4 @@
-"""Several groups of parameters under one rate."""
+"""Optimizer: parameter groups, each with a multiple of one learning rate."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Number = float | Tensor  # a tensor is 0-dim and on the device of the parameters
+Number = float | Tensor  # a tensor is 0-dim, on the device of the parameters
 
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """What a step multiplies by: Python numbers, or tensors where a step is recorded once and replayed with others.
+    """Learning rates and momentum of a step: Python numbers, or tensors that can change between CUDA graph replays.
 
     Attributes:
-        lr: of each group, 0 or more; that of a frozen one is not looked at.
+        lr: learning rate of each group, 0 or more; ignored for frozen groups.
         momentum: above 0 and below 1.
     """
 
@@ -25,13 +25,13 @@ class Rates:
 
 @dataclass(eq=False)
 class ParameterGroup(ABC):
-    """Parameters that are updated alike.
+    """Parameters with one update rule and learning rate.
 
     Attributes:
         parameters: float32, any shapes.
-        buffers: their momentum, one for each, of the same shape.
-        lr_multiplier: of the optimizer's rate, above 0.
-        frozen_from: progress of the training, 0...1, from which these parameters stay as they are; 1 for never.
+        buffers: momentum buffers, one per parameter, of its shape.
+        lr_multiplier: learning rate of the group relative to the optimizer's, above 0.
+        frozen_from: progress of the training, 0...1, from which the parameters are frozen; 1 for never.
     """
 
     parameters: list[Tensor]
@@ -44,40 +44,40 @@ class ParameterGroup(ABC):
         """Update the parameters from their gradients, without waiting for the device.
 
         Args:
-            lr: this group's rate, 0 or more.
+            lr: learning rate of this group, 0 or more.
             momentum: above 0 and below 1.
-            grad_scale: 0-dim, what the gradients are to be divided by; None for nothing.
-            found_inf: 0-dim, not 0 where the update must change nothing; None for never.
+            grad_scale: 0-dim loss scale by which the gradients are divided; None for no loss scale.
+            found_inf: 0-dim; if it is not 0, the update changes nothing. None for no loss scale.
         """
 
     @property
     def flops_per_step(self) -> float:
-        """Operations of an update, whatever the batch; what goes over the parameters once does not count."""
+        """Floating-point operations of an update; elementwise operations on the parameters are not counted."""
         return 0.0
 
     def is_frozen(self, progress: float) -> bool:
-        """Whether nothing is learnt any more at ``progress``."""
+        """Whether the parameters are frozen at ``progress``."""
         return self.frozen_from < 1.0 and progress >= self.frozen_from
 
-    def rate_factor(self, progress: float) -> float:
-        """What of the rate is left at ``progress``: it falls linearly to nothing where the group freezes."""
+    def lr_factor(self, progress: float) -> float:
+        """Factor on the learning rate at ``progress``, 0...1: falls linearly to 0 at ``frozen_from``."""
         if self.is_frozen(progress):
             return 0.0
         return 1.0 if self.frozen_from == 1.0 else 1.0 - progress / self.frozen_from
 
 
 class Optimizer:
-    """Parameter groups, and the rates of the next step.
+    """Parameter groups, with the learning rate and momentum of the next step.
 
-    torch's own optimizers bring in its compiler when the first is made: over a second before the first step.
+    Not a ``torch.optim.Optimizer``, because the first of those imports torch's compiler, which takes over a second.
 
     Attributes:
-        lr: learning rate on the mean loss, 0 or more; each group takes its multiple.
+        lr: learning rate for the mean loss, 0 or more; multiplied by the group's ``lr_multiplier``.
         momentum: above 0 and below 1.
     """
 
-    # torch's GradScaler sets grad_scale and found_inf around a step: gradients are divided by the first, and the step
-    # is skipped, without waiting for the device, where the second is not 0.
+    # torch's GradScaler sets grad_scale and found_inf around a step. Gradients are divided by the first, and the step
+    # is skipped, without waiting for the device, if the second is not 0.
     _step_supports_amp_scaling = True
 
     def __init__(self, groups: Sequence[ParameterGroup], lr: float, momentum: float) -> None:
@@ -87,17 +87,16 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, list[Tensor]]]:
-        """The parameters as GradScaler looks for them."""
+        """The parameters in the format that GradScaler reads."""
         return [{"params": group.parameters} for group in self.groups]
 
     @property
     def flops_per_step(self) -> float:
-        """Operations of an update of all groups."""
+        """Floating-point operations of an update of all groups."""
         return sum(group.flops_per_step for group in self.groups)
 
     def prepare(self, lr: float, momentum: float, progress: float) -> None:
-        """Set the rates of the next step, which ends at ``progress``. Parameters that are frozen by then need no
-        gradients any more, nor does what only leads to them."""
+        """Set learning rate and momentum of the next step, which ends at ``progress``; freeze or unfreeze groups."""
         self.lr, self.momentum, self._progress = lr, momentum, progress
         for group in self.groups:
             if group.frozen_from < 1.0:
@@ -106,9 +105,9 @@ class Optimizer:
 
     @property
     def rates(self) -> Rates:
-        """Those of the next step."""
+        """Learning rates and momentum of the next step."""
         return Rates(
-            [self.lr * group.lr_multiplier * group.rate_factor(self._progress) for group in self.groups], self.momentum
+            [self.lr * group.lr_multiplier * group.lr_factor(self._progress) for group in self.groups], self.momentum
         )
 
     @torch.no_grad()
@@ -116,7 +115,7 @@ class Optimizer:
         """Update every parameter that is not frozen from its gradient.
 
         Args:
-            rates: None for those that were prepared.
+            rates: None for those set by :meth:`prepare`.
         """
         rates = rates or self.rates
         for group, lr in zip(self.groups, rates.lr, strict=True):
@@ -124,7 +123,7 @@ class Optimizer:
                 group.step(lr, rates.momentum, getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Set all gradients to None."""
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None

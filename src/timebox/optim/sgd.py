@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum."""
+"""SGD with Nesterov momentum and weight decay."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from timebox.optim.optimizer import Number, ParameterGroup
 
 @dataclass(eq=False)
 class SGDGroup(ParameterGroup):
-    """Parameters under SGD with Nesterov momentum, updated in one fused pass over their memory.
+    """Parameters under SGD with Nesterov momentum, updated by torch's fused kernel.
 
     Attributes:
         weight_decay: L2 penalty, added to the gradient, 0 or more.
@@ -21,8 +21,8 @@ class SGDGroup(ParameterGroup):
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if isinstance(momentum, Tensor):
-            assert grad_scale is None, "steps with a loss scale are not recorded"
-            self._step_in_passes(gradients, lr, momentum)
+            assert grad_scale is None, "CUDA graphs do not support a loss scale"
+            self._step_unfused(gradients, lr, momentum)
             return
         torch._fused_sgd_(
             self.parameters,
@@ -39,8 +39,8 @@ class SGDGroup(ParameterGroup):
             found_inf=found_inf,
         )
 
-    def _step_in_passes(self, gradients: list[Tensor], lr: Number, momentum: Tensor) -> None:
-        """The same but for rounding: the fused pass takes its momentum as a Python number only."""
+    def _step_unfused(self, gradients: list[Tensor], lr: Number, momentum: Tensor) -> None:
+        """The fused update but for rounding, with momentum as a tensor, which the fused kernel does not support."""
         decayed = torch._foreach_add(gradients, self.parameters, alpha=self.weight_decay)
         torch._foreach_mul_(self.buffers, momentum)
         torch._foreach_add_(self.buffers, decayed)
@@ -53,10 +53,10 @@ class SGDGroup(ParameterGroup):
 def sgd_group(
     parameters: list[Tensor], weight_decay: float, lr_multiplier: float = 1.0, frozen_from: float = 1.0
 ) -> SGDGroup:
-    """A group at rest.
+    """A group with zero momentum.
 
-    A group that learns at a multiple of the rate takes proportionally less decay, so that all groups shrink alike in a
-    step (cifar10-fast, "bag of tricks": biases at 64 times the rate).
+    The weight decay is divided by ``lr_multiplier``, so that a step shrinks the weights of all groups by the same
+    factor (cifar10-fast, "bag of tricks": biases at 64 times the learning rate).
     """
     buffers = [torch.zeros_like(parameter) for parameter in parameters]
     return SGDGroup(parameters, buffers, lr_multiplier, frozen_from, weight_decay / lr_multiplier)

@@ -12,8 +12,8 @@ from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.planning.batch_size import fit_batch_to_processes
+from timebox.planning.budget import FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
-from timebox.planning.planner import FINAL_SCORING_SHARE
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import SUMMARY
 from timebox.run.ranks_file import read_ranks_record
@@ -66,7 +66,7 @@ def _resume_from(
         failures: a line for each earlier rank failure, to be recorded in the run directory.
     """
     path, deadline, num_ranks = existing.path, context.deadline, context.group.size
-    fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, batch_fixed=True)
+    fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, is_fixed=True)
     if existing.num_ranks == num_ranks:
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)

@@ -1,5 +1,5 @@
-"""From the data, this hardware and a budget to a plan: model size, batch size, precision, time per phase.
+"""Planning: from the data, the hardware and a budget to a plan (model scale, batch size, precision, time per phase).
 
-Throughput is measured on the network itself, with the training step that will be used. Planning changes no file and
-no weights, and a plan holds everything a training needs to be repeated.
+Throughput is measured with the training step and the network that will be trained. Planning writes no files. A plan
+holds everything that is needed to repeat a training.
 """

@@ -1,4 +1,4 @@
-"""How large a batch is, and how much of it is computed at once: what data, budget, memory and processes allow."""
+"""Batch size and micro-batch size: limited by the data, the budget, the step time and the number of processes."""
 
 from math import ceil
 
@@ -7,65 +7,74 @@ from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import MAX_MICRO_BATCH_SECONDS
 
-# The batch is never halved below this, and a process's share of it not smaller where it may be grown.
+# Images: batches are not halved below this, and grow until every process has as many.
 MIN_BATCH_SIZE = 32
-# Normalisation finds no spread in a single image.
-MIN_SHARE = 2
+# Images of a process: batch normalisation needs two.
+MIN_RANK_BATCH = 2
 
 
 def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
-    """The recipe, its batch halved, and its rate with it, until the data fill it and the budget buys ``min_steps``."""
-    batch, lr = recipe.batch_size, recipe.max_lr
-    while batch % 2 == 0 and batch // 2 >= MIN_BATCH_SIZE:
-        if batch <= num_images and images_affordable / batch >= recipe.min_steps:
+    """Halve batch size and learning rate until the batch fits the data and the budget allows ``min_steps`` steps.
+
+    Args:
+        images_affordable: training images that the budget allows, repeats counted.
+        num_images: number of training images.
+    """
+    batch_size, lr = recipe.batch_size, recipe.max_lr
+    while batch_size % 2 == 0 and batch_size // 2 >= MIN_BATCH_SIZE:
+        if batch_size <= num_images and images_affordable / batch_size >= recipe.min_steps:
             break
-        batch, lr = batch // 2, lr / 2
-    return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
+        batch_size, lr = batch_size // 2, lr / 2
+    return recipe if batch_size == recipe.batch_size else recipe.replace(batch_size=batch_size, max_lr=lr)
 
 
 def fit_batch_to_processes(
-    recipe: Recipe, num_processes: int, images_affordable: float, num_images: int, batch_fixed: bool
+    recipe: Recipe, num_processes: int, images_affordable: float, num_images: int, is_fixed: bool
 ) -> Recipe:
-    """The recipe for several processes, among which each batch is divided: the batch doubled, and its rate with it,
-    until each has 32 images of it, as long as data and budget fill ``min_steps`` of them.
+    """Double batch size and learning rate until each process has 32 images of a batch.
 
-    The rate follows the batch as in P. Goyal et al., arXiv 1706.02677.
+    The batch grows no further than the data fill it and the budget allows ``min_steps`` steps. The learning rate is
+    proportional to the batch size, as in P. Goyal et al., arXiv 1706.02677.
 
     Args:
-        batch_fixed: whether the batch is to stay as it is.
+        images_affordable, num_images: as of :func:`fit_batch_size`.
+        is_fixed: whether the batch size must not change.
     Raises:
-        UsageError: where not even two images are left for each.
+        UsageError: if a process would have fewer than two images of a batch.
     """
-    batch, lr = recipe.batch_size, recipe.max_lr
-    while not batch_fixed and batch < MIN_BATCH_SIZE * num_processes:
-        if 2 * batch > num_images or images_affordable / (2 * batch) < recipe.min_steps:
+    batch_size, lr = recipe.batch_size, recipe.max_lr
+    while not is_fixed and batch_size < MIN_BATCH_SIZE * num_processes:
+        if 2 * batch_size > num_images or images_affordable / (2 * batch_size) < recipe.min_steps:
             break
-        batch, lr = 2 * batch, 2 * lr
-    if batch < MIN_SHARE * num_processes:
+        batch_size, lr = 2 * batch_size, 2 * lr
+    if batch_size < MIN_RANK_BATCH * num_processes:
         raise UsageError(
-            f"{num_processes} processes cannot share batches of {batch} images: each needs {MIN_SHARE}; start "
-            f"fewer, or use --set batch_size={MIN_BATCH_SIZE * num_processes}"
+            f"{num_processes} processes cannot share batches of {batch_size} images: each needs {MIN_RANK_BATCH}; "
+            f"start fewer, or use --set batch_size={MIN_BATCH_SIZE * num_processes}"
         )
-    return recipe if batch == recipe.batch_size else recipe.replace(batch_size=batch, max_lr=lr)
+    return recipe if batch_size == recipe.batch_size else recipe.replace(batch_size=batch_size, max_lr=lr)
 
 
 def choose_micro_batch(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple[int, list[str]]:
-    """How many images a network computes at once, so that no part of a step lasts beyond a second; what that changes.
+    """Choose the images that a network computes at once, so that no micro-batch takes more than a second.
 
-    Whole normalisation groups change nothing. Where a batch is a single group it is cut all the same, down to 32.
+    Micro-batches of whole ghost batch norm groups give the same result. If a group alone takes longer, it is split too,
+    down to 32 images, and the result changes.
 
     Args:
-        num_processes: that share a batch.
-        image_seconds: of a training image, all of them together.
+        num_processes: processes that share a batch.
+        image_seconds: seconds per training image of all processes together.
+    Returns:
+        The micro-batch size, and a line for the user if it is smaller than the batch of a process.
     """
-    share = ceil(recipe.batch_size / num_processes)
-    size, image_seconds = share, num_processes * image_seconds / recipe.ensemble_size
+    rank_batch = ceil(recipe.batch_size / num_processes)
+    size, image_seconds = rank_batch, num_processes * image_seconds / recipe.ensemble_size
     while size * image_seconds > MAX_MICRO_BATCH_SECONDS and (smaller := smaller_micro_batch(size, recipe.ghost_size)):
         size = smaller
-    alike = size
+    whole_groups = size
     while size * image_seconds > MAX_MICRO_BATCH_SECONDS and size // 2 >= MIN_BATCH_SIZE:
         size //= 2
-    if size == share:
+    if size == rank_batch:
         return size, []
-    how = "" if size == alike else f", each normalised by itself, as {alike} images would take more than a second"
-    return size, [f"batches of {recipe.batch_size} are computed in parts of {size} images{how}"]
+    change = "" if size == whole_groups else f", each normalised by itself: {whole_groups} images take over a second"
+    return size, [f"batches of {recipe.batch_size} are computed in micro-batches of {size} images{change}"]

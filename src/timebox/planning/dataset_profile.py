@@ -1,6 +1,14 @@
-"""What planning knows of the training data."""
+"""Properties of the training data that planning depends on, and the checks that a recipe fits them."""
 
 from dataclasses import dataclass
+
+from timebox.data.dataset import ImageDataset
+from timebox.data.flip_invariance import measure_flip_invariance
+from timebox.errors import UsageError
+from timebox.recipe import Recipe
+
+# Pixels. Three halvings leave nothing of a smaller side; a larger one is no sensible input for these networks.
+MIN_SIDE, MAX_SIDE = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -8,11 +16,13 @@ class DatasetProfile:
     """The properties of the training data that ``auto`` plans with.
 
     Attributes:
-        num_images: images trained on.
-        side: the shorter side of the working size in pixels.
+        num_images: number of training images.
+        side: shorter side of the images in pixels.
         num_classes: 2 or more.
-        mirror_allowed: whether mirrored images keep their label, see :mod:`timebox.data.flip_invariance`.
-        imbalance: how many times as many images the largest class has as the smallest, 1 or more.
+        mirror_allowed: whether flipped images keep their label, see :mod:`timebox.data.flip_invariance`.
+        imbalance: images of the largest class divided by images of the smallest, 1 or more.
+        mirror_accuracies: accuracy of a nearest-neighbour classifier on images as they are and flipped, 0...1; None
+            where it was not measured.
     """
 
     num_images: int
@@ -20,3 +30,39 @@ class DatasetProfile:
     num_classes: int
     mirror_allowed: bool
     imbalance: float = 1.0
+    mirror_accuracies: tuple[float, float] | None = None
+
+
+def profile_dataset(train: ImageDataset) -> DatasetProfile:
+    """Profile training images; runs the nearest-neighbour test for horizontal flips (well below a second)."""
+    flips, counts = measure_flip_invariance(train), train.class_counts()
+    return DatasetProfile(
+        num_images=len(train),
+        side=min(train.image_shape[:2]),
+        num_classes=train.num_classes,
+        mirror_allowed=flips.keeps_labels,
+        imbalance=float(counts.max() / counts[counts > 0].min()),
+        mirror_accuracies=(flips.accuracy, flips.flipped_accuracy),
+    )
+
+
+def check_image_sides(train: ImageDataset) -> None:
+    """Raise UsageError if a side of the images is outside 8...4096 pixels."""
+    height, width, _ = train.image_shape
+    if min(height, width) >= MIN_SIDE and max(height, width) <= MAX_SIDE:
+        return
+    problem, side = ("small", MIN_SIDE) if min(height, width) < MIN_SIDE else ("large", 64)
+    raise UsageError(
+        f"images of {width}x{height} pixels are too {problem}: both sides must be {MIN_SIDE} to {MAX_SIDE}; "
+        f"use --set image_size={side} to have them scaled"
+    )
+
+
+def check_crop_padding(recipe: Recipe, train: ImageDataset) -> None:
+    """Raise UsageError if random crops would shift images by their whole side or more."""
+    side = min(train.image_shape[:2])
+    if recipe.crop_padding >= side:
+        raise UsageError(
+            f"crop_padding {recipe.crop_padding} must be smaller than the images' side of {side} pixels; "
+            f"use --set crop_padding={max(1, side // 8)}"
+        )

@@ -1,4 +1,4 @@
-"""The speed of several processes that train together: all measure at once, and the slowest sets the pace."""
+"""The throughput of several processes that train together: all ranks measure at once, and the slowest sets the pace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from timebox.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What the leader asks all to measure.
+class MeasurementRequest:
+    """A measurement that the main rank broadcasts for all ranks to make.
 
     Attributes:
-        of_training: whether steps of training; else scoring.
-        recipe: with the batch of one process.
-        threads_share: of its threads that a process takes, above 0, at most 1.
-        limit_seconds: about what it may take.
+        is_training: whether to measure training steps; else scoring.
+        recipe: with the batch size of one rank.
+        threads_share: fraction of its threads that a rank uses, above 0, at most 1.
+        limit_seconds: approximate time for the measurement.
     """
 
-    of_training: bool
+    is_training: bool
     precision: str
     recipe: Recipe
     threads_share: float
@@ -31,64 +31,61 @@ class Measurement:
 
 
 class DistributedThroughputBenchmark(ThroughputBenchmark):
-    """The leader's: what it measures, the whole group measures.
-
-    Attributes:
-        alone: seconds per image of the latest training measured, of each process by itself, by rank.
-    """
+    """Measures networks on all ranks at once. Runs on the main rank, opposite to a :class:`ThroughputWorker`."""
 
     def __init__(
         self, train: ImageDataset, device: torch.device, precision: str, limit_seconds: float, group: TorchrunGroup
     ) -> None:
-        super().__init__(train, device, precision, limit_seconds, recorded=False)
+        super().__init__(train, device, precision, limit_seconds, use_cuda_graphs=False)
         self._group = group
-        self._most_threads = torch.get_num_threads()
-        self.alone: Sequence[float] = ()
+        self._max_threads = torch.get_num_threads()
 
     def fastest_seconds_per_image(self, recipe: Recipe) -> float:
-        share = ceil(recipe.batch_size / self._group.size)
-        self.alone = self._measured_by_all(True, recipe.replace(batch_size=share))
-        exchange = self._group.all_reduce_seconds(self.num_bytes(recipe))
-        return (max(self.alone) + exchange / share) / self._group.size
+        rank_batch = ceil(recipe.batch_size / self._group.size)
+        self.seconds_per_rank = self._measure_on_all_ranks(True, recipe.replace(batch_size=rank_batch))
+        all_reduce_seconds = self._group.all_reduce_seconds(self.num_bytes(recipe))
+        return (max(self.seconds_per_rank) + all_reduce_seconds / rank_batch) / self._group.size
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
-        return max(self._measured_by_all(False, recipe)) / self._group.size
+        return max(self._measure_on_all_ranks(False, recipe)) / self._group.size
 
-    def _measured_by_all(self, of_training: bool, recipe: Recipe) -> list[float]:
-        threads_share = torch.get_num_threads() / self._most_threads
-        asked = Measurement(of_training, self.precision, recipe, threads_share, self.limit_seconds)
-        self._group.broadcast(asked)
-        own = super().fastest_seconds_per_image(recipe) if of_training else super().scoring_seconds_per_image(recipe)
-        return self._group.all_gather_timed(own)
+    def _measure_on_all_ranks(self, is_training: bool, recipe: Recipe) -> Sequence[float]:
+        """Seconds per image of every rank."""
+        threads_share = torch.get_num_threads() / self._max_threads
+        self._group.broadcast(
+            MeasurementRequest(is_training, self.precision, recipe, threads_share, self.limit_seconds)
+        )
+        measure = super().fastest_seconds_per_image if is_training else super().scoring_seconds_per_image
+        return self._group.all_gather_timed(measure(recipe))
 
 
 class ThroughputWorker:
-    """A process that measures what the leader asks for."""
+    """Makes the measurements that the main rank requests, on a worker rank."""
 
     def __init__(self, train: ImageDataset, group: TorchrunGroup) -> None:
         self._train, self._group = train, group
-        self._most_threads = torch.get_num_threads()
+        self._max_threads = torch.get_num_threads()
 
-    def measure(self, asked: Measurement) -> None:
-        """Measure, and tell the others."""
-        self.use_threads(asked.threads_share)
+    def measure(self, request: MeasurementRequest) -> None:
+        """Measure, and gather the results of all ranks."""
+        self.use_threads(request.threads_share)
         benchmark = ThroughputBenchmark(
-            self._train, self._group.device, asked.precision, asked.limit_seconds, recorded=False
+            self._train, self._group.device, request.precision, request.limit_seconds, use_cuda_graphs=False
         )
-        if asked.of_training:
-            self._group.all_gather_timed(benchmark.fastest_seconds_per_image(asked.recipe))
+        if request.is_training:
+            self._group.all_gather_timed(benchmark.fastest_seconds_per_image(request.recipe))
         else:
-            self._group.all_gather_timed(benchmark.scoring_seconds_per_image(asked.recipe))
+            self._group.all_gather_timed(benchmark.scoring_seconds_per_image(request.recipe))
 
     def use_threads(self, share: float) -> None:
-        """Compute with a share of the threads there are."""
-        torch.set_num_threads(max(1, round(share * self._most_threads)))
+        """Set the number of torch's threads to a fraction of those there were at first."""
+        torch.set_num_threads(max(1, round(share * self._max_threads)))
 
 
 def build_throughput_benchmark(
     train: ImageDataset, device: torch.device, precision: str, limit_seconds: float, group: ProcessGroup
 ) -> ThroughputBenchmark:
-    """The bench that measures this group."""
+    """The benchmark for a group of processes, or for a single process."""
     if isinstance(group, TorchrunGroup):
         return DistributedThroughputBenchmark(train, device, precision, limit_seconds, group)
     return ThroughputBenchmark(train, device, precision, limit_seconds)

@@ -1,4 +1,4 @@
-"""What a plan holds: what is trained, in which precision, and how the budget is divided."""
+"""Plan of a training: resolved recipe, precision, number of steps, and the seconds for each phase."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,26 +8,28 @@ import torch
 from timebox.recipe import Recipe
 from timebox.training.pacer import WARMDOWN_STEPS
 
+# The training is divided into this many parts of equal progress, with a validation between two parts.
 NUM_VALIDATIONS = 5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a budget, or a number of steps, is going to be used.
+    """The plan of a training.
 
     Attributes:
-        recipe: resolved: no field is left for later.
-        threads: that torch computes with, 1 or more.
-        num_steps: fixed number of steps; None where the clock decides.
-        micro_batch: images computed at once, at most the recipe's batch.
-        step_seconds: estimated seconds per step; 0 where no clock is read.
-        expected_steps: how many steps that makes.
-        scoring_seconds: set aside for scoring after training; infinite where no clock is read.
-        saving_seconds: set aside for saving.
-        finish_seconds: set aside for saving and leaving.
-        num_val_images: images scored at each validation during training, 0 for none.
-        scoring_batch: images scored at once.
-        lines: what was chosen and why, to be shown.
+        recipe: with all fields resolved.
+        threads: number of torch's threads, 1 or more.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        num_steps: fixed number of steps; None if the deadline ends the training.
+        micro_batch: images computed at once, at most the recipe's batch size.
+        step_seconds: estimated seconds per step; 0 with a fixed number of steps.
+        expected_steps: ``num_steps``, or the estimate for the deadline.
+        scoring_seconds: reserved for scoring after the training; infinite with a fixed number of steps.
+        saving_seconds: reserved for writing the last files.
+        finish_seconds: reserved for all after scoring: saving, the report and leaving the process.
+        num_val_images: images of each validation during training; 0 for no validation.
+        scoring_batch: batch size of inference.
+        lines: the choices and their reasons, for the user.
     """
 
     recipe: Recipe
@@ -47,7 +49,7 @@ class Plan:
 
     @property
     def validate_at(self) -> list[float]:
-        """Progress after which to validate. The end is left out: it is scored with everything else."""
+        """Progress, 0...1, after which to validate. The end is not among them, as scoring follows it."""
         return [i / NUM_VALIDATIONS for i in range(1, NUM_VALIDATIONS)] if self.num_val_images else []
 
     def as_dict(self) -> dict[str, object]:
@@ -107,5 +109,5 @@ class Plan:
 
     @property
     def reserve_seconds(self) -> float:
-        """What a stall must leave before the deadline to be survived: the landing, saving and leaving."""
+        """Seconds needed at the end even after a stall: the warmdown of the learning rate, saving and leaving."""
         return WARMDOWN_STEPS * self.step_seconds + self.finish_seconds

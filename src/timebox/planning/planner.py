@@ -1,294 +1,248 @@
-"""Planning: what is trained, in which precision, and how the budget is divided.
+"""Planning: profile the data, measure the throughput, choose recipe and precision, and split the budget."""
 
-Everything a plan rests on is either known from the data or measured on this device within a few seconds.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
+from functools import cached_property
+from math import inf
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from timebox.builders import build_resizing
 from timebox.clock import Deadline, format_duration
 from timebox.data.dataset import ImageDataset
-from timebox.data.flip_invariance import FlipInvariance, measure_flip_invariance
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from timebox.errors import BudgetError, UsageError
 from timebox.evaluation.inference import inference_batch_size
-from timebox.evaluation.tta import NUM_VIEWS
-from timebox.planning.auto import auto_recipe, largest_batch
+from timebox.planning.auto import auto_recipe, max_batch_size
 from timebox.planning.batch_size import choose_micro_batch, fit_batch_size, fit_batch_to_processes
-from timebox.planning.dataset_profile import DatasetProfile
-from timebox.planning.describe import describe_device, describe_processes
-from timebox.planning.distributed_throughput import DistributedThroughputBenchmark, build_throughput_benchmark
-from timebox.planning.plan import NUM_VALIDATIONS, Plan
+from timebox.planning.budget import MAX_VALIDATION_IMAGES, Budget, ModelCost, ScoringLoad
+from timebox.planning.dataset_profile import check_crop_padding, check_image_sides, profile_dataset
+from timebox.planning.describe import describe_batch_change, describe_device, describe_processes, describe_split
+from timebox.planning.distributed_throughput import build_throughput_benchmark
+from timebox.planning.plan import Plan
 from timebox.planning.throughput import NARROW_PROBE, WIDE_PROBE, ThroughputBenchmark
-from timebox.recipe import Multiplier, Recipe, Setting, draft_of
+from timebox.recipe import Recipe, RecipeSpec, parse_recipe
 from timebox.runtime.precision import MAX_REPEATS, MIN_RATIO_KEPT, PRECISIONS, resolve_precision
 from timebox.runtime.threads import tune_num_threads
-from timebox.runtime.write_speed import WRITES_AT_THE_END, WriteSpeed
+from timebox.runtime.write_speed import WriteSpeed
 
-# Where no clock may be read, auto plans for this machine and this budget: two CPU cores in fp32, one minute.
+# Assumed speed in FLOP/s and budget in seconds where steps are counted and no clock may be read: two CPU cores in fp32.
 REFERENCE_FLOPS = 150e9
 REFERENCE_SECONDS = 60.0
-# A schedule is never made of fewer steps.
-MIN_STEPS = 10
-# Pixels: what is left of a smaller image after three halvings is nothing; a larger one is no input for this network.
-MIN_SIDE, MAX_SIDE = 8, 4096
-# Shares of the budget. Together with what validation takes on the way, scoring stays within a tenth.
-FINAL_SCORING_SHARE = 0.07
-VALIDATION_SHARE, MAX_VALIDATION_SHARE = 0.02, 0.03
-# During training a sample is enough to see where it goes; with fewer than these images it would mislead.
-MAX_VALIDATION_IMAGES = 2000
-MIN_VALIDATION_IMAGES = 50
-# Kept free at the end for leaving the interpreter and a machine that stutters, besides what saving takes.
-EXIT_SECONDS = 0.8
-STUTTER_SHARE = 0.01
-# The report takes about half of this on two cores.
-REPORT_SECONDS = 0.4
-# Measuring may take this share of the budget, within these bounds in seconds. Six networks are measured, more where a
-# lower precision seems not to pay or fewer threads do; about three of them are so large that they take all they may.
+# Time for measuring: a fraction of the budget, within bounds in seconds. Of the six or more networks measured, about
+# three are so large that each takes all the time that a measurement may take.
 PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 4.0
-NUM_LARGE_MEASURED = 3
-# With fewer seconds left, a CPU has time for the smallest network only, and none to look for a better one.
+NUM_LARGE_MEASUREMENTS = 3
+# Seconds left below which a CPU measures the narrow probe only, in fp32 only.
 SHORT_BUDGET_SECONDS = 8.5
 
 
 @dataclass(frozen=True)
-class ScoringLoad:
-    """How many images there are to score, and whether a report is written."""
+class Hardware:
+    """The hardware to train on.
 
-    num_val: int
-    num_test: int
-    reported: bool = False
+    Attributes:
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        group: processes that train together; planning runs on the main rank.
+    """
 
-    def seconds(self, seconds_per_image: float, tta: str) -> float:
-        """Time to set aside for all of them: what was measured on a few, and a margin, as training takes the rest."""
-        num_images = (self.num_val + self.num_test) * NUM_VIEWS[tta]
-        return 1.5 * num_images * seconds_per_image + 0.5 if num_images else 0.0
+    device: torch.device
+    precision: str = "auto"
+    group: ProcessGroup = SINGLE_PROCESS
 
 
-def make_plan(
-    recipe_name: str,
-    settings: Sequence[str],
-    train: ImageDataset,
-    scoring: ScoringLoad,
-    device: torch.device,
-    precision: str,
-    deadline: Deadline,
-    num_steps: int | None,
-    writes: WriteSpeed,
-    source: str,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> Plan:
-    """Resolve the recipe and divide the time. Where the clock decides, torch is left with the threads that pay.
+@dataclass(frozen=True, eq=False)
+class PlanRequest:
+    """The training to plan.
 
-    Args:
-        recipe_name: ``auto``, a built-in name or a TOML file.
+    Attributes:
+        recipe: ``auto``, a built-in name or a TOML file.
         settings: ``FIELD=VALUE`` texts that override the recipe.
-        writes: what bringing files to the disk takes.
-        source: what the data is called in messages.
-        group: who trains together; this process leads them.
+        train: training images.
+        scoring: images to score after the training.
+        source: name of the data in messages.
+    """
+
+    recipe: str
+    settings: tuple[str, ...]
+    train: ImageDataset
+    scoring: ScoringLoad
+    hardware: Hardware
+    source: str
+
+    @cached_property
+    def spec(self) -> RecipeSpec:
+        """Recipe and settings, parsed."""
+        return parse_recipe(self.recipe, self.settings)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A recipe, the precision to train it in, and lines that explain both to the user."""
+
+    recipe: Recipe
+    precision: str
+    lines: tuple[str, ...]
+
+
+def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, write_speed: WriteSpeed) -> Plan:
+    """Plan a training for a deadline or for a number of steps.
+
+    With a deadline, throughput is measured, and torch is left with the number of threads that is fastest. With a number
+    of steps no clock is read, and the plan depends on the data alone.
+
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget too short to train in.
     """
-    _check_size(train)
-    draft = draft_of(recipe_name, settings)
-    named, overrides = draft.fixed, draft.changes
-    if named:
-        _check_fit(named, train)
+    check_image_sides(request.train)
+    if request.spec.fixed:
+        check_crop_padding(request.spec.fixed, request.train)
     if num_steps is not None:
-        return _plan_steps(named, overrides, train, scoring, device, precision, num_steps, group)
-    budget = deadline.budget_seconds or 0.0
-    num_writes = WRITES_AT_THE_END + (1 if scoring.num_val + scoring.num_test else 0) + (2 if scoring.reported else 0)
-    saving_seconds = writes.planned_seconds(num_writes)
-    report_seconds = REPORT_SECONDS if scoring.reported else 0.0
-    finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * budget
-    limit = min(MAX_PLANNING_SECONDS, max(MIN_PLANNING_SECONDS, PLANNING_SHARE * budget)) / NUM_LARGE_MEASURED
-    benchmarks = {name: build_throughput_benchmark(train, device, name, limit, group) for name in PRECISIONS}
-    scoring_share = FINAL_SCORING_SHARE if scoring.num_val + scoring.num_test else 0.0
-
-    def train_seconds() -> float:
-        return max((1 - scoring_share) * (deadline.remaining() - finish_seconds), 0.0)
-
-    is_short = precision == "auto" and device.type == "cpu" and deadline.remaining() < SHORT_BUDGET_SECONDS
-    recipe, chosen, lines = _choose(named, overrides, train, train_seconds, precision, benchmarks, is_short)
-    return _divide_budget(
-        recipe,
-        _is_fixed("batch_size", overrides),
-        len(train),
-        scoring,
-        benchmarks[chosen],
-        deadline,
-        writes,
-        saving_seconds,
-        finish_seconds,
-        lines,
-        source,
-        group,
-    )
+        return _plan_steps(request, num_steps)
+    return _plan_budget(request, Budget(deadline, request.scoring, write_speed))
 
 
-def _choose(
-    named: Recipe | None,
-    overrides: Mapping[str, Setting],
-    train: ImageDataset,
-    train_seconds: Callable[[], float],
-    precision: str,
-    benchmarks: dict[str, ThroughputBenchmark],
-    is_short: bool,
-) -> tuple[Recipe, str, list[str]]:
-    """The recipe, the precision, and the reasons for both, from what is measured now.
+def _plan_budget(request: PlanRequest, budget: Budget) -> Plan:
+    """The plan for a deadline."""
+    hardware = request.hardware
+    seconds = min(MAX_PLANNING_SECONDS, max(MIN_PLANNING_SECONDS, PLANNING_SHARE * budget.total_seconds))
+    benchmarks = {
+        precision: build_throughput_benchmark(
+            request.train, hardware.device, precision, seconds / NUM_LARGE_MEASUREMENTS, hardware.group
+        )
+        for precision in PRECISIONS
+    }
+    selection = _select_recipe(request, budget, benchmarks)
+    return _split_budget(request, budget, selection, benchmarks[selection.precision])
 
-    Args:
-        named: the recipe asked for; None where it is to be chosen.
-        train_seconds: what training gets about, asked once all has been measured.
-        hurried: whether there is no time to measure but the smallest network, in one precision.
-    """
-    device = benchmarks["fp32"].device
+
+def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, ThroughputBenchmark]) -> Selection:
+    """Select recipe and precision by the measured throughput."""
+    device, wanted, fixed = request.hardware.device, request.hardware.precision, request.spec.fixed
+    is_short = wanted == "auto" and device.type == "cpu" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
     narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
-    probe = named or (narrow if is_short else wide)
+    probe = fixed or (narrow if is_short else wide)
     if is_short:
-        chosen, why = "fp32", "no time to measure more"
+        precision, reason = "fp32", "no time to measure more"
     else:
-        chosen, why = resolve_precision(precision, device, lambda name: benchmarks[name].remeasure(probe))
-    lines = describe_device(device, chosen, why)
-    if named:
-        return named, chosen, [*lines, *_tune_threads(benchmarks[chosen], named)]
-    by_work, mirror = benchmarks[chosen].seconds_by_work(narrow, probe), measure_flip_invariance(train)
-    first, _ = _auto(train, mirror, train_seconds(), by_work, overrides)
-    lines += _tune_threads(benchmarks[chosen], first)
-    # What was measured first, and on other networks, may be off: the one found is measured itself, and found again.
-    correction = benchmarks[chosen].training_seconds_per_image(first) / by_work(first)
-    recipe, reasons = _auto(train, mirror, train_seconds(), lambda recipe: correction * by_work(recipe), overrides)
-    _check_fit(recipe, train)
-    if precision == "auto" and device.type == "cpu":
-        chosen, more = _confirm_precision(chosen, recipe, benchmarks)
-        reasons += more
-    return recipe, chosen, [*lines, *reasons]
+        precision, reason = resolve_precision(wanted, device, lambda name: benchmarks[name].remeasure(probe))
+    lines, benchmark = describe_device(device, precision, reason), benchmarks[precision]
+    if fixed:
+        return Selection(fixed, precision, (*lines, *_tune_threads(benchmark, fixed)))
+    estimate, profile = benchmark.seconds_by_work(narrow, probe), profile_dataset(request.train)
+
+    def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
+        training_seconds = budget.split().training_seconds
+        return auto_recipe(
+            profile,
+            lambda recipe: build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe)),
+            request.spec.overrides,
+        )
+
+    first, _ = select(estimate)
+    lines += _tune_threads(benchmark, first)
+    # The estimate comes from other networks and more threads: measure the selected network, and select again.
+    correction = benchmark.training_seconds_per_image(first) / estimate(first)
+    recipe, reasons = select(lambda recipe: correction * estimate(recipe))
+    check_crop_padding(recipe, request.train)
+    if wanted == "auto" and device.type == "cpu":
+        precision, more_reasons = _confirm_precision(precision, recipe, benchmarks)
+        reasons += more_reasons
+    return Selection(recipe, precision, (*lines, *reasons))
 
 
 def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
-    """Leaves torch with them; why, where that changes anything."""
+    """On a CPU, leave torch with the number of threads that is fastest; a line for the user if that is not all."""
     return tune_num_threads(lambda: benchmark.remeasure(recipe)) if benchmark.device.type == "cpu" else []
 
 
 def _confirm_precision(
-    chosen: str, recipe: Recipe, benchmarks: dict[str, ThroughputBenchmark]
+    precision: str, recipe: Recipe, benchmarks: dict[str, ThroughputBenchmark]
 ) -> tuple[str, list[str]]:
-    """fp32, and the reason, where the network is slower in the precision that the probe was fastest in."""
-    if chosen == "fp32":
-        return chosen, []
-    fp32, other = benchmarks["fp32"], benchmarks[chosen]
-    ratio = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
+    """Return to fp32, with a line for the user, if the selected network is slower in the precision of the probe."""
+    if precision == "fp32":
+        return precision, []
+    fp32, other = benchmarks["fp32"], benchmarks[precision]
+    speedup = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
     for _ in range(MAX_REPEATS):
-        if ratio >= MIN_RATIO_KEPT:
+        if speedup >= MIN_RATIO_KEPT:
             break
-        ratio = fp32.remeasure(recipe) / other.remeasure(recipe)
-    if ratio >= MIN_RATIO_KEPT:
-        return chosen, []
-    return "fp32", [f"fp32 after all: {chosen} runs this network at {ratio:.2g}x its speed"]
+        speedup = fp32.remeasure(recipe) / other.remeasure(recipe)
+    if speedup >= MIN_RATIO_KEPT:
+        return precision, []
+    return "fp32", [f"fp32 after all: {precision} runs this network at {speedup:.2g}x its speed"]
 
 
-def _plan_steps(
-    named: Recipe | None,
-    overrides: Mapping[str, Setting],
-    train: ImageDataset,
-    scoring: ScoringLoad,
-    device: torch.device,
-    precision: str,
-    num_steps: int,
-    group: ProcessGroup,
-) -> Plan:
-    """The plan for a fixed number of steps, from the data alone."""
-    chosen, why = resolve_precision(precision, device, None)
-    benchmark = ThroughputBenchmark(train, device, chosen, 0.0)
-    lines = describe_device(device, chosen, why)
-    recipe = named
+def _plan_steps(request: PlanRequest, num_steps: int) -> Plan:
+    """The plan for a number of steps, from the data alone."""
+    train, device, group = request.train, request.hardware.device, request.hardware.group
+    precision, reason = resolve_precision(request.hardware.precision, device, None)
+    benchmark = ThroughputBenchmark(train, device, precision, 0.0)
+    lines, recipe = describe_device(device, precision, reason), request.spec.fixed
     if recipe is None:
-        # However small the network, no more images are seen than steps of the largest batch hold.
-        most_images = num_steps * largest_batch(len(train))
-
-        def by_work(recipe: Recipe) -> float:
-            return max(benchmark.flops_per_image(recipe) / REFERENCE_FLOPS, REFERENCE_SECONDS / most_images)
-
-        recipe, reasons = _auto(train, measure_flip_invariance(train), REFERENCE_SECONDS, by_work, overrides)
-        _check_fit(recipe, train)
+        recipe, reasons = _auto_recipe_for_steps(request, num_steps, benchmark)
         speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
         lines.append(
-            f"planned as for {num_steps} steps, or {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
+            f"planned for {num_steps} steps, or for {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
         )
         lines += reasons
-    batch_fixed = _is_fixed("batch_size", overrides)
-    if not batch_fixed:
-        recipe = fit_batch_size(recipe, float("inf"), len(train))
-    recipe = fit_batch_to_processes(recipe, group.size, float("inf"), len(train), batch_fixed)
+    recipe = _fit_batch(request, recipe, inf)
     image_seconds = 0.0 if device.type == "cuda" else benchmark.flops_per_image(recipe) / REFERENCE_FLOPS
-    micro_batch, part_lines = choose_micro_batch(recipe, group.size, image_seconds)
+    micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)
     return Plan(
         recipe=recipe,
         device=device,
         threads=torch.get_num_threads(),
-        precision=chosen,
+        precision=precision,
         num_steps=num_steps,
         micro_batch=micro_batch,
         step_seconds=0.0,
         expected_steps=num_steps,
-        scoring_seconds=float("inf"),
+        scoring_seconds=inf,
         saving_seconds=0.0,
         finish_seconds=0.0,
-        num_val_images=min(scoring.num_val, MAX_VALIDATION_IMAGES),
+        num_val_images=min(request.scoring.num_val, MAX_VALIDATION_IMAGES),
         scoring_batch=inference_batch_size(device, 0.0),
-        lines=(*lines, *describe_processes(recipe, group, ()), *part_lines),
+        lines=(*lines, *describe_processes(recipe, group, ()), *micro_batch_lines),
     )
 
 
-def _divide_budget(
-    drafted: Recipe,
-    batch_fixed: bool,
-    num_images: int,
-    scoring: ScoringLoad,
-    benchmark: ThroughputBenchmark,
-    deadline: Deadline,
-    writes: WriteSpeed,
-    saving_seconds: float,
-    finish_seconds: float,
-    lines: list[str],
-    source: str,
-    group: ProcessGroup,
-) -> Plan:
-    """The plan for a deadline: measure the network, set time aside for scoring, and see what training gets."""
-    recipe, budget = drafted, deadline.budget_seconds or 0.0
-    large_seconds = writes.planned_seconds(0, benchmark.num_bytes(recipe))
-    saving_seconds, finish_seconds = saving_seconds + large_seconds, finish_seconds + large_seconds
+def _auto_recipe_for_steps(
+    request: PlanRequest, num_steps: int, benchmark: ThroughputBenchmark
+) -> tuple[Recipe, list[str]]:
+    """The automatic recipe for the reference speed and budget, and at most ``num_steps`` of the largest batch."""
+    max_images = num_steps * max_batch_size(len(request.train))
+
+    def images_affordable(recipe: Recipe) -> float:
+        seconds_per_image = max(benchmark.flops_per_image(recipe) / REFERENCE_FLOPS, REFERENCE_SECONDS / max_images)
+        return build_resizing(recipe).steps_in(REFERENCE_SECONDS / seconds_per_image)
+
+    recipe, reasons = auto_recipe(profile_dataset(request.train), images_affordable, request.spec.overrides)
+    check_crop_padding(recipe, request.train)
+    return recipe, reasons
+
+
+def _fit_batch(request: PlanRequest, recipe: Recipe, images_affordable: float) -> Recipe:
+    """The recipe with a batch size that fits the data, the budget and the number of processes."""
+    is_fixed, num_images = request.spec.is_fixed("batch_size"), len(request.train)
+    if not is_fixed:
+        recipe = fit_batch_size(recipe, images_affordable, num_images)
+    return fit_batch_to_processes(recipe, request.hardware.group.size, images_affordable, num_images, is_fixed)
+
+
+def _split_budget(request: PlanRequest, budget: Budget, selection: Selection, benchmark: ThroughputBenchmark) -> Plan:
+    """Measure the selected model, reserve time for scoring and saving, and plan the steps for the time that is left."""
+    recipe, group = selection.recipe, request.hardware.group
     image_seconds = benchmark.training_seconds_per_image(recipe)
     scoring_image_seconds = benchmark.scoring_seconds_per_image(recipe)
-    scoring_seconds = min(FINAL_SCORING_SHARE * budget, scoring.seconds(scoring_image_seconds, recipe.tta))
     resizing = build_resizing(recipe)
     recording_seconds = len(resizing.stages()) * benchmark.recording_seconds
-    train_seconds = deadline.remaining() - scoring_seconds - finish_seconds - recording_seconds
-    if not batch_fixed:
-        recipe = fit_batch_size(recipe, resizing.steps_in(train_seconds / image_seconds), num_images)
-    recipe = fit_batch_to_processes(
-        recipe, group.size, resizing.steps_in(train_seconds / image_seconds), num_images, batch_fixed
-    )
-    if recipe.batch_size < drafted.batch_size:
-        lines.append(
-            f"batch cut from {drafted.batch_size} to {recipe.batch_size} and rate from {drafted.max_lr:g} to "
-            f"{recipe.max_lr:g}: data and budget would give too few steps"
-        )
-    micro_batch, part_lines = choose_micro_batch(recipe, group.size, image_seconds)
-    lines += describe_processes(
-        recipe, group, benchmark.alone if isinstance(benchmark, DistributedThroughputBenchmark) else ()
-    )
+    cost = ModelCost(benchmark.num_bytes(recipe), scoring_image_seconds, recording_seconds, recipe.tta)
+    split = budget.split_for(cost)
+    images_affordable = resizing.steps_in(split.training_seconds / image_seconds)
+    recipe = _fit_batch(request, recipe, images_affordable)
     step_seconds = recipe.batch_size * image_seconds
-    _check_budget(deadline, train_seconds, MIN_STEPS * step_seconds, source)
-    affordable = VALIDATION_SHARE * budget / (NUM_VALIDATIONS - 1) / scoring_image_seconds
-    num_val_images = min(scoring.num_val, int(affordable), MAX_VALIDATION_IMAGES)
-    enough = num_val_images >= min(scoring.num_val, MIN_VALIDATION_IMAGES)
+    budget.check_training_time(split, step_seconds, request.source)
+    micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)
     plan = Plan(
         recipe=recipe,
         device=benchmark.device,
@@ -297,86 +251,18 @@ def _divide_budget(
         num_steps=None,
         micro_batch=micro_batch,
         step_seconds=step_seconds,
-        expected_steps=int(resizing.steps_in(train_seconds / step_seconds)),
-        scoring_seconds=scoring_seconds,
-        saving_seconds=saving_seconds,
-        finish_seconds=finish_seconds,
-        num_val_images=num_val_images if enough else 0,
+        expected_steps=int(resizing.steps_in(split.training_seconds / step_seconds)),
+        scoring_seconds=split.scoring_seconds,
+        saving_seconds=split.saving_seconds,
+        finish_seconds=split.finish_seconds,
+        num_val_images=budget.num_val_images(scoring_image_seconds),
         scoring_batch=inference_batch_size(benchmark.device, scoring_image_seconds),
-        lines=(),
+        lines=(
+            *selection.lines,
+            *describe_batch_change(selection.recipe, recipe),
+            *describe_processes(recipe, group, benchmark.seconds_per_rank),
+            *micro_batch_lines,
+        ),
     )
-    epochs = plan.expected_steps * recipe.batch_size / num_images
-    summary = (
-        f"{format_duration(train_seconds)} of training at about {resizing.steps_in(1 / image_seconds):.0f} images/s: "
-        f"{plan.expected_steps} steps, {epochs:.1f} epochs; {format_duration(scoring_seconds)} for scoring, "
-        f"{format_duration(plan.reserve_seconds)} in reserve"
-    )
-    return replace(plan, lines=(*lines, *part_lines, summary))
-
-
-def _auto(
-    train: ImageDataset,
-    mirror: FlipInvariance,
-    train_seconds: float,
-    seconds_per_image: Callable[[Recipe], float],
-    overrides: Mapping[str, Setting],
-) -> tuple[Recipe, list[str]]:
-    """The automatic recipe and the reasons for it, from what a training image costs under a recipe."""
-    task = DatasetProfile(
-        num_images=len(train),
-        side=min(train.image_shape[:2]),
-        num_classes=train.num_classes,
-        mirror_allowed=mirror.keeps_labels,
-        imbalance=_imbalance(train.class_counts()),
-    )
-
-    def images_affordable(recipe: Recipe) -> float:
-        return build_resizing(recipe).steps_in(train_seconds / seconds_per_image(recipe))
-
-    recipe, reasons = auto_recipe(task, images_affordable, overrides)
-    evidence = f"nearest neighbours right: {mirror.accuracy:.0%} as they are, {mirror.flipped_accuracy:.0%} mirrored"
-    *others, mirroring, sureness = reasons
-    return recipe, [*others, f"{mirroring} ({evidence})", sureness]
-
-
-def _is_fixed(name: str, overrides: Mapping[str, Setting]) -> bool:
-    """Whether a field has a value that must not change; a multiple of what is planned may."""
-    return name in overrides and not isinstance(overrides[name], Multiplier)
-
-
-def _imbalance(counts: NDArray[np.int64]) -> float:
-    """How many times as many images the largest class has as the smallest that has any."""
-    return float(counts.max() / counts[counts > 0].min())
-
-
-def _check_size(train: ImageDataset) -> None:
-    height, width, _ = train.image_shape
-    if min(height, width) >= MIN_SIDE and max(height, width) <= MAX_SIDE:
-        return
-    problem, side = ("small", MIN_SIDE) if min(height, width) < MIN_SIDE else ("large", 64)
-    raise UsageError(
-        f"images of {width}x{height} pixels are too {problem}: both sides must be {MIN_SIDE} to {MAX_SIDE}; "
-        f"use --set image_size={side} to have them scaled"
-    )
-
-
-def _check_fit(recipe: Recipe, train: ImageDataset) -> None:
-    """Raise UsageError where a recipe asks for what these images cannot give."""
-    side = min(train.image_shape[:2])
-    if recipe.crop_padding >= side:
-        raise UsageError(
-            f"crop_padding {recipe.crop_padding} must be smaller than the images' side of {side} pixels; "
-            f"use --set crop_padding={max(1, side // 8)}"
-        )
-
-
-def _check_budget(deadline: Deadline, train_seconds: float, needed_seconds: float, source: str) -> None:
-    if train_seconds >= needed_seconds:
-        return
-    budget = deadline.budget_seconds or 0
-    smallest = ceil(1.1 * (budget - train_seconds + needed_seconds) + 0.5)
-    raise BudgetError(
-        f"budget {format_duration(budget)} is too short: reading {source!r} and planning took "
-        f"{format_duration(deadline.elapsed())}, and {MIN_STEPS} steps take about {format_duration(needed_seconds)} "
-        f"here; use at least {smallest}s"
-    )
+    speed = resizing.steps_in(1 / image_seconds)
+    return replace(plan, lines=(*plan.lines, describe_split(plan, split, speed, len(request.train))))

@@ -1,4 +1,4 @@
-"""Recipes: what they are made of, the built-in ones, and finding one by name or file."""
+"""Recipes: fields, built-in recipes, and how a recipe is read from a name, a TOML file and settings."""
 
 import difflib
 import tomllib
@@ -15,48 +15,48 @@ from timebox.recipe.recipe import (
     Recipe,
     Setting,
     Value,
-    changed,
     describe_field,
+    merge_settings,
     parse_settings,
-    present_fields,
     recipe_from,
     setting_from,
-    settings_from,
+    settings_from_table,
+    upgrade_fields,
 )
 
 __all__ = [
     "AUTO",
-    "Draft",
     "FIELDS",
     "RECIPES",
-    "Recipe",
-    "Setting",
     "Multiplier",
+    "Recipe",
+    "RecipeSpec",
+    "Setting",
     "Value",
-    "changed",
     "describe_field",
     "describe_recipe",
-    "draft_of",
     "get_recipe",
+    "merge_settings",
+    "parse_recipe",
     "parse_settings",
-    "present_fields",
     "recipe_from",
     "recipe_names",
     "setting_from",
+    "upgrade_fields",
 ]
 
 AUTO = "auto"
 
-MAX_FILE_BYTES = 16_384  # a whole recipe has 3,000; tomllib takes time by the square of a key's length
+MAX_FILE_BYTES = 16_384  # a complete recipe has 3,000; tomllib takes quadratic time in the length of a key
 
 
 def recipe_names() -> list[str]:
-    """Every name ``--recipe`` takes."""
+    """All built-in names that ``--recipe`` accepts, ``auto`` first."""
     return [AUTO, *RECIPES]
 
 
 def describe_recipe(name: str) -> str:
-    """What a built-in recipe is, as its docstring says; the first line is a summary."""
+    """The docstring of a built-in recipe; its first line is a summary. Raises UsageError for an unknown name."""
     if name == AUTO:
         return (auto.__doc__ or "").strip()
     if name not in RECIPES:
@@ -65,59 +65,63 @@ def describe_recipe(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A recipe before data and budget are known.
+class RecipeSpec:
+    """A recipe as the user specified it, before data and budget are known.
 
     Attributes:
-        fixed: the whole recipe; None where ``auto`` plans it.
-        changes: what ``auto`` is to take as given, or to multiply. Where the recipe is fixed, the settings that are in
-            it already.
+        fixed: the complete recipe; None if ``auto`` plans it.
+        overrides: settings that ``auto`` must keep (values) or apply to the planned values (multipliers). For a fixed
+            recipe: the settings already applied to it.
     """
 
     fixed: Recipe | None
-    changes: Mapping[str, Setting] = field(default_factory=dict)
+    overrides: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def base(self) -> Recipe:
-        """The recipe; where it is planned, what it is made from, with the changes."""
-        return self.fixed or auto().replace(**self.changes)
+        """The fixed recipe; for ``auto`` the recipe that planning starts from, with the overrides."""
+        return self.fixed or auto().replace(**self.overrides)
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether the user gave a value for the field ``name``, which planning must not change."""
+        return name in self.overrides and not isinstance(self.overrides[name], Multiplier)
 
 
-def draft_of(name: str, settings: Sequence[str] = ()) -> Draft:
-    """What a recipe's name or TOML file says, with ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts applied in their order.
+def parse_recipe(name: str, settings: Sequence[str] = ()) -> RecipeSpec:
+    """Read a recipe by its name or from a TOML file, and apply ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts in order.
 
-    A file gives every field, or names what it starts from with ``extends = "haet2021"`` or ``"auto"`` and gives the
-    others, as values or as multiples such as ``"x0.5"``.
+    A file has every field, or extends a recipe (``extends = "haet2021"`` or ``"auto"``) and has the fields that differ,
+    as values or as multipliers such as ``"x0.5"``.
 
-    Raises UsageError for an unknown name, an unreadable file, and all of a file's wrong fields together.
+    Raises UsageError for an unknown name, an unreadable file, and all invalid fields of a file together.
     """
-    changes = parse_settings(settings)
+    overrides = parse_settings(settings)
     if name == AUTO:
-        return Draft(None, changes)
+        return RecipeSpec(None, overrides)
     if name in RECIPES:
-        return Draft(RECIPES[name]().replace(**changes), changes)
+        return RecipeSpec(RECIPES[name]().replace(**overrides), overrides)
     base, values = _read(name)
+    if base is None:
+        return RecipeSpec(recipe_from({"name": Path(name).stem, **values}).replace(**overrides), overrides)
+    from_file = {"name": Path(name).stem, **settings_from_table(values, repr(name))}
     if base == AUTO:
-        return Draft(None, changed({"name": Path(name).stem, **settings_from(values, repr(name))}, changes))
-    if base is not None:
-        own = settings_from(values, repr(name))
-        return Draft(RECIPES[base]().replace(**{"name": Path(name).stem, **own}).replace(**changes), changes)
-    return Draft(recipe_from({"name": Path(name).stem, **values}).replace(**changes), changes)
+        return RecipeSpec(None, merge_settings(from_file, overrides))
+    return RecipeSpec(RECIPES[base]().replace(**from_file).replace(**overrides), overrides)
 
 
 def get_recipe(name: str) -> Recipe:
-    """A built-in recipe by its name, or one from a TOML file, see :func:`draft_of`.
+    """A built-in recipe by its name, or a recipe from a TOML file; see :func:`parse_recipe`.
 
-    Raises UsageError for what is none: ``auto``, and a file that extends it, have no fixed fields.
+    Raises UsageError for ``auto`` and files that extend it: their fields depend on the data and the budget.
     """
-    draft = draft_of(name)
-    if draft.fixed is None:
-        raise UsageError(f"recipe {name!r} has no fixed fields: it follows from the data and the budget")
-    return draft.fixed
+    spec = parse_recipe(name)
+    if spec.fixed is None:
+        raise UsageError(f"recipe {name!r} has no fixed fields: they depend on the data and the budget")
+    return spec.fixed
 
 
 def _read(name: str) -> tuple[str | None, dict[str, object]]:
-    """What a file extends, None for nothing, and the fields it gives."""
+    """Read a TOML file: the name of the recipe it extends, None for none, and its fields."""
     if not name.endswith(".toml"):
         raise UsageError(_unknown(name))
     try:
@@ -134,5 +138,6 @@ def _read(name: str) -> tuple[str | None, dict[str, object]]:
 
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, recipe_names(), n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"recipe {name!r} is unknown; {meant}use one of {', '.join(recipe_names())}, or a file that ends in .toml"
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
+    names = ", ".join(recipe_names())
+    return f"recipe {name!r} is unknown; {suggestion}use one of {names}, or a file that ends in .toml"

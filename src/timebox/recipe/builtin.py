@@ -1,6 +1,6 @@
-"""The built-in recipes: functions, each returning one complete Recipe.
+"""The built-in recipes: one function each, which returns a complete Recipe.
 
-The first line of a docstring is what ``timebox recipes`` prints. Figures are kept in the README's table and in
+``timebox recipes`` prints the first line of each docstring. Measured accuracies are in the table of the README and in
 ``records/``.
 """
 
@@ -12,20 +12,20 @@ from timebox.recipe.recipe import Recipe
 def haet2021() -> Recipe:
     """The competition entry timebox grew from: ResNet-9, one-cycle super-convergence, mixed precision.
 
-    Its paper fixes the network (nine layers, early max-pool, CELU(0.3), ghost batch norm with frozen scale, scaled
-    logits), the one-cycle policy with momentum running the other way, label smoothing, weight averaging and mirrored
-    test-time augmentation. Where it is silent, these are cifar10-fast's values, from the last section of its "bag of
-    tricks" notebook:
+    The paper specifies the network (nine layers, early max pooling, CELU(0.3), ghost batch norm with frozen scale,
+    scaled logits), the one-cycle policy with inverse momentum, label smoothing, weight averaging and test-time
+    augmentation with a horizontal flip. All other values are those of cifar10-fast, from the last section of its "bag
+    of tricks" notebook:
 
-    - batches of 512 in ghost groups of 32; highest rate 1.0 on the mean loss; biases at 64 times the rate; weight
-      decay 5e-4; label smoothing 0.2; logits scaled by 1/16; crops after 4 pixels of reflection, random mirroring,
-      5-pixel cutout; weights averaged over two epochs of thirteen;
-    - the whitening first convolution, which the notebook adds last;
-    - the rate starts at a tenth of its peak and ends at zero. Momentum falls from 0.95 to 0.85 and comes back,
-      the range of Smith (arXiv 1803.09820).
+    - batch size 512 in ghost groups of 32; highest learning rate 1.0 for the mean loss, 64 times that for biases;
+      weight decay 5e-4; label smoothing 0.2; logits scaled by 1/16; random crop with 4 pixels of reflection padding,
+      random horizontal flip, 5-pixel cutout; weights averaged over two epochs of thirteen;
+    - a whitening layer as the first convolution, which the notebook adds last;
+    - a learning rate that starts at a tenth of its peak and ends at zero. Momentum falls from 0.95 to 0.85 and rises
+      again, the range of Smith (arXiv 1803.09820).
 
-    The clock replaces the number of epochs: the schedule stretches over whatever the budget buys. Where that is less
-    than 400 steps, as on a CPU, the batch is halved, and the rate with it, until it is not, or the batch is 32.
+    The budget replaces the number of epochs: the schedule spans all steps that the budget allows. If that is fewer
+    than 400, as on a CPU, batch size and learning rate are halved until it is 400, or until the batch size is 32.
     """
     return Recipe(
         name="haet2021",
@@ -73,10 +73,11 @@ def haet2021() -> Recipe:
 
 
 def dawnbench() -> Recipe:
-    """cifar10-fast as it last stood: 94 % on CIFAR-10 in ten epochs, 26 s of a V100.
+    """The final version of cifar10-fast: 94 % on CIFAR-10 in ten epochs, 26 s on a V100.
 
-    D. Page, "How to train your ResNet", its final settings: a rate that rises over the first fifth, falls to a
-    tenth at four fifths and stays there while the weights are averaged; constant momentum 0.9; no cutout.
+    D. Page, "How to train your ResNet", final settings: the learning rate rises over the first fifth of the training,
+    falls to a tenth of its peak at four fifths and stays there while the weights are averaged; constant momentum 0.9;
+    no cutout.
     """
     return haet2021().replace(
         name="dawnbench",
@@ -93,20 +94,22 @@ def dawnbench() -> Recipe:
 
 
 def airbench94() -> Recipe:
-    """The speed record to beat: 94 % on CIFAR-10 in 8 epochs, 2.6 s of an A100.
+    """The speed record to beat: 94 % on CIFAR-10 in 8 epochs, 2.6 s on an A100.
 
-    K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form with Muon on the
-    convolutions' filters (`airbench94_muon.py` of KellerJordan/cifar10-airbench). Its rates are written for the sum of
-    the losses of 2,000 images; here they are for the mean, hence 2,000 times as large:
+    K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later version with Muon on
+    the convolution filters (`airbench94_muon.py` of KellerJordan/cifar10-airbench). The published learning rates
+    are for the sum of the losses of 2,000 images; here they are for the mean, hence 2,000 times as large:
 
-    - head 0.67 (max_lr), biases 0.053, filters 0.24 under Muon with momentum 0.6; all fall linearly to nothing;
-    - weight decay 2e-6 × 2,000 per step at the highest rate, whatever that is; none on the filters;
-    - label smoothing 0.2, crops after 2 pixels of reflection, every image mirrored every other epoch;
-    - the bias behind the whitening learns in the first three of eight epochs;
-    - six views when scoring: the image and its mirror, each also shifted by a pixel both ways along the diagonal.
+    - learning rates 0.67 (head, max_lr), 0.053 (biases) and 0.24 (filters: Muon, momentum 0.6); all fall linearly to 0;
+    - weight decay 2e-6 × 2,000 per step at the highest learning rate, for any max_lr; none on the filters;
+    - label smoothing 0.2, random crop with 2 pixels of reflection padding, every image flipped in every second epoch;
+    - the bias of the whitening layer is trained in the first three of eight epochs;
+    - test-time augmentation with six views: the image and its horizontal flip, each also shifted by a pixel up and
+      left, and down and right.
 
-    The clock replaces the number of epochs. Where the budget buys less than the published 200 steps, the batch is
-    halved, and SGD's rates with it, until it does, or the batch is 32. Muon's rate stays: its step has a fixed length.
+    The budget replaces the number of epochs. If it allows fewer than the published 200 steps, batch size and the
+    learning rates of SGD are halved until it allows them, or until the batch size is 32. The learning rate of Muon
+    stays: its updates have a fixed length.
     """
     batch_size, head_lr = 2000, 0.67
     return haet2021().replace(
@@ -146,8 +149,8 @@ def superconvergence() -> Recipe:
     """ResNet-18 without augmentation under one large cycle of the learning rate: the entry's first experiment.
 
     Smith & Topin (arXiv 1708.07120) train residual networks in a fraction of the usual steps with one cycle of very
-    large rates, which regularise by themselves; so there is no augmentation, no label smoothing and little weight
-    decay. The rate starts at a twentieth of its peak and ends at a hundredth of its start.
+    large learning rates. These regularise by themselves, so there is no augmentation, no label smoothing and little
+    weight decay. The learning rate starts at a twentieth of its peak and ends at a hundredth of its start.
     """
     return Recipe(
         name="superconvergence",
@@ -197,10 +200,10 @@ def superconvergence() -> Recipe:
 def auto() -> Recipe:
     """Networks, batch, image sizes and augmentation from the data, the budget and measured throughput.
 
-    Trains the network of ``airbench94`` with Muon, on images that grow. The budget decides how large a model it takes:
-    the more work a model size is, the better it does with enough epochs, and the fewer of them a budget buys. The
-    network becomes wider first, then it works on larger images, then several networks are trained. The batch size
-    leaves the schedule enough steps. These are the values that planning starts from.
+    Trains the network of ``airbench94`` with Muon, on images that grow during training. The budget decides the model
+    scale: a larger one is more accurate after enough epochs, and the budget allows fewer epochs of it. Larger scales
+    first have a wider network, then larger images, then several networks. The batch size is chosen so that the schedule
+    has enough steps. The values below are those that planning starts from.
     """
     return airbench94().replace(name="auto")
 

@@ -19,12 +19,12 @@ from timebox.builders import build_model
 from timebox.data import decode_image, fit_images
 from timebox.data.images.fit import batch_fit
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
-from timebox.evaluation.calibration import HIGHEST, LOWEST, apply_temperature
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, apply_temperature
+from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
-from timebox.recipe import Recipe, present_fields, recipe_from
+from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
 from timebox.runtime.allocator import retain_freed_memory
@@ -99,7 +99,7 @@ class Run:
             return {}
         summary = read_json(self.path / SUMMARY, SUMMARY_FORMAT)
         recipe = summary.get("recipe")
-        return {**summary, "recipe": present_fields(recipe)} if isinstance(recipe, dict) else summary
+        return {**summary, "recipe": upgrade_fields(recipe)} if isinstance(recipe, dict) else summary
 
     @property
     def val_accuracy(self) -> float | None:
@@ -155,7 +155,7 @@ class Run:
     def temperature(self) -> float:
         """What probabilities are calibrated with; 1 where there was nothing to fit it on."""
         value = self.summary.get("temperature")
-        return value if isinstance(value, float) and LOWEST <= value <= HIGHEST else 1.0
+        return value if isinstance(value, float) and MIN_TEMPERATURE <= value <= MAX_TEMPERATURE else 1.0
 
     def views(self, tta: str) -> str:
         """The views that are averaged: the run's own for ``recipe``. Raises UsageError for unknown ones."""
@@ -184,9 +184,9 @@ class Run:
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
-        mean, std = self.preprocessing.tensors()
+        config = InferenceConfig(*self.preprocessing.tensors(), views)
         with limit_threads_to_container(), retain_freed_memory():
-            probabilities = predict_probabilities(self.model, array, mean, std, tta=views, device=self.device)
+            probabilities = predict_probabilities(self.model, array, config, self.device)
         return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:

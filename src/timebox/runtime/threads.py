@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from timebox.machine import available_threads, processes_here
+from timebox.machine import available_threads, local_world_size
 
 # Fewer threads must be faster by this factor: measurements beside other work are noisy.
 MIN_SPEEDUP = 1.15
@@ -27,7 +27,7 @@ def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
     before = torch.get_num_threads()
     if _is_set_by_user():
         threads = before
-    elif (processes := processes_here()) > 1:
+    elif (processes := local_world_size()) > 1:
         threads = max(1, available_threads(root) // processes)
     else:
         threads = min(before, available_threads(root))
@@ -81,4 +81,4 @@ def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
 def _is_set_by_user() -> bool:
     """Whether the user has set OMP_NUM_THREADS. ``torchrun`` sets it to 1 where it starts several processes."""
     setting = os.environ.get("OMP_NUM_THREADS")
-    return bool(setting) and not (setting == "1" and processes_here() > 1)
+    return bool(setting) and not (setting == "1" and local_world_size() > 1)

@@ -163,7 +163,7 @@ class DataParallelStepRunner:
         self._networks = []
         for group in self._state.optimizer.groups:
             if isinstance(group, MuonGroup):
-                group.sharing = self._group
+                group.shard_group = self._group
         begin, end = loader.shard.bounds(loader.batch_size)
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             if isinstance(norm, GhostBatchNorm):

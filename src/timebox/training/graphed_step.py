@@ -102,7 +102,7 @@ class GraphedStepRunner:
         replay = self._replay_for(batch, step_plan)
         if replay is None:
             return self._eager.run(batch, step_plan)
-        self._load(batch, state.average.share_for(step_plan.progress - state.progress))
+        self._load(batch, state.average.weight_for(step_plan.progress - state.progress))
         # The next replay overwrites its output.
         loss = replay().clone()
         state.count_step(step_plan.progress)
@@ -154,13 +154,13 @@ class GraphedStepRunner:
         loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_fn, micro_batch)
         state.optimizer.step(self._scalars.rates)
         state.optimizer.zero_grad()
-        state.average.update_with_share(self._scalars.average_share)
+        state.average.update_with_weight(self._scalars.average_share)
         return loss
 
     def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
         """The step as :class:`EagerStepRunner` runs it, with the averaging weight of the recording."""
         loss = training_step(self._state, self._loss_fn, batch, micro_batch)
-        self._state.average.update_with_share(0.5)
+        self._state.average.update_with_weight(0.5)
         return loss
 
     def _load(self, batch: Batch, average_share: float) -> Batch:

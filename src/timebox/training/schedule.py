@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from timebox.errors import RunError
-from timebox.optim import lr_at, momentum_at
+from timebox.optim import LRSchedule
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.pacer import Pacer, StepPacer
@@ -141,25 +141,18 @@ class ReplaySchedule:
 
 def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
     """The recipe's learning rate and momentum at a progress of 0...1."""
-    shape = {"peak_at": recipe.peak_at, "down_at": recipe.down_at}
-    lr = lr_at(
-        progress,
-        recipe.policy,
+    schedule = LRSchedule(
+        policy=recipe.policy,
         max_lr=recipe.max_lr,
         start_fraction=recipe.start_fraction,
         end_fraction=recipe.end_fraction,
+        peak_at=recipe.peak_at,
+        down_at=recipe.down_at,
         num_cycles=recipe.num_cycles,
-        **shape,
-    )
-    momentum = momentum_at(
-        progress,
-        recipe.policy,
         max_momentum=recipe.max_momentum,
         min_momentum=recipe.min_momentum,
-        num_cycles=recipe.num_cycles,
-        **shape,
     )
-    return lr, momentum
+    return schedule.lr(progress), schedule.momentum(progress)
 
 
 def warmdown_start(recipe: Recipe, resolution: int = 1000) -> float:

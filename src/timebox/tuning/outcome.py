@@ -10,7 +10,7 @@ import tomli_w
 from optuna.importance import get_param_importances
 
 from timebox.file_versions import TUNE_SUMMARY_FORMAT
-from timebox.recipe import AUTO, Draft
+from timebox.recipe import AUTO, RecipeSpec
 from timebox.reporting import settings_text
 from timebox.run.run import Run
 from timebox.tuning import study as studies
@@ -42,13 +42,13 @@ def candidates_of(study: optuna.Study, num_top_trials: int) -> list[Candidate]:
     return [Candidate(None, ()), *[one for one in best if one.settings][: max(0, num_top_trials)]]
 
 
-def best_toml(draft: Draft) -> str:
+def best_toml(draft: RecipeSpec) -> str:
     """The recipe file of a draft. One that ``auto`` plans still extends it, and keeps its multiples."""
     if draft.fixed is not None:
         return draft.fixed.replace(name="best").to_toml()
     changes = {
         name: value if isinstance(value, bool | int | float | str) else str(value)
-        for name, value in draft.changes.items()
+        for name, value in draft.overrides.items()
         if name != "name"
     }
     note = '# Multiples, such as "x0.5", are of what auto plans for the data, the budget and the hardware.\n'

@@ -17,7 +17,7 @@ from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.evaluation.metrics import standard_error
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
-from timebox.recipe import draft_of
+from timebox.recipe import parse_recipe
 from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.run import Run
@@ -242,7 +242,7 @@ class SearchRunner:
     def _run_final(self, winner: Candidate) -> Run:
         """Train the winner on all images until the deadline, or resume a final run that was begun."""
         config, spec = self._config, self._spec
-        toml = best_toml(draft_of(spec.recipe, (*spec.settings, *winner.settings)))
+        toml = best_toml(parse_recipe(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
         is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
         self._directory.write(BEST, toml)

@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe import FIELDS, Draft, Multiplier, Recipe, Value, setting_from
+from timebox.recipe import FIELDS, Multiplier, Recipe, RecipeSpec, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
 # Keys of the tables in a space file.
@@ -100,14 +100,14 @@ class Space:
         return cls({str(one["name"]): json_to_distribution(str(one["distribution"])) for one in values})
 
 
-def default_space(draft: Draft) -> Space:
+def default_space(draft: RecipeSpec) -> Space:
     """All fields whose declaration has a search range, but for those without effect in the draft's recipe."""
     ranges = {
-        name: {TIMES: [1 / field.times, field.times]} if field.times
-        else {WITHIN: list(field.within)} if field.within
-        else {AMONG: list(field.among)}
+        name: {TIMES: [1 / field.search_factor, field.search_factor]} if field.search_factor
+        else {WITHIN: list(field.search_range)} if field.search_range
+        else {AMONG: list(field.search_choices)}
         for name, field in FIELDS.items()
-        if field.times or field.within or field.among
+        if field.search_factor or field.search_range or field.search_choices
     }  # fmt: skip
     space = Space({name: _parse_distribution(name, table) for name, table in ranges.items()})
     return Space({name: values for name, values in space.distributions.items() if _has_effect(space, name, draft)})
@@ -157,7 +157,7 @@ def _closest(value: Value, distribution: BaseDistribution) -> Value:
     raise AssertionError(distribution)
 
 
-def _has_effect(space: Space, name: str, draft: Draft) -> bool:
+def _has_effect(space: Space, name: str, draft: RecipeSpec) -> bool:
     """Whether any value of a field is valid for the draft's recipe and changes it."""
     if draft.base.optimizer != "muon" and name.startswith("filter_"):
         return False

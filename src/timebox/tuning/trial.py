@@ -18,7 +18,8 @@ from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import score_held_out
-from timebox.planning.planner import ScoringLoad, make_plan
+from timebox.planning.budget import ScoringLoad
+from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.writer import RunWriter
 from timebox.runtime.faults import RecoverableError
@@ -105,18 +106,15 @@ class Trainer:
         )
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
-            plan = make_plan(
+            request = PlanRequest(
                 recipe,
                 config.settings,
                 self.train_images,
                 ScoringLoad(len(self.val_images), 0),
-                self.device,
-                config.precision,
-                deadline,
-                None,
-                NO_WRITES,
+                Hardware(self.device, config.precision),
                 self.source.data,
             )
+            plan = make_plan(request, deadline, None, NO_WRITES)
             job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
             context = RunContext(deadline, DivergenceGuard())
             training = Training(job, context, writer)

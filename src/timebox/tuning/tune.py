@@ -17,10 +17,10 @@ from timebox.files import check_free
 from timebox.jobs.config import arguments_given, image_form, is_planned
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
-from timebox.planning.auto import scales_for
+from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import AUTO, Draft, Recipe, draft_of
+from timebox.recipe import AUTO, Recipe, RecipeSpec, parse_recipe
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 from timebox.tuning import directory as directories
@@ -213,7 +213,7 @@ def join(
 
 def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, notify: Notify) -> TuneDirectory:
     """Read the data, and create the directory and the study with its first trials."""
-    draft = draft_of(config.recipe, config.settings)
+    draft = parse_recipe(config.recipe, config.settings)
     space = default_space(draft) if config.space is None else read_space(config.space)
     device = resolve_device(config.device)
     if out:
@@ -328,12 +328,12 @@ def _num_trial_images(train: ImageDataset, trial_seconds: float, final_seconds: 
     return min(len(train), max(wanted, MIN_MEAN_IMAGES_PER_CLASS * train.num_classes))
 
 
-def _starting_recipe(draft: Draft, train: ImageDataset) -> Recipe:
+def _starting_recipe(draft: RecipeSpec, train: ImageDataset) -> Recipe:
     """The starting recipe, planned for the data without a measurement of this machine's speed."""
     if draft.fixed:
         return draft.fixed
     profile = DatasetProfile(len(train), min(train.image_shape[:2]), train.num_classes, mirror_allowed=True)
-    return scales_for(profile, draft.changes)[0][1]
+    return candidate_scales(profile, draft.overrides)[0][1]
 
 
 def _rungs(trial_seconds: float) -> tuple[float, ...]:

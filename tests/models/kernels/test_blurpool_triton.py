@@ -1,4 +1,4 @@
-"""Blurred pooling as one operation: by Triton's interpreter, as numbers, and as code for a real GPU."""
+"""BlurPool kernels: compared with torch in Triton's interpreter, and compiled for a GPU."""
 
 import json
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from timebox.models.kernels import dispatch as fusing
+from timebox.models.kernels import dispatch
 from timebox.models.layers import MaxBlurPool
 
 from .test_pool_norm_gelu_triton import CPU, needs_interpreter, needs_triton, run
@@ -16,7 +16,7 @@ INTERPRETED = """
 import json
 import sys
 import torch
-from timebox.models.kernels import dispatch as fusing
+from timebox.models.kernels import dispatch
 from timebox.models.kernels.blurpool_triton import max_blur_pool
 from timebox.models.layers import MaxBlurPool
 
@@ -42,13 +42,15 @@ for shape in SHAPES:
 
 same = torch.ones(1, 1, 4, 4, requires_grad=True)
 max_blur_pool(same).sum().backward()
-spoilt = torch.zeros(1, 1, 6, 6)
-spoilt[0, 0, 1, 1] = float("nan")
+with_nan = torch.zeros(1, 1, 6, 6)
+with_nan[0, 0, 1, 1] = float("nan")
 print(json.dumps({
     "apart": apart,
     "same": same.grad[0, 0].tolist(),
-    "spoilt": max_blur_pool(spoilt)[0, 0].isnan().tolist(),
-    "working": [fusing.blur_kernels_work(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16)],
+    "with_nan": max_blur_pool(with_nan)[0, 0].isnan().tolist(),
+    "working": [
+        dispatch.blurpool_kernels_work(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16)
+    ],
 }))
 """
 
@@ -56,10 +58,10 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from timebox.models.kernels import blurpool_triton as blurring
+from timebox.models.kernels import blurpool_triton as blurpool
 
-KINDS = {"places_ptr": "*u8", "ROWS": "constexpr", "CHANNELS": "constexpr"}
-for kernel in (blurring._pool, blurring._gradients):
+KINDS = {"indices_ptr": "*u8", "ROWS": "constexpr", "CHANNELS": "constexpr"}
+for kernel in (blurpool._pool, blurpool._gradients):
     names = kernel.arg_names
     kinds = {name: KINDS.get(name, "*bf16" if name.endswith("_ptr") else "i32") for name in names}
     constants = {(names.index("ROWS"),): 32, (names.index("CHANNELS"),): 64}
@@ -77,12 +79,12 @@ for kernel in (blurring._pool, blurring._gradients):
         pytest.param([(6, 20, 8, 6), (5, 70, 5, 5), (40, 1, 2, 3)], marks=pytest.mark.endurance),
     ],
 )
-def test_the_kernels_come_to_what_torch_comes_to(shapes: list[tuple[int, ...]]) -> None:
+def test_the_kernels_agree_with_torch(shapes: list[tuple[int, ...]]) -> None:
     found = json.loads(run(INTERPRETED, json.dumps(shapes), TRITON_INTERPRET="1"))
     assert len(found["apart"]) == 3 * len(shapes)
     assert {name: times for name, times in found["apart"] if times > 2} == {}, "in roundings of the format"
     assert found["same"] == [[0.25, 0.25, 0.5, 0.0], [0.25, 0.25, 0.5, 0.0], [0.5, 0.5, 1.0, 0.0], [0.0] * 4]
-    assert found["spoilt"] == [[True, False, False], [False] * 3, [False] * 3]
+    assert found["with_nan"] == [[True, False, False], [False] * 3, [False] * 3]
     assert found["working"] == [True, True]
 
 
@@ -97,29 +99,29 @@ def wrong(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kernels", [SimpleNamespace(max_blur_pool=wrong), None, object()])
-def test_kernels_that_come_to_something_else_are_not_used(kernels: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    fusing.blur_kernels_work.cache_clear()
-    monkeypatch.setattr(fusing, "_kernels", lambda module: kernels)
+def test_kernels_that_disagree_with_torch_are_not_used(kernels: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatch.blurpool_kernels_work.cache_clear()
+    monkeypatch.setattr(dispatch, "_import_kernels", lambda module: kernels)
     x = torch.randn(2, 3, 5, 5)
     try:
-        assert not fusing.blur_kernels_work(CPU, torch.float32)
-        assert torch.equal(fusing.blur_pooled(x), MaxBlurPool()(x))
+        assert not dispatch.blurpool_kernels_work(CPU, torch.float32)
+        assert torch.equal(dispatch.max_blur_pool(x), MaxBlurPool()(x))
     finally:
-        fusing.blur_kernels_work.cache_clear()
+        dispatch.blurpool_kernels_work.cache_clear()
 
 
-def test_kernels_that_agree_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_agree_with_torch_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Tensor] = []
 
     def right(x: Tensor) -> Tensor:
         calls.append(x)
         return MaxBlurPool()(x)  # type: ignore[no-any-return]
 
-    fusing.blur_kernels_work.cache_clear()
-    monkeypatch.setattr(fusing, "_kernels", lambda module: SimpleNamespace(max_blur_pool=right))
+    dispatch.blurpool_kernels_work.cache_clear()
+    monkeypatch.setattr(dispatch, "_import_kernels", lambda module: SimpleNamespace(max_blur_pool=right))
     x = torch.randn(2, 3, 5, 5)
     try:
-        assert torch.equal(fusing.blur_pooled(x), MaxBlurPool()(x))
+        assert torch.equal(dispatch.max_blur_pool(x), MaxBlurPool()(x))
         assert calls[-1] is x
     finally:
-        fusing.blur_kernels_work.cache_clear()
+        dispatch.blurpool_kernels_work.cache_clear()

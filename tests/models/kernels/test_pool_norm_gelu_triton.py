@@ -1,4 +1,4 @@
-"""Pooling, normalisation and activation as one: by Triton's interpreter, as numbers, and as code for a real GPU."""
+"""Max pooling, batch norm and GELU fused: compared with torch in Triton's interpreter, and compiled for a GPU."""
 
 import importlib.util
 import json
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from timebox.models import Airbench
-from timebox.models.kernels import dispatch as fusing
+from timebox.models import Airbench, AirbenchConfig
+from timebox.models.kernels import dispatch
 from timebox.models.layers import GhostBatchNorm
 
 CPU = torch.device("cpu")
@@ -25,13 +25,14 @@ needs_interpreter = pytest.mark.skipif(
     reason="Triton's interpreter before 3.9 does not go with numpy 2.4",
 )
 
-# Triton asks when it is imported whether it is to interpret.
+# Triton reads TRITON_INTERPRET when it is imported, hence a process of its own.
 INTERPRETED = """
 import json
 import sys
 import torch
 from torch.nn import functional as F
-from timebox.models.kernels import dispatch as fusing, pool_norm_gelu_triton as fused
+from timebox.models.kernels import dispatch, pool_norm_gelu_triton as kernels
+from timebox.models.kernels.pool_norm_gelu_triton import BatchNormBuffers
 
 SHAPES = json.loads(sys.argv[1])
 
@@ -43,7 +44,7 @@ def results(shape, dtype, pooled, by_kernels):
     bias.requires_grad_()
     var.abs_()
     if by_kernels:
-        output = fused.pool_norm_gelu(x, bias, mean, var, momentum=0.4, epsilon=1e-5, pooled=pooled)
+        output = kernels.pool_norm_gelu(x, bias, BatchNormBuffers(mean, var, 0.4, 1e-5), pooled=pooled)
         assert output.dtype == dtype
         assert output.is_contiguous(memory_format=torch.channels_last)
     else:
@@ -67,7 +68,7 @@ for dtype in (torch.float32, torch.bfloat16):
     grads, outputs = [], []
     for by_kernels in (False, True):
         bias = torch.linspace(-1, 1, 20, requires_grad=True)
-        output = fused.bias_gelu(x, bias) if by_kernels else F.gelu(x.float() + bias[:, None, None])
+        output = kernels.bias_gelu(x, bias) if by_kernels else F.gelu(x.float() + bias[:, None, None])
         (output.float() * torch.linspace(0, 1, output.numel()).view_as(output)).sum().backward()
         outputs.append(output.detach().double())
         grads.append(bias.grad.double())
@@ -77,29 +78,30 @@ for dtype in (torch.float32, torch.bfloat16):
 tie = torch.tensor([[1.0, 2.0], [2.0, 2.0]]).repeat(8, 1, 1, 1).requires_grad_()
 noisy = torch.randn(8, 1, 2, 2)
 tied = torch.cat((tie, noisy))
-fused.pool_norm_gelu(tied, torch.zeros(1), torch.zeros(1), torch.ones(1), momentum=0.4, epsilon=1e-5,
-                     pooled=True).sum().backward()
-spoilt = torch.randn(8, 2, 4, 4)
-spoilt[0, 0, 1, 1] = float("nan")
-output = fused.pool_norm_gelu(spoilt, torch.zeros(2), torch.zeros(2), torch.ones(2), momentum=0.4, epsilon=1e-5,
-                              pooled=True)
-working = [fusing.kernels_work(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+buffers = BatchNormBuffers(torch.zeros(1), torch.ones(1), 0.4, 1e-5)
+kernels.pool_norm_gelu(tied, torch.zeros(1), buffers, pooled=True).sum().backward()
+with_nan = torch.randn(8, 2, 4, 4)
+with_nan[0, 0, 1, 1] = float("nan")
+buffers = BatchNormBuffers(torch.zeros(2), torch.ones(2), 0.4, 1e-5)
+output = kernels.pool_norm_gelu(with_nan, torch.zeros(2), buffers, pooled=True)
+dtypes = (torch.float32, torch.bfloat16, torch.float16)
+working = [dispatch.kernels_work(torch.device("cpu"), dtype) for dtype in dtypes]
 print(json.dumps({
     "apart": apart,
     "tied": (tie.grad != 0).sum((0, 1)).tolist(),
-    "spoilt": output.isnan().float().mean((0, 2, 3)).tolist(),
+    "with_nan": output.isnan().float().mean((0, 2, 3)).tolist(),
     "working": working,
 }))
 """
 
-# No GPU is needed to compile for one.
+# Compiling for a GPU needs no GPU.
 COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from timebox.models.kernels import pool_norm_gelu_triton as fused
+from timebox.models.kernels import pool_norm_gelu_triton as kernels
 
-KERNELS = [value for value in vars(fused).values() if isinstance(value, triton.JITFunction)]
+KERNELS = [value for value in vars(kernels).values() if isinstance(value, triton.JITFunction)]
 ACTIVATIONS = {"x_ptr", "pooled_ptr", "value_ptr", "output_ptr", "grad_ptr"}
 
 def kind(name):
@@ -107,7 +109,7 @@ def kind(name):
         return "constexpr"
     if name in ACTIVATIONS:
         return "*bf16"
-    if name == "place_ptr":
+    if name == "index_ptr":
         return "*i8"
     return "*fp32" if name.endswith("_ptr") else "fp32" if name in ("momentum", "epsilon") else "i32"
 
@@ -139,7 +141,7 @@ def run(source: str, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-# The interpreter takes a second for each shape, type and kind of pooling.
+# The interpreter takes a second for each shape, dtype and kind of pooling.
 @needs_triton
 @needs_interpreter
 @pytest.mark.parametrize(
@@ -150,12 +152,12 @@ def run(source: str, *arguments: str, **environment: str) -> str:
                      marks=[pytest.mark.endurance, pytest.mark.timeout(1200)]),
     ],
 )  # fmt: skip
-def test_the_kernels_come_to_what_torch_comes_to(shapes: list[tuple[int, ...]]) -> None:
+def test_the_kernels_agree_with_torch(shapes: list[tuple[int, ...]]) -> None:
     found = json.loads(run(INTERPRETED, json.dumps(shapes), TRITON_INTERPRET="1"))
     assert len(found["apart"]) == 6 * len(shapes) + 2
     assert {name: times for name, times in found["apart"] if times > 30} == {}, "in roundings of the format"
     assert found["tied"] == [[0, 8], [0, 0]], "the first of equals has the gradient"
-    assert found["spoilt"] == [1.0, 0.0], "what is not a number spoils its channel, as it does in torch"
+    assert found["with_nan"] == [1.0, 0.0], "NaN makes its channel NaN, as in torch"
     assert found["working"] == [True, True, True]
 
 
@@ -166,26 +168,28 @@ def test_the_kernels_compile_for_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_kernels_that_come_to_something_else_are_not_used(pooled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_disagree_with_torch_are_not_used(pooled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong:
         @staticmethod
-        def pool_norm_gelu(x: torch.Tensor, bias: torch.Tensor, *more: object, **named: object) -> torch.Tensor:
-            if named["pooled"]:
+        def BatchNormBuffers(*buffers: object) -> None:  # noqa: N802
+            pass
+
+        @staticmethod
+        def pool_norm_gelu(x: torch.Tensor, bias: torch.Tensor, buffers: object, *, pooled: bool) -> torch.Tensor:
+            if pooled:
                 x = nn.functional.max_pool2d(x, 2)
             return x * bias[:, None, None]
 
-    assert not fusing._agrees(Wrong, CPU, torch.float32, pooled)  # type: ignore[arg-type]
+    assert not dispatch._pool_norm_gelu_matches_torch(Wrong, CPU, torch.float32, pooled)  # type: ignore[arg-type]
     for kernels in (Wrong, None, object()):
-        fusing.kernels_work.cache_clear()
-        monkeypatch.setattr(fusing, "_kernels", lambda module, kernels=kernels: kernels)
-        assert not fusing.kernels_work(CPU, torch.float32)
-    fusing.kernels_work.cache_clear()
+        dispatch.kernels_work.cache_clear()
+        monkeypatch.setattr(dispatch, "_import_kernels", lambda module, kernels=kernels: kernels)
+        assert not dispatch.kernels_work(CPU, torch.float32)
+    dispatch.kernels_work.cache_clear()
 
 
 @pytest.mark.parametrize("blur_pool", [False, True])
-def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(
-    blur_pool: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_computes_the_same_with_and_without_fusing(blur_pool: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, with torch's own operations where the kernels would be called."""
 
     def by_torch(x: torch.Tensor, norm: GhostBatchNorm, pooled: bool) -> torch.Tensor:
@@ -194,10 +198,10 @@ def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(
 
     calls: list[bool] = []
     torch.manual_seed(0)
-    network, images = Airbench(3, 5, width=8, blur_pool=blur_pool).train(), torch.randn(6, 3, 16, 16)
+    network, images = Airbench(3, 5, AirbenchConfig(width=8, blur_pool=blur_pool)).train(), torch.randn(6, 3, 16, 16)
     expected = network(images)
     monkeypatch.setattr("timebox.models.airbench.can_fuse", lambda x, norm: norm.training)
-    monkeypatch.setattr("timebox.models.airbench.fused_norm_gelu", by_torch)
+    monkeypatch.setattr("timebox.models.airbench.pool_norm_gelu", by_torch)
     torch.testing.assert_close(network(images), expected)
     assert calls == [not blur_pool, False] * 3
     network.eval()
@@ -205,6 +209,6 @@ def test_a_network_trains_alike_with_layers_in_one_as_with_layers_one_by_one(
     assert len(calls) == 6
 
 
-def test_only_a_gpu_in_training_over_the_whole_batch_has_them() -> None:
+def test_a_cpu_does_not_fuse() -> None:
     images = torch.randn(8, 4, 4, 4)
-    assert not fusing.can_fuse(images, GhostBatchNorm(4).train())
+    assert not dispatch.can_fuse(images, GhostBatchNorm(4).train())

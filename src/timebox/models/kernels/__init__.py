@@ -1,4 +1,4 @@
-"""Triton kernels for NVIDIA GPUs, and the choice between them and torch's own operations.
+"""Triton kernels for NVIDIA GPUs, and the dispatch between them and torch's own operations.
 
-Each kernel has an equal in plain torch that it is tested against. Networks call :mod:`dispatch`, never a kernel.
+Each kernel is tested against the same computation in plain torch. Networks call :mod:`dispatch`, never a kernel.
 """

@@ -1,8 +1,8 @@
-"""Blurred max-pooling as one operation on a GPU.
+"""Triton kernels for BlurPool: max pooling with stride 1 and 2×2 average pooling as one operation.
 
-torch's own operations take it in two: maxima at every position, each kept with a 64-bit place, and their means. These
-kernels, in Triton, go over memory once, and keep the four places of an output in one byte. Everything is (N, C, H, W)
-in channels_last: rows of C channels, one for each position. Arithmetic is float32.
+torch needs two operations: maxima at every position, with a 64-bit index each, and their means. These kernels read and
+write memory once, and store the four indices of an output in one byte. All tensors are (N, C, H, W) in channels_last,
+that is, rows of C channels, one row per position. Arithmetic is float32.
 """
 
 import torch
@@ -11,68 +11,68 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from timebox.models.kernels.triton_functions import channels_at_once, empty, largest
+from timebox.models.kernels.triton_functions import channel_block_size, empty_channels_last, max_2x2
 
-# Positions that a program computes at once.
+# Positions per Triton program.
 POSITIONS = 32
 
 
 @triton.jit
-def _place(row, height, width):
-    """Image, row and column of a position, by its number."""
+def _coordinates(row, height, width):
+    """Image, y and x of a position from its row number in memory."""
     return row // (height * width), (row % (height * width)) // width, row % width
 
 
 @triton.jit
 def _pool(
-    x_ptr, output_ptr, places_ptr, num_rows, num_channels, height, width, down, across,
+    x_ptr, output_ptr, indices_ptr, num_rows, num_channels, height, width, down, across,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The mean of the maxima of four windows, a position further down or right each, of those that are whole."""
+    """Forward: mean of the maxima of four overlapping 2×2 windows, leaving out windows that cross the border."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (rows < num_rows)[:, None] & (channels < num_channels)[None, :]
-    image, y, x = _place(rows, down, across)
+    image, y, x = _coordinates(rows, down, across)
     first = (image * height + 2 * y) * width + 2 * x
     total = tl.zeros([ROWS, CHANNELS], tl.float32)
-    places = tl.zeros([ROWS, CHANNELS], tl.int32)
+    indices = tl.zeros([ROWS, CHANNELS], tl.int32)
     num_windows = tl.zeros([ROWS], tl.int32)
     for k in tl.static_range(4):
         is_whole = (2 * y + k // 2 + 1 < height) & (2 * x + k % 2 + 1 < width)
         begin = (first + (k // 2) * width + k % 2).to(tl.int64)
         at = begin[:, None] * num_channels + channels[None, :]
-        value, place = largest(at, x_ptr, width, num_channels, inside & is_whole[:, None])
+        value, index = max_2x2(at, x_ptr, width, num_channels, inside & is_whole[:, None])
         total += tl.where(is_whole[:, None], value, 0.0)
-        places += place.to(tl.int32) << (2 * k)
+        indices += index.to(tl.int32) << (2 * k)
         num_windows += is_whole.to(tl.int32)
     at = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
     mean = total / num_windows.to(tl.float32)[:, None]
     tl.store(output_ptr + at, mean.to(output_ptr.dtype.element_ty), mask=inside)
-    tl.store(places_ptr + at, places.to(tl.uint8), mask=inside)
+    tl.store(indices_ptr + at, indices.to(tl.uint8), mask=inside)
 
 
 @triton.jit
 def _gradients(
-    grad_ptr, places_ptr, output_ptr, num_rows, num_channels, height, width, down, across,
+    grad_ptr, indices_ptr, output_ptr, num_rows, num_channels, height, width, down, across,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient at a position: its share of those of the windows that contain it, where it is their largest."""
+    """Backward: the gradient of a position, summed over the windows in which it is the maximum."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (rows < num_rows)[:, None] & (channels < num_channels)[None, :]
-    image, y, x = _place(rows, height, width)
+    image, y, x = _coordinates(rows, height, width)
     total = tl.zeros([ROWS, CHANNELS], tl.float32)
     for k in tl.static_range(4):
-        # In the window that begins so far up and left, the position is number k.
+        # The window in which the position has index k.
         top, left = y - k // 2, x - k % 2
         is_window = (top >= 0) & (left >= 0) & (top + 1 < height) & (left + 1 < width)
         top, left = tl.maximum(top, 0), tl.maximum(left, 0)
         pooled = ((image * down + top // 2) * across + left // 2).to(tl.int64)
         at = pooled[:, None] * num_channels + channels[None, :]
         there = inside & is_window[:, None]
-        places = tl.load(places_ptr + at, mask=there, other=0).to(tl.int32)
+        indices = tl.load(indices_ptr + at, mask=there, other=0).to(tl.int32)
         which = 2 * (2 * (top % 2) + left % 2)
-        is_largest = ((places >> which[:, None]) & 3) == k
+        is_largest = ((indices >> which[:, None]) & 3) == k
         below, right = 2 * (top // 2) + 2 < height, 2 * (left // 2) + 2 < width
         share = tl.where(below, 0.5, 1.0) * tl.where(right, 0.5, 1.0)
         grad = tl.load(grad_ptr + at, mask=there, other=0.0).to(tl.float32)
@@ -87,42 +87,42 @@ class _MaxBlurPool(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         num_images, num_channels, height, width = x.shape
         down, across = height // 2, width // 2
-        output = empty((num_images, num_channels, down, across), x.dtype, x.device)
-        places = torch.empty_like(output, dtype=torch.uint8)
+        output = empty_channels_last((num_images, num_channels, down, across), x.dtype, x.device)
+        indices = torch.empty_like(output, dtype=torch.uint8)
         num_rows = num_images * down * across
         _pool[_grid(num_rows, num_channels)](
-            x, output, places, num_rows, num_channels, height, width, down, across,
-            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
+            x, output, indices, num_rows, num_channels, height, width, down, across,
+            ROWS=POSITIONS, CHANNELS=channel_block_size(num_channels),
         )  # fmt: skip
-        ctx.save_for_backward(places)
+        ctx.save_for_backward(indices)
         ctx.shape = x.shape
         return output
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        (places,) = ctx.saved_tensors
+        (indices,) = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         num_images, num_channels, height, width = ctx.shape
-        output = empty(ctx.shape, grad.dtype, grad.device)
+        output = empty_channels_last(ctx.shape, grad.dtype, grad.device)
         num_rows = num_images * height * width
         _gradients[_grid(num_rows, num_channels)](
-            grad, places, output, num_rows, num_channels, height, width, height // 2, width // 2,
-            ROWS=POSITIONS, CHANNELS=channels_at_once(num_channels),
+            grad, indices, output, num_rows, num_channels, height, width, height // 2, width // 2,
+            ROWS=POSITIONS, CHANNELS=channel_block_size(num_channels),
         )  # fmt: skip
         return output
 
 
 def _grid(num_rows: int, num_channels: int) -> tuple[int, int]:
-    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels_at_once(num_channels))
+    return triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channel_block_size(num_channels))
 
 
 def max_blur_pool(x: Tensor) -> Tensor:
-    """What :class:`timebox.models.layers.MaxBlurPool` computes.
+    """The output of :class:`timebox.models.layers.MaxBlurPool`.
 
     Args:
         x: (N, C, H, W) with sides of 2 or more, float32, bfloat16 or float16, on a GPU; best in channels_last.
     Returns:
-        (N, C, H // 2, W // 2), of x's format, channels_last.
+        (N, C, H // 2, W // 2) of x's dtype, channels_last.
     """
     output: Tensor = _MaxBlurPool.apply(x)
     return output

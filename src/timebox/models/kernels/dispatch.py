@@ -1,4 +1,7 @@
-"""Whether pooling, normalisation and activation can be one operation here, and how that is called."""
+"""Dispatch between Triton kernels and torch: pooling, batch norm and GELU as one operation, and BlurPool.
+
+Kernels are used only if they compile on the device and agree with torch's own operations there.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,58 +14,60 @@ from torch.nn import functional as F
 
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool
 
-# How far the kernels may be from torch's own operations, as a share: the rounding of sums, and twice the format's.
-SUMS_ROUNDING = 1e-5
-FUSED, BLURRING = "timebox.models.kernels.pool_norm_gelu_triton", "timebox.models.kernels.blurpool_triton"
+# Relative difference allowed between kernels and torch: the rounding of float32 sums, and twice that of the dtype.
+SUM_TOLERANCE = 1e-5
+POOL_NORM_GELU_MODULE = "timebox.models.kernels.pool_norm_gelu_triton"
+BLURPOOL_MODULE = "timebox.models.kernels.blurpool_triton"
 
 
 def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
-    """Whether :func:`fused_norm_gelu` can take the place of pooling, ``norm`` and GELU: in training, on a GPU, over the
-    whole batch, where the kernels do what they should."""
+    """Whether :func:`pool_norm_gelu` can replace pooling, ``norm`` and GELU on ``x``.
+
+    It can in training, on a GPU where :func:`kernels_work`, with batch statistics of the whole batch.
+    """
     return x.is_cuda and norm.training and norm.num_groups(len(x)) == 1 and kernels_work(x.device, x.dtype)
 
 
-def fused_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
-    """``gelu(norm(max_pool2d(x, 2)))``, or without the pooling, in training.
+def pool_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
+    """``gelu(norm(max_pool2d(x, 2)))`` in training, without the pooling if ``pooled`` is False.
 
     Args:
         x: (N, C, H, W) on a GPU.
     """
-    kernels = _kernels(FUSED)
+    kernels = _import_kernels(POOL_NORM_GELU_MODULE)
     assert kernels is not None and norm.running_mean is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
-    output: Tensor = kernels.pool_norm_gelu(
-        x, norm.bias, norm.running_mean, norm.running_var, momentum=norm.momentum, epsilon=norm.eps, pooled=pooled
-    )
+    buffers = kernels.BatchNormBuffers(norm.running_mean, norm.running_var, norm.momentum, norm.eps)
+    output: Tensor = kernels.pool_norm_gelu(x, norm.bias, buffers, pooled=pooled)
     return output
 
 
-def fused_bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """``gelu(x + bias)``, through which the bias alone can be learnt.
+def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x + bias)`` with a gradient for the bias only.
 
     Args:
         x: (N, C, H, W) on a GPU where :func:`kernels_work`.
         bias: float32 (C,).
     """
-    kernels = _kernels(FUSED)
+    kernels = _import_kernels(POOL_NORM_GELU_MODULE)
     assert kernels is not None
     output: Tensor = kernels.bias_gelu(x, bias)
     return output
 
 
-def blur_pooled(x: Tensor) -> Tensor:
-    """What :class:`MaxBlurPool` makes of ``x``, (N, C, H, W) on a GPU, by kernels where they do what they should."""
-    if not blur_kernels_work(x.device, x.dtype):
+def max_blur_pool(x: Tensor) -> Tensor:
+    """:class:`MaxBlurPool` of ``x`` (N, C, H, W) on a GPU, by the kernels if they work there."""
+    if not blurpool_kernels_work(x.device, x.dtype):
         return MaxBlurPool()(x)  # type: ignore[no-any-return]
-    kernels = _kernels(BLURRING)
+    kernels = _import_kernels(BLURPOOL_MODULE)
     assert kernels is not None
     output: Tensor = kernels.max_blur_pool(x)
     return output
 
 
 @cache
-def _kernels(module: str) -> ModuleType | None:
-    """A module of kernels; None where Triton, which comes with torch for CUDA on Linux, is missing."""
+def _import_kernels(module: str) -> ModuleType | None:
+    """A module of kernels; None without Triton, which is part of torch for CUDA on Linux."""
     try:
         return import_module(module)
     except ImportError:
@@ -71,70 +76,76 @@ def _kernels(module: str) -> ModuleType | None:
 
 @cache
 def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels can be had on this device, and come to what torch's own operations come to.
+    """Whether the kernels for pooling, batch norm and GELU compile on this device and agree with torch.
 
-    They are compiled when they are first used, by a C compiler among others, which takes some seconds the first time on
-    a machine; whatever is missing there, training goes on without them.
+    The first use on a machine compiles them, among others with a C compiler, which takes some seconds.
     """
-    return _works(FUSED, lambda kernels: all(_agrees(kernels, device, dtype, how) for how in (True, False, None)))
+    return _check_kernels(
+        POOL_NORM_GELU_MODULE,
+        lambda kernels: all(
+            _pool_norm_gelu_matches_torch(kernels, device, dtype, pooled) for pooled in (True, False, None)
+        ),
+    )
 
 
 @cache
-def blur_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
-    """As :func:`kernels_work`, of blurred pooling."""
-    return _works(BLURRING, lambda kernels: _blurs_alike(kernels, device, dtype))
+def blurpool_kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the BlurPool kernels compile on this device and agree with torch."""
+    return _check_kernels(BLURPOOL_MODULE, lambda kernels: _blurpool_matches_torch(kernels, device, dtype))
 
 
-def _works(module: str, agrees: Callable[[ModuleType], bool]) -> bool:
-    kernels = _kernels(module)
+def _check_kernels(module: str, matches_torch: Callable[[ModuleType], bool]) -> bool:
+    kernels = _import_kernels(module)
     try:
-        return kernels is not None and agrees(kernels)
-    except Exception:  # of a compiler, a driver, a language: nobody can list them
+        return kernels is not None and matches_torch(kernels)
+    except Exception:  # compilers and drivers raise exceptions of many types
         return False
 
 
-def _blurs_alike(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
-    """On random numbers, forward and backward."""
+def _blurpool_matches_torch(kernels: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
+    """Compare outputs and gradients on random numbers."""
     generator = torch.Generator(device).manual_seed(0)
     numbers = torch.randn((16, 24, 9, 8), generator=generator, device=device).to(dtype)
     results = []
     with torch.enable_grad():
-        for fused in (False, True):
-            x = (numbers if fused else numbers.float()).clone().requires_grad_()
-            output = kernels.max_blur_pool(x) if fused else MaxBlurPool()(x)
+        for use_kernels in (False, True):
+            x = (numbers if use_kernels else numbers.float()).clone().requires_grad_()
+            output = kernels.max_blur_pool(x) if use_kernels else MaxBlurPool()(x)
             output.float().square().sum().backward()
             assert x.grad is not None
             results.append([t.double() for t in (output.detach(), x.grad)])
-    return _alike(results[0], results[1], dtype)
+    return _are_close(results[0], results[1], dtype)
 
 
-def _agrees(kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None) -> bool:
-    """On random numbers, forward and backward.
+def _pool_norm_gelu_matches_torch(
+    kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None
+) -> bool:
+    """Compare outputs, gradients and running statistics on random numbers.
 
     Args:
-        pooled: of :func:`fused_norm_gelu`; None for :func:`fused_bias_gelu`.
+        pooled: argument of :func:`pool_norm_gelu`; None compares :func:`bias_gelu`.
     """
     generator = torch.Generator(device).manual_seed(0)
     draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]
     results = []
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        for fused in (False, True):
+        for use_kernels in (False, True):
             mean, var = torch.zeros(24, device=device), torch.ones(24, device=device)
             x, bias = (t.clone().requires_grad_() for t in (draws[0].to(dtype), draws[1]))
             if pooled is None:
-                output = kernels.bias_gelu(x.detach(), bias) if fused else F.gelu(x.float() + bias[:, None, None])
-            elif fused:
-                output = kernels.pool_norm_gelu(x, bias, mean, var, momentum=0.4, epsilon=1e-5, pooled=pooled)
+                output = kernels.bias_gelu(x.detach(), bias) if use_kernels else F.gelu(x.float() + bias[:, None, None])
+            elif use_kernels:
+                output = kernels.pool_norm_gelu(x, bias, kernels.BatchNormBuffers(mean, var, 0.4, 1e-5), pooled=pooled)
             else:
                 value = F.max_pool2d(x.float(), 2) if pooled else x.float()
-                ones = torch.ones_like(bias)  # without a scale torch's own fails in its backward pass on a GPU
+                ones = torch.ones_like(bias)  # without a weight the backward pass of batch_norm fails on a GPU
                 output = F.gelu(F.batch_norm(value, mean, var, ones, bias, True, 0.4, 1e-5))
             output.float().square().sum().backward()
             grads = [bias.grad] if pooled is None else [bias.grad, x.grad]
             results.append([t.double() for t in (output.detach(), *grads, mean, var) if t is not None])
-    return _alike(results[0], results[1], dtype)
+    return _are_close(results[0], results[1], dtype)
 
 
-def _alike(expected: Sequence[Tensor], found: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    tolerance = SUMS_ROUNDING + 2 * torch.finfo(dtype).eps
-    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(expected, found, strict=True))
+def _are_close(expected: Sequence[Tensor], actual: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    tolerance = SUM_TOLERANCE + 2 * torch.finfo(dtype).eps
+    return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(expected, actual, strict=True))

@@ -1,13 +1,16 @@
-"""Pooling, normalisation and activation as one operation on a GPU.
+"""Triton kernels for max pooling, batch norm and GELU as one operation.
 
-Behind a convolution they take longer than the convolution itself on a fast GPU: each reads and writes the whole
-activation, and torch's max-pool keeps a 64-bit place for each value. These kernels, in Triton, go over memory as often
-as batch normalisation must: forward once for the statistics, which pools on the way, and once to normalise; backward
-the same. On an H100 that is a third of a step of ``airbench94`` (LOG.md).
+As separate operations after a convolution they take longer than the convolution itself on a fast GPU: each reads and
+writes the whole activation, and torch's max pooling stores a 64-bit index for each value. These kernels read the
+activation as often as batch norm must: forward once for the statistics, with the pooling, and once to normalise;
+backward likewise. On an H100 that saves a third of a step of ``airbench94`` (LOG.md).
 
-Statistics and all arithmetic are float32, whatever the activation's format. Everything is (N, C, H, W) in
-channels_last: rows of C channels, one for each position.
+Statistics and arithmetic are float32 for all dtypes of the activation. All tensors are (N, C, H, W) in channels_last,
+that is, rows of C channels, one row per position. Sums over rows are computed in two kernels: partial sums, one per
+Triton program, and their combination.
 """
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -15,18 +18,19 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from timebox.models.kernels.triton_functions import channels_at_once, empty, largest
+from timebox.models.kernels.triton_functions import channel_block_size, empty_channels_last, max_2x2
 
-# Positions that a program computes at once.
+# Positions per Triton program, without and with pooling.
 POSITIONS, POSITIONS_POOLED = 64, 32
-# Programs that form sums, and of how many, for how many channels, one program brings the sums together.
-NUM_PROGRAMS = 1024
-PROGRAMS_SETTLED, CHANNELS_SETTLED = 512, 16
+# Largest number of programs that compute partial sums.
+MAX_PROGRAMS = 1024
+# Partial sums and channels that one program combines at a time.
+COMBINED_PROGRAMS, COMBINED_CHANNELS = 512, 16
 
 
 @triton.jit
 def _window(row, height, width, down, across):
-    """The first of the four positions of a window, by its number; and its place within the image."""
+    """Row of the first position of a 2×2 window, and the window's y and x, from the number of the window."""
     image = row // (down * across)
     y = (row % (down * across)) // across
     x = row % across
@@ -34,11 +38,11 @@ def _window(row, height, width, down, across):
 
 
 @triton.jit
-def _statistics(
-    x_ptr, pooled_ptr, place_ptr, count_ptr, mean_ptr, square_ptr, num_rows, num_channels, height, width, down, across,
+def _partial_statistics(
+    x_ptr, pooled_ptr, index_ptr, count_ptr, mean_ptr, square_ptr, num_rows, num_channels, height, width, down, across,
     POOLED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared distances from it, of the values that fall to a program; pools them first."""
+    """Count, mean and sum of squared deviations of the values of each program, pooled before if POOLED."""
     program, num_programs = tl.program_id(0), tl.num_programs(0)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     is_channel = channels < num_channels
@@ -51,10 +55,10 @@ def _statistics(
         if POOLED:
             first, _, _ = _window(rows, height, width, down, across)
             at = first.to(tl.int64)[:, None] * num_channels + channels[None, :]
-            value, place = largest(at, x_ptr, width, num_channels, inside)
+            value, index = max_2x2(at, x_ptr, width, num_channels, inside)
             to = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
             tl.store(pooled_ptr + to, value.to(pooled_ptr.dtype.element_ty), mask=inside)
-            tl.store(place_ptr + to, place, mask=inside)
+            tl.store(index_ptr + to, index, mask=inside)
         else:
             at = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
             value = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
@@ -72,11 +76,11 @@ def _statistics(
 
 
 @triton.jit
-def _settle_statistics(
+def _combine_statistics(
     count_ptr, mean_ptr, square_ptr, moments_ptr, running_mean_ptr, running_var_ptr, num_rows, num_channels,
     num_programs, momentum, epsilon, PROGRAMS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and inverse deviation of all values from those of the programs; running statistics follow."""
+    """Mean and inverse standard deviation of all values from the partial ones; updates the running statistics."""
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     is_channel = channels < num_channels
     mean = tl.zeros([CHANNELS], tl.float32)
@@ -106,7 +110,7 @@ def _settle_statistics(
 
 @triton.jit
 def _normalized(value, moments_ptr, bias_ptr, channels, num_channels):
-    """The normalised values, shifted ones, and the inverse deviation."""
+    """Normalised values, normalised values plus bias, and the inverse standard deviation."""
     is_channel = channels < num_channels
     mean = tl.load(moments_ptr + channels, mask=is_channel, other=0.0)
     scale = tl.load(moments_ptr + num_channels + channels, mask=is_channel, other=0.0)
@@ -117,8 +121,9 @@ def _normalized(value, moments_ptr, bias_ptr, channels, num_channels):
 
 @triton.jit
 def _normal_distribution(x):
-    """How much of it lies below x, off by 7.5e-8 at most, and its density there, from one exponential: with the error
-    function of CUDA's library the kernels compute for longer than they wait for memory.
+    """Cumulative distribution function of the normal distribution (error at most 7.5e-8), and its density.
+
+    Both need a single exponential. With CUDA's erf the kernels would be bound by arithmetic instead of memory.
 
     Source: M. Abramowitz & I. Stegun, Handbook of Mathematical Functions, 26.2.17.
     """
@@ -144,18 +149,18 @@ def _normalize_gelu(
 
 
 @triton.jit
-def _before_gelu(grad, shifted):
-    """The gradient before the activation from that behind it."""
+def _gelu_backward(grad, shifted):
+    """Gradient of the input of GELU from that of its output."""
     share, density = _normal_distribution(shifted)
     return grad.to(tl.float32) * (share + shifted * density)
 
 
 @triton.jit
-def _sums_of_gradients(
+def _partial_gradient_sums(
     grad_ptr, value_ptr, moments_ptr, bias_ptr, sum_ptr, product_ptr, num_rows, num_channels,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of gradients before the activation, and of their products with the normalised values."""
+    """Sums of the gradients of GELU's input and of their products with the normalised values, per program."""
     program, num_programs = tl.program_id(0), tl.num_programs(0)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     is_channel = channels < num_channels
@@ -167,8 +172,8 @@ def _sums_of_gradients(
         at = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
         value = tl.load(value_ptr + at, mask=inside, other=0.0)
         normal, shifted, _ = _normalized(value, moments_ptr, bias_ptr, channels, num_channels)
-        # Where there is no row the gradient is zero, and so is what it gives.
-        grad = _before_gelu(tl.load(grad_ptr + at, mask=inside, other=0.0), shifted)
+        # Masked rows have a gradient of zero, and add nothing.
+        grad = _gelu_backward(tl.load(grad_ptr + at, mask=inside, other=0.0), shifted)
         total += tl.sum(grad, 0)
         product += tl.sum(grad * normal, 0)
     at = program * num_channels + channels
@@ -177,7 +182,7 @@ def _sums_of_gradients(
 
 
 @triton.jit
-def _settle_sums(
+def _combine_sums(
     sum_ptr, product_ptr, totals_ptr, num_channels, num_programs, PROGRAMS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
@@ -196,16 +201,16 @@ def _settle_sums(
 
 @triton.jit
 def _gradients(
-    grad_ptr, value_ptr, place_ptr, moments_ptr, bias_ptr, totals_ptr, output_ptr, num_windows, num_rows, num_channels,
+    grad_ptr, value_ptr, index_ptr, moments_ptr, bias_ptr, totals_ptr, output_ptr, num_windows, num_rows, num_channels,
     height, width, down, across, POOLED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients at the input: at the place of each window's largest value where it was pooled, zero elsewhere."""
+    """Gradients of the input; if POOLED, at the maximum of each window, and zero elsewhere."""
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     is_channel = channels < num_channels
     windows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_window = windows < num_windows
     if POOLED:
-        # Windows at the edge that are not whole were not pooled.
+        # Windows that cross the border were not pooled: their gradients are zero.
         first, y, x = _window(windows, height, width, (height + 1) // 2, (width + 1) // 2)
         image = windows // (((height + 1) // 2) * ((width + 1) // 2))
         rows = (image * down + y) * across + x
@@ -217,20 +222,36 @@ def _gradients(
     at = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
     value = tl.load(value_ptr + at, mask=inside, other=0.0)
     normal, shifted, scale = _normalized(value, moments_ptr, bias_ptr, channels, num_channels)
-    grad = _before_gelu(tl.load(grad_ptr + at, mask=inside, other=0.0), shifted)
+    grad = _gelu_backward(tl.load(grad_ptr + at, mask=inside, other=0.0), shifted)
     total = tl.load(totals_ptr + channels, mask=is_channel, other=0.0) / num_rows
     product = tl.load(totals_ptr + num_channels + channels, mask=is_channel, other=0.0) / num_rows
     grad = (scale[None, :] * (grad - total[None, :] - normal * product[None, :])).to(output_ptr.dtype.element_ty)
     if POOLED:
-        place = tl.load(place_ptr + at, mask=inside, other=4)
+        index = tl.load(index_ptr + at, mask=inside, other=4)
         to = first.to(tl.int64)[:, None] * num_channels + channels[None, :]
         for k in tl.static_range(4):
             there = is_window & (2 * y + k // 2 < height) & (2 * x + k % 2 < width)
             step = (k // 2) * width + k % 2
-            own = tl.where(place == k, grad, tl.zeros_like(grad))
+            own = tl.where(index == k, grad, tl.zeros_like(grad))
             tl.store(output_ptr + to + step * num_channels, own, mask=there[:, None] & is_channel[None, :])
     else:
         tl.store(output_ptr + at, grad, mask=inside)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormBuffers:
+    """Running statistics of a batch norm layer, and how they are updated.
+
+    Attributes:
+        running_mean, running_var: float32 (C,).
+        momentum: weight of the new statistics in an update, 0...1.
+        epsilon: added to the variances, above 0.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+    epsilon: float
 
 
 class _PoolNormGelu(torch.autograd.Function):
@@ -239,10 +260,7 @@ class _PoolNormGelu(torch.autograd.Function):
         ctx: FunctionCtx,
         x: Tensor,
         bias: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        epsilon: float,
+        buffers: BatchNormBuffers,
         pooled: bool,
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -250,47 +268,49 @@ class _PoolNormGelu(torch.autograd.Function):
         down, across = (height // 2, width // 2) if pooled else (height, width)
         num_rows = num_images * down * across
         shape = (num_images, num_channels, down, across)
-        value, place = x, x
+        value, index = x, x
         if pooled:
-            value, place = empty(shape, x.dtype, x.device), empty(shape, torch.int8, x.device)
-        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), channels_at_once(num_channels)
+            value = empty_channels_last(shape, x.dtype, x.device)
+            index = empty_channels_last(shape, torch.int8, x.device)
+        rows, channels = (POSITIONS_POOLED if pooled else POSITIONS), channel_block_size(num_channels)
         blocks = triton.cdiv(num_channels, channels)
         num_programs = _num_programs(num_rows, rows, blocks)
         count = x.new_empty(num_programs, dtype=torch.float32)
         mean, square = x.new_empty((2, num_programs, num_channels), dtype=torch.float32)
         moments = x.new_empty((2, num_channels), dtype=torch.float32)
-        _statistics[(num_programs, blocks)](
-            x, value, place, count, mean, square, num_rows, num_channels, height, width, down, across,
+        _partial_statistics[(num_programs, blocks)](
+            x, value, index, count, mean, square, num_rows, num_channels, height, width, down, across,
             POOLED=pooled, ROWS=rows, CHANNELS=channels,
         )  # fmt: skip
-        _settle_statistics[(triton.cdiv(num_channels, CHANNELS_SETTLED),)](
-            count, mean, square, moments, running_mean, running_var, num_rows, num_channels, num_programs, momentum,
-            epsilon, PROGRAMS=PROGRAMS_SETTLED, CHANNELS=CHANNELS_SETTLED,
+        _combine_statistics[(triton.cdiv(num_channels, COMBINED_CHANNELS),)](
+            count, mean, square, moments, buffers.running_mean, buffers.running_var, num_rows, num_channels,
+            num_programs, buffers.momentum, buffers.epsilon,
+            PROGRAMS=COMBINED_PROGRAMS, CHANNELS=COMBINED_CHANNELS,
         )  # fmt: skip
-        output = _activated(value, moments, bias)
-        ctx.save_for_backward(value, place, moments, bias)
+        output = _normalize_and_gelu(value, moments, bias)
+        ctx.save_for_backward(value, index, moments, bias)
         ctx.shape, ctx.pooled = x.shape, pooled
         return output
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        value, place, moments, bias = ctx.saved_tensors
+        value, index, moments, bias = ctx.saved_tensors
         pooled: bool = ctx.pooled
         num_images, num_channels, height, width = ctx.shape
         grad = grad.contiguous(memory_format=torch.channels_last)
-        totals = _totals(grad, value, moments, bias)
+        totals = _gradient_sums(grad, value, moments, bias)
         down, across = value.shape[2:]
         num_rows = num_images * down * across
-        channels = channels_at_once(num_channels)
+        channels = channel_block_size(num_channels)
         blocks = triton.cdiv(num_channels, channels)
-        output = empty(ctx.shape, value.dtype, value.device)
+        output = empty_channels_last(ctx.shape, value.dtype, value.device)
         rows = POSITIONS_POOLED if pooled else POSITIONS
         num_windows = num_images * ((height + 1) // 2) * ((width + 1) // 2) if pooled else num_rows
         _gradients[(triton.cdiv(num_windows, rows), blocks)](
-            grad, value, place, moments, bias, totals, output, num_windows, num_rows, num_channels, height, width,
+            grad, value, index, moments, bias, totals, output, num_windows, num_rows, num_channels, height, width,
             down, across, POOLED=pooled, ROWS=rows, CHANNELS=channels,
         )  # fmt: skip
-        return output, totals[0], None, None, None, None, None
+        return output, totals[0], None, None
 
 
 class _BiasGelu(torch.autograd.Function):
@@ -300,18 +320,18 @@ class _BiasGelu(torch.autograd.Function):
         moments = torch.zeros((2, x.shape[1]), device=x.device)
         moments[1] = 1.0
         ctx.save_for_backward(x, moments, bias)
-        return _activated(x, moments, bias)
+        return _normalize_and_gelu(x, moments, bias)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
         x, moments, bias = ctx.saved_tensors
-        return None, _totals(grad.contiguous(memory_format=torch.channels_last), x, moments, bias)[0]
+        return None, _gradient_sums(grad.contiguous(memory_format=torch.channels_last), x, moments, bias)[0]
 
 
-def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
-    """GELU of the normalised and shifted values."""
+def _normalize_and_gelu(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
+    """GELU of the normalised values plus bias."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
+    num_rows, channels = value.numel() // num_channels, channel_block_size(num_channels)
     output = torch.empty_like(value)
     _normalize_gelu[(triton.cdiv(num_rows, POSITIONS), triton.cdiv(num_channels, channels))](
         value, output, moments, bias, num_rows, num_channels, ROWS=POSITIONS, CHANNELS=channels
@@ -319,62 +339,51 @@ def _activated(value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
     return output
 
 
-def _totals(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
-    """Of gradients before the activation, and of their products with the normalised values: float32 (2, C)."""
+def _gradient_sums(grad: Tensor, value: Tensor, moments: Tensor, bias: Tensor) -> Tensor:
+    """Sums of the gradients of GELU's input and of their products with the normalised values: float32 (2, C)."""
     num_channels = value.shape[1]
-    num_rows, channels = value.numel() // num_channels, channels_at_once(num_channels)
+    num_rows, channels = value.numel() // num_channels, channel_block_size(num_channels)
     blocks = triton.cdiv(num_channels, channels)
     num_programs = _num_programs(num_rows, POSITIONS, blocks)
     total, product = value.new_empty((2, num_programs, num_channels), dtype=torch.float32)
     totals = value.new_empty((2, num_channels), dtype=torch.float32)
-    _sums_of_gradients[(num_programs, blocks)](
+    _partial_gradient_sums[(num_programs, blocks)](
         grad, value, moments, bias, total, product, num_rows, num_channels, ROWS=POSITIONS, CHANNELS=channels
     )
-    _settle_sums[(triton.cdiv(num_channels, CHANNELS_SETTLED),)](
-        total, product, totals, num_channels, num_programs, PROGRAMS=PROGRAMS_SETTLED, CHANNELS=CHANNELS_SETTLED
+    _combine_sums[(triton.cdiv(num_channels, COMBINED_CHANNELS),)](
+        total, product, totals, num_channels, num_programs, PROGRAMS=COMBINED_PROGRAMS, CHANNELS=COMBINED_CHANNELS
     )
     return totals
 
 
 def _num_programs(num_rows: int, rows: int, blocks: int) -> int:
-    """Programs over the positions, for each block of channels."""
-    return min(max(1, NUM_PROGRAMS // blocks), -(-num_rows // rows))
+    """Number of programs over the rows, for each block of channels."""
+    return min(max(1, MAX_PROGRAMS // blocks), -(-num_rows // rows))
 
 
-def pool_norm_gelu(
-    x: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    *,
-    momentum: float,
-    epsilon: float,
-    pooled: bool,
-) -> Tensor:
-    """2×2 max-pool where asked for, batch normalisation as in training with its scale at one, exact GELU.
+def pool_norm_gelu(x: Tensor, bias: Tensor, buffers: BatchNormBuffers, *, pooled: bool) -> Tensor:
+    """2×2 max pooling if ``pooled``, batch norm in training mode without a weight, exact GELU.
 
     Args:
-        x: (N, C, H, W), float32, bfloat16 or float16, on a GPU; best in channels_last.
+        x: (N, C, H, W), float32, bfloat16 or float16, on a GPU; fastest in channels_last.
         bias: float32 (C,).
-        running_mean, running_var: float32 (C,), moved towards the batch's, in place.
-        momentum: how fast, 0...1.
-        epsilon: added to the variances, above 0.
-        pooled: whether the largest of each 2×2 values is taken first; a last odd row or column is left out.
+        buffers: running statistics, updated in place.
+        pooled: whether 2×2 max pooling comes first; a last odd row or column is left out.
     Returns:
-        (N, C, H, W) or (N, C, H // 2, W // 2), of x's format, channels_last.
+        (N, C, H, W) or (N, C, H // 2, W // 2) of x's dtype, channels_last.
     """
-    output: Tensor = _PoolNormGelu.apply(x, bias, running_mean, running_var, momentum, epsilon, pooled)
+    output: Tensor = _PoolNormGelu.apply(x, bias, buffers, pooled)
     return output
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """Exact GELU of ``x`` with a bias added; only the bias can be learnt through it.
+    """Exact GELU of ``x + bias``, with a gradient for the bias only.
 
     Args:
         x: (N, C, H, W), as for :func:`pool_norm_gelu`; needs no gradient.
         bias: float32 (C,).
     Returns:
-        The same shape and format, channels_last.
+        A tensor of x's shape and dtype, channels_last.
     """
     output: Tensor = _BiasGelu.apply(x, bias)
     return output

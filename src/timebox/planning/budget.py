@@ -1,0 +1,148 @@
+"""The split of a budget into training, validation, scoring, saving and the end of the process."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from timebox.clock import Deadline, format_duration
+from timebox.errors import BudgetError
+from timebox.evaluation.tta import NUM_VIEWS
+from timebox.planning.plan import NUM_VALIDATIONS
+from timebox.runtime.write_speed import WRITES_AT_THE_END, WriteSpeed
+
+# Shortest schedule, in steps.
+MIN_STEPS = 10
+# Fractions of the budget: scoring after the training; planned and largest time of all validations during it. Together
+# they stay within a tenth.
+FINAL_SCORING_SHARE = 0.07
+VALIDATION_SHARE, MAX_VALIDATION_SHARE = 0.02, 0.03
+# Images of a validation during training: enough to see the trend; fewer than the minimum would be misleading.
+MAX_VALIDATION_IMAGES = 2000
+MIN_VALIDATION_IMAGES = 50
+# Reserved at the end for leaving the interpreter (seconds) and for a machine that stutters (fraction of the budget).
+EXIT_SECONDS = 0.8
+STUTTER_SHARE = 0.01
+# Reserved for the report, which takes about half of this on two cores.
+REPORT_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class ScoringLoad:
+    """The scoring after a training.
+
+    Attributes:
+        num_val, num_test: number of images in the val and test splits; 0 where there is none.
+        has_report: whether a report is written.
+    """
+
+    num_val: int
+    num_test: int
+    has_report: bool = False
+
+    @property
+    def num_images(self) -> int:
+        """Images of both splits."""
+        return self.num_val + self.num_test
+
+    def seconds(self, seconds_per_image: float, tta: str) -> float:
+        """Time to reserve for scoring. The margin of 50 % is there because the time per image is measured on a few."""
+        num_views = self.num_images * NUM_VIEWS[tta]
+        return 1.5 * num_views * seconds_per_image + 0.5 if num_views else 0.0
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Measured costs of a model other than its training steps.
+
+    Attributes:
+        num_bytes: size of the trained weights.
+        scoring_seconds_per_image: for one view.
+        recording_seconds: for recording the training steps as CUDA graphs; 0 on a CPU.
+        tta: name of the test-time augmentation.
+    """
+
+    num_bytes: int
+    scoring_seconds_per_image: float
+    recording_seconds: float
+    tta: str
+
+
+@dataclass(frozen=True)
+class BudgetSplit:
+    """The split of the time that is left of a budget, in seconds.
+
+    Attributes:
+        training_seconds: training steps, with the validations between them; not positive where no time is left.
+        scoring_seconds: scoring after the training.
+        saving_seconds: writing the last files.
+        finish_seconds: all after scoring: saving, the report and leaving the process.
+    """
+
+    training_seconds: float
+    scoring_seconds: float
+    saving_seconds: float
+    finish_seconds: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A deadline, and the work besides training that has to be done before it."""
+
+    deadline: Deadline
+    scoring: ScoringLoad
+    write_speed: WriteSpeed
+
+    @property
+    def total_seconds(self) -> float:
+        """The whole budget."""
+        return self.deadline.budget_seconds or 0.0
+
+    def split(self) -> BudgetSplit:
+        """Split the time left before a model is chosen: scoring gets the most that it may take."""
+        saving_seconds, finish_seconds = self._ending_seconds(0)
+        seconds = self.deadline.remaining() - finish_seconds
+        scoring_share = FINAL_SCORING_SHARE if self.scoring.num_images else 0.0
+        training_seconds = max((1 - scoring_share) * seconds, 0.0)
+        return BudgetSplit(training_seconds, scoring_share * seconds, saving_seconds, finish_seconds)
+
+    def split_for(self, model: ModelCost) -> BudgetSplit:
+        """Split the time left for a model."""
+        saving_seconds, finish_seconds = self._ending_seconds(model.num_bytes)
+        scoring_seconds = min(
+            FINAL_SCORING_SHARE * self.total_seconds,
+            self.scoring.seconds(model.scoring_seconds_per_image, model.tta),
+        )
+        training_seconds = self.deadline.remaining() - scoring_seconds - finish_seconds - model.recording_seconds
+        return BudgetSplit(training_seconds, scoring_seconds, saving_seconds, finish_seconds)
+
+    def _ending_seconds(self, model_bytes: int) -> tuple[float, float]:
+        """(saving, saving and all that follows)."""
+        has_scores, has_report = self.scoring.num_images > 0, self.scoring.has_report
+        num_writes = WRITES_AT_THE_END + (1 if has_scores else 0) + (2 if has_report else 0)
+        large_seconds = self.write_speed.planned_seconds(0, model_bytes)
+        saving_seconds = self.write_speed.planned_seconds(num_writes)
+        report_seconds = REPORT_SECONDS if has_report else 0.0
+        finish_seconds = saving_seconds + report_seconds + EXIT_SECONDS + STUTTER_SHARE * self.total_seconds
+        return saving_seconds + large_seconds, finish_seconds + large_seconds
+
+    def num_val_images(self, scoring_seconds_per_image: float) -> int:
+        """Images of each validation during training, as many as 2 % of the budget allow; 0 if those are too few."""
+        num_val = self.scoring.num_val
+        affordable = VALIDATION_SHARE * self.total_seconds / (NUM_VALIDATIONS - 1) / scoring_seconds_per_image
+        num_images = min(num_val, int(affordable), MAX_VALIDATION_IMAGES)
+        return num_images if num_images >= min(num_val, MIN_VALIDATION_IMAGES) else 0
+
+    def check_training_time(self, split: BudgetSplit, step_seconds: float, source: str) -> None:
+        """Raise BudgetError with the smallest sufficient budget if there is no time for :data:`MIN_STEPS` steps.
+
+        Args:
+            source: name of the data in the message.
+        """
+        needed_seconds = MIN_STEPS * step_seconds
+        if split.training_seconds >= needed_seconds:
+            return
+        smallest = ceil(1.1 * (self.total_seconds - split.training_seconds + needed_seconds) + 0.5)
+        raise BudgetError(
+            f"budget {format_duration(self.total_seconds)} is too short: reading {source!r} and planning took "
+            f"{format_duration(self.deadline.elapsed())}, and {MIN_STEPS} steps take about "
+            f"{format_duration(needed_seconds)} here; use at least {smallest}s"
+        )
