@@ -271,7 +271,8 @@ def test_every_field_says_what_it_was_before(golden: Path) -> None:
     missing = undeclared(set(config["recipe"]))
     assert not missing, (
         f"runs of timebox {golden.name} lack the recipe fields {missing}: declare each with "
-        "Field(…, legacy_value=VALUE), where VALUE is what recipes amounted to without it, or former_name=NAME where it was only renamed"
+        "Field(…, legacy_value=VALUE), where VALUE is what recipes amounted to without it, "
+        "or former_name=NAME where it was only renamed"
     )
     if config["format"] == MODEL_FORMAT.newest:
         assert set(FIELDS) == set(config["recipe"]), (

@@ -12,7 +12,7 @@ from timebox.errors import OutputError, RunError, UsageError
 from timebox.pipelines import compare, report
 from timebox.pipelines.report import read_run_data
 from timebox.pipelines.tensorboard import tensorboard
-from timebox.planning.planner import REPORT_SECONDS
+from timebox.planning.budget import REPORT_SECONDS
 from timebox.reporting import RunData
 from timebox.run import Run
 

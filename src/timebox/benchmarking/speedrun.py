@@ -19,7 +19,7 @@ from timebox.data import ImageDataset
 from timebox.data.device.augment import ChannelStatistics, batch_statistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.evaluation.inference import predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.jobs.job import machine, versions
 from timebox.optim.loss import Loss

@@ -15,6 +15,7 @@ from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds, synchronize
+from timebox.training.graphed_step import build_step_runner
 from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import EagerStepRunner, StepRunner
