@@ -10,10 +10,11 @@ from PIL import Image
 
 from harness import Target, fuzz
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header
 from timebox.errors import TimeboxError
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.pipelines.resume import ExistingRun
 from timebox.recipe import get_recipe, parse_settings
 from timebox.reporter import SilentReporter

@@ -17,6 +17,7 @@ MAX_LINES = 400
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("clock", "files", "file_versions", "machine", "reporter"),
+    ("configs",),
     ("data", "models", "optim", "recipe"),
     ("builders",),
     ("runtime",),

@@ -10,10 +10,10 @@ from torch import nn
 
 from small_runs import CLASSES, coloured
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import ImageDataset, SourceSplits, split_dataset
 from timebox.jobs import job as task_module
-from timebox.jobs.config import TrainConfig
-from timebox.jobs.data import DataConfig
 from timebox.jobs.job import SplitScore, TimeLimit, TrainingJob, prediction_columns
 from timebox.planning.plan import Plan
 from timebox.recipe import get_recipe
@@ -32,7 +32,7 @@ def task(num_val: int, num_test: int, scoring_seconds: float, finish_seconds: fl
     recipe = get_recipe("haet2021")
     plan = Plan(recipe, CPU, 1, "fp32", None, 512, 1.0, 1, scoring_seconds, 0.0, finish_seconds, 0, 50, ())
     source = DataConfig("colours", None, None, None, None, 0, False)
-    request = TrainConfig(source, "haet2021", (), 0, "fp32", None)
+    request = TrainConfig.of(source, recipe="haet2021", precision="fp32")
     val, test = (dataset(num) if num else None for num in (num_val, num_test))
     data_splits = split_dataset(SourceSplits(dataset(30), val, test), val=None if val else "none")
     return TrainingJob(request, plan, data_splits, torch.zeros(3), torch.ones(3), None, "")

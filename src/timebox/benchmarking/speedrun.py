@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from timebox.benchmarking.statistics import Figures, describe, p_above
+from timebox.benchmarking.statistics import SampleStatistics, describe, p_above
 from timebox.builders import SMALLEST_STD, build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
@@ -224,8 +224,8 @@ class Summary:
     """
 
     name: str
-    accuracy: Figures
-    seconds: Figures
+    accuracy: SampleStatistics
+    seconds: SampleStatistics
     target: float
     reached: bool
     p: float | None

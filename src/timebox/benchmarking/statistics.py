@@ -17,7 +17,7 @@ _SAME = 1e-12
 
 
 @dataclass(frozen=True)
-class Figures:
+class SampleStatistics:
     """Some accuracies of one kind.
 
     Attributes:
@@ -57,16 +57,16 @@ class Comparison:
         return asdict(self)
 
 
-def describe(values: Sequence[float]) -> Figures:
+def describe(values: Sequence[float]) -> SampleStatistics:
     """Number, mean, standard deviation and the 95 % interval of the mean."""
     if not values:
-        return Figures(0, None, None, None)
+        return SampleStatistics(0, None, None, None)
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Figures(1, mean, None, None)
+        return SampleStatistics(1, mean, None, None)
     sd = 0.0 if _all_same(values) else statistics.stdev(values)
     half = _student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
-    return Figures(len(values), mean, sd, (mean - half, mean + half))
+    return SampleStatistics(len(values), mean, sd, (mean - half, mean + half))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from timebox.builders import SMALLEST_STD
 from timebox.clock import Deadline
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics, stratified_order
 from timebox.data.images.decode import HOW_FITTED
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -19,7 +20,6 @@ from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.file_versions import MODEL_FORMAT
-from timebox.jobs.config import TrainConfig
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.plan import Plan
 from timebox.training.loop import TrainingResult
@@ -150,13 +150,7 @@ class TrainingJob:
             "source": request.source.as_dict(),
             "seed": request.seed,
             "training": {
-                "recipe": request.recipe,
-                "settings": list(request.settings),
-                "precision": request.precision,
-                "num_steps": request.num_steps,
-                "scoring": request.scoring,
-                "thumbnails": request.thumbnails,
-                "init": request.init,
+                **request.as_training(),
                 "init_sha256": self.initial.sha256 if self.initial else None,
                 "budget_seconds": self.budget_seconds,
                 "data_sha256": self.data_sha256,

@@ -1,4 +1,4 @@
-"""``timebox evaluate``: how good a run is on a data set, in full and untimed."""
+"""``timebox evaluate``: scores a run on a data set, in full and untimed."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.clock import now
+from timebox.configs.data import DataConfig
+from timebox.configs.verbs import EvaluateConfig
 from timebox.data import ImageDataset, LoadedData, SourceSplits, align_labels, balanced_cut, image_hashes, load_data
 from timebox.errors import TimeboxError, UsageError
 from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
-from timebox.jobs.data import DataConfig, split_data
+from timebox.jobs.data import split_data
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.files import read_training_hashes
 from timebox.run.run import Run
 
-SPLITS = ("test", "val", "train", "all")
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a run reaches on a split.
+    """The metrics of a run on a split.
 
     Attributes:
         num_images, num_images_total: images scored, of how many the split has.
@@ -50,7 +50,7 @@ class Evaluation:
         """Everything, ready for JSON."""
         return {
             **{name: value for name, value in vars(self).items() if name not in ("classes", "confusion", "notes")},
-            "classes": [asdict(figures) for figures in self.classes],
+            "classes": [asdict(one) for one in self.classes],
             "confusion": self.confusion.tolist(),
             "notes": list(self.notes),
         }
@@ -93,38 +93,29 @@ def evaluate(
     """
     started = now()
     reporter = reporter or SilentReporter()
-    if split is not None and split not in SPLITS:
-        raise UsageError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
+    config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = run if isinstance(run, Run) else Run(run, device)
     source = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
-    loaded = load_data(
-        data,
-        image_size=run.preprocessing.square_side,
-        coarse=source.coarse,
-        data_dir=Path(data_dir) if data_dir else None,
-        max_bad_share=max_bad_share,
-        cache=cache,
-        fit=run.recipe.image_fit,
-        progress=reporter.note,
-    )
 
-    def elsewhere(path: str, side: int | None) -> LoadedData:
+    def read(path: str, side: int | None, progress: Callable[[str], None] | None = None) -> LoadedData:
         return load_data(
             path,
             image_size=side,
             coarse=source.coarse,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            cache=cache,
+            data_dir=Path(config.data_dir) if config.data_dir else None,
+            max_bad_share=config.max_bad_share,
+            cache=config.cache,
             fit=run.recipe.image_fit,
+            progress=progress,
         )
 
-    name, dataset = _choose(split, loaded.splits, source, run, elsewhere)
+    loaded = read(config.data, run.preprocessing.square_side, reporter.note)
+    name, dataset = _choose(split, loaded.splits, source, run, read)
     dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
-        if not 1 <= test_limit <= num_total:
+        if test_limit > num_total:
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
@@ -153,32 +144,32 @@ def _choose(
     splits: SourceSplits,
     source: DataConfig,
     run: Run,
-    elsewhere: Callable[[str, int | None], LoadedData],
+    read_other: Callable[[str, int | None], LoadedData],
 ) -> tuple[str, ImageDataset]:
-    """The split asked for; else the first there is of own test, what the run held out, everything."""
+    """The requested split; by default the data's own test split, else the images that the run held out, else all."""
     parts = dict(splits.items())
     if split == "all":
-        return split, _everything(splits)
+        return split, _all_images(splits)
     if split is None and "test" in parts:
         return "test", parts["test"]
     own_test = {name: part for name, part in parts.items() if name == "test"}
-    # What a run was told to hold out in another place is read only where it is asked for.
+    # Validation or test images that lie in another place are read only if their split is requested.
     place = {"val": source.val, "test": source.test}.get(str(split))
-    read = elsewhere if isinstance(place, str) else None
-    parts |= _as_the_run_divided(splits, source, run, read) | own_test
+    read = read_other if isinstance(place, str) else None
+    parts |= _splits_of_the_run(splits, source, run, read) | own_test
     if split is None:
         split = next((name for name in ("test", "val") if name in parts), "all")
     if split == "all":
-        return split, _everything(splits)
+        return split, _all_images(splits)
     if split not in parts:
         raise UsageError(f"split {split!r}: these data have none, and the run held none out of them; use --split all")
     return split, parts[split]
 
 
-def _as_the_run_divided(
+def _splits_of_the_run(
     splits: SourceSplits, source: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
 ) -> dict[str, ImageDataset]:
-    """The run's own parts of the data, where these are the data it was trained on; else none."""
+    """The data split as for the run's training, if they are the data it was trained on; else nothing."""
     try:
         data_splits = split_data(splits, source, read)
     except TimeboxError:
@@ -190,7 +181,7 @@ def _as_the_run_divided(
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _everything(splits: SourceSplits) -> ImageDataset:
+def _all_images(splits: SourceSplits) -> ImageDataset:
     parts = [dataset for _, dataset in splits.items()]
     if len(parts) == 1:
         return parts[0]

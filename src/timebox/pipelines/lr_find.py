@@ -7,12 +7,15 @@ from pathlib import Path
 
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
+from timebox.configs.data import DataConfig
+from timebox.configs.lr_find import LrFindConfig
+from timebox.configs.train import TrainConfig
 from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
-from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_planned
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.config import image_form, is_planned
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import build_loss, initial_network
 from timebox.jobs.job import TrainingJob
 from timebox.planning.image_size import largest_side_for
@@ -43,7 +46,7 @@ STEPS_BETWEEN_NOTES = 25
 
 @dataclass(frozen=True, eq=False)
 class LRRange:
-    """What :func:`lr_find` found.
+    """The result of :func:`lr_find`.
 
     Attributes:
         test: rates, losses, suggestion, bound and reason.
@@ -57,15 +60,15 @@ class LRRange:
 
     @property
     def filter_lr(self) -> float | None:
-        """What goes with the suggestion for filters under Muon, whose rate was raised with the others; None under SGD,
-        or without a suggestion."""
+        """The ``filter_lr`` that goes with the suggestion under Muon: raised by the same factor as ``max_lr``; None
+        under SGD, or without a suggestion."""
         if self.recipe.optimizer != "muon" or self.test.suggestion is None:
             return None
         return self.recipe.filter_lr * self.test.suggestion / self.recipe.max_lr
 
     @property
     def settings(self) -> list[str]:
-        """What ``train`` takes as ``--set`` to use the suggestion."""
+        """The ``--set`` arguments of ``timebox train`` that use the suggestion."""
         given = (("max_lr", self.test.suggestion), ("filter_lr", self.filter_lr))
         return [f"{name}={value:.3g}" for name, value in given if value is not None]
 
@@ -123,7 +126,7 @@ def lr_find(
         seed: of weights and augmentation.
         device, precision, data_dir, coarse, max_bad_share, cache: as of :func:`timebox.train`.
         out: where lr_find.json and lr_find.svg go, default ``runs/<data>-lr-<date>-<time>``.
-        reporter: is told the course of things.
+        reporter: receives phases and notes as they happen.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The test, its suggestion and its bound.
@@ -132,17 +135,16 @@ def lr_find(
         OutputError: for a directory that cannot be written to.
 
     >>> import timebox
-    >>> found = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
-    >>> found.path.name, len(found.test.lrs) >= 20
+    >>> result = timebox.lr_find("photos", budget="20s", train_budget="30s", out="runs/lr")
+    >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
-    deadline = deadline or Deadline(parse_budget(budget))
+    config = LrFindConfig.from_call(locals())
+    deadline = deadline or Deadline(config.budget)
     reporter = reporter or SilentReporter()
-    source = DataConfig(str(data), "none", "none", train_limit, None, split_seed, coarse)
-    request = TrainConfig(source, recipe, tuple(settings), seed, precision, None)
-    check_train_config(request, deadline)
-    planned_for = Deadline(parse_budget(train_budget))
-    check_train_config(request, planned_for)
+    source = DataConfig.of(config, val="none", test="none")
+    options = config.as_dict(("recipe", "settings", "seed", "precision"))
+    planned_for = Deadline(parse_budget(config.train_budget))
     training_device = resolve_device(device)
     side, fit = image_form(recipe, settings)
     reader = DatasetReader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
@@ -158,13 +160,13 @@ def lr_find(
         )
         for line in plan.lines:
             reporter.note(line)
-        job = TrainingJob.of(request, _for_one_network(plan), data_splits, None)
-        rates = _bounds(job.plan.recipe, low, high)
+        job = TrainingJob.of(TrainConfig.of(source, **options), _for_one_network(plan), data_splits, None)
+        rates = _bounds(job.plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _test(job, rates, _pacer(job.plan, deadline), reporter)
-    found = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
-    _write(found)
-    return found
+    result = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
+    _write(result)
+    return result
 
 
 def _bounds(recipe: Recipe, low: float | None, high: float | None) -> tuple[float, float]:
@@ -214,15 +216,15 @@ def _test(job: TrainingJob, rates: tuple[float, float], pacer: Pacer, reporter: 
     return lr_range_test(state, loader, build_loss(job), pacer, *rates, peak_momentum, plan.micro_batch, notify)
 
 
-def _write(found: LRRange) -> None:
+def _write(result: LRRange) -> None:
     """Raises OutputError where the directory cannot be written to."""
     try:
-        found.path.mkdir(parents=True, exist_ok=True)
-        write_whole(found.path / RESULT, to_json(LR_FIND_FORMAT.numbered(found.as_dict())))
-        if len(found.test.lrs) > 1:
-            write_whole(found.path / CHART, range_chart(found.test).encode())
+        result.path.mkdir(parents=True, exist_ok=True)
+        write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))
+        if len(result.test.lrs) > 1:
+            write_whole(result.path / CHART, range_chart(result.test).encode())
     except OSError as error:
-        raise OutputError(f"{str(found.path)!r} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{str(result.path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _default_out(name: str) -> Path:

@@ -6,11 +6,12 @@ from math import ceil
 from pathlib import Path
 
 from timebox.clock import Deadline, format_duration
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData, image_hashes
 from timebox.distributed.process_group import ProcessGroup
 from timebox.errors import BudgetError, DataError, RunError, UsageError
-from timebox.jobs.config import TrainConfig
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import keep_partial_run, run_job
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, machine, sha256_of, versions
@@ -49,11 +50,11 @@ class ExistingRun:
         self._run = Run(path)
         self._path, self._reader, self._deadline, self._reporter = path, reader, deadline, reporter
         source = DataConfig.of_run(self._run.config, path)
-        self._source = source if data is None else replace(source, data=data)
+        self._source = source if data is None else source.replace(data=data)
         try:
             training = mapping(self._run.config.get("training"))
             self._plan = Plan.from_dict(mapping(self._run.config.get("plan")), self._run.recipe)
-            self._request = _request(self._source, training, self._run.config.get("seed"))
+            self._config = TrainConfig.of_run(self._source, training, self._run.config.get("seed"))
             self._data_sha256 = training.get("data_sha256")
         except (TypeError, ValueError) as error:
             raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
@@ -99,7 +100,7 @@ class ExistingRun:
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
             save_ranks_record(group, self._path, self._deadline, lost)
-            job = TrainingJob.of(self._request, plan, data_splits, self._deadline.budget_seconds)
+            job = TrainingJob.of(self._config, plan, data_splits, self._deadline.budget_seconds)
             run_job(
                 job,
                 loaded,
@@ -136,7 +137,7 @@ class ExistingRun:
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             save_ranks_record(group, writer.path, self._deadline)
             writer.save_training_hashes(image_hashes(data_splits.train.images))
-            job = TrainingJob.of(self._request, plan, data_splits, None, self._initial())
+            job = TrainingJob.of(self._config, plan, data_splits, None, self._initial())
             run_job(
                 job,
                 loaded,
@@ -151,11 +152,11 @@ class ExistingRun:
 
     def _initial(self) -> InitialWeights | None:
         """The weights that the run began with. Raises RunError where they are not what they were."""
-        if self._request.init is None:
+        if self._config.init is None:
             return None
-        initial = InitialWeights.read(Path(self._request.init))
+        initial = InitialWeights.read(Path(self._config.init))
         if initial.sha256 != mapping(self._run.config.get("training")).get("init_sha256"):
-            raise RunError(f"{self._request.init!r} has other weights than those the run began with")
+            raise RunError(f"{self._config.init!r} has other weights than those the run began with")
         return initial
 
     def _take_up_budget(self, checkpoint: Checkpoint) -> None:
@@ -230,32 +231,6 @@ class ExistingRun:
             for name, value in present.items()
             if recorded.get(name) != value
         ]
-
-
-def _request(source: DataConfig, training: Mapping[str, object], seed: object) -> TrainConfig:
-    match {"scoring": True, "thumbnails": True, "init": None, **training}:
-        case {
-            "recipe": str(recipe),
-            "settings": list(settings),
-            "precision": str(precision),
-            "num_steps": int() | None as num_steps,
-            "scoring": bool(scoring),
-            "thumbnails": bool(thumbnails),
-            "init": str() | None as init,
-        }:
-            if isinstance(seed, int) and 0 <= seed < 2**63:
-                return TrainConfig(
-                    source,
-                    recipe,
-                    tuple(str(item) for item in settings),
-                    seed,
-                    precision,
-                    num_steps,
-                    scoring,
-                    thumbnails,
-                    init,
-                )
-    raise ValueError("what was asked for is incomplete")
 
 
 def _count(value: object) -> int:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, Origin, stratified_order
-from timebox.jobs.config import TrainConfig
-from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.planning.planner import ScoringLoad, make_plan
@@ -103,8 +103,13 @@ class Trainer:
             DivergedError: where the loss rose beyond hope. UsageError: for a recipe that cannot be, or does not fit.
         """
         deadline = Deadline(budget_seconds)
-        request = TrainConfig(
-            self._source, recipe, (*settings, ONE_VIEW), self._seed + repeat, self._precision, None, thumbnails=False
+        request = TrainConfig.of(
+            self._source,
+            recipe=recipe,
+            settings=(*settings, ONE_VIEW),
+            seed=self._seed + repeat,
+            precision=self._precision,
+            thumbnails=False,
         )
         val = self._division.val
         assert val is not None

@@ -11,11 +11,14 @@ from pathlib import Path
 import optuna
 
 from timebox.clock import Deadline, format_duration, parse_budget
+from timebox.configs.data import DataConfig
+from timebox.configs.options import check_budget_length
+from timebox.configs.train import TrainConfig
 from timebox.data import ImageDataset, parse_split_size
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
-from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
-from timebox.jobs.data import DataConfig, DatasetReader, split_data
+from timebox.jobs.config import arguments_given, image_form, is_planned
+from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
 from timebox.planning.auto import scales_for
 from timebox.planning.dataset_profile import DatasetProfile
@@ -226,7 +229,7 @@ def _set_up(asked: Asked, out: str | Path | None, deadline: Deadline, notify: Te
     has_own = asked.val is None and loaded.splits.val is not None
     val_is_apart = has_own or (isinstance(asked.val, str) and asked.val != "rest")
     if asked.val is None and not has_own:
-        source = replace(source, val=VAL_SHARE if asked.train_limit is None else "rest")
+        source = source.replace(val=VAL_SHARE if asked.train_limit is None else "rest")
         data_splits = split_data(loaded.splits, source, None, fit)
     if data_splits.val is None:
         raise UsageError(f"{asked.data!r} leaves no images to choose by: hold some out with --val")
@@ -340,8 +343,9 @@ def _trial_seconds(trial_budget: str | float | None, budget_seconds: float) -> f
 
 def _check(asked: Asked, deadline: Deadline) -> None:
     """Refuse what needs no data to be refused."""
-    request = TrainConfig(_source(asked), asked.recipe, asked.settings, asked.seed, asked.precision, None)
-    check_train_config(request, deadline)
+    source, settings = _source(asked), asked.settings
+    TrainConfig.of(source, recipe=asked.recipe, settings=settings, seed=asked.seed, precision=asked.precision)
+    check_budget_length(deadline.budget_seconds)
     if asked.sampler not in SAMPLERS:
         raise UsageError(f"sampler {asked.sampler!r} is unknown; use {', '.join(SAMPLERS)}")
     if asked.workers < 1:

@@ -21,8 +21,9 @@ from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
 from timebox.errors import TimeboxError, UsageError
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
 from timebox.recipe import Value
 from timebox.runtime.device import resolve_device
