@@ -115,5 +115,5 @@ def test_what_cannot_be_is_refused(plain: Run, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match="tta 'many' is unknown"):
         export(plain, tta="many")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UsageError, match=r"exporting to ONNX takes onnx: pip install 'timebox\[onnx\]'"):
+    with pytest.raises(UsageError, match=r"exporting to ONNX takes onnx: pip install 'timebox-vision\[onnx\]'"):
         export(plain, output=tmp_path / "a.onnx")

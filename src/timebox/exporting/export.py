@@ -128,7 +128,7 @@ def _write_onnx(graph: Graph, run: Run, facts: dict[str, object], path: Path) ->
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"exporting to ONNX takes {error.name}: pip install 'timebox[onnx]'") from error
+        raise UsageError(f"exporting to ONNX takes {error.name}: pip install 'timebox-vision[onnx]'") from error
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
