@@ -75,9 +75,7 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UsageError(
-            "writing for TensorBoard needs it: pip install 'timebox-vision[tensorboard]'"
-        ) from error
+        raise UsageError("writing for TensorBoard needs it: pip install 'timebox-vision[tensorboard]'") from error
     facts = facts_of(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
     place = Path(folder) / facts.name
     try:
