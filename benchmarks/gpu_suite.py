@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import timebox
-from timebox.benchmarking.speedrun import Speedrun, Trial, summarize, time_to_accuracy
+from timebox.benchmarking.speedrun import Speedrun, Trial, steps_for_epochs, summarize, time_to_accuracy
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, load_data
 from timebox.models import count_flops
 from timebox.recipe import Recipe, Value, get_recipe, parse_settings
-from timebox.runtime.precision import PRECISIONS
+from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.runtime.timing import fastest_seconds
 
@@ -108,14 +108,12 @@ class Session:
 
     def speedrun(self, entrant: Entrant, train: ImageDataset, num_steps: int | None = None, **more: bool) -> Speedrun:
         """An entrant that is built, and a line that says what that took."""
-        steps = 2 if self.smoke else num_steps
+        recipe, steps = self.recipe(entrant), 2 if self.smoke else num_steps
         speedrun = Speedrun(
-            self.recipe(entrant),
+            recipe,
             train,
-            num_steps=steps,
-            num_epochs=None if steps else self.epochs or entrant.epochs,
-            device=self.device,
-            precision=entrant.precision,
+            steps or steps_for_epochs(self.epochs or entrant.epochs, len(train), recipe.batch_size),
+            Precision(entrant.precision, self.device),
             notify=lambda text: self.log({"kind": "note", "note": text}),
             **more,
         )
@@ -147,12 +145,10 @@ def race(
     trials = time_to_accuracy(
         contestants,
         test,
-        target=target,
         seeds=range(2 if session.smoke else most),
-        log=lambda entry: session.log({**entry, "data": data}),
+        log=lambda entry: session.log({**entry, "target": target, "commit": session.commit, "data": data}),
         tta=tta,
-        commit=session.commit,
-        enough=enough,
+        should_stop=enough,
     )
     for name, of_one in trials.items():
         counts = {"n": len(of_one), "wanted": wanted, "enough": len(of_one) >= wanted}

@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from harness import Target, fuzz
+from timebox.configs.data import DataConfig
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header
 from timebox.errors import TimeboxError
-from timebox.jobs.data import DataConfig
 from timebox.jobs.existing_run import ExistingRun
 from timebox.recipe import get_recipe, parse_settings
 from timebox.run.files import read_training_hashes

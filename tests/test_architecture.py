@@ -28,6 +28,7 @@ KERNELS = "timebox.models.kernels."
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("clock", "files", "file_versions", "machine", "reporter"),
+    ("configs",),
     ("data", "models", "optim", "recipe"),
     ("builders",),
     ("runtime",),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking import Benchmark, benchmark
-from timebox.benchmarking.config import Asked
 from timebox.benchmarking.trials import Trial
+from timebox.configs.benchmark import BenchmarkConfig
 from timebox.recipe import RECIPES
 
 ReadResult = Mapping[str, object] | BaseException
@@ -31,16 +31,16 @@ def failed(label: str, block: int, message: str = "something broke", status: int
 
 
 class Trials:
-    """Stands in for carry_out: remembers the trials, and gives what was put in place for (label, block)."""
+    """Stands in for run_trial: remembers the trials, and gives what was put in place for (label, block)."""
 
     def __init__(self) -> None:
         self.done: list[Trial] = []
         self.outcomes: dict[tuple[str, int], ReadResult] = {}
 
     def __call__(
-        self, asked: Asked, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
+        self, config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
     ) -> Mapping[str, object]:
-        key = trial.contender.label, trial.block
+        key = trial.variant.label, trial.block
         outcome = self.outcomes.get(key, record(*key, accuracy=0.5 + trial.block / 100))
         if isinstance(outcome, BaseException):
             raise outcome
@@ -49,13 +49,13 @@ class Trials:
 
     @property
     def keys(self) -> list[tuple[str, int]]:
-        return [(trial.contender.label, trial.block) for trial in self.done]
+        return [(trial.variant.label, trial.block) for trial in self.done]
 
 
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     fake = Trials()
-    monkeypatch.setattr(import_module("timebox.benchmarking.benchmark"), "run_job", fake)
+    monkeypatch.setattr(import_module("timebox.benchmarking.benchmark"), "run_trial", fake)
     return fake
 
 

@@ -272,7 +272,7 @@ def test_what_must_be_said(measure: Measure) -> None:
     assert refusal(lambda: measure(trial_budget=None)) == (
         "say how long one trial may take, for instance --trial-budget 60s"
     )
-    assert refusal(lambda: measure(recipes="auto")) == "recipes 'auto' must be a list of texts, not one text"
+    assert refusal(lambda: measure(recipes="auto")) == "recipes 'auto' must be a list of texts"
     assert "1.5 must be a fraction" in refusal(lambda: measure(val=1.5))
 
 

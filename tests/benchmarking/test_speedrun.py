@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from timebox.benchmarking import speedrun as module
-from timebox.benchmarking.speedrun import Speedrun, Trial, run_trial, summarize, time_to_accuracy
+from timebox.benchmarking.speedrun import Speedrun, Trial, run_trial, steps_for_epochs, summarize, time_to_accuracy
 from timebox.data import ImageDataset
 from timebox.optim.loss import Loss
 from timebox.pipelines import train
 from timebox.recipe import Recipe, get_recipe
+from timebox.runtime.precision import Precision
 from timebox.training.graphed_step import GraphedStepRunner
 from timebox.training.state import TrainingState
 
@@ -32,7 +33,7 @@ RECIPES = [tiny_recipe(), muon_recipe()]
 
 
 def run_of(recipe: Recipe, precision: str = "fp32", train: ImageDataset | None = None) -> Speedrun:
-    return Speedrun(recipe, train or bands(100), num_steps=NUM_STEPS, device=CPU, precision=precision)
+    return Speedrun(recipe, train or bands(100), NUM_STEPS, Precision(precision, CPU))
 
 
 def weights_after(speedrun: Speedrun, seed: int) -> dict[str, bytes]:
@@ -115,7 +116,7 @@ def test_a_trial_is_what_timebox_train_trains(tmp_path: object, recipe: str, cha
         precision="fp32",
         out=f"{tmp_path}/run",
     )
-    speedrun = Speedrun(run.recipe, data, num_steps=NUM_STEPS, device=CPU, precision="fp32")
+    speedrun = Speedrun(run.recipe, data, NUM_STEPS, Precision("fp32", CPU))
     speedrun.build()
     speedrun.prepare(3)
     speedrun.train()
@@ -170,18 +171,13 @@ def test_each_phase_waits_for_the_device_before_each_reading(monkeypatch: pytest
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1.0, 7), (0.5, 4), (2.24, 14), (1.12, 7)])
 def test_epochs_are_rounded_up_to_steps(epochs: float, steps: int) -> None:
-    speedrun = Speedrun(tiny_recipe(), bands(100), num_epochs=epochs, device=CPU, precision="fp32")
-    assert speedrun.num_steps == steps
+    assert steps_for_epochs(epochs, 100, 16) == steps
+    speedrun = Speedrun(tiny_recipe(), bands(100), steps, Precision("fp32", CPU))
     assert speedrun.epochs == pytest.approx(steps * 16 / 100)
 
 
-def test_a_length_must_be_given() -> None:
-    with pytest.raises(ValueError, match="num_epochs or num_steps must be given"):
-        Speedrun(tiny_recipe(), bands(100), device=CPU, precision="fp32")
-
-
 def test_it_learns_and_is_scored_on_all_images() -> None:
-    speedrun = Speedrun(tiny_recipe(), bands(200), num_epochs=8, device=CPU, precision="fp32")
+    speedrun = Speedrun(tiny_recipe(), bands(200), steps_for_epochs(8, 200, 16), Precision("fp32", CPU))
     speedrun.build()
     test = bands(150, seed=1)
     trial = run_trial("tiny", speedrun, test, seed=0)
@@ -201,11 +197,9 @@ def test_contestants_take_turns_and_every_line_tells_all() -> None:
     found = time_to_accuracy(
         contestants,
         bands(40, seed=1),
-        target=0.1,
         seeds=range(10, 20),
         log=log.append,
-        commit="abc",
-        enough=lambda: next(enough),
+        should_stop=lambda: next(enough),
     )
     assert "".join(str(line["name"]) for line in log) == "abcbcacab"
     assert [line["seed"] for line in log] == [10] * 3 + [11] * 3 + [12] * 3
@@ -215,7 +209,7 @@ def test_contestants_take_turns_and_every_line_tells_all() -> None:
     for line in log:
         json.dumps(line, allow_nan=False)
         assert line["recipe"] == contestants[str(line["name"])].recipe.as_dict()
-        assert (line["commit"], line["device"], line["precision"], line["target"]) == ("abc", "cpu", "fp32", 0.1)
+        assert (line["device"], line["precision"]) == ("cpu", "fp32")
         assert {"torch", "timebox", "numpy", "python"} == set(line["versions"])  # type: ignore[call-overload]
     assert {"prepare_seconds", "train_seconds", "accuracy", "tta", "steps", "epochs"} <= set(log[0])
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from timebox.benchmarking.statistics import MIN_PAIRS, Figures, compare, describe, holm, p_above, paired_p
+from timebox.benchmarking.statistics import MIN_PAIRS, SampleStatistics, compare, describe, holm, p_above, paired_p
 
 FIRST = [0.800, 0.812, 0.795, 0.808, 0.803, 0.799]
 OTHER = [0.806, 0.815, 0.799, 0.806, 0.812, 0.807]
@@ -31,12 +31,12 @@ def test_the_interval_is_scipys() -> None:
 
 
 def test_too_few_for_a_spread() -> None:
-    assert describe([]) == Figures(0, None, None, None)
-    assert describe([0.5]) == Figures(1, 0.5, None, None)
+    assert describe([]) == SampleStatistics(0, None, None, None)
+    assert describe([0.5]) == SampleStatistics(1, 0.5, None, None)
 
 
 def test_values_that_are_all_the_same_have_no_spread() -> None:
-    assert describe([0.1 + 0.2, 0.3, 0.3]) == Figures(3, pytest.approx(0.3), 0.0, pytest.approx((0.3, 0.3)))
+    assert describe([0.1 + 0.2, 0.3, 0.3]) == SampleStatistics(3, pytest.approx(0.3), 0.0, pytest.approx((0.3, 0.3)))
 
 
 def test_p_is_scipys() -> None:

@@ -1,23 +1,21 @@
 """What is said of the trials beside the figures."""
 
-from dataclasses import replace
-
 import pytest
 
 from timebox.benchmarking.summary import progress_line, summarise
 from timebox.recipe import RECIPES
 
 from .conftest import failed, record
-from .test_config import ASKED
+from .test_config import CONFIG
 
 A, B = "auto", "haet2021 width=32 max_lr=0.4"
 ACCURACIES = {A: (0.80, 0.81, 0.79, 0.80, 0.82), B: (0.82, 0.82, 0.82, 0.83, 0.83)}
-ASKED5 = replace(ASKED, seeds=5)
+CONFIG5 = CONFIG.replace(seeds=5)
 RECORDS = [record(label, block, ACCURACIES[label][block]) for block in range(5) for label in (A, B)]
 
 
 def test_figures_and_comparison() -> None:
-    summary = summarise(ASKED5, RECORDS, None)
+    summary = summarise(CONFIG5, RECORDS, None)
     assert (summary["num_trials"], summary["num_done"], summary["num_failed"], summary["num_late"]) == (10, 10, 0, 0)
     assert (summary["complete_blocks"], summary["stopped"], summary["notes"]) == (5, None, [])
     first, second = summary["recipes"]  # type: ignore[misc]
@@ -36,18 +34,18 @@ def test_figures_and_comparison() -> None:
 
 
 def test_more_than_one_comparison_is_corrected_and_says_so() -> None:
-    asked = replace(ASKED5, recipes=("auto", "haet2021", "dawnbench"))
-    assert summarise(asked, [], None)["test"]["correction"] == "Holm"  # type: ignore[index]
+    config = CONFIG5.replace(recipes=("auto", "haet2021", "dawnbench"))
+    assert summarise(config, [], None)["test"]["correction"] == "Holm"  # type: ignore[index]
 
 
 def test_pairs_are_of_blocks_in_which_every_recipe_was_tried() -> None:
     """A failure is an outcome: the others of its block are still compared."""
-    asked = replace(ASKED5, recipes=("auto", "haet2021", "dawnbench"), seeds=2)
+    config = CONFIG5.replace(recipes=("auto", "haet2021", "dawnbench"), seeds=2)
     records = [
         record("auto", 0), record("haet2021", 0), failed("dawnbench", 0),
         record("auto", 1), record("haet2021", 1),
     ]  # fmt: skip
-    summary = summarise(asked, records, "budget")
+    summary = summarise(config, records, "budget")
     assert summary["complete_blocks"] == 1
     assert [one["num_pairs"] for one in summary["comparisons"]] == [1, 0]  # type: ignore[attr-defined]
     assert summary["notes"] == [
@@ -62,7 +60,7 @@ def test_what_differs_between_trials_is_told() -> None:
         record(A, 1, 0.81, recipe=wide, precision="bf16"),
         record(B, 1, 0.81, commit="def5678", versions={"timebox": "0.2.0"}, threads=2),
     ]
-    summary = summarise(ASKED5, [*RECORDS, *changed], None)
+    summary = summarise(CONFIG5, [*RECORDS, *changed], None)
     assert summary["notes"] == [
         "the trials are of different commits of timebox: abc1234; def5678",
         "the trials are of different versions: timebox 0.1.0; timebox 0.2.0",
@@ -72,12 +70,12 @@ def test_what_differs_between_trials_is_told() -> None:
 
 
 def test_images_scored_that_were_trained_on_are_told() -> None:
-    (note,) = summarise(ASKED5, [*RECORDS, record(A, 0, num_seen_in_training=7)], None)["notes"]  # type: ignore[misc]
+    (note,) = summarise(CONFIG5, [*RECORDS, record(A, 0, num_seen_in_training=7)], None)["notes"]  # type: ignore[misc]
     assert note.startswith("7 of the images scored are")
 
 
 def test_without_any_trial() -> None:
-    summary = summarise(ASKED5, [], "signal")
+    summary = summarise(CONFIG5, [], "signal")
     assert [one["n"] for one in summary["recipes"]] == [0, 0]  # type: ignore[attr-defined]
     assert summary["comparisons"][0]["verdict"] == "not tested: 0 complete pairs, the test needs 5"  # type: ignore[index]
 

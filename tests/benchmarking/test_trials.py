@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking import trials
-from timebox.benchmarking.config import Asked, Contender
-from timebox.benchmarking.trials import CutOffError, Record, Trial, evaluate_command, run_job, schedule, train_command
+from timebox.benchmarking.trials import CutOffError, Record, Trial, evaluate_command, run_trial, schedule, train_command
 from timebox.cli import parse
+from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError
 
-from .test_config import ASKED
+from .test_config import CONFIG
 
 PYTHON = sys.executable
-TRIAL = Trial(3, 1, Contender.of("haet2021 width=32"))
+TRIAL = Trial(3, 1, RecipeVariant.parse("haet2021 width=32"))
 TRAINED = {"recipe": {"name": "haet2021", "width": 32}, "late": False, "elapsed_seconds": 4.2, "steps": 99}
 EVALUATED = {
     "accuracy": 0.75, "num_images": 4, "split": "val", "tta": "none", "num_seen_in_training": 0,
@@ -31,10 +31,10 @@ class Commands:
 
     def __init__(self) -> None:
         self.words: list[list[str]] = []
-        self.train = trials._Outcome(0, TRAINED, "done", 4.5)
-        self.evaluate = trials._Outcome(0, EVALUATED, "done", 1.25)
+        self.train = trials._CommandResult(0, TRAINED, "done", 4.5)
+        self.evaluate = trials._CommandResult(0, EVALUATED, "done", 1.25)
 
-    def __call__(self, words: Sequence[str], *rest: float) -> trials._Outcome:
+    def __call__(self, words: Sequence[str], *rest: float) -> trials._CommandResult:
         self.words.append(list(words))
         if words[0] == "evaluate":
             return self.evaluate
@@ -45,67 +45,69 @@ class Commands:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     fake = Commands()
-    monkeypatch.setattr(trials, "_timebox", fake)
+    monkeypatch.setattr(trials, "_run_timebox", fake)
     return fake
 
 
 @pytest.fixture
 def carry(tmp_path: Path) -> Callable[..., Record]:
-    def run(asked: Asked = replace(ASKED, trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
-        return run_job(asked, TRIAL, tmp_path / "run", float("inf"), keep_at)
+    def run(config: BenchmarkConfig = CONFIG.replace(trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
+        return run_trial(config, TRIAL, tmp_path / "run", float("inf"), keep_at)
 
     return run
 
 
 @pytest.mark.parametrize("num_contenders", [1, 2, 3, 5])
 def test_every_contender_has_every_place_as_often(num_contenders: int) -> None:
-    contenders = [Contender(str(number), "auto", ()) for number in range(num_contenders)]
-    order = list(schedule(contenders, 2 * num_contenders))
-    assert [trial.block for trial in order] == [block for block in range(2 * num_contenders) for _ in contenders]
-    for contender in contenders:
-        places = sorted(trial.position for trial in order if trial.contender == contender)
+    variants = [RecipeVariant(str(number), "auto", ()) for number in range(num_contenders)]
+    order = list(schedule(variants, 2 * num_contenders))
+    assert [trial.block for trial in order] == [block for block in range(2 * num_contenders) for _ in variants]
+    for variant in variants:
+        places = sorted(trial.position for trial in order if trial.variant == variant)
         assert places == sorted([*range(num_contenders)] * 2)
 
 
 def test_the_words_of_a_training_are_understood_by_it() -> None:
-    asked = replace(
-        ASKED, train_limit=500, split_seed=3, coarse=True, data_dir="/sets", device="cpu", precision="fp32",
+    config = CONFIG.replace(
+        train_limit=500, split_seed=3, coarse=True, data_dir="/sets", device="cpu", precision="fp32",
         max_bad_share=0.2, data="/photos",
     )  # fmt: skip
-    args = parse(train_command(asked, TRIAL, Path("/out/run")))
+    args = parse(train_command(config, TRIAL, Path("/out/run")))
     given = {
-        "data": "/photos", "budget": "60s", "recipe": "haet2021", "settings": ["width=16", "tta=none", "width=32"],
-        "train_limit": 500, "split_seed": 3, "coarse": True, "data_dir": Path("/sets"), "device": "cpu",
+        "data": "/photos", "budget": 60.0, "recipe": "haet2021", "settings": ("width=16", "tta=none", "width=32"),
+        "train_limit": 500, "split_seed": 3, "coarse": True, "data_dir": "/sets", "device": "cpu",
         "precision": "fp32", "max_bad_share": 0.2, "val": "rest", "test": "none", "scoring": False, "seed": 3,
-        "out": "/out/run", "json": True,
+        "out": "/out/run",
     }  # fmt: skip
-    assert {name: getattr(args, name) for name in given} == given
+    assert {name: getattr(args.config, name) for name in given} == given
+    assert args.json
 
 
 def test_the_words_of_an_evaluation_are_understood_by_it() -> None:
-    asked = replace(ASKED, score="test", tta="mirror", data_dir="/sets", device="cpu", max_bad_share=0.2)
-    args = parse(evaluate_command(asked, Path("/out/run")))
+    config = CONFIG.replace(score="test", tta="mirror", data_dir="/sets", device="cpu", max_bad_share=0.2)
+    args = parse(evaluate_command(config, Path("/out/run")))
     given = {
-        "run_dir": "/out/run", "data": "digits", "split": "test", "tta": "mirror", "data_dir": Path("/sets"),
-        "device": "cpu", "max_bad_share": 0.2, "json": True,
+        "run": "/out/run", "data": "digits", "split": "test", "tta": "mirror", "data_dir": "/sets",
+        "device": "cpu", "max_bad_share": 0.2,
     }  # fmt: skip
-    assert {name: getattr(args, name) for name in given} == given
+    assert {name: getattr(args.config, name) for name in given} == given
+    assert args.json
 
 
 def test_by_default_few_words_are_needed() -> None:
-    words = train_command(replace(ASKED, settings=()), TRIAL, Path("run"))
+    words = train_command(CONFIG.replace(settings=()), TRIAL, Path("run"))
     assert " ".join(words) == (
-        "train digits --budget 60s --recipe haet2021 --set width=32 --test none --no-scoring --seed 3 --out run --json"
+        "train digits --budget 60s --recipe haet2021 --set width=32 --seed 3 --test none --no-scoring --out run --json"
     )
-    for_a_record = train_command(replace(ASKED, settings=(), score="test"), TRIAL, Path("run"))
+    for_a_record = train_command(CONFIG.replace(settings=(), score="test"), TRIAL, Path("run"))
     assert "--val none --test none --no-scoring" in " ".join(for_a_record)
 
 
 def test_what_is_kept_of_a_trial(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
     record = carry()
     assert record["command"] == (
-        "timebox train digits --budget 5s --recipe haet2021 --set width=16 --set tta=none --set width=32 --test none "
-        "--no-scoring --seed 3"
+        "timebox train digits --budget 5s --recipe haet2021 --set width=16 --set tta=none --set width=32 --seed 3 "
+        "--test none --no-scoring"
     )
     assert {name: record[name] for name in ("block", "position", "label", "seed")} == {
         "block": 3, "position": 1, "label": "haet2021 width=32", "seed": 3,
@@ -129,13 +131,13 @@ def test_runs_can_be_kept(carry: Callable[..., Record], commands: Commands, tmp_
 def test_late_is_what_the_outside_sees_too(carry: Callable[..., Record], commands: Commands) -> None:
     commands.train = replace(commands.train, seconds=5.01)
     assert carry()["late"] is True
-    commands.train = replace(commands.train, seconds=4.9, status=3, found={**TRAINED, "late": True})
+    commands.train = replace(commands.train, seconds=4.9, status=3, output={**TRAINED, "late": True})
     record = carry()
     assert (record["late"], record["accuracy"]) == (True, 0.75)
 
 
 def test_a_training_that_fails(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
-    commands.train = trials._Outcome(2, {"error": "no"}, "no such path", 1.0)
+    commands.train = trials._CommandResult(2, {"error": "no"}, "no such path", 1.0)
     record = carry()
     assert (record["failed"], record["status"], record["wall_seconds"]) == ("no such path", 2, 1.0)
     assert "accuracy" not in record
@@ -144,12 +146,12 @@ def test_a_training_that_fails(carry: Callable[..., Record], commands: Commands,
 
 
 def test_a_model_that_could_not_be_written_is_a_failure(carry: Callable[..., Record], commands: Commands) -> None:
-    commands.train = trials._Outcome(3, {"error": "disk full"}, "disk full", 4.0)
+    commands.train = trials._CommandResult(3, {"error": "disk full"}, "disk full", 4.0)
     assert carry()["failed"] == "disk full"
 
 
 def test_an_evaluation_that_fails(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
-    commands.evaluate = trials._Outcome(1, {}, "internal error", 1.0)
+    commands.evaluate = trials._CommandResult(1, {}, "internal error", 1.0)
     record = carry()
     assert (record["failed"], record["status"], record["late"]) == ("internal error", 1, False)
     assert not (tmp_path / "run").exists()
@@ -177,12 +179,12 @@ def test_an_outcome_is_the_json_the_status_and_the_last_words(python: Callable[[
     python(
         "import sys; print('{\"a\": 1}'); sys.stderr.write('0.1s reading\\ntimebox train: error: no\\n'); sys.exit(2)"
     )
-    outcome = trials._timebox(["train"], float("inf"))
-    assert (outcome.status, outcome.found, outcome.message) == (2, {"a": 1}, "no")
+    outcome = trials._run_timebox(["train"], float("inf"))
+    assert (outcome.status, outcome.output, outcome.message) == (2, {"a": 1}, "no")
     assert outcome.seconds > 0
     python("print('nonsense')")
-    outcome = trials._timebox(["train"], float("inf"))
-    assert (outcome.status, outcome.found, outcome.message) == (0, {}, "it ended with status 0")
+    outcome = trials._run_timebox(["train"], float("inf"))
+    assert (outcome.status, outcome.output, outcome.message) == (0, {}, "it ended with status 0")
 
 
 @pytest.mark.integration
@@ -190,7 +192,7 @@ def test_one_that_hangs_is_stopped(python: Callable[[str], None], tmp_path: Path
     pid = tmp_path / "pid"
     noted = f"with open({str(pid)!r}, 'w') as file:\n    file.write(str(os.getpid()))"
     python(f"import os, time\n{noted}\ntime.sleep(10_000)")
-    outcome = trials._timebox(["train"], float("inf"), longest_seconds=5)
+    outcome = trials._run_timebox(["train"], float("inf"), max_seconds=5)
     assert (outcome.status, outcome.message) == (-1, "it did not end within 5 s and was stopped")
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
@@ -199,4 +201,4 @@ def test_one_that_hangs_is_stopped(python: Callable[[str], None], tmp_path: Path
 def test_one_that_outlives_the_benchmark_is_cut_off(python: Callable[[str], None]) -> None:
     python("import time; time.sleep(10_000)")
     with pytest.raises(CutOffError):
-        trials._timebox(["train"], trials.now() + 0.3)
+        trials._run_timebox(["train"], trials.now() + 0.3)

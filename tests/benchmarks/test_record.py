@@ -8,15 +8,14 @@ import pytest
 
 import readme_table
 import record
-from timebox.benchmarking.config import Asked
 from timebox.benchmarking.directory import BenchmarkDirectory
 from timebox.benchmarking.summary import summarise
+from timebox.configs.benchmark import BenchmarkConfig
 from timebox.recipe import RECIPES, get_recipe
 
-ASKED = Asked(
-    "/home/me/photos", ("haet2021", "haet2021 width=32"), 5, "60s", (), 500, 0, None, False, None, 0.1, "auto", "auto",
-    "val", "recipe",
-)  # fmt: skip
+CONFIG = BenchmarkConfig(
+    data="/home/me/photos", recipes=("haet2021", "haet2021 width=32"), seeds=5, trial_budget="60s", train_limit=500
+)
 ENVIRONMENT = {
     "processor": "Some CPU", "cores": 2, "threads": 2, "memory_bytes": 24 << 30, "system": "Linux", "device": "cpu",
     "versions": {"timebox": "0.1.0", "torch": "2.13.0"}, "commit": "abc1234",
@@ -42,12 +41,12 @@ def finished(tmp_path: Path) -> Make:
 
     def make(stopped: str | None = None, **changes: object) -> Path:
         about = {"started": "2026-11-24T06:12:11", "data_name": "photos-500", "environment": ENVIRONMENT}
-        directory = BenchmarkDirectory.new(tmp_path / "bench", ASKED, about)
+        directory = BenchmarkDirectory.new(tmp_path / "bench", CONFIG, about)
         for block in range(5):
-            for contender in ASKED.contenders:
-                directory.add(trial(contender.label, block, **changes))
-                directory.save_recipe(contender, directory.records[-1])
-        directory.save_summary(summarise(ASKED, directory.records, stopped))
+            for variant in CONFIG.variants:
+                directory.add(trial(variant.label, block, **changes))
+                directory.save_recipe(variant, directory.records[-1])
+        directory.save_summary(summarise(CONFIG, directory.records, stopped))
         directory.close()
         return directory.path
 
@@ -69,7 +68,7 @@ def test_a_record_holds_all_that_a_claim_rests_on(finished: Make, tmp_path: Path
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["command"] == (
         'timebox benchmark photos --recipe haet2021 --recipe "haet2021 width=32" --seeds 5 --trial-budget 60s '
-        "--train-limit 500 --score val"
+        "--score val --train-limit 500"
     )
     assert (environment["commit"], environment["processor"]) == ("abc1234", "Some CPU")
     assert "/home/me" not in "".join(path.read_text() for path in folder.rglob("*.*"))

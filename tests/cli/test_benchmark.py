@@ -149,10 +149,10 @@ def test_it_fits_a_terminal(timebox: Command, replace: Replace, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "say what to measure on, for instance timebox benchmark digits --trial-budget 10s"),
+        ("--trial-budget 60s", "say what to measure on: a path, or a name such as digits"),
         ("digits", "say how long one trial may take, for instance --trial-budget 60s"),
-        ("digits --trial-budget 60s --score train", "argument --score: 'train' is not one of val, test"),
-        ("digits --trial-budget 60s --seeds 0", "argument --seeds: '0' is not a whole number of at least 1"),
+        ("digits --trial-budget 60s --score train", "--score 'train' must be one of val, test"),
+        ("digits --trial-budget 60s --seeds 0", "--seeds '0' must be a whole number of at least 1"),
     ],
 )
 def test_refusals(timebox: Command, words: str, message: str) -> None:

@@ -140,7 +140,7 @@ REFUSALS = [
     ("train digits --steps 2 --set max_lrr=1", "unknown field 'max_lrr', did you mean 'max_lr'?"),
     ("train digits --steps 2 --set width=wide", "width 'wide' must be a whole number"),
     ("train digits --steps 2 --set width", "'width' is not FIELD=VALUE"),
-    ("train digits --steps 2 --test 1.5", "test 1.5"),
+    ("train digits --steps 2 --test 1.5", "--test '1.5' must be a fraction"),
     ("train digits --steps 2 --train-limit 5000", "train_limit 5,000 is not possible"),
     ("train digits --steps 2 --out {tmp}/taken", "output directory '{tmp}/taken' is not empty"),
     ("train digits --steps 2 --out {tmp}/taken --overwrite", "holds something that is no timebox run"),

@@ -65,4 +65,4 @@ def test_without_a_suggestion_there_is_no_next_command(timebox: Command) -> None
 def test_rates_are_numbers_above_0(timebox: Command, value: str) -> None:
     outcome = timebox("lr-find", "digits", "--low", value)
     assert outcome.status == 2
-    assert "is not a number above 0" in outcome.err
+    assert "must be a number above 0" in outcome.err

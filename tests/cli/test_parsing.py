@@ -1,11 +1,11 @@
 """What the command line accepts, and the words with which it refuses the rest."""
 
-from pathlib import Path
-
 import pytest
 
 from timebox.cli import VERBS, parse
-from timebox.cli.parsing import did_you_mean, join_negative_values, split_choice, whole_number
+from timebox.cli.parsing import join_negative_values
+from timebox.configs.config import did_you_mean
+from timebox.configs.options import read_split_size
 
 from .conftest import Command
 
@@ -30,26 +30,26 @@ REFUSALS = [
     ("train digits --budget", "argument --budget: expected one argument"),
     ("train digits --bugdet 10m", "there is no option --bugdet; did you mean '--budget'?"),
     ("train digits --budge=10m", "there is no option --budge; did you mean '--budget'?"),
-    ("train digits --steps ten", "argument --steps: 'ten' is not a whole number of at least 1"),
-    ("train digits --steps 0", "argument --steps: '0' is not a whole number of at least 1"),
-    ("train digits --steps -3", "argument --steps: '-3' is not a whole number of at least 1"),
-    ("train digits --steps 2 --seed -1", "argument --seed: '-1' is not a whole number of at least 0"),
-    ("train digits --steps 2 --train-limit 0", "argument --train-limit: '0' is not a whole number of at least 1"),
-    ("train digits --steps 2 --max-bad-share 2", "argument --max-bad-share: '2' is not a fraction between 0 and 1"),
-    ("train digits --steps 2 --max-bad-share x", "argument --max-bad-share: 'x' is not a fraction between 0 and 1"),
-    ("train digits --steps 2 --device cdua", "'cdua' is not one of auto, cpu, cuda; did you mean 'cuda'?"),
-    ("train digits --steps 2 --precision fp61", "'fp61' is not one of auto, fp32, bf16, fp16; did you mean 'fp16'?"),
+    ("train digits --steps ten", "--steps 'ten' must be a whole number of at least 1"),
+    ("train digits --steps 0", "--steps '0' must be a whole number of at least 1"),
+    ("train digits --steps -3", "--steps '-3' must be a whole number of at least 1"),
+    ("train digits --steps 2 --seed -1", "--seed '-1' must be a whole number of at least 0"),
+    ("train digits --steps 2 --train-limit 0", "--train-limit '0' must be a whole number of at least 1"),
+    ("train digits --steps 2 --max-bad-share 2", "--max-bad-share '2' must be a number of at least 0 and at most 1"),
+    ("train digits --steps 2 --max-bad-share x", "--max-bad-share 'x' must be a number of at least 0 and at most 1"),
+    ("train digits --steps 2 --device cdua", "'cdua' must be one of auto, cpu, cuda; did you mean 'cuda'?"),
+    ("train digits --steps 2 --precision fp61", "'fp61' must be one of auto, fp32, bf16, fp16; did you mean 'fp16'?"),
     ("train digits photos --steps 2", "unexpected argument 'photos'; `timebox train --help` lists what is allowed"),
     ("evaluate", "timebox evaluate: error: the following arguments are required: RUN, DATA"),
-    ("evaluate runs/a digits --split tset", "'tset' is not one of test, val, train, all; did you mean 'test'?"),
+    ("evaluate runs/a digits --split tset", "'tset' must be one of test, val, train, all; did you mean 'test'?"),
     (
         "evaluate runs/a digits --tta miror",
-        "'miror' is not one of recipe, none, mirror, shift, mirror_shift; did you mean 'mirror'?",
+        "'miror' must be one of recipe, none, mirror, shift, mirror_shift; did you mean 'mirror'?",
     ),
     ("predict runs/a", "the following arguments are required: IMAGE"),
-    ("predict runs/a x.png --top 0", "argument --top: '0' is not a whole number of at least 1"),
-    ("predict runs/a x.png --format xml", "argument --format: 'xml' is not one of csv, jsonl"),
-    ("inspect photos --image-size 4", "argument --image-size: '4' is not a whole number of at least 8"),
+    ("predict runs/a x.png --top 0", "--top '0' must be a whole number of at least 1"),
+    ("predict runs/a x.png --format xml", "--format 'xml' must be one of csv, jsonl"),
+    ("inspect photos --image-size 4", "--image-size '4' must be a whole number of at least 8"),
     ("recipes a b", "unexpected argument 'b'"),
 ]
 
@@ -63,6 +63,27 @@ def test_a_refusal_is_one_line_and_status_2(timebox: Command, command: str, word
     assert outcome.err.count("\n") == 1
 
 
+def test_all_errors_are_in_one_line(timebox: Command) -> None:
+    words = "train digits --steps 0 --seed -1 --device cdua --bugdet=3 --max-bad-share 2 --val 2"
+    outcome = timebox(*words.split())
+    assert outcome.status == 2
+    for error in (
+        "there is no option --bugdet; did you mean '--budget'?",
+        "--steps '0' must be a whole number of at least 1",
+        "--seed '-1' must be a whole number of at least 0",
+        "--device 'cdua' must be one of auto, cpu, cuda; did you mean 'cuda'?",
+        "--max-bad-share '2' must be a number of at least 0 and at most 1",
+        "--val '2' must be a fraction between 0 and 1, a path, 'rest' or 'none'",
+    ):
+        assert error in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_data_may_begin_with_a_minus() -> None:
+    config = parse(["train", "--steps", "3", "--set=-x=1", "--", "-5"]).config
+    assert (config.data, config.settings) == ("-5", ("-x=1",))
+
+
 def test_a_refusal_under_json_is_an_object_too(timebox: Command) -> None:
     outcome = timebox("train", "digits", "--json", "--budget", "10x")
     assert outcome.status == 2
@@ -74,25 +95,27 @@ def test_every_option_of_train_arrives() -> None:
     given = """train photos --budget 10m --recipe haet2021 --set max_lr=0.4 --set width=32 --val rest --test 0.2
         --train-limit 5,000 --test-limit 1_000 --split-seed 1 --seed 2 --device cpu --precision bf16 --out runs/x
         --overwrite --json --data-dir /data --max-bad-share 0.5 --debug"""
-    args = vars(parse(given.split()))
+    args = parse(given.split())
     expected = {
-        "data": "photos", "budget": "10m", "steps": None, "recipe": "haet2021", "settings": ["max_lr=0.4", "width=32"],
+        "data": "photos", "budget": 600.0, "steps": None, "recipe": "haet2021", "settings": ("max_lr=0.4", "width=32"),
         "val": "rest", "test": 0.2, "train_limit": 5000, "test_limit": 1000, "split_seed": 1, "seed": 2,
-        "device": "cpu", "precision": "bf16", "out": "runs/x", "overwrite": True, "json": True,
-        "data_dir": Path("/data"), "max_bad_share": 0.5, "debug": True, "coarse": False,
+        "device": "cpu", "precision": "bf16", "out": "runs/x", "overwrite": True, "data_dir": "/data",
+        "max_bad_share": 0.5, "coarse": False,
     }  # fmt: skip
-    assert {name: args[name] for name in expected} == expected
+    assert {name: getattr(args.config, name) for name in expected} == expected
+    assert (args.json, args.debug) == (True, True)
 
 
 def test_settings_do_not_leak_from_one_command_to_the_next() -> None:
-    parse(["train", "digits", "--set", "width=32"])
-    assert parse(["train", "digits"]).settings == []
+    parse(["train", "digits", "--steps", "3", "--set", "width=32"])
+    assert parse(["train", "digits", "--steps", "3"]).config.settings == ()
 
 
 def test_defaults_leave_choices_to_the_data() -> None:
-    args = parse(["train", "digits", "--steps", "3"])
-    assert (args.val, args.test, args.train_limit, args.test_limit, args.out) == (None, None, None, None, None)
-    assert (args.recipe, args.device, args.precision, args.seed, args.split_seed) == ("auto", "auto", "auto", 0, 0)
+    config = parse(["train", "digits", "--steps", "3"]).config
+    assert [config.val, config.test, config.train_limit, config.test_limit, config.out] == [None] * 5
+    assert (config.recipe, config.device, config.precision) == ("auto", "auto", "auto")
+    assert (config.seed, config.split_seed) == (0, 0)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -116,10 +139,11 @@ def test_help_lists_every_verb(timebox: Command) -> None:
 def test_a_value_may_begin_with_a_minus() -> None:
     assert join_negative_values(["train", "--budget", "-10m", "-5"]) == ["train", "--budget=-10m", "-5"]
     assert join_negative_values(["--seed=1", "-5", "--json", "--x"]) == ["--seed=1", "-5", "--json", "--x"]
+    assert join_negative_values(["--seed", "-5", "--", "-5"]) == ["--seed=-5", "--", "-5"]
 
 
 def test_a_split_is_a_fraction_where_it_reads_as_a_number() -> None:
-    assert [split_choice(text) for text in ("0.2", "1", "none", "rest", "photos/val")] == [
+    assert [read_split_size(text) for text in ("0.2", "1", "none", "rest", "photos/val")] == [
         0.2, 1.0, "none", "rest", "photos/val",
     ]  # fmt: skip
 
@@ -130,4 +154,5 @@ def test_suggestions_come_only_for_what_is_close() -> None:
 
 
 def test_whole_numbers_may_be_grouped() -> None:
-    assert [whole_number(1)(text) for text in ("5000", "5,000", "5_000")] == [5000] * 3
+    configs = [parse(["train", "digits", "--steps", text]).config for text in ("5000", "5,000", "5_000")]
+    assert [config.steps for config in configs] == [5000] * 3

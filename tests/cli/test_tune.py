@@ -90,4 +90,4 @@ def test_without_optuna_it_says_what_to_install(timebox: Command, monkeypatch: p
     monkeypatch.setitem(sys.modules, "optuna", None)
     outcome = timebox("tune", "photos", "--budget", "2m")
     assert outcome.status == 2
-    assert "pip install 'timebox[tune]'" in outcome.err
+    assert "pip install 'timebox-vision[tune]'" in outcome.err

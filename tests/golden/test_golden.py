@@ -183,7 +183,7 @@ def test_a_finished_benchmark_does_nothing_more(golden: Path, place: Path) -> No
     (path / "benchmark.json").write_text(json.dumps(about))
     said: list[str] = []
     done = timebox.benchmark(resume=path, notify=said.append)
-    assert said[-1].startswith("4 trials of 12s, 4 of them kept: ")
+    assert said[-1].startswith("4 trials of 12s, 4 of them done before: ")
     before = json.loads((golden / "benchmarked" / "summary.json").read_text())
     for key in ("recipes", "comparisons", "num_done"):
         assert json.loads(json.dumps(done.summary[key])) == before[key]

@@ -153,16 +153,18 @@ def test_test_limit_scores_a_balanced_cut(trained: Run, data: Path) -> None:
 def test_test_limit_out_of_range_is_refused(limit: int, trained: Run, data: Path) -> None:
     assert refusal(lambda: evaluate(trained, data, test_limit=limit)) == (
         f"test_limit {limit} must be between 1 and the 24 images of 'test'"
+        if limit > 0
+        else f"test_limit {limit} must be a whole number of at least 1"
     )
 
 
 def test_unknown_splits_tta_and_runs_are_refused(trained: Run, data: Path, tmp_path: Path) -> None:
     assert refusal(lambda: evaluate(trained, data, split="tset")) == (
-        "split 'tset' is unknown; use test, val, train, all"
+        "split 'tset' must be one of test, val, train, all; did you mean 'test'?"
     )
     assert (
         refusal(lambda: evaluate(trained, data, tta="ten"))
-        == "tta 'ten' is unknown; use recipe, none, mirror, shift, mirror_shift"
+        == "tta 'ten' must be one of recipe, none, mirror, shift, mirror_shift"
     )
     foreign = tmp_path / "foreign.npz"
     save_npz(foreign, num=30)
@@ -207,7 +209,7 @@ def test_a_damaged_data_config_is_named(trained: Run, data: Path, tmp_path: Path
     )
     (copy / "model.json").write_text(model.replace('"split_seed": 0', '"split_seed": [0]'))
     assert refusal(lambda: evaluate(copy, data), RunError) == (
-        f"model.json of {str(copy)!r} is damaged: its source holds wrong types"
+        f"model.json of {str(copy)!r} is damaged: its source: split_seed [0] must be a whole number of at least 0"
     )
 
 

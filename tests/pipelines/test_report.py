@@ -133,5 +133,5 @@ def test_metrics_for_tensorboard(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert losses == [(step, pytest.approx(loss)) for step, loss in read_run_data(run).curve("loss")]
     assert set(events.Tags()["scalars"]) == {"loss", "lr", "momentum", "val_accuracy"}
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"pip install 'timebox\[tensorboard\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'timebox-vision\[tensorboard\]'"):
         tensorboard(run, tmp_path)

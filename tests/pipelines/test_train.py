@@ -247,15 +247,15 @@ def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
     [
         (
             {"budget": "10s", "steps": 3},
-            "budget and steps exclude each other: give --budget 10m, or --steps N for a repeatable run",
+            "--budget and --steps exclude each other: give --budget for a deadline or --steps for a count",
         ),
-        ({}, "give a budget, for example --budget 10m, or --steps N"),
-        ({"steps": 0}, "steps 0 must be at least 1"),
-        ({"steps": 3, "precision": "fp8"}, "precision 'fp8' is unknown; use auto, fp32, bf16, fp16"),
-        ({"steps": 3, "device": "tpu"}, "device 'tpu' is unknown; use auto, cpu or cuda"),
-        ({"steps": 3, "seed": -1}, "seed -1 must be 0 or more, and below 2**63"),
-        ({"steps": 3, "seed": 2**64}, "seed 18446744073709551616 must be 0 or more, and below 2**63"),
-        ({"steps": 3, "split_seed": -2}, "split_seed -2 must be 0 or more, and below 2**63"),
+        ({}, "say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)"),
+        ({"steps": 0}, "steps 0 must be a whole number of at least 1"),
+        ({"steps": 3, "precision": "fp8"}, "precision 'fp8' must be one of auto, fp32, bf16, fp16"),
+        ({"steps": 3, "device": "tpu"}, "device 'tpu' must be one of auto, cpu, cuda; did you mean 'cpu'?"),
+        ({"steps": 3, "seed": -1}, "seed -1 must be a whole number of at least 0"),
+        ({"steps": 3, "seed": 2**64}, "seed 18446744073709551616 must be a whole number of at least 0, below 2**63"),
+        ({"steps": 3, "split_seed": -2}, "split_seed -2 must be a whole number of at least 0"),
         (
             {"steps": 3, "recipe": "haet2022"},
             "recipe 'haet2022' is unknown; did you mean 'haet2021'? "

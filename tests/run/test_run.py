@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from small_runs import CLASSES, SMALL, coloured, quick
+from timebox.configs.data import DataConfig
 from timebox.errors import DataError, RunError, UsageError
-from timebox.jobs.data import DataConfig
 from timebox.pipelines import predict
 from timebox.run import Run, load
 from timebox.run.files import read_training_hashes
@@ -357,10 +357,10 @@ def test_loading_leaves_the_random_state_alone(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"split_seed": -1}, "numbers out of range"),
-        ({"train_limit": 10**30}, "numbers out of range"),
-        ({"split_seed": "one"}, "wrong types"),
-        ({"coarse": 1}, "wrong types"),
+        ({"split_seed": -1}, "split_seed -1 must be a whole number of at least 0"),
+        ({"train_limit": 10**30}, "must be a whole number of at least 1, below 2**63"),
+        ({"split_seed": "one"}, "split_seed 'one' must be a whole number of at least 0"),
+        ({"coarse": 1}, "coarse 1 must be True or False"),
         ({"more": 1}, "incomplete"),
     ],
 )

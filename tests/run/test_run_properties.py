@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from timebox.configs.data import DataConfig
 from timebox.errors import RunError
-from timebox.jobs.data import DataConfig
 from timebox.run import Run, load
 from timebox.run.files import read_training_hashes
 

@@ -10,9 +10,9 @@ import torch
 
 from budgets import smallest_named
 from small_runs import CLASSES, SMALL, coloured, save_npz
+from timebox.configs.data import DataConfig
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
-from timebox.jobs.data import DataConfig
 from timebox.tuning import directory
 from timebox.tuning.trial import Trainer
 

@@ -19,7 +19,9 @@ def space_of(tmp_path: Path, text: str) -> Space:
 
 
 def test_the_default_space_has_all_fields_with_a_declared_range() -> None:
-    declared = {name for name, field in FIELDS.items() if field.search_factor or field.search_range or field.search_choices}
+    declared = {
+        name for name, field in FIELDS.items() if field.search_factor or field.search_range or field.search_choices
+    }
     names = list(default_space(AUTO).distributions)
     assert set(names) == declared
     assert names == [name for name in FIELDS if name in declared]

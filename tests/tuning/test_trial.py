@@ -6,9 +6,9 @@ import torch
 
 from budgets import within_budget
 from small_runs import SMALL, coloured
+from timebox.configs.data import DataConfig
 from timebox.data import ImageDataset
 from timebox.errors import UsageError
-from timebox.jobs.data import DataConfig
 from timebox.reporter import StepStatus
 from timebox.tuning.trial import MAX_VAL_IMAGES, DivergedError, DivergenceGuard, Trainer
 

@@ -1,4 +1,4 @@
-"""Recipes compared in repeated, interleaved trials: the measuring stick of every claim."""
+"""Benchmarks: recipes compared in repeated, interleaved trials, and time to accuracy."""
 
 from timebox.benchmarking.benchmark import Benchmark, benchmark
 

@@ -1,4 +1,4 @@
-"""What was measured on, and which timebox was measured."""
+"""The machine, the versions and the git commit that a benchmark runs with."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from timebox.machine import available_threads
 
 PACKAGE = Path(__file__).parents[1]
 _LONGEST_SECONDS = 60
-# In a process of its own: asking for the name would keep a CUDA context open beside every trial.
+# Run in a process of its own: reading the name in this one would keep a CUDA context open beside every trial.
 _DEVICE_NAME = "import torch; print(torch.cuda.get_device_name())"
 
 
@@ -37,8 +37,8 @@ def environment(device: torch.device, root: Path = Path("/")) -> dict[str, objec
 
 
 def processor(root: Path = Path("/")) -> str:
-    """What the processor is called, with its family and model, where these are told: a virtual machine's name may leave
-    out which of very unlike ones it is.
+    """The processor's name with family and model, if known: the name alone that a virtual machine shows may stand for
+    very different processors.
 
     Args:
         root: where ``proc`` is found.
@@ -50,7 +50,7 @@ def processor(root: Path = Path("/")) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or what the GPU is called."""
+    """``cpu``, or the name of the GPU."""
     if device.type != "cuda":
         return "cpu"
     return _output([sys.executable, "-c", _DEVICE_NAME]) or "cuda"
@@ -69,7 +69,7 @@ def commit(package: Path = PACKAGE) -> str | None:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints, stripped; empty where it fails."""
+    """The output of a command, stripped; empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
-"""Time to accuracy: how long a recipe trains until it classifies so well, over many trials.
+"""Time to accuracy: the training time in which a recipe reaches a target accuracy, over many trials.
 
-The contract is that of the public speed records (fulcrumresearch/cifar-10-speedrun): what is done once per machine is
-free, what is done once per trial is timed, and scoring is not. The step is the one that ``timebox train`` takes.
+The rules are those of the public speed records (fulcrumresearch/cifar-10-speedrun): work done once per machine is not
+timed, work done in every trial is, scoring is not. The training step is that of ``timebox train``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from timebox.benchmarking.statistics import Figures, describe, p_above
+from timebox.benchmarking.statistics import SampleStatistics, describe, p_above
 from timebox.builders import MIN_STD, build_augmentation, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
@@ -32,100 +32,94 @@ from timebox.training.schedule import PacedSchedule
 from timebox.training.state import Snapshot, TrainingState
 from timebox.training.step import EagerStepRunner, StepRunner
 
-# Steps on random images with which building ends: they load what is loaded when it is first used.
+# Steps on random images at the end of building: kernels and libraries are loaded when they are first used.
 NUM_PRACTICE_STEPS = 3
 
 
 class Speedrun:
     """One recipe on one data set, trained anew in each trial: :meth:`build` once, then per trial :meth:`prepare`,
-    :meth:`train` and :meth:`evaluate`. Each returns its seconds, the device having finished before a clock is read.
+    :meth:`train` and :meth:`evaluate`. The first three return their seconds; the device is synchronised before the
+    clock is read.
 
-    The uint8 images are put on the device when this is made, before any clock: every record reads its data beforehand.
-    No generator of random numbers is touched.
+    The uint8 images are moved to the device in the constructor, untimed, as in the records. The global random number
+    generators are left as they are.
 
     Args:
         train: the training images.
-        num_epochs, num_steps: the length of a training; one of them is given. Epochs are rounded up to whole steps.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        num_steps: the length of a training, see :func:`steps_for_epochs`.
+        precision: number format and device of the training.
         recorded: whether a GPU replays recorded steps, as :func:`timebox.train` does; else it takes them eagerly.
-        tell: takes a sentence where steps cannot be recorded.
+        notify: takes a line of text where steps cannot be recorded.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         train: ImageDataset,
+        num_steps: int,
+        precision: Precision,
         *,
-        num_epochs: float | None = None,
-        num_steps: int | None = None,
-        device: torch.device,
-        precision: str,
         recorded: bool = True,
         notify: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if num_steps is None:
-            if num_epochs is None:
-                raise ValueError("num_epochs or num_steps must be given")
-            num_steps = ceil(num_epochs * len(train) / recipe.batch_size - 1e-9)
         if recipe.class_balance:
             raise ValueError("class_balance must be 0: building sees nothing of the labels")
-        self.recipe, self.num_steps, self.device, self.precision = recipe, num_steps, device, precision
+        self.recipe, self.num_steps, self.precision, self.device = recipe, num_steps, precision, precision.device
         self._recorded, self._notify = recorded, notify
         self._shape, self._num_images, self._num_classes = train.image_shape, len(train), train.num_classes
-        self._images = ResidentImages.from_dataset(train, device)
+        self._images = ResidentImages.from_dataset(train, self.device)
         self._state: TrainingState
         self._steps: StepRunner
         self._loader: DeviceLoader
 
     @property
     def epochs(self) -> float:
-        """How often a trial sees each image."""
+        """Number of times that a trial sees each image."""
         return self.num_steps * self.recipe.batch_size / self._num_images
 
     def facts(self) -> dict[str, object]:
-        """What is trained, where and how, once built; ready for JSON."""
+        """Recipe, precision, number of images and device of a built run; ready for JSON."""
         return {
             "recipe": self.recipe.as_dict(),
-            "precision": self.precision,
+            "precision": self.precision.name,
             "train_images": self._num_images,
             "device": str(machine(self.device)["device"]),
             "recorded": isinstance(self._steps, GraphedStepRunner) and self._steps.num_recorded > 0,
         }
 
     def build(self) -> float:
-        """Allocate everything and record the step: free, like every record's compilation. Sees random images of the
-        data's shape, and of the data nothing but shapes."""
+        """Allocate all tensors and record the step, untimed like the compilation of the records. Uses random images of
+        the data's shape, not the data."""
         synchronize(self.device)
         started = now()
         with cudnn_benchmark():
-            model = self._drawn(seed=0).to(self.device).train()
-            precision = Precision(self.precision, self.device)
-            self._state = TrainingState(model, self.recipe, precision)
-            self._at_rest = self._state.snapshot()
+            model = self._initial_model(seed=0).to(self.device).train()
+            self._state = TrainingState(model, self.recipe, self.precision)
+            self._initial = self._state.snapshot()
             loss_fn = Loss(self.recipe.label_smoothing)
             self._steps = (
                 build_step_runner(self._state, loss_fn, self._notify)
                 if self._recorded
                 else EagerStepRunner(self._state, loss_fn)
             )
-            self._begin(self._random_images(), seed=0)
+            self._reset(self._random_images(), seed=0)
             self._steps.prepare(self._loader, self.recipe.batch_size)
             self._take_steps(NUM_PRACTICE_STEPS)
         synchronize(self.device)
         return now() - started
 
     def prepare(self, seed: int) -> float:
-        """All that is done once per trial: fresh weights, optimizer and average, statistics and whitening of the real
-        images, a new order. Images are augmented while training, batch by batch."""
+        """Begin a trial: initial weights, optimizer and average, statistics and whitening of the training images, a new
+        order. Images are augmented while training, batch by batch."""
         synchronize(self.device)
         started = now()
         with cudnn_benchmark():
-            self._begin(self._images, seed)
+            self._reset(self._images, seed)
         synchronize(self.device)
         return now() - started
 
     def train(self) -> float:
-        """The whole schedule, step by step."""
+        """Take all steps of the schedule."""
         synchronize(self.device)
         started = now()
         with cudnn_benchmark():
@@ -147,31 +141,31 @@ class Speedrun:
 
     @property
     def model(self) -> torch.nn.Module:
-        """The averaged model of the present trial."""
+        """The averaged model of the current trial."""
         return self._state.average.model
 
-    def _begin(self, images: ResidentImages, seed: int) -> None:
-        """Put everything back to the beginning of a training, in place: a recorded step knows it by its address."""
+    def _reset(self, images: ResidentImages, seed: int) -> None:
+        """Reset the state to the beginning of a training, in place: a recorded step refers to tensors by address."""
         recipe, state = self.recipe, self._state
-        mean, spread = batch_statistics(images.images)
-        std = spread.clamp_min(MIN_STD)
-        state.model.load_state_dict(self._drawn(seed).state_dict())
+        mean, std = batch_statistics(images.images)
+        std = std.clamp_min(MIN_STD)
+        state.model.load_state_dict(self._initial_model(seed).state_dict())
         init_whitening_(state.model, recipe, images.images, mean, std)
         weights = state.model.state_dict()
         fresh = {f"{part}.{name}": tensor for part in ("model", "average") for name, tensor in weights.items()}
-        state.restore(Snapshot(0, 0.0, {**self._at_rest.tensors, **fresh}, {}))
+        state.restore(Snapshot(0, 0.0, {**self._initial.tensors, **fresh}, {}))
         augmentation, resizing = build_augmentation(recipe), build_resizing(recipe)
         sampling = Sampling(recipe.batch_size, seed, recipe.ensemble_size)
         self._loader = DeviceLoader(images, ChannelStatistics(mean, std), augmentation, sampling, resizing)
 
     def _take_steps(self, num_steps: int) -> None:
-        """The training loop of ``timebox train``, without what guards it and what reports on it."""
+        """The training loop of ``timebox train``, without rollbacks, checkpoints and reports."""
         schedule = PacedSchedule(StepPacer(num_steps), self.recipe, self.recipe.batch_size)
         while (step_plan := schedule.next(0)) is not None:
             self._steps.run(self._loader.batch(self._state.step, self._state.progress), step_plan)
 
-    def _drawn(self, seed: int) -> torch.nn.Module:
-        """The network with the weights that a seed draws in ``timebox train`` too, on the CPU."""
+    def _initial_model(self, seed: int) -> torch.nn.Module:
+        """The network with the initial weights that ``timebox train`` draws for a seed, on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return build_model(self.recipe, self._shape[2], self._num_classes)
@@ -186,7 +180,7 @@ class Speedrun:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training from fresh weights: what it took and what it reached on the whole test split."""
+    """The times of one training from initial weights, and its accuracy on the whole test split."""
 
     name: str
     seed: int
@@ -200,12 +194,12 @@ class Trial:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> "Trial":
-        """The trial that :func:`time_to_accuracy` has logged."""
+        """The trial in a line that :func:`time_to_accuracy` logged."""
         return cls(**{name: line[name] for name in cls.__dataclass_fields__})
 
     @property
     def seconds(self) -> float:
-        """All that is timed."""
+        """Preparation and training."""
         return self.prepare_seconds + self.train_seconds
 
 
@@ -216,20 +210,24 @@ class Summary:
     Attributes:
         accuracy, seconds: number, mean, spread of single trials, and the 95 % interval of the mean.
         reached: whether the mean accuracy is at or above the target.
-        p: how probable so high a mean would be if the true one only just were the target (one-sided t-test); None for
-            one trial.
+        p: of the one-sided t-test that the true mean is above the target; None for one trial.
     """
 
     name: str
-    accuracy: Figures
-    seconds: Figures
+    accuracy: SampleStatistics
+    seconds: SampleStatistics
     target: float
     reached: bool
     p: float | None
 
 
+def steps_for_epochs(num_epochs: float, num_images: int, batch_size: int) -> int:
+    """The number of steps in so many epochs, rounded up."""
+    return ceil(num_epochs * num_images / batch_size - 1e-9)
+
+
 def run_trial(name: str, speedrun: Speedrun, test: ImageDataset, seed: int, tta: str | None = None) -> Trial:
-    """One trial of a contestant that is built."""
+    """One trial of a contestant, which must be built."""
     prepare_seconds, train_seconds = speedrun.prepare(seed), speedrun.train()
     return Trial(
         name=name,
@@ -248,42 +246,37 @@ def time_to_accuracy(
     contestants: Mapping[str, Speedrun],
     test: ImageDataset,
     *,
-    target: float,
     seeds: Iterable[int],
     log: Callable[[Mapping[str, object]], None],
     tta: str | None = None,
-    commit: str | None = None,
-    enough: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[Trial]]:
-    """Trials of all contestants side by side: each seed is a round, and each round begins with the next of them, so
+    """Interleaved trials of all contestants: each seed is a round, and each round begins with the next contestant, so
     that a machine that warms up or slows down favours none.
 
     Args:
         contestants: built, by name.
         test: the whole test split.
-        target: accuracy, 0...1.
-        log: takes each trial as a JSON object, with all that it takes to repeat it.
+        log: takes each trial as a JSON object, with recipe, precision, device and versions.
         tta: views averaged when scoring; None for each recipe's own.
-        commit: of the code, where the caller knows it.
-        enough: asked before each round but the first; when it says so, no other begins.
+        should_stop: called before each round but the first; True ends the trials.
     """
     names = list(contestants)
     trials: dict[str, list[Trial]] = {name: [] for name in names}
-    code = {"versions": versions(), "commit": commit}
-    of = {name: {**speedrun.facts(), **code} for name, speedrun in contestants.items()}
+    facts = {name: {**speedrun.facts(), "versions": versions()} for name, speedrun in contestants.items()}
     for number, seed in enumerate(seeds):
-        if number and enough():
+        if number and should_stop():
             break
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             trial = run_trial(name, contestants[name], test, seed, tta)
             trials[name].append(trial)
-            log({"kind": "trial", **asdict(trial), "target": target, "n": len(trials[name]), **of[name]})
+            log({"kind": "trial", **asdict(trial), "n": len(trials[name]), **facts[name]})
     return trials
 
 
 def summarize(name: str, trials: Sequence[Trial], target: float) -> Summary:
-    """What the trials of one contestant, one or more, come to."""
+    """Statistics of the trials of one contestant, one or more."""
     accuracies, seconds = [trial.accuracy for trial in trials], [trial.seconds for trial in trials]
     reached = fmean(accuracies) >= target
     return Summary(name, describe(accuracies), describe(seconds), target, reached, p_above(accuracies, target))

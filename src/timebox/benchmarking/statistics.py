@@ -1,6 +1,6 @@
-"""What repeated trials show: means with their intervals, paired differences, and the test fixed beforehand.
+"""Statistics of repeated trials: means with intervals, paired t-tests and Holm's correction.
 
-Pure functions of accuracies. Nothing here rounds, and nothing is claimed from fewer than MIN_PAIRS pairs.
+Pure functions of accuracies, without rounding. No test is made of fewer than MIN_PAIRS pairs.
 """
 
 import math
@@ -10,19 +10,19 @@ from dataclasses import asdict, dataclass
 
 ALPHA = 0.05
 CONFIDENCE = 0.95
-# With fewer pairs a t-test rests on its assumption of normal differences alone.
+# With fewer pairs the result of a t-test depends on its assumption of normal differences.
 MIN_PAIRS = 5
-# Accuracies are ratios of counts: what differs by less than this differs by rounding only.
+# Accuracies are ratios of counts: smaller differences are rounding errors.
 _SAME = 1e-12
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Some accuracies of one kind.
+class SampleStatistics:
+    """Size, mean, standard deviation and interval of a sample.
 
     Attributes:
-        mean: None where there are none. sd: of the sample; None below two.
-        interval: 95 % interval of the mean, after Student; None below two.
+        mean: None for an empty sample. sd: standard deviation; None for fewer than two values.
+        interval: 95 % confidence interval of the mean (Student's t); None for fewer than two values.
     """
 
     n: int
@@ -36,10 +36,10 @@ class Comparison:
     """One recipe against the first, paired by seed and block.
 
     Attributes:
-        mean_difference: of accuracies, this recipe's less the first's. interval: its 95 % interval, after Student.
-        p: of the two-sided paired t-test; None where nothing is claimed, and ``verdict`` says why.
-        p_corrected: p after Holm, over all comparisons of the benchmark; the same as p where there is only one.
-        significant: whether p_corrected is below ALPHA; None where nothing is claimed.
+        mean_difference: of accuracies, this recipe's less the first's. interval: its 95 % confidence interval.
+        p: of the two-sided paired t-test; None where it is not made, and ``verdict`` says why.
+        p_corrected: p with Holm's correction over all comparisons of the benchmark; p itself if there is only one.
+        significant: whether p_corrected is below ALPHA; None where p is None.
     """
 
     recipe: str
@@ -57,16 +57,16 @@ class Comparison:
         return asdict(self)
 
 
-def describe(values: Sequence[float]) -> Figures:
+def describe(values: Sequence[float]) -> SampleStatistics:
     """Number, mean, standard deviation and the 95 % interval of the mean."""
     if not values:
-        return Figures(0, None, None, None)
+        return SampleStatistics(0, None, None, None)
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Figures(1, mean, None, None)
+        return SampleStatistics(1, mean, None, None)
     sd = 0.0 if _all_same(values) else statistics.stdev(values)
     half = _student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
-    return Figures(len(values), mean, sd, (mean - half, mean + half))
+    return SampleStatistics(len(values), mean, sd, (mean - half, mean + half))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
@@ -81,10 +81,7 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
 
 def p_above(values: Sequence[float], target: float) -> float | None:
-    """p of the one-sided t-test that the mean is above ``target``: how probable one so high would be if it were not.
-
-    None with fewer than two values.
-    """
+    """p of the one-sided t-test that the mean is above ``target``; None with fewer than two values."""
     if len(values) < 2:
         return None
     from scipy import stats
@@ -96,9 +93,9 @@ def p_above(values: Sequence[float], target: float) -> float | None:
 
 
 def holm(p_values: Sequence[float | None], num_comparisons: int) -> list[float | None]:
-    """p-values corrected after Holm (1979) for a family of ``num_comparisons``; what is None stays so.
+    """p-values with the correction of Holm (1979) for a family of ``num_comparisons``; None stays None.
 
-    The family was fixed before anything was measured: comparisons without a p-value count in it.
+    Comparisons without a p-value count as members of the family, which is fixed before the trials.
     """
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -110,12 +107,12 @@ def holm(p_values: Sequence[float | None], num_comparisons: int) -> list[float |
 
 
 def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str]) -> list[Comparison]:
-    """Every other recipe against the first.
+    """Compare every other recipe with the first.
 
     Args:
         accuracies: for each recipe, the accuracy in each block to be paired. Two recipes are paired in the blocks that
             both have.
-        recipes: all recipes of the benchmark, the first being what the others are compared with.
+        recipes: all recipes of the benchmark, the first being the baseline.
     """
     first, others = recipes[0], recipes[1:]
     base = accuracies.get(first, {})
@@ -134,14 +131,14 @@ def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str
 def _comparison(
     recipe: str, against: str, differences: Sequence[float], p: float | None, p_corrected: float | None
 ) -> Comparison:
-    figures = describe(differences)
+    sample = describe(differences)
     significant = None if p_corrected is None else p_corrected < ALPHA
-    verdict = _verdict(differences, figures.mean, significant)
-    return Comparison(recipe, against, figures.n, figures.mean, figures.interval, p, p_corrected, significant, verdict)
+    verdict = _verdict(differences, sample.mean, significant)
+    return Comparison(recipe, against, sample.n, sample.mean, sample.interval, p, p_corrected, significant, verdict)
 
 
 def _verdict(differences: Sequence[float], mean: float | None, significant: bool | None) -> str:
-    """What may be said, in words."""
+    """The result of a comparison in words."""
     n = len(differences)
     if n < MIN_PAIRS:
         return f"not tested: {n} complete {'pair' if n == 1 else 'pairs'}, the test needs {MIN_PAIRS}"

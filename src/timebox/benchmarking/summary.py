@@ -1,27 +1,27 @@
-"""What the trials of a benchmark show: pure functions of its records."""
+"""The summary of a benchmark's trials: pure functions of its records."""
 
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
-from timebox.benchmarking.config import Asked
-from timebox.benchmarking.directory import latest
+from timebox.benchmarking.directory import latest_records
 from timebox.benchmarking.statistics import ALPHA, MIN_PAIRS, compare, describe
 from timebox.benchmarking.trials import Record
 from timebox.clock import format_duration
+from timebox.configs.benchmark import BenchmarkConfig
 from timebox.file_versions import BENCHMARK_SUMMARY_FORMAT
 
 
-def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> dict[str, object]:
-    """summary.json.
+def summarise(config: BenchmarkConfig, records: Sequence[Record], stopped: str | None) -> dict[str, object]:
+    """The content of summary.json.
 
     Args:
-        records: all of them, in order; of trials that were done again the last counts.
-        stopped: what ended the benchmark before its last trial, ``budget`` or ``signal``; None where nothing did.
+        records: of all trials, in order; of a trial that was repeated the last record counts.
+        stopped: the reason that the benchmark ended before its last trial, ``budget`` or ``signal``; else None.
     """
-    labels = [contender.label for contender in asked.contenders]
-    last = latest(records)
+    labels = [variant.label for variant in config.variants]
+    last = latest_records(records)
     counted = list(last.values())
-    complete = [block for block in range(asked.seeds) if all((label, block) in last for label in labels)]
+    complete = [block for block in range(config.seeds) if all((label, block) in last for label in labels)]
     accuracies = {
         label: {
             block: _number(record["accuracy"]) for block in complete if "accuracy" in (record := last[label, block])
@@ -31,10 +31,10 @@ def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> d
     comparisons = compare(accuracies, labels)
     return {
         "format": BENCHMARK_SUMMARY_FORMAT.newest,
-        "data": asked.data,
-        "score": asked.score,
-        "trial_budget_seconds": asked.trial_seconds,
-        "num_trials": asked.seeds * len(labels),
+        "data": config.data,
+        "score": config.score,
+        "trial_budget_seconds": config.trial_seconds,
+        "num_trials": config.seeds * len(labels),
         "num_done": sum("accuracy" in record for record in counted),
         "num_failed": sum("failed" in record for record in counted),
         "num_late": sum(bool(record.get("late")) for record in counted),
@@ -47,21 +47,23 @@ def summarise(asked: Asked, records: Sequence[Record], stopped: str | None) -> d
             "correction": "Holm" if len(comparisons) > 1 else None,
             "min_pairs": MIN_PAIRS,
         },
-        "recipes": [_figures(label, [record for record in counted if record["label"] == label]) for label in labels],
+        "recipes": [
+            _recipe_statistics(label, [record for record in counted if record["label"] == label]) for label in labels
+        ],
         "comparisons": [comparison.as_dict() for comparison in comparisons],
-        "notes": list(_notes(asked, last, len(complete), len(labels))),
+        "notes": list(_notes(config, last, len(complete))),
     }
 
 
-def _figures(label: str, records: Sequence[Record]) -> dict[str, object]:
+def _recipe_statistics(label: str, records: Sequence[Record]) -> dict[str, object]:
     done = [record for record in records if "accuracy" in record]
-    figures = describe([_number(record["accuracy"]) for record in done])
+    statistics = describe([_number(record["accuracy"]) for record in done])
     return {
         "recipe": label,
-        "n": figures.n,
-        "mean": figures.mean,
-        "sd": figures.sd,
-        "interval": figures.interval,
+        "n": statistics.n,
+        "mean": statistics.mean,
+        "sd": statistics.sd,
+        "interval": statistics.interval,
         "num_failed": len(records) - len(done),
         "num_late": sum(bool(record.get("late")) for record in records),
         "wall_seconds": _mean(record.get("wall_seconds") for record in done),
@@ -69,37 +71,35 @@ def _figures(label: str, records: Sequence[Record]) -> dict[str, object]:
     }
 
 
-def _notes(
-    asked: Asked, last: Mapping[tuple[str, int], Record], num_complete: int, num_contenders: int
-) -> Iterator[str]:
-    """What a reader of the figures must know."""
+def _notes(config: BenchmarkConfig, last: Mapping[tuple[str, int], Record], num_complete: int) -> Iterator[str]:
+    """Caveats: trials left out, failed or late, and differences between the trials."""
     records = list(last.values())
     started = {block for _, block in last}
     if left_out := len(started) - num_complete:
         blocks = "block is" if left_out == 1 else "blocks are"
-        if num_contenders > 1:
+        if len(config.recipes) > 1:
             yield f"{left_out} incomplete {blocks} kept in the log and left out of the paired test"
     for record in records:
         if "failed" in record:
             yield f"failed: {record['label']}, seed {record['seed']}: {record['failed']}"
         elif record.get("late"):
             seconds = _number(record["wall_seconds"])
-            yield f"late: {record['label']}, seed {record['seed']}: {seconds:.1f} s of {asked.trial_budget}"
+            yield f"late: {record['label']}, seed {record['seed']}: {seconds:.1f} s of {config.trial_budget}"
     done = [record for record in records if "accuracy" in record]
-    watched = {"commit": "commits of timebox", "versions": "versions", "device": "devices", "threads": "thread counts"}
-    for name, words in watched.items():
+    compared = {"commit": "commits of timebox", "versions": "versions", "device": "devices", "threads": "thread counts"}
+    for name, words in compared.items():
         values = list(dict.fromkeys(_text(record.get(name)) for record in done))
         if len(values) > 1:
             yield f"the trials are of different {words}: {'; '.join(values)}"
-    for contender in asked.contenders:
-        yield from _differing_plans(contender.label, [r for r in done if r["label"] == contender.label])
+    for variant in config.variants:
+        yield from _differing_plans(variant.label, [r for r in done if r["label"] == variant.label])
     seen = max((int(_number(record.get("num_seen_in_training"))) for record in done), default=0)
     if seen:
         yield f"{seen} of the images scored are, pixel for pixel, among those trained on: the data hold some twice"
 
 
 def _differing_plans(label: str, records: Sequence[Record]) -> Iterator[str]:
-    """What of a recipe, planned anew in each trial, was not resolved alike."""
+    """The fields of a recipe, planned anew in each trial, that differ between the trials."""
     plans = [
         {**recipe, "precision": record.get("precision")}
         for record in records
@@ -115,7 +115,7 @@ def _differing_plans(label: str, records: Sequence[Record]) -> Iterator[str]:
 
 
 def progress_line(record: Record, num_done: int, num_trials: int, label_width: int, seconds_left: float) -> str:
-    """A trial in one line: how many are done, which it was, what it reached, and how long the rest takes."""
+    """A trial in one line: the number done, recipe and seed, accuracy or failure, and the time that the rest takes."""
     count = f"{num_done:>{len(str(num_trials))}}/{num_trials}"
     which = f"{count}  {record['label']:<{label_width}}  seed {record['seed']}"
     left = f"  {format_duration(seconds_left)} left" if num_done < num_trials else ""
@@ -127,7 +127,7 @@ def progress_line(record: Record, num_done: int, num_trials: int, label_width: i
 
 def _mean(values: Iterable[object]) -> float | None:
     numbers = [float(value) for value in values if isinstance(value, int | float)]
-    return round(statistics.fmean(numbers), 2) if numbers else None
+    return round(fmean(numbers), 2) if numbers else None
 
 
 def _number(value: object) -> float:

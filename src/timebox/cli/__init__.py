@@ -1,7 +1,7 @@
-"""The command line: `timebox VERB …`. One file per verb; a new verb is one file and its line in `VERBS`.
+"""The command line: `timebox VERB …`. One file per verb; a new verb is a config, one file and its line in `VERBS`.
 
 Nothing heavy is imported here or while the parsers are built, so that `timebox --help` answers at once: a verb
-imports what it needs when it runs.
+imports torch and the rest when it runs.
 """
 
 import argparse
@@ -17,19 +17,21 @@ from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, 
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
+from timebox.configs.arguments import config_from_arguments
+from timebox.configs.config import did_you_mean
 from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError
 from timebox.machine import is_torchrun, is_worker_rank
 from timebox.version import VERSION
 
 
 class Verb(Protocol):
-    """What the module of a verb offers."""
+    """The functions that the module of a verb defines."""
 
     def add_parser(self, subparsers: Subparsers) -> Parser:
         """Adds the parser of the verb."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Does the work and returns the exit status."""
+        """Does the work that `args.config` asks for, and returns the exit status."""
 
 
 VERBS: dict[str, Verb] = {
@@ -45,14 +47,16 @@ VERBS: dict[str, Verb] = {
     "tune": tune,
     "recipes": recipes,
 }
-# Seconds that those who are led wait before they leave, as the launcher ends the leader with the first that does.
-LEADER_SPEAKS_WITHIN = 2.0
+# Seconds that worker ranks wait before they exit with a refusal: torchrun ends the main rank, which reports the error,
+# together with the first rank that exits.
+WORKER_EXIT_DELAY_SECONDS = 2.0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of one command; `args.run` is its verb's function.
+    """The arguments of one command: `config`, the verb's config; `run_verb`, the verb's function; `verb`, `debug` and,
+    for most verbs, `json`.
 
-    Raises UsageError with one line for whatever cannot be accepted, and SystemExit after `--help` and `--version`.
+    Raises UsageError, one line with all errors in the options, and SystemExit after `--help` and `--version`.
     """
     parser = Parser(
         prog="timebox",
@@ -65,12 +69,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"timebox {VERSION}", help="print the version and leave")
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
     for verb in VERBS.values():
-        verb.add_parser(subparsers).set_defaults(run=verb.run)
+        verb.add_parser(subparsers).set_defaults(run_verb=verb.run)
     args, extras = parser.parse_known_args(join_negative_values(argv))
-    if extras:
-        (subparsers.choices[args.verb] if args.verb else parser).refuse_unknown(extras)
     if args.verb is None:
+        if extras:
+            raise UsageError(f"there is no option {extras[0]}{did_you_mean(extras[0], parser._option_string_actions)}")
         raise UsageError(f"say what to do: {', '.join(VERBS)}; `timebox --help` explains each")
+    args.config = config_from_arguments(args.config_class, args, subparsers.choices[args.verb], extras)
     return args
 
 
@@ -92,16 +97,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _share_processors() -> None:
-    """Let OpenMP's threads sleep soon when they wait for each other, before torch brings OpenMP in.
+    """Make OpenMP's threads sleep, rather than spin, soon after they begin to wait for each other. Called before
+    torch loads OpenMP.
 
-    By default they spin. Where another process wants a processor, the spinning one keeps the other thread from running:
-    beside a busy process small steps took 26 times as long. On an idle machine the difference is within the noise.
+    If another process needs a core, a spinning thread keeps the thread that it waits for from running: beside a busy
+    process small steps took 26 times as long. On an idle machine the difference is within the noise.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Runs one command and returns its exit status; whatever is raised, it is told in one line."""
+    """Runs one command and returns its exit status; an exception is reported in one line."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):  # a file name may hold bytes the terminal cannot show
             reconfigure(errors="backslashreplace")
@@ -122,17 +128,17 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
     """
     try:
         args = _parsed(argv)
-        status: int = args.run(args)
+        status: int = args.run_verb(args)
         sys.stdout.flush()
         return status
     except SystemExit as leaving:  # argparse after --help and --version
         return leaving.code if isinstance(leaving.code, int) else exits.DONE
-    except BrokenPipeError:  # `timebox … | head`: whoever reads has seen enough
+    except BrokenPipeError:  # `timebox … | head`: the reader has closed the pipe
         return exits.DONE
     except RankFailureError as error:
-        # Those that are led leave it to the leader to tell, unless that cannot.
-        told = is_worker_rank() and error.failed_ranks.get(0) != NO_ANSWER
-        return exits.REFUSED if told else _fail(argv, str(error), exits.REFUSED)
+        # The main rank reports it, unless the main rank itself has failed.
+        is_reported = is_worker_rank() and error.failed_ranks.get(0) != NO_ANSWER
+        return exits.REFUSED if is_reported else _fail(argv, str(error), exits.REFUSED)
     except TimeboxError as error:
         partly = isinstance(error, exits.PartlyWrittenError)
         return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
@@ -144,14 +150,14 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; refused by the leader of a group in one line, and by the others in none."""
+    """The arguments. Of several ranks only the main rank reports errors in them."""
     try:
         args = parse(argv)
         if is_torchrun() and args.verb != "train":
             raise UsageError(f"timebox {args.verb} runs in one process: start it without torchrun")
     except UsageError:
         if is_worker_rank():
-            time.sleep(LEADER_SPEAKS_WITHIN)
+            time.sleep(WORKER_EXIT_DELAY_SECONDS)
             raise SystemExit(exits.REFUSED) from None
         raise
     return args

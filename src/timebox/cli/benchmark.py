@@ -1,4 +1,4 @@
-"""`timebox benchmark`: recipes in repeated trials, and what these show."""
+"""`timebox benchmark`: compares recipes in repeated trials, and prints the statistics."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,28 +6,15 @@ from typing import TYPE_CHECKING
 
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import facts, json_line, number, percent, plural, say, show, table, write
-from timebox.cli.parsing import (
-    Parser,
-    Subparsers,
-    add_cut,
-    add_data_dir,
-    add_device,
-    add_max_bad_share,
-    add_precision,
-    add_settings,
-    add_tta,
-    add_verb,
-    split_choice,
-    whole_number,
-)
-from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.errors import OutputError, UsageError
+from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.clock import Deadline, format_duration
+from timebox.configs.benchmark import BenchmarkConfig
+from timebox.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-SCORES = ("val", "test")
-SMALLEST_P = 0.001  # smaller ones are not told apart in a table
+SMALLEST_P = 0.001  # smaller p-values are shown as <0.001
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
@@ -35,9 +22,10 @@ def add_parser(subparsers: Subparsers) -> Parser:
     parser = add_verb(
         subparsers,
         "benchmark",
+        BenchmarkConfig,
         "compare recipes in repeated trials",
         "Trains every recipe with several seeds, each training in a process of its own under the same budget, and "
-        "scores them afterwards, untimed and in full. Trials are interleaved. Gives means with 95 % intervals, and a "
+        "scores them afterwards, untimed and in full. Trials are interleaved. Prints means with 95 % intervals, and a "
         "paired t-test of every recipe against the first.",
         (
             "timebox benchmark digits --recipe auto --recipe haet2021 --trial-budget 10s",
@@ -47,87 +35,13 @@ def add_parser(subparsers: Subparsers) -> Parser:
             "timebox benchmark --resume runs/benchmark-cifar10-20260101-120000",
         ),
     )
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        nargs="?",
-        help="a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume",
-    )
-    _add_trial_options(parser)
-    _add_data_options(parser)
-    machine = parser.add_argument_group("machine")
-    add_device(machine)
-    add_precision(machine)
-    _add_output_options(parser)
-    return parser
-
-
-def _add_trial_options(parser: Parser) -> None:
-    trials = parser.add_argument_group("trials")
-    trials.add_argument(
-        "--recipe",
-        metavar="RECIPE",
-        action="append",
-        default=[],
-        dest="recipes",
-        help="auto, a name or a .toml file, with settings of its own if need be, as in "
-        '--recipe "haet2021 max_lr=0.4"; may be repeated, the others are compared with the first (default: auto)',
-    )
-    add_settings(trials, "every recipe")
-    trials.add_argument(
-        "--seeds", metavar="N", type=whole_number(1), default=5, help="seeds for every recipe (default: 5)"
-    )
-    trials.add_argument(
-        "--trial-budget", metavar="TIME", help="deadline of one training, from start to exit of its process: 60s, 10m"
-    )
-    trials.add_argument(
-        "--budget", metavar="TIME", help="deadline of the whole benchmark (default: none, all trials are run)"
-    )
-
-
-def _add_data_options(parser: Parser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--score",
-        choices=SCORES,
-        default="val",
-        help="val: what was held out, to choose by; test: the data's own test split, for a record, trained on all "
-        "the rest (default: val)",
-    )
-    add_tta(data)
-    data.add_argument(
-        "--val",
-        metavar="FRACTION|PATH|rest|none",
-        type=split_choice,
-        help="what to hold out and score, as of `timebox train` (default: rest with --train-limit, else the data's own "
-        "val split, else a tenth of train)",
-    )
-    add_cut(data)
-    add_max_bad_share(data)
-    add_data_dir(data)
-
-
-def _add_output_options(parser: Parser) -> None:
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out", metavar="DIR", help="where all goes, new or empty (default: runs/benchmark-<data>-<date>-<time>)"
-    )
-    output.add_argument(
-        "--resume", metavar="DIR", help="do the trials that are missing or failed; all else is the benchmark's own"
-    )
-    output.add_argument("--keep-runs", action="store_true", help="keep the model of every trial")
-    output.add_argument(
-        "--json", action="store_true", help="print JSON lines on stdout, one for each trial and last the summary"
-    )
+    return add_json(parser, "print JSON lines on stdout, one for each trial and last the summary")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the trials, and prints what they show."""
-    if args.resume is None and args.data is None:
-        raise UsageError("say what to measure on, for instance timebox benchmark digits --trial-budget 10s")
-    if args.resume is None and args.trial_budget is None:
-        raise UsageError("say how long one trial may take, for instance --trial-budget 60s")
-    deadline = Deadline.since_process_start(None if args.budget is None else parse_budget(args.budget))
+    """Runs the trials, and prints the statistics."""
+    config: BenchmarkConfig = args.config
+    deadline = Deadline.since_process_start(config.budget)
     has_output = False
 
     def on_trial(record: Mapping[str, object]) -> None:
@@ -136,39 +50,17 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             write(json_line(record))
 
-    from timebox.benchmarking.benchmark import benchmark  # torch comes in here, on the clock
+    from timebox.benchmarking.benchmark import benchmark  # imports torch, on the clock
 
     try:
-        done = benchmark(
-            args.data,
-            recipes=tuple(args.recipes) or ("auto",),
-            seeds=args.seeds,
-            trial_budget=args.trial_budget,
-            settings=tuple(args.settings),
-            score=args.score,
-            tta=args.tta,
-            val=args.val,
-            train_limit=args.train_limit,
-            split_seed=args.split_seed,
-            coarse=args.coarse,
-            data_dir=args.data_dir,
-            max_bad_share=args.max_bad_share,
-            device=args.device,
-            precision=args.precision,
-            out=args.out,
-            resume=args.resume,
-            keep_runs=args.keep_runs,
-            notify=say,
-            on_trial=on_trial,
-            deadline=deadline,
-        )
+        done = benchmark(**config.arguments(), notify=say, on_trial=on_trial, deadline=deadline)
         summary = {"benchmark": str(done.path), **done.summary}
         if args.json:
             write(json_line(summary))
         else:
             show(*renderables(summary))
     except OutputError as error:
-        if has_output:  # as much as was measured is on disk
+        if has_output:  # the trials done are on disk
             raise exits.PartlyWrittenError(str(error)) from error
         raise
     flawed = summary["num_failed"] or summary["num_late"] or deadline.late
@@ -176,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def renderables(summary: Mapping[str, object]) -> "Iterator[RenderableType]":
-    """What the terminal shows of a benchmark."""
+    """Tables and text that show a benchmark's summary on the terminal."""
     recipes, comparisons = _mappings(summary["recipes"]), _mappings(summary["comparisons"])
     yield table(("recipe", "n", "mean", "SD", "95 % interval", "time"), [_row(one) for one in recipes])
     if comparisons:
@@ -188,14 +80,14 @@ def renderables(summary: Mapping[str, object]) -> "Iterator[RenderableType]":
     yield facts(_facts(summary))
 
 
-def _row(figures: Mapping[str, object]) -> Sequence[str]:
-    seconds = figures["wall_seconds"]
+def _row(statistics: Mapping[str, object]) -> Sequence[str]:
+    seconds = statistics["wall_seconds"]
     return (
-        str(figures["recipe"]),
-        number(figures["n"]),
-        percent(figures["mean"]),
-        _points(figures["sd"], ""),
-        _interval(figures["interval"], ""),
+        str(statistics["recipe"]),
+        number(statistics["n"]),
+        percent(statistics["mean"]),
+        _points(statistics["sd"], ""),
+        _interval(statistics["interval"], ""),
         f"{seconds:.1f} s" if isinstance(seconds, float) else number(None),
     )
 

@@ -1,8 +1,7 @@
 """Progress on stderr: one live line on a terminal, plain lines elsewhere.
 
-Both implement the engine's Reporter. Nothing runs in the background: the live line is drawn from `step`, at most five
-times a second, so that watching a training costs it nothing and stopping one leaves no thread behind. A stderr that
-cannot be written to, as when its reader is gone, never stops the work.
+Both implement :class:`timebox.reporter.Reporter`. The live line is drawn from `step`, at most five times a second, not
+by a background thread. Errors of writing to stderr, such as a closed pipe, are ignored.
 """
 
 import os
@@ -25,7 +24,7 @@ MIN_BAR, MAX_BAR = 5, 30
 
 
 def share_done(status: "StepStatus", budget_seconds: float | None) -> float:
-    """How much of the command is over, 0 to 1: of its budget where there is one, else of its steps."""
+    """The share of the command that is over, 0 to 1: of its budget if there is one, else of its steps."""
     if budget_seconds is None or status.seconds_left is None:
         return min(max(status.progress, 0.0), 1.0)
     return min(max(1 - status.seconds_left / budget_seconds, 0.0), 1.0)
@@ -38,9 +37,10 @@ def time_left(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def figures(status: "StepStatus") -> list[tuple[int, str, str]]:
-    """What a status says, in the order of reading: (rank, label, value). Where room is short the highest rank goes."""
-    found = [
+def status_fields(status: "StepStatus") -> list[tuple[int, str, str]]:
+    """The fields of a status line, from left to right: (rank, label, value). Where they do not all fit, fields are
+    left out from the highest rank down."""
+    fields = [
         (2, "step", f"{status.step:>{len(str(status.total_steps))}}/{status.total_steps}"),
         (4, "epoch", f"{status.epoch:.1f}"),
         (1, "loss", short(status.loss)),
@@ -48,17 +48,17 @@ def figures(status: "StepStatus") -> list[tuple[int, str, str]]:
         (5, "", f"{status.images_per_second:,.0f} img/s"),
     ]
     if status.val_accuracy is not None:
-        found.append((3, "val", percent(status.val_accuracy, 1).replace(" ", "")))
+        fields.append((3, "val", percent(status.val_accuracy, 1).replace(" ", "")))
     if status.seconds_left is not None:
-        found.append((0, "", f"{time_left(status.seconds_left)} left"))
-    return found
+        fields.append((0, "", f"{time_left(status.seconds_left)} left"))
+    return fields
 
 
 def status_line(status: "StepStatus", budget_seconds: float | None, width: int) -> "Text":
-    """The live line: a bar and as many figures as `width` columns hold."""
+    """The live line: a bar and as many fields as fit into `width` columns."""
     from rich.text import Text
 
-    shown = figures(status)
+    shown = status_fields(status)
     gap = 2
 
     def room() -> int:
@@ -80,7 +80,7 @@ def status_line(status: "StepStatus", budget_seconds: float | None, width: int) 
 
 
 class LiveReporter:
-    """One line that is drawn over itself; notes stay above it, and the line vanishes at the end."""
+    """A line that is redrawn in place, below the notes, and removed at the end."""
 
     def __init__(
         self, console: "Console", budget_seconds: float | None, now: Callable[[], float] = time.monotonic
@@ -119,7 +119,7 @@ class LiveReporter:
 
 
 class PlainReporter:
-    """A line for each phase and each note, and one about every tenth of the way; each begins with the time so far."""
+    """A line for each phase, each note and each tenth of the budget or steps; each begins with the elapsed seconds."""
 
     def __init__(self, stream: TextIO, budget_seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -140,8 +140,8 @@ class PlainReporter:
         share = share_done(status, self._budget_seconds)
         if int(share * 10) > self._tenths:
             self._tenths = int(share * 10)
-            said = "  ".join(f"{label} {value}".strip() for _, label, value in figures(status))
-            self._line(f"  {share:4.0%}  {said}")
+            text = "  ".join(f"{label} {value}".strip() for _, label, value in status_fields(status))
+            self._line(f"  {share:4.0%}  {text}")
 
     def close(self) -> None:
         pass
@@ -152,22 +152,22 @@ class PlainReporter:
 
 
 def steady_console(stream: TextIO) -> "Console":
-    """A rich console that changes nothing of the process around it."""
+    """A rich console that neither hides the cursor nor redirects a closed stdout."""
     from rich.console import Console
 
     class SteadyConsole(Console):
         def show_cursor(self, show: bool = True) -> bool:
-            return False  # a process that is killed must not leave a terminal without its cursor
+            return False  # a killed process would leave the terminal without a cursor
 
         def on_broken_pipe(self) -> None:
-            self.quiet = True  # rich would point stdout at nothing and leave, in the middle of a training
+            self.quiet = True  # rich would redirect stdout to /dev/null and exit, in the middle of a training
 
     return SteadyConsole(file=stream, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
 def progress(budget_seconds: float | None = None) -> Iterator[LiveReporter | PlainReporter]:
-    """The reporter that suits stderr, its line wiped away at the end, also when an error ends the work."""
+    """The reporter for stderr: a live line on a terminal, else plain lines. Closed also when an error ends the work."""
     reporter: LiveReporter | PlainReporter
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         reporter = LiveReporter(steady_console(sys.stderr), budget_seconds)

@@ -1,4 +1,4 @@
-"""`timebox evaluate`: how good a run is on some data, class by class, and what it confuses."""
+"""`timebox evaluate`: prints the accuracy of a run on some data, class by class, and the confusion matrix."""
 
 import argparse
 import math
@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
-from timebox.cli.parsing import (
-    Parser,
-    Subparsers,
-    add_cache,
-    add_data_dir,
-    add_device,
-    add_json,
-    add_max_bad_share,
-    add_tta,
-    add_verb,
-    whole_number,
-)
+from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
 from timebox.clock import format_duration
+from timebox.configs.verbs import EvaluateConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +19,6 @@ if TYPE_CHECKING:
     from timebox.evaluation.metrics import ClassMetrics
     from timebox.pipelines.evaluate import Evaluation
 
-SPLITS = ("test", "val", "train", "all")
 MAX_MATRIX_CLASSES = 20
 MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10
@@ -37,53 +26,26 @@ MAX_CONFUSIONS = 10
 
 def add_parser(subparsers: Subparsers) -> Parser:
     """Adds the options of `timebox evaluate`."""
-    parser = add_verb(
-        subparsers,
-        "evaluate",
-        "score a run on data",
-        "Accuracy, figures for each class and the confusion matrix of a run on labelled images. Says how many of them "
-        "the run was trained on.",
-        ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
+    return add_json(
+        add_verb(
+            subparsers,
+            "evaluate",
+            EvaluateConfig,
+            "score a run on data",
+            "Accuracy, metrics for each class and the confusion matrix of a run on labelled images. Says how many of "
+            "them the run was trained on.",
+            ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
+        )
     )
-    parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
-    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
-    parser.add_argument(
-        "--split",
-        choices=SPLITS,
-        help="part of DATA to score (default: its test split, else what this run held out, else everything)",
-    )
-    parser.add_argument(
-        "--test-limit",
-        metavar="N",
-        type=whole_number(1),
-        help="score N images, balanced over the classes, as in --test-limit 1000 (default: all)",
-    )
-    add_tta(parser)
-    add_max_bad_share(parser)
-    add_cache(parser)
-    add_data_dir(parser)
-    add_device(parser)
-    add_json(parser)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and prints what it found."""
+    """Evaluates and prints the metrics."""
+    config: EvaluateConfig = args.config
     with display.progress() as reporter:
         from timebox.pipelines.evaluate import evaluate
 
-        evaluation = evaluate(
-            args.run_dir,
-            args.data,
-            split=args.split,
-            test_limit=args.test_limit,
-            tta=args.tta,
-            device=args.device,
-            data_dir=args.data_dir,
-            max_bad_share=args.max_bad_share,
-            cache=args.cache,
-            reporter=reporter,
-        )
+        evaluation = evaluate(**config.arguments(), reporter=reporter)
     if args.json:
         write(json_line(evaluation.as_dict()))
     else:
@@ -92,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableType]":
-    """What the terminal shows of an evaluation, `width` columns wide."""
-    yield facts(_figures(evaluation))
+    """Tables and text that show an evaluation on a terminal of `width` columns."""
+    yield facts(_metrics(evaluation))
     yield from _class_table(evaluation.classes)
     matrix = _matrix(evaluation) if len(evaluation.classes) <= MAX_MATRIX_CLASSES else None
     if matrix is not None and _columns_of(matrix) <= width:
@@ -111,7 +73,7 @@ def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableTyp
         )
 
 
-def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
+def _metrics(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     total, scored = evaluation.num_images_total, evaluation.num_images
     correct = int(evaluation.confusion.trace())
     of = f", of {total:,} in all" if total != scored else ""
@@ -134,7 +96,7 @@ def _figures(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
 def _class_table(classes: "tuple[ClassMetrics, ...]") -> "Iterator[RenderableType]":
     shown = list(classes)
     if len(classes) > MAX_CLASS_ROWS:
-        shown = sorted(classes, key=lambda figures: figures.f1 if figures.num_images else math.inf)[:MAX_CLASS_ROWS]
+        shown = sorted(classes, key=lambda one: one.f1 if one.num_images else math.inf)[:MAX_CLASS_ROWS]
         yield f"\n  the {MAX_CLASS_ROWS} weakest of {len(classes):,} classes (--json has all)"
     rows = [
         (one.name, f"{one.num_images:,}", percent(one.precision, 1), percent(one.recall, 1), percent(one.f1, 1))

@@ -1,8 +1,7 @@
-"""How a command ends: the exit statuses, and the two signals that stop it.
+"""Exit statuses of the command line, and its handling of SIGINT and SIGTERM.
 
-A first SIGINT or SIGTERM raises :class:`KeyboardInterrupt` where the command stands, so that what was reached can be
-saved, and ends the process after some seconds in any case; a second one ends it at once, by the system's own default,
-which needs nothing of Python.
+The first signal raises :class:`KeyboardInterrupt` in the running code, so that results can be saved, and starts a timer
+that ends the process after some seconds in any case. A second one ends the process at once, by the system's default.
 """
 
 import os
@@ -20,8 +19,8 @@ OWN_FAULT = 1
 REFUSED = 2
 LATE_OR_PARTLY_WRITTEN = 3
 STOPPED = 128  # plus the number of the signal: 130 for SIGINT, 143 for SIGTERM
-# What was reached is on disk by then, or cannot be brought there.
-LONGEST_STOP_SECONDS = 4.5
+# Time for saving after the first signal.
+MAX_STOP_SECONDS = 4.5
 
 
 class PartlyWrittenError(OutputError):
@@ -29,7 +28,7 @@ class PartlyWrittenError(OutputError):
 
 
 def _leave(status: int) -> None:
-    """End the process without waiting for anything."""
+    """Print a line and end the process at once."""
     with suppress(OSError):
         os.write(2, b"timebox: stopped, in the middle of something slow; what was on disk before stays as it was\n")
     os._exit(status)
@@ -43,7 +42,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
         received.append(signum)
-        last_resort = threading.Timer(LONGEST_STOP_SECONDS, _leave, (STOPPED + signum,))
+        last_resort = threading.Timer(MAX_STOP_SECONDS, _leave, (STOPPED + signum,))
         last_resort.daemon = True
         last_resort.start()
         timers.append(last_resort)
@@ -54,7 +53,7 @@ def stop_signals() -> Iterator[list[int]]:
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for signum in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup and `&` in scripts ignore it on purpose
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup and `&` in scripts set it
                 previous[signum] = signal.signal(signum, stop)
     try:
         yield received

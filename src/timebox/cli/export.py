@@ -1,4 +1,4 @@
-"""`timebox export`: a run as one file that answers without timebox."""
+"""`timebox export`: writes a run's model to one file, for use without timebox."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,67 +6,50 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_tta, add_verb
+from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
 from timebox.cli.predict import image_files
+from timebox.configs.verbs import ExportConfig
 
 if TYPE_CHECKING:
     from timebox.exporting import ExportResult
 
-FORMATS = ("onnx", "torch")
-
 
 def add_parser(subparsers: Subparsers) -> Parser:
     """Adds the options of `timebox export`."""
-    parser = add_verb(
-        subparsers,
-        "export",
-        "write the model to one file, for use without timebox",
-        "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
-        "resizing, cropping, normalisation and the views are inside. Before it is written its answers are compared "
-        "with the run's.",
-        (
-            "timebox export runs/demo",
-            "timebox export runs/demo --format torch --output demo.pt2 --tta none",
-            "timebox export runs/demo --check photos/",
-        ),
+    return add_json(
+        add_verb(
+            subparsers,
+            "export",
+            ExportConfig,
+            "write the model to one file, for use without timebox",
+            "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
+            "resizing, cropping, normalisation and test-time augmentation are inside. Before it is written its "
+            "probabilities are compared with the run's.",
+            (
+                "timebox export runs/demo",
+                "timebox export runs/demo --format torch --output demo.pt2 --tta none",
+                "timebox export runs/demo --check photos/",
+            ),
+        )
     )
-    parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="onnx",
-        help="onnx, for onnxruntime and others (takes the extra `onnx`); torch, a program of torch.export "
-        "(default: onnx)",
-    )
-    parser.add_argument("--output", metavar="FILE", help="where to (default: model.onnx or model.pt2 in RUN)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.add_argument(
-        "--check",
-        metavar="IMAGE",
-        nargs="+",
-        default=[],
-        help="image files or folders, to see on what it makes that another program decodes them",
-    )
-    add_tta(parser)
-    add_json(parser)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports, and prints what was written and how it was checked."""
-    files = list(image_files(args.check))
+    """Exports, and prints the file and the results of its checks."""
+    config: ExportConfig = args.config
+    files = list(image_files(config.check))
 
     from timebox.exporting import export
 
     exported = export(
-        args.run_dir, args.format, output=args.output, tta=args.tta, overwrite=args.overwrite, files=files
+        config.run, config.format, output=config.output, tta=config.tta, overwrite=config.overwrite, files=files
     )
     write(json_line(exported.as_dict()) if args.json else facts(result_rows(exported)) + "\n")
     return DONE
 
 
 def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
-    """What is printed, as (label, value)."""
+    """The printed lines, as (label, value)."""
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"
     yield "gives", f"probabilities: float32 (N, {len(exported.class_names)}), {_calibration(exported)}"

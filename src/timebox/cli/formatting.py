@@ -1,4 +1,4 @@
-"""How results look: numbers and shares as text, tables on the terminal, one strict JSON object for machines."""
+"""Formatting of results: numbers, percentages and tables for the terminal, strict JSON for programs."""
 
 import io
 import json
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 UNKNOWN = "–"
-PLAIN_WIDTH = 10_000  # a file or a pipe has no width: nothing is wrapped or cut
+PLAIN_WIDTH = 10_000  # columns of a file or a pipe, so that no line is wrapped or cut
 
 
 def number(value: object, spec: str = ",") -> str:
-    """A number under a format spec; a dash for what is missing or is not a finite number."""
+    """A number under a format spec; a dash for a missing value or one that is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return UNKNOWN
     return format(value, spec)
@@ -50,12 +50,12 @@ def results_width() -> int:
 
 
 def write(text: str) -> None:
-    """Writes to stdout at once. Raises OutputError where it cannot, as on a full disk, and BrokenPipeError as it is."""
+    """Writes to stdout and flushes. Raises OutputError if that fails, as on a full disk; BrokenPipeError passes."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # What is left in the buffer goes nowhere, so that Python does not fail again when it flushes on the way out.
+        # Redirect stdout to /dev/null, or flushing its buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
@@ -63,8 +63,8 @@ def write(text: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line to stderr, at once."""
-    with suppress(OSError):  # nobody listens; the work goes on, and the exit status still tells
+    """Prints a line on stderr and flushes; errors are ignored."""
+    with suppress(OSError):  # a closed stderr must not stop the work
         print(line, file=sys.stderr, flush=True)
 
 
@@ -105,7 +105,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Lines of a label and what it labels; a repeated label is left blank, an empty one begins a new block."""
+    """Lines of a label and its value; a repeated label is left blank, an empty one begins a new block."""
     lines, last = [], ""
     for label, value in rows:
         lines.append(f"  {'' if label == last else label:<15}{value}".rstrip())
@@ -114,7 +114,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def jsonable(value: object) -> object:
-    """The value in what strict JSON knows: what is not finite becomes null, arrays become lists, paths text."""
+    """The value converted for strict JSON: numbers that are not finite become null, arrays lists, paths text."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, str | PurePath):

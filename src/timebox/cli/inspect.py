@@ -1,23 +1,16 @@
-"""`timebox inspect`: what the reader sees in some data, without training."""
+"""`timebox inspect`: prints classes, counts, sizes, bad files and duplicates of a data set, without training."""
 
 import argparse
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
-from timebox.cli.parsing import (
-    Parser,
-    Subparsers,
-    add_cache,
-    add_coarse,
-    add_data_dir,
-    add_json,
-    add_verb,
-    whole_number,
-)
+from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.configs.verbs import InspectConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,41 +23,33 @@ MAX_CLASS_ROWS = 40
 
 def add_parser(subparsers: Subparsers) -> Parser:
     """Adds the options of `timebox inspect`."""
-    parser = add_verb(
-        subparsers,
-        "inspect",
-        "show what is read from data, without training",
-        "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
-        "cannot be read, and images that are there more than once.",
-        ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+    return add_json(
+        add_verb(
+            subparsers,
+            "inspect",
+            InspectConfig,
+            "show what is read from data, without training",
+            "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
+            "cannot be read, and duplicate images.",
+            ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+        )
     )
-    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a file, or a name: cifar10, digits, …")
-    parser.add_argument(
-        "--image-size",
-        metavar="PIXELS",
-        type=whole_number(8),
-        help="side that images are brought to, as in --image-size 64 (default: chosen from the data)",
-    )
-    add_coarse(parser)
-    add_cache(parser)
-    add_data_dir(parser)
-    add_json(parser)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads the data, however many files of it are bad, and prints what it found."""
+    """Reads the data, however many files of it are bad, and prints the inspection."""
     from timebox.data import inspect_data, load_data
 
+    config: InspectConfig = args.config
     with display.progress() as reporter:
         reporter.phase("reading")
         loaded = load_data(
-            args.data,
-            image_size=args.image_size,
-            coarse=args.coarse,
-            data_dir=args.data_dir,
-            cache=args.cache,
-            max_bad_share=1.0,  # which files are bad is what the user wants to know
+            config.data,
+            image_size=config.image_size,
+            coarse=config.coarse,
+            data_dir=Path(config.data_dir) if config.data_dir else None,
+            cache=config.cache,
+            max_bad_share=1.0,  # bad files are reported, not refused
             notify=reporter.note,
         )
         reporter.phase("comparing")
@@ -77,15 +62,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def renderables(inspection: "Inspection") -> "Iterator[RenderableType]":
-    """What the terminal shows of an inspection."""
-    yield facts(_figures(inspection))
+    """Tables and text that show an inspection on the terminal."""
+    yield facts(_data_facts(inspection))
     yield from _class_table(inspection)
     closing = facts([*_duplicates(inspection), *_bad_files(inspection), *(("note", note) for note in inspection.notes)])
     if closing:
         yield closing
 
 
-def _figures(inspection: "Inspection") -> Iterator[tuple[str, str]]:
+def _data_facts(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     splits = inspection.num_images
     height, width, channels = inspection.working_size
     parts = f": {', '.join(f'{name} {count:,}' for name, count in splits.items())}" if len(splits) > 1 else ""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import json_line, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_device, add_tta, add_verb, whole_number
+from timebox.cli.parsing import Parser, Subparsers, add_verb
+from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
 
-# In place of an image: read their names from there.
-STDIN = "-"
+STDIN = "-"  # in place of an image: a list of files on stdin
 
 if TYPE_CHECKING:
     from timebox.run.run import FilePrediction
@@ -28,6 +28,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
     parser = add_verb(
         subparsers,
         "predict",
+        PredictConfig,
         "label image files",
         "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
         "its place; the exit status is 2 only where none could be read.",
@@ -37,40 +38,34 @@ def add_parser(subparsers: Subparsers) -> Parser:
             "find / -name '*.jpg' | timebox predict runs/demo -",
         ),
     )
-    parser.add_argument("run_dir", metavar="RUN", help="a run directory that `timebox train` wrote")
     parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="image files, folders to look through, and - for a list of files, one a line, on stdin",
+        "--json",
+        action="store_const",
+        const="jsonl",
+        dest="format",
+        default=argparse.SUPPRESS,
+        help="the same as --format jsonl",
     )
-    parser.add_argument(
-        "--top", metavar="K", type=whole_number(1), default=1, help="how many labels for each image (default: 1)"
-    )
-    parser.add_argument(
-        "--format", choices=("csv", "jsonl"), default="csv", help="csv with a header, or JSON lines (default: csv)"
-    )
-    parser.add_argument("--json", action="store_const", const="jsonl", dest="format", help="the same as --format jsonl")
-    add_tta(parser)
-    add_device(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes one line for each file, in the order given. Raises DataError where not one could be read."""
-    paths = image_files(args.images)
+    config: PredictConfig = args.config
+    paths = image_files(config.images)
 
     from timebox.run.run import load
 
-    trained = load(args.run_dir, device=args.device)
-    top = min(args.top, len(trained.class_names))
-    if args.format == "csv":
+    trained = load(config.run, device=config.device)
+    top = min(config.top, len(trained.class_names))
+    is_csv = config.format == "csv"
+    if is_csv:
         write(_csv_line(["path", *_columns(top), "error"]))
     num_files = num_read = 0
-    for prediction in trained.predict_files(paths, args.tta):
+    for prediction in trained.predict_files(paths, config.tta):
         num_files, num_read = num_files + 1, num_read + (prediction.error is None)
         ranked = _ranked(prediction, trained.class_names, top)
-        write(_as_csv(prediction, ranked, top) if args.format == "csv" else _as_json(prediction, ranked))
+        write(_as_csv(prediction, ranked, top) if is_csv else _as_json(prediction, ranked))
     if not num_read:
         raise DataError(f"no image could be read, of {plural(num_files, 'file')}; each line says why")
     return DONE

@@ -5,34 +5,35 @@ import argparse
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import write
 from timebox.cli.parsing import Parser, Subparsers, add_verb
+from timebox.configs.verbs import RecipesConfig
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
     """Adds the options of `timebox recipes`."""
-    parser = add_verb(
+    return add_verb(
         subparsers,
         "recipes",
+        RecipesConfig,
         "list the recipes, or print one whole",
         "Without a name, lists the recipes. With one, prints it whole as TOML, which --recipe FILE.toml reads back.",
         ("timebox recipes", "timebox recipes haet2021 > mine.toml"),
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a recipe to print (default: list all)")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the list, or one recipe as TOML under its description."""
     from timebox.recipe import describe_recipe, get_recipe, recipe_names
 
-    if args.name is None:
+    name: str | None = args.config.name
+    if name is None:
         names = recipe_names()
         width = max(map(len, names)) + 2
-        write("".join(f"{name:<{width}}{describe_recipe(name).splitlines()[0]}\n" for name in names))
-    elif args.name == "auto":
+        write("".join(f"{one:<{width}}{describe_recipe(one).splitlines()[0]}\n" for one in names))
+    elif name == "auto":
         write(_commented(describe_recipe("auto")))
     else:
-        recipe = get_recipe(args.name)
-        description = describe_recipe(args.name) if args.name in recipe_names() else ""
+        recipe = get_recipe(name)
+        description = describe_recipe(name) if name in recipe_names() else ""
         write(_commented(description) + recipe.to_toml())
     return DONE
 

@@ -1,4 +1,4 @@
-"""A curve as a few lines of text."""
+"""A curve drawn in Braille characters."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _COLUMNS, _ROWS = 2, 4
 
 
 def sketch(points: Sequence[tuple[float, float]], width: int, height: int) -> list[str]:
-    """The points as Braille dots, two by four in a character; x and y fill the space there is.
+    """The points as Braille dots, two by four in a character; x and y are scaled to fill the drawing.
 
     Args:
         points: one or more (x, y), x rising.

@@ -1,10 +1,10 @@
 """Reading the data of a run and splitting them into train, val and test, as a DataConfig says."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
 from timebox.data import (
     IN_MEMORY,
     DataSplits,
@@ -18,53 +18,8 @@ from timebox.data import (
 )
 from timebox.data.groups import count_shared_groups, frame_series_notes
 from timebox.data.images.decode import CROP
-from timebox.errors import RunError
 
 SplitSize = str | float | None
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What :func:`timebox.train` was told of its data; the meaning of each is written there."""
-
-    data: str
-    val: SplitSize
-    test: SplitSize
-    train_limit: int | None
-    test_limit: int | None
-    split_seed: int
-    coarse: bool
-    group_by: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """Ready for JSON; read back by :meth:`of_run`."""
-        return asdict(self)
-
-    @classmethod
-    def of_run(cls, config: Mapping[str, object], path: Path) -> "DataConfig":
-        """The source recorded in a run's model.json. Raises RunError where it is damaged."""
-        source = config.get("source")
-        recorded = {"group_by": None, **source} if isinstance(source, dict) else {}
-        if set(recorded) != set(_TYPES):
-            raise RunError(f"model.json of {str(path)!r} is damaged: its source is incomplete")
-        if not all(type(value) in _TYPES[field] for field, value in recorded.items()):
-            raise RunError(f"model.json of {str(path)!r} is damaged: its source holds wrong types")
-        counts = [value for value in recorded.values() if type(value) is int]
-        if not all(0 <= count < 1 << 63 for count in counts):
-            raise RunError(f"model.json of {str(path)!r} is damaged: its source holds numbers out of range")
-        return cls(**recorded)
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "data": (str,),
-    "val": (str, float, type(None)),
-    "test": (str, float, type(None)),
-    "train_limit": (int, type(None)),
-    "test_limit": (int, type(None)),
-    "split_seed": (int,),
-    "coarse": (bool,),
-    "group_by": (str, type(None)),
-}
 
 
 def split_data(

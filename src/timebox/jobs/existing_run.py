@@ -1,19 +1,19 @@
 """A run on disk that is resumed or replayed, and the one that a restarted group of ranks had begun."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError, RunError
-from timebox.jobs.config import TrainConfig
 from timebox.jobs.context import RunContext
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import machine, sha256_of, versions
 from timebox.jobs.messages import broadcast_read_data
 from timebox.planning.plan import Plan
@@ -54,7 +54,7 @@ class ExistingRun:
         try:
             training = mapping(run.config.get("training"))
             plan = Plan.from_dict(mapping(run.config.get("plan")), run.recipe)
-            config = _train_config(data_config, training, run.config.get("seed"))
+            config = TrainConfig.of_run(data_config, training, run.config.get("seed"))
         except (TypeError, ValueError) as error:
             raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
         return cls(run, config, plan, training.get("data_sha256"), training.get("init_sha256"))
@@ -148,20 +148,3 @@ def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failur
     """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
     if isinstance(group, TorchrunGroup):
         new_ranks_record(group.ranks, deadline.elapsed()).with_lost(failures).save(run)
-
-
-def _train_config(data_config: DataConfig, training: Mapping[str, object], seed: object) -> TrainConfig:
-    """The config recorded in model.json. Raises ValueError where it is incomplete."""
-    match {"scoring": True, "thumbnails": True, "init": None, **training}:
-        case {
-            "recipe": str(recipe),
-            "settings": list(settings),
-            "precision": str(precision),
-            "num_steps": int() | None as num_steps,
-            "scoring": bool(scoring),
-            "thumbnails": bool(thumbnails),
-            "init": str() | None as init,
-        } if isinstance(seed, int) and 0 <= seed < 2**63:
-            options = tuple(str(setting) for setting in settings)
-            return TrainConfig(data_config, recipe, options, seed, precision, num_steps, scoring, thumbnails, init)
-    raise ValueError("the options of its training are incomplete")

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from timebox.builders import MIN_STD
 from timebox.clock import Deadline
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.scoring import Scorer, SplitScore
 from timebox.file_versions import MODEL_FORMAT
-from timebox.jobs.config import TrainConfig
 from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.budget import ScoringLoad
@@ -98,13 +98,7 @@ class TrainingJob:
             "source": request.source.as_dict(),
             "seed": request.seed,
             "training": {
-                "recipe": request.recipe,
-                "settings": list(request.settings),
-                "precision": request.precision,
-                "num_steps": request.num_steps,
-                "scoring": request.scoring,
-                "thumbnails": request.thumbnails,
-                "init": request.init,
+                **request.as_training(),
                 "init_sha256": self.initial.sha256 if self.initial else None,
                 "budget_seconds": self.budget_seconds,
                 "data_sha256": self.data_sha256,
@@ -181,7 +175,7 @@ def plan_training(
         Hardware(device, config.precision, context.group),
         config.source.data,
     )
-    plan = make_plan(request, context.deadline, config.num_steps, write_speed)
+    plan = make_plan(request, context.deadline, config.steps, write_speed)
     for line in plan.lines:
         context.reporter.note(line)
     return plan

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
-from timebox.jobs.config import TrainConfig
-from timebox.jobs.data import DataConfig
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
 

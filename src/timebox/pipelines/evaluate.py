@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.clock import now
+from timebox.configs.data import DataConfig
+from timebox.configs.verbs import EvaluateConfig
 from timebox.data import ImageDataset, LoadedData, SourceSplits, align_labels, balanced_cut, image_hashes, load_data
 from timebox.errors import TimeboxError, UsageError
 from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
-from timebox.jobs.data import DataConfig, split_data
+from timebox.jobs.data import split_data
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.files import read_training_hashes
 from timebox.run.run import Run
-
-SPLITS = ("test", "val", "train", "all")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,7 @@ def evaluate(
     """
     started = now()
     reporter = reporter or SilentReporter()
-    if split is not None and split not in SPLITS:
-        raise UsageError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
+    config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = run if isinstance(run, Run) else Run(run, device)
     data_config = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
@@ -114,11 +113,11 @@ def evaluate(
     def read_path(path: str, image_size: int | None) -> LoadedData:
         return read(path, image_size=image_size)
 
-    name, dataset = _select_split(split, loaded.splits, data_config, run, read_path)
+    name, dataset = _select_split(config.split, loaded.splits, data_config, run, read_path)
     dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
-        if not 1 <= test_limit <= num_total:
+        if test_limit > num_total:
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, data_config.split_seed)[0])
     reporter.phase("scoring")

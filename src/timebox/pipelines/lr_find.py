@@ -7,15 +7,18 @@ from pathlib import Path
 
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
+from timebox.configs.data import DataConfig
+from timebox.configs.lr_find import LrFindConfig
+from timebox.configs.train import TrainConfig
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole
-from timebox.jobs.config import TrainConfig, check_train_config, image_form, is_planned
+from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import build_initial_network, build_loss
 from timebox.jobs.job import TrainingJob, plan_training
 from timebox.planning.image_size import largest_side_for
@@ -124,7 +127,7 @@ def lr_find(
         seed: of weights and augmentation.
         device, precision, data_dir, coarse, max_bad_share, cache: as of :func:`timebox.train`.
         out: where lr_find.json and lr_find.svg go, default ``runs/<data>-lr-<date>-<time>``.
-        reporter: is told the course of things.
+        reporter: receives phases and notes as they happen.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The test, its suggestion and its bound.
@@ -137,13 +140,13 @@ def lr_find(
     >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
-    deadline = deadline or Deadline(parse_budget(budget))
+    config = LrFindConfig.from_call(locals())
+    deadline = deadline or Deadline(config.budget)
     reporter = reporter or SilentReporter()
-    source = DataConfig(str(data), "none", "none", train_limit, None, split_seed, coarse)
-    request = TrainConfig(source, recipe, tuple(settings), seed, precision, None, scoring=False)
-    check_train_config(request, deadline)
-    planned_for = Deadline(parse_budget(train_budget))
-    check_train_config(request, planned_for)
+    source = DataConfig.of(config, val="none", test="none")
+    options = config.as_dict(("recipe", "settings", "seed", "precision"))
+    train_config = TrainConfig.of(source, **options, scoring=False)
+    planned_for = Deadline(parse_budget(config.train_budget))
     training_device = resolve_device(device)
     side, fit = image_form(recipe, settings)
     reader = DatasetReader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
@@ -153,9 +156,9 @@ def lr_find(
         reporter.phase("reading")
         loaded, data_splits = reader.read_splits(source, side, fit)
         reporter.phase("planning")
-        plan = plan_training(request, data_splits, training_device, RunContext(planned_for, reporter))
-        job = TrainingJob.of(request, _plan_one_network(plan), data_splits, None)
-        lrs = _lr_range(job.plan.recipe, low, high)
+        plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+        job = TrainingJob.of(train_config, _plan_one_network(plan), data_splits, None)
+        lrs = _lr_range(job.plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _run_test(job, lrs, _build_pacer(job.plan, deadline), reporter)
     result = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))

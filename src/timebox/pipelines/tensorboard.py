@@ -21,7 +21,7 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UsageError("writing for TensorBoard takes its package: pip install 'timebox[tensorboard]'") from error
+        raise UsageError("TensorBoard is not installed: pip install 'timebox-vision[tensorboard]'") from error
     facts = read_run_data(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
     log_dir = Path(folder) / facts.name
     try:

@@ -1,4 +1,4 @@
-"""``timebox train``: from images and a deadline to a run directory."""
+"""``timebox train``: trains on images before a deadline and writes a run directory."""
 
 import time
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from timebox.clock import Deadline, parse_budget
-from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes, parse_split_size
-from timebox.errors import UsageError
-from timebox.jobs.config import TrainConfig, arguments_given, check_train_config, image_form, is_planned
+from timebox.clock import Deadline
+from timebox.configs.train import TrainConfig
+from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
+from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext, join_ranks
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun, find_restarted_run, save_ranks_record
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_training
@@ -29,10 +29,6 @@ from timebox.run.run import Run
 from timebox.run.writer import RunWriter, check_free
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
-
-# What may be given beside a run that is resumed or replayed; everything else is the run's own.
-BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "resume")
-BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache", "reporter", "deadline", "replay")
 
 
 def train(
@@ -67,8 +63,8 @@ def train(
 ) -> Run:
     """Train a classifier on labelled images before a deadline, and write a run directory.
 
-    Several processes that ``torchrun`` started with the same arguments train together; the run lies on the host of
-    rank 0. On another host there is none to return afterwards, and RunError is raised.
+    Several processes that ``torchrun`` started with the same arguments train together; the run directory is on the
+    host of rank 0. On another host there is no run to return, and RunError is raised.
 
     Args:
         data: a path, a name (``cifar10``, ``cifar100``, ``mnist``, ``digits``), or images in memory. With ``resume`` or
@@ -89,20 +85,20 @@ def train(
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
-        init: a run, or its model.safetensors, whose weights to begin with. The network is its, with a new head where
-            classes are not among its own.
+        init: a run, or its model.safetensors, whose weights to begin with. The network is that run's, with a new head
+            where the data have classes that the run does not.
         out: run directory, default ``runs/<data>-<date>-<time>``. One that holds anything is refused; ``overwrite``
             replaces a run once the new one is whole.
-        resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less what was used
-            up to it, or with a new ``budget``. Everything else is the run's own.
+        resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less the time
+            used up to it, or with a new ``budget``. Everything else is the run's own.
         replay: a finished run: takes the same steps again and compares the weights.
         data_dir: where named data sets are looked for and downloaded to.
         coarse: the 20 superclasses of CIFAR-100.
-        group_by: a regular expression for the images' paths; those for which it finds the same (its first group, or the
-            whole) stay together when images are split, such as the frames of a video.
+        group_by: a regular expression for the images' paths; images for which it matches the same text (its first
+            group, or the whole match) stay together when images are split, such as the frames of a video.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
         cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
-        reporter: is told the course of things.
+        reporter: receives phases, notes and steps as they happen.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The finished run. Where Ctrl-C came after the first checkpoint, the run as far as it came: its summary says
@@ -117,59 +113,28 @@ def train(
     >>> run.class_names, run.summary["steps"]
     (('blue', 'red'), 20)
     """
-    given = arguments_given(train, locals())
-    if deadline is None:
-        deadline = Deadline(None if budget is None else parse_budget(budget))
-    reporter = reporter or SilentReporter()
     in_memory = data if isinstance(data, ImageDataset) else None
-    data = IN_MEMORY if in_memory is not None else data
+    config = TrainConfig.from_call({**locals(), "data": data if in_memory is None else IN_MEMORY})
+    deadline = deadline or Deadline(config.budget)
+    reporter = reporter or SilentReporter()
     reader = DatasetReader(
-        Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, in_memory, cache
+        Path(config.data_dir) if config.data_dir else None,
+        config.max_bad_share,
+        reporter.note,
+        deadline,
+        in_memory,
+        config.cache,
     )
     if is_worker_rank():
         return Run(run_worker(resolve_device(device), deadline, reader), device)
-    if resume is not None or replay is not None:
-        _refuse_beside(given, BESIDE_REPLAY if resume is None else BESIDE_RESUME)
-        path = Path(str(resume if replay is None else replay))
-        existing = ExistingRun.load(path, None if data is None else str(data))
-        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
-            has_budget = deadline.budget_seconds is not None
-            if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
-                return resume_after_restart(existing, restarted, reader, context)
-            if resume is not None:
-                return resume_run(existing, reader, context, "budget" in given or has_budget)
-            new_path = Path(out) if out else _default_out(f"{path.name}-replay")
-            return replay_run(existing, reader, context, new_path, overwrite)
-    if data is None:
-        raise UsageError("say what to train on: a path, or a name such as digits")
-    source = DataConfig(
-        data=str(data),
-        val=parse_split_size(str(val) if isinstance(val, Path) else val, "val"),
-        test=parse_split_size(str(test) if isinstance(test, Path) else test, "test"),
-        train_limit=train_limit,
-        test_limit=test_limit,
-        split_seed=split_seed,
-        coarse=coarse,
-        group_by=group_by,
-    )
-    request = TrainConfig(
-        source,
-        recipe,
-        tuple(settings),
-        seed,
-        precision,
-        steps,
-        scoring,
-        thumbnails,
-        None if init is None else str(init),
-    )
-    check_train_config(request, deadline)
-    initial = None if init is None else InitialWeights.read(Path(init))
+    if config.resume is not None or config.replay is not None:
+        return _continue(config, reader, deadline, reporter)
+    initial = None if config.init is None else InitialWeights.read(Path(config.init))
     training_device = resolve_device(device)
-    side, fit = image_form(request.recipe, request.settings)
-    if is_planned(recipe):
+    side, fit = image_form(config.recipe, config.settings)
+    if is_planned(config.recipe):
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
-    out_path = Path(out) if out else None
+    out_path = Path(config.out) if config.out else None
     if out_path and not is_torchrun():
         check_free(out_path, overwrite)
     with preserve_torch_state(), join_ranks(training_device, deadline, reporter) as context:
@@ -177,19 +142,33 @@ def train(
         if restarted and restarted.has_checkpoint:
             return resume_after_restart(ExistingRun.load(restarted.path), restarted, reader, context)
         with context.phase("reading"):
-            loaded, data_splits = reader.read_splits(source, side, fit)
-            broadcast_read_data(context.group, source, side, fit, data_splits)
+            loaded, data_splits = reader.read_splits(config.source, side, fit)
+            broadcast_read_data(context.group, config.source, side, fit, data_splits)
         new_path = out_path or (restarted.path if restarted else _default_out(loaded.name))
         writer = RunWriter.new(new_path, overwrite or restarted is not None)
         with keep_partial_run(writer, context):
             failures = restarted.record.lost if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
             with context.phase("planning"):
-                _save_training_hashes(writer, request, data_splits, context)
-                plan = plan_training(request, data_splits, training_device, context, writer.write_speed, initial)
-                job = TrainingJob.of(request, plan, data_splits, deadline.budget_seconds, initial)
+                _save_training_hashes(writer, config, data_splits, context)
+                plan = plan_training(config, data_splits, training_device, context, writer.write_speed, initial)
+                job = TrainingJob.of(config, plan, data_splits, deadline.budget_seconds, initial)
             run_job(job, loaded, writer, context)
     return Run(writer.path, device)
+
+
+def _continue(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
+    """Resume or replay a run."""
+    path = Path(str(config.replay if config.resume is None else config.resume))
+    existing = ExistingRun.load(path, config.data)
+    with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+        has_budget = deadline.budget_seconds is not None
+        if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
+            return resume_after_restart(existing, restarted, reader, context)
+        if config.resume is not None:
+            return resume_run(existing, reader, context, has_budget)
+        new_path = Path(config.out) if config.out else _default_out(f"{path.name}-replay")
+        return replay_run(existing, reader, context, new_path, config.overwrite)
 
 
 def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: DataSplits, context: RunContext) -> None:
@@ -203,14 +182,6 @@ def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: D
             context.reporter.note(
                 f"{num_seen:,} of {len(split):,} images of {name} are training images too, pixel for pixel"
             )
-
-
-def _refuse_beside(given: set[str], allowed: Sequence[str]) -> None:
-    if surplus := sorted(given - set(allowed)):
-        raise UsageError(
-            f"{', '.join(surplus)} cannot be given with {allowed[-1]}: all of that is the run's own; "
-            f"allowed are {', '.join(allowed[:-3])}"
-        )
 
 
 def _default_out(name: str) -> Path:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from timebox.configs import options
 from timebox.errors import UsageError
 from timebox.optim import Optimizer
 from timebox.runtime.timing import fastest_seconds
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS: tuple[str, ...] = get_args(options.Precision)[1:]  # fp32, bf16, fp16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A lower precision must be faster than fp32 by this factor, which is above the noise of the measurement.
 MIN_SPEEDUP = 1.1

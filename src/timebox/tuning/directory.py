@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from timebox.clock import Deadline, format_duration
+from timebox.clock import format_duration
+from timebox.configs.data import DataConfig
+from timebox.configs.options import check_budget_length
+from timebox.configs.train import TrainConfig
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
-from timebox.jobs.config import TrainConfig, check_train_config
-from timebox.jobs.data import DataConfig
 from timebox.recipe import AUTO
 from timebox.run.files import read_json, to_json
 from timebox.tuning.storage import is_url, without_password
@@ -84,8 +85,10 @@ class TuneConfig:
                 f"{format_duration(max_seconds)}, a {MIN_TRIALS_PER_BUDGET}th of the budget: the top trials are "
                 "trained several times"
             )
-        training = TrainConfig(self.source, self.recipe, self.settings, self.seed, self.precision, None)
-        check_train_config(training, Deadline(self.budget_seconds))
+        TrainConfig.of(
+            self.source, recipe=self.recipe, settings=self.settings, seed=self.seed, precision=self.precision
+        )
+        check_budget_length(self.budget_seconds)
         if self.sampler not in SAMPLERS:
             raise UsageError(f"sampler {self.sampler!r} is unknown; use {', '.join(SAMPLERS)}")
         if self.workers < 1:

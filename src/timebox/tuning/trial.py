@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
-from timebox.jobs.config import TrainConfig
 from timebox.jobs.context import RunContext
-from timebox.jobs.data import DataConfig
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import score_held_out
@@ -97,10 +97,14 @@ class Trainer:
             DivergedError: where the loss diverges. UsageError: for a recipe that is invalid, or does not fit the data.
         """
         deadline = Deadline(budget_seconds)
-        config = TrainConfig(
-            self.source, recipe, (*settings, SCORING_SETTING), self.seed + repeat, self.precision, None,
+        config = TrainConfig.of(
+            self.source,
+            recipe=recipe,
+            settings=(*settings, SCORING_SETTING),
+            seed=self.seed + repeat,
+            precision=self.precision,
             thumbnails=False,
-        )  # fmt: skip
+        )
         data_splits = DataSplits(
             self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None
         )

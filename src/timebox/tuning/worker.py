@@ -18,8 +18,9 @@ import torch
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline
+from timebox.configs.data import DataConfig
 from timebox.errors import TimeboxError, UsageError
-from timebox.jobs.data import DataConfig, DatasetReader
+from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies

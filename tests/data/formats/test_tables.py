@@ -252,5 +252,5 @@ def test_a_parquet_bomb_is_refused(tmp_path):
 def test_without_pyarrow_the_error_names_the_package(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", {"label": [0, 1]})
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"reading Parquet takes pyarrow: pip install 'timebox\[tables\]'"):
+    with pytest.raises(DataError, match=r"reading Parquet takes pyarrow: pip install 'timebox-vision\[tables\]'"):
         load_data(path)

@@ -30,7 +30,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox[tables]'") from error
+        raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox-vision[tables]'") from error
     notify = ProgressNotifier(options.notify)
     try:
         with open_regular(path) as file, parquet.ParquetFile(file) as table, _ImageBuffer(path) as buffer:

@@ -1,0 +1,180 @@
+"""``TrainConfig``: the options of ``timebox train``."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from timebox.configs import options
+from timebox.configs.arguments import to_arguments
+from timebox.configs.config import Config, Rule, option, options_of
+from timebox.configs.data import DataConfig
+from timebox.errors import UsageError
+
+# Options that may be given beside --resume and --replay; everything else is the run's own.
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache")
+BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache")
+# Options that change nothing of what is trained.
+NOT_IN_COMMAND = ("out", "overwrite", "resume", "replay", "device", "data_dir", "max_bad_share", "cache")
+
+
+def check_exclusive(config: Any) -> None:
+    """Raise UsageError for two options of which only one may be given."""
+    if config.budget is not None and config.steps is not None:
+        raise UsageError("--budget and --steps exclude each other: give --budget for a deadline or --steps for a count")
+
+
+def check_continued(config: Any) -> None:
+    """Raise UsageError for options that a run which is resumed or replayed brings itself."""
+    for verb, allowed in (("resume", BESIDE_RESUME), ("replay", BESIDE_REPLAY)):
+        changed = [name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default]
+        surplus = sorted(set(changed) - {verb, *allowed})
+        if getattr(config, verb) is not None and surplus:
+            raise UsageError(
+                f"{', '.join(surplus)} cannot be given with {verb}: all of that is the run's own; "
+                f"allowed are {', '.join(allowed)}"
+            )
+
+
+def check_complete(config: Any) -> None:
+    """Raise UsageError where it is missing what to train on, or how long."""
+    if config.resume is not None or config.replay is not None:
+        return
+    if config.budget is None and config.steps is None:
+        raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
+    if config.data is None:
+        raise UsageError("say what to train on: a path, or a name such as digits")
+
+
+def check_budget(config: Any) -> None:
+    """Raise BudgetError for a budget in which nothing can be trained."""
+    if config.resume is None:  # the budget of a resumed run is checked against what it still needs
+        options.check_budget_length(config.budget)
+
+
+class TrainConfig(Config, frozen=True, kw_only=True):
+    """The arguments of :func:`timebox.train`; documented there."""
+
+    data: Annotated[
+        options.Text | None,
+        option(
+            "a folder of class folders, a file, or a name: cifar10, digits, …; with --resume or --replay only where "
+            "the run's data have moved",
+            positional="DATA",
+        ),
+    ] = None
+    budget: Annotated[
+        options.Budget,
+        option(
+            "deadline of the whole command, from its start to its exit: 90s, 10m, 1h30m; a bare number is seconds",
+            group="how long",
+        ),
+    ] = None
+    steps: Annotated[
+        options.Count | None,
+        option(
+            "train N optimizer steps in place of a budget, reading no clock: repeatable byte for byte on a CPU",
+            metavar="N",
+            group="how long",
+        ),
+    ] = None
+    recipe: Annotated[
+        options.Recipe,
+        option(
+            "auto, a name that `timebox recipes` lists, or a .toml file (default: auto, planned from the data, the "
+            "hardware and the budget)"
+        ),
+    ] = "auto"
+    settings: options.Settings = ()
+    init: Annotated[
+        options.Text | None,
+        option(
+            "begin with the weights of a run, or of its model.safetensors; classes it does not have get a new head",
+            metavar="RUN|FILE",
+            group="method",
+        ),
+    ] = None
+    seed: Annotated[options.Natural, option("seed of the training", metavar="N", group="method")] = 0
+    val: options.Val = None
+    test: options.Test = None
+    test_limit: options.TestLimit = None
+    scoring: Annotated[
+        bool, option("leave val and test for `timebox evaluate`; all the time goes into training", group="data")
+    ] = True
+    group_by: options.GroupBy = None
+    thumbnails: Annotated[
+        bool, option("keep images of the data out of the report and the run directory", group="data")
+    ] = True
+    train_limit: options.TrainLimit = None
+    split_seed: options.SplitSeed = 0
+    coarse: options.Coarse = False
+    max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
+    cache: options.Cache = True
+    data_dir: options.DataDir = None
+    device: options.DeviceOption = "auto"
+    precision: options.PrecisionOption = "auto"
+    out: Annotated[
+        options.Text | None,
+        option("the run directory, new or empty (default: runs/<data>-<date>-<time>)", metavar="DIR", group="output"),
+    ] = None
+    overwrite: Annotated[bool, option("replace the run that DIR holds, once the new one is whole", group="output")] = (
+        False
+    )
+    resume: Annotated[
+        options.Text | None,
+        option(
+            "go on with a run that was stopped or killed, from its last checkpoint and with the time it had left, or "
+            "with a new --budget",
+            metavar="RUN",
+            group="output",
+        ),
+    ] = None
+    replay: Annotated[
+        options.Text | None,
+        option(
+            "take the steps of a finished run again, decisions of the clock included, and compare the weights",
+            metavar="RUN",
+            group="output",
+        ),
+    ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        (("budget", "steps"), check_exclusive),
+        (("test",), options.check_test_split),
+    )
+    requirements: ClassVar[tuple[Rule, ...]] = (
+        (("resume", "replay"), check_continued),
+        (("data", "budget", "steps", "resume", "replay"), check_complete),
+        (("budget", "resume"), check_budget),
+    )
+
+    @classmethod
+    def of(cls, source: DataConfig, **changes: Any) -> "TrainConfig":
+        """A training on the data of ``source``, with the other options as given."""
+        return cls(**{**source.arguments(), **changes})
+
+    @classmethod
+    def of_run(cls, source: DataConfig, training: Mapping[str, object], seed: object) -> "TrainConfig":
+        """The config recorded in a run's model.json, of which ``training`` and ``seed`` are entries.
+
+        Raises ValueError if it is damaged.
+        """
+        recorded = {"scoring": True, "thumbnails": True, "init": None, **training, "seed": seed}
+        names = ("recipe", "settings", "seed", "precision", "scoring", "thumbnails", "init")
+        if missing := {*names, "num_steps"} - set(recorded):
+            raise ValueError(f"its training lacks {', '.join(sorted(missing))}")
+        return cls.of(source, steps=recorded["num_steps"], **{name: recorded[name] for name in names})
+
+    def as_training(self) -> dict[str, object]:
+        """The entries of ``training`` in model.json, read back by :meth:`of_run`."""
+        names = ("recipe", "settings", "precision", "steps", "scoring", "thumbnails", "init")
+        return {"num_steps" if name == "steps" else name: value for name, value in self.as_dict(names).items()}
+
+    @property
+    def source(self) -> DataConfig:
+        """Which images are used for what."""
+        return DataConfig.of(self)
+
+    def command(self, budget_seconds: float | None) -> str:
+        """The command line that trains the same under a budget, without the place it is written to."""
+        config = self.replace(budget=budget_seconds)
+        return shlex.join(["timebox", "train", *to_arguments(config, leave_out=NOT_IN_COMMAND)])

@@ -1,0 +1,112 @@
+"""Configs of the verbs that look at data, or use a trained run: inspect, evaluate, predict, export, report, compare."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from timebox.configs import options
+from timebox.configs.config import Config, option
+
+PredictionFormat = Literal["csv", "jsonl"]
+ExportFormat = Literal["onnx", "torch"]
+
+
+class InspectConfig(Config, frozen=True, kw_only=True):
+    """The arguments of :func:`timebox.inspect`; documented there."""
+
+    data: options.Data
+    image_size: Annotated[
+        Annotated[int, Meta(ge=8, le=options.MAX_INT)] | None,
+        option(
+            "side that images are brought to, as in --image-size 64 (default: chosen from the data)", metavar="PIXELS"
+        ),
+    ] = None
+    coarse: options.Coarse = False
+    cache: options.Cache = True
+    data_dir: options.DataDir = None
+
+
+class EvaluateConfig(Config, frozen=True, kw_only=True):
+    """The arguments of :func:`timebox.evaluate`; documented there."""
+
+    run: options.RunDirectory
+    data: options.Data
+    split: Annotated[
+        options.Split | None,
+        option("split of DATA to score (default: its test split, else the images this run held out, else all)"),
+    ] = None
+    test_limit: Annotated[
+        options.TestLimit,
+        option("score N images, balanced over the classes, as in --test-limit 1000 (default: all)", group=""),
+    ] = None
+    tta: options.TtaOption = "recipe"
+    max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
+    cache: options.Cache = True
+    data_dir: options.DataDir = None
+    device: options.DeviceOption = "auto"
+
+
+class PredictConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox predict``."""
+
+    run: options.RunDirectory
+    images: Annotated[
+        tuple[str, ...],
+        option(
+            "image files, folders to look through, and - for a list of files, one a line, on stdin", positional="IMAGE"
+        ),
+    ]
+    top: Annotated[options.Count, option("how many labels for each image", metavar="K")] = 1
+    format: Annotated[PredictionFormat, option("csv with a header, or JSON lines")] = "csv"
+    tta: options.TtaOption = "recipe"
+    device: options.DeviceOption = "auto"
+
+
+class ExportConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox export``."""
+
+    run: options.RunDirectory
+    format: Annotated[
+        ExportFormat,
+        option("onnx, for onnxruntime and others (takes the extra `onnx`); torch, a program of torch.export"),
+    ] = "onnx"
+    output: Annotated[
+        options.Text | None, option("file to write (default: model.onnx or model.pt2 in RUN)", metavar="FILE")
+    ] = None
+    overwrite: Annotated[bool, option("replace a file that is there")] = False
+    check: Annotated[
+        tuple[str, ...],
+        option(
+            "image files or folders on which to measure the effect of another program's JPEG decoder",
+            metavar="IMAGE",
+            nargs="+",
+        ),
+    ] = ()
+    tta: options.TtaOption = "recipe"
+
+
+class ReportConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox report``."""
+
+    run: options.RunDirectory
+    output: Annotated[options.Text | None, option("file to write (default: report.html in RUN)", metavar="FILE")] = None
+    thumbnails: Annotated[bool, option("leave images of the data out of the page")] = True
+    tensorboard: Annotated[
+        options.Text | None,
+        option(
+            "write the metrics for TensorBoard too, into a folder in DIR (takes the extra `tensorboard`)", metavar="DIR"
+        ),
+    ] = None
+
+
+class CompareConfig(Config, frozen=True, kw_only=True):
+    """The arguments of :func:`timebox.compare`; documented there."""
+
+    runs: Annotated[tuple[str, ...], option("two run directories or more", positional="RUN")]
+    output: Annotated[options.Text | None, option("write a page as well", metavar="FILE")] = None
+
+
+class RecipesConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox recipes``."""
+
+    name: Annotated[options.Text | None, option("a recipe to print (default: list all)", positional="NAME")] = None
