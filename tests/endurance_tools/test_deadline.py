@@ -19,10 +19,10 @@ from .conftest import ENDURANCE
 from deadline import SCENARIOS, Cell, order, train_words  # isort: skip
 from deadlines.disturbances import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
 from deadlines.process_timing import Observed, longest_stall, observe  # isort: skip
-from deadlines.report import SampleStatistics, Record, Schedule, broken_promises, judge_schedule  # isort: skip
+from deadlines.report import Figures, Record, Schedule, broken_promises, judge_schedule  # isort: skip
 from deadlines.report import misses, read_records, table  # isort: skip
 
-FIGURES = SampleStatistics(
+FIGURES = Figures(
     late=False,
     elapsed_seconds=9.4,
     reserve_seconds=0.7,

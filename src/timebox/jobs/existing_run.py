@@ -1,7 +1,7 @@
 """A run on disk that is resumed or replayed, and the one that a restarted group of ranks had begun."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ class ExistingRun:
         """
         run = Run(path)
         recorded = DataConfig.of_run(run.config, path)
-        data_config = recorded if data is None else replace(recorded, data=data)
+        data_config = recorded if data is None else recorded.replace(data=data)
         try:
             training = mapping(run.config.get("training"))
             plan = Plan.from_dict(mapping(run.config.get("plan")), run.recipe)

@@ -230,7 +230,7 @@ def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, noti
     loaded, data_splits = reader.read_splits(source, side, fit)
     has_own_val = config.val is None and loaded.splits.val is not None
     if config.val is None and not has_own_val:
-        source = replace(source, val=VAL_SHARE if config.train_limit is None else "rest")
+        source = source.replace(val=VAL_SHARE if config.train_limit is None else "rest")
         data_splits = split_data(loaded.splits, source, None, fit)
     if data_splits.val is None:
         raise UsageError(f"{config.data!r} leaves no validation images: hold some out with --val")
