@@ -199,4 +199,4 @@ def test_a_range_test_is_read(golden: Path) -> None:
 def test_those_who_trained_together_are_known(golden: Path) -> None:
     record = read_ranks_record(golden / "launched")
     assert record is not None
-    assert [member["rank"] for member in record.members] == [0, 1]
+    assert [rank.rank for rank in record.ranks] == [0, 1]

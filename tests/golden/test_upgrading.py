@@ -171,15 +171,15 @@ def test_a_run_is_brought_to_the_newest_format_and_saved_in_it(
     def more_weight_for_seeds(values: Values) -> Values:
         return {**values, "seed": 10 * int(str(values["seed"])) + 1}
 
-    monkeypatch.setattr(MODEL_FORMAT, "steps", (more_weight_for_seeds,))
-    monkeypatch.setattr(SUMMARY_FORMAT, "steps", (more_weight_for_seeds,) * 2)
+    monkeypatch.setattr(MODEL_FORMAT, "steps", (*MODEL_FORMAT.steps, more_weight_for_seeds))
+    monkeypatch.setattr(SUMMARY_FORMAT, "steps", (*SUMMARY_FORMAT.steps, *[more_weight_for_seeds] * 2))
     run = timebox.load(golden / "auto", device="cpu")
-    assert (run.config["format"], run.config["seed"]) == (5, 1)
-    assert (run.summary["format"], run.summary["seed"]) == (3, 11)
+    assert (run.config["format"], run.config["seed"]) == (6, 1)
+    assert (run.summary["format"], run.summary["seed"]) == (4, 11)
     run.save(place)
     again = timebox.load(place, device="cpu")
-    assert (again.config["format"], again.config["seed"]) == (5, 1)
-    assert (again.summary["format"], again.summary["seed"]) == (3, 11)
+    assert (again.config["format"], again.config["seed"]) == (6, 1)
+    assert (again.summary["format"], again.summary["seed"]) == (4, 11)
 
 
 def test_each_line_of_the_metrics_is_of_the_format_said_before_it(

@@ -15,6 +15,7 @@ from timebox.planning.plan import Plan
 from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.planning.throughput import ThroughputBenchmark
 from timebox.recipe import Recipe
+from timebox.run.model_config import PlanRecord
 from timebox.runtime import precision
 from timebox.runtime import timing as speed
 from timebox.runtime.write_speed import WriteSpeed
@@ -289,6 +290,6 @@ def test_fewer_threads_where_they_are_faster(
         assert made.threads == torch.get_num_threads() == 1
         assert "1 of 2 threads: 4.0x as fast as all of them" in made.lines
         assert made.step_seconds == pytest.approx(0.001 * work(made.recipe) * made.recipe.batch_size)
-        assert Plan.from_dict(made.as_dict(), made.recipe).threads == 1
+        assert PlanRecord.of(made).plan(made.recipe).threads == 1
     finally:
         torch.set_num_threads(before)

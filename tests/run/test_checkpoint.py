@@ -251,12 +251,12 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "has format 2; this version of timebox reads formats up to 1"),
-        ({"step": -1}, "its file, step or progress are none of a checkpoint"),
-        ({"step": True}, "its file, step or progress are none of a checkpoint"),
-        ({"progress": 1.5}, "its file, step or progress are none of a checkpoint"),
-        ({"step": "7"}, "it is no manifest of a checkpoint"),
-        ({"facts": None}, "it is no manifest of a checkpoint"),
+        ({"format": 3}, "has format 3; this version of timebox reads formats up to 2"),
+        ({"step": -1}, "is damaged: expected int >= 0 at step"),
+        ({"step": True}, "is damaged: expected int, got bool at step"),
+        ({"progress": 1.5}, r"is damaged: expected float <= 1\.0 at progress"),
+        ({"step": "7"}, "is damaged: expected int, got str at step"),
+        ({"training_state": None}, "is damaged: expected object, got null at training_state"),
         ({"progress": float("nan")}, "cannot be read: NaN is no number of JSON"),
         ({"sha256": "0" * 64}, "its checksum is not the one in manifest.json"),
     ],
@@ -271,7 +271,7 @@ def test_a_manifest_that_lies_is_refused(folder: Path, changes: dict[str, object
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
 ) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=3)
-KEYS = ["format", "file", "sha256", "step", "progress", "facts"]
+KEYS = ["format", "file", "sha256", "step", "progress", "training_state"]
 
 
 @pytest.fixture(scope="module")

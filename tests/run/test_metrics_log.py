@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import RunError, UsageError
-from timebox.run.metrics_log import MetricsLog, length_up_to, read_metrics, step_plans_taken
+from timebox.run.metrics_log import MetricsLog, final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.writer import RunWriter
 from timebox.training.schedule import StepPlan
 
@@ -122,7 +122,7 @@ def test_lines_may_come_while_others_are_written(path: Path) -> None:
 
 def test_what_is_not_kept_is_cut_off(path: Path) -> None:
     save(path, [step(1), step(2), step(3)])
-    writer = MetricsLog(path, keep=len(json.dumps(step(1))) + 1)
+    writer = MetricsLog(path, keep_bytes=len(json.dumps(step(1))) + 1)
     writer.add(step(2, lr=0.05))
     writer.flush()
     writer.close()
@@ -190,7 +190,7 @@ def test_the_lines_of_a_training_as_it_stood(
     path: Path, entries: list[Entry], num_lines: int, at_step: int, kept: int
 ) -> None:
     save(path, entries)
-    length, count, _ = length_up_to(path, num_lines, at_step)
+    length, count, _ = prefix_at_checkpoint(path, num_lines, at_step)
     assert count == kept
     assert path.read_bytes()[:length].count(b"\n") == kept
     assert length == len("".join(json.dumps(entry) + "\n" for entry in entries[:kept]))
@@ -200,7 +200,7 @@ def test_a_torn_last_line_is_not_kept(path: Path) -> None:
     save(path, [step(1), step(2)])
     whole = len(path.read_bytes())
     path.write_bytes(path.read_bytes() + b'{"step": 3, "lo')
-    assert length_up_to(path, 9, 9) == (whole, 2, 1)
+    assert prefix_at_checkpoint(path, 9, 9) == (whole, 2, 1)
 
 
 def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> None:
@@ -212,17 +212,17 @@ def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> Non
     writer.metrics.flush()
     writer.metrics.close()
     assert lines_of(path) == [step(1), step(2), step(3), step(4), accuracy(4)]
-    assert length_up_to(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
+    assert prefix_at_checkpoint(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
 
 
 def step_plans(*entries: Entry) -> list[tuple[float, float]]:
-    found = step_plans_taken(entries, Path("runs/one"))
+    found = final_step_plans(entries, Path("runs/one"))
     assert all(isinstance(step_plan, StepPlan) for step_plan in found)
     return [(step_plan.progress, step_plan.lr) for step_plan in found]
 
 
 def test_every_step_survives_where_nothing_went_wrong() -> None:
-    assert step_plans_taken([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
+    assert final_step_plans([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
         StepPlan(0.5, 0.2, 0.9, 8),
         StepPlan(1.0, 0.0, 0.9, 8),
     ]
@@ -259,16 +259,19 @@ def test_a_rollback_to_a_step_that_is_there_anyway_undoes_nothing() -> None:
         ([step(1)], "run 'runs/one' did not come to the end of its schedule: there is nothing to replay"),
         ([], "there is nothing to replay"),
         ([step(1, 1.0), back_to(0)], "there is nothing to replay"),
-        ([{**step(1, 1.0), "lr": "fast"}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "lr": -0.1}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "micro_batch": 0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "micro_batch": True}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "momentum": 1.0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "momentum": 0.0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "lr": float("inf")}], "a step lacks its decisions"),
-        ([{"step": 1, "loss": 1.0}], "a step lacks its decisions"),
+        (
+            [{**step(1, 1.0), "lr": "fast"}],
+            "step 1 in metrics.jsonl of 'runs/one' is damaged: expected float, got str at lr",
+        ),
+        ([{**step(1, 1.0), "lr": -0.1}], "expected float >= 0.0 at lr"),
+        ([{**step(1, 1.0), "micro_batch": 0}], "expected int >= 1 at micro_batch"),
+        ([{**step(1, 1.0), "micro_batch": True}], "expected int, got bool at micro_batch"),
+        ([{**step(1, 1.0), "momentum": 1.0}], "expected float < 1.0 at momentum"),
+        ([{**step(1, 1.0), "momentum": 0.0}], "expected float > 0.0 at momentum"),
+        ([{**step(1, 1.0), "lr": float("inf")}], "expected float <= 1.7976931348623157e+308 at lr"),
+        ([{"step": 1, "loss": 1.0}], "object missing required field progress"),
     ],
 )
 def test_steps_that_are_not_whole_are_refused(entries: list[Entry], words: str) -> None:
     with pytest.raises(RunError, match=re.escape(words)):
-        step_plans_taken(entries, Path("runs/one"))
+        final_step_plans(entries, Path("runs/one"))

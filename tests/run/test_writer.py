@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         f"trained_on.npy cannot be written in {str(tmp_path / 'out')!r}: No space left on device"
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl"]
-    writer.give_up()
+    writer.close_unfinished()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,7 +185,7 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
         assert writer.write_speed.planned_seconds(0, 5 * SMALL_BYTES) == BYTES_MARGIN * 5 * 4.0
     assert written == [pytest.approx(SMALL_BYTES, rel=0.01)] * 2, "the faster of two"
     assert not writer.can_be_loaded
-    assert not writer.give_up()
+    assert not writer.close_unfinished()
     assert not (tmp_path / "run").exists()
 
 

@@ -20,9 +20,9 @@ from timebox.data.device.augment import batch_statistics
 from timebox.data.device.loader import DeviceLoader, ResidentImages
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
-from timebox.jobs.job import machine, versions
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
+from timebox.run.provenance import device_name, installed_versions
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark, synchronize
 from timebox.training.graphed_step import GraphedSteps, build_steps
@@ -87,7 +87,7 @@ class Speedrun:
             "recipe": self.recipe.as_dict(),
             "precision": self.precision,
             "train_images": self._num_images,
-            "device": str(machine(self.device)["device"]),
+            "device": device_name(self.device),
             "recorded": isinstance(self._steps, GraphedSteps) and self._steps.num_recorded > 0,
         }
 
@@ -272,7 +272,7 @@ def time_to_accuracy(
     """
     names = list(contestants)
     trials: dict[str, list[Trial]] = {name: [] for name in names}
-    code = {"versions": versions(), "commit": commit}
+    code = {"versions": installed_versions(), "commit": commit}
     of = {name: {**speedrun.facts(), **code} for name, speedrun in contestants.items()}
     for number, seed in enumerate(seeds):
         if number and enough():

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline
 from timebox.data import LoadedData
@@ -12,7 +14,9 @@ from timebox.jobs.job import SplitScore, TrainingJob, prediction_columns
 from timebox.reporter import Reporter
 from timebox.reporting import Example, RunFacts, Scored, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
+from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
+from timebox.run.summary import FinishedSummary
 from timebox.run.writer import RunWriter
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.loop import TrainingResult
@@ -79,18 +83,19 @@ class Finish:
 
     def _report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
         summary = self._summary(scores, extra_summary)
-        examples = self._examples(scores, summary.get("temperature")) if self._job.request.thumbnails else []
+        examples = self._examples(scores, summary.temperature) if self._job.request.thumbnails else []
         if examples:
             self._kept(EXAMPLES, lambda: self._writer.save_examples(example_columns(examples)))
-        self._kept(REPORT, lambda: self._writer.save_report(report_page(self._facts(summary, scores, examples))))
+        self._kept(
+            REPORT, lambda: self._writer.save_report(report_page(self._facts(to_values(summary), scores, examples)))
+        )
 
-    def _examples(self, scores: Sequence[SplitScore], temperature: object) -> list[Example]:
+    def _examples(self, scores: Sequence[SplitScore], temperature: float | None) -> list[Example]:
         job = self._job
         shown = [] if not scores else [scores[-1]]  # test, where there is one
-        calibration = temperature if isinstance(temperature, float) else None
         mean, std, augmentation = job.mean, job.std, build_augmentation(job.plan.recipe)
         return [
-            *(one for score in shown for one in scored_examples(score.dataset, score.probabilities, calibration)),
+            *(one for score in shown for one in scored_examples(score.dataset, score.probabilities, temperature)),
             *augmented_examples(job.data_splits.train, mean, std, augmentation, job.request.seed),
         ]
 
@@ -107,11 +112,11 @@ class Finish:
             examples,
         )
 
-    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> dict[str, object]:
+    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> FinishedSummary:
         """It says when it was made, but not how long writing it takes."""
         late = self._deadline.remaining() < self._writer.write_seconds
         figures = self._job.summary(self._loaded, self._trained, list(scores), list(self._events), self._deadline)
-        return {**figures, **extra_summary, "unwritten": self.unwritten, "late": late}
+        return replace(figures, **extra_summary, unwritten=tuple(self.unwritten), late=late)
 
     def _kept(self, name: str, write: Callable[[], None]) -> None:
         """Write a file that the run can do without."""

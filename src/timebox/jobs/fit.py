@@ -15,7 +15,7 @@ from timebox.clock import Deadline
 from timebox.data import LoadedData
 from timebox.data.device.loader import DeviceLoader, Share
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
-from timebox.errors import RankFailureError, RunError
+from timebox.errors import RankFailureError
 from timebox.jobs.finish import Finish
 from timebox.jobs.job import TrainingJob, ValidationAccuracy
 from timebox.jobs.messages import broadcast_run_path, broadcast_start_training
@@ -24,6 +24,7 @@ from timebox.planning.planner import MAX_VALIDATION_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
+from timebox.run.summary import RankSummary
 from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
@@ -154,11 +155,8 @@ class Training:
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         snapshot = checkpoint.snapshot(self._state.tensors())
         self._state.restore(snapshot)
-        match checkpoint.facts:
-            case {"lr_factor": float(factor), "micro_batch": int(part)} if 0 < factor <= 1 and part > 1:
-                self._schedule.lr_factor, self._schedule.micro_batch = factor, part
-            case _:
-                raise RunError(f"{str(checkpoint.file)!r} is damaged: its rate or the size of its parts cannot be")
+        state = checkpoint.resume_state
+        self._schedule.lr_factor, self._schedule.micro_batch = state.lr_factor, state.micro_batch
         self._schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left to take, the summary still tells the rate that the last one had.
         lr, momentum = lr_and_momentum_at(self._job.plan.recipe, snapshot.progress)
@@ -173,7 +171,7 @@ class Training:
             "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
-            "elsewhere": self._elsewhere,
+            "trained_on_other_machine": self._elsewhere,
         }
 
     def _notify(self, text: str) -> None:
@@ -286,7 +284,7 @@ def run_job(
             writer.save_model(trained.model, job.config(group.size))
             more = {**extra_summary(), **group_remarks(group, writer.path, throughputs)}
         finish = Finish(job, loaded, trained, training.events, writer, deadline, reporter, group)
-        finish.run(training.checkpointer, {**more, "elsewhere": elsewhere})
+        finish.run(training.checkpointer, {**more, "trained_on_other_machine": elsewhere})
         broadcast_run_path(group, writer.path)
 
 
@@ -294,11 +292,12 @@ def group_remarks(group: ProcessGroup, run: Path, throughputs: Sequence[Throughp
     """What the summary says of the processes that trained together; nothing for one alone."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    ranks = [
-        {**asdict(member), **asdict(throughput)} for member, throughput in zip(group.ranks, throughputs, strict=True)
-    ]
+    ranks = tuple(
+        RankSummary(**asdict(rank), **asdict(throughput))
+        for rank, throughput in zip(group.ranks, throughputs, strict=True)
+    )
     record = read_ranks_record(run)
-    return {"ranks": ranks, "lost_ranks": list(record.lost) if record else []}
+    return {"ranks": ranks, "rank_failures": record.failures if record else ()}
 
 
 @contextmanager
@@ -313,12 +312,12 @@ def keep_partial_run(
     try:
         yield
     except KeyboardInterrupt:
-        if not writer.give_up():
+        if not writer.close_unfinished():
             raise
         writer.save_stopped(deadline)
         record_rank_failures(writer.path, group.describe_failures(group.failed_ranks()))
     except RankFailureError as error:
-        if not writer.give_up():
+        if not writer.close_unfinished():
             raise
         writer.save_stopped(deadline)
         record_rank_failures(writer.path, error.lines)
@@ -327,7 +326,7 @@ def keep_partial_run(
             error.failed_ranks, [*error.lines, f"go on with timebox train --resume {where}"]
         ) from error
     except BaseException:
-        if writer.give_up():
+        if writer.close_unfinished():
             reporter.note(f"the model as far as it came is kept in {str(writer.path)!r}")
         raise
 

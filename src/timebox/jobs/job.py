@@ -1,9 +1,9 @@
 """What is trained and on what: scoring it, and putting the outcome into words."""
 
 import hashlib
-import platform
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,12 +18,21 @@ from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
-from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.config import TrainConfig
+from timebox.jobs.data import DataConfig
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.plan import Plan
+from timebox.run.model_config import (
+    DataSource,
+    ImageShape,
+    PlanRecord,
+    Preprocessing,
+    TrainedModelConfig,
+    TrainingRequest,
+)
+from timebox.run.provenance import Machine, device_name, installed_versions
+from timebox.run.summary import BadFile, DataDescription, FinishedSummary
 from timebox.training.loop import TrainingResult
-from timebox.version import VERSION
 
 # With less than this share of the planned scoring time left, images are scored in one view.
 ONE_VIEW_SHARE = 0.5
@@ -134,37 +143,36 @@ class TrainingJob:
         )
         return SplitScore(name, ordered.take(np.arange(len(probabilities))), probabilities, len(dataset), tta)
 
-    def config(self, num_processes: int = 1) -> dict[str, object]:
-        """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
-        request = self.request
-        return {
-            "format": MODEL_FORMAT.newest,
-            "class_names": list(self.data_splits.train.class_names),
-            "preprocessing": {
-                "image_shape": list(self.data_splits.train.image_shape),
-                "mean": self.mean.tolist(),
-                "std": self.std.tolist(),
-                "resize": HOW_FITTED[self.plan.recipe.image_fit],
-            },
-            "recipe": self.plan.recipe.as_dict(),
-            "source": request.source.as_dict(),
-            "seed": request.seed,
-            "training": {
-                "recipe": request.recipe,
-                "settings": list(request.settings),
-                "precision": request.precision,
-                "num_steps": request.num_steps,
-                "scoring": request.scoring,
-                "thumbnails": request.thumbnails,
-                "init": request.init,
-                "init_sha256": self.initial.sha256 if self.initial else None,
-                "budget_seconds": self.budget_seconds,
-                "data_sha256": self.data_sha256,
-            },
-            "plan": self.plan.as_dict(),
-            "machine": machine(self.plan.device, num_processes),
-            "versions": versions(),
-        }
+    def config(self, num_processes: int = 1) -> TrainedModelConfig:
+        """model.json of this training, on this machine."""
+        request, train = self.request, self.data_splits.train
+        return TrainedModelConfig(
+            class_names=train.class_names,
+            preprocessing=Preprocessing(
+                image_shape=cast(ImageShape, train.image_shape),
+                mean=tuple(self.mean.tolist()),
+                std=tuple(self.std.tolist()),
+                resize=HOW_FITTED[self.plan.recipe.image_fit],
+            ),
+            recipe=self.plan.recipe.as_dict(),
+            source=_data_source(request.source),
+            seed=request.seed,
+            training=TrainingRequest(
+                recipe=request.recipe,
+                settings=request.settings,
+                precision=request.precision,
+                num_steps=request.num_steps,
+                scoring=request.scoring,
+                thumbnails=request.thumbnails,
+                init=request.init,
+                init_sha256=self.initial.sha256 if self.initial else None,
+                budget_seconds=self.budget_seconds,
+                data_sha256=self.data_sha256,
+            ),
+            plan=PlanRecord.of(self.plan),
+            machine=Machine.current(self.plan.device, num_processes),
+            versions=installed_versions(),
+        )
 
     def summary(
         self,
@@ -173,42 +181,46 @@ class TrainingJob:
         scores: list[SplitScore],
         events: list[str],
         deadline: Deadline,
-    ) -> dict[str, object]:
-        """summary.json: what was reached, with what, and where the time went."""
+    ) -> FinishedSummary:
+        """summary.json of this training, without what is known only when the run directory is complete."""
         by_split, held_out = {score.split: score for score in scores}, self.held_out()
-        plan, request = self.plan, self.request
+        val, test = by_split.get("val"), by_split.get("test")
+        plan, request, train = self.plan, self.request, self.data_splits.train
         phases = deadline.phases_so_far()
-        return {
-            **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
-            **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
-            **{f"{split}_images_total": len(held_out.get(split, ())) for split in ("val", "test")},
-            "temperature": _temperature(by_split.get("val")),
-            "tta": scores[-1].tta if scores else plan.recipe.tta,
-            "budget_seconds": deadline.budget_seconds,
-            "elapsed_seconds": round(sum(phases.values()), 3),
-            "reserve_seconds": round(plan.reserve_seconds, 3),
-            "download_seconds": round(loaded.download_seconds, 3),
-            "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
-            "steps": trained.num_steps,
-            "epochs": round(trained.epochs, 3),
-            "images_per_second": round(trained.images_per_second, 1),
-            "final_lr": trained.final_lr,
-            "train_images": len(self.data_splits.train),
-            "num_classes": self.data_splits.train.num_classes,
-            "data": {"name": loaded.name, "format": loaded.format, "why": loaded.why},
-            "device": _device_name(plan.device),
-            "threads": torch.get_num_threads(),
-            "precision": plan.precision,
-            "seed": request.seed,
-            "source": request.source.as_dict(),
-            "recipe": plan.recipe.as_dict(),
-            "command": request.command(self.budget_seconds),
-            "plan": list(plan.lines),
-            "notes": list(loaded.notes),
-            "events": events,
-            "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in loaded.bad_files],
-            "versions": versions(),
-        }
+        return FinishedSummary(
+            val_accuracy=val.accuracy if val else None,
+            test_accuracy=test.accuracy if test else None,
+            val_images=len(val.dataset) if val else 0,
+            test_images=len(test.dataset) if test else 0,
+            val_images_total=len(held_out.get("val", ())),
+            test_images_total=len(held_out.get("test", ())),
+            temperature=val.temperature if val else None,
+            tta=scores[-1].tta if scores else plan.recipe.tta,
+            budget_seconds=deadline.budget_seconds,
+            elapsed_seconds=round(sum(phases.values()), 3),
+            reserve_seconds=round(plan.reserve_seconds, 3),
+            download_seconds=round(loaded.download_seconds, 3),
+            phases={name: round(seconds, 3) for name, seconds in phases.items()},
+            steps=trained.num_steps,
+            epochs=round(trained.epochs, 3),
+            images_per_second=round(trained.images_per_second, 1),
+            final_lr=trained.final_lr,
+            train_images=len(train),
+            num_classes=train.num_classes,
+            data=DataDescription(name=loaded.name, format=loaded.format, why=loaded.why),
+            device=device_name(plan.device),
+            threads=torch.get_num_threads(),
+            precision=plan.precision,
+            seed=request.seed,
+            source=_data_source(request.source),
+            recipe=plan.recipe.as_dict(),
+            command=request.command(self.budget_seconds),
+            plan=plan.lines,
+            notes=tuple(loaded.notes),
+            events=tuple(events),
+            bad_files=tuple(BadFile(path=bad.path, reason=bad.reason) for bad in loaded.bad_files),
+            versions=installed_versions(),
+        )
 
     def ordered(self, dataset: ImageDataset, num: int | None = None) -> ImageDataset:
         """In an order whose every beginning is stratified, so that scoring may stop anywhere; the first `num` of it."""
@@ -261,28 +273,8 @@ def sha256_of(dataset: ImageDataset) -> str:
     return digest.hexdigest()
 
 
-def machine(device: torch.device, num_processes: int = 1) -> dict[str, object]:
-    """What of the machine decides how sums are rounded."""
-    return {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "processes": num_processes,
-        "processor": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {
-        "timebox": VERSION,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def prediction_columns(scores: list[SplitScore]) -> dict[str, NDArray[np.generic]]:
+    """The columns of predictions.npz, a row for each scored image."""
     return {
         "split": np.concatenate([np.full(len(score.dataset), score.split) for score in scores]),
         "id": np.array([name for score in scores for name in score.dataset.ids]),
@@ -291,17 +283,14 @@ def prediction_columns(scores: list[SplitScore]) -> dict[str, NDArray[np.generic
     }
 
 
-def _accuracy_of(score: SplitScore | None) -> float | None:
-    return None if score is None else score.accuracy
-
-
-def _temperature(score: SplitScore | None) -> float | None:
-    return None if score is None else score.temperature
-
-
-def _count(score: SplitScore | None) -> int:
-    return 0 if score is None else len(score.dataset)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def _data_source(source: DataConfig) -> DataSource:
+    return DataSource(
+        data=source.data,
+        val=source.val,
+        test=source.test,
+        train_limit=source.train_limit,
+        test_limit=source.test_limit,
+        split_seed=source.split_seed,
+        coarse=source.coarse,
+        group_by=source.group_by,
+    )

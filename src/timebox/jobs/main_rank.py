@@ -11,7 +11,7 @@ import torch
 from timebox.clock import Deadline
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup, join_process_group
 from timebox.run.files import CONFIG
-from timebox.run.ranks_file import RanksRecord, new_ranks_record, read_ranks_record, restarted_run, seconds_since_launch
+from timebox.run.ranks_file import RanksRecord, find_restarted_run, read_ranks_record, seconds_since_launch
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find_started_run(group: ProcessGroup, out: Path | None, deadline: Deadline) 
     """
     if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
         return None
-    path = restarted_run(out)
+    path = find_restarted_run(out)
     record = read_ranks_record(path) if path else None
     since = time.time() - record.started_at if record else seconds_since_launch()
     deadline.add_earlier_phases({"lost": max(since - deadline.elapsed(), 0.0)})
@@ -57,10 +57,10 @@ def find_started_run(group: ProcessGroup, out: Path | None, deadline: Deadline) 
 
 def _with_noted(record: RanksRecord, lines: tuple[str, ...]) -> RanksRecord:
     """With who was lost the last time, where nobody wrote it into the run: it may have been begun a moment before."""
-    return record if record.lost[-len(lines) :] == lines else record.with_lost(lines)
+    return record if record.failures[-len(lines) :] == lines else record.with_failures(lines)
 
 
 def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, lost: tuple[str, ...] = ()) -> None:
     """Say in a run directory who trains it, and who was lost before. Raises OSError."""
     if isinstance(group, TorchrunGroup):
-        new_ranks_record(group.ranks, deadline.elapsed()).with_lost(lost).save(run)
+        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(lost).save(run)

@@ -1,6 +1,5 @@
 """Going on with a run that was cut off, and repeating one that was finished."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -13,7 +12,7 @@ from timebox.jobs.config import TrainConfig
 from timebox.jobs.data import DataConfig, DatasetReader
 from timebox.jobs.fit import keep_partial_run, run_job
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.jobs.job import TrainingJob, machine, sha256_of, versions
+from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.jobs.main_rank import StartedRun, save_ranks_record
 from timebox.jobs.messages import broadcast_read_data
 from timebox.planning.batch_size import fit_batch_to_processes
@@ -21,10 +20,13 @@ from timebox.planning.plan import Plan
 from timebox.planning.planner import FINAL_SCORING_SHARE
 from timebox.reporter import Reporter
 from timebox.run.checkpoint import Checkpoint
-from timebox.run.files import METRICS, MODEL, SUMMARY
-from timebox.run.metrics_log import read_metrics, step_plans_taken
+from timebox.run.files import CONFIG, METRICS, MODEL, SUMMARY
+from timebox.run.json_values import from_values, to_values
+from timebox.run.metrics_log import final_step_plans, read_metrics
+from timebox.run.model_config import TrainedModelConfig
+from timebox.run.provenance import Machine, installed_versions
 from timebox.run.ranks_file import read_ranks_record
-from timebox.run.run import Run, mapping
+from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.threads import cap_threads
@@ -50,13 +52,9 @@ class ExistingRun:
         self._path, self._reader, self._deadline, self._reporter = path, reader, deadline, reporter
         source = DataConfig.of_run(self._run.config, path)
         self._source = source if data is None else replace(source, data=data)
-        try:
-            training = mapping(self._run.config.get("training"))
-            self._plan = Plan.from_dict(mapping(self._run.config.get("plan")), self._run.recipe)
-            self._request = _request(self._source, training, self._run.config.get("seed"))
-            self._data_sha256 = training.get("data_sha256")
-        except (TypeError, ValueError) as error:
-            raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
+        self._config = from_values(self._run.config, TrainedModelConfig, repr(str(path / CONFIG)))
+        self._plan = self._config.plan.plan(self._run.recipe)
+        self._request = _request(self._source, self._config)
         self.device = resolve_device(self._plan.device.type)
 
     @property
@@ -78,23 +76,25 @@ class ExistingRun:
         if not new_budget:
             self._take_up_budget(checkpoint)
         record = read_ranks_record(self._path)
-        return self._go_on_from(checkpoint, group, record.lost if record else ())
+        return self._go_on_from(checkpoint, group, record.failures if record else ())
 
     def go_on(self, group: ProcessGroup, started: StartedRun) -> Run:
         """Go on, under the same deadline, where the group was when it lost a process."""
         if self._is_finished:
             group.broadcast(self._path)
             return self._run
-        self._reporter.note(f"started again after {started.record.lost[-1] if started.record.lost else 'a failure'}")
-        return self._go_on_from(self._run.checkpoint(), group, started.record.lost)
+        self._reporter.note(
+            f"started again after {started.record.failures[-1] if started.record.failures else 'a failure'}"
+        )
+        return self._go_on_from(self._run.checkpoint(), group, started.record.failures)
 
     def _go_on_from(self, checkpoint: Checkpoint, group: ProcessGroup, lost: tuple[str, ...]) -> Run:
         fit_batch_to_processes(self._plan.recipe, group.size, 0.0, 0, batch_fixed=True)
-        if mapping(self._run.config.get("machine")).get("processes", 1) == group.size:
+        if self._config.machine.processes == group.size:
             cap_threads(self._plan.threads)
         loaded, data_splits = self._read(group)
         plan = self._plan_for_the_rest(checkpoint)
-        writer = RunWriter.resumed(self._path, _count(checkpoint.facts.get("metrics_lines")), checkpoint.step)
+        writer = RunWriter.resumed(self._path, checkpoint.resume_state.metrics_lines, checkpoint.step)
         self._reporter.note(f"going on from step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
         with keep_partial_run(writer, self._deadline, self._reporter, group):
             (self._path / SUMMARY).unlink(missing_ok=True)
@@ -108,7 +108,7 @@ class ExistingRun:
                 self._reporter,
                 group,
                 checkpoint,
-                elsewhere=bool(checkpoint.facts.get("elsewhere")) or bool(self._differences(group)),
+                elsewhere=checkpoint.resume_state.trained_on_other_machine or bool(self._differences(group)),
                 extra_summary=lambda: {"resumed_at_step": checkpoint.step},
             )
         return Run(writer.path)
@@ -120,7 +120,7 @@ class ExistingRun:
         cap_threads(self._plan.threads)
         self._check_alike(group)
         entries = (entry for _, entry in read_metrics(self._path / METRICS))
-        step_plans = step_plans_taken(entries, self._path)
+        step_plans = final_step_plans(entries, self._path)
         loaded, data_splits = self._read(group)
         plan = replace(
             self._plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
@@ -154,31 +154,28 @@ class ExistingRun:
         if self._request.init is None:
             return None
         initial = InitialWeights.read(Path(self._request.init))
-        if initial.sha256 != mapping(self._run.config.get("training")).get("init_sha256"):
+        if initial.sha256 != self._config.training.init_sha256:
             raise RunError(f"{self._request.init!r} has other weights than those the run began with")
         return initial
 
     def _take_up_budget(self, checkpoint: Checkpoint) -> None:
         """Count what was used up to the checkpoint; the gap between the two processes is free."""
-        phases, budget = checkpoint.facts.get("phases"), checkpoint.facts.get("budget_seconds")
+        phases, budget = checkpoint.resume_state.phases, checkpoint.resume_state.budget_seconds
         if self._plan.num_steps is None:
-            if not isinstance(budget, int | float) or not isinstance(phases, dict):
+            if budget is None or phases is None:
                 raise RunError(f"the checkpoint of {str(self._path)!r} does not tell what time was left: give a budget")
-            self._deadline.budget_seconds = float(budget)
-        if isinstance(phases, dict):
-            self._deadline.add_earlier_phases(
-                {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float) and seconds >= 0}
-            )
+            self._deadline.budget_seconds = budget
+        if phases is not None:
+            self._deadline.add_earlier_phases({name: seconds for name, seconds in phases.items() if seconds >= 0})
 
     def _plan_for_the_rest(self, checkpoint: Checkpoint) -> Plan:
         """The run's plan, at the speed last seen. Raises BudgetError where the time left is too short."""
         plan, budget = self._plan, self._deadline.budget_seconds
         if plan.num_steps is not None or budget is None:
             return plan
-        seconds = checkpoint.facts.get("step_seconds")
         plan = replace(
             plan,
-            step_seconds=seconds if isinstance(seconds, float) and seconds > 0 else plan.step_seconds,
+            step_seconds=checkpoint.resume_state.step_seconds or plan.step_seconds,
             scoring_seconds=min(plan.scoring_seconds, FINAL_SCORING_SHARE * budget),
         )
         missing = plan.reserve_seconds + plan.scoring_seconds - self._deadline.remaining()
@@ -207,24 +204,20 @@ class ExistingRun:
         return loaded, data_splits
 
     def _same(self, data_splits: DataSplits) -> bool:
-        return sha256_of(data_splits.train) == self._data_sha256
+        return sha256_of(data_splits.train) == self._config.training.data_sha256
 
     def _check_alike(self, group: ProcessGroup) -> None:
         """Refuse a replay that could not give the same weights, with the reason."""
         differing = self._differences(group)
-        if self._run.summary.get("elsewhere"):
+        if self._run.summary.get("trained_on_other_machine"):
             differing.append("a part of it was trained elsewhere")
         if differing:
             raise RunError(f"run {str(self._path)!r} cannot be repeated here: {'; '.join(differing)}")
 
     def _differences(self, group: ProcessGroup) -> list[str]:
         """In what this machine and its versions differ from those the run was begun with."""
-        recorded = {
-            "processes": 1,
-            **mapping(self._run.config.get("machine")),
-            **mapping(self._run.config.get("versions")),
-        }
-        present: Mapping[str, object] = {**machine(self._plan.device, group.size), **versions()}
+        recorded = {**to_values(self._config.machine), **self._config.versions}
+        present = {**to_values(Machine.current(self._plan.device, group.size)), **installed_versions()}
         return [
             f"{name} {recorded.get(name)!r} there, {value!r} here"
             for name, value in present.items()
@@ -232,31 +225,17 @@ class ExistingRun:
         ]
 
 
-def _request(source: DataConfig, training: Mapping[str, object], seed: object) -> TrainConfig:
-    match {"scoring": True, "thumbnails": True, "init": None, **training}:
-        case {
-            "recipe": str(recipe),
-            "settings": list(settings),
-            "precision": str(precision),
-            "num_steps": int() | None as num_steps,
-            "scoring": bool(scoring),
-            "thumbnails": bool(thumbnails),
-            "init": str() | None as init,
-        }:
-            if isinstance(seed, int) and 0 <= seed < 2**63:
-                return TrainConfig(
-                    source,
-                    recipe,
-                    tuple(str(item) for item in settings),
-                    seed,
-                    precision,
-                    num_steps,
-                    scoring,
-                    thumbnails,
-                    init,
-                )
-    raise ValueError("what was asked for is incomplete")
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _request(source: DataConfig, config: TrainedModelConfig) -> TrainConfig:
+    """The arguments that the run was trained with, its data in ``source``."""
+    training = config.training
+    return TrainConfig(
+        source,
+        training.recipe,
+        training.settings,
+        config.seed,
+        training.precision,
+        training.num_steps,
+        training.scoring,
+        training.thumbnails,
+        training.init,
+    )

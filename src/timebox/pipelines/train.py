@@ -25,8 +25,9 @@ from timebox.planning.image_size import largest_side_for
 from timebox.planning.planner import ScoringLoad, make_plan
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
+from timebox.run.directories import check_output_directory
 from timebox.run.run import Run
-from timebox.run.writer import RunWriter, check_free
+from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
 
@@ -169,7 +170,7 @@ def train(
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
     asked_out = Path(out) if out else None
     if asked_out and not is_torchrun():
-        check_free(asked_out, overwrite)
+        check_output_directory(asked_out, overwrite)
     with preserve_torch_state(), joined_as_main_rank(training_device, deadline) as group:
         started = find_started_run(group, asked_out, deadline)
         if started and started.can_be_continued:
@@ -182,7 +183,7 @@ def train(
         writer = RunWriter.new(asked_out or started_anew or _default_out(loaded.name), overwrite or started is not None)
         with keep_partial_run(writer, deadline, reporter, group):
             save_ranks_record(
-                group, writer.path, deadline, started.record.lost if started else group.failures_before_restart()
+                group, writer.path, deadline, started.record.failures if started else group.failures_before_restart()
             )
             job = _planned(writer, request, data_splits, training_device, deadline, reporter, initial, group)
             run_job(job, loaded, writer, deadline, reporter, group)

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from timebox.errors import RunError, UsageError
-from timebox.file_versions import KEY, TUNE_STUDY_FORMAT
+from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
 from timebox.tuning.space import Space
 from timebox.tuning.storage import queued_again
@@ -126,7 +126,7 @@ def _recorded(study: optuna.Study) -> Search:
     if not isinstance(about, dict) or "version" not in about:
         raise UsageError(f"{where} cannot be used: it is no study of timebox")
     values = TUNE_STUDY_FORMAT.upgraded(about, where)
-    del values[KEY]
+    del values[FORMAT_KEY]
     try:
         return Search(**{**values, **{name: tuple(values[name]) for name in ("settings", "rungs")}})  # type: ignore
     except (KeyError, TypeError) as error:
