@@ -92,7 +92,9 @@ def benchmark(path: Path) -> BenchmarkDirectory:
 
 
 def study(path: Path) -> object:
-    return studies.load(open_storage(str(path / "journal.log")), "golden")
+    storage = open_storage(str(path / "journal.log"))
+    studies.take_over(storage, "golden")  # as a search that is resumed does, whatever version began it
+    return studies.load(storage, "golden")
 
 
 # Each file that is read: its format, the golden directory it is in, its name there, how it is changed, who reads it.
