@@ -1,6 +1,7 @@
 """Files of older and newer formats: brought to the present one, or refused in one line that says what to do."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def arrays(path: Path) -> None:
 
 def journal(path: Path) -> None:
     before = '"user_attr":{"timebox":{'
-    path.write_text(path.read_text().replace(before, f'{before}"format":{NEWER},'))
+    path.write_text(re.sub(f'{before}("format":[0-9]+,)?', f'{before}"format":{NEWER},', path.read_text()))
 
 
 def page(path: Path) -> object:
