@@ -14,16 +14,21 @@ from golden.conftest import HERE, VERSIONS, unpack
 from timebox.file_versions import FORMAT_KEY, METRICS_FORMAT
 
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
+# The file that each schema describes, in the golden directories of that kind, and how many of them a version has.
 FILES = {
-    "model": "model.json",
-    "summary": "summary.json",
-    "metrics": "metrics.jsonl",
-    "checkpoint": "checkpoint/manifest.json",
-    "group": "group.json",
+    "model": ("run", "model.json", 16),
+    "summary": ("run", "summary.json", 15),
+    "metrics": ("run", "metrics.jsonl", 15),
+    "checkpoint": ("run", "checkpoint/manifest.json", 3),
+    "group": ("run", "group.json", 1),
+    "tune": ("tuned", "tune.json", 1),
+    "tune-trials": ("tuned", "trials.jsonl", 1),
+    "tune-summary": ("tuned", "summary.json", 1),
+    "benchmark": ("benchmarked", "benchmark.json", 1),
+    "benchmark-trials": ("benchmarked", "trials.jsonl", 1),
+    "benchmark-summary": ("benchmarked", "summary.json", 1),
 }
-NUM_FILES = {"model": 16, "summary": 15, "metrics": 15, "checkpoint": 3, "group": 1}  # of each golden version
-# Not runs: their summary.json has a schema of its own.
-OTHERS = ("tuned", "benchmarked", "lr-find")
+OTHERS = ("tuned", "benchmarked", "lr-find")  # golden directories that are no runs
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +43,15 @@ def make() -> ModuleType:
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """All runs that a version wrote."""
-    folder = tmp_path_factory.mktemp("runs")
+def directories(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All golden directories of a version."""
+    folder = tmp_path_factory.mktemp("golden")
     names = [file.name.removesuffix(".tar.xz") for file in sorted((HERE / request.param).glob("*.tar.xz"))]
-    return [unpack(request.param, name, folder) for name in names if name not in OTHERS]
+    return [unpack(request.param, name, folder) for name in names]
 
 
 def contents(file: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one or a line each."""
+    """The JSON object of a file, or of each of its lines."""
     text = file.read_text(encoding="utf-8")
     yield from map(json.loads, text.splitlines() if file.suffix == ".jsonl" else [text])
 
@@ -64,17 +69,19 @@ def test_every_schema_and_property_is_described(make: ModuleType) -> None:
         schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
         assert schema["$schema"] == make.DIALECT
         assert schema["$id"].startswith(f"urn:timebox-vision:{name}:")
-        assert FILES[name] in schema["title"]
+        assert FILES[name][1] in schema["title"]
         for definition in schema["$defs"].values():
             assert definition["description"]
             assert "``" not in json.dumps(definition)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_files_of_golden_runs_have_the_types(make: ModuleType, runs: list[Path], name: str) -> None:
+def test_golden_files_have_the_types(make: ModuleType, directories: list[Path], name: str) -> None:
     file_format, types = make.TYPES[name]
-    files = [run / FILES[name] for run in runs if (run / FILES[name]).is_file()]
-    assert len(files) == NUM_FILES[name]
+    kind_of_directory, file_name, num_files = FILES[name]
+    chosen = [one for one in directories if (one.name if one.name in OTHERS else "run") == kind_of_directory]
+    files = [directory / file_name for directory in chosen if (directory / file_name).is_file()]
+    assert len(files) == num_files
     for file in files:
         for values in contents(file):
             if file_format is METRICS_FORMAT:
@@ -83,7 +90,7 @@ def test_the_files_of_golden_runs_have_the_types(make: ModuleType, runs: list[Pa
                 upgraded = file_format.upgraded(values, str(file))
                 del upgraded[FORMAT_KEY]
             kind = next(kind for kind in types if _is_one(upgraded, kind))
-            assert set(upgraded) <= set(kind.__struct_fields__), "a key that the schema does not have"
+            assert set(upgraded) <= set(kind.__struct_fields__), "the schema lacks a key"
 
 
 def _is_one(values: dict[str, Any], kind: type[msgspec.Struct]) -> bool:
@@ -103,10 +110,12 @@ def _is_one(values: dict[str, Any], kind: type[msgspec.Struct]) -> bool:
         ("summary", "temperature", 9.0),
     ],
 )
-def test_a_damaged_value_has_no_type(make: ModuleType, runs: list[Path], name: str, key: str, value: object) -> None:
-    (run,) = (run for run in runs if run.name == "auto")
+def test_a_damaged_value_has_no_type(
+    make: ModuleType, directories: list[Path], name: str, key: str, value: object
+) -> None:
+    (run,) = (run for run in directories if run.name == "auto")
     file_format, types = make.TYPES[name]
-    (values,) = contents(run / FILES[name])
+    (values,) = contents(run / FILES[name][1])
     upgraded = file_format.upgraded(values, "a file")
     assert any(_is_one(upgraded, kind) for kind in types)
     assert not any(_is_one({**upgraded, key: value}, kind) for kind in types)

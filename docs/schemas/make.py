@@ -14,18 +14,26 @@ from typing import Any
 import msgspec
 
 from timebox.file_versions import (
+    BENCHMARK_FORMAT,
+    BENCHMARK_SUMMARY_FORMAT,
+    BENCHMARK_TRIAL_FORMAT,
     CHECKPOINT_FORMAT,
     FORMAT_KEY,
     METRICS_FORMAT,
     MODEL_FORMAT,
     RANKS_FORMAT,
     SUMMARY_FORMAT,
+    TUNE_FORMAT,
+    TUNE_SUMMARY_FORMAT,
+    TUNE_TRIAL_FORMAT,
     FileFormat,
 )
+from timebox.run.benchmark_files import BenchmarkFile, BenchmarkSummary, FailedTrial, ScoredTrial
 from timebox.run.checkpoint import Manifest, ResumeState
 from timebox.run.metrics_log import FormatLine, RollbackLine, StepLine, ValidationLine
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.ranks_file import RanksRecord
+from timebox.run.search_files import RepeatedTrial, SearchFile, SearchSummary, SearchTrial
 from timebox.run.summary import FinishedSummary, StoppedSummary
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +45,12 @@ TYPES: Mapping[str, tuple[FileFormat, Sequence[type]]] = {
     "metrics": (METRICS_FORMAT, (StepLine, ValidationLine, RollbackLine, FormatLine)),
     "checkpoint": (CHECKPOINT_FORMAT, (Manifest,)),
     "group": (RANKS_FORMAT, (RanksRecord,)),
+    "tune": (TUNE_FORMAT, (SearchFile,)),
+    "tune-trials": (TUNE_TRIAL_FORMAT, (SearchTrial, RepeatedTrial)),
+    "tune-summary": (TUNE_SUMMARY_FORMAT, (SearchSummary,)),
+    "benchmark": (BENCHMARK_FORMAT, (BenchmarkFile,)),
+    "benchmark-trials": (BENCHMARK_TRIAL_FORMAT, (ScoredTrial, FailedTrial)),
+    "benchmark-summary": (BENCHMARK_SUMMARY_FORMAT, (BenchmarkSummary,)),
 }
 
 Schema = dict[str, Any]
@@ -51,20 +65,20 @@ def schema_of(name: str) -> Schema:
     for name_of_type, definition in definitions.items():
         texts = [kind.__doc__ or "" for kind in by_name[name_of_type].__mro__] if name_of_type in by_name else []
         _describe(definition, [definition.get("description", ""), *texts])
-    is_json_lines = file_format is METRICS_FORMAT
     for kind in types:
         definition = definitions[kind.__name__]
-        if not is_json_lines:
+        if file_format is not METRICS_FORMAT:  # whose number stands in a line of its own
             number = {"const": file_format.newest, "description": "The number of this file's format."}
             definition["properties"] = {FORMAT_KEY: number, **definition["properties"]}
             definition["required"] = [FORMAT_KEY, *definition["required"]]
     if Manifest in types:
         definitions["Manifest"]["properties"]["training_state"] = {"$ref": "#/$defs/ResumeState"}
     content: Schema = {"anyOf": list(references[: len(types)])} if len(types) > 1 else dict(references[0])
+    is_line = ".jsonl" in file_format.file
     return {
         "$schema": DIALECT,
         "$id": f"urn:timebox-vision:{name}:{file_format.newest}",
-        "title": f"{'A line of ' if is_json_lines else ''}{file_format.file}, format {file_format.newest}",
+        "title": f"{'A line of ' if is_line else ''}{file_format.file}, format {file_format.newest}",
         **content,
         "$defs": definitions,
     }

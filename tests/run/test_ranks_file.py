@@ -33,7 +33,7 @@ def test_a_missing_or_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     assert read_ranks_record(tmp_path / "nowhere") is None
 
 
-def test_a_run_is_found_by_the_launcher_that_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("photos-1", "photos-2", "photos-3"):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -46,7 +46,7 @@ def test_a_run_is_found_by_the_launcher_that_began_it(tmp_path: Path, monkeypatc
     assert find_restarted_run(Path("runs/photos-3")) is None
 
 
-def test_a_run_that_was_to_replace_another_is_found_beside_it(tmp_path: Path) -> None:
+def test_an_unfinished_replacement_of_a_run_is_found(tmp_path: Path) -> None:
     beside = tmp_path / ".run.new-abc"
     beside.mkdir()
     RanksRecord.new(RANKS, 5.0).save(beside)

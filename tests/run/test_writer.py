@@ -1,4 +1,4 @@
-"""Where a run is written: what is refused, what is replaced, and what a failure leaves."""
+"""RunWriter: directories that are refused, runs that are replaced, and the files that failures leave."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from small_runs import FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, weights
 from timebox.errors import OutputError, TimeboxError, UsageError
-from timebox.jobs import job as task_module
+from timebox.jobs import job as job_module
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run.writer import RunWriter
@@ -32,7 +32,7 @@ def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path,
     assert files_under() == ["out", "out/letter.txt"]
 
 
-def test_what_a_run_killed_before_its_first_checkpoint_left_can_be_overwritten(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_can_be_overwritten(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "checkpoint").mkdir(parents=True)
     for name in ("metrics.jsonl", "trained_on.npy", ".model.json.tmp"):
@@ -42,8 +42,8 @@ def test_what_a_run_killed_before_its_first_checkpoint_left_can_be_overwritten(d
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names at once")
-def test_a_run_is_never_away_while_it_is_replaced(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rename would leave between its two calls cannot be seen, as it is not called."""
+def test_a_run_is_replaced_in_one_instant(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls of rename would leave a moment without a run: rename is not called."""
     out = tmp_path / "out"
     old = weights(quick(data, out))
     monkeypatch.setattr(Path, "rename", fail)
@@ -115,7 +115,7 @@ def test_a_failure_before_the_first_checkpoint_leaves_nothing(
     assert files_under() == (["out"] if empty_directory else [])
 
 
-def test_where_the_final_model_cannot_be_written_the_checkpoint_stays(
+def test_the_checkpoint_stays_where_the_final_model_cannot_be_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.run.writer.to_safetensors", fail)
@@ -137,7 +137,7 @@ def test_a_training_that_keeps_diverging_leaves_its_last_good_state(data: Path, 
 def test_a_failure_after_the_model_was_saved_keeps_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_module.TrainingJob, "score", fail)
+    monkeypatch.setattr(job_module.TrainingJob, "score", fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     run = load(tmp_path / "out")
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
+def test_seconds_per_byte_are_measured_once_and_only_for_large_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
@@ -189,7 +189,9 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_large_file_took_says_nothing_of_the_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_of_large_files_do_not_count_as_those_of_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = iter([0.0, 0.25, 1.0])
     monkeypatch.setattr("timebox.run.writer.now", lambda: next(moments))
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
@@ -199,7 +201,7 @@ def test_what_a_large_file_took_says_nothing_of_the_small_ones(tmp_path: Path, m
     assert writer.write_seconds == 0.25
 
 
-def test_a_large_file_that_cannot_be_tried_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_measurement_of_the_write_speed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
