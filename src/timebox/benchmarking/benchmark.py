@@ -23,7 +23,7 @@ from timebox.recipe import AUTO
 from timebox.runtime.device import resolve_device
 
 # What may be given beside a benchmark that is resumed, whatever it was begun with.
-BESIDE_RESUME = ("resume", "budget", "keep_runs", "tell", "on_trial", "deadline")
+BESIDE_RESUME = ("resume", "budget", "keep_runs", "notify", "on_trial", "deadline")
 # Kept free of the benchmark's own deadline: for what the trials show, and for leaving.
 RESERVE_SECONDS = 1.5
 BUDGET, SIGNAL = "budget", "signal"  # what may stop a benchmark before its last trial
