@@ -21,8 +21,7 @@ from timebox.file_versions import CHECKPOINT_FORMAT, MODEL_FORMAT, SUMMARY_FORMA
 from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
 from timebox.run.json_values import to_values
-from timebox.run.model_config import PlanRecord
-from timebox.run.provenance import Machine, installed_versions
+from timebox.run.model_config import Machine, PlanRecord, installed_versions
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
 

@@ -1,6 +1,6 @@
 """Writes the JSON Schemas of timebox's files: python docs/schemas/make.py [FOLDER]
 
-They are generated from the types in timebox.run; tests/test_schemas.py fails where the published ones differ.
+They are generated from the types of the files; tests/test_schemas.py fails where the published ones differ.
 """
 
 import inspect
@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from timebox.benchmarking.file_types import BenchmarkFile, BenchmarkSummary, FailedTrial, ScoredTrial
 from timebox.file_versions import (
     BENCHMARK_FORMAT,
     BENCHMARK_SUMMARY_FORMAT,
@@ -28,13 +29,12 @@ from timebox.file_versions import (
     TUNE_TRIAL_FORMAT,
     FileFormat,
 )
-from timebox.run.benchmark_files import BenchmarkFile, BenchmarkSummary, FailedTrial, ScoredTrial
 from timebox.run.checkpoint import Manifest, ResumeState
 from timebox.run.metrics_log import FormatLine, RollbackLine, StepLine, ValidationLine
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.ranks_file import RanksRecord
-from timebox.run.search_files import RepeatedTrial, SearchFile, SearchSummary, SearchTrial
 from timebox.run.summary import FinishedSummary, StoppedSummary
+from timebox.tuning.file_types import RepeatedTrial, SearchFile, SearchSummary, SearchTrial
 
 HERE = Path(__file__).resolve().parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from timebox.machine import available_threads
-from timebox.run.provenance import installed_versions
+from timebox.run.model_config import installed_versions
 
 PACKAGE = Path(__file__).parents[1]
 _LONGEST_SECONDS = 60

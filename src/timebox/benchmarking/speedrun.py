@@ -22,7 +22,7 @@ from timebox.evaluation.inference import predict_probabilities
 from timebox.evaluation.metrics import accuracy
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
-from timebox.run.provenance import device_name, installed_versions
+from timebox.run.model_config import device_name, installed_versions
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark, synchronize
 from timebox.training.graphed_step import GraphedSteps, build_steps

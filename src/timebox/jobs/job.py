@@ -25,12 +25,14 @@ from timebox.planning.plan import Plan
 from timebox.run.model_config import (
     DataSource,
     ImageShape,
+    Machine,
     PlanRecord,
     Preprocessing,
     TrainedModelConfig,
     TrainingRequest,
+    device_name,
+    installed_versions,
 )
-from timebox.run.provenance import Machine, device_name, installed_versions
 from timebox.run.summary import BadFile, DataDescription, FinishedSummary
 from timebox.training.loop import TrainingResult
 

@@ -23,8 +23,7 @@ from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import CONFIG, METRICS, MODEL, SUMMARY
 from timebox.run.json_values import from_values, to_values
 from timebox.run.metrics_log import final_step_plans, read_metrics
-from timebox.run.model_config import TrainedModelConfig
-from timebox.run.provenance import Machine, installed_versions
+from timebox.run.model_config import Machine, TrainedModelConfig, installed_versions
 from timebox.run.ranks_file import read_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter

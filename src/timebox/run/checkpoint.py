@@ -18,8 +18,7 @@ from torch import Tensor
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object, read_regular, write_durably
-from timebox.run.fields import MAX_INT, Count, PhaseSeconds, Seconds, Share
-from timebox.run.json_values import from_values, to_values, valid_values
+from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, to_values, valid_values
 from timebox.run.tensors import read_tensors, to_safetensors
 from timebox.training.state import Facts, Snapshot
 

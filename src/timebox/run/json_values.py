@@ -1,11 +1,24 @@
-"""Conversion between the values of a JSON file and a typed structure, with one-line errors."""
+"""Typed values of JSON files: their ranges, and conversion to and from structures, with one-line errors."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from timebox.errors import RunError
+from timebox.evaluation.calibration import HIGHEST, LOWEST
+
+# JSON readers of other languages take no larger integers, and msgspec no larger bounds.
+MAX_INT = 2**63 - 1
+
+Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
+PositiveCount = Annotated[int, Meta(ge=1, le=MAX_INT)]
+Seconds = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Temperature = Annotated[float, Meta(ge=LOWEST, le=HIGHEST)]
+RecipeFields = dict[str, bool | int | float | str]
+PhaseSeconds = dict[str, float]  # a phase that a download is subtracted from may come out below 0
 
 T = TypeVar("T")
 _MAX_REASON_LENGTH = 200

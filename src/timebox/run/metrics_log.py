@@ -18,8 +18,7 @@ from msgspec import Meta, Struct
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
 from timebox.files import lock, open_regular, parse_json_object
-from timebox.run.fields import Count, PositiveCount, Share
-from timebox.run.json_values import from_values
+from timebox.run.json_values import Count, PositiveCount, Share, from_values
 from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]

@@ -1,15 +1,17 @@
 """model.json: class names, preprocessing and recipe of a model, and what a resume or replay of its training needs."""
 
+import platform
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
-from timebox.run.fields import Count, PositiveCount, RecipeFields, Seconds, Share
-from timebox.run.provenance import Machine
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
+from timebox.version import VERSION
 
 # Training writes no standard deviation below 1/255; a smaller one would only blow the inputs up.
 MIN_STD = 1e-4
@@ -160,6 +162,35 @@ class PlanRecord(Struct, frozen=True, kw_only=True):
         return Plan(**{**values, "recipe": recipe, "device": device, "scoring_seconds": scoring_seconds})
 
 
+class Machine(Struct, frozen=True, kw_only=True):
+    """The properties of a machine that decide how floating-point sums are rounded.
+
+    Attributes:
+        device: ``cpu``, or the name of the GPU.
+        threads: number of torch's threads in each process.
+        processes: number of processes that trained together under torchrun; 1 without it.
+        processor: architecture of the processor, such as ``x86_64``.
+        instructions: instruction set that torch's CPU kernels use, such as ``AVX2``.
+    """
+
+    device: str
+    threads: PositiveCount
+    processes: PositiveCount = 1
+    processor: str
+    instructions: str
+
+    @classmethod
+    def current(cls, device: torch.device, num_processes: int = 1) -> "Machine":
+        """This machine, as torch is set up in this process."""
+        return cls(
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            processes=num_processes,
+            processor=platform.machine(),
+            instructions=torch.backends.cpu.get_cpu_capability(),
+        )
+
+
 class TrainedModelConfig(ModelConfig, frozen=True, kw_only=True):
     """All of model.json: the model, and what it takes to find its held-out images, to resume and to replay it.
 
@@ -177,3 +208,18 @@ class TrainedModelConfig(ModelConfig, frozen=True, kw_only=True):
     plan: PlanRecord
     machine: Machine
     versions: dict[str, str]
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of timebox, torch, numpy and Python, by name."""
+    return {
+        "timebox": VERSION,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

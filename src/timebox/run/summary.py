@@ -5,8 +5,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from timebox.run.fields import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature
-from timebox.run.json_values import valid_values
+from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 from timebox.run.model_config import DataSource
 
 

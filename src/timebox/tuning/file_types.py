@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from timebox.run.fields import Count, PositiveCount, RecipeFields, Seconds, Share
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
 
 
 class SearchArguments(Struct, frozen=True, kw_only=True):
