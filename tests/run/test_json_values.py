@@ -21,6 +21,7 @@ class Example(Struct, frozen=True, kw_only=True):
     inner: Inner | None = None
     kind: Literal["a", "b"] = "a"
     late: bool | UnsetType = UNSET
+    lines: tuple[str, ...] | UnsetType = UNSET
 
 
 VALUES = {"name": "x", "rate": 0.5, "inner": {"side": 9}}
@@ -71,6 +72,7 @@ def test_values_are_written_in_the_order_of_the_fields_without_those_unset() -> 
         ("kind", "a"),
     ]
     assert to_values(Example(name="x", rate=1.0, late=False))["late"] is False
+    assert to_values(Example(name="x", rate=1.0, lines=("a", "b")))["lines"] == ["a", "b"]
 
 
 def test_a_path_that_is_not_utf_8_is_written_and_read() -> None:

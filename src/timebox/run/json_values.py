@@ -45,9 +45,8 @@ def valid_values(values: Mapping[str, object], kind: type[msgspec.Struct]) -> di
 
 
 def to_values(structure: msgspec.Struct) -> dict[str, object]:
-    """The values of a structure as ``json`` takes them, in the order of its fields; those that are UNSET left out."""
-    values: dict[str, object] = msgspec.to_builtins(structure, enc_hook=_plain)
-    return values
+    """The values of a structure as ``json`` reads them, in the order of its fields; those that are UNSET left out."""
+    return {name: _with_lists(value) for name, value in msgspec.to_builtins(structure, enc_hook=_plain).items()}
 
 
 def _is_valid(value: object, kind: object) -> bool:
@@ -56,6 +55,13 @@ def _is_valid(value: object, kind: object) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def _with_lists(value: object) -> object:
+    """The value with a list in place of each tuple."""
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> object:
