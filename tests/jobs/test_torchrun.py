@@ -100,7 +100,7 @@ def test_a_budget_is_kept_and_told_once(tmp_path: Path) -> None:
     assert printed["steps"] > 0
     assert [rank["rank"] for rank in printed["ranks"]] == [0, 1]
     assert all(rank["images_per_second"] > 0 and 0 <= rank["waiting_share"] < 1 for rank in printed["ranks"])
-    assert printed["lost_ranks"] == []
+    assert printed["rank_failures"] == []
     lines = ended.stderr.splitlines()
     assert len([line for line in lines if line.endswith("planning")]) == 1, "one process tells what happens"
     assert len([line for line in lines if "2 processes share each batch of" in line]) == 1
@@ -119,7 +119,7 @@ def test_a_lost_process_is_named_and_one_alone_goes_on(tmp_path: Path) -> None:
     assert "internal error" not in err
     summary = summary_of(run)
     assert summary["stopped"] is True
-    (named,) = list(summary["lost_ranks"])  # type: ignore[call-overload]
+    (named,) = list(summary["rank_failures"])  # type: ignore[call-overload]
     assert named.startswith("rank 1 on ")
     assert "late" in summary
     load(run, device="cpu")
@@ -160,7 +160,7 @@ def test_a_stop_is_no_loss(tmp_path: Path) -> None:
     assert "internal error" not in err
     summary = summary_of(run)
     assert summary["stopped"] is True
-    assert "lost_ranks" not in summary
+    assert "rank_failures" not in summary
     load(run, device="cpu")
 
 
@@ -173,7 +173,7 @@ def test_a_process_that_leaves_by_its_own_error_gives_the_reason(tmp_path: Path)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert (run / "summary.json").is_file(), done.stderr
-    (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]
+    (named,) = list(summary_of(run)["rank_failures"])  # type: ignore[call-overload]
     assert named.startswith("rank 1 on ")
     assert "memory ran out with" in named
     load(run, device="cpu")
@@ -205,7 +205,7 @@ def kill_when_kept(run: Path, rank: int | None) -> None:
 
 
 def members_of(run: Path) -> list[dict[str, Any]]:
-    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["members"]
+    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["ranks"]
     return members
 
 
