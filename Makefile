@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train check lint types unit test endurance digest fuzz gpu clean
+.PHONY: help train check lint types unit test endurance digest fuzz schemas gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -50,6 +50,9 @@ fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_S
 		OMP_NUM_THREADS=1 $(BIN)/python fuzz/targets.py $$target build/fuzz/$$target -artifact_prefix=build/fuzz/$$target- \
 			-max_total_time=$$(( $(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)) )) -verbosity=0 -print_final_stats=1; \
 	done
+
+schemas: $(VENV)/.installed ## write the JSON Schemas of timebox's files again, from their types
+	$(BIN)/python docs/schemas/make.py
 
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu-results.jsonl

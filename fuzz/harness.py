@@ -1,7 +1,7 @@
-"""What every fuzz target shares: the one reader it tries, and what counts as a failure.
+"""Runs a fuzz target under libFuzzer, with limits on its time and memory.
 
-A failure is anything but one of timebox's own errors, more than half a gigabyte of memory, or more than five seconds
-for one input. libFuzzer writes the input that caused it beside where it runs.
+A failure is any exception but timebox's own errors, more than half a gigabyte of memory, or more than five seconds for
+one input. libFuzzer writes the input that caused it into the current directory.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from timebox.errors import TimeboxError
 
 MAX_INPUT_BYTES = 1 << 17
 MAX_SECONDS = 5  # of processor time
-WAIT_SECONDS = 120  # of any time: on a busy machine the process itself may have to wait
+WAIT_SECONDS = 120  # of wall-clock time: on a busy machine the process itself may have to wait
 MAX_GROWTH_BYTES = 512 << 20
 
-# libFuzzer is guided by what is imported here: the readers, and what they read with.
+# libFuzzer is guided by the coverage of the modules imported here: the readers, and the libraries they read with.
 with atheris.instrument_imports(
     include=["timebox", "tarfile", "zipfile", "gzip", "pickle", "tomllib", "json", "PIL"], enable_loader_override=False
 ):
-    for name in ("data", "recipe", "engine.tensors", "run.reading", "run.run", "run.sources"):
+    for name in ("data", "recipe", "jobs.data", "run"):
         import_module(f"timebox.{name}")
 
 Target = Callable[[Path, bytes], object]
 
 
 def fuzz(target: Target) -> None:
-    """Call `target` with a scratch folder and libFuzzer's bytes, until libFuzzer has had enough.
+    """Call `target` with a scratch folder and libFuzzer's bytes, until libFuzzer ends.
 
-    The command line is libFuzzer's: a folder for the corpus, -max_total_time=60 and so on.
+    The command line takes libFuzzer's options: a folder for the corpus, -max_total_time=60 and so on.
     """
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="timebox-fuzz-") as scratch:
@@ -55,7 +55,7 @@ def fuzz(target: Target) -> None:
 
 
 def _limit_memory() -> None:
-    """Refuse what goes beyond today's memory and MAX_GROWTH_BYTES: the MemoryError is a failure where it escapes."""
+    """Limit memory to its present use and MAX_GROWTH_BYTES more; a MemoryError that escapes is a failure."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + MAX_GROWTH_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -17,9 +17,11 @@ from PIL import Image
 from safetensors.torch import save
 
 from timebox.builders import build_model
-from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.file_versions import CHECKPOINT_FORMAT, MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
+from timebox.run.json_values import to_values
+from timebox.run.model_config import Machine, PlanRecord, installed_versions
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
 
@@ -31,7 +33,7 @@ LABELS = np.array([0, 1, 0, 1], np.uint8)
 
 
 def joined(*parts: bytes) -> bytes:
-    """Parts as targets.split takes them apart."""
+    """Parts in one input, as targets.split separates them."""
     return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
 
@@ -150,7 +152,7 @@ def recipe() -> Blobs:
 
 
 def run_config() -> dict[str, object]:
-    """A model.json without what only going on with a run needs."""
+    """The part of a model.json that a prediction needs, and the source of its data."""
     source = {"data": "d", "val": 0.1, "test": None, "train_limit": 5, "test_limit": None}
     return {
         "format": MODEL_FORMAT.newest,
@@ -180,13 +182,21 @@ def continuing() -> Blobs:
     recipe = RECIPES["haet2021"]().replace(width=4)
     plan = Plan(recipe, torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
     with torch.device("meta"):
-        state = TrainingState(build_model(recipe, 1, 2), recipe, Precision("fp32", torch.device("cpu")))
-    tensors = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.tensors().items()})
+        training = TrainingState(build_model(recipe, 1, 2), recipe, Precision("fp32", torch.device("cpu")))
+    tensors = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in training.tensors().items()})
     length = 8 + int.from_bytes(tensors[:8], "little")
-    asked = {"recipe": "haet2021", "settings": [], "precision": "auto", "num_steps": None, "data_sha256": ""}
-    config = {**run_config(), "seed": 0, "training": asked, "plan": plan.as_dict(), "machine": {}, "versions": {}}
-    facts = {"lr_factor": 1.0, "micro_batch": 32, "step_seconds": 0.1, "metrics_lines": 1, "phases": {"training": 1.0}}
-    manifest = {"format": 1, "file": "a.safetensors", "sha256": "SHA256", "step": 1, "progress": 0.5, "facts": facts}
+    request = {"recipe": "haet2021", "settings": [], "precision": "auto", "num_steps": None, "data_sha256": ""}
+    config = {
+        **run_config(),
+        "seed": 0,
+        "training": request,
+        "plan": to_values(PlanRecord.of(plan)),
+        "machine": to_values(Machine.current(torch.device("cpu"))),
+        "versions": installed_versions(),
+    }
+    state = {"lr_factor": 1.0, "micro_batch": 32, "step_seconds": 0.1, "metrics_lines": 1, "phases": {"training": 1.0}}
+    described = {"file": "a.safetensors", "sha256": "SHA256", "step": 1, "progress": 0.5, "training_state": state}
+    manifest = CHECKPOINT_FORMAT.numbered(described)
     step = {"step": 1, "progress": 1.0, "lr": 0.1, "momentum": 0.9, "micro_batch": 32, "loss": 2.0}
     lines = (step, {"step": 0, "rolled_back": True}, step)
     metrics = "".join(json.dumps(line) + "\n" for line in lines).encode()

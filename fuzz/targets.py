@@ -16,7 +16,7 @@ from timebox.errors import TimeboxError
 from timebox.jobs.existing_run import ExistingRun
 from timebox.recipe import get_recipe, parse_settings
 from timebox.run.files import read_training_hashes
-from timebox.run.metrics_log import length_up_to, read_metrics, step_plans_taken
+from timebox.run.metrics_log import final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.run import load
 
 MAX_ZEROS = 1 << 20
@@ -24,7 +24,7 @@ _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "dat
 
 
 def split(data: bytes, count: int) -> list[bytes]:
-    """`count` parts, each with its length in four bytes before it; what is missing is empty."""
+    """`count` parts, each with its length in four bytes before it; parts that are missing are empty."""
     parts = []
     for _ in range(count):
         length = int.from_bytes(data[:4], "little")
@@ -123,7 +123,7 @@ def run(scratch: Path, data: bytes) -> None:
 
 
 def continuing(scratch: Path, data: bytes) -> None:
-    """A run that was killed: its checkpoint, its metrics, and all that going on with it or repeating it reads."""
+    """A run that was killed: its checkpoint, its metrics, and all that a resume or a replay reads."""
     config, manifest, header, zeros, metrics = split(data, 5)
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -137,9 +137,9 @@ def continuing(scratch: Path, data: bytes) -> None:
     with contextlib.suppress(TimeboxError):
         load(folder, device="cpu")
     with contextlib.suppress(TimeboxError):
-        step_plans_taken((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
+        final_step_plans((entry for _, entry in read_metrics(folder / "metrics.jsonl")), folder)
     with contextlib.suppress(TimeboxError):
-        length_up_to(folder / "metrics.jsonl", 2, 1)
+        prefix_at_checkpoint(folder / "metrics.jsonl", 2, 1)
     _ = ExistingRun.load(folder).device
 
 

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: regular ones only, never waited for, their JSON taken by the letter."""
+"""Untrusted files: only regular ones are opened, without blocking, and their JSON must be strict."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import pytest
 from timebox.files import open_regular, parse_json_object, read_regular
 
 
-def test_a_regular_file_is_read_to_its_cap(tmp_path: Path) -> None:
+def test_a_regular_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     assert read_regular(tmp_path / "file", 5) == read_regular(str(tmp_path / "link"), 5) == b"12345"
@@ -17,12 +17,12 @@ def test_a_regular_file_is_read_to_its_cap(tmp_path: Path) -> None:
         read_regular(tmp_path / "file", 4)
 
 
-def test_a_cap_is_not_allocated(tmp_path: Path) -> None:
+def test_the_limit_is_not_allocated(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     assert read_regular(tmp_path / "file", 1 << 60) == b"12345"
 
 
-def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
     os.mkfifo("pipe")
@@ -42,7 +42,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, monkeypatch: pyte
                 open_regular(path)
 
 
-def test_a_pipe_put_in_the_place_of_a_file_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_replaces_a_file_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     file = (tmp_path / "file").stat()
@@ -51,7 +51,7 @@ def test_a_pipe_put_in_the_place_of_a_file_is_found_out(tmp_path: Path, monkeypa
         open_regular(tmp_path / "pipe")
 
 
-def test_json_is_taken_by_the_letter() -> None:
+def test_json_must_be_strict() -> None:
     assert parse_json_object(b'{"a": [1, 2.5, null, true], "b": {"a": "\xc3\xa9"}}') == {
         "a": [1, 2.5, None, True],
         "b": {"a": "é"},

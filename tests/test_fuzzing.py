@@ -1,4 +1,4 @@
-"""The fuzz targets start from inputs that are read whole; the fuzzing itself is `make fuzz`."""
+"""The seeds of the fuzz targets are valid input; `make fuzz` runs the fuzzing itself."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ NUM_TARGETS = 11
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    """fuzz/seeds.py and fuzz/targets.py; the harness, which needs atheris, is left out."""
+    """fuzz/seeds.py and fuzz/targets.py, without the harness, which needs atheris."""
     harness = ModuleType("harness")
     vars(harness).update(fuzz=None, Target=object)
     monkeypatch.setitem(sys.modules, "harness", harness)
@@ -27,13 +27,13 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     return loaded
 
 
-def test_every_seed_is_read_whole(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_every_seed_is_valid(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     modules["seeds"].main(tmp_path / "corpus")
     targets = modules["targets"].TARGETS
     assert len(targets) == NUM_TARGETS
     assert set(targets) == {path.name for path in (tmp_path / "corpus").iterdir()}
     for name, target in targets.items():
-        if name == "recipe":  # one input is read as a file and as settings, and is whole as one of them
+        if name == "recipe":  # one input is read as a file and as settings, and is valid as one of the two
             continue
         seeds = sorted((tmp_path / "corpus" / name).iterdir())
         assert seeds

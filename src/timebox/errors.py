@@ -1,46 +1,46 @@
-"""The errors timebox raises on purpose: one base class, few kinds.
+"""The exceptions that timebox raises on purpose.
 
-The command line turns each into one line on stderr and exit status 2 (3 for :class:`OutputError` once a model has
-been trained). Anything else that escapes is a defect of timebox itself.
+The command line prints each as one line on stderr and exits with status 2 (3 for :class:`OutputError` once a model has
+been trained). Any other exception is a defect of timebox itself.
 """
 
 from collections.abc import Mapping, Sequence
 
 
 class TimeboxError(Exception):
-    """Something the caller must change. The message names what was given, what is allowed and what to do."""
+    """Base class. The message names the argument or file, its value, the values allowed, and what to do."""
 
 
 class UsageError(TimeboxError, ValueError):
-    """An argument that cannot be accepted: unknown, out of range, or in conflict with another."""
+    """An argument that is unknown, out of range, or in conflict with another."""
 
 
 class DataError(TimeboxError, ValueError):
-    """Data that cannot be read or cannot be learned from."""
+    """Data that cannot be read, or that no classifier can be trained on."""
 
 
 class BudgetError(UsageError):
-    """A budget that cannot work: too short, negative or not a duration."""
+    """A budget that is too short, negative or not a duration."""
 
 
 class RunError(TimeboxError):
-    """A run directory that cannot be loaded."""
+    """A run directory, or a file of one, that is missing or damaged."""
 
 
 class OutputError(TimeboxError, OSError):
-    """A place that cannot be written to."""
+    """A file or directory that cannot be written."""
 
 
-# What is known of a process that is gone and said nothing.
+# The reason of a rank failure where the process has left none.
 NO_ANSWER = "it does not answer"
 
 
 class RankFailureError(TimeboxError):
-    """Processes that train together are not all there any more.
+    """At least one of the processes that train together has failed.
 
     Attributes:
-        failed_ranks: the reason of each failure, as far as it is known, by rank.
-        lines: the same in words.
+        failed_ranks: the reason of each failure, by rank.
+        lines: a line for each failure, for the user.
     """
 
     def __init__(self, failed_ranks: Mapping[int, str], lines: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
-"""The files that timebox reads again: their format numbers, and the steps that bring older formats to the present one.
+"""Format numbers of the files that timebox reads, and the migrations that bring older formats to the newest one.
 
-Each file carries the number of its format; one without a number is of format 1. A change that an older version would
-misread raises the number by one: add the step from the format before it to `steps` of the file, a pure function from
-the old values to the new ones, a row in docs/run-format.md, and golden runs of the new format (tests/golden/make.py).
+Each file carries the number of its format; a file without one is of format 1. A change that an older version would
+misread raises the number by one. It takes a migration in ``steps`` of the file (a pure function from the values of the
+format before to those of the new one), a row in docs/run-format.md, and golden runs of the new format, which
+tests/golden/make.py writes.
 """
 
 import reprlib
@@ -14,8 +15,8 @@ from timebox.errors import RunError
 Values = dict[str, object]
 Migration = Callable[[Values], Values]
 
-KEY = "format"
-UNNUMBERED = 1
+FORMAT_KEY = "format"
+FIRST_FORMAT = 1  # of a file that carries no number
 DISTRIBUTION = "timebox-vision"
 
 
@@ -24,9 +25,9 @@ class FileFormat:
     """The formats of one kind of file.
 
     Attributes:
-        file: what it is called.
+        file: its name, in messages and in docs/run-format.md.
         oldest: the first format that a released version wrote.
-        steps: from each format to the one after it, from the oldest on.
+        steps: the migrations from each format to the next, from the oldest on.
     """
 
     file: str
@@ -39,55 +40,78 @@ class FileFormat:
         return self.oldest + len(self.steps)
 
     def numbered(self, values: Mapping[str, object]) -> Values:
-        """Values in the newest format, with its number, as they are written."""
-        return {KEY: self.newest} | {name: value for name, value in values.items() if name != KEY}
+        """``values``, which are in the newest format, with its number as the first key."""
+        return {FORMAT_KEY: self.newest} | {name: value for name, value in values.items() if name != FORMAT_KEY}
 
     def upgraded(self, values: Mapping[str, object], where: str) -> Values:
-        """Values as they were read, in the newest format.
+        """The values of a file, as they were read, migrated to the newest format.
 
         Args:
             where: the file, for messages.
         Raises:
-            RunError: for a format that this version does not know, and where a step finds the values damaged.
+            RunError: for a format that this version does not know, and where a migration finds the values damaged.
         """
-        found = self.check(values.get(KEY, UNNUMBERED), where)
+        number = self.check(values.get(FORMAT_KEY, FIRST_FORMAT), where)
         upgraded = dict(values)
         try:
-            for step in self.steps[found - self.oldest :]:
+            for step in self.steps[number - self.oldest :]:
                 upgraded = step(upgraded)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"{where} is damaged: {error}") from error
-        return {**upgraded, KEY: self.newest}
+        return {**upgraded, FORMAT_KEY: self.newest}
 
-    def check(self, found: object, where: str) -> int:
-        """A format number that was read. Raises RunError, naming the file, where this version cannot read it."""
-        if type(found) is not int or found < 1:
-            raise RunError(f"{where} is damaged: its format {reprlib.repr(found)} is no whole number from 1 on")
-        if found > self.newest:
+    def check(self, number: object, where: str) -> int:
+        """A format number as it was read. Raises RunError where this version cannot read that format."""
+        if type(number) is not int or number < FIRST_FORMAT:
+            raise RunError(f"{where} is damaged: its format {reprlib.repr(number)} is no whole number from 1 on")
+        if number > self.newest:
             raise RunError(
-                f"{where} has format {reprlib.repr(found)}; this version of timebox reads formats up to {self.newest}: "
-                f"install a newer {DISTRIBUTION}"
+                f"{where} has format {reprlib.repr(number)}; this version of timebox reads formats up to "
+                f"{self.newest}: install a newer {DISTRIBUTION}"
             )
-        if found < self.oldest:
-            raise RunError(f"{where} has format {found}; the oldest that a released version wrote is {self.oldest}")
-        return found
+        if number < self.oldest:
+            raise RunError(f"{where} has format {number}; the oldest that a released version wrote is {self.oldest}")
+        return number
 
 
-def _ensemble_size(values: Values) -> Values:
-    """The recipe's field ``members`` is called ``ensemble_size``: recipes are read under either name."""
+def _renamed(values: Values, new_names: Mapping[str, str]) -> Values:
+    return {new_names.get(name, name): value for name, value in values.items()}
+
+
+def _accept_ensemble_size(values: Values) -> Values:
+    """model.json 4 to 5. The recipe's field ``members`` is called ``ensemble_size``; recipes accept either name."""
     return values
 
 
-# A run. trained_on.npy, model.safetensors and the tensors of a checkpoint have no number of their own: a change to one
-# of them raises that of model.json or of the manifest.
-MODEL_FORMAT = FileFormat("model.json", oldest=4, steps=(_ensemble_size,))
-SUMMARY_FORMAT = FileFormat("summary.json")
+def _rename_rank_failures(values: Values) -> Values:
+    """summary.json 1 to 2."""
+    return _renamed(values, {"lost_ranks": "rank_failures", "elsewhere": "trained_on_other_machine"})
+
+
+def _rename_ranks(values: Values) -> Values:
+    """group.json 1 to 2."""
+    return _renamed(values, {"members": "ranks", "lost": "failures"})
+
+
+def _rename_training_state(values: Values) -> Values:
+    """checkpoint/manifest.json 1 to 2."""
+    facts = values["facts"]
+    if not isinstance(facts, dict):
+        raise TypeError("facts must be an object")
+    state = _renamed(facts, {"elsewhere": "trained_on_other_machine"})
+    return {**_renamed(values, {"facts": "training_state"}), "training_state": state}
+
+
+# Files of a run. trained_on.npy, model.safetensors and the tensors of a checkpoint have no number of their own: a
+# change to the first two raises that of model.json, a change to the last that of the manifest.
+MODEL_FORMAT = FileFormat("model.json", oldest=4, steps=(_accept_ensemble_size,))
+SUMMARY_FORMAT = FileFormat("summary.json", steps=(_rename_rank_failures,))
 METRICS_FORMAT = FileFormat("metrics.jsonl")
 PREDICTIONS_FORMAT = FileFormat("predictions.npz")
 EXAMPLES_FORMAT = FileFormat("examples.npz")
-RANKS_FORMAT = FileFormat("group.json")
-CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json")
-# What other commands write.
+RANKS_FORMAT = FileFormat("group.json", steps=(_rename_ranks,))
+CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json", steps=(_rename_training_state,))
+# Files of other commands.
 ESTIMATOR_FORMAT = FileFormat("estimator.json")
 LR_FIND_FORMAT = FileFormat("lr_find.json")
 TUNE_FORMAT = FileFormat("tune.json")

@@ -1,4 +1,4 @@
-"""Opening and parsing files that somebody else wrote, and keeping others from one that is being written."""
+"""Opens and parses files that are not trusted, locks files, and writes files whole or not at all."""
 
 import json
 import math
@@ -14,23 +14,23 @@ from timebox.errors import OutputError, TimeboxError, UsageError
 
 try:
     import fcntl
-except ImportError:  # not on Windows, which keeps other processes from an open file by itself
+except ImportError:  # on Windows, where an open file is locked anyway
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK_BYTES = 1 << 22
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """A file for reading, if it is a regular one.
+    """Open a regular file for reading.
 
-    A pipe would block until somebody writes to it, and opening a device can have effects of its own: neither is opened.
-    Raises OSError, also for a path no file can have.
+    A pipe would block until another process writes to it, and opening a device can have effects of its own: neither is
+    opened. Raises OSError, also for a path that no file can have.
     """
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):
             raise OSError(f"a {_kind(mode)}, not a file")
-        # The file may have been exchanged since; without blocking, even a pipe opens at once.
+        # Another process may have replaced the file by a pipe since stat: O_NONBLOCK opens a pipe without waiting.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a null byte
         raise OSError(str(error)) from error
@@ -42,19 +42,22 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:
-    """The whole of a regular file. Raises OSError where it is none, or is larger than `max_bytes`."""
+    """The content of a regular file. Raises OSError for any other kind of file, and above ``max_bytes``."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
-        return file.read(size)  # a larger number would be allocated, whatever the file holds
+        return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 
 def parse_json_object(blob: bytes) -> dict[str, object]:
-    """The JSON object in `blob`, strictly: no key twice, no NaN or Infinity. Raises ValueError with the reason."""
+    """The JSON object in ``blob``. Raises ValueError for anything but strict JSON: a key twice, NaN or Infinity."""
     try:
         value = json.loads(
-            blob.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_number, parse_float=_finite
+            blob.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_number,
+            parse_float=_finite_float,
         )
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
@@ -63,7 +66,7 @@ def parse_json_object(blob: bytes) -> dict[str, object]:
     return value
 
 
-def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, value in pairs:
         if key in values:
@@ -76,7 +79,7 @@ def _refuse_number(text: str) -> NoReturn:
     raise ValueError(f"{reprlib.repr(text).strip(chr(39))} is no number of JSON, or too large for one")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse_number(text)
 
@@ -94,7 +97,7 @@ def _kind(mode: int) -> str:
 
 @contextmanager
 def written(what: str) -> Iterator[None]:
-    """Turns an OSError into an OutputError that says what could not be written."""
+    """Turn an OSError inside into an OutputError whose message names ``what``, the file or directory to be written."""
     try:
         yield
     except TimeboxError:
@@ -104,7 +107,7 @@ def written(what: str) -> Iterator[None]:
 
 
 def check_free(path: Path, what: str) -> None:
-    """Raises UsageError for a place that is taken, where a new ``what`` is to go: "benchmark", "search"."""
+    """Raise UsageError unless ``path`` is new or empty, for the directory of a new ``what``: "benchmark", "search"."""
     with written(f"{what} {str(path)!r}"):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(
@@ -114,22 +117,22 @@ def check_free(path: Path, what: str) -> None:
 
 
 def lock_when_free(file: int) -> None:
-    """Keep other processes from locking an open file, given by its descriptor, until it is closed; waits for them."""
+    """Lock an open file, given by its descriptor, until it is closed. Waits while another process has it locked."""
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def lock(file: int) -> None:
-    """Keep other processes from locking an open file, given by its descriptor, until it is closed.
+    """Lock an open file, given by its descriptor, until it is closed.
 
-    Raises BlockingIOError where another one holds it.
+    Raises BlockingIOError where another process has it locked.
     """
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all. Raises OSError; nothing is left behind then."""
+    """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then."""
     temporary = path.parent / f".{path.name}.tmp"
     try:
         with temporary.open("wb") as file:
@@ -143,13 +146,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """A file that is there whole, also after a power cut once this has returned. Raises OSError as above."""
+    """Write a file as :func:`write_whole` does; once this returns, it also survives a power cut. Raises OSError."""
     write_whole(path, content)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Let a rename reach the disk, where folders can be synced."""
+    """Sync a folder, which writes renames in it to the disk; does nothing where folders cannot be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -65,7 +65,7 @@ def test_the_processes_of_a_group_have_a_line_each(timebox: Command, replace: Re
         {"rank": 0, "host": "a", "images_per_second": 2688.6, "waiting_share": 0.19},
         {"rank": 1, "host": "b", "images_per_second": 1200.0, "waiting_share": None},
     ]
-    fake(replace, ranks=ranks, lost_ranks=["rank 1 on c: it does not answer"])
+    fake(replace, ranks=ranks, rank_failures=["rank 1 on c: it does not answer"])
     lines = timebox("train", "my photos/", "--budget", "65m").out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("  training"))
     assert lines[at + 1 : at + 4] == [

@@ -1,13 +1,13 @@
-"""Writes golden runs of the present version, for later versions to read.
+"""Writes golden runs of the present version, which the tests of later versions read.
 
     PYTHONPATH=src OMP_NUM_THREADS=1 python tests/golden/make.py tests/golden/0.2.0
 
-Run it when a format has changed, into a new folder named for the version. A folder that is there is never rewritten:
-its files are what that version wrote. It takes about four minutes; test_golden.py reads every folder.
+Run it when a format has changed, into a new folder named for the version. The folder of a released version is never
+rewritten. It takes about four minutes; test_golden.py reads every folder.
 
-A folder holds the data sets, an archive for each run, search and benchmark, and expected.npz: for each model its
-probabilities for the first test images. What names the machine is replaced. Weights keep three bits of their mantissa,
-so that they compress, but for the run that is replayed; expected.npz is of the weights as they are kept.
+A folder holds the data sets, an archive for each run, search and benchmark, and expected.npz: the probabilities that
+each model gives for the first test images. Names of the machine are replaced. Weights are rounded to three bits of
+mantissa, so that they compress, except those of the run that is replayed; expected.npz is of the rounded weights.
 """
 
 import argparse
@@ -47,7 +47,7 @@ UNROUNDED = "airbench94"
 
 
 def at_size(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) on black of the working size, so that what is predicted follows from the weights alone."""
+    """Images (N, H, W, C) padded with black to the working size, so that predictions do not depend on resizing."""
     rows, columns = ((to - length) // 2 for to, length in zip(size, images.shape[1:3], strict=True))
     return np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
 
@@ -65,13 +65,13 @@ def save_data(path: Path, channels: int, seed: int) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def train(name: str, data: object = "colours.npz", **given: object) -> None:
+def train(name: str, data: object = "colours.npz", **options: object) -> None:
     arguments = {"steps": 12, "settings": SMALL, "device": "cpu", "precision": "fp32", "out": name}
-    timebox.train(data, **{**arguments, "thumbnails": False, "cache": False, **given})  # type: ignore[arg-type]
+    timebox.train(data, **{**arguments, "thumbnails": False, "cache": False, **options})  # type: ignore[arg-type]
 
 
 class Stopping(SilentReporter):
-    """Ends a training at a step, once there is a checkpoint."""
+    """Ends a training at step STOP_AT, once there is a checkpoint."""
 
     def __init__(self, run: str, end: Callable[[], object]) -> None:
         self._manifest, self._end = Path(run) / "checkpoint" / "manifest.json", end
@@ -84,7 +84,7 @@ class Stopping(SilentReporter):
 
 
 def interrupt() -> None:
-    """What the signals of a command do."""
+    """Stop a training as the signal handlers of the command line do."""
     raise KeyboardInterrupt
 
 
@@ -92,20 +92,20 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(name: str) -> None:
-    """Trained in a process of its own, which is gone in the middle of it."""
+def train_killed(name: str) -> None:
+    """Train in a process that is killed at step STOP_AT."""
     code = f"import make; make.train({name!r}, recipe='airbench94', reporter=make.Stopping({name!r}, make.kill))"
     paths = os.pathsep.join((str(HERE), os.environ.get("PYTHONPATH", "")))
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
 
 
-def launched(name: str) -> None:
+def train_launched(name: str) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "timebox"]
     words = ["train", "colours.npz", "--steps", "12", "--recipe", "airbench94", "--device", "cpu", "--no-thumbnails"]
     subprocess.run([*launcher, *words, "--out", name, *(word for s in SMALL for word in ("--set", s))], check=True)
 
 
-def estimator(name: str) -> None:
+def fit_estimator(name: str) -> None:
     with np.load("colours.npz") as arrays:
         images, labels, names = arrays["train_images"], arrays["train_labels"], arrays["class_names"]
     classifier = timebox.TimeboxClassifier(
@@ -114,7 +114,7 @@ def estimator(name: str) -> None:
     classifier.fit(images, names[labels]).save(name)
 
 
-def tuned(name: str) -> None:
+def tune(name: str) -> None:
     Path("space.toml").write_text('[max_lr]\ntimes = [0.1, 10]\n[flip]\namong = ["none", "random"]\n')
     timebox.tune(
         "colours.npz", budget="80s", trial_budget="5s", recipe="airbench94", settings=LARGE_BATCH, space="space.toml",
@@ -122,14 +122,14 @@ def tuned(name: str) -> None:
     )  # fmt: skip
 
 
-def benchmarked(name: str) -> None:
+def benchmark(name: str) -> None:
     timebox.benchmark(
         "colours.npz", recipes=("airbench94", "airbench94 max_lr=100"), settings=SMALL, seeds=2, trial_budget="12s",
         device="cpu", precision="fp32", out=name,
     )  # fmt: skip
 
 
-def found(name: str) -> None:
+def find_lr(name: str) -> None:
     timebox.lr_find("colours.npz", budget="60s", recipe="airbench94", settings=SMALL, device="cpu", out=name)
 
 
@@ -149,17 +149,17 @@ MAKERS: dict[str, Callable[[str], None]] = {
     "stopped-budget": lambda name: train(
         name, recipe="airbench94", steps=None, budget="12s", reporter=Stopping(name, interrupt)
     ),
-    "killed": killed,
-    "launched": launched,
-    "estimator": estimator,
-    "tuned": tuned,
-    "benchmarked": benchmarked,
-    "lr-find": found,
+    "killed": train_killed,
+    "launched": train_launched,
+    "estimator": fit_estimator,
+    "tuned": tune,
+    "benchmarked": benchmark,
+    "lr-find": find_lr,
 }
 
 
 def scrub(folder: Path, root: Path) -> None:
-    """Replace what names this machine: the folder it was written in, the host, and what the processor is called."""
+    """Replace the names of this machine: the folder that was written, the host and the processor."""
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".json", ".jsonl", ".log", ".html", ".toml"):
             text = file.read_text(encoding="utf-8")
@@ -170,7 +170,7 @@ def scrub(folder: Path, root: Path) -> None:
 
 
 def round_weights(folder: Path) -> None:
-    """Drop the last bits of all weights; the manifests of checkpoints are told the new checksums."""
+    """Drop the last bits of all weights, and update the checksums in the manifests of checkpoints."""
     for file in sorted(folder.rglob("*.safetensors")):
         tensors = load_file(file)
         for tensor in tensors.values():
@@ -200,9 +200,9 @@ def pack(folder: Path, file: Path) -> None:
         archive.add(folder, folder.name, filter=anonymous)
 
 
-def models(made: Path) -> Iterator[Path]:
-    """Every folder that holds a model."""
-    yield from sorted(file.parent for file in made.rglob("model.json"))
+def model_folders(root: Path) -> Iterator[Path]:
+    """Every folder under ``root`` that holds a model."""
+    yield from sorted(file.parent for file in root.rglob("model.json"))
 
 
 def main() -> None:
@@ -210,31 +210,33 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="a folder that is not there yet")
     out = parser.parse_args().out.resolve()
     out.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="golden-") as name:
-        root = Path(name).resolve()
+    # A relative path would lead the processes started below, in another directory, to another timebox.
+    os.environ["PYTHONPATH"] = str(Path(timebox.__file__).resolve().parents[1])
+    with tempfile.TemporaryDirectory(prefix="golden-") as temporary:
+        root = Path(temporary).resolve()
         os.chdir(root)
         save_data(root / "colours.npz", 3, seed=0)
         save_data(root / "grey.npz", 1, seed=1)
-        for made, make in MAKERS.items():
-            print(made, flush=True)
-            make(made)
-            for left in (*root.glob(f"{made}/**/lock"), *root.glob(f"{made}/**/*.log.lock")):
+        for name, make in MAKERS.items():
+            print(name, flush=True)
+            make(name)
+            for left in (*root.glob(f"{name}/**/lock"), *root.glob(f"{name}/**/*.log.lock")):
                 left.unlink()
-            for report in root.glob(f"{made}/**/report.html"):
-                if made != WITH_REPORT:
+            for report in root.glob(f"{name}/**/report.html"):
+                if name != WITH_REPORT:
                     report.unlink()
-            scrub(root / made, root)
-            if made != UNROUNDED:
-                round_weights(root / made)
+            scrub(root / name, root)
+            if name != UNROUNDED:
+                round_weights(root / name)
         images: dict[int, NDArray[np.uint8]] = {}
         for file, channels in (("colours.npz", 3), ("grey.npz", 1)):
             shutil.copy(root / file, out / file)
             with np.load(file) as arrays:
                 images[channels] = arrays["test_images"][:NUM_EXPECTED]
-        found = {str(folder.relative_to(root)): probabilities(folder, images) for folder in models(root)}
-        np.savez_compressed(out / "expected.npz", **found)
-        for made in MAKERS:
-            pack(root / made, out / f"{made}.tar.xz")
+        expected = {str(folder.relative_to(root)): probabilities(folder, images) for folder in model_folders(root)}
+        np.savez_compressed(out / "expected.npz", **expected)
+        for name in MAKERS:
+            pack(root / name, out / f"{name}.tar.xz")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read, called, judged, exported and gone on with by this one. make.py writes it."""
+"""Runs, searches and benchmarks of earlier versions are loaded, scored, exported and resumed. make.py writes them."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from timebox.tuning.storage import open_storage
 
 from .conftest import HERE, VERSIONS
 
-NUM_VERSIONS = 1
+NUM_VERSIONS = 2
 TRAINED = (
     "airbench94", "auto", "budget", "dawnbench", "ensemble", "estimator", "grey", "haet2021", "initialised", "launched",
     "superconvergence", "tuned/final", "unscored", "without-held-out",
@@ -32,10 +32,10 @@ TRAINED = (
 STOPPED = ("killed", "stopped", "stopped-budget")
 OTHERS = ("benchmarked", "lr-find", "tuned")
 TOLERANCE = 1e-5
-MOST_BYTES = 420_000
+MAX_BYTES = 420_000
 
 
-def copied(golden: Path, name: str, place: Path) -> Path:
+def copy_of(golden: Path, name: str, place: Path) -> Path:
     return Path(shutil.copytree(golden / name, place / name))
 
 
@@ -43,14 +43,14 @@ def data_of(name: str) -> str:
     return "grey.npz" if name == "grey" else "colours.npz"
 
 
-def test_the_collection_is_whole() -> None:
+def test_the_collection_is_complete() -> None:
     assert len(VERSIONS) == NUM_VERSIONS
     for version in VERSIONS:
         names = {file.name.removesuffix(".tar.xz") for file in (HERE / version).glob("*.tar.xz")}
         assert names == {*STOPPED, *OTHERS, *(name for name in TRAINED if "/" not in name)}
         with np.load(HERE / version / "expected.npz") as expected:
             assert set(expected) == {*TRAINED, *STOPPED}
-        assert sum(file.stat().st_size for file in (HERE / version).iterdir()) < MOST_BYTES
+        assert sum(file.stat().st_size for file in (HERE / version).iterdir()) < MAX_BYTES
 
 
 @pytest.mark.parametrize("name", [*TRAINED, *STOPPED])
@@ -66,10 +66,10 @@ def test_a_run_predicts_as_it_did(golden: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_run_is_scored(golden: Path, name: str, place: Path) -> None:
-    found = timebox.evaluate(golden / name, data_of(name), device="cpu", cache=False)
-    assert (found.split, found.num_images) == ("test", 24)
-    if name == "airbench94":  # the one whose weights are kept to the last bit
-        assert found.accuracy == timebox.load(golden / name, device="cpu").test_accuracy
+    evaluation = timebox.evaluate(golden / name, data_of(name), device="cpu", cache=False)
+    assert (evaluation.split, evaluation.num_images) == ("test", 24)
+    if name == "airbench94":  # the only one whose weights are not rounded
+        assert evaluation.accuracy == timebox.load(golden / name, device="cpu").test_accuracy
     if name == "unscored":
         assert timebox.evaluate(golden / name, data_of(name), split="val", device="cpu", cache=False).num_images == 12
 
@@ -103,8 +103,8 @@ def test_a_run_is_exported(golden: Path, name: str, format: str, place: Path) ->
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("name", "budget"), [("killed", None), ("stopped", None), ("stopped-budget", 10.0)])
-def test_a_run_goes_on(golden: Path, name: str, budget: float | None, place: Path) -> None:
-    path = copied(golden, name, place)
+def test_a_run_is_resumed(golden: Path, name: str, budget: float | None, place: Path) -> None:
+    path = copy_of(golden, name, place)
     if budget is None:
         run = timebox.train(resume=path, cache=False)
     else:
@@ -118,7 +118,7 @@ def test_a_run_goes_on(golden: Path, name: str, budget: float | None, place: Pat
 
 @pytest.mark.integration
 def test_a_run_is_replayed_where_it_can_be(golden: Path, place: Path) -> None:
-    path = copied(golden, "airbench94", place)
+    path = copy_of(golden, "airbench94", place)
     try:
         run = timebox.train(replay=path, out=place / "again", cache=False)
     except RunError as error:
@@ -145,7 +145,7 @@ def test_a_classifier_is_loaded(golden: Path, place: Path) -> None:
 
 
 def test_a_finished_search_says_so(golden: Path, place: Path) -> None:
-    path = copied(golden, "tuned", place)
+    path = copy_of(golden, "tuned", place)
     with pytest.raises(RunError) as caught:
         timebox.tune(resume=path)
     assert str(caught.value) == (
@@ -154,7 +154,7 @@ def test_a_finished_search_says_so(golden: Path, place: Path) -> None:
 
 
 def test_a_search_is_read(golden: Path, place: Path) -> None:
-    path = copied(golden, "tuned", place)
+    path = copy_of(golden, "tuned", place)
     directory = TuneDirectory.existing(path)
     directory.close()
     assert directory.config.study == "golden"
@@ -168,7 +168,7 @@ def test_a_search_is_read(golden: Path, place: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_recipe_that_was_found_is_trained_by(golden: Path, place: Path) -> None:
+def test_the_best_recipe_of_a_search_is_trained(golden: Path, place: Path) -> None:
     best = str(golden / "tuned" / "best.toml")
     assert parse_recipe(best).base.width == 4
     run = timebox.train("colours.npz", recipe=best, steps=1, device="cpu", cache=False, out="run")
@@ -176,14 +176,14 @@ def test_a_recipe_that_was_found_is_trained_by(golden: Path, place: Path) -> Non
 
 
 @pytest.mark.integration
-def test_a_finished_benchmark_does_nothing_more(golden: Path, place: Path) -> None:
-    path = copied(golden, "benchmarked", place)
+def test_a_finished_benchmark_runs_no_trial(golden: Path, place: Path) -> None:
+    path = copy_of(golden, "benchmarked", place)
     about = json.loads((path / "benchmark.json").read_text())
     about["environment"] = environment.environment(torch.device("cpu"))
     (path / "benchmark.json").write_text(json.dumps(about))
-    said: list[str] = []
-    done = timebox.benchmark(resume=path, notify=said.append)
-    assert said[-1].startswith("4 trials of 12s, 4 of them done before: ")
+    lines: list[str] = []
+    done = timebox.benchmark(resume=path, notify=lines.append)
+    assert lines[-1].startswith("4 trials of 12s, 4 of them kept: ")
     before = json.loads((golden / "benchmarked" / "summary.json").read_text())
     for key in ("recipes", "comparisons", "num_done"):
         assert json.loads(json.dumps(done.summary[key])) == before[key]
@@ -196,7 +196,7 @@ def test_a_range_test_is_read(golden: Path) -> None:
     assert len(LR_FIND_FORMAT.upgraded(values, "lr_find.json")["lr"]) >= 20  # type: ignore[arg-type]
 
 
-def test_those_who_trained_together_are_known(golden: Path) -> None:
+def test_the_ranks_of_a_run_are_read(golden: Path) -> None:
     record = read_ranks_record(golden / "launched")
     assert record is not None
-    assert [member["rank"] for member in record.members] == [0, 1]
+    assert [rank.rank for rank in record.ranks] == [0, 1]

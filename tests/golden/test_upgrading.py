@@ -1,6 +1,7 @@
-"""Files of older and newer formats: brought to the present one, or refused in one line that says what to do."""
+"""Files of older formats are migrated, those of newer ones refused in one line that says what to do."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
 
-from .test_golden import OTHERS, STOPPED, TRAINED, copied
+from .test_golden import OTHERS, STOPPED, TRAINED, copy_of
 
 NEWER = 9
 
@@ -68,7 +69,7 @@ def arrays(path: Path) -> None:
 
 def journal(path: Path) -> None:
     before = '"user_attr":{"timebox":{'
-    path.write_text(path.read_text().replace(before, f'{before}"format":{NEWER},'))
+    path.write_text(re.sub(f'{before}("format":[0-9]+,)?', f'{before}"format":{NEWER},', path.read_text()))
 
 
 def page(path: Path) -> object:
@@ -92,10 +93,12 @@ def benchmark(path: Path) -> BenchmarkDirectory:
 
 
 def study(path: Path) -> object:
-    return studies.load(open_storage(str(path / "journal.log")), "golden")
+    storage = open_storage(str(path / "journal.log"))
+    studies.take_over(storage, "golden")  # as a search that is resumed does, whatever version began it
+    return studies.load(storage, "golden")
 
 
-# Each file that is read: its format, the golden directory it is in, its name there, how it is changed, who reads it.
+# Each file that is read: its format, golden directory and name, the function that raises its format, and its reader.
 READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path], object]], ...] = (
     (MODEL_FORMAT, "auto", "model.json", json_file, lambda path: Run(path, "cpu")),
     (SUMMARY_FORMAT, "auto", "summary.json", json_file, lambda path: Run(path, "cpu").summary),
@@ -114,48 +117,50 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (BENCHMARK_TRIAL_FORMAT, "benchmarked", "trials.jsonl", json_lines, benchmark),
 )
 WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT)
-# Where a message names more, or something else, than the file.
+# Messages that name more than the file, or something else.
 NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of {file!r}"}
 
 
-def test_every_kind_of_file_is_there() -> None:
+def test_every_kind_of_file_is_covered() -> None:
     assert len(FORMATS) == len(set(FORMATS)) == 17
     assert {*(kind[0] for kind in READ), *WRITTEN_ONLY} == set(FORMATS)
     assert len(READ) == 15
 
 
-@pytest.mark.parametrize(("form", "name", "file", "change", "read"), READ, ids=[kind[0].file for kind in READ])
+@pytest.mark.parametrize(
+    ("file_format", "name", "file", "raise_format", "read"), READ, ids=[kind[0].file for kind in READ]
+)
 def test_a_newer_format_is_refused(
     golden: Path,
     place: Path,
-    form: FileFormat,
+    file_format: FileFormat,
     name: str,
     file: str,
-    change: Callable[[Path], None],
+    raise_format: Callable[[Path], None],
     read: Callable[[Path], object],
 ) -> None:
-    path = copied(golden, name, place)
+    path = copy_of(golden, name, place)
     read(path)
-    change(path / file)
+    raise_format(path / file)
     with pytest.raises(RunError) as caught:
         read(path)
-    where = NAMED.get(form, "{file!r}").format(file=str(path / file))
+    where = NAMED.get(file_format, "{file!r}").format(file=str(path / file))
     assert str(caught.value) == (
-        f"{where} has format 9; this version of timebox reads formats up to {form.newest}: "
+        f"{where} has format 9; this version of timebox reads formats up to {file_format.newest}: "
         "install a newer timebox-vision"
     )
 
 
-def test_a_newer_format_comes_before_all_else(golden: Path, place: Path) -> None:
-    path = copied(golden, "auto", place)
+def test_a_newer_format_is_reported_before_other_damage(golden: Path, place: Path) -> None:
+    path = copy_of(golden, "auto", place)
     config = json.loads((path / "model.json").read_text())
     (path / "model.json").write_text(json.dumps({"format": 9, "recipe": {**config["recipe"], "novel": 1}}))
     with pytest.raises(RunError, match=r"has format 9; .* install a newer timebox-vision"):
         Run(path)
 
 
-def test_what_is_in_no_format_is_damage(golden: Path, place: Path) -> None:
-    path = copied(golden, "auto", place)
+def test_an_unknown_recipe_field_is_damage(golden: Path, place: Path) -> None:
+    path = copy_of(golden, "auto", place)
     config = json.loads((path / "model.json").read_text())
     (path / "model.json").write_text(json.dumps({**config, "recipe": {**config["recipe"], "novel": 1}}))
     with pytest.raises(RunError) as caught:
@@ -165,26 +170,24 @@ def test_what_is_in_no_format_is_damage(golden: Path, place: Path) -> None:
     )
 
 
-def test_a_run_is_brought_to_the_newest_format_and_saved_in_it(
+def test_a_run_is_migrated_and_saved_in_the_newest_format(
     golden: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def more_weight_for_seeds(values: Values) -> Values:
+    def multiply_seed(values: Values) -> Values:
         return {**values, "seed": 10 * int(str(values["seed"])) + 1}
 
-    monkeypatch.setattr(MODEL_FORMAT, "steps", (more_weight_for_seeds,))
-    monkeypatch.setattr(SUMMARY_FORMAT, "steps", (more_weight_for_seeds,) * 2)
+    monkeypatch.setattr(MODEL_FORMAT, "steps", (*MODEL_FORMAT.steps, multiply_seed))
+    monkeypatch.setattr(SUMMARY_FORMAT, "steps", (*SUMMARY_FORMAT.steps, *[multiply_seed] * 2))
     run = timebox.load(golden / "auto", device="cpu")
-    assert (run.config["format"], run.config["seed"]) == (5, 1)
-    assert (run.summary["format"], run.summary["seed"]) == (3, 11)
+    assert (run.config["format"], run.config["seed"]) == (6, 1)
+    assert (run.summary["format"], run.summary["seed"]) == (4, 11)
     run.save(place)
     again = timebox.load(place, device="cpu")
-    assert (again.config["format"], again.config["seed"]) == (5, 1)
-    assert (again.summary["format"], again.summary["seed"]) == (3, 11)
+    assert (again.config["format"], again.config["seed"]) == (6, 1)
+    assert (again.summary["format"], again.summary["seed"]) == (4, 11)
 
 
-def test_each_line_of_the_metrics_is_of_the_format_said_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_format_line_holds_for_the_lines_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METRICS_FORMAT, "steps", (lambda values: {**values, "loss": 2 * values["loss"]},))
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"format": 1}\n{"loss": 1.0, "step": 1}\n{"format": 2}\n{"loss": 3.0, "step": 2}\n')
@@ -192,9 +195,9 @@ def test_each_line_of_the_metrics_is_of_the_format_said_before_it(
     assert downsampled_metrics(path) == [{"loss": 2.0, "step": 1}, {"loss": 3.0, "step": 2}]
 
 
-@pytest.mark.parametrize(("kept", "said"), [(1, True), (3, False)])
-def test_a_run_that_goes_on_says_its_format_where_it_is_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, said: bool
+@pytest.mark.parametrize(("kept", "writes_line"), [(1, True), (3, False)])
+def test_a_resumed_run_writes_a_format_line_where_the_format_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, writes_line: bool
 ) -> None:
     monkeypatch.setattr(METRICS_FORMAT, "steps", (lambda values: values,))
     path = tmp_path / "metrics.jsonl"
@@ -203,8 +206,8 @@ def test_a_run_that_goes_on_says_its_format_where_it_is_another(
     writer = RunWriter.resumed(tmp_path, num_lines=kept, step=kept)
     writer.metrics.flush()
     writer.metrics.close()
-    assert path.read_text() == "".join([*lines[:kept], *['{"format": 2}\n'] * said])
-    assert writer.metrics.num_lines == kept + said
+    assert path.read_text() == "".join([*lines[:kept], *['{"format": 2}\n'] * writes_line])
+    assert writer.metrics.num_lines == kept + writes_line
 
 
 NOVEL = Field("what is new", 0, 1, legacy_value=0.25)
@@ -212,9 +215,9 @@ NOVEL = Field("what is new", 0, 1, legacy_value=0.25)
 
 @dataclass(frozen=True, kw_only=True)
 class NewerRecipe(Recipe):
-    """The recipe of a version that has one field more."""
+    """The recipe of a newer version, with one field more."""
 
-    novel: Annotated[float, NOVEL] = 0.75  # what the built-in ones say
+    novel: Annotated[float, NOVEL] = 0.75  # the value in the built-in recipes
 
 
 @pytest.fixture
@@ -227,14 +230,14 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("newer")
-def test_a_new_field_is_in_older_runs_what_it_was_before(golden: Path, place: Path) -> None:
+def test_a_new_field_has_its_former_value_in_older_runs(golden: Path, place: Path) -> None:
     for name in (*TRAINED, *STOPPED):
         run = timebox.load(golden / name, device="cpu")
         assert run.recipe.as_dict()["novel"] == 0.25
         recorded = run.summary.get("recipe")
         assert recorded is None or recorded == run.recipe.as_dict()
     assert timebox.evaluate(golden / "auto", "colours.npz", device="cpu", cache=False).num_images == 24
-    records = benchmark(copied(golden, "benchmarked", place)).records
+    records = benchmark(copy_of(golden, "benchmarked", place)).records
     resolved = [present for record in records if isinstance(present := record["recipe"], dict)]
     assert [present["novel"] for present in resolved] == [0.25] * 4
     for file in (golden / "tuned" / "best.toml", *(golden / "benchmarked" / "recipes").iterdir()):
@@ -243,8 +246,8 @@ def test_a_new_field_is_in_older_runs_what_it_was_before(golden: Path, place: Pa
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("newer")
-def test_a_run_of_before_a_new_field_goes_on(golden: Path, place: Path) -> None:
-    run = timebox.train(resume=copied(golden, "killed", place), cache=False)
+def test_an_older_run_is_resumed_with_a_new_field(golden: Path, place: Path) -> None:
+    run = timebox.train(resume=copy_of(golden, "killed", place), cache=False)
     assert (run.summary["steps"], run.recipe.as_dict()["novel"]) == (12, 0.25)
 
 
@@ -265,7 +268,7 @@ def undeclared(known: set[str]) -> list[str]:
     return [name for name in recipe.FIELDS if name not in upgrade_fields(dict.fromkeys(known, 0))]
 
 
-def test_every_field_says_what_it_was_before(golden: Path) -> None:
+def test_every_field_declares_its_former_value(golden: Path) -> None:
     config = json.loads((golden / "auto" / "model.json").read_text())
     assert len(config["recipe"]) >= 38
     missing = undeclared(set(config["recipe"]))
@@ -281,13 +284,13 @@ def test_every_field_says_what_it_was_before(golden: Path) -> None:
         )
 
 
-def test_a_field_that_says_nothing_is_seen(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undeclared_field_is_detected(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipe.FIELDS, "novel", Field("what is new", 0, 1))
     config = json.loads((golden / "auto" / "model.json").read_text())
     assert undeclared(set(config["recipe"])) == ["novel"]
 
 
-def test_a_file_of_ones_own_lacks_no_field_of_the_first_version(tmp_path: Path) -> None:
+def test_a_recipe_file_must_have_the_fields_of_the_first_version(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     whole = get_recipe("haet2021").to_toml()
     file.write_text("".join(line for line in whole.splitlines(keepends=True) if not line.startswith("mixup ")))
@@ -295,7 +298,7 @@ def test_a_file_of_ones_own_lacks_no_field_of_the_first_version(tmp_path: Path) 
         get_recipe(str(file))
 
 
-def test_the_collection_covers_what_is_written(golden: Path) -> None:
+def test_the_collection_covers_all_files(golden: Path) -> None:
     folders = (*TRAINED, *STOPPED, *OTHERS)
     names = {file.name for name in folders for file in (golden / name).rglob("*") if file.is_file()}
     assert {kind[2].split("/")[-1] for kind in READ} <= names

@@ -39,7 +39,7 @@ def test_a_directory_that_cannot_be_replaced_is_an_output_error(
 
     old = quick(data, tmp_path / "run")
     before = weights(old)
-    monkeypatch.setattr(directory_module, "_replace_folder", refused)
+    monkeypatch.setattr(directory_module, "replace_directory", refused)
     with pytest.raises(OutputError, match=r"run' cannot be replaced: Permission denied$"):
         quick(data, tmp_path / "run", seed=4, overwrite=True)
     assert weights(load(tmp_path / "run")) == before
@@ -83,7 +83,7 @@ def test_a_directory_whose_checkpoint_is_damaged_is_not_removed(
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
     (writer.path / "checkpoint").mkdir()
     (writer.path / "checkpoint" / "manifest.json").write_text("{}")
-    assert writer.give_up()
+    assert writer.close_unfinished()
     assert (tmp_path / "run" / "checkpoint").is_dir()
 
 

@@ -101,7 +101,7 @@ def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> 
     assert printed["steps"] > 0
     assert [rank["rank"] for rank in printed["ranks"]] == [0, 1]
     assert all(rank["images_per_second"] > 0 and 0 <= rank["waiting_share"] < 1 for rank in printed["ranks"])
-    assert printed["lost_ranks"] == []
+    assert printed["rank_failures"] == []
     lines = ended.stderr.splitlines()
     assert len([line for line in lines if line.endswith("planning")]) == 1, "only one process reports"
     assert len([line for line in lines if "2 processes share each batch of" in line]) == 1
@@ -120,7 +120,7 @@ def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> No
     assert "internal error" not in err
     summary = summary_of(run)
     assert summary["stopped"] is True
-    (named,) = list(summary["lost_ranks"])  # type: ignore[call-overload]
+    (named,) = list(summary["rank_failures"])  # type: ignore[call-overload]
     assert named.startswith("rank 1 on ")
     assert "late" in summary
     load(run, device="cpu")
@@ -161,7 +161,7 @@ def test_sigterm_is_no_rank_failure(tmp_path: Path) -> None:
     assert "internal error" not in err
     summary = summary_of(run)
     assert summary["stopped"] is True
-    assert "lost_ranks" not in summary
+    assert "rank_failures" not in summary
     load(run, device="cpu")
 
 
@@ -174,7 +174,7 @@ def test_a_rank_that_ends_by_its_own_error_gives_the_reason(tmp_path: Path) -> N
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert (run / "summary.json").is_file(), done.stderr
-    (named,) = list(summary_of(run)["lost_ranks"])  # type: ignore[call-overload]
+    (named,) = list(summary_of(run)["rank_failures"])  # type: ignore[call-overload]
     assert named.startswith("rank 1 on ")
     assert "memory ran out with" in named
     load(run, device="cpu")
@@ -206,7 +206,7 @@ def kill_after_checkpoint(run: Path, rank: int | None) -> None:
 
 
 def members_of(run: Path) -> list[dict[str, Any]]:
-    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["members"]
+    members: list[dict[str, Any]] = json.loads((run / "group.json").read_text())["ranks"]
     return members
 
 

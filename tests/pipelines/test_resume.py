@@ -191,8 +191,12 @@ def test_a_checkpoint_with_facts_out_of_range_is_refused(facts: dict[str, object
     cut(3, KeyboardInterrupt, quick, data, out, STEPS)
     path = out / "checkpoint" / "manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "facts": {**manifest["facts"], **facts}}).replace("Infinity", "1e999"))
-    with pytest.raises(RunError, match=r"its lr_factor or micro_batch is out of range|no number of JSON"):
+    path.write_text(
+        json.dumps({**manifest, "training_state": {**manifest["training_state"], **facts}}).replace("Infinity", "1e999")
+    )
+    with pytest.raises(
+        RunError, match=r"training_state in .* is damaged: (object missing required field|expected) |no number of JSON"
+    ):
         train(resume=out)
     assert (out / "checkpoint").is_dir()
 
@@ -282,7 +286,7 @@ def test_time_before_the_stop_counts_and_the_gap_does_not(stopped_late: Path) ->
     clock = Clock()
     clock.seconds = 1e6
     deadline = Deadline(None, now=clock)
-    phases = json.loads((stopped_late / "checkpoint" / "manifest.json").read_text())["facts"]["phases"]
+    phases = json.loads((stopped_late / "checkpoint" / "manifest.json").read_text())["training_state"]["phases"]
     clock.seconds += 5.0  # the new start-up counts
     before = sum(phases.values())
     assert before == 500
@@ -379,4 +383,4 @@ def test_a_run_is_resumed_with_its_planned_thread_count(
     finally:
         torch.set_num_threads(before)
     assert summary(load(out))["threads"] == before
-    assert not summary(load(out))["elsewhere"]
+    assert not summary(load(out))["trained_on_other_machine"]

@@ -30,7 +30,7 @@ SUMMARY_KEYS = {
     "late", "budget_seconds", "elapsed_seconds", "download_seconds", "temperature", "command", "phases", "steps",
     "epochs", "images_per_second", "final_lr", "train_images", "num_classes", "data", "device", "threads", "precision",
     "seed", "source", "recipe", "plan", "notes", "bad_files", "versions", "events", "reserve_seconds", "unwritten",
-    "elsewhere", "format",
+    "trained_on_other_machine", "format",
 }  # fmt: skip
 
 

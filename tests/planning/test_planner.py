@@ -16,6 +16,7 @@ from timebox.planning.plan import Plan
 from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.planning.throughput import ThroughputBenchmark
 from timebox.recipe import Recipe
+from timebox.run.model_config import PlanRecord
 from timebox.runtime import precision
 from timebox.runtime import timing as speed
 from timebox.runtime.write_speed import WriteSpeed
@@ -267,10 +268,10 @@ def test_fewer_threads_where_they_are_faster(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        plan = planned(recipe, budget=100)
-        assert plan.threads == torch.get_num_threads() == 1
-        assert "1 of 2 threads: 4.0x as fast as all of them" in plan.lines
-        assert plan.step_seconds == pytest.approx(0.001 * work(plan.recipe) * plan.recipe.batch_size)
-        assert Plan.from_dict(plan.as_dict(), plan.recipe).threads == 1
+        made = planned(recipe, budget=100)
+        assert made.threads == torch.get_num_threads() == 1
+        assert "1 of 2 threads: 4.0x as fast as all of them" in made.lines
+        assert made.step_seconds == pytest.approx(0.001 * work(made.recipe) * made.recipe.batch_size)
+        assert PlanRecord.of(made).plan(made.recipe).threads == 1
     finally:
         torch.set_num_threads(before)

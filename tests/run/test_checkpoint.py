@@ -1,4 +1,4 @@
-"""Checkpoints on disk: the last whole one can be read, whatever happens while the next is written."""
+"""Checkpoints on disk: the last complete one can be read, also after a kill while the next is written."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def value_of(folder: Path) -> float:
-    """The number that the snapshot in a folder was made of."""
+    """The value that all weights of the checkpoint in a folder have."""
     return float(read(folder).snapshot(snapshot(1).tensors).tensors["model.weight"][0, 0])
 
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(folder: Path) -> None:
     written = snapshot(7, 0.1)
     write_checkpoint(folder, written)
     checkpoint = read(folder)
@@ -58,19 +58,19 @@ def test_what_is_written_is_read(folder: Path) -> None:
         assert tensor.dtype == written.tensors[name].dtype
 
 
-def test_the_beginning_can_be_kept_too(folder: Path) -> None:
+def test_a_checkpoint_of_step_0(folder: Path) -> None:
     write_checkpoint(folder, snapshot(0))
     assert (read(folder).step, read(folder).progress) == (0, 0.0)
 
 
-def test_only_the_last_one_stays(folder: Path) -> None:
+def test_only_the_last_checkpoint_stays(folder: Path) -> None:
     for step in (1, 2, 30):
         write_checkpoint(folder, snapshot(step, float(step)))
         assert value_of(folder) == step
         assert len(list(folder.iterdir())) == 2
 
 
-def test_where_nothing_was_kept_there_is_none(folder: Path) -> None:
+def test_without_a_manifest_there_is_no_checkpoint(folder: Path) -> None:
     assert read_checkpoint(folder) is None
     folder.mkdir()
     assert read_checkpoint(folder) is None
@@ -87,7 +87,7 @@ def test_tensors_other_than_the_expected_ones_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 9, 100, -1])
-def test_a_flipped_bit_is_seen(folder: Path, position: int) -> None:
+def test_a_flipped_bit_is_detected(folder: Path, position: int) -> None:
     write_checkpoint(folder, snapshot(7))
     file = read(folder).file
     content = bytearray(file.read_bytes())
@@ -97,7 +97,7 @@ def test_a_flipped_bit_is_seen(folder: Path, position: int) -> None:
         read_checkpoint(folder)
 
 
-def test_a_lost_file_is_named(folder: Path) -> None:
+def test_a_missing_file_of_tensors_is_named(folder: Path) -> None:
     write_checkpoint(folder, snapshot(7))
     file = read(folder).file
     file.unlink()
@@ -110,7 +110,7 @@ class Killed(BaseException):
 
 
 class Disk:
-    """Counts what is done to the disk, and fails at one moment: once with an OSError, or for good as a kill does."""
+    """Counts disk operations and fails at one of them: once with an OSError, or from then on as a kill does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool) -> None:
         self.count, self._fail_at, self._kill = 0, fail_at, kill
@@ -153,7 +153,7 @@ class Disk:
 
 
 class TornFile:
-    """A file of which half a write arrives, when the disk fails."""
+    """A file that receives half of the write at which the disk fails."""
 
     def __init__(self, file: IO[bytes], disk: Disk) -> None:
         self._file, self._disk = file, disk
@@ -180,10 +180,10 @@ NUM_OPERATIONS = 11  # making the folder; and twice opening, writing, fsync, ren
 @pytest.mark.parametrize("same_step", [False, True])
 @pytest.mark.parametrize("kill", [False, True])
 @pytest.mark.parametrize("fail_at", range(NUM_OPERATIONS))
-def test_a_torn_write_leaves_the_one_before(
+def test_a_failed_write_leaves_the_checkpoint_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool, same_step: bool
 ) -> None:
-    """Also where a training that went back comes to the same step a second time."""
+    """Also where a training reaches the same step again after a rollback."""
     write_checkpoint(folder, snapshot(7, 1.0))
     before = {path.name for path in folder.iterdir()}
     with monkeypatch.context() as patch:
@@ -202,14 +202,14 @@ def test_a_torn_write_leaves_the_one_before(
     assert len(list(folder.iterdir())) == 2, "what was left behind is cleared away"
 
 
-def test_there_are_no_more_moments_at_which_a_write_can_fail(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_operation_of_a_write_is_covered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch, 1000, kill=False)
     write_checkpoint(folder, snapshot(7))
     assert disk.count == NUM_OPERATIONS
 
 
 @pytest.mark.parametrize("fail_at", range(NUM_OPERATIONS - 1))
-def test_a_torn_first_write_is_no_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int) -> None:
+def test_a_failed_first_write_is_no_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int) -> None:
     with monkeypatch.context() as patch:
         Disk(patch, fail_at, kill=True)
         with pytest.raises(Killed):
@@ -218,7 +218,7 @@ def test_a_torn_first_write_is_no_checkpoint(folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("fail_at", range(5))
-def test_a_durable_write_is_there_whole_or_not_at_all(
+def test_a_durable_write_is_complete_or_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int
 ) -> None:
     path = tmp_path / "file"
@@ -234,7 +234,7 @@ def test_a_durable_write_is_there_whole_or_not_at_all(
 @pytest.mark.parametrize(
     "name", ["../outside", "/etc/hostname", "a/b", "..", ".", "", "checkpoint/../../outside", "nul\0", "x" * 5000]
 )
-def test_a_file_elsewhere_is_refused(folder: Path, name: str) -> None:
+def test_a_file_in_another_directory_is_refused(folder: Path, name: str) -> None:
     write_checkpoint(folder, snapshot(7))
     content = read(folder).file.read_bytes()
     (folder.parent / "outside").write_bytes(content)
@@ -251,17 +251,17 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "has format 2; this version of timebox reads formats up to 1"),
-        ({"step": -1}, "its file, step or progress are none of a checkpoint"),
-        ({"step": True}, "its file, step or progress are none of a checkpoint"),
-        ({"progress": 1.5}, "its file, step or progress are none of a checkpoint"),
-        ({"step": "7"}, "it is no manifest of a checkpoint"),
-        ({"facts": None}, "it is no manifest of a checkpoint"),
+        ({"format": 3}, "has format 3; this version of timebox reads formats up to 2"),
+        ({"step": -1}, "is damaged: expected int >= 0 at step"),
+        ({"step": True}, "is damaged: expected int, got bool at step"),
+        ({"progress": 1.5}, r"is damaged: expected float <= 1\.0 at progress"),
+        ({"step": "7"}, "is damaged: expected int, got str at step"),
+        ({"training_state": None}, "is damaged: expected object, got null at training_state"),
         ({"progress": float("nan")}, "cannot be read: NaN is no number of JSON"),
         ({"sha256": "0" * 64}, "its checksum is not the one in manifest.json"),
     ],
 )
-def test_a_manifest_that_lies_is_refused(folder: Path, changes: dict[str, object], words: str) -> None:
+def test_a_damaged_manifest_is_refused(folder: Path, changes: dict[str, object], words: str) -> None:
     write_checkpoint(folder, snapshot(7))
     edit(folder, **changes)
     with pytest.raises(RunError, match=words):
@@ -271,7 +271,7 @@ def test_a_manifest_that_lies_is_refused(folder: Path, changes: dict[str, object
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
 ) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=3)
-KEYS = ["format", "file", "sha256", "step", "progress", "facts"]
+KEYS = ["format", "file", "sha256", "step", "progress", "training_state"]
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     cut=st.none() | st.integers(0, 400),
     junk=st.binary(max_size=4),
 )
-def test_a_damaged_manifest_is_an_error_of_the_run_and_no_other(
+def test_any_damage_of_a_manifest_is_a_run_error(
     written: tuple[Path, str], changes: dict[str, object], cut: int | None, junk: bytes
 ) -> None:
     folder, manifest = written

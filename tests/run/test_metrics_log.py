@@ -1,4 +1,4 @@
-"""metrics.jsonl: lines that are never lost, cut to where a checkpoint stands, and read back as decisions."""
+"""metrics.jsonl: failed writes lose no line, a resume cuts it to its checkpoint, a replay reads its step plans."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import RunError, UsageError
-from timebox.run.metrics_log import MetricsLog, length_up_to, read_metrics, step_plans_taken
+from timebox.run.metrics_log import MetricsLog, final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.writer import RunWriter
 from timebox.training.schedule import StepPlan
 
@@ -44,7 +44,7 @@ def save(path: Path, entries: list[Entry]) -> None:
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def test_lines_are_written_when_asked_for(path: Path) -> None:
+def test_flush_writes_the_lines(path: Path) -> None:
     writer = MetricsLog(path)
     writer.add(step(1))
     writer.add(step(2))
@@ -58,7 +58,7 @@ def test_lines_are_written_when_asked_for(path: Path) -> None:
     assert lines_of(path) == [step(1), step(2), step(3)]
 
 
-def test_a_failed_write_loses_nothing_and_its_half_is_written_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_a_failed_write_are_written_with_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = MetricsLog(path)
     writer.add(step(1))
     writer.flush()
@@ -74,17 +74,15 @@ def test_a_failed_write_loses_nothing_and_its_half_is_written_over(path: Path, m
         patch.setattr(os, "write", half)
         with pytest.raises(OSError, match="No space left"):
             writer.flush()
-    assert len(path.read_bytes()) > len(json.dumps(step(1))) + 1, "a torn line is at its end"
-    assert [entry for _, entry in read_metrics(path)] == [step(1)], "which no reader takes for one"
+    assert len(path.read_bytes()) > len(json.dumps(step(1))) + 1, "an incomplete line is at its end"
+    assert [entry for _, entry in read_metrics(path)] == [step(1)], "which readers ignore"
     writer.add(step(3))
     writer.flush()
     writer.close()
     assert lines_of(path) == [step(1), step(2), step(3)]
 
 
-def test_a_write_that_may_not_have_reached_the_disk_is_repeated_in_place(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_whose_sync_failed_is_repeated_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = MetricsLog(path)
     writer.add(step(1))
 
@@ -101,7 +99,7 @@ def test_a_write_that_may_not_have_reached_the_disk_is_repeated_in_place(
     assert lines_of(path) == [step(1), step(2)]
 
 
-def test_lines_may_come_while_others_are_written(path: Path) -> None:
+def test_lines_are_added_while_others_are_written(path: Path) -> None:
     writer = MetricsLog(path)
     done = threading.Event()
 
@@ -120,9 +118,9 @@ def test_lines_may_come_while_others_are_written(path: Path) -> None:
     assert [entry["step"] for entry in lines_of(path)] == list(range(1, 2001))
 
 
-def test_what_is_not_kept_is_cut_off(path: Path) -> None:
+def test_the_file_is_cut_to_the_bytes_to_keep(path: Path) -> None:
     save(path, [step(1), step(2), step(3)])
-    writer = MetricsLog(path, keep=len(json.dumps(step(1))) + 1)
+    writer = MetricsLog(path, keep_bytes=len(json.dumps(step(1))) + 1)
     writer.add(step(2, lr=0.05))
     writer.flush()
     writer.close()
@@ -157,14 +155,14 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"[1]\n", b"{broken\n", b'{"a": NaN}\n', b"\xff\xfe\n", b'{"a": 1, "a": 2}\n'])
-def test_a_damaged_line_is_an_error_of_the_run(path: Path, junk: bytes) -> None:
+def test_a_damaged_line_is_a_run_error(path: Path, junk: bytes) -> None:
     save(path, [step(1)])
     path.write_bytes(path.read_bytes() + junk)
     with pytest.raises(RunError, match=re.escape(f"{str(path)!r} cannot be read: ")):
         list(read_metrics(path))
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_run(path: Path) -> None:
+def test_a_missing_file_is_a_run_error(path: Path) -> None:
     with pytest.raises(RunError, match="cannot be read"):
         list(read_metrics(path))
 
@@ -178,7 +176,7 @@ def test_a_file_that_is_not_there_is_an_error_of_the_run(path: Path) -> None:
         # The checkpoint was taken before the losses of its last two steps had arrived.
         ([step(1), step(2), step(3), step(4), step(5)], 2, 4, 4),
         ([step(1), accuracy(1), step(2), step(3), accuracy(3), step(4)], 4, 3, 4),
-        # What was undone later than that did not happen, for the training that goes on.
+        # A rollback after the checkpoint is cut off too.
         ([step(1), step(2), step(3), back_to(2), step(3)], 2, 2, 2),
         ([step(1), step(2), back_to(1), step(2), step(3)], 4, 2, 4),
         ([], 0, 0, 0),
@@ -186,25 +184,25 @@ def test_a_file_that_is_not_there_is_an_error_of_the_run(path: Path) -> None:
         ([step(1), step(2)], 7, 6, 2),
     ],
 )
-def test_the_lines_of_a_training_as_it_stood(
+def test_the_lines_that_belong_to_a_checkpoint(
     path: Path, entries: list[Entry], num_lines: int, at_step: int, kept: int
 ) -> None:
     save(path, entries)
-    length, count, _ = length_up_to(path, num_lines, at_step)
+    length, count, _ = prefix_at_checkpoint(path, num_lines, at_step)
     assert count == kept
     assert path.read_bytes()[:length].count(b"\n") == kept
     assert length == len("".join(json.dumps(entry) + "\n" for entry in entries[:kept]))
 
 
-def test_a_torn_last_line_is_not_kept(path: Path) -> None:
+def test_an_incomplete_last_line_is_not_kept(path: Path) -> None:
     save(path, [step(1), step(2)])
     whole = len(path.read_bytes())
     path.write_bytes(path.read_bytes() + b'{"step": 3, "lo')
-    assert length_up_to(path, 9, 9) == (whole, 2, 1)
+    assert prefix_at_checkpoint(path, 9, 9) == (whole, 2, 1)
 
 
-def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> None:
-    """The next checkpoint counts the lines that arrived late too: nothing of them may be cut off at a second resume."""
+def test_the_line_count_goes_on_from_the_lines_kept(tmp_path: Path, path: Path) -> None:
+    """The next checkpoint counts lines that arrived late too, so that a second resume does not cut them off."""
     save(path, [step(1), step(2), step(3), step(4), step(5)])
     writer = RunWriter.resumed(tmp_path, num_lines=2, step=4)
     assert writer.metrics.num_lines == 4
@@ -212,23 +210,23 @@ def test_lines_are_counted_from_what_was_kept(tmp_path: Path, path: Path) -> Non
     writer.metrics.flush()
     writer.metrics.close()
     assert lines_of(path) == [step(1), step(2), step(3), step(4), accuracy(4)]
-    assert length_up_to(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
+    assert prefix_at_checkpoint(path, writer.metrics.num_lines, 4) == (len(path.read_bytes()), 5, 1)
 
 
 def step_plans(*entries: Entry) -> list[tuple[float, float]]:
-    found = step_plans_taken(entries, Path("runs/one"))
+    found = final_step_plans(entries, Path("runs/one"))
     assert all(isinstance(step_plan, StepPlan) for step_plan in found)
     return [(step_plan.progress, step_plan.lr) for step_plan in found]
 
 
-def test_every_step_survives_where_nothing_went_wrong() -> None:
-    assert step_plans_taken([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
+def test_without_rollbacks_every_step_counts() -> None:
+    assert final_step_plans([step(1, 0.5, 0.2), accuracy(1), step(2, 1.0, 0.0)], Path("run")) == [
         StepPlan(0.5, 0.2, 0.9, 8),
         StepPlan(1.0, 0.0, 0.9, 8),
     ]
 
 
-def test_what_a_rollback_undid_is_left_out() -> None:
+def test_steps_that_a_rollback_undid_are_left_out() -> None:
     assert step_plans(step(1, 0.3), step(2, 0.6), step(3, 0.9), back_to(1), step(2, 0.6, 0.05), step(3, 1.0, 0.0)) == [
         (0.3, 0.1),
         (0.6, 0.05),
@@ -236,14 +234,14 @@ def test_what_a_rollback_undid_is_left_out() -> None:
     ]
 
 
-def test_rollbacks_upon_rollbacks() -> None:
+def test_rollbacks_after_rollbacks() -> None:
     assert step_plans(
         *(step(1, 0.3), step(2, 0.6), back_to(1), step(2, 0.6, 0.05), back_to(1), back_to(0)),
         *(step(1, 0.5, 0.025), step(2, 1.0, 0.0)),
     ) == [(0.5, 0.025), (1.0, 0.0)]
 
 
-def test_a_rollback_to_a_step_that_is_there_anyway_undoes_nothing() -> None:
+def test_a_rollback_to_the_last_step_undoes_nothing() -> None:
     assert step_plans(step(1, 0.5), back_to(1), step(2, 1.0)) == [(0.5, 0.1), (1.0, 0.1)]
 
 
@@ -259,16 +257,19 @@ def test_a_rollback_to_a_step_that_is_there_anyway_undoes_nothing() -> None:
         ([step(1)], "run 'runs/one' did not come to the end of its schedule: there is nothing to replay"),
         ([], "there is nothing to replay"),
         ([step(1, 1.0), back_to(0)], "there is nothing to replay"),
-        ([{**step(1, 1.0), "lr": "fast"}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "lr": -0.1}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "micro_batch": 0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "micro_batch": True}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "momentum": 1.0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "momentum": 0.0}], "a step lacks its decisions"),
-        ([{**step(1, 1.0), "lr": float("inf")}], "a step lacks its decisions"),
-        ([{"step": 1, "loss": 1.0}], "a step lacks its decisions"),
+        (
+            [{**step(1, 1.0), "lr": "fast"}],
+            "step 1 in metrics.jsonl of 'runs/one' is damaged: expected float, got str at lr",
+        ),
+        ([{**step(1, 1.0), "lr": -0.1}], "expected float >= 0.0 at lr"),
+        ([{**step(1, 1.0), "micro_batch": 0}], "expected int >= 1 at micro_batch"),
+        ([{**step(1, 1.0), "micro_batch": True}], "expected int, got bool at micro_batch"),
+        ([{**step(1, 1.0), "momentum": 1.0}], "expected float < 1.0 at momentum"),
+        ([{**step(1, 1.0), "momentum": 0.0}], "expected float > 0.0 at momentum"),
+        ([{**step(1, 1.0), "lr": float("inf")}], "expected float <= 1.7976931348623157e+308 at lr"),
+        ([{"step": 1, "loss": 1.0}], "object missing required field progress"),
     ],
 )
-def test_steps_that_are_not_whole_are_refused(entries: list[Entry], words: str) -> None:
+def test_missing_and_damaged_steps_are_refused(entries: list[Entry], words: str) -> None:
     with pytest.raises(RunError, match=re.escape(words)):
-        step_plans_taken(entries, Path("runs/one"))
+        final_step_plans(entries, Path("runs/one"))

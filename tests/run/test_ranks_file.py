@@ -1,4 +1,4 @@
-"""What a run directory says of the processes that train it."""
+"""group.json: the processes that train a run, and rank failures."""
 
 import json
 from pathlib import Path
@@ -6,57 +6,72 @@ from pathlib import Path
 import pytest
 
 from timebox.distributed.heartbeat import RankInfo
-from timebox.run.ranks_file import launcher_id, new_ranks_record, read_ranks_record, record_rank_failures, restarted_run
+from timebox.run.ranks_file import (
+    RanksRecord,
+    find_run_of_launcher,
+    launcher_id,
+    read_ranks_record,
+    record_rank_failures,
+)
 
-MEMBERS = [RankInfo(rank, "here", 100 + rank, 1.0, "cpu", 1) for rank in range(2)]
+RANKS = [RankInfo(rank, "here", 100 + rank, 1.0, "cpu", 1) for rank in range(2)]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = new_ranks_record(MEMBERS, 5.0).with_lost(["rank 1 on here: it does not answer"])
+    record = RanksRecord.new(RANKS, 5.0).with_failures(["rank 1 on here: it does not answer"])
     record.save(tmp_path)
     assert read_ranks_record(tmp_path) == record
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"launcher": 1, "started_at": 2.0, "members": [], "lost": []}'])
-def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"launcher": 1, "started_at": 2.0, "members": [], "lost": []}',
+        '{"format": 2, "launcher": "a", "ranks": []}',
+    ],
+)
+def test_a_missing_or_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "group.json").write_text(text)
     assert read_ranks_record(tmp_path) is None
     assert read_ranks_record(tmp_path / "nowhere") is None
 
 
-def test_a_run_is_found_by_the_launcher_that_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("photos-1", "photos-2", "photos-3"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    new_ranks_record(MEMBERS, 5.0).save(tmp_path / "runs" / "photos-2")
+    RanksRecord.new(RANKS, 5.0).save(tmp_path / "runs" / "photos-2")
     (tmp_path / "runs" / "photos-3" / "group.json").write_text(
         (tmp_path / "runs" / "photos-2" / "group.json").read_text().replace(launcher_id(), "another:1:2.0")
     )
-    assert restarted_run(None) == Path("runs/photos-2")
-    assert restarted_run(Path("runs/photos-2")) == Path("runs/photos-2")
-    assert restarted_run(Path("runs/photos-3")) is None
+    assert find_run_of_launcher(None) == Path("runs/photos-2")
+    assert find_run_of_launcher(Path("runs/photos-2")) == Path("runs/photos-2")
+    assert find_run_of_launcher(Path("runs/photos-3")) is None
 
 
-def test_a_run_that_was_to_replace_another_is_found_beside_it(tmp_path: Path) -> None:
+def test_an_unfinished_replacement_of_a_run_is_found(tmp_path: Path) -> None:
     beside = tmp_path / ".run.new-abc"
     beside.mkdir()
-    new_ranks_record(MEMBERS, 5.0).save(beside)
-    assert restarted_run(tmp_path / "run") == beside
+    RanksRecord.new(RANKS, 5.0).save(beside)
+    assert find_run_of_launcher(tmp_path / "run") == beside
 
 
-def test_those_who_are_left_say_who_is_lost(tmp_path: Path) -> None:
-    new_ranks_record(MEMBERS, 5.0).save(tmp_path)
+def test_rank_failures_are_recorded_in_both_files(tmp_path: Path) -> None:
+    RanksRecord.new(RANKS, 5.0).save(tmp_path)
     record_rank_failures(tmp_path, ["rank 0 on here: it does not answer"])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == {"format": 1, "stopped": True, "lost_ranks": ["rank 0 on here: it does not answer"]}
+    assert summary == {"format": 2, "stopped": True, "rank_failures": ["rank 0 on here: it does not answer"]}
     (tmp_path / "summary.json").write_text('{"stopped": true, "late": false}')
     record_rank_failures(tmp_path, ["rank 1 on here: it does not answer"])
     both = ["rank 0 on here: it does not answer", "rank 1 on here: it does not answer"]
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == {"format": 1, "stopped": True, "late": False, "lost_ranks": both}
+    assert summary == {"format": 2, "stopped": True, "late": False, "rank_failures": both}
     record = read_ranks_record(tmp_path)
     assert record is not None
-    assert list(record.lost) == both
+    assert list(record.failures) == both
     (tmp_path / "summary.json").write_text('{"late": false}')
     record_rank_failures(tmp_path, ["rank 1 on here: it does not answer"])
     assert (tmp_path / "summary.json").read_text() == '{"late": false}', "a finished run stays as it is"

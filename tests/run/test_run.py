@@ -1,4 +1,4 @@
-"""A run, loaded: it takes whatever holds an image, and trusts no file of its directory."""
+"""Run: predictions for arrays, paths and PIL images; damaged files of its directory are refused."""
 
 import json
 import os
@@ -21,21 +21,19 @@ from timebox.pipelines import predict
 from timebox.run import Run, load
 from timebox.run.files import read_training_hashes
 
-# A whole .npy header of uint64, the shape left open.
-
 
 def npy(shape: str) -> bytes:
-    """The lead and header of a .npy file of uint64."""
+    """The first bytes of a .npy file of uint64, up to the end of its header."""
     header = f"{{'descr': '<u8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
-Spoil = Callable[[dict[str, object]], object]
+Damage = Callable[[dict[str, object]], object]
 
 
 @pytest.fixture
 def copy(trained: Run, tmp_path: Path) -> Path:
-    """A run directory that may be spoilt."""
+    """A copy of a run directory that tests may damage."""
     return Path(shutil.copytree(trained.path, tmp_path / "copy"))
 
 
@@ -77,7 +75,7 @@ def test_load(trained: Run) -> None:
     assert not run.model.training
 
 
-def test_the_state_of_the_model_is_all_there_is_to_a_prediction(trained: Run) -> None:
+def test_a_prediction_does_not_depend_on_the_other_images(trained: Run) -> None:
     images = coloured(20, seed=5)[0]
     together = trained.predict_proba(images)
     alone = np.concatenate([trained.predict_proba(image[None]) for image in images])
@@ -114,14 +112,14 @@ def test_mirrored_strided_and_read_only_arrays(trained: Run) -> None:
     assert len(trained.predict(images)) == 30
 
 
-def test_no_images_no_predictions(trained: Run) -> None:
+def test_no_images_give_no_predictions(trained: Run) -> None:
     empty: Sequence[object] = []
     assert trained.predict(empty) == []
     assert trained.predict_proba(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 3)
     assert list(trained.predict_files([])) == []
 
 
-def test_mirrored_scoring_when_asked_for(trained: Run) -> None:
+def test_test_time_augmentation_by_name(trained: Run) -> None:
     images = coloured(20, seed=5)[0]
     np.testing.assert_array_equal(trained.predict_proba(images), trained.predict_proba(images, tta="none"))
     both = (trained.predict_proba(images) + trained.predict_proba(images[:, :, ::-1])) / 2
@@ -154,11 +152,11 @@ def test_mirrored_scoring_when_asked_for(trained: Run) -> None:
         (None, "images must be a uint8 array (N, H, W, C) or a list of paths and PIL images"),
     ],
 )
-def test_what_is_no_image(images: object, message: str, trained: Run) -> None:
+def test_other_values_than_images_are_refused(images: object, message: str, trained: Run) -> None:
     assert refusal(lambda: trained.predict(images), DataError) == message
 
 
-def test_files_in_order_with_those_that_cannot_be_read(
+def test_files_are_predicted_in_order_unreadable_ones_too(
     trained: Run, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.run.run.FILES_AT_ONCE", 2)
@@ -175,7 +173,7 @@ def test_files_in_order_with_those_that_cannot_be_read(
     np.testing.assert_allclose(np.stack(read), trained.predict_proba([files[2], files[0], files[1]]), atol=1e-6)
 
 
-def test_files_are_read_as_they_are_asked_for(trained: Run, files: list[Path]) -> None:
+def test_files_are_read_lazily(trained: Run, files: list[Path]) -> None:
     asked: list[Path] = []
 
     def endless() -> object:
@@ -201,7 +199,7 @@ def test_a_list_with_an_unreadable_file_is_refused(trained: Run, files: list[Pat
     assert refusal(lambda: trained.predict([closed]), DataError).startswith("image number 0 cannot be read: ")
 
 
-def test_what_is_no_run(tmp_path: Path, trained: Run) -> None:
+def test_a_path_without_a_run_is_refused(tmp_path: Path, trained: Run) -> None:
     missing = tmp_path / "missing"
     assert refusal(lambda: load(missing)) == f"run {str(missing)!r} does not exist"
     assert refusal(lambda: load(tmp_path)) == f"{str(tmp_path)!r} is no run directory: it has no model.json"
@@ -250,32 +248,44 @@ def preprocessing_of(config: dict[str, object]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
-        (lambda config: config.pop("class_names"), "'class_names'"),
-        (lambda config: config.update(class_names="red"), "'red' is no list"),
-        (lambda config: config.update(recipe=[1]), "[1] is no mapping"),
+        (lambda config: config.pop("class_names"), "object missing required field class_names"),
+        (lambda config: config.update(class_names="red"), "expected array, got str at class_names"),
+        (lambda config: config.update(recipe=[1]), "expected object, got array at recipe"),
         (
             lambda config: recipe_of(config).update(width="wide"),
             "recipe 'haet2021': width 'wide' must be a whole number",
         ),
         (lambda config: recipe_of(config).pop("tta"), "recipe 'haet2021': missing: tta"),
-        (lambda config: preprocessing_of(config).pop("mean"), "'mean'"),
-        (lambda config: preprocessing_of(config).update(mean=[0.5]), "mean and std do not fit the image's channels"),
-        (lambda config: preprocessing_of(config).update(std=[0, 1, 1]), "std must lie in 0.0001...1"),
-        (lambda config: preprocessing_of(config).update(mean=["0", 0, 0]), "mean and std must be numbers in 0...1"),
-        (lambda config: preprocessing_of(config).update(std=[2, 1, 1]), "mean and std must be numbers in 0...1"),
+        (lambda config: preprocessing_of(config).pop("mean"), "object missing required field mean at preprocessing"),
+        (
+            lambda config: preprocessing_of(config).update(mean=[0.5]),
+            "mean and std must have one value for each of the 3 channels at preprocessing",
+        ),
+        (
+            lambda config: preprocessing_of(config).update(std=[0, 1, 1]),
+            "expected float >= 0.0001 at preprocessing.std[0]",
+        ),
+        (
+            lambda config: preprocessing_of(config).update(mean=["0", 0, 0]),
+            "expected float, got str at preprocessing.mean[0]",
+        ),
+        (
+            lambda config: preprocessing_of(config).update(std=[2, 1, 1]),
+            "expected float <= 1.0 at preprocessing.std[0]",
+        ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[8, 8.5, 3]),
-            "image_shape [8, 8.5, 3] is no height, width and channels",
+            "expected int, got float at preprocessing.image_shape[1]",
         ),
         (
             lambda config: config.update(class_names=["red", "red", "blue"]),
-            "class_names must be two or more, no two alike",
+            "class_names has a name twice",
         ),
-        (lambda config: config.update(class_names=["red"]), "class_names must be two or more, no two alike"),
-        (lambda config: config.update(class_names=["red", ""]), "class_names must be texts, none of them empty"),
-        (lambda config: config.update(class_names=["red", 1]), "class_names must be texts, none of them empty"),
+        (lambda config: config.update(class_names=["red"]), "expected array of length >= 2 at class_names"),
+        (lambda config: config.update(class_names=["red", ""]), "expected str of length >= 1 at class_names[1]"),
+        (lambda config: config.update(class_names=["red", 1]), "expected str, got int at class_names[1]"),
         (
             lambda config: recipe_of(config).update(width=10**9),
             "recipe 'haet2021': width 1e+09 must be between 4 and 512",
@@ -286,17 +296,17 @@ def preprocessing_of(config: dict[str, object]) -> dict[str, object]:
         ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[8, 8, 2]),
-            "image_shape [8, 8, 2] is out of range",
+            "invalid enum value 2 at preprocessing.image_shape[2]",
         ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[10**9, 10**9, 3]),
-            "image_shape [1000000000, 1000000000, 3] is out of range",
+            "expected int <= 4096 at preprocessing.image_shape[0]",
         ),
     ],
 )
-def test_a_model_description_that_makes_no_sense(spoil: Spoil, reason: str, copy: Path) -> None:
+def test_a_damaged_model_json_is_refused(damage: Damage, reason: str, copy: Path) -> None:
     config = json.loads((copy / "model.json").read_text())
-    spoil(config)
+    damage(config)
     (copy / "model.json").write_text(json.dumps(config))
     assert refusal(lambda: Run(copy)) == f"{str(copy / 'model.json')!r} is damaged: {reason}"
 
@@ -322,7 +332,7 @@ def test_weights_of_another_network(copy: Path, data: Path, tmp_path: Path) -> N
     assert message == prefix + "it lacks 'head.weight'; has the unknown 'tail.weight'"
 
 
-def test_a_description_that_asks_for_a_huge_network_allocates_nothing(copy: Path) -> None:
+def test_a_model_json_of_a_huge_network_allocates_nothing(copy: Path) -> None:
     config = json.loads((copy / "model.json").read_text())
     recipe_of(config).update(width=512)
     config["class_names"] = [str(number) for number in range(10**6)]
@@ -334,7 +344,7 @@ def test_a_description_that_asks_for_a_huge_network_allocates_nothing(copy: Path
     )  # kilobytes; the network has 18 gigabytes
 
 
-def test_pipes_in_place_of_files_are_not_waited_for(copy: Path) -> None:
+def test_pipes_in_place_of_files_do_not_block(copy: Path) -> None:
     for name in ("trained_on.npy", "summary.json", "model.safetensors", "model.json"):
         (copy / name).unlink()
         os.mkfifo(copy / name)
@@ -364,7 +374,7 @@ def test_loading_leaves_the_random_state_alone(copy: Path) -> None:
         ({"more": 1}, "incomplete"),
     ],
 )
-def test_a_damaged_record_of_the_data(changes: dict[str, object], reason: str, trained: Run) -> None:
+def test_a_damaged_source_is_refused(changes: dict[str, object], reason: str, trained: Run) -> None:
     source = trained.config["source"]
     assert isinstance(source, dict)
     config = {"source": {**source, **changes}}
@@ -423,7 +433,7 @@ def test_predicting_uses_no_more_threads_than_the_container_has(trained: Run, mo
         torch.set_num_threads(before)
 
 
-def test_a_run_of_letterboxes_reads_files_and_arrays_as_such(tmp_path: Path) -> None:
+def test_a_letterbox_run_letterboxes_files_and_arrays(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for k in range(30):
         pixels = rng.integers(0, 100, (16, 32, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Whatever a run directory holds, it loads or is refused with a RunError."""
+"""Any content of a run directory loads or is refused with a RunError."""
 
 import copy as copying
 import json
@@ -16,7 +16,7 @@ from timebox.errors import RunError
 from timebox.run import Run, load
 from timebox.run.files import read_training_hashes
 
-# Many drawn examples.
+# Many random examples.
 pytestmark = pytest.mark.integration
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**9, 2**63, 10**300, 10**400, -1, 0])
@@ -27,11 +27,11 @@ VALUES = st.recursive(
 )
 
 
-def spoilt(trained: Run, spoil: Callable[[Path], object]) -> None:
-    """A copy of the run, spoilt, is loaded and used or refused."""
+def check_damaged(trained: Run, damage: Callable[[Path], object]) -> None:
+    """Load and use a damaged copy of the run, unless it is refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(shutil.copytree(trained.path, Path(folder, "run")))
-        spoil(path)
+        damage(path)
         try:
             run = load(path)
             _ = run.summary, run.val_accuracy, read_training_hashes(path)
@@ -45,13 +45,13 @@ def spoilt(trained: Run, spoil: Callable[[Path], object]) -> None:
 
 
 def places(value: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """The way to every value inside a value."""
+    """The path of keys and positions to every value inside a value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [here, *(place for key, item in inner for place in places(item, (*here, key)))]
 
 
 @given(st.data())
-def test_any_value_anywhere_in_a_model_description(trained: Run, data: st.DataObject) -> None:
+def test_any_value_anywhere_in_model_json(trained: Run, data: st.DataObject) -> None:
     config: dict[str | int, object] = copying.deepcopy(trained.config)  # type: ignore[arg-type]
     way = data.draw(st.sampled_from(places(config)[1:]))
     target: dict[str | int, object] = config
@@ -61,7 +61,7 @@ def test_any_value_anywhere_in_a_model_description(trained: Run, data: st.DataOb
         target[way[-1]] = data.draw(VALUES)
     else:
         del target[way[-1]]
-    spoilt(trained, lambda path: (path / "model.json").write_bytes(json.dumps(config).encode()))
+    check_damaged(trained, lambda path: (path / "model.json").write_bytes(json.dumps(config).encode()))
 
 
 @given(name=st.sampled_from(["model.json", "summary.json"]), blob=st.binary(max_size=40))
@@ -70,7 +70,7 @@ def test_any_value_anywhere_in_a_model_description(trained: Run, data: st.DataOb
 @example(name="summary.json", blob=b'{"val_accuracy": "high"}')
 @example(name="summary.json", blob=b'{"val_accuracy": 1e999}')
 def test_any_bytes_in_a_json_file(name: str, blob: bytes, trained: Run) -> None:
-    spoilt(trained, lambda path: (path / name).write_bytes(blob))
+    check_damaged(trained, lambda path: (path / name).write_bytes(blob))
 
 
 @given(st.sampled_from(["model.safetensors", "trained_on.npy", "model.json"]), st.data())
@@ -79,4 +79,4 @@ def test_a_few_bytes_changed(trained: Run, name: str, data: st.DataObject) -> No
     start = data.draw(st.integers(0, min(len(blob) - 1, 4000)))
     end = data.draw(st.integers(start, min(len(blob), start + 20)))
     blob[start:end] = data.draw(st.binary(max_size=20))
-    spoilt(trained, lambda path: (path / name).write_bytes(bytes(blob)))
+    check_damaged(trained, lambda path: (path / name).write_bytes(bytes(blob)))

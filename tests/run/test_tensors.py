@@ -1,4 +1,4 @@
-"""Reading tensors: what a header says is believed only where the file and the caller say the same."""
+"""Reading tensors: a header must agree with the length of the file and with the expected tensors."""
 
 import json
 import os
@@ -57,12 +57,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_tensors(tmp_path / "none", EXPECTED)
 
 
-def test_the_header_made_here_is_whole(tmp_path: Path) -> None:
+def test_the_header_made_here_is_valid(tmp_path: Path) -> None:
     assert read_tensors(written(tmp_path / "x", whole()), EXPECTED)["a"].tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
         (lambda h: h.pop("b"), "longer than its tensors: 40 bytes follow its header, where its tensors take 24"),
         (lambda h: h.update(b=described("I64", [3], 24, 48)), "truncated: 40 bytes follow"),
@@ -87,9 +87,9 @@ def test_the_header_made_here_is_whole(tmp_path: Path) -> None:
         (lambda h: h.update(c=h.pop("b")), "it lacks 'b'; has the unknown 'c'"),
     ],
 )
-def test_a_header_that_does_not_fit(spoil: Callable[[Header], object], reason: str, tmp_path: Path) -> None:
+def test_a_header_that_does_not_fit(damage: Callable[[Header], object], reason: str, tmp_path: Path) -> None:
     header = whole()
-    spoil(header)
+    damage(header)
     assert reason in refusal(written(tmp_path / "x", header))
 
 
@@ -106,7 +106,7 @@ def test_a_header_that_does_not_fit(spoil: Callable[[Header], object], reason: s
         (b" " * (5 << 20), "its header claims 5,242,880 bytes, more than 4,194,304"),
     ],
 )
-def test_a_header_that_is_none(blob: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_header_that_cannot_be_parsed(blob: bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=reason):
         read_tensors(written(tmp_path / "x", blob), EXPECTED)
 
@@ -118,12 +118,12 @@ def test_a_truncated_file(size: int, tmp_path: Path) -> None:
     assert "truncated" in refusal(path)
 
 
-def test_a_tensor_of_terabytes_is_refused_before_it_is_made(tmp_path: Path) -> None:
+def test_a_tensor_of_terabytes_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     huge = {"a": torch.empty(10**12, device="meta")}
     assert "truncated" in refusal(written(tmp_path / "x", {"a": described("F32", [10**12], 0, 4 * 10**12)}), huge)
 
 
-def test_truth_values_are_zero_or_one(tmp_path: Path) -> None:
+def test_booleans_are_zero_or_one(tmp_path: Path) -> None:
     path = written(tmp_path / "x", {"a": described("BOOL", [3], 0, 3)}, 0)
     path.write_bytes(path.read_bytes() + bytes([0, 1, 2]))
     assert "other bytes than 0 and 1" in refusal(path, {"a": torch.zeros(3, dtype=torch.bool)})

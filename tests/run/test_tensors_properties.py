@@ -1,4 +1,4 @@
-"""Whatever a safetensors header says, the tensors expected come out, or a RunError."""
+"""Any safetensors header gives the expected tensors or a RunError."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from timebox.errors import RunError
 from timebox.run.tensors import read_tensors
 
-# Many drawn examples.
+# Many random examples.
 pytestmark = pytest.mark.integration
 
 EXPECTED = {"a": torch.ones(2, 3), "b": torch.ones(2, dtype=torch.int64)}
@@ -31,7 +31,7 @@ WHOLE = {
 
 
 def check(path: Path, blob: bytes) -> bool:
-    """Whether the file is read; what is read must be what was expected."""
+    """Whether the file can be read; its tensors must then be the expected ones."""
     path.write_bytes(blob)
     try:
         tensors = read_tensors(path, EXPECTED)

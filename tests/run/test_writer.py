@@ -1,4 +1,4 @@
-"""Where a run is written: what is refused, what is replaced, and what a failure leaves."""
+"""RunWriter: directories that are refused, runs that are replaced, and the files that failures leave."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path,
     assert files_under() == ["out", "out/letter.txt"]
 
 
-def test_what_a_run_killed_before_its_first_checkpoint_left_can_be_overwritten(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_can_be_overwritten(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "checkpoint").mkdir(parents=True)
     for name in ("metrics.jsonl", "trained_on.npy", ".model.json.tmp"):
@@ -41,8 +41,8 @@ def test_what_a_run_killed_before_its_first_checkpoint_left_can_be_overwritten(d
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names at once")
-def test_a_run_is_never_away_while_it_is_replaced(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rename would leave between its two calls cannot be seen, as it is not called."""
+def test_a_run_is_replaced_in_one_instant(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls of rename would leave a moment without a run: rename is not called."""
     out = tmp_path / "out"
     old = weights(quick(data, out))
     monkeypatch.setattr(Path, "rename", fail)
@@ -112,7 +112,7 @@ def test_a_failure_before_the_first_checkpoint_leaves_nothing(
     assert files_under() == (["out"] if empty_directory else [])
 
 
-def test_where_the_final_model_cannot_be_written_the_checkpoint_stays(
+def test_the_checkpoint_stays_where_the_final_model_cannot_be_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("timebox.run.writer.to_safetensors", fail)
@@ -156,11 +156,11 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
         f"trained_on.npy cannot be written in {str(tmp_path / 'out')!r}: No space left on device"
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.jsonl"]
-    writer.give_up()
+    writer.close_unfinished()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
+def test_seconds_per_byte_are_measured_once_and_only_for_large_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
@@ -182,11 +182,13 @@ def test_what_a_byte_takes_is_measured_once_and_only_for_large_files(
         assert writer.write_speed.planned_seconds(0, 5 * SMALL_BYTES) == BYTES_MARGIN * 5 * 4.0
     assert written == [pytest.approx(SMALL_BYTES, rel=0.01)] * 2, "the faster of two"
     assert not writer.can_be_loaded
-    assert not writer.give_up()
+    assert not writer.close_unfinished()
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_large_file_took_says_nothing_of_the_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_of_large_files_do_not_count_as_those_of_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = iter([0.0, 0.25, 1.0])
     monkeypatch.setattr("timebox.run.writer.now", lambda: next(moments))
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
@@ -196,7 +198,7 @@ def test_what_a_large_file_took_says_nothing_of_the_small_ones(tmp_path: Path, m
     assert writer.write_seconds == 0.25
 
 
-def test_a_large_file_that_cannot_be_tried_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_measurement_of_the_write_speed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 

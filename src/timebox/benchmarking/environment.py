@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from timebox.jobs.job import versions
 from timebox.machine import available_threads
+from timebox.run.model_config import installed_versions
 
 PACKAGE = Path(__file__).parents[1]
 _LONGEST_SECONDS = 60
@@ -31,7 +31,7 @@ def environment(device: torch.device, root: Path = Path("/")) -> dict[str, objec
         "memory_bytes": int(memory) * 1024 if memory.isdigit() else None,
         "system": platform.system(),
         "device": device_name(device),
-        "versions": versions(),
+        "versions": installed_versions(),
         "commit": commit(),
     }
 

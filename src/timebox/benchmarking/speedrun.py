@@ -21,9 +21,10 @@ from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.metrics import accuracy
-from timebox.jobs.job import machine, versions
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe
+from timebox.run.model_config import installed_versions
+from timebox.runtime.device import device_name
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark, synchronize
 from timebox.training.graphed_step import GraphedStepRunner, build_step_runner
@@ -83,7 +84,7 @@ class Speedrun:
             "recipe": self.recipe.as_dict(),
             "precision": self.precision.name,
             "train_images": self._num_images,
-            "device": str(machine(self.device)["device"]),
+            "device": device_name(self.device),
             "recorded": isinstance(self._steps, GraphedStepRunner) and self._steps.num_recorded > 0,
         }
 
@@ -263,7 +264,7 @@ def time_to_accuracy(
     """
     names = list(contestants)
     trials: dict[str, list[Trial]] = {name: [] for name in names}
-    facts = {name: {**speedrun.facts(), "versions": versions()} for name, speedrun in contestants.items()}
+    facts = {name: {**speedrun.facts(), "versions": installed_versions()} for name, speedrun in contestants.items()}
     for number, seed in enumerate(seeds):
         if number and should_stop():
             break

@@ -136,7 +136,7 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 def _ranks(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """A line for each rank that trained, if there were several, and one for each that failed."""
-    ranks, lost = summary.get("ranks"), summary.get("lost_ranks")
+    ranks, lost = summary.get("ranks"), summary.get("rank_failures")
     for rank in ranks if isinstance(ranks, list) else ():
         waiting = rank.get("waiting_share")
         waits = "" if waiting is None else f", waited {percent(waiting, 0)} of the time"

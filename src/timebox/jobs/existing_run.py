@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,15 +12,17 @@ from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
-from timebox.errors import DataError, RunError
+from timebox.errors import DataError, RunError, UsageError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.job import machine, sha256_of, versions
+from timebox.jobs.job import sha256_of
 from timebox.jobs.messages import broadcast_read_data
 from timebox.planning.plan import Plan
 from timebox.run.files import CONFIG
-from timebox.run.ranks_file import RanksRecord, new_ranks_record, read_ranks_record, restarted_run, seconds_since_launch
-from timebox.run.run import Run, mapping
+from timebox.run.json_values import from_values, to_values
+from timebox.run.model_config import Machine, TrainedModelConfig, installed_versions
+from timebox.run.ranks_file import RanksRecord, find_run_of_launcher, read_ranks_record, seconds_since_launch
+from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 
 
@@ -28,16 +31,13 @@ class ExistingRun:
     """A run on disk and what its model.json records of the training.
 
     Attributes:
+        recorded: all of model.json.
         config: the options it was trained with; the data path may have been replaced.
-        data_sha256: of the training images and labels.
-        init_sha256: of the file of initial weights; None for random ones.
     """
 
     run: Run
+    recorded: TrainedModelConfig
     config: TrainConfig
-    plan: Plan
-    data_sha256: object
-    init_sha256: object
 
     @classmethod
     def load(cls, path: Path, data: str | None = None) -> "ExistingRun":
@@ -48,16 +48,18 @@ class ExistingRun:
         Raises:
             RunError: where there is no such run, or its model.json is damaged.
         """
-        run = Run(path)
-        recorded = DataConfig.of_run(run.config, path)
-        data_config = recorded if data is None else recorded.replace(data=data)
+        run, where = Run(path), repr(str(path / CONFIG))
+        recorded = from_values(run.config, TrainedModelConfig, where)
+        source = recorded.source if data is None else recorded.source.replace(data=data)
         try:
-            training = mapping(run.config.get("training"))
-            plan = Plan.from_dict(mapping(run.config.get("plan")), run.recipe)
-            config = TrainConfig.of_run(data_config, training, run.config.get("seed"))
-        except (TypeError, ValueError) as error:
-            raise RunError(f"model.json of {str(path)!r} is damaged: {error}") from error
-        return cls(run, config, plan, training.get("data_sha256"), training.get("init_sha256"))
+            return cls(run, recorded, _train_config(source, recorded))
+        except UsageError as error:
+            raise RunError(f"{where} is damaged: {error}") from error
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan that the run was trained by."""
+        return self.recorded.plan.plan(self.run.recipe)
 
     @property
     def path(self) -> Path:
@@ -75,9 +77,9 @@ class ExistingRun:
         return resolve_device(self.plan.device.type)
 
     @property
-    def num_ranks(self) -> object:
+    def num_ranks(self) -> int:
         """The number of ranks it was trained by."""
-        return mapping(self.run.config.get("machine")).get("processes", 1)
+        return self.recorded.machine.processes
 
     def read_data(self, reader: DatasetReader, context: RunContext) -> tuple[LoadedData, DataSplits]:
         """Read the run's data again, on every rank. Raises DataError where the training images have changed."""
@@ -86,7 +88,10 @@ class ExistingRun:
             image_size, image_fit = self.run.recipe.image_size or None, self.run.recipe.image_fit
             reader.largest_side = lambda num_images: max(height, width)
             loaded, data_splits = reader.read_splits(self.config.source, image_size, image_fit)
-            if data_splits.train.image_shape != image_shape or sha256_of(data_splits.train) != self.data_sha256:
+            if (
+                data_splits.train.image_shape != image_shape
+                or sha256_of(data_splits.train) != self.recorded.training.data_sha256
+            ):
                 raise DataError(
                     f"{self.config.source.data!r} does not hold the {height}x{width} training images that run "
                     f"{str(self.path)!r} was trained on"
@@ -96,17 +101,29 @@ class ExistingRun:
 
     def differences(self, num_ranks: int) -> list[str]:
         """Differences between the recorded machine and versions and those of today, a text each."""
-        recorded = {
-            "processes": 1,
-            **mapping(self.run.config.get("machine")),
-            **mapping(self.run.config.get("versions")),
-        }
-        current = {**machine(self.plan.device, num_ranks), **versions()}
+        recorded = {**to_values(self.recorded.machine), **self.recorded.versions}
+        current = {**to_values(Machine.current(self.plan.device, num_ranks)), **installed_versions()}
         return [
             f"{name} {recorded.get(name)!r} there, {value!r} here"
             for name, value in current.items()
             if recorded.get(name) != value
         ]
+
+
+def _train_config(source: DataConfig, recorded: TrainedModelConfig) -> TrainConfig:
+    """The options that a run was trained with, its data in ``source``."""
+    training = recorded.training
+    return TrainConfig.of(
+        source,
+        steps=training.num_steps,
+        recipe=training.recipe,
+        settings=training.settings,
+        seed=recorded.seed,
+        precision=training.precision,
+        scoring=training.scoring,
+        thumbnails=training.thumbnails,
+        init=training.init,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,7 +149,7 @@ def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline
     """
     if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
         return None
-    path = restarted_run(out)
+    path = find_run_of_launcher(out)
     record = read_ranks_record(path) if path else None
     seconds = time.time() - record.started_at if record else seconds_since_launch()
     deadline.add_earlier_phases({"lost": max(seconds - deadline.elapsed(), 0.0)})
@@ -140,11 +157,11 @@ def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline
         return None
     # A rank that failed just after the start of the run may not be recorded in it.
     failures = group.failures_before_restart()
-    is_recorded = record.lost[-len(failures) :] == failures
-    return RestartedRun(path, record if is_recorded else record.with_lost(failures))
+    is_recorded = record.failures[-len(failures) :] == failures
+    return RestartedRun(path, record if is_recorded else record.with_failures(failures))
 
 
 def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
     """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
     if isinstance(group, TorchrunGroup):
-        new_ranks_record(group.ranks, deadline.elapsed()).with_lost(failures).save(run)
+        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(failures).save(run)

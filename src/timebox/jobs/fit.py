@@ -13,7 +13,7 @@ from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import DataShard, ResidentImages
 from timebox.distributed.process_group import TorchrunGroup
-from timebox.errors import RankFailureError, RunError
+from timebox.errors import RankFailureError
 from timebox.jobs.context import RunContext
 from timebox.jobs.job import TrainingJob
 from timebox.optim.loss import Loss, class_weights
@@ -134,11 +134,8 @@ class Training:
         """Restore state and schedule. Raises RunError where the checkpoint is damaged."""
         snapshot = checkpoint.snapshot(self._state.tensors())
         self._state.restore(snapshot)
-        match checkpoint.metadata:
-            case {"lr_factor": float(factor), "micro_batch": int(micro_batch)} if 0 < factor <= 1 and micro_batch > 1:
-                schedule.lr_factor, schedule.micro_batch = factor, micro_batch
-            case _:
-                raise RunError(f"{str(checkpoint.file)!r} is damaged: its lr_factor or micro_batch is out of range")
+        state = checkpoint.resume_state
+        schedule.lr_factor, schedule.micro_batch = state.lr_factor, state.micro_batch
         schedule.rewind(snapshot.step, snapshot.progress)
         # Where no step is left, the summary still needs the learning rate of the last one.
         lr, momentum = lr_and_momentum_at(self._job.plan.recipe, snapshot.progress)
@@ -153,7 +150,7 @@ class Training:
             "metrics_lines": self._writer.metrics.num_lines if self._writer else 0,
             "budget_seconds": self._deadline.budget_seconds,
             "phases": self._deadline.phases_so_far(),
-            "elsewhere": self._job.is_mixed_environment,
+            "trained_on_other_machine": self._job.is_mixed_environment,
         }
 
     def _notify(self, text: str) -> None:

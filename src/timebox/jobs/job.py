@@ -1,9 +1,9 @@
-"""The input of one training: config, plan, data splits and the state to start from."""
+"""One training job: config, plan, data splits and statistics; its entries in model.json and summary.json."""
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,17 +16,26 @@ from timebox.data import DataSplits, ImageDataset, LoadedData, channel_statistic
 from timebox.data.images.decode import FIT_DESCRIPTIONS
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.scoring import Scorer, SplitScore
-from timebox.file_versions import MODEL_FORMAT
 from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
 from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.run.checkpoint import Checkpoint
+from timebox.run.model_config import (
+    ImageShape,
+    Machine,
+    PlanRecord,
+    Preprocessing,
+    TrainedModelConfig,
+    TrainingRequest,
+    installed_versions,
+)
+from timebox.run.summary import BadFile, DataDescription, FinishedSummary
+from timebox.runtime.device import device_name
 from timebox.runtime.write_speed import NO_WRITES, WriteSpeed
 from timebox.training.loop import TrainingResult
 from timebox.training.schedule import StepPlan
-from timebox.version import VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,31 +91,36 @@ class TrainingJob:
         plan, split_seed = self.plan, self.request.source.split_seed
         return Scorer(self.mean, self.std, plan.device, plan.scoring_batch, split_seed, group)
 
-    def config(self, num_processes: int = 1) -> dict[str, object]:
-        """model.json: all that is needed to rebuild the model, and to find its held-out images again."""
-        request = self.request
-        return {
-            "format": MODEL_FORMAT.newest,
-            "class_names": list(self.data_splits.train.class_names),
-            "preprocessing": {
-                "image_shape": list(self.data_splits.train.image_shape),
-                "mean": self.mean.tolist(),
-                "std": self.std.tolist(),
-                "resize": FIT_DESCRIPTIONS[self.plan.recipe.image_fit],
-            },
-            "recipe": self.plan.recipe.as_dict(),
-            "source": request.source.as_dict(),
-            "seed": request.seed,
-            "training": {
-                **request.as_training(),
-                "init_sha256": self.initial.sha256 if self.initial else None,
-                "budget_seconds": self.budget_seconds,
-                "data_sha256": self.data_sha256,
-            },
-            "plan": self.plan.as_dict(),
-            "machine": machine(self.plan.device, num_processes),
-            "versions": versions(),
-        }
+    def config(self, num_processes: int = 1) -> TrainedModelConfig:
+        """model.json of this training, on this machine."""
+        request, train = self.request, self.data_splits.train
+        return TrainedModelConfig(
+            class_names=train.class_names,
+            preprocessing=Preprocessing(
+                image_shape=cast(ImageShape, train.image_shape),
+                mean=tuple(self.mean.tolist()),
+                std=tuple(self.std.tolist()),
+                resize=FIT_DESCRIPTIONS[self.plan.recipe.image_fit],
+            ),
+            recipe=self.plan.recipe.as_dict(),
+            source=request.source,
+            seed=request.seed,
+            training=TrainingRequest(
+                recipe=request.recipe,
+                settings=request.settings,
+                precision=request.precision,
+                num_steps=request.steps,
+                scoring=request.scoring,
+                thumbnails=request.thumbnails,
+                init=request.init,
+                init_sha256=self.initial.sha256 if self.initial else None,
+                budget_seconds=self.budget_seconds,
+                data_sha256=self.data_sha256,
+            ),
+            plan=PlanRecord.of(self.plan),
+            machine=Machine.current(self.plan.device, num_processes),
+            versions=installed_versions(),
+        )
 
     def summary(
         self,
@@ -115,42 +129,46 @@ class TrainingJob:
         scores: list[SplitScore],
         events: list[str],
         deadline: Deadline,
-    ) -> dict[str, object]:
-        """summary.json: what was reached, with what, and where the time went."""
+    ) -> FinishedSummary:
+        """summary.json of this training, without what is known only when the run directory is complete."""
         by_split, held_out = {score.split: score for score in scores}, self.held_out()
-        plan, request = self.plan, self.request
+        val, test = by_split.get("val"), by_split.get("test")
+        plan, request, train = self.plan, self.request, self.data_splits.train
         phases = deadline.phases_so_far()
-        return {
-            **{f"{split}_accuracy": _accuracy_of(by_split.get(split)) for split in ("val", "test")},
-            **{f"{split}_images": _count(by_split.get(split)) for split in ("val", "test")},
-            **{f"{split}_images_total": len(held_out.get(split, ())) for split in ("val", "test")},
-            "temperature": _temperature(by_split.get("val")),
-            "tta": scores[-1].tta if scores else plan.recipe.tta,
-            "budget_seconds": deadline.budget_seconds,
-            "elapsed_seconds": round(sum(phases.values()), 3),
-            "reserve_seconds": round(plan.reserve_seconds, 3),
-            "download_seconds": round(loaded.download_seconds, 3),
-            "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
-            "steps": trained.num_steps,
-            "epochs": round(trained.epochs, 3),
-            "images_per_second": round(trained.images_per_second, 1),
-            "final_lr": trained.final_lr,
-            "train_images": len(self.data_splits.train),
-            "num_classes": self.data_splits.train.num_classes,
-            "data": {"name": loaded.name, "format": loaded.format, "why": loaded.why},
-            "device": _device_name(plan.device),
-            "threads": torch.get_num_threads(),
-            "precision": plan.precision,
-            "seed": request.seed,
-            "source": request.source.as_dict(),
-            "recipe": plan.recipe.as_dict(),
-            "command": request.command(self.budget_seconds),
-            "plan": list(plan.lines),
-            "notes": list(loaded.notes),
-            "events": events,
-            "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in loaded.bad_files],
-            "versions": versions(),
-        }
+        return FinishedSummary(
+            val_accuracy=val.accuracy if val else None,
+            test_accuracy=test.accuracy if test else None,
+            val_images=len(val.dataset) if val else 0,
+            test_images=len(test.dataset) if test else 0,
+            val_images_total=len(held_out.get("val", ())),
+            test_images_total=len(held_out.get("test", ())),
+            temperature=val.temperature if val else None,
+            tta=scores[-1].tta if scores else plan.recipe.tta,
+            budget_seconds=deadline.budget_seconds,
+            elapsed_seconds=round(sum(phases.values()), 3),
+            reserve_seconds=round(plan.reserve_seconds, 3),
+            download_seconds=round(loaded.download_seconds, 3),
+            phases={name: round(seconds, 3) for name, seconds in phases.items()},
+            steps=trained.num_steps,
+            epochs=round(trained.epochs, 3),
+            images_per_second=round(trained.images_per_second, 1),
+            final_lr=trained.final_lr,
+            train_images=len(train),
+            num_classes=train.num_classes,
+            data=DataDescription(name=loaded.name, format=loaded.format, why=loaded.why),
+            device=device_name(plan.device),
+            threads=torch.get_num_threads(),
+            precision=plan.precision,
+            seed=request.seed,
+            source=request.source,
+            recipe=plan.recipe.as_dict(),
+            command=request.command(self.budget_seconds),
+            plan=plan.lines,
+            notes=tuple(loaded.notes),
+            events=tuple(events),
+            bad_files=tuple(BadFile(path=bad.path, reason=bad.reason) for bad in loaded.bad_files),
+            versions=installed_versions(),
+        )
 
 
 def plan_training(
@@ -188,47 +206,11 @@ def sha256_of(dataset: ImageDataset) -> str:
     return digest.hexdigest()
 
 
-def machine(device: torch.device, num_processes: int = 1) -> dict[str, object]:
-    """What of the machine decides how sums are rounded."""
-    return {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "processes": num_processes,
-        "processor": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {
-        "timebox": VERSION,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def prediction_columns(scores: list[SplitScore]) -> dict[str, NDArray[np.generic]]:
+    """The columns of predictions.npz, a row for each scored image."""
     return {
         "split": np.concatenate([np.full(len(score.dataset), score.split) for score in scores]),
         "id": np.array([name for score in scores for name in score.dataset.ids]),
         "label": np.concatenate([score.dataset.labels for score in scores]),
         "probabilities": np.concatenate([score.probabilities for score in scores]),
     }
-
-
-def _accuracy_of(score: SplitScore | None) -> float | None:
-    return None if score is None else score.accuracy
-
-
-def _temperature(score: SplitScore | None) -> float | None:
-    return None if score is None else score.temperature
-
-
-def _count(score: SplitScore | None) -> int:
-    return 0 if score is None else len(score.dataset)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

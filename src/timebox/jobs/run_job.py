@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from msgspec.structs import replace
 from torch import nn
 
 from timebox.builders import build_augmentation
@@ -20,8 +21,10 @@ from timebox.jobs.job import TrainingJob, prediction_columns
 from timebox.jobs.messages import broadcast_run_finished, broadcast_start_training
 from timebox.reporting import Example, RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
+from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
+from timebox.run.summary import FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import Throughput
@@ -56,7 +59,7 @@ def run_job(
             writer.save_model(result.model, job.config(context.group.size))
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
         finisher = RunFinisher(job, loaded, result, training.events, writer, context)
-        finisher.finish(training.checkpointer, {**extra, "elsewhere": job.is_mixed_environment})
+        finisher.finish(training.checkpointer, {**extra, "trained_on_other_machine": job.is_mixed_environment})
         broadcast_run_finished(context.group, writer.path)
 
 
@@ -70,19 +73,19 @@ def keep_partial_run(writer: RunWriter, context: RunContext) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if not writer.give_up():
+        if not writer.close_unfinished():
             raise
         writer.save_stopped(context.deadline)
         record_rank_failures(writer.path, context.group.describe_failures(context.group.failed_ranks()))
     except RankFailureError as error:
-        if not writer.give_up():
+        if not writer.close_unfinished():
             raise
         writer.save_stopped(context.deadline)
         record_rank_failures(writer.path, error.lines)
         command = f"timebox train --resume {shlex.quote(str(writer.path))}"
         raise RankFailureError(error.failed_ranks, [*error.lines, f"resume with {command}"]) from error
     except BaseException:
-        if writer.give_up():
+        if writer.close_unfinished():
             context.reporter.note(f"the model of the last checkpoint is kept in {str(writer.path)!r}")
         raise
 
@@ -147,22 +150,21 @@ class RunFinisher:
 
     def _write_report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
         summary = self._summary(scores, extra_summary)
-        examples = self._examples(scores, summary.get("temperature")) if self._job.request.thumbnails else []
+        examples = self._examples(scores, summary.temperature) if self._job.request.thumbnails else []
         if examples:
             self._write_optional(EXAMPLES, lambda: self._writer.save_examples(columns_from_examples(examples)))
-        facts = self._facts(summary, scores, examples)
+        facts = self._facts(to_values(summary), scores, examples)
         self._write_optional(REPORT, lambda: self._writer.save_report(report_page(facts)))
 
-    def _examples(self, scores: Sequence[SplitScore], temperature: object) -> list[Example]:
+    def _examples(self, scores: Sequence[SplitScore], temperature: float | None) -> list[Example]:
         """Mistakes and unsure hits of the test split, else of val, and augmented training images."""
         job = self._job
-        calibration = temperature if isinstance(temperature, float) else None
         augmentation = build_augmentation(job.plan.recipe)
         return [
             *(
                 one
                 for score in scores[-1:]
-                for one in prediction_examples(score.dataset, score.probabilities, calibration)
+                for one in prediction_examples(score.dataset, score.probabilities, temperature)
             ),
             *augmented_examples(job.data_splits.train, job.mean, job.std, augmentation, job.request.seed),
         ]
@@ -180,12 +182,12 @@ class RunFinisher:
             examples,
         )
 
-    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> dict[str, object]:
+    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> FinishedSummary:
         """The summary at this moment. Writing it takes time too, which ``late`` estimates by the latest small file."""
         deadline = self._context.deadline
         is_late = deadline.remaining() < self._writer.write_seconds
         summary = self._job.summary(self._loaded, self._result, list(scores), list(self._events), deadline)
-        return {**summary, **extra_summary, "unwritten": self.unwritten, "late": is_late}
+        return replace(summary, **extra_summary, unwritten=tuple(self.unwritten), late=is_late)
 
     def _write_optional(self, name: str, write: Callable[[], None]) -> None:
         """Write a file that the run can do without."""
@@ -200,6 +202,9 @@ def _ranks_summary(group: ProcessGroup, run: Path, throughputs: Sequence[Through
     """The summary's values about ranks and rank failures; empty for a single process."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    ranks = [{**asdict(rank), **asdict(throughput)} for rank, throughput in zip(group.ranks, throughputs, strict=True)]
+    ranks = tuple(
+        RankSummary(**asdict(rank), **asdict(throughput))
+        for rank, throughput in zip(group.ranks, throughputs, strict=True)
+    )
     record = read_ranks_record(run)
-    return {"ranks": ranks, "lost_ranks": list(record.lost) if record else []}
+    return {"ranks": ranks, "rank_failures": record.failures if record else ()}

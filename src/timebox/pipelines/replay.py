@@ -12,7 +12,7 @@ from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.run.files import METRICS, MODEL
-from timebox.run.metrics_log import read_metrics, step_plans_taken
+from timebox.run.metrics_log import final_step_plans, read_metrics
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
@@ -31,7 +31,7 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
         raise RunError(f"run {str(existing.path)!r} is not finished: resume it first, then replay it")
     cap_threads(existing.plan.threads)
     _check_repeatable(existing, context.group.size)
-    step_plans = step_plans_taken((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
+    step_plans = final_step_plans((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
     loaded, data_splits = existing.read_data(reader, context)
     plan = replace(
         existing.plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
@@ -55,7 +55,7 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
 def _check_repeatable(existing: ExistingRun, num_ranks: int) -> None:
     """Raise RunError where a replay could not give the same weights, with the reasons."""
     reasons = existing.differences(num_ranks)
-    if existing.run.summary.get("elsewhere"):
+    if existing.run.summary.get("trained_on_other_machine"):
         reasons.append("a part of it was trained on another machine or with other versions")
     if reasons:
         raise RunError(f"run {str(existing.path)!r} cannot be repeated here: {'; '.join(reasons)}")
@@ -66,6 +66,6 @@ def _read_initial_weights(existing: ExistingRun) -> InitialWeights | None:
     if existing.config.init is None:
         return None
     initial = InitialWeights.read(Path(existing.config.init))
-    if initial.sha256 != existing.init_sha256:
+    if initial.sha256 != existing.recorded.training.init_sha256:
         raise RunError(f"{existing.config.init!r} has other weights than those the run started from")
     return initial

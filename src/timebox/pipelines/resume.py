@@ -42,7 +42,7 @@ def resume(existing: ExistingRun, reader: DatasetReader, context: RunContext, ha
     if not has_new_budget:
         _restore_clock(existing, checkpoint, context.deadline)
     record = read_ranks_record(existing.path)
-    return _resume_from(checkpoint, existing, reader, context, record.lost if record else ())
+    return _resume_from(checkpoint, existing, reader, context, record.failures if record else ())
 
 
 def resume_after_restart(
@@ -52,7 +52,7 @@ def resume_after_restart(
     if existing.is_finished:
         broadcast_run_finished(context.group, existing.path)
         return existing.run
-    failures = restarted.record.lost
+    failures = restarted.record.failures
     context.reporter.note(f"restarted after {failures[-1] if failures else 'a failure'}")
     return _resume_from(existing.run.checkpoint(), existing, reader, context, failures)
 
@@ -71,8 +71,8 @@ def _resume_from(
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
-    num_lines = checkpoint.metadata.get("metrics_lines")
-    writer = RunWriter.resumed(path, num_lines if isinstance(num_lines, int) else 0, checkpoint.step)
+    state = checkpoint.resume_state
+    writer = RunWriter.resumed(path, state.metrics_lines, checkpoint.step)
     context.reporter.note(f"resuming at step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
     with keep_partial_run(writer, context):
         (path / SUMMARY).unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def _resume_from(
         job = replace(
             TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
             checkpoint=checkpoint,
-            is_mixed_environment=bool(checkpoint.metadata.get("elsewhere")) or bool(existing.differences(num_ranks)),
+            is_mixed_environment=state.trained_on_other_machine or bool(existing.differences(num_ranks)),
         )
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
@@ -89,15 +89,13 @@ def _resume_from(
 def _restore_clock(existing: ExistingRun, checkpoint: Checkpoint, deadline: Deadline) -> None:
     """Give a deadline the run's budget, less the time used up to the checkpoint. The time between stop and resume is
     free."""
-    phases, budget = checkpoint.metadata.get("phases"), checkpoint.metadata.get("budget_seconds")
+    phases, budget = checkpoint.resume_state.phases, checkpoint.resume_state.budget_seconds
     if existing.plan.num_steps is None:
-        if not isinstance(budget, int | float) or not isinstance(phases, dict):
+        if budget is None or phases is None:
             raise RunError(f"the checkpoint of {str(existing.path)!r} does not record the time used: give a budget")
-        deadline.budget_seconds = float(budget)
-    if isinstance(phases, dict):
-        deadline.add_earlier_phases(
-            {str(name): seconds for name, seconds in phases.items() if isinstance(seconds, float) and seconds >= 0}
-        )
+        deadline.budget_seconds = budget
+    if phases is not None:
+        deadline.add_earlier_phases({name: seconds for name, seconds in phases.items() if seconds >= 0})
 
 
 def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
@@ -105,10 +103,9 @@ def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
     budget = deadline.budget_seconds
     if plan.num_steps is not None or budget is None:
         return plan
-    seconds = checkpoint.metadata.get("step_seconds")
     plan = replace(
         plan,
-        step_seconds=seconds if isinstance(seconds, float) and seconds > 0 else plan.step_seconds,
+        step_seconds=checkpoint.resume_state.step_seconds or plan.step_seconds,
         scoring_seconds=min(plan.scoring_seconds, FINAL_SCORING_SHARE * budget),
     )
     needed = plan.reserve_seconds + plan.scoring_seconds

@@ -25,8 +25,9 @@ from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
+from timebox.run.directories import check_output_directory
 from timebox.run.run import Run
-from timebox.run.writer import RunWriter, check_free
+from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
 
@@ -136,7 +137,7 @@ def train(
         reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
     out_path = Path(config.out) if config.out else None
     if out_path and not is_torchrun():
-        check_free(out_path, overwrite)
+        check_output_directory(out_path, overwrite)
     with preserve_torch_state(), join_ranks(training_device, deadline, reporter) as context:
         restarted = find_restarted_run(context.group, out_path, deadline)
         if restarted and restarted.has_checkpoint:
@@ -147,7 +148,7 @@ def train(
         new_path = out_path or (restarted.path if restarted else _default_out(loaded.name))
         writer = RunWriter.new(new_path, overwrite or restarted is not None)
         with keep_partial_run(writer, context):
-            failures = restarted.record.lost if restarted else context.group.failures_before_restart()
+            failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
             with context.phase("planning"):
                 _save_training_hashes(writer, config, data_splits, context)

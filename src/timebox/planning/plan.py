@@ -1,6 +1,5 @@
 """Plan of a training: resolved recipe, precision, number of steps, and the seconds for each phase."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,61 +50,6 @@ class Plan:
     def validate_at(self) -> list[float]:
         """Progress, 0...1, after which to validate. The end is not among them, as scoring follows it."""
         return [i / NUM_VALIDATIONS for i in range(1, NUM_VALIDATIONS)] if self.num_val_images else []
-
-    def as_dict(self) -> dict[str, object]:
-        """Ready for JSON, without the recipe; read back by :meth:`from_dict`."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("recipe", "lines")}
-        # JSON knows no infinity.
-        scoring = None if self.scoring_seconds == float("inf") else self.scoring_seconds
-        return {**values, "device": self.device.type, "scoring_seconds": scoring, "lines": list(self.lines)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object], recipe: Recipe) -> "Plan":
-        """The plan that :meth:`as_dict` gave. Raises ValueError where it is damaged."""
-        match values:
-            case {
-                "device": "cpu" | "cuda" as device,
-                "threads": int(threads),
-                "precision": "fp32" | "bf16" | "fp16" as precision,
-                "num_steps": int() | None as num_steps,
-                "micro_batch": int(micro_batch),
-                "step_seconds": float(step_seconds),
-                "expected_steps": int(expected_steps),
-                "scoring_seconds": float() | None as scoring_seconds,
-                "saving_seconds": float(saving_seconds),
-                "finish_seconds": float(finish_seconds),
-                "num_val_images": int(num_val_images),
-                "scoring_batch": int(scoring_batch),
-                "lines": list(lines),
-            }:
-                numbers = (
-                    micro_batch - 1,
-                    threads - 1,
-                    step_seconds,
-                    scoring_seconds or 0.0,
-                    finish_seconds,
-                    num_val_images,
-                    scoring_batch - 1,
-                )
-                if min(numbers) < 0 or (num_steps is not None and num_steps < 1):
-                    raise ValueError("a number of its plan is out of range")
-                return cls(
-                    recipe=recipe,
-                    device=torch.device(device),
-                    threads=threads,
-                    precision=precision,
-                    num_steps=num_steps,
-                    micro_batch=micro_batch,
-                    step_seconds=step_seconds,
-                    expected_steps=expected_steps,
-                    scoring_seconds=float("inf") if scoring_seconds is None else scoring_seconds,
-                    saving_seconds=saving_seconds,
-                    finish_seconds=finish_seconds,
-                    num_val_images=num_val_images,
-                    scoring_batch=scoring_batch,
-                    lines=tuple(str(line) for line in lines),
-                )
-        raise ValueError("its plan is incomplete")
 
     @property
     def reserve_seconds(self) -> float:

@@ -1,6 +1,6 @@
-"""The run directory: the files a training leaves, each typed, written whole or not at all and read without trust.
+"""The run directory: its files and their types, each written whole or not at all and read without trusting it.
 
-:class:`Run` loads one and predicts with it. Nothing here trains, plans or scores; that is what ``jobs`` and
+:class:`Run` loads a run directory and predicts with its model. Nothing here trains, plans or scores: ``jobs`` and
 ``pipelines`` do.
 """
 

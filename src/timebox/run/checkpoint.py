@@ -1,22 +1,25 @@
-"""Checkpoints on disk: whole or not there at all, and recognised by a checksum.
+"""The checkpoint directory of a run: one file of tensors, and ``manifest.json``, which names it and its SHA-256.
 
-A folder holds one file of tensors and ``manifest.json``, which names it and its SHA-256, and tells how far
-the training was. The manifest is replaced last, by a rename; the file it named before is removed only then.
+The manifest is replaced last, by a rename, and the file that it named before is removed only then: whenever the process
+is killed, the manifest and the file it names belong together.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
 
-from safetensors.torch import save
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object, read_regular, write_durably
-from timebox.run.tensors import read_tensors
+from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, to_values, valid_values
+from timebox.run.tensors import read_tensors, to_safetensors
 from timebox.training.state import Metadata, Snapshot
 
 MANIFEST = "manifest.json"
@@ -24,51 +27,107 @@ _CHUNK_BYTES = 1 << 22
 _MAX_MANIFEST_BYTES = 1 << 20
 
 
+class ResumeState(Struct, frozen=True, kw_only=True):
+    """What a training needs besides its tensors to go on as if it had not been stopped.
+
+    Attributes:
+        lr_factor: factor that rollbacks have put on the learning rate, above 0 and at most 1.
+        micro_batch: number of images computed at once, 2 or more.
+        step_seconds: seconds per step, as last measured; 0 where no clock is read.
+        metrics_lines: number of lines of metrics.jsonl when the checkpoint was taken.
+        budget_seconds: the budget; null where the steps are counted.
+        phases: seconds used so far, by phase.
+        trained_on_other_machine: whether a part was trained on another machine, or with other versions.
+    """
+
+    lr_factor: Annotated[float, Meta(gt=0, le=1)]
+    micro_batch: Annotated[int, Meta(ge=2, le=MAX_INT)]
+    step_seconds: Seconds = 0.0
+    metrics_lines: Count = 0
+    budget_seconds: Seconds | None = None
+    phases: PhaseSeconds | None = None
+    trained_on_other_machine: bool = False
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """manifest.json of a checkpoint.
+
+    Attributes:
+        file: name of the file of tensors, in the same directory.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        step: number of training steps taken.
+        progress: share of the schedule that is done.
+        training_state: a :class:`ResumeState`; predictions do without it.
+    """
+
+    file: str
+    sha256: str
+    step: Count
+    progress: Share
+    training_state: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A checkpoint found whole: where its tensors lie, and what the training noted beside them."""
+    """A whole checkpoint on disk, its checksum compared.
+
+    Attributes:
+        file: its tensors.
+        metadata: the training state of its manifest, as it was read.
+    """
 
     file: Path
     step: int
     progress: float
     metadata: Metadata
 
+    @cached_property
+    def resume_state(self) -> ResumeState:
+        """The training state; damaged values that have a default take it. Raises RunError where another is damaged."""
+        where = f"training_state in {str(self.file.with_name(MANIFEST))!r}"
+        return from_values(valid_values(self.metadata, ResumeState), ResumeState, where)
+
     def snapshot(self, expected: Mapping[str, Tensor]) -> Snapshot:
-        """The training as it stood, on the CPU. Raises RunError where its tensors are not the ``expected`` ones."""
+        """The checkpoint in memory, on the CPU.
+
+        Raises:
+            RunError: where its tensors have other names, shapes or dtypes than the ``expected`` ones.
+        """
         return Snapshot(self.step, self.progress, read_tensors(self.file, expected), self.metadata)
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot, then remove the checkpoint before it. Raises OSError where it fails: the old one then stays."""
+    """Write a snapshot, then remove the checkpoint before it. Raises OSError where writing fails: the old one stays."""
     folder.mkdir(exist_ok=True)
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()})
+    content = to_safetensors(snapshot.tensors)
     sha256 = hashlib.sha256(content).hexdigest()
-    # A training that went back comes to the same step again: the file that the old manifest names must not be touched.
+    # After a rollback the training reaches the same step again: the file that the old manifest names must not change.
     name = f"{snapshot.step:09d}-{sha256[:8]}.safetensors"
-    manifest = {
-        "file": name,
-        "sha256": sha256,
-        "step": snapshot.step,
-        "progress": snapshot.progress,
-        "facts": dict(snapshot.metadata),
-    }
+    manifest = Manifest(
+        file=name,
+        sha256=sha256,
+        step=snapshot.step,
+        progress=snapshot.progress,
+        training_state=dict(snapshot.metadata),
+    )
     try:
         write_durably(folder / name, content)
-        write_durably(folder / MANIFEST, (json.dumps(CHECKPOINT_FORMAT.numbered(manifest), indent=2) + "\n").encode())
+        text = json.dumps(CHECKPOINT_FORMAT.numbered(to_values(manifest)), indent=2) + "\n"
+        write_durably(folder / MANIFEST, text.encode())
     finally:
-        _sweep(folder)
+        _remove_other_files(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint in a folder, None where none was finished. Raises RunError for one that is damaged."""
-    manifest = _read_manifest(folder / MANIFEST)
-    while manifest is not None:
+    values = _read_manifest(folder / MANIFEST)
+    while values is not None:
         try:
-            return _checked(folder, manifest)
+            return _open_checkpoint(folder, values)
         except RunError:
-            # The training may have put the next one in its place meanwhile.
-            before, manifest = manifest, _read_manifest(folder / MANIFEST)
-            if manifest == before:
+            # A running training may have replaced it meanwhile: read again until the manifest stays the same.
+            before, values = values, _read_manifest(folder / MANIFEST)
+            if values == before:
                 raise
     return None
 
@@ -82,35 +141,28 @@ def _read_manifest(path: Path) -> dict[str, object] | None:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _checked(folder: Path, manifest: dict[str, object]) -> Checkpoint:
+def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:
     """The checkpoint that a manifest describes, its checksum compared."""
-    path = folder / MANIFEST
-    match CHECKPOINT_FORMAT.upgraded(manifest, repr(str(path))):
-        case {
-            "file": str(name),
-            "sha256": str(sha256),
-            "step": int(step),
-            "progress": float(progress),
-            "facts": dict(facts),
-        }:
-            if Path(name).name != name or isinstance(step, bool) or step < 0 or not 0 <= progress <= 1:
-                raise RunError(f"{str(path)!r} is damaged: its file, step or progress are none of a checkpoint")
-            if _sha256_of(folder / name) != sha256:
-                raise RunError(f"{str(folder / name)!r} is damaged: its checksum is not the one in {MANIFEST}")
-            return Checkpoint(folder / name, step, progress, facts)
-    raise RunError(f"{str(path)!r} is damaged: it is no manifest of a checkpoint")
+    where = repr(str(folder / MANIFEST))
+    manifest = from_values(CHECKPOINT_FORMAT.upgraded(values, where), Manifest, where)
+    file = folder / manifest.file
+    if Path(manifest.file).name != manifest.file:
+        raise RunError(f"{where} is damaged: its file is not the name of a file in the same directory")
+    if _sha256_of(file) != manifest.sha256:
+        raise RunError(f"{str(file)!r} is damaged: its checksum is not the one in {MANIFEST}")
+    return Checkpoint(file, manifest.step, manifest.progress, manifest.training_state)
 
 
-def _sweep(folder: Path) -> None:
+def _remove_other_files(folder: Path) -> None:
     """Remove all but the manifest and the file it names, also after a failure: a full disk needs the room."""
     try:
-        named = parse_json_object(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).get("file")
+        current = parse_json_object(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).get("file")
     except FileNotFoundError:
-        named = None
+        current = None
     except (OSError, ValueError):
         return
     for file in folder.iterdir():
-        if file.name not in (named, MANIFEST):
+        if file.name not in (current, MANIFEST):
             file.unlink(missing_ok=True)
 
 

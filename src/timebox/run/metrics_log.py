@@ -1,66 +1,121 @@
 """metrics.jsonl: a line for each step, each validation and each rollback of a training.
 
-A line of its own says which format the lines after it have, at the beginning and where a newer version goes on; lines
-without such a line before them are of format 1.
+A line ``{"format": N}`` gives the format of the lines after it; it stands at the beginning, and where a newer version
+resumed the training. Lines that have no such line before them are of format 1.
 """
 
 import json
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from math import inf
 from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta, Struct
 
 from timebox.errors import RunError, UsageError
-from timebox.file_versions import KEY, METRICS_FORMAT, UNNUMBERED
+from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
 from timebox.files import lock, open_regular, parse_json_object
+from timebox.run.json_values import Count, PositiveCount, Share, from_values
 from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
-# To draw a curve, of trainings with many more steps.
-MAX_CURVE_POINTS = 4000
+MAX_CURVE_POINTS = 4000  # of a chart; a training may have many more steps
+
+
+class StepPlanFields(Struct, frozen=True, kw_only=True):
+    """The part of a step's line that a replay needs.
+
+    Attributes:
+        progress: share of the schedule that is done after the step.
+        lr: the learning rate.
+        momentum: of the optimizer.
+        micro_batch: number of images computed at once.
+    """
+
+    progress: Share
+    lr: Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+    momentum: Annotated[float, Meta(gt=0, lt=1)]
+    micro_batch: PositiveCount
+
+
+class StepLine(StepPlanFields, frozen=True, kw_only=True):
+    """A training step.
+
+    Attributes:
+        step: number of the step, from 1 on.
+        epoch: passes over the training images, after the step.
+        resolution: longer side of the step's images in pixels.
+        loss: the training loss; null where it was infinite or NaN.
+    """
+
+    step: PositiveCount
+    epoch: Annotated[float, Meta(ge=0)]
+    resolution: PositiveCount
+    loss: float | None
+
+
+class ValidationLine(Struct, frozen=True, kw_only=True):
+    """A validation during training, after ``step`` steps."""
+
+    step: Count
+    progress: Share
+    val_accuracy: Share
+
+
+class RollbackLine(Struct, frozen=True, kw_only=True):
+    """A rollback to the state after ``step`` steps: the lines of later steps before this one no longer count."""
+
+    step: Count
+    rolled_back: Literal[True]
+
+
+class FormatLine(Struct, frozen=True, kw_only=True):
+    """The format of the lines after this one."""
+
+    format: PositiveCount
 
 
 class MetricsLog:
-    """Collects lines and appends them to a file whenever asked to, from any thread.
+    """Collects lines and appends them to a file in :meth:`flush`, from any thread.
 
-    A write that fails loses nothing: the lines are kept, and written with the next. The file is locked for as long as
-    it is open, so that two processes cannot write one run.
+    After a failed write the lines are kept, and written with the next. The file is locked while it is open, so that no
+    two processes write one run.
 
     Args:
-        path: the file.
-        keep: its first so many bytes stay, the rest is cut off.
+        keep_bytes: the file is cut to this length.
     Raises:
-        UsageError: where another process writes it. OSError: where it cannot be written to.
+        UsageError: where another process writes the file. OSError: where it cannot be written to.
     """
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
+    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             lock(self._file)
-            os.ftruncate(self._file, keep)
+            os.ftruncate(self._file, keep_bytes)
         except OSError as error:
             os.close(self._file)
             if isinstance(error, BlockingIOError):
                 raise UsageError(f"run {str(path.parent)!r} is being written by another process") from error
             raise
-        self._length = keep
+        self._length = keep_bytes
         self._waiting: deque[bytes] = deque()
         self._writing = threading.Lock()
         self.num_lines = 0
 
     def add(self, entry: Entry) -> None:
-        """Take in one line; nothing is written yet."""
+        """Append one line in memory; :meth:`flush` writes it."""
         self._waiting.append((json.dumps(entry) + "\n").encode())
         self.num_lines += 1
 
     def flush(self) -> None:
-        """Bring all lines to the disk. Raises OSError where that fails, as it does once the file is closed."""
+        """Write all lines and sync the file. Raises OSError where that fails, as it does once the file is closed."""
         with self._writing:
             count = len(self._waiting)
             content = b"".join(self._waiting[i] for i in range(count))
-            # What a failed attempt left behind is written over.
+            # A failed attempt may have written a part: it is overwritten.
             os.lseek(self._file, self._length, os.SEEK_SET)
             written = 0
             while written < len(content):
@@ -71,7 +126,7 @@ class MetricsLog:
                 self._waiting.popleft()
 
     def close(self) -> None:
-        """Let go of the file and its lock, for good."""
+        """Close the file, which releases its lock."""
         with self._writing:
             if self._file >= 0:
                 os.close(self._file)
@@ -79,36 +134,36 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
-    """Each whole line, brought to the newest format, and where it ends in bytes; one that names a format is empty.
+    """Each whole line in the newest format, after the position in bytes where it ends; a format line is empty.
 
-    Raises RunError where one cannot be read.
+    Raises RunError where a line cannot be read.
     """
     return ((end, entry) for end, _, entry in _read(path))
 
 
 def _read(path: Path) -> Iterator[tuple[int, object, Entry]]:
-    """Each whole line in the newest format, after where it ends in bytes, and the format it was written in."""
+    """The end in bytes, the format as written, and the values in the newest format, of each whole line."""
     end = 0
-    found: object = UNNUMBERED
+    line_format: object = FIRST_FORMAT
     try:
         with open_regular(path) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
-                found, entry = _upgraded(parse_json_object(line), found, path)
-                yield end, found, entry
+                line_format, entry = _upgrade(parse_json_object(line), line_format, path)
+                yield end, line_format, entry
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
-    """Enough lines to draw curves from, all of them where they are few; validations and rollbacks are all there.
+    """Every n-th line of the steps, at most about 4,000 of them, and all validations and rollbacks: enough for a chart.
 
     Args:
-        num_lines: how many there are, if that is known.
+        num_lines: of the file, where that is known; else they are counted.
     Raises:
-        RunError: where one cannot be read.
+        RunError: where a line cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -116,72 +171,77 @@ def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]
                 num_lines = sum(1 for _ in file)
                 file.seek(0)
             stride = max(1, num_lines // MAX_CURVE_POINTS)
-            found: object = UNNUMBERED
+            line_format: object = FIRST_FORMAT
             entries: list[Entry] = []
             for number, line in enumerate(file):
                 if line.endswith(b"\n") and (number % stride == 0 or b'"loss"' not in line):
-                    found, entry = _upgraded(parse_json_object(line), found, path)
+                    line_format, entry = _upgrade(parse_json_object(line), line_format, path)
                     entries += [entry] if entry else []
             return entries
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _upgraded(entry: dict[str, object], found: object, path: Path) -> tuple[object, Entry]:
-    """The format that a line names, else that of the line before it, `found`; and the line in the newest format."""
-    found = entry.pop(KEY, found)
-    if not entry:  # a line that names the format, for those after it
-        METRICS_FORMAT.check(found, repr(str(path)))
-        return found, {}
-    upgraded = METRICS_FORMAT.upgraded({KEY: found, **entry}, repr(str(path)))
-    return found, {name: value for name, value in upgraded.items() if name != KEY}
+def _upgrade(entry: dict[str, object], line_format: object, path: Path) -> tuple[object, Entry]:
+    """The format that a line gives, else ``line_format``, that of the line before it; and the line in the newest."""
+    line_format = entry.pop(FORMAT_KEY, line_format)
+    if not entry:
+        METRICS_FORMAT.check(line_format, repr(str(path)))
+        return line_format, {}
+    upgraded = METRICS_FORMAT.upgraded({FORMAT_KEY: line_format, **entry}, repr(str(path)))
+    return line_format, {name: value for name, value in upgraded.items() if name != FORMAT_KEY}
 
 
-def length_up_to(path: Path, num_lines: int, step: int) -> tuple[int, int, object]:
-    """Bytes and lines of metrics.jsonl that belong to a training as it stood after ``step`` steps and ``num_lines``;
-    and the format of the last of them.
+class MetricsPrefix(NamedTuple):
+    """The first lines of a metrics.jsonl: their length in bytes, their number, and the format of the last."""
 
-    The losses of the last steps may have arrived later than that: their lines follow directly.
+    num_bytes: int
+    num_lines: int
+    last_format: object
+
+
+def prefix_at_checkpoint(path: Path, num_lines: int, step: int) -> MetricsPrefix:
+    """The lines of metrics.jsonl that belong to a training as a checkpoint has it, after ``step`` steps.
+
+    Args:
+        num_lines: of the file, when the checkpoint was taken. The losses of the last steps may have arrived later:
+            their lines follow directly, and belong to it too.
     """
-    length = count = 0
-    last: object = UNNUMBERED
-    for end, found, entry in _read(path):
-        if count >= num_lines and ("loss" not in entry or _whole(entry.get("step")) > step):
+    prefix = MetricsPrefix(0, 0, FIRST_FORMAT)
+    for end, line_format, entry in _read(path):
+        if prefix.num_lines >= num_lines and ("loss" not in entry or _step_of(entry) > step):
             break
-        length, count, last = end, count + 1, found
-    return length, count, last
+        prefix = MetricsPrefix(end, prefix.num_lines + 1, line_format)
+    return prefix
 
 
-def step_plans_taken(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
-    """The decisions of the steps that the final model is made of: those that a rollback undid are left out.
+def final_step_plans(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
+    """The step plans that the final model is made of: steps that a rollback undid are left out.
 
-    Raises RunError where they are not whole.
+    Args:
+        path: the run, for messages.
+    Raises:
+        RunError: where a step is missing or damaged, and for a run that did not come to the end of its schedule.
     """
     step_plans: list[StepPlan] = []
+    where = f"metrics.jsonl of {str(path)!r}"
     for entry in entries:
-        step = _whole(entry.get("step"))
+        step = _step_of(entry)
         if entry.get("rolled_back"):
             if not 0 <= step <= len(step_plans):
-                raise RunError(
-                    f"metrics.jsonl of {str(path)!r} is damaged: a rollback goes to a step that is not there"
-                )
+                raise RunError(f"{where} is damaged: a rollback goes to a step that is not there")
             del step_plans[step:]
         elif "loss" in entry:
             if step != len(step_plans) + 1:
-                raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: step {len(step_plans) + 1} is missing")
-            step_plans.append(_decision(entry, path))
+                raise RunError(f"{where} is damaged: step {len(step_plans) + 1} is missing")
+            fields = from_values(entry, StepPlanFields, f"step {step} in {where}")
+            step_plans.append(StepPlan(fields.progress, fields.lr, fields.momentum, fields.micro_batch))
     if not step_plans or step_plans[-1].progress != 1.0:
         raise RunError(f"run {str(path)!r} did not come to the end of its schedule: there is nothing to replay")
     return step_plans
 
 
-def _decision(entry: Entry, path: Path) -> StepPlan:
-    match entry:
-        case {"progress": float(progress), "lr": float(lr), "momentum": float(momentum), "micro_batch": int(part)}:
-            if 0 <= progress <= 1 and 0 <= lr < inf and 0 < momentum < 1 and part > 0 and part is not True:
-                return StepPlan(progress, lr, momentum, part)
-    raise RunError(f"metrics.jsonl of {str(path)!r} is damaged: a step lacks its decisions")
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else -1
+def _step_of(entry: Entry) -> int:
+    """The step of a line, -1 where it has none."""
+    step = entry.get("step")
+    return step if isinstance(step, int) and step >= 0 else -1

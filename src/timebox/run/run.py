@@ -1,6 +1,5 @@
-"""A finished run: its model, ready to call, and what is known of it."""
+"""A run directory, loaded: its model, which predicts, its configuration and its summary."""
 
-import reprlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,56 +17,40 @@ from torch import Tensor, nn
 from timebox.builders import build_model
 from timebox.data import decode_image, fit_images
 from timebox.data.images.fit import batch_fit
-from timebox.errors import DataError, RunError, TimeboxError, UsageError
-from timebox.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, apply_temperature
+from timebox.errors import DataError, RunError, TimeboxError
+from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
-from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json, to_safetensors
+from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json
+from timebox.run.json_values import from_values
+from timebox.run.model_config import ModelConfig
+from timebox.run.summary import valid_summary
+from timebox.run.tensors import to_safetensors
 from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.training.state import TrainingState
 
-FILES_AT_ONCE = 125
-MIN_STD = 1e-4  # training writes none below 1/255; a smaller one would only blow the inputs up
+FILES_AT_ONCE = 125  # files that are decoded and predicted together
 
 
 @dataclass(frozen=True, eq=False)
 class FilePrediction:
-    """What the model says of one file: float32 (num_classes,) probabilities, or why it could not be read."""
+    """The prediction for one file.
+
+    Attributes:
+        probabilities: float32 (num_classes,); None for a file that cannot be read.
+        error: why it cannot be read, None for a file that can.
+    """
 
     path: str
     probabilities: NDArray[np.float32] | None
     error: str | None
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image reaches the network: working size (height, width), channels, and the training data's statistics."""
-
-    size: tuple[int, int]
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def square_side(self) -> int | None:
-        """The working size in pixels where it is square, as a reader takes it."""
-        return self.size[0] if self.size[0] == self.size[1] else None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        return (*self.size, self.channels)
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """mean and std, float32 (C,)."""
-        return torch.tensor(self.mean), torch.tensor(self.std)
 
 
 class Run:
@@ -75,41 +58,47 @@ class Run:
 
     Args:
         path: the directory.
-        device: ``auto``, ``cpu`` or ``cuda``: where it predicts.
+        device: ``auto``, ``cpu`` or ``cuda``, for predictions.
+    Attributes:
+        config: all of model.json in its newest format.
+        class_names: in the order of the columns of :meth:`predict_proba`.
+        recipe: of the training.
+        preprocessing: how images reach the network.
     Raises:
-        RunError: where the directory is none, or is damaged.
+        RunError: where there is no run, or its model.json is damaged.
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
         self.path = Path(path)
         self.device = resolve_device(device)
         self.config = read_json(self.path / CONFIG, MODEL_FORMAT)
+        where = repr(str(self.path / CONFIG))
+        model = from_values(self.config, ModelConfig, where)
+        self.class_names, self.preprocessing = model.class_names, model.preprocessing
         try:
-            self.class_names = _class_names(self.config["class_names"])
-            self.recipe: Recipe = recipe_from(mapping(self.config["recipe"]))
-            self.preprocessing = _preprocessing(mapping(self.config["preprocessing"]))
-        except (KeyError, TypeError, ValueError, UsageError) as error:
-            raise RunError(f"{str(self.path / CONFIG)!r} is damaged: {error}") from error
+            self.recipe: Recipe = recipe_from(model.recipe)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{where} is damaged: {error}") from error
         self.config["recipe"] = self.recipe.as_dict()
 
     @cached_property
     def summary(self) -> dict[str, object]:
-        """summary.json; empty where the run ended before it was written."""
+        """summary.json in its newest format, without damaged values; empty where the run was killed."""
         if not (self.path / SUMMARY).is_file():
             return {}
-        summary = read_json(self.path / SUMMARY, SUMMARY_FORMAT)
+        summary = valid_summary(read_json(self.path / SUMMARY, SUMMARY_FORMAT))
         recipe = summary.get("recipe")
         return {**summary, "recipe": upgrade_fields(recipe)} if isinstance(recipe, dict) else summary
 
     @property
     def val_accuracy(self) -> float | None:
         """Accuracy on the validation images, 0...1; None without any."""
-        return _accuracy(self.summary.get("val_accuracy"))
+        return self._number("val_accuracy")
 
     @property
     def test_accuracy(self) -> float | None:
         """Accuracy on the test images, 0...1; None without any."""
-        return _accuracy(self.summary.get("test_accuracy"))
+        return self._number("test_accuracy")
 
     @cached_property
     def model(self) -> nn.Module:
@@ -123,24 +112,24 @@ class Run:
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
     def bare_model(self) -> nn.Module:
-        """The network without memory for its weights, however large a one model.json asks for."""
+        """The network on the meta device: its weights take no memory, however large a network model.json describes."""
         with torch.device("meta"):
             return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
 
     def checkpoint(self) -> Checkpoint:
-        """The last checkpoint of a run that has not come to its end. Raises RunError where there is none."""
+        """The last checkpoint of an unfinished run. Raises RunError where there is none."""
         if checkpoint := read_checkpoint(self.path / CHECKPOINT):
             return checkpoint
         raise RunError(f"run {str(self.path)!r} ended before a model was saved: nothing can be loaded from it")
 
     def save(self, path: Path) -> None:
-        """Write what it takes to load the model, and its summary, to a directory. Raises OSError where that fails."""
+        """Write model.json, model.safetensors and summary.json to a directory. Raises OSError where that fails."""
         (path / CONFIG).write_bytes(to_json(self.config))
         (path / SUMMARY).write_bytes(to_json(self.summary))
-        (path / MODEL).write_bytes(to_safetensors(self.model))
+        (path / MODEL).write_bytes(to_safetensors(self.model.state_dict()))
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
-        """The averaged weights, as far as the training came."""
+        """The weights of the last checkpoint, averaged where the recipe averages them."""
         plan = self.config.get("plan")
         precision = plan.get("precision") if isinstance(plan, dict) else None
         if precision not in PRECISIONS:
@@ -153,12 +142,17 @@ class Run:
 
     @property
     def temperature(self) -> float:
-        """What probabilities are calibrated with; 1 where there was nothing to fit it on."""
-        value = self.summary.get("temperature")
-        return value if isinstance(value, float) and MIN_TEMPERATURE <= value <= MAX_TEMPERATURE else 1.0
+        """The temperature that calibrates probabilities; 1 where the run had no validation images to fit it on."""
+        temperature = self._number("temperature")
+        return 1.0 if temperature is None else temperature
+
+    def _number(self, key: str) -> float | None:
+        """A number of the summary, None where it has none."""
+        value = self.summary.get(key)
+        return float(value) if isinstance(value, int | float) else None
 
     def views(self, tta: str) -> str:
-        """The views that are averaged: the run's own for ``recipe``. Raises UsageError for unknown ones."""
+        """The test-time augmentation to use: the recipe's own for ``recipe``. Raises UsageError for an unknown one."""
         views = self.recipe.tta if tta == "recipe" else tta
         check_tta(views)
         return views
@@ -172,9 +166,9 @@ class Run:
 
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
-                of another size are brought to the model's as in training.
+                of another size are resized to the model's as in training.
             tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
-            calibrate: with the temperature fitted on the validation images, if the run had any.
+            calibrate: whether to divide logits by the temperature fitted on the validation images, if there were any.
         Returns:
             float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
         Raises:
@@ -192,8 +186,8 @@ class Run:
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, with calibrated probabilities.
 
-        Files are decoded in threads while those before them are predicted, a few hundred in memory at a time. An
-        unreadable file is no error: it comes back with its reason.
+        Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time. An unreadable
+        file raises nothing: its prediction has the reason as its ``error``.
         """
         remaining = iter(paths)
         with ThreadPoolExecutor(available_threads()) as pool:
@@ -209,7 +203,7 @@ class Run:
     def _predicted(
         self, paths: Sequence[str | Path], images: Sequence[NDArray[np.uint8] | str], tta: str
     ) -> Iterator[FilePrediction]:
-        """Predictions for images, each a file's pixels or the reason why there are none."""
+        """Predictions for files, given the pixels of each or the reason why it cannot be read."""
         readable = [image for image in images if not isinstance(image, str)]
         rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
         for path, image in zip(paths, images, strict=True):
@@ -225,7 +219,7 @@ class Run:
             return str(error)
 
     def _as_array(self, images: object) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C) of the working size."""
+        """Images as :meth:`predict_proba` takes them, as uint8 (N, H, W, C) of the working size."""
         size, channels = self.preprocessing.size, self.preprocessing.channels
         if isinstance(images, np.ndarray):
             array = images[..., None] if images.ndim == 3 else images
@@ -234,7 +228,7 @@ class Run:
                     f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W), "
                     "or (N, H, W, C) with 1, 3 or 4 channels"
                 )
-            # torch takes neither mirrored nor read-only arrays.
+            # torch takes neither arrays with negative strides nor read-only ones.
             array = fit_images(np.require(array, requirements=["C", "W"]), array.shape[1:3], channels)
             return array if array.shape[1:3] == size else self._fitted(array)
         if not isinstance(images, Sequence) or isinstance(images, str):
@@ -244,7 +238,7 @@ class Run:
         return np.stack([self._read(image, position) for position, image in enumerate(images)])
 
     def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Images brought to the working size, with the tensor operations that a model is exported with."""
+        """Images resized to the working size, with the same tensor operations as in an exported model."""
         fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
         for position, image in enumerate(images):
             planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
@@ -274,52 +268,3 @@ def load(path: str | Path, device: str = "auto") -> Run:
     run = Run(path, device)
     _ = run.model
     return run
-
-
-def _class_names(value: object) -> tuple[str, ...]:
-    names = tuple(name for name in _list(value) if isinstance(name, str) and name)
-    if len(names) != len(_list(value)):
-        raise ValueError("class_names must be texts, none of them empty")
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError("class_names must be two or more, no two alike")
-    return names
-
-
-def _preprocessing(values: dict[str, object]) -> Preprocessing:
-    shape = _list(values["image_shape"])
-    mean, std = _numbers(values["mean"]), _numbers(values["std"])
-    lengths = [length for length in shape if isinstance(length, int)]
-    if len(shape) != 3 or len(lengths) != 3:
-        raise ValueError(f"image_shape {reprlib.repr(shape)} is no height, width and channels")
-    height, width, channels = lengths
-    if channels not in (1, 3, 4) or not 8 <= min(height, width) <= max(height, width) <= 4096:
-        raise ValueError(f"image_shape {reprlib.repr(shape)} is out of range")
-    if len(mean) != channels or len(std) != channels:
-        raise ValueError("mean and std do not fit the image's channels")
-    if not all(MIN_STD <= value <= 1 for value in std):
-        raise ValueError(f"std must lie in {MIN_STD:g}...1")
-    return Preprocessing((height, width), channels, mean, std)
-
-
-def mapping(value: object) -> dict[str, object]:
-    """A mapping of model.json. Raises TypeError for anything else."""
-    if not isinstance(value, dict):
-        raise TypeError(f"{reprlib.repr(value)} is no mapping")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"{reprlib.repr(value)} is no list")
-    return value
-
-
-def _numbers(value: object) -> tuple[float, ...]:
-    numbers = [float(item) for item in _list(value) if isinstance(item, int | float) and 0 <= item <= 1]
-    if len(numbers) != len(_list(value)):
-        raise ValueError("mean and std must be numbers in 0...1")
-    return tuple(numbers)
-
-
-def _accuracy(value: object) -> float | None:
-    return value if isinstance(value, float) and 0 <= value <= 1 else None

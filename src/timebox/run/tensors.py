@@ -1,4 +1,4 @@
-"""Reading tensors from a safetensors file that is not trusted.
+"""Writing tensors in the safetensors format, and reading them from a file that is not trusted.
 
 Source of the format: https://huggingface.co/docs/safetensors
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from timebox.data.arrays.npy import read_into
@@ -39,7 +40,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a header says of a tensor: begin and end are bytes counted from the end of the header."""
+    """The header's entry of a tensor: ``begin`` and ``end`` are bytes counted from the end of the header."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -47,17 +48,21 @@ class _Entry:
     end: int
 
 
+def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file with these tensors, from whatever device."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
-    Nothing is allocated before the header agrees with `expected` and with the length of the file.
+    No memory is allocated for a tensor before the header agrees with ``expected`` and with the length of the file.
 
     Args:
-        path: the file.
-        expected: names, shapes and dtypes the file must have, no more and no less; the tensors may be on the meta
-            device.
+        expected: tensors with the names, shapes and dtypes that the file must have, no more and no less; they may be
+            on the meta device.
     Raises:
-        RunError: naming the file and what is wrong with it. FileNotFoundError: where there is none.
+        RunError: for a file that is damaged or has other tensors. FileNotFoundError: where there is no file.
     """
     try:
         with open_regular(path) as file:
@@ -65,7 +70,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     except FileNotFoundError:
         raise
     except (OSError, ValueError, MemoryError) as error:
-        reason = str(error) or "it does not fit into memory"
+        reason = str(error) or "it does not fit into memory"  # a MemoryError has no message
         raise RunError(f"{str(path)!r} cannot be read: {reason}") from error
 
 
@@ -87,7 +92,7 @@ def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _entry(name: str, value: object) -> _Entry:
-    """One tensor's line of the header, every number checked."""
+    """A tensor's entry of the header, every number of it checked."""
     match value:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)], **rest} if not rest:
             if dtype not in _DTYPES:
@@ -103,7 +108,7 @@ def _entry(name: str, value: object) -> _Entry:
 
 
 def _check_extent(entries: Mapping[str, _Entry], room: int) -> None:
-    """The tensors fill the rest of the file one after the other."""
+    """Raise ValueError unless the tensors fill the ``room`` bytes after the header without overlaps and gaps."""
     position = 0
     for entry in sorted(entries.values(), key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != position:
@@ -115,38 +120,41 @@ def _check_extent(entries: Mapping[str, _Entry], room: int) -> None:
 
 
 def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless names, shapes and dtypes are the expected ones."""
     missing = [name for name in expected if name not in entries]
     unknown = [name for name in entries if name not in expected]
     if missing or unknown:
         problems = [
-            f"{words} {_some(names)}" for words, names in (("it lacks", missing), ("has the unknown", unknown)) if names
+            f"{words} {_first_names(names)}"
+            for words, names in (("it lacks", missing), ("has the unknown", unknown))
+            if names
         ]
         raise ValueError("its tensors are not the ones expected: " + "; ".join(problems))
     for name, tensor in expected.items():
         entry = entries[name]
         if entry.shape != tuple(tensor.shape) or entry.dtype != tensor.dtype:
             raise ValueError(
-                f"its tensors are not the ones expected: {name} is {_form(entry.dtype, entry.shape)}, "
-                f"not {_form(tensor.dtype, tuple(tensor.shape))}"
+                f"its tensors are not the ones expected: {name} is {_dtype_and_shape(entry.dtype, entry.shape)}, "
+                f"not {_dtype_and_shape(tensor.dtype, tuple(tensor.shape))}"
             )
 
 
 def _tensor(file: BinaryIO, name: str, entry: _Entry) -> Tensor:
+    """One tensor, read from the present position of the file."""
     data = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
     if read_into(data.numpy(), file) < len(data):
         raise ValueError(f"it ends in the middle of tensor {_shown(name)}")
     if entry.dtype is torch.bool and data.numel() and int(data.max()) > 1:
-        raise ValueError(f"tensor {_shown(name)} is of truth values, but holds other bytes than 0 and 1")
+        raise ValueError(f"tensor {_shown(name)} is boolean, but holds other bytes than 0 and 1")
     return data.view(entry.dtype).reshape(entry.shape)
 
 
-def _form(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+def _dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
     return f"{str(dtype).removeprefix('torch.')} {shape}"
 
 
-# A name in a header may be megabytes long.
-_shown = reprlib.repr
+_shown = reprlib.repr  # a name in a damaged header may be megabytes long
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(_shown(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

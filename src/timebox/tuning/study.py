@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from timebox.errors import RunError, UsageError
-from timebox.file_versions import KEY, TUNE_STUDY_FORMAT
+from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
 from timebox.tuning.space import Space
 from timebox.tuning.storage import retry_callback
@@ -126,7 +126,7 @@ def _read_any_spec(study: optuna.Study) -> SearchSpec:
     if not isinstance(stored, dict) or "version" not in stored:
         raise UsageError(f"{where} cannot be used: it is no study of timebox")
     values = TUNE_STUDY_FORMAT.upgraded(stored, where)
-    del values[KEY]
+    del values[FORMAT_KEY]
     try:
         return msgspec.convert(values, SearchSpec)
     except msgspec.ValidationError as error:

@@ -70,7 +70,7 @@ class Launched:
         while self.popen.poll() is None:
             record = self.run / "group.json"
             if record.is_file():
-                members = json.loads(record.read_text())["members"]
+                members = json.loads(record.read_text())["ranks"]
                 return next((int(member["pid"]) for member in members if member["rank"] == rank), None)
             time.sleep(0.02)
         return None
@@ -140,7 +140,7 @@ def _problem(run: Path, ended: Ended, again: bool) -> str:
     """What is wrong with how a group ended; empty where nothing is."""
     if ended.status is None:
         return f"it hung: {ended.said[-300:]}"
-    names_lost = bool(summary_of(run).get("lost_ranks"))
+    names_lost = bool(summary_of(run).get("rank_failures"))
     if again:
         late = summary_of(run).get("late")
         checks = {f"exit {ended.status}": ended.status == 0, "it was late": not late, "nobody is named": names_lost}

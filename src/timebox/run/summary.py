@@ -1,0 +1,145 @@
+"""summary.json: what a finished or a stopped training reached, with what, and where its time went."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from timebox.configs.data import DataConfig
+from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
+
+
+class DataDescription(Struct, frozen=True, kw_only=True):
+    """The data as they were read: their name, their format, and why they were taken for that format."""
+
+    name: str
+    format: str
+    why: str
+
+
+class BadFile(Struct, frozen=True, kw_only=True):
+    """An image file that was left out, and the reason."""
+
+    path: str
+    reason: str
+
+
+class RankSummary(Struct, frozen=True, kw_only=True):
+    """One of the processes that trained together under torchrun.
+
+    Attributes:
+        started_at: start of the process, in seconds since the start of its host.
+        images_per_second: the rank's own images per second, the time left out in which it waited for other ranks.
+        waiting_share: share of the steps' time in which the rank waited for gradients of others; null on a GPU.
+    """
+
+    rank: Count
+    host: str
+    pid: Count
+    started_at: float
+    device: str
+    threads: Count
+    images_per_second: Seconds | None
+    waiting_share: float | None
+
+
+class FinishedSummary(Struct, frozen=True, kw_only=True):
+    """summary.json of a training that came to its end.
+
+    Attributes:
+        val_accuracy: share of the scored validation images that are right; null where none was scored.
+        test_accuracy: share of the scored test images that are right; null where none was scored.
+        val_images, test_images: number of images scored.
+        val_images_total, test_images_total: number of images in the split.
+        temperature: by which logits are divided to calibrate probabilities, fitted on the validation images.
+        tta: views that are averaged for a prediction.
+        budget_seconds: the budget; null where the steps were counted.
+        elapsed_seconds: time since the deadline's clock started, downloads left out.
+        reserve_seconds: time that the plan left for an unforeseen stall before the deadline.
+        download_seconds: time taken by downloads, which the budget leaves out.
+        phases: seconds by phase; they add up to ``elapsed_seconds``.
+        steps: training steps that the model is made of.
+        epochs: passes over the training images.
+        images_per_second: training images per second, validations left out.
+        final_lr: learning rate of the last step.
+        source: the data and their splits.
+        recipe: all fields of the recipe, by name.
+        command: the command line that asks for the same training.
+        plan: the decisions of the planner, in words.
+        notes: remarks about the data.
+        events: events of the training, such as a rollback.
+        resumed_at_step: the step of the checkpoint that the training was resumed from.
+        replay_of: the run that was replayed.
+        identical: whether the replay came to the same weights, byte for byte.
+        ranks: the processes that trained together.
+        rank_failures: a line for each process that was lost.
+        trained_on_other_machine: whether a part was trained on another machine, or with other versions.
+        unwritten: files that could not be written.
+        late: whether the deadline was missed.
+    """
+
+    val_accuracy: Share | None
+    test_accuracy: Share | None
+    val_images: Count
+    test_images: Count
+    val_images_total: Count
+    test_images_total: Count
+    temperature: Temperature | None
+    tta: str
+    budget_seconds: Seconds | None
+    elapsed_seconds: Seconds
+    reserve_seconds: Seconds
+    download_seconds: Seconds
+    phases: PhaseSeconds
+    steps: Count
+    epochs: Seconds
+    images_per_second: Seconds
+    final_lr: float
+    train_images: Count
+    num_classes: Count
+    data: DataDescription
+    device: str
+    threads: Count
+    precision: str
+    seed: Count
+    source: DataConfig
+    recipe: RecipeFields
+    command: str
+    plan: tuple[str, ...]
+    notes: tuple[str, ...]
+    events: tuple[str, ...]
+    bad_files: tuple[BadFile, ...]
+    versions: dict[str, str]
+    resumed_at_step: Count | UnsetType = UNSET
+    replay_of: str | UnsetType = UNSET
+    identical: bool | UnsetType = UNSET
+    ranks: tuple[RankSummary, ...] | UnsetType = UNSET
+    rank_failures: tuple[str, ...] | UnsetType = UNSET
+    trained_on_other_machine: bool = False
+    unwritten: tuple[str, ...] = ()
+    late: bool = False
+
+
+class StoppedSummary(Struct, frozen=True, kw_only=True):
+    """summary.json of a training that was stopped and can be resumed.
+
+    Attributes:
+        stopped: always true.
+        late: whether the deadline had passed.
+        budget_seconds: the budget; null where the steps were counted.
+        elapsed_seconds: time since the deadline's clock started.
+        phases: seconds by phase.
+        rank_failures: a line for each process that was lost.
+    """
+
+    stopped: Literal[True]
+    late: bool | UnsetType = UNSET
+    budget_seconds: Seconds | UnsetType | None = UNSET
+    elapsed_seconds: Seconds | UnsetType = UNSET
+    phases: PhaseSeconds | UnsetType = UNSET
+    rank_failures: tuple[str, ...] | UnsetType = UNSET
+
+
+def valid_summary(values: Mapping[str, object]) -> dict[str, object]:
+    """The values of a summary.json without those that are damaged, such as an accuracy of 3. Unknown keys stay."""
+    return valid_values(valid_values(values, FinishedSummary), StoppedSummary)

@@ -1,0 +1,49 @@
+"""model.json as a typed structure: the plan is recorded and restored."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from timebox.errors import RunError
+from timebox.planning.plan import Plan
+from timebox.recipe import get_recipe
+from timebox.run.json_values import from_values, to_values
+from timebox.run.model_config import PlanRecord, Preprocessing
+
+PLAN = Plan(get_recipe("haet2021"), torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
+
+
+@pytest.mark.parametrize(
+    "plan", [PLAN, replace(PLAN, num_steps=5, scoring_seconds=float("inf"), device=torch.device("cuda"))]
+)
+def test_a_plan_is_restored_from_its_record(plan: Plan) -> None:
+    record = from_values(to_values(PlanRecord.of(plan)), PlanRecord, "a plan")
+    assert record.plan(plan.recipe) == plan
+
+
+def test_a_plan_that_reads_no_clock_has_no_seconds_for_scoring() -> None:
+    values = to_values(PlanRecord.of(replace(PLAN, scoring_seconds=float("inf"))))
+    assert values["scoring_seconds"] is None
+    assert "recipe" not in values
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("micro_batch", 0), ("threads", 0), ("step_seconds", -0.1), ("scoring_seconds", -1.0), ("finish_seconds", -1.0),
+        ("num_val_images", -1), ("scoring_batch", 0), ("num_steps", 0), ("precision", "fp8"), ("device", "tpu"),
+        ("lines", None),
+    ],
+)  # fmt: skip
+def test_a_damaged_plan_is_refused(key: str, value: object) -> None:
+    values = {**to_values(PlanRecord.of(PLAN)), key: value}
+    with pytest.raises(RunError, match=f"^a plan is damaged: .* at {key}$"):
+        from_values(values, PlanRecord, "a plan")
+
+
+def test_preprocessing_has_a_working_size() -> None:
+    square = Preprocessing(image_shape=(8, 8, 1), mean=(0.5,), std=(0.25,))
+    assert (square.size, square.channels, square.square_side) == ((8, 8), 1, 8)
+    assert Preprocessing(image_shape=(8, 16, 1), mean=(0.5,), std=(0.25,)).square_side is None
+    assert [tensor.tolist() for tensor in square.tensors()] == [[0.5], [0.25]]
