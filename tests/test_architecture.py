@@ -22,6 +22,8 @@ PUBLIC_VERBS = {
 }  # fmt: skip
 # Triton kernels take pointers and sizes, and torch.autograd.Function its context.
 KERNELS = "timebox.models.kernels."
+# scikit-learn reads the parameters of an estimator from its constructor.
+ESTIMATOR = "timebox.estimator"
 
 # From the ground up; members of one floor are siblings and never import each other. "timebox" is the package itself,
 # whose public names point, lazily, at everything below the command line.
@@ -196,6 +198,7 @@ def test_no_function_takes_many_parameters() -> None:
         for path in MODULES
         if (names := long_parameter_lists(path.read_text(encoding="utf-8")))
     }
+    del found[ESTIMATOR]
     assert {module: names for module, names in found.items() if not module.startswith(KERNELS)} == {}
     assert long_parameter_lists("def f(a, b, c, d, e, f, g): ...") == ["f"]
     assert long_parameter_lists("def f(self, a, b, c, *, d, e, f): ...") == []

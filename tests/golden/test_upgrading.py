@@ -94,7 +94,7 @@ def benchmark(path: Path) -> BenchmarkDirectory:
 
 def study(path: Path) -> object:
     storage = open_storage(str(path / "journal.log"))
-    studies.take_over(storage, "golden")  # as a search that is resumed does, whatever version began it
+    studies.adopt_version(storage, "golden")  # as a search that is resumed does, whatever version began it
     return studies.load(storage, "golden")
 
 

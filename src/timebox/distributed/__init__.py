@@ -1,5 +1,5 @@
 """Data-parallel processes: the process group, its messages, heartbeats and rank failures.
 
-A training on one process uses the same interface and sends nothing. ``training`` computes between the messages;
-``jobs`` defines their contents.
+A training on one process uses the same interface and sends nothing. What ranks compute between messages is in
+``training``, and the contents of messages are defined in ``jobs``.
 """

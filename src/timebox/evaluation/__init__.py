@@ -1,4 +1,4 @@
-"""Evaluation: inference, test-time augmentation, metrics and calibration.
+"""Evaluation: inference, test-time augmentation, scoring of splits, metrics and calibration.
 
-No function reads a clock unless the caller passes a time limit. None trains, reads files or writes files.
+A function reads a clock only where the caller passes a time limit. Nothing here trains, and no file is read or written.
 """

@@ -1,4 +1,7 @@
-"""Export of trained models with their preprocessing to ONNX and to ``torch.export`` programs."""
+"""Export of trained models with their preprocessing to ONNX and to ``torch.export`` programs.
+
+A model is compared with the run in float64 before its file is written. Serving a model does not belong here.
+"""
 
 from timebox.exporting.export import DecoderEffect, ExportResult, export
 from timebox.exporting.parity import ParityCheck

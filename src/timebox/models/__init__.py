@@ -1,4 +1,8 @@
-"""Networks: ResNet-9, ResNet-18, Airbench and ensembles of them, built from plain arguments."""
+"""Networks: ResNet-9, ResNet-18, Airbench and ensembles of them, built from plain arguments.
+
+Each network is a file, its layers are in ``layers``, and Triton kernels for GPUs are in ``kernels``. Networks know
+nothing of recipes: ``timebox.builders`` constructs them from one.
+"""
 
 import torch
 from torch import Tensor, nn

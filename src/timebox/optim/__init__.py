@@ -1,4 +1,8 @@
-"""Optimization: learning rate schedules, SGD, Muon and weight averaging."""
+"""Optimization: learning rate schedules, SGD, Muon, weight averaging and the loss.
+
+Schedules are pure functions of the progress, and optimizers take groups of parameters. Nothing here reads a clock or a
+recipe.
+"""
 
 from timebox.optim.averaging import WeightAverage
 from timebox.optim.muon import MuonGroup, muon_group, orthogonalize

@@ -1,4 +1,8 @@
-"""Recipes: fields, built-in recipes, and how a recipe is read from a name, a TOML file and settings."""
+"""Recipes: fields, built-in recipes, and how a recipe is read from a name, a TOML file and settings.
+
+Every choice of a training is a field with a unit and a range. Nothing here imports torch, and values that depend on the
+data or the hardware are chosen in ``planning``.
+"""
 
 import difflib
 import tomllib

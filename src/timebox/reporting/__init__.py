@@ -1,4 +1,8 @@
-"""HTML pages of runs, comparisons and searches, made from plain values: no run directory is read here."""
+"""HTML pages of runs, comparisons and searches, and their charts.
+
+Pages are Jinja2 templates in ``templates``; charts are SVG made in Python. Both are made from plain values: no run
+directory is read here.
+"""
 
 from timebox.reporting.comparison_page import comparison_page
 from timebox.reporting.run_data import Example, RunData, SplitPredictions

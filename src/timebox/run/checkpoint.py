@@ -28,7 +28,7 @@ _MAX_MANIFEST_BYTES = 1 << 20
 
 
 class ResumeState(Struct, frozen=True, kw_only=True):
-    """What a training needs besides its tensors to go on as if it had not been stopped.
+    """The values besides the tensors that an exact resume needs.
 
     Attributes:
         lr_factor: factor that rollbacks have put on the learning rate, above 0 and at most 1.
