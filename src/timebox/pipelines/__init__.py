@@ -1,7 +1,7 @@
 """The verbs of the command line, one file and one public function each.
 
-A verb checks its arguments, then reads, plans, trains, evaluates and writes by calling the packages below. Parts that
-several verbs share are in ``jobs``. ``resume`` and ``replay`` are options of :func:`train`.
+A verb checks its arguments, then reads, plans, trains, evaluates and writes by calling the packages below. Nothing
+that several verbs share is here: it is in ``jobs``. ``resume`` and ``replay`` are options of :func:`train`.
 """
 
 from timebox.pipelines.compare import compare
