@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import optuna
+from msgspec.structs import replace
 
 from timebox.recipe import Multiplier, parse_recipe
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
+from timebox.tuning.study import SearchTrial
 
 from .test_study import new_study, run_trial
 
@@ -57,14 +59,10 @@ def test_importance_is_highest_for_the_only_field_with_an_effect() -> None:
 
 
 def test_trial_text() -> None:
-    line = {
-        "trial": 3,
-        "accuracy": 0.8125,
-        "budget_seconds": 5.0,
-        "settings": ["a=1"],
-        "reason": None,
-        "state": "stopped",
-    }
+    line = SearchTrial(
+        trial=3, state="stopped", accuracy=0.8125, budget_seconds=5.0, settings=("a=1",), params={}, worker=None,
+        seconds=None, retry_of=None, reason=None, trainings=(),
+    )  # fmt: skip
     assert trial_text(line) == "trial   3  81.25% in 5s  a=1"
-    failed = {**line, "accuracy": None, "reason": "out of memory", "settings": []}
+    failed = replace(line, accuracy=None, reason="out of memory", settings=())
     assert trial_text(failed) == "trial   3  out of memory  the starting recipe"

@@ -79,7 +79,7 @@ def children(pid: int) -> list[int]:
 PROGRAM = """
 import json, sys
 from timebox.tuning import tune
-sys.modules["timebox.tuning.directory"].MIN_TRIAL_SECONDS = float(sys.argv[1])
+sys.modules["timebox.configs.tune"].MIN_TRIAL_SECONDS = float(sys.argv[1])
 tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr, flush=True))
 """
 
@@ -165,10 +165,10 @@ def test_resuming_a_damaged_or_missing_search_is_refused(tmp_path: Path) -> None
     with pytest.raises(RunError, match="no directory of a search"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
-    with pytest.raises(RunError, match="is damaged: its config is incomplete"):
+    with pytest.raises(RunError, match="is damaged: object missing required field data at config"):
         tune(resume=tmp_path)
-    (tmp_path / "tune.json").write_text('{"format": 2, "asked": {}}')
-    with pytest.raises(RunError, match="has format 2; this version of timebox reads formats up to 1"):
+    (tmp_path / "tune.json").write_text('{"format": 3, "config": {}}')
+    with pytest.raises(RunError, match="has format 3; this version of timebox reads formats up to 2"):
         tune(resume=tmp_path)
 
 

@@ -10,8 +10,6 @@ from timebox.clock import Deadline, format_duration
 from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
 
-JOIN_OPTIONS = ("data", "storage", "device", "data_dir", "max_bad_share", "cache")
-
 
 def add_parser(subparsers: Subparsers) -> Parser:
     """Adds the options of `timebox tune`."""
@@ -46,21 +44,19 @@ def run(args: argparse.Namespace) -> int:
         if error.name != "optuna":
             raise
         raise UsageError("searching takes optuna: pip install 'timebox-vision[tune]'") from error
-    arguments = config.arguments()
-    study_to_join = arguments.pop("join")
-    if study_to_join is not None:
-        shared = {name: arguments[name] for name in JOIN_OPTIONS}
-        num_done = join(**shared, study=study_to_join)
-        write(facts([("trials", f"{num_done} done for {study_to_join}")]))
+    if config.join is not None:
+        write(facts([("trials", f"{join(config)} done for {config.join}")]))
         return DONE
+    arguments = config.arguments()
+    del arguments["join"]
     tuned = tune(**arguments, notify=say, deadline=deadline)
     if args.json:
         write(json_line({"directory": tuned.path, **tuned.summary}))
     else:
-        leaders = tuned.summary["leaders"]
-        assert isinstance(leaders, Sequence)
-        if leaders:
-            show(table(("", "mean", "SD", "seeds"), [_row(leader) for leader in leaders]))
+        best_trials = tuned.summary["best_trials"]
+        assert isinstance(best_trials, Sequence)
+        if best_trials:
+            show(table(("", "mean", "SD", "seeds"), [_row(trial) for trial in best_trials]))
         write(facts(result_rows(tuned.path, tuned.summary)))
     return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
@@ -79,14 +75,14 @@ def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[s
     yield "written", f"{path}: best.toml, trials.jsonl, tune.html, final"
 
 
-def _row(leader: Mapping[str, object]) -> Sequence[str]:
+def _row(trial: Mapping[str, object]) -> Sequence[str]:
     from timebox.reporting import settings_text
 
-    accuracies, settings, spread = leader["accuracies"], leader["settings"], leader["sd"]
+    accuracies, settings, spread = trial["accuracies"], trial["settings"], trial["sd"]
     assert isinstance(accuracies, Sequence) and isinstance(settings, Sequence)
     return (
         settings_text(settings),
-        percent(leader["mean"]),
+        percent(trial["mean"]),
         "–" if not isinstance(spread, float) else f"{100 * spread:.2f}",
         str(len(accuracies)),
     )

@@ -2,23 +2,26 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
-import msgspec
 import optuna
+from msgspec import Struct, to_builtins
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from timebox.errors import RunError, UsageError
+from timebox.configs.data import DataConfig
+from timebox.errors import UsageError
 from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
+from timebox.run.json_values import Count, RecipeFields, Seconds, Share, from_values
 from timebox.tuning.space import Space
 from timebox.tuning.storage import retry_callback
+from timebox.tuning.trial import TrialResult
 from timebox.version import VERSION
 
-SAMPLERS = ("tpe", "random")
 # Successive halving: one trial in three is promoted to the next rung, with three times the budget.
 REDUCTION_FACTOR = 3
 # User attributes of a trial. STEP: number of its parent trial, and the fields that were changed.
@@ -33,7 +36,7 @@ class SearchSpec:
     """All that a worker must know of a search; stored in the study.
 
     Attributes:
-        source: fields of a :class:`~timebox.jobs.data.DataConfig`. data_sha256: of the training images.
+        data_sha256: of the training images.
         recipe, settings: the starting recipe.
         space: as :meth:`Space.to_json` returns it.
         val_is_apart: whether the final run may not train on the validation images.
@@ -42,7 +45,7 @@ class SearchSpec:
         ends_at: when trials end, in seconds since 1970; 0 while the search is being set up.
     """
 
-    source: Mapping[str, object]
+    source: DataConfig
     data_sha256: str
     recipe: str
     settings: tuple[str, ...]
@@ -62,6 +65,38 @@ class SearchSpec:
     def seconds_left(self) -> float:
         """Seconds until trials end."""
         return self.ends_at - time.time()
+
+
+class SearchTrial(Struct, frozen=True, kw_only=True):
+    """A line of trials.jsonl: a trial of the search.
+
+    Attributes:
+        phase: always ``search``.
+        trial: number of the trial.
+        state: ``stopped`` where a larger budget was not worth it.
+        accuracy: under the largest budget; null where nothing was measured.
+        budget_seconds: the largest budget that the trial had.
+        settings: the settings of the trial, as ``FIELD=VALUE`` texts.
+        params: the values that the sampler chose, by field.
+        worker: the worker process.
+        seconds: duration of the trial.
+        retry_of: the trial that this one repeats after a failure of its worker.
+        reason: the reason of a failure.
+        trainings: a training for each budget.
+    """
+
+    phase: Literal["search"] = "search"
+    trial: Count
+    state: Literal["complete", "stopped", "failed"]
+    accuracy: Share | None
+    budget_seconds: Seconds | None
+    settings: tuple[str, ...]
+    params: RecipeFields
+    worker: str | None
+    seconds: Seconds | None
+    retry_of: Count | None
+    reason: str | None
+    trainings: tuple[TrialResult, ...]
 
 
 def create(storage: BaseStorage, name: str, spec: SearchSpec) -> optuna.Study:
@@ -109,7 +144,7 @@ def set_end(study: optuna.Study, spec: SearchSpec, ends_at: float) -> SearchSpec
 
 
 def _save_spec(study: optuna.Study, spec: SearchSpec) -> optuna.Study:
-    study.set_user_attr(_SPEC, TUNE_STUDY_FORMAT.numbered(asdict(spec)))
+    study.set_user_attr(_SPEC, TUNE_STUDY_FORMAT.numbered(to_builtins(spec)))
     return study
 
 
@@ -127,10 +162,7 @@ def _read_any_spec(study: optuna.Study) -> SearchSpec:
         raise UsageError(f"{where} cannot be used: it is no study of timebox")
     values = TUNE_STUDY_FORMAT.upgraded(stored, where)
     del values[FORMAT_KEY]
-    try:
-        return msgspec.convert(values, SearchSpec)
-    except msgspec.ValidationError as error:
-        raise RunError(f"{where} is damaged: {error}") from error
+    return from_values(values, SearchSpec, where)
 
 
 def enqueue(study: optuna.Study, params: Mapping[str, Value], settings: Sequence[str], fields: Sequence[str]) -> None:
@@ -210,21 +242,23 @@ def accuracy_of(trial: FrozenTrial) -> float:
     return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
 
 
-def trial_record(spec: SearchSpec, trial: FrozenTrial) -> dict[str, object]:
+def trial_record(spec: SearchSpec, trial: FrozenTrial) -> SearchTrial:
     """The line of a finished trial in trials.jsonl."""
-    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}[trial.state]
-    num_rungs = len(trial.intermediate_values)
-    return {
+    attributes, num_rungs = trial.user_attrs, len(trial.intermediate_values)
+    values = {
         "phase": "search",
         "trial": trial.number,
-        "state": state,
+        "state": {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}[
+            trial.state
+        ],
         "accuracy": accuracy_of(trial) or None,
         "budget_seconds": spec.rungs[num_rungs - 1] if num_rungs else None,
-        "settings": trial.user_attrs.get(SETTINGS, []),
-        "params": dict(trial.params),
-        "worker": trial.user_attrs.get(WORKER),
+        "settings": attributes.get(SETTINGS, ()),
+        "params": trial.params,
+        "worker": attributes.get(WORKER),
         "seconds": trial.duration.total_seconds() if trial.duration else None,
         "retry_of": trial.system_attrs.get("failed_trial"),
-        "reason": trial.user_attrs.get(REASON),
-        "trainings": trial.user_attrs.get(TRAININGS, []),
+        "reason": attributes.get(REASON),
+        "trainings": attributes.get(TRAININGS, ()),
     }
+    return from_values(values, SearchTrial, f"trial {trial.number}")

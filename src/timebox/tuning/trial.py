@@ -1,6 +1,6 @@
 """One training of a trial: in this process, on images in memory, scored on validation images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from msgspec import Struct
 
 from timebox.clock import Deadline
 from timebox.configs.data import DataConfig
@@ -21,6 +22,7 @@ from timebox.jobs.run_job import score_held_out
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.reporter import SilentReporter, StepStatus
+from timebox.run.json_values import Count, RecipeFields, Seconds, Share
 from timebox.run.writer import RunWriter
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.torch_state import preserve_torch_state
@@ -39,24 +41,28 @@ class DivergedError(Exception):
     """The training loss has diverged."""
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """The outcome of one training; a value of ``trainings`` in trials.jsonl.
+class TrialResult(Struct, frozen=True):
+    """The outcome of one training of a trial.
 
     Attributes:
-        accuracy: share of ``num_images`` validation images classified correctly, 0...1.
-        recipe: all fields of the recipe that was trained.
+        accuracy: share of the scored validation images that are right.
+        num_images: number of validation images that were scored.
+        recipe: all fields of the recipe, by name.
         train_images: number of training images.
+        steps: number of training steps.
+        epochs: passes over the training images.
+        images_per_second: training images per second.
+        seconds: duration of the training and of its scoring.
     """
 
-    accuracy: float
-    num_images: int
-    recipe: Mapping[str, object]
-    train_images: int
-    steps: int
+    accuracy: Share
+    num_images: Count
+    recipe: RecipeFields
+    train_images: Count
+    steps: Count
     epochs: float
-    images_per_second: float
-    seconds: float
+    images_per_second: Seconds
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)

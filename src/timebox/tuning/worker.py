@@ -10,18 +10,20 @@ import os
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline
-from timebox.configs.data import DataConfig
+from timebox.configs.tune import TuneConfig
 from timebox.errors import TimeboxError, UsageError
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
+from timebox.run.json_values import to_values
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import sampler_for
@@ -37,6 +39,8 @@ EXIT_USER_ERROR = 2
 MAX_FAILURES = 5
 # Duplicate trials in a row that are skipped; where all fields are categorical, every combination may have been tried.
 MAX_DUPLICATES = 3
+# Options of reading the data.
+READING = ("data_dir", "max_bad_share", "cache")
 _POLL_SECONDS = 0.5
 
 
@@ -66,6 +70,12 @@ class WorkerConfig:
     name: str = ""
     parent: int | None = None
 
+    @classmethod
+    def of(cls, config: TuneConfig, **others: Any) -> "WorkerConfig":
+        """The config of a worker on this machine, with the data and the device of a search's config."""
+        shared = {name: getattr(config, name) for name in ("data", "device", *READING)}
+        return cls(**shared, **others)
+
 
 def run_worker(config: WorkerConfig) -> int:
     """Run trials until the search ends; returns their number.
@@ -93,7 +103,7 @@ def run_worker(config: WorkerConfig) -> int:
 
 def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
     """A trainer on all images of a search. Raises UsageError where they differ from those the study began with."""
-    source = DataConfig(**{**spec.source, **({} if config.data is None else {"data": config.data})})  # type: ignore
+    source = spec.source if config.data is None else spec.source.replace(data=config.data)
     reader = DatasetReader(
         Path(config.data_dir) if config.data_dir else None,
         config.max_bad_share,
@@ -182,7 +192,7 @@ class Worker:
                 result = self._trainer.train(spec.recipe, [*spec.settings, *trial.user_attrs[SETTINGS]], 0, budget)
             except DivergedError as error:
                 raise optuna.TrialPruned(f"diverged: {error}") from error
-            trial.set_user_attr(TRAININGS, [*trial.user_attrs.get(TRAININGS, []), asdict(result)])
+            trial.set_user_attr(TRAININGS, [*trial.user_attrs.get(TRAININGS, []), to_values(result)])
             accuracy = result.accuracy
             trial.report(accuracy, step)
             if rung + 1 < len(spec.rungs) and trial.should_prune():
