@@ -30,7 +30,6 @@ class SearchArguments(Struct, frozen=True, kw_only=True):
     """The arguments of ``timebox.tune`` that decide a search, under their names.
 
     Attributes:
-        budget_seconds: the budget of the search.
         trial_seconds: the longest budget of one trial.
     """
 
@@ -81,8 +80,6 @@ class SearchFile(Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: the version of timebox that wrote the file.
-        command: the command line of the same search.
-        config: the arguments.
     """
 
     version: str
@@ -95,12 +92,10 @@ class RepeatedTrial(Struct, frozen=True, kw_only=True):
 
     Attributes:
         phase: ``check`` for the last comparison of the start and the winner.
-        trial: number of the trial; null for the settings that the search started from.
-        settings: the settings of the trial, as ``FIELD=VALUE`` texts.
+        trial: null for the settings that the search started from.
         repeat: number of the repeat, added to the seed.
-        budget_seconds: the budget of the training.
         accuracy: share of the scored validation images that are right; 0 after a failure.
-        reason: the reason of a failure.
+        reason: of a failure.
     """
 
     phase: Phase

@@ -33,7 +33,7 @@ class Candidate(Struct, frozen=True):
         return f"trial {self.trial} ({text})" if self.settings else text
 
 
-class RepeatedCandidate(Struct, frozen=True, kw_only=True):
+class RepeatedCandidate(Struct, frozen=True):
     """Settings that were trained again with other seeds, and the accuracies of these repeats."""
 
     trial: Count | None
@@ -43,7 +43,7 @@ class RepeatedCandidate(Struct, frozen=True, kw_only=True):
     sd: float | None
 
 
-class CheckedAccuracy(Struct, frozen=True, kw_only=True):
+class CheckedAccuracy(Struct, frozen=True):
     """The accuracy of the start or of the winner in the last comparison of the two."""
 
     settings: tuple[str, ...]
@@ -65,22 +65,16 @@ class SearchSummary(Struct, frozen=True, kw_only=True):
     """summary.json of a search.
 
     Attributes:
-        command: the command line of the same search.
-        budget_seconds: the budget of the search.
         trial_budgets: the budgets of trials in seconds, from the smallest to the largest.
         images_a_trial: number of training images of a trial.
-        workers: number of worker processes.
         num_trials: number of trials that ended.
         num_complete: number of trials that reached the largest budget.
-        num_failed: number of trials that failed.
         winner: the settings of the final run.
         best_trials: the settings that were repeated, the best first.
         check: the last comparison of the start and the winner.
         final: results of the final run.
         recipe: all fields of the winner's recipe, by name.
         why: why the start was kept, where it was.
-        elapsed_seconds: time since the deadline's clock started.
-        late: whether the deadline was missed.
     """
 
     command: str
@@ -155,9 +149,5 @@ def repeated_candidates(repeats: Sequence[RepeatedTrial]) -> tuple[RepeatedCandi
     for settings, lines in groups.items():
         accuracies = tuple(line.accuracy for line in lines)
         spread = stdev(accuracies) if len(accuracies) > 1 else None
-        results.append(
-            RepeatedCandidate(
-                trial=lines[0].trial, settings=settings, accuracies=accuracies, mean=fmean(accuracies), sd=spread
-            )
-        )
+        results.append(RepeatedCandidate(lines[0].trial, settings, accuracies, fmean(accuracies), spread))
     return tuple(sorted(results, key=lambda result: -result.mean))

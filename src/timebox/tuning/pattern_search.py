@@ -6,7 +6,7 @@ far: first all improving single-field trials are combined, then a step that led 
 fields are drawn anew by TPE, those with a larger measured effect more often.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,9 @@ MIN_EFFECT = 0.01
 
 @dataclass(frozen=True)
 class Step:
-    """A step from a parent trial to a new one.
+    """A step from the trial ``parent`` to a new one.
 
     Attributes:
-        parent: number of the parent trial.
         values: values of the fields that the sampler does not draw.
         changed_fields: fields whose values are drawn, or differ from the parent's.
     """
@@ -124,6 +123,12 @@ def _select_fields(space: Space, effects: Mapping[str, float], rng: np.random.Ge
     return selected
 
 
+def _step_to(trial: FrozenTrial) -> tuple[Any, Sequence[str]]:
+    """Number of a trial's parent, and the fields that were changed; None and no fields for a trial without a step."""
+    parent, fields = trial.user_attrs.get(STEP, (None, ()))
+    return parent, fields
+
+
 def combine_improving_fields(trials: Mapping[int, FrozenTrial]) -> Step | None:
     """The best value of every field that improved on trial 0 when changed alone, all at once; None for fewer than two
     such fields."""
@@ -132,7 +137,7 @@ def combine_improving_fields(trials: Mapping[int, FrozenTrial]) -> Step | None:
         return None
     best: dict[str, tuple[float, Value]] = {}
     for trial in trials.values():
-        parent, fields = trial.user_attrs.get(STEP, (None, ()))
+        parent, fields = _step_to(trial)
         if parent == 0 and len(fields) == 1:
             (name,) = fields
             gain = first_accuracy_of(trial) - first_accuracy_of(start)
@@ -145,7 +150,7 @@ def repeat_last_step(trials: Mapping[int, FrozenTrial], number: int, space: Spac
     """The step that led to trial ``number``, once more from there: multiples change by the same factor, within their
     bounds. None where no value would change."""
     incumbent = trials[number]
-    parent, fields = incumbent.user_attrs.get(STEP, (None, ()))
+    parent, fields = _step_to(incumbent)
     if parent not in trials:
         return None
     values = dict(incumbent.params)
@@ -160,7 +165,8 @@ def repeat_last_step(trials: Mapping[int, FrozenTrial], number: int, space: Spac
 def field_effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
     """The largest accuracy difference that a step of each field made, divided by the number of fields in the step."""
     effects: dict[str, float] = {}
-    for trial, (parent, fields) in ((trial, trial.user_attrs.get(STEP, (None, ()))) for trial in trials.values()):
+    for trial in trials.values():
+        parent, fields = _step_to(trial)
         if parent in trials:
             change = abs(first_accuracy_of(trial) - first_accuracy_of(trials[parent])) / max(1, len(fields))
             effects |= {name: max(effects.get(name, 0.0), change) for name in fields}

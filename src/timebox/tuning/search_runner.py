@@ -108,6 +108,7 @@ class SearchRunner:
 
     def _summary(self, winner: Candidate, run: Run) -> SearchSummary:
         states, repeats = [line.state for line in self._lines], self._directory.repeats
+        final = {name: run.summary.get(name) for name in FinalRun.__struct_fields__}
         return SearchSummary(
             command=self._config.command,
             budget_seconds=self._config.budget_seconds,
@@ -119,14 +120,8 @@ class SearchRunner:
             num_failed=states.count("failed"),
             winner=winner,
             best_trials=repeated_candidates(repeats),
-            check=tuple(
-                CheckedAccuracy(settings=line.settings, accuracy=line.accuracy)
-                for line in repeats
-                if line.phase == "check"
-            ),
-            final=from_values(
-                {name: run.summary.get(name) for name in FinalRun.__struct_fields__}, FinalRun, f"run {str(run.path)!r}"
-            ),
+            check=tuple(CheckedAccuracy(line.settings, line.accuracy) for line in repeats if line.phase == "check"),
+            final=from_values(final, FinalRun, f"run {str(run.path)!r}"),
             recipe=run.recipe.as_dict(),
             why=self._why,
             elapsed_seconds=round(self._deadline.elapsed(), 3),

@@ -55,7 +55,7 @@ class JournalLock:
 
 
 def is_url(storage: str) -> bool:
-    """Whether a storage is the URL of a database; else it is the path of a journal."""
+    """Whether a storage is the URL of a database, not the path of a journal."""
     return "://" in storage
 
 

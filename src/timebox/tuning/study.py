@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import optuna
@@ -28,7 +28,7 @@ REDUCTION_FACTOR = 3
 SETTINGS, WORKER, TRAININGS, REASON, STEP = "settings", "worker", "measured", "reason", "moved"
 _SPEC = "timebox"
 # A worker writes its name to a trial once the values are sampled, which takes milliseconds.
-_MAX_UNCLAIMED_SECONDS = 3.0
+_MAX_UNCLAIMED = timedelta(seconds=3)
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,13 @@ class SearchTrial(Struct, frozen=True, kw_only=True):
     """A line of trials.jsonl: a trial of the search.
 
     Attributes:
-        phase: always ``search``.
-        trial: number of the trial.
         state: ``stopped`` where a larger budget was not worth it.
         accuracy: under the largest budget; null where nothing was measured.
         budget_seconds: the largest budget that the trial had.
         settings: the settings of the trial, as ``FIELD=VALUE`` texts.
         params: the values that the sampler chose, by field.
-        worker: the worker process.
-        seconds: duration of the trial.
         retry_of: the trial that this one repeats after a failure of its worker.
-        reason: the reason of a failure.
+        reason: of a failure, or of stopping the trial.
         trainings: a training for each budget.
     """
 
@@ -107,7 +103,8 @@ def create(storage: BaseStorage, name: str, spec: SearchSpec) -> optuna.Study:
         raise UsageError(
             f"study {name!r} is in the storage already: give --join to work for it, or another --study"
         ) from error
-    return _save_spec(study, spec)
+    _save_spec(study, spec)
+    return study
 
 
 def load(storage: BaseStorage, name: str) -> tuple[optuna.Study, SearchSpec]:
@@ -138,14 +135,12 @@ def adopt_version(storage: BaseStorage, name: str) -> str:
 
 def set_end(study: optuna.Study, spec: SearchSpec, ends_at: float) -> SearchSpec:
     """Store another end of the trials, in seconds since 1970."""
-    spec = replace(spec, ends_at=ends_at)
-    _save_spec(study, spec)
-    return spec
+    return _save_spec(study, replace(spec, ends_at=ends_at))
 
 
-def _save_spec(study: optuna.Study, spec: SearchSpec) -> optuna.Study:
+def _save_spec(study: optuna.Study, spec: SearchSpec) -> SearchSpec:
     study.set_user_attr(_SPEC, TUNE_STUDY_FORMAT.numbered(to_builtins(spec)))
-    return study
+    return spec
 
 
 def _load_study(storage: BaseStorage, name: str) -> optuna.Study:
@@ -156,7 +151,6 @@ def _load_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def _read_any_spec(study: optuna.Study) -> SearchSpec:
-    """The stored spec, whichever version created it."""
     stored, where = study.user_attrs.get(_SPEC), f"study {study.study_name!r}"
     if not isinstance(stored, dict) or "version" not in stored:
         raise UsageError(f"{where} cannot be used: it is no study of timebox")
@@ -184,11 +178,8 @@ def orphaned_trials(study: optuna.Study, dead_workers: Sequence[str], include_un
     """
     for trial in running_trials(study):
         worker, started = trial.user_attrs.get(WORKER), trial.datetime_start
-        if worker is None and include_unclaimed and started:
-            is_orphaned = (datetime.now() - started).total_seconds() > _MAX_UNCLAIMED_SECONDS
-        else:
-            is_orphaned = worker in dead_workers
-        if is_orphaned:
+        is_unclaimed = include_unclaimed and worker is None
+        if worker in dead_workers or (is_unclaimed and started and datetime.now() - started > _MAX_UNCLAIMED):
             yield trial
 
 

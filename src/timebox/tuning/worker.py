@@ -46,15 +46,13 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """The study, the machine and the identity of a worker.
+    """The study, the machine and the identity of a worker; other options are as of :func:`timebox.tune`.
 
     Attributes:
         storage: path of a journal or URL of a database. study: name of the study in it.
         data: path or name of the data on this machine; None for the study's.
-        data_dir, max_bad_share, cache, device: as of :func:`timebox.tune`.
         num_threads: CPU threads; None for torch's default.
-        number: number of the worker, from 0; seeds its sampler.
-        name: written to its trials.
+        number: number of the worker, from 0; seeds its sampler. name: written to its trials.
         parent: process id; the worker ends when this process does.
     """
 
@@ -72,16 +70,14 @@ class WorkerConfig:
 
     @classmethod
     def of(cls, config: TuneConfig, **others: Any) -> "WorkerConfig":
-        """The config of a worker on this machine, with the data and the device of a search's config."""
-        shared = {name: getattr(config, name) for name in ("data", "device", *READING)}
-        return cls(**shared, **others)
+        """The config of a worker with the data and the device of a search's config."""
+        return cls(**{name: getattr(config, name) for name in ("data", "device", *READING)}, **others)
 
 
 def run_worker(config: WorkerConfig) -> int:
     """Run trials until the search ends; returns their number.
 
-    Raises:
-        UsageError: for a study of other data or of another version of timebox, or where every trial fails.
+    Raises UsageError for a study of other data or of another version of timebox, or where every trial fails.
     """
     if config.parent is not None:
         threading.Thread(target=_exit_with_parent, args=(config.parent,), daemon=True).start()
@@ -104,14 +100,8 @@ def run_worker(config: WorkerConfig) -> int:
 def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
     """A trainer on all images of a search. Raises UsageError where they differ from those the study began with."""
     source = spec.source if config.data is None else spec.source.replace(data=config.data)
-    reader = DatasetReader(
-        Path(config.data_dir) if config.data_dir else None,
-        config.max_bad_share,
-        lambda line: None,
-        Deadline(None),
-        None,
-        config.cache,
-    )
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    reader = DatasetReader(data_dir, config.max_bad_share, lambda line: None, Deadline(None), cache=config.cache)
     _, data_splits = reader.read_splits(source, spec.image_size, spec.image_fit)
     if sha256_of(data_splits.train) != spec.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
@@ -152,8 +142,12 @@ class Worker:
             trial.set_user_attr(SETTINGS, list(self._space.settings(params, fields, inherited)))
         duplicate = studies.find_duplicate(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
+        # Workers that see the same trials may take the same step, and draws meet at the bounds of a range.
+        is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
+        self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
         try:
-            self._skip_duplicate(duplicate)
+            if is_skipped:
+                raise optuna.TrialPruned(f"the same as trial {duplicate}")
             accuracy = self._train_rungs(trial)
         except optuna.TrialPruned as reason:
             trial.set_user_attr(REASON, str(reason))
@@ -168,13 +162,6 @@ class Worker:
             raise optuna.TrialPruned(str(error)) from error
         self._num_failures = 0
         return accuracy
-
-    def _skip_duplicate(self, duplicate: int | None) -> None:
-        """Workers that see the same trials may take the same step, and draws meet at the bounds of a range."""
-        is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
-        self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
-        if is_skipped:
-            raise optuna.TrialPruned(f"the same as trial {duplicate}")
 
     def _train_rungs(self, trial: optuna.Trial) -> float:
         """Train from scratch at each rung until the pruner stops the trial; returns the accuracy at the last one."""
