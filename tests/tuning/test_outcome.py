@@ -60,8 +60,8 @@ def test_importance_is_highest_for_the_only_field_with_an_effect() -> None:
 
 def test_trial_text() -> None:
     line = SearchTrial(
-        trial=3, state="stopped", accuracy=0.8125, budget_seconds=5.0, settings=("a=1",), params={}, worker=None,
-        seconds=None, retry_of=None, reason=None, trainings=(),
+        phase="search", trial=3, state="stopped", accuracy=0.8125, budget_seconds=5.0, settings=("a=1",), params={},
+        worker=None, seconds=None, retry_of=None, reason=None, trainings=(),
     )  # fmt: skip
     assert trial_text(line) == "trial   3  81.25% in 5s  a=1"
     failed = replace(line, accuracy=None, reason="out of memory", settings=())

@@ -64,7 +64,7 @@ def test_a_whole_search_with_a_killed_worker(
     (lost,) = (line for line in lines if line["phase"] == "search" and line["trial"] == again["retry_of"])
     assert (lost["state"], lost["params"]) == ("failed", again["params"])
     assert tuned.run.summary["train_images"] == 300  # the final run trains on the validation images too
-    assert tuned.summary["final"]["test_images"] == 60  # type: ignore[index]
+    assert tuned.summary["final"]["test_images"] == 60
     assert lines[0]["settings"] == []
     assert lines[0]["trainings"][0]["train_images"] < 240
     assert "<svg" in (tuned.path / "tune.html").read_text()
@@ -115,7 +115,7 @@ def test_a_killed_and_resumed_search_loses_no_trial(
     assert used > 0
     tuned = tune(resume=out, notify=again.append)
     check_complete(tuned)
-    assert tuned.summary["elapsed_seconds"] > used  # type: ignore[operator]
+    assert tuned.summary["elapsed_seconds"] > used
     after = {line["trial"]: line for line in lines_of(out) if line["phase"] == "search"}
     assert {number: after[number] for number in before} == before
     assert not any(line.startswith(("trial   0", "trial   1 ")) for line in again)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
@@ -53,36 +54,25 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write(json_line({"directory": tuned.path, **tuned.summary}))
     else:
-        best_trials = tuned.summary["best_trials"]
-        assert isinstance(best_trials, Sequence)
-        if best_trials:
+        if best_trials := tuned.summary["best_trials"]:
             show(table(("", "mean", "SD", "seeds"), [_row(trial) for trial in best_trials]))
         write(facts(result_rows(tuned.path, tuned.summary)))
     return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
 
-def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def result_rows(path: object, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The lines printed at the end, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
-    assert isinstance(winner, Mapping) and isinstance(final, Mapping)
     yield "trained", " ".join(winner["settings"]) or f"the starting recipe: {summary['why']}"
     if final["test_accuracy"] is not None:
         yield "test accuracy", f"{percent(final['test_accuracy'])} of {final['test_images']:,} images"
-    elapsed, budget = summary["elapsed_seconds"], summary["budget_seconds"]
-    assert isinstance(elapsed, float) and isinstance(budget, int | float)
     yield "trials", f"{summary['num_trials']}, {summary['num_complete']} of them under the whole trial budget"
-    yield "time", f"{format_duration(elapsed)} of {format_duration(budget)}"
+    yield "time", f"{format_duration(summary['elapsed_seconds'])} of {format_duration(summary['budget_seconds'])}"
     yield "written", f"{path}: best.toml, trials.jsonl, tune.html, final"
 
 
-def _row(trial: Mapping[str, object]) -> Sequence[str]:
+def _row(trial: Mapping[str, Any]) -> Sequence[str]:
     from timebox.reporting import settings_text
 
-    accuracies, settings, spread = trial["accuracies"], trial["settings"], trial["sd"]
-    assert isinstance(accuracies, Sequence) and isinstance(settings, Sequence)
-    return (
-        settings_text(settings),
-        percent(trial["mean"]),
-        "–" if not isinstance(spread, float) else f"{100 * spread:.2f}",
-        str(len(accuracies)),
-    )
+    spread = "–" if trial["sd"] is None else f"{100 * trial['sd']:.2f}"
+    return settings_text(trial["settings"]), percent(trial["mean"]), spread, str(len(trial["accuracies"]))

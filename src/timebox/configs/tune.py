@@ -46,7 +46,7 @@ def check_resumed(config: Any) -> None:
 
 def check_complete(config: Any) -> None:
     """Raise UsageError where a new search has no data, no budget or nothing to validate on."""
-    if config.resume is not None or config.join is not None:
+    if not _is_new(config):
         return
     if config.data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
@@ -58,7 +58,7 @@ def check_complete(config: Any) -> None:
 
 def check_budgets(config: Any) -> None:
     """Raise BudgetError for budgets too short, or a trial budget too long, for a new search."""
-    if config.resume is not None or config.join is not None or config.budget is None:
+    if not _is_new(config) or config.budget is None:
         return
     if config.budget < MIN_BUDGET_SECONDS:
         raise BudgetError(
@@ -72,6 +72,10 @@ def check_budgets(config: Any) -> None:
             f"{format_duration(max_seconds)}, a {MIN_TRIALS_PER_BUDGET}th of the budget: the top trials are "
             "trained several times"
         )
+
+
+def _is_new(config: Any) -> bool:
+    return config.resume is None and config.join is None
 
 
 def _trial_seconds(config: Any) -> float:

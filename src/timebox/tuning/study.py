@@ -27,6 +27,7 @@ REDUCTION_FACTOR = 3
 # User attributes of a trial. STEP: number of its parent trial, and the fields that were changed.
 SETTINGS, WORKER, TRAININGS, REASON, STEP = "settings", "worker", "measured", "reason", "moved"
 _SPEC = "timebox"
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 # A worker writes its name to a trial once the values are sampled, which takes milliseconds.
 _MAX_UNCLAIMED = timedelta(seconds=3)
 
@@ -81,7 +82,7 @@ class SearchTrial(Struct, frozen=True, kw_only=True):
         trainings: a training for each budget.
     """
 
-    phase: Literal["search"] = "search"
+    phase: Literal["search"]
     trial: Count
     state: Literal["complete", "stopped", "failed"]
     accuracy: Share | None
@@ -239,9 +240,7 @@ def trial_record(spec: SearchSpec, trial: FrozenTrial) -> SearchTrial:
     values = {
         "phase": "search",
         "trial": trial.number,
-        "state": {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}[
-            trial.state
-        ],
+        "state": _STATES[trial.state],
         "accuracy": accuracy_of(trial) or None,
         "budget_seconds": spec.rungs[num_rungs - 1] if num_rungs else None,
         "settings": attributes.get(SETTINGS, ()),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -58,7 +59,7 @@ class Tuned:
 
     path: Path
     run: Run
-    summary: Mapping[str, object]
+    summary: Mapping[str, Any]
 
 
 def tune(
@@ -193,9 +194,8 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     date = time.strftime("%Y%m%d-%H%M%S")
     study_name = config.study or f"{Path(source.data).stem}-{date}"
     path = Path(config.out) if config.out else Path("runs") / f"tune-{loaded.name}-{date}"
-    directory = TuneDirectory.new(
-        path, config.replace(study=study_name, trial_budget=budget_text(config.trial_seconds))
-    )
+    config = config.replace(study=study_name, trial_budget=budget_text(config.trial_seconds))
+    directory = TuneDirectory.new(path, config)
     try:
         study = studies.create(storage or open_storage(str(directory.path / JOURNAL)), study_name, spec)
         start = space.start_values(_starting_recipe(draft, data_splits.train))
