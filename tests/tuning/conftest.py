@@ -52,10 +52,10 @@ def space(tmp_path: Path) -> Path:
     return file
 
 
-def arguments(space: Path, out: Path, **given: object) -> dict[str, Any]:
+def arguments(space: Path, out: Path, **changes: object) -> dict[str, Any]:
     return {
         "budget": BUDGET, "trial_budget": trial_seconds(), "recipe": "haet2021", "settings": SMALL, "space": space,
-        "device": "cpu", "precision": "fp32", "out": out, **given,
+        "device": "cpu", "precision": "fp32", "out": out, **changes,
     }  # fmt: skip
 
 

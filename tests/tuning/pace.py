@@ -37,10 +37,10 @@ def end_early(monkeypatch: pytest.MonkeyPatch, enough: Enough, trial_seconds: fl
             return 0.0 if enough(self._lines) else FAR_AWAY
         return FAR_AWAY if share == search_runner.REPEATS_END else 2 * (trial_seconds + SLACK_SECONDS)
 
-    def short_train(*data: str, **given: Any) -> Run:
+    def short_train(*data: str, **options: Any) -> Run:
         clocks = ("deadline", "budget")
-        steps = {} if "resume" in given else {"steps": FINAL_STEPS}
-        return train(*data, **{name: value for name, value in given.items() if name not in clocks}, **steps)
+        steps = {} if "resume" in options else {"steps": FINAL_STEPS}
+        return train(*data, **{name: value for name, value in options.items() if name not in clocks}, **steps)
 
     monkeypatch.setattr(SearchRunner, "_seconds_to", seconds_to)
     monkeypatch.setattr(search_runner, "train", short_train)

@@ -15,11 +15,11 @@ from .test_study import new_study, run_trial
 
 def test_best_toml_reads_back_equal(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
-    found = parse_recipe("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
-    file.write_text(best_toml(found))
+    draft = parse_recipe("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
+    file.write_text(best_toml(draft))
     read = parse_recipe(str(file))
     assert read.fixed is None
-    assert read.overrides == {**found.overrides, "name": "best"}
+    assert read.overrides == {**draft.overrides, "name": "best"}
     assert read.overrides["max_lr"] == Multiplier(0.5)
     file.write_text(best_toml(parse_recipe(str(file), ["max_lr=x3"])))
     assert parse_recipe(str(file)).overrides["max_lr"] == Multiplier(1.5)

@@ -16,18 +16,18 @@ from timebox.tuning.study import REASON, REDUCTION_FACTOR, SETTINGS, WORKER, Sea
 SPACE = default_space(parse_recipe("auto"))
 
 
-def search(**given: object) -> SearchSpec:
+def search(**changes: object) -> SearchSpec:
     values = {
         "source": DataConfig("digits"), "data_sha256": "0", "recipe": "auto", "settings": (), "space": SPACE.to_json(),
         "sampler": "tpe", "seed": 0, "precision": "fp32", "image_size": 8, "image_fit": "crop",
         "val_is_apart": False, "num_images": 100, "rungs": (5.0, 15.0), "ends_at": 0.0,
     }  # fmt: skip
-    return SearchSpec(**{**values, **given})  # type: ignore[arg-type]
+    return SearchSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def new_study(**given: object) -> optuna.Study:
+def new_study(**changes: object) -> optuna.Study:
     storage = optuna.storages.InMemoryStorage()
-    studies.create(storage, "s", search(**given))
+    studies.create(storage, "s", search(**changes))
     return studies.load(storage, "s")[0]
 
 
@@ -44,11 +44,11 @@ def run_trial(study: optuna.Study, settings: list[str], accuracies: list[float],
 
 def test_a_spec_reads_back_equal() -> None:
     storage = optuna.storages.InMemoryStorage()
-    asked = search(settings=("max_lr=x2",))
-    studies.create(storage, "s", asked)
-    assert studies.load(storage, "s")[1] == asked
-    put_off = studies.set_end(studies.load(storage, "s")[0], asked, 5.0)
-    assert studies.load(storage, "s")[1] == put_off == replace(asked, ends_at=5.0)
+    spec = search(settings=("max_lr=x2",))
+    studies.create(storage, "s", spec)
+    assert studies.load(storage, "s")[1] == spec
+    postponed = studies.set_end(studies.load(storage, "s")[0], spec, 5.0)
+    assert studies.load(storage, "s")[1] == postponed == replace(spec, ends_at=5.0)
 
 
 def test_names_and_versions_are_checked() -> None:

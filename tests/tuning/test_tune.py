@@ -84,21 +84,21 @@ tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr,
 """
 
 
-def run_and_kill(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
+def run_and_kill(options: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
     """Run a search in a process, kill it after a line of its output and wait for its workers; returns the lines."""
-    words = [str(trial_seconds()), json.dumps(given, default=str)]
-    told = []
+    words = [str(trial_seconds()), json.dumps(options, default=str)]
+    lines = []
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            told.append(line.rstrip())
+            lines.append(line.rstrip())
             if until(line):
                 break
         workers = children(process.pid)
         process.kill()
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         time.sleep(0.05)
-    return told
+    return lines
 
 
 @pytest.mark.integration
@@ -107,8 +107,8 @@ def test_a_killed_and_resumed_search_loses_no_trial(
 ) -> None:
     out = tmp_path / "tune"
     end_early(monkeypatch, lambda lines: num_measured(lines) >= 3, trial_seconds())
-    told = run_and_kill({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
-    assert any(line.startswith("trial   1") for line in told), told
+    lines = run_and_kill({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
+    assert any(line.startswith("trial   1") for line in lines), lines
     before = {line["trial"]: line for line in lines_of(out)}
     again: list[str] = []
     used = json.loads((out / "clock.json").read_text())["elapsed_seconds"]
@@ -126,7 +126,7 @@ def test_a_killed_and_resumed_search_loses_no_trial(
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "says"),
+    ("options", "error", "says"),
     [
         ({"budget": None}, UsageError, "give a budget"),
         ({"budget": "5s"}, BudgetError, "too short for a search"),
@@ -145,10 +145,10 @@ def test_a_killed_and_resumed_search_loses_no_trial(
     ],
 )
 def test_invalid_arguments_are_refused_before_anything_is_written(
-    data: Path, space: Path, tmp_path: Path, given: dict[str, Any], error: type[Exception], says: str
+    data: Path, space: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        tune(**{"data": data, **arguments(space, tmp_path / "tune"), **given})
+        tune(**{"data": data, **arguments(space, tmp_path / "tune"), **options})
     assert not (tmp_path / "tune").exists()
 
 

@@ -28,7 +28,7 @@ class Candidate(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """For the user."""
+        """The candidate in messages."""
         text = settings_text(self.settings)
         return f"trial {self.trial} ({text})" if self.settings else text
 
@@ -74,7 +74,7 @@ class SearchSummary(Struct, frozen=True, kw_only=True):
         check: the last comparison of the start and the winner.
         final: results of the final run.
         recipe: all fields of the winner's recipe, by name.
-        why: why the start was kept, where it was.
+        why: reason for which the final run uses the starting recipe; empty where it does not.
     """
 
     command: str

@@ -69,9 +69,9 @@ class PatternSearchSampler(BaseSampler):
         if step is not None:
             study._storage.set_trial_user_attr(trial._trial_id, STEP, step.record)  # as Optuna's samplers do
         values = {} if step is None else dict(step.values)
-        drawn = self._base.infer_relative_search_space(study, trial)
-        drawn = {name: distribution for name, distribution in drawn.items() if name not in values}
-        return values | self._base.sample_relative(study, trial, drawn)
+        space = self._base.infer_relative_search_space(study, trial)
+        space = {name: distribution for name, distribution in space.items() if name not in values}
+        return values | self._base.sample_relative(study, trial, space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -91,18 +91,20 @@ def sampler_for(spec: SearchSpec, worker: int) -> BaseSampler:
 
 def next_step(study: Study, space: Space, rng: np.random.Generator) -> Step | None:
     """The next step of a search; None before any trial is measured."""
-    known = study.get_trials(deepcopy=False)
+    all_trials = study.get_trials(deepcopy=False)
     # Steps name a retried trial by the number of its first attempt.
     trials = {
-        int(trial.system_attrs.get("failed_trial", trial.number)): trial for trial in known if is_measured(trial, space)
+        int(trial.system_attrs.get("failed_trial", trial.number)): trial
+        for trial in all_trials
+        if is_measured(trial, space)
     }
     if not trials:
         return None
-    tried = [trial.user_attrs.get(STEP) for trial in known]  # in any state
-    if (step := combine_improving_fields(trials)) and step.record not in tried:
+    earlier_steps = [trial.user_attrs.get(STEP) for trial in all_trials]  # in any state
+    if (step := combine_improving_fields(trials)) and step.record not in earlier_steps:
         return step
     number, incumbent = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), accuracy_of(item[1])))
-    if (step := repeat_last_step(trials, number, space)) and step.record not in tried:
+    if (step := repeat_last_step(trials, number, space)) and step.record not in earlier_steps:
         return step
     selected = _select_fields(space, field_effects(trials), rng)
     values = {name: value for name, value in incumbent.params.items() if name not in selected}

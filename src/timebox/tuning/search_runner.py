@@ -53,7 +53,7 @@ _POLL_SECONDS, _SAVE_CLOCK_SECONDS = 0.2, 2.0
 
 
 class SearchRunner:
-    """Runs all phases of a search that its directory and its study do not hold yet.
+    """Runs the phases of a search, without the trainings that its directory and its study already hold.
 
     Args:
         storage: path of the journal or URL of the database.
@@ -205,8 +205,8 @@ class SearchRunner:
             return self._keep_start(start, "no other recipe was measured")
         trainer, trial_seconds = self._load_trainer().cut(self._spec.num_images), self._config.trial_seconds
         num_fitting = max(1, int(self._seconds_to(REPEATS_END) / (trial_seconds + SLACK_SECONDS)))
-        begun = [one for one in top_trials if self._accuracies(one)]
-        candidates = [start, *(begun or top_trials[: num_fitting - 1])]
+        partly_repeated = [one for one in top_trials if self._accuracies(one)]
+        candidates = [start, *(partly_repeated or top_trials[: num_fitting - 1])]
         for repeat in range(1, MAX_REPEATS + 1):
             missing = [one for one in candidates if len(self._accuracies(one)) < repeat]
             if self._seconds_to(REPEATS_END) < len(missing) * (trial_seconds + SLACK_SECONDS):
@@ -231,8 +231,8 @@ class SearchRunner:
         """Train both on all training images; returns the winner if it is ahead by one standard error or more."""
         trainer, repeats = self._load_trainer(), self._directory.repeats
         both = [one.settings for one in (start, winner)]
-        done = [line for line in repeats if line.phase == "check" and line.settings in both]
-        if len(done) < len(both):  # a check of one of them alone had another budget
+        checks = [line for line in repeats if line.phase == "check" and line.settings in both]
+        if len(checks) < len(both):  # a check of one of them alone had another budget
             self._directory.repeats = [line for line in repeats if line.phase != "check"]
             seconds = self._seconds_to(CHECK_END) / 2 - SLACK_SECONDS
             if seconds < self._spec.rungs[0]:
@@ -278,13 +278,13 @@ class SearchRunner:
         config, spec = self._config, self._spec
         toml = best_toml(parse_recipe(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
-        is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
+        can_resume = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
         self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")
         options = config.arguments()
         reading = {name: options[name] for name in READING}
-        if is_begun:
+        if can_resume:
             with suppress(RunError):  # killed while it wrote its first checkpoint, or finished
                 return train(config.data, resume=final, budget=seconds, **reading)
         return train(

@@ -34,7 +34,7 @@ _MAX_UNCLAIMED = timedelta(seconds=3)
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """All that a worker must know of a search; stored in the study.
+    """The settings of a search that its workers need; stored in the study.
 
     Attributes:
         data_sha256: of the training images.

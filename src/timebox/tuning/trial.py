@@ -68,7 +68,7 @@ class Trainer:
     """Trains recipes on the same images.
 
     Attributes:
-        val_images: at most 2500 of those given, stratified by class.
+        val_images: at most 2500 of the validation images, stratified by class.
         source: the origin of the images, named in messages.
         seed: of the first training of a recipe.
     """

@@ -136,9 +136,9 @@ class Worker:
     def _objective(self, trial: optuna.Trial) -> float:
         params = self._space.suggest(trial)
         if SETTINGS not in trial.user_attrs:
-            known = self._study.get_trials(deepcopy=False)
-            parent, fields = known[trial.number].user_attrs.get(STEP, (None, None))  # written by the sampler
-            inherited = () if parent is None else known[parent].user_attrs.get(SETTINGS, ())
+            trials = self._study.get_trials(deepcopy=False)
+            parent, fields = trials[trial.number].user_attrs.get(STEP, (None, None))  # written by the sampler
+            inherited = () if parent is None else trials[parent].user_attrs.get(SETTINGS, ())
             trial.set_user_attr(SETTINGS, list(self._space.settings(params, fields, inherited)))
         duplicate = studies.find_duplicate(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
@@ -166,12 +166,12 @@ class Worker:
     def _train_rungs(self, trial: optuna.Trial) -> float:
         """Train from scratch at each rung until the pruner stops the trial; returns the accuracy at the last one."""
         spec = self.spec
-        known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        accuracies = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         accuracy = 0.0
         for rung, budget in enumerate(spec.rungs):
             step = REDUCTION_FACTOR**rung
-            if step in known:  # measured by a worker that died
-                accuracy = known[step]
+            if step in accuracies:  # measured by a worker that died
+                accuracy = accuracies[step]
                 continue
             if spec.seconds_left < budget + SLACK_SECONDS:
                 raise optuna.TrialPruned(f"no time left for a training of {budget:.0f} s")
