@@ -20,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
             "tune",
             TuneConfig,
             "search for a better recipe, and train by it, before one deadline",
-            "Half the budget goes into trainings on a cut of the data, which search the fields of the recipe. The best "
+            "Half the budget goes into trainings on a subset of the data that vary the fields of the recipe. The best "
             "recipes are trained again with other seeds and checked on all images, then the winner is trained in the "
             "time that is left. Writes best.toml, which `timebox train --recipe` takes, trials.jsonl, tune.html and "
             "the final run.",

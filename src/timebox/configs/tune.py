@@ -99,8 +99,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
         ),
     ] = None
     budget: Annotated[
-        options.Budget,
-        option("deadline of the whole command, the final training included: 1h", group="search"),
+        options.Budget, option("deadline of the whole command, the final training included: 1h", group="search")
     ] = None
     trial_budget: Annotated[
         options.BudgetText | None,

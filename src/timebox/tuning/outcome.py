@@ -120,16 +120,13 @@ def importance_of(study: optuna.Study, space: Space) -> dict[str, float]:
     Optuna evaluates complete trials only, and most trials of a search are pruned: it gets a study in which all have the
     accuracy of the lowest rung as their value.
     """
-    lowest_rung = optuna.create_study(direction="maximize")
-    for trial in study.get_trials(deepcopy=False):
-        if studies.is_measured(trial, space):
-            value = studies.first_accuracy_of(trial)
-            lowest_rung.add_trial(
-                optuna.create_trial(params=trial.params, distributions=space.distributions, value=value)
-            )
-    values = [trial.value for trial in lowest_rung.trials]
+    measured = [trial for trial in study.get_trials(deepcopy=False) if studies.is_measured(trial, space)]
+    values = [studies.first_accuracy_of(trial) for trial in measured]
     if len(values) < MIN_TRIALS_FOR_IMPORTANCE or len(set(values)) == 1:
         return {}
+    lowest_rung = optuna.create_study(direction="maximize")
+    for trial, value in zip(measured, values, strict=True):
+        lowest_rung.add_trial(optuna.create_trial(value=value, params=trial.params, distributions=space.distributions))
     return get_param_importances(lowest_rung)
 
 
