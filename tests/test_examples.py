@@ -10,7 +10,7 @@ from PIL import Image
 
 import timebox
 from benchmarking.conftest import record
-from timebox.tuning.directory import MIN_TRIAL_SECONDS
+from timebox.configs.tune import MIN_TRIAL_SECONDS
 from tuning.pace import end_early, num_measured
 
 # Most are about a run that the fixture has made.

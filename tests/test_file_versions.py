@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import RunError
-from timebox.file_versions import CHECKPOINT_FORMAT, FORMATS, RANKS_FORMAT, SUMMARY_FORMAT, FileFormat, Values
+from timebox.file_versions import (
+    CHECKPOINT_FORMAT,
+    FORMATS,
+    RANKS_FORMAT,
+    SUMMARY_FORMAT,
+    TUNE_FORMAT,
+    TUNE_SUMMARY_FORMAT,
+    FileFormat,
+    Values,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "run-format.md"
 
@@ -97,6 +106,8 @@ def test_values_that_a_migration_cannot_take_are_damage() -> None:
             {"step": 1, "facts": {"lr_factor": 0.5, "elsewhere": False}},
             {"format": 2, "step": 1, "training_state": {"lr_factor": 0.5, "trained_on_other_machine": False}},
         ),
+        (TUNE_FORMAT, {"version": "0.1.0", "asked": {}}, {"format": 2, "version": "0.1.0", "config": {}}),
+        (TUNE_SUMMARY_FORMAT, {"leaders": [], "check": []}, {"format": 2, "best_trials": [], "check": []}),
     ],
 )
 def test_keys_of_version_0_1_0_have_their_new_names(file_format: FileFormat, values: Values, upgraded: Values) -> None:

@@ -34,7 +34,9 @@ from timebox.run.metrics_log import FormatLine, RollbackLine, StepLine, Validati
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.ranks_file import RanksRecord
 from timebox.run.summary import FinishedSummary, StoppedSummary
-from timebox.tuning.file_types import RepeatedTrial, SearchFile, SearchSummary, SearchTrial
+from timebox.tuning.directory import RepeatedTrial, SearchFile
+from timebox.tuning.outcome import SearchSummary
+from timebox.tuning.study import SearchTrial
 
 HERE = Path(__file__).resolve().parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -102,6 +102,16 @@ def _rename_training_state(values: Values) -> Values:
     return {**_renamed(values, {"facts": "training_state"}), "training_state": state}
 
 
+def _rename_search_config(values: Values) -> Values:
+    """tune.json 1 to 2."""
+    return _renamed(values, {"asked": "config"})
+
+
+def _rename_best_trials(values: Values) -> Values:
+    """summary.json of a search 1 to 2."""
+    return _renamed(values, {"leaders": "best_trials"})
+
+
 # Files of a run. trained_on.npy, model.safetensors and the tensors of a checkpoint have no number of their own: a
 # change to the first two raises that of model.json, a change to the last that of the manifest.
 MODEL_FORMAT = FileFormat("model.json", oldest=4, steps=(_accept_ensemble_size,))
@@ -114,11 +124,11 @@ CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json", steps=(_rename_traini
 # Files of other commands.
 ESTIMATOR_FORMAT = FileFormat("estimator.json")
 LR_FIND_FORMAT = FileFormat("lr_find.json")
-TUNE_FORMAT = FileFormat("tune.json")
+TUNE_FORMAT = FileFormat("tune.json", steps=(_rename_search_config,))
 TUNE_CLOCK_FORMAT = FileFormat("clock.json")
 TUNE_STUDY_FORMAT = FileFormat("journal.log")
 TUNE_TRIAL_FORMAT = FileFormat("trials.jsonl of a search")
-TUNE_SUMMARY_FORMAT = FileFormat("summary.json of a search")
+TUNE_SUMMARY_FORMAT = FileFormat("summary.json of a search", steps=(_rename_best_trials,))
 BENCHMARK_FORMAT = FileFormat("benchmark.json")
 BENCHMARK_TRIAL_FORMAT = FileFormat("trials.jsonl of a benchmark")
 BENCHMARK_SUMMARY_FORMAT = FileFormat("summary.json of a benchmark")

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from timebox.configs.tune import TuneConfig
+
 from .conftest import Command, Replace
 
 ASKED: list[dict[str, object]] = []
 SUMMARY = {
     "winner": {"trial": 3, "settings": ["max_lr=x0.5"]},
-    "leaders": [
+    "best_trials": [
         {"trial": 3, "settings": ["max_lr=x0.5"], "accuracies": [0.8, 0.81], "mean": 0.805, "sd": 0.00707},
         {"trial": None, "settings": [], "accuracies": [0.79], "mean": 0.79, "sd": None},
     ],
@@ -32,8 +34,8 @@ def tunes(replace: Replace) -> None:
         ASKED.append({"data": data, **given})
         return SimpleNamespace(path=Path("runs/tune"), summary=SUMMARY)
 
-    def join(data: str, **given: object) -> int:
-        ASKED.append({"joined": data, **given})
+    def join(config: TuneConfig) -> int:
+        ASKED.append(config.arguments())
         return 7
 
     replace("timebox.tuning.tune", tune=tune, join=join)
@@ -56,7 +58,7 @@ def test_what_is_asked_for_is_handed_on(timebox: Command) -> None:
 
 
 @pytest.mark.usefixtures("tunes")
-def test_the_leaders_and_the_winner_are_shown(timebox: Command) -> None:
+def test_the_best_trials_and_the_winner_are_shown(timebox: Command) -> None:
     out = timebox("tune", "photos", "--budget", "2m").out
     assert "80.50 %" in out
     assert "the starting recipe" in out
@@ -69,14 +71,14 @@ def test_the_leaders_and_the_winner_are_shown(timebox: Command) -> None:
 def test_json_holds_it_all(timebox: Command) -> None:
     told = timebox("tune", "photos", "--budget", "2m", "--json").json()
     assert told["directory"] == "runs/tune"
-    assert told["leaders"] == SUMMARY["leaders"]
+    assert told["best_trials"] == SUMMARY["best_trials"]
 
 
 @pytest.mark.usefixtures("tunes")
 def test_joining_takes_data_and_storage(timebox: Command) -> None:
     assert timebox("tune", "photos", "--join", "s", "--storage", "postgresql://h/d").status == 0
     (asked,) = ASKED
-    assert (asked["joined"], asked["study"], asked["storage"]) == ("photos", "s", "postgresql://h/d")
+    assert (asked["data"], asked["join"], asked["storage"]) == ("photos", "s", "postgresql://h/d")
     outcome = timebox("tune", "photos", "--join", "s")
     assert outcome.status == 2
     assert "--storage" in outcome.err

@@ -60,8 +60,9 @@ CONFIGS: dict[str, st.SearchStrategy[Config]] = {
         high=maybe(st.floats(1e-300, 1e300)), out=maybe(TEXTS), **READING, **CUT, **TRAINING,
     ),
     "tune": st.builds(
-        TuneConfig, data=TEXTS, budget=maybe(SECONDS), trial_budget=maybe(BUDGETS), space=maybe(TEXTS),
-        sampler=st.sampled_from(["tpe", "random"]), storage=maybe(TEXTS), study=maybe(TEXTS),
+        TuneConfig, data=TEXTS, budget=st.floats(80, 1e15), trial_budget=maybe(st.sampled_from(["4s", "5.3s"])),
+        space=maybe(TEXTS), sampler=st.sampled_from(["tpe", "random"]), storage=maybe(TEXTS.map("sqlite://".__add__)),
+        study=maybe(TEXTS),
         val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS), group_by=maybe(TEXTS), workers=COUNTS, out=maybe(TEXTS),
         **READING, **CUT, **TRAINING,
     ),

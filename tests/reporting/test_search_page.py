@@ -36,7 +36,7 @@ def make_search(num: int = 30, has_winner: bool = True) -> tuple[dict[str, objec
         "elapsed_seconds": 3590.0,
         "num_trials": num,
         "winner": {"trial": 3, "settings": settings} if has_winner else {"trial": None, "settings": []},
-        "leaders": [
+        "best_trials": [
             {"trial": 3, "settings": settings, "accuracies": [0.8, 0.82], "mean": 0.81, "sd": 0.014},
             {"trial": None, "settings": [], "accuracies": [0.79], "mean": 0.79, "sd": None},
         ]
@@ -51,7 +51,7 @@ def make_search(num: int = 30, has_winner: bool = True) -> tuple[dict[str, objec
 
 def test_page_has_every_section() -> None:
     page = tuning_page(*make_search())
-    for name in ("outcome", "leaders", "history", "importance", "fields", "trials"):
+    for name in ("outcome", "best-trials", "history", "importance", "fields", "trials"):
         assert f'<section id="{name}">' in page
     for text in ("85.00%", "59m50s of 1h", "trial 3: max_lr=x2", "82.00%, against 80.00%", "&lt;b&gt;out of memory"):
         assert text in page
@@ -62,7 +62,7 @@ def test_page_has_every_section() -> None:
 def test_search_without_a_winner_says_why() -> None:
     page = tuning_page(*make_search(has_winner=False))
     assert "Reason: nothing that was tried was better on average." in page
-    assert "no time to train the leaders again" in page
+    assert "no time to train the best trials again" in page
     assert '<section id="importance">' not in page
 
 

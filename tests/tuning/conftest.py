@@ -10,10 +10,10 @@ import torch
 
 from budgets import smallest_named
 from small_runs import CLASSES, SMALL, coloured, save_npz
+from timebox.configs import tune
 from timebox.configs.data import DataConfig
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError
-from timebox.tuning import directory
 from timebox.tuning.trial import Trainer
 
 # No search reaches the end of this budget, see pace.py. Trial budgets are the smallest that this machine accepts, times
@@ -27,7 +27,7 @@ def trial_seconds() -> float:
     """The trial budget: one and a half times the smallest that this machine accepts, at least 3 s."""
     images, labels = coloured(300)
     data = ImageDataset(images, labels, CLASSES, tuple(map(str, range(300))))
-    trainer = Trainer(data, data, DataConfig("x", None, None, None, None, 0, False), torch.device("cpu"), "fp32", 0)
+    trainer = Trainer(data, data, DataConfig("x"), torch.device("cpu"), "fp32", 0)
     try:
         trainer.train("haet2021", SMALL, 0, 0.01)
     except BudgetError as refusal:
@@ -37,7 +37,7 @@ def trial_seconds() -> float:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "MIN_TRIAL_SECONDS", trial_seconds())
+    monkeypatch.setattr(tune, "MIN_TRIAL_SECONDS", trial_seconds())
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def space(tmp_path: Path) -> Path:
     return file
 
 
-def arguments(space: Path, out: Path, **given: object) -> dict[str, Any]:
+def arguments(space: Path, out: Path, **changes: object) -> dict[str, Any]:
     return {
         "budget": BUDGET, "trial_budget": trial_seconds(), "recipe": "haet2021", "settings": SMALL, "space": space,
-        "device": "cpu", "precision": "fp32", "out": out, **given,
+        "device": "cpu", "precision": "fp32", "out": out, **changes,
     }  # fmt: skip
 
 

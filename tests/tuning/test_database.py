@@ -20,6 +20,8 @@ import optuna
 import pytest
 
 from small_runs import save_npz
+from timebox.configs.data import DataConfig
+from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
 from timebox.tuning import study as studies
 from timebox.tuning import tune
@@ -125,8 +127,8 @@ def test_three_workers_one_of_them_killed(
 
 def is_retried(lines: Lines) -> bool:
     """Whether another worker ran the trial of the killed worker again."""
-    lost = {line["trial"] for line in lines if "join" in str(line["worker"]) and line["state"] == "failed"}
-    return any(line["retry_of"] in lost for line in lines)
+    lost = {line.trial for line in lines if "join" in str(line.worker) and line.state == "failed"}
+    return any(line.retry_of in lost for line in lines)
 
 
 def test_an_existing_study_name_is_refused(server: str, space: Path, tmp_path: Path) -> None:
@@ -142,12 +144,9 @@ def test_joining_a_study_of_other_data_is_refused(server: str, tmp_path: Path) -
     from .test_study import search
 
     data = save_npz(tmp_path / "data.npz", 300)
-    source = {
-        "data": "x", "val": 0.2, "test": None, "train_limit": None, "test_limit": None, "split_seed": 0,
-        "coarse": False, "group_by": None,
-    }  # fmt: skip
-    studies.create(open_storage(server), "other", search(source=source, ends_at=time.time() + 60))
+    spec = search(source=DataConfig("x", val=0.2), ends_at=time.time() + 60)
+    studies.create(open_storage(server), "other", spec)
     with pytest.raises(UsageError, match="of other data"):
-        join(data, storage=server, study="other", device="cpu")
+        join(TuneConfig(data=str(data), storage=server, join="other", device="cpu"))
     with pytest.raises(UsageError, match="not in the storage"):
-        join(data, storage=server, study="nothing", device="cpu")
+        join(TuneConfig(data=str(data), storage=server, join="nothing", device="cpu"))

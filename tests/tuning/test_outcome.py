@@ -3,21 +3,23 @@
 from pathlib import Path
 
 import optuna
+from msgspec.structs import replace
 
 from timebox.recipe import Multiplier, parse_recipe
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
+from timebox.tuning.study import SearchTrial
 
 from .test_study import new_study, run_trial
 
 
 def test_best_toml_reads_back_equal(tmp_path: Path) -> None:
     file = tmp_path / "best.toml"
-    found = parse_recipe("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
-    file.write_text(best_toml(found))
+    draft = parse_recipe("auto", ["max_lr=x0.5", "label_smoothing=0.1", "policy=one_cycle"])
+    file.write_text(best_toml(draft))
     read = parse_recipe(str(file))
     assert read.fixed is None
-    assert read.overrides == {**found.overrides, "name": "best"}
+    assert read.overrides == {**draft.overrides, "name": "best"}
     assert read.overrides["max_lr"] == Multiplier(0.5)
     file.write_text(best_toml(parse_recipe(str(file), ["max_lr=x3"])))
     assert parse_recipe(str(file)).overrides["max_lr"] == Multiplier(1.5)
@@ -57,14 +59,10 @@ def test_importance_is_highest_for_the_only_field_with_an_effect() -> None:
 
 
 def test_trial_text() -> None:
-    line = {
-        "trial": 3,
-        "accuracy": 0.8125,
-        "budget_seconds": 5.0,
-        "settings": ["a=1"],
-        "reason": None,
-        "state": "stopped",
-    }
+    line = SearchTrial(
+        phase="search", trial=3, state="stopped", accuracy=0.8125, budget_seconds=5.0, settings=("a=1",), params={},
+        worker=None, seconds=None, retry_of=None, reason=None, trainings=(),
+    )  # fmt: skip
     assert trial_text(line) == "trial   3  81.25% in 5s  a=1"
-    failed = {**line, "accuracy": None, "reason": "out of memory", "settings": []}
+    failed = replace(line, accuracy=None, reason="out of memory", settings=())
     assert trial_text(failed) == "trial   3  out of memory  the starting recipe"

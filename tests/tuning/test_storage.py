@@ -47,21 +47,21 @@ def test_an_unfinished_line_is_truncated_before_the_next_write(tmp_path: Path) -
 def test_killed_writers_leave_a_readable_journal(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.log")
     optuna.create_study(study_name="s", storage=open_storage(path))
-    told = []
+    numbers = []
     for num_trials in (1, 20):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) for _ in range(2)
         ]
         for writer in writers:
             assert writer.stdout is not None
-            told += [int(writer.stdout.readline()) for _ in range(num_trials)]  # it has begun to write
+            numbers += [int(writer.stdout.readline()) for _ in range(num_trials)]  # it has begun to write
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
-            told += [int(line) for line in writer.communicate()[0].splitlines() if line.strip().isdigit()]
+            numbers += [int(line) for line in writer.communicate()[0].splitlines() if line.strip().isdigit()]
     study = optuna.load_study(study_name="s", storage=open_storage(path))
     done = {trial.number for trial in study.trials if trial.state.is_finished()}
-    assert set(told) <= done
-    assert len(told) == len(set(told))
+    assert set(numbers) <= done
+    assert len(numbers) == len(set(numbers))
     study.tell(study.ask(), 0.0)  # the lock is free
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
+from timebox.configs.data import DataConfig
 from timebox.errors import UsageError
 from timebox.recipe import parse_recipe
 from timebox.tuning import study as studies
@@ -15,18 +16,18 @@ from timebox.tuning.study import REASON, REDUCTION_FACTOR, SETTINGS, WORKER, Sea
 SPACE = default_space(parse_recipe("auto"))
 
 
-def search(**given: object) -> SearchSpec:
+def search(**changes: object) -> SearchSpec:
     values = {
-        "source": {"data": "digits"}, "data_sha256": "0", "recipe": "auto", "settings": (), "space": SPACE.to_json(),
+        "source": DataConfig("digits"), "data_sha256": "0", "recipe": "auto", "settings": (), "space": SPACE.to_json(),
         "sampler": "tpe", "seed": 0, "precision": "fp32", "image_size": 8, "image_fit": "crop",
         "val_is_apart": False, "num_images": 100, "rungs": (5.0, 15.0), "ends_at": 0.0,
     }  # fmt: skip
-    return SearchSpec(**{**values, **given})  # type: ignore[arg-type]
+    return SearchSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def new_study(**given: object) -> optuna.Study:
+def new_study(**changes: object) -> optuna.Study:
     storage = optuna.storages.InMemoryStorage()
-    studies.create(storage, "s", search(**given))
+    studies.create(storage, "s", search(**changes))
     return studies.load(storage, "s")[0]
 
 
@@ -43,11 +44,11 @@ def run_trial(study: optuna.Study, settings: list[str], accuracies: list[float],
 
 def test_a_spec_reads_back_equal() -> None:
     storage = optuna.storages.InMemoryStorage()
-    asked = search(settings=("max_lr=x2",))
-    studies.create(storage, "s", asked)
-    assert studies.load(storage, "s")[1] == asked
-    put_off = studies.set_end(studies.load(storage, "s")[0], asked, 5.0)
-    assert studies.load(storage, "s")[1] == put_off == replace(asked, ends_at=5.0)
+    spec = search(settings=("max_lr=x2",))
+    studies.create(storage, "s", spec)
+    assert studies.load(storage, "s")[1] == spec
+    postponed = studies.set_end(studies.load(storage, "s")[0], spec, 5.0)
+    assert studies.load(storage, "s")[1] == postponed == replace(spec, ends_at=5.0)
 
 
 def test_names_and_versions_are_checked() -> None:
@@ -98,10 +99,10 @@ def test_a_retried_trial_keeps_its_values_and_accuracies() -> None:
         failed.params, failed.user_attrs, failed.intermediate_values,
     )  # fmt: skip
     assert study.ask().number == 1
-    assert studies.trial_record(search(), failed)["retry_of"] is None
+    assert studies.trial_record(search(), failed).retry_of is None
     studies.fail_trial(study, study.trials[1], retry=False)
     assert len(study.trials) == 2
-    assert studies.trial_record(search(), study.trials[1])["retry_of"] == 0
+    assert studies.trial_record(search(), study.trials[1]).retry_of == 0
 
 
 def test_a_finished_trial_is_not_failed() -> None:
@@ -150,9 +151,9 @@ def test_trial_record() -> None:
     study = new_study()
     run_trial(study, ["a"], [0.5], complete=False)
     line = studies.trial_record(search(), study.trials[0])
-    assert (line["state"], line["accuracy"], line["budget_seconds"], line["settings"]) == ("stopped", 0.5, 5.0, ["a"])
+    assert (line.state, line.accuracy, line.budget_seconds, line.settings) == ("stopped", 0.5, 5.0, ("a",))
     trial = study.ask()
     trial.set_user_attr(REASON, "diverged")
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     line = studies.trial_record(search(), study.trials[1])
-    assert (line["accuracy"], line["budget_seconds"], line["reason"]) == (None, None, "diverged")
+    assert (line.accuracy, line.budget_seconds, line.reason) == (None, None, "diverged")

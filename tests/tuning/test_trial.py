@@ -12,7 +12,7 @@ from timebox.errors import UsageError
 from timebox.reporter import StepStatus
 from timebox.tuning.trial import MAX_VAL_IMAGES, DivergedError, DivergenceGuard, Trainer
 
-SOURCE = DataConfig("data.npz", None, None, None, None, 0, False)
+SOURCE = DataConfig("data.npz")
 
 
 def dataset(num: int, seed: int = 0) -> ImageDataset:

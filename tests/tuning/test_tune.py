@@ -64,7 +64,7 @@ def test_a_whole_search_with_a_killed_worker(
     (lost,) = (line for line in lines if line["phase"] == "search" and line["trial"] == again["retry_of"])
     assert (lost["state"], lost["params"]) == ("failed", again["params"])
     assert tuned.run.summary["train_images"] == 300  # the final run trains on the validation images too
-    assert tuned.summary["final"]["test_images"] == 60  # type: ignore[index]
+    assert tuned.summary["final"]["test_images"] == 60
     assert lines[0]["settings"] == []
     assert lines[0]["trainings"][0]["train_images"] < 240
     assert "<svg" in (tuned.path / "tune.html").read_text()
@@ -79,26 +79,26 @@ def children(pid: int) -> list[int]:
 PROGRAM = """
 import json, sys
 from timebox.tuning import tune
-sys.modules["timebox.tuning.directory"].MIN_TRIAL_SECONDS = float(sys.argv[1])
+sys.modules["timebox.configs.tune"].MIN_TRIAL_SECONDS = float(sys.argv[1])
 tune(**json.loads(sys.argv[2]), notify=lambda line: print(line, file=sys.stderr, flush=True))
 """
 
 
-def run_and_kill(given: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
+def run_and_kill(options: dict[str, Any], until: Callable[[str], bool]) -> list[str]:
     """Run a search in a process, kill it after a line of its output and wait for its workers; returns the lines."""
-    words = [str(trial_seconds()), json.dumps(given, default=str)]
-    told = []
+    words = [str(trial_seconds()), json.dumps(options, default=str)]
+    lines = []
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            told.append(line.rstrip())
+            lines.append(line.rstrip())
             if until(line):
                 break
         workers = children(process.pid)
         process.kill()
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         time.sleep(0.05)
-    return told
+    return lines
 
 
 @pytest.mark.integration
@@ -107,15 +107,15 @@ def test_a_killed_and_resumed_search_loses_no_trial(
 ) -> None:
     out = tmp_path / "tune"
     end_early(monkeypatch, lambda lines: num_measured(lines) >= 3, trial_seconds())
-    told = run_and_kill({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
-    assert any(line.startswith("trial   1") for line in told), told
+    lines = run_and_kill({"data": data, **arguments(space, out)}, lambda line: line.startswith("trial   1"))
+    assert any(line.startswith("trial   1") for line in lines), lines
     before = {line["trial"]: line for line in lines_of(out)}
     again: list[str] = []
     used = json.loads((out / "clock.json").read_text())["elapsed_seconds"]
     assert used > 0
     tuned = tune(resume=out, notify=again.append)
     check_complete(tuned)
-    assert tuned.summary["elapsed_seconds"] > used  # type: ignore[operator]
+    assert tuned.summary["elapsed_seconds"] > used
     after = {line["trial"]: line for line in lines_of(out) if line["phase"] == "search"}
     assert {number: after[number] for number in before} == before
     assert not any(line.startswith(("trial   0", "trial   1 ")) for line in again)
@@ -126,7 +126,7 @@ def test_a_killed_and_resumed_search_loses_no_trial(
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "says"),
+    ("options", "error", "says"),
     [
         ({"budget": None}, UsageError, "give a budget"),
         ({"budget": "5s"}, BudgetError, "too short for a search"),
@@ -145,10 +145,10 @@ def test_a_killed_and_resumed_search_loses_no_trial(
     ],
 )
 def test_invalid_arguments_are_refused_before_anything_is_written(
-    data: Path, space: Path, tmp_path: Path, given: dict[str, Any], error: type[Exception], says: str
+    data: Path, space: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        tune(**{"data": data, **arguments(space, tmp_path / "tune"), **given})
+        tune(**{"data": data, **arguments(space, tmp_path / "tune"), **options})
     assert not (tmp_path / "tune").exists()
 
 
@@ -165,10 +165,10 @@ def test_resuming_a_damaged_or_missing_search_is_refused(tmp_path: Path) -> None
     with pytest.raises(RunError, match="no directory of a search"):
         tune(resume=tmp_path)
     (tmp_path / "tune.json").write_text('{"version": "0.0.1", "asked": {}}')
-    with pytest.raises(RunError, match="is damaged: its config is incomplete"):
+    with pytest.raises(RunError, match="is damaged: object missing required field data at config"):
         tune(resume=tmp_path)
-    (tmp_path / "tune.json").write_text('{"format": 2, "asked": {}}')
-    with pytest.raises(RunError, match="has format 2; this version of timebox reads formats up to 1"):
+    (tmp_path / "tune.json").write_text('{"format": 3, "config": {}}')
+    with pytest.raises(RunError, match="has format 3; this version of timebox reads formats up to 2"):
         tune(resume=tmp_path)
 
 

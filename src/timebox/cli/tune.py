@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
@@ -9,8 +10,6 @@ from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
 from timebox.clock import Deadline, format_duration
 from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
-
-JOIN_OPTIONS = ("data", "storage", "device", "data_dir", "max_bad_share", "cache")
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
@@ -21,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> Parser:
             "tune",
             TuneConfig,
             "search for a better recipe, and train by it, before one deadline",
-            "Half the budget goes into trainings on a cut of the data, which search the fields of the recipe. The best "
+            "Half the budget goes into trainings on a subset of the data that vary the fields of the recipe. The best "
             "recipes are trained again with other seeds and checked on all images, then the winner is trained in the "
             "time that is left. Writes best.toml, which `timebox train --recipe` takes, trials.jsonl, tune.html and "
             "the final run.",
@@ -46,47 +45,34 @@ def run(args: argparse.Namespace) -> int:
         if error.name != "optuna":
             raise
         raise UsageError("searching takes optuna: pip install 'timebox-vision[tune]'") from error
-    arguments = config.arguments()
-    study_to_join = arguments.pop("join")
-    if study_to_join is not None:
-        shared = {name: arguments[name] for name in JOIN_OPTIONS}
-        num_done = join(**shared, study=study_to_join)
-        write(facts([("trials", f"{num_done} done for {study_to_join}")]))
+    if config.join is not None:
+        write(facts([("trials", f"{join(config)} done for {config.join}")]))
         return DONE
+    arguments = config.arguments()
+    del arguments["join"]
     tuned = tune(**arguments, notify=say, deadline=deadline)
     if args.json:
         write(json_line({"directory": tuned.path, **tuned.summary}))
     else:
-        leaders = tuned.summary["leaders"]
-        assert isinstance(leaders, Sequence)
-        if leaders:
-            show(table(("", "mean", "SD", "seeds"), [_row(leader) for leader in leaders]))
+        if best_trials := tuned.summary["best_trials"]:
+            show(table(("", "mean", "SD", "seeds"), [_row(trial) for trial in best_trials]))
         write(facts(result_rows(tuned.path, tuned.summary)))
     return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
 
-def result_rows(path: object, summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def result_rows(path: object, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The lines printed at the end, as (label, value)."""
     winner, final = summary["winner"], summary["final"]
-    assert isinstance(winner, Mapping) and isinstance(final, Mapping)
     yield "trained", " ".join(winner["settings"]) or f"the starting recipe: {summary['why']}"
     if final["test_accuracy"] is not None:
         yield "test accuracy", f"{percent(final['test_accuracy'])} of {final['test_images']:,} images"
-    elapsed, budget = summary["elapsed_seconds"], summary["budget_seconds"]
-    assert isinstance(elapsed, float) and isinstance(budget, int | float)
     yield "trials", f"{summary['num_trials']}, {summary['num_complete']} of them under the whole trial budget"
-    yield "time", f"{format_duration(elapsed)} of {format_duration(budget)}"
+    yield "time", f"{format_duration(summary['elapsed_seconds'])} of {format_duration(summary['budget_seconds'])}"
     yield "written", f"{path}: best.toml, trials.jsonl, tune.html, final"
 
 
-def _row(leader: Mapping[str, object]) -> Sequence[str]:
+def _row(trial: Mapping[str, Any]) -> Sequence[str]:
     from timebox.reporting import settings_text
 
-    accuracies, settings, spread = leader["accuracies"], leader["settings"], leader["sd"]
-    assert isinstance(accuracies, Sequence) and isinstance(settings, Sequence)
-    return (
-        settings_text(settings),
-        percent(leader["mean"]),
-        "–" if not isinstance(spread, float) else f"{100 * spread:.2f}",
-        str(len(accuracies)),
-    )
+    spread = "–" if trial["sd"] is None else f"{100 * trial['sd']:.2f}"
+    return settings_text(trial["settings"]), percent(trial["mean"]), spread, str(len(trial["accuracies"]))

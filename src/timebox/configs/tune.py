@@ -1,12 +1,26 @@
 """``TuneConfig``: the options of ``timebox tune``."""
 
+import shlex
 from typing import Annotated, Any, ClassVar, Literal
 
+from timebox.clock import format_duration, parse_budget
 from timebox.configs import options
-from timebox.configs.config import Config, Rule, option
-from timebox.errors import UsageError
+from timebox.configs.arguments import to_arguments
+from timebox.configs.config import Config, Rule, option, options_of
+from timebox.configs.data import DataConfig
+from timebox.errors import BudgetError, UsageError
 
 Sampler = Literal["tpe", "random"]
+# A shorter search has no time for its trials, its check and its final run.
+MIN_BUDGET_SECONDS = 80.0
+# Default trial budget: this share of the budget, within these bounds.
+TRIAL_SHARE, MIN_TRIAL_SECONDS, MAX_DEFAULT_TRIAL_SECONDS = 1 / 60, 4.0, 60.0
+# The budget over the largest trial budget: the top trials are trained several times.
+MIN_TRIALS_PER_BUDGET = 15
+# Options that may be given beside --resume; everything else is the search's own.
+BESIDE_RESUME = ("resume", "budget", "storage")
+# Options that change nothing of what is searched.
+NOT_IN_COMMAND = ("storage", "study", "join", "out", "resume", "device", "data_dir", "max_bad_share", "cache")
 
 
 def check_join(config: Any) -> None:
@@ -17,8 +31,65 @@ def check_join(config: Any) -> None:
         raise UsageError("--join and --resume exclude each other")
 
 
+def check_storage(config: Any) -> None:
+    """Raise UsageError for a storage that is no URL."""
+    if config.storage is not None and "://" not in config.storage:
+        raise UsageError(f"storage {config.storage!r} must be a URL, such as postgresql://user@host/name")
+
+
+def check_resumed(config: Any) -> None:
+    """Raise UsageError for options that a resumed search brings itself."""
+    changed = {name for name, one in options_of(TuneConfig).items() if getattr(config, name) != one.default}
+    if config.resume is not None and (surplus := sorted(changed - set(BESIDE_RESUME))):
+        raise UsageError(f"{', '.join(surplus)} cannot be given with resume: a search keeps its own")
+
+
+def check_complete(config: Any) -> None:
+    """Raise UsageError where a new search has no data, no budget or nothing to validate on."""
+    if not _is_new(config):
+        return
+    if config.data is None:
+        raise UsageError("say what to train on: a path, or a name such as digits")
+    if config.budget is None:
+        raise UsageError("give a budget for the whole search, for example --budget 1h")
+    if config.val == "none":
+        raise UsageError("val 'none' leaves no images to compare trials by")
+
+
+def check_budgets(config: Any) -> None:
+    """Raise BudgetError for budgets too short, or a trial budget too long, for a new search."""
+    if not _is_new(config) or config.budget is None:
+        return
+    if config.budget < MIN_BUDGET_SECONDS:
+        raise BudgetError(
+            f"budget {format_duration(config.budget)} is too short for a search; use at least "
+            f"{MIN_BUDGET_SECONDS:.0f}s, or `timebox train`"
+        )
+    trial_seconds, max_seconds = _trial_seconds(config), config.budget / MIN_TRIALS_PER_BUDGET
+    if not MIN_TRIAL_SECONDS <= trial_seconds <= max_seconds:
+        raise BudgetError(
+            f"trial_budget {format_duration(trial_seconds)} must be between {MIN_TRIAL_SECONDS:.0f}s and "
+            f"{format_duration(max_seconds)}, a {MIN_TRIALS_PER_BUDGET}th of the budget: the top trials are "
+            "trained several times"
+        )
+
+
+def _is_new(config: Any) -> bool:
+    return config.resume is None and config.join is None
+
+
+def _trial_seconds(config: Any) -> float:
+    if config.trial_budget is not None:
+        return parse_budget(config.trial_budget)
+    share: float = TRIAL_SHARE * config.budget
+    return min(MAX_DEFAULT_TRIAL_SECONDS, max(MIN_TRIAL_SECONDS, share))
+
+
 class TuneConfig(Config, frozen=True, kw_only=True):
-    """The arguments of :func:`timebox.tune`, documented there, and ``join``: the name of a search to help with."""
+    """The arguments of :func:`timebox.tune`, documented there, and ``join``: the name of a search to help with.
+
+    A search keeps its config with ``trial_budget`` and ``study`` filled in.
+    """
 
     data: Annotated[
         options.Text | None,
@@ -28,8 +99,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
         ),
     ] = None
     budget: Annotated[
-        options.Budget,
-        option("deadline of the whole command, the final training included: 1h", group="search"),
+        options.Budget, option("deadline of the whole command, the final training included: 1h", group="search")
     ] = None
     trial_budget: Annotated[
         options.BudgetText | None,
@@ -115,3 +185,30 @@ class TuneConfig(Config, frozen=True, kw_only=True):
         (("test",), options.check_test_split),
         (("data", "storage", "join", "resume"), check_join),
     )
+    requirements: ClassVar[tuple[Rule, ...]] = (
+        (("storage",), check_storage),
+        (("resume",), check_resumed),
+        (("data", "budget", "val", "join", "resume"), check_complete),
+        (("budget", "trial_budget", "join", "resume"), check_budgets),
+    )
+
+    @property
+    def budget_seconds(self) -> float:
+        """The budget of a search."""
+        assert self.budget is not None
+        return self.budget
+
+    @property
+    def trial_seconds(self) -> float:
+        """The largest budget of one trial."""
+        return _trial_seconds(self)
+
+    @property
+    def source(self) -> DataConfig:
+        """The data and their splits. Trials never see the test split, which is held out for the final run."""
+        return DataConfig.of(self)
+
+    @property
+    def command(self) -> str:
+        """The command line of the same search, without the options of its storage, its machine and its directory."""
+        return shlex.join(["timebox", "tune", *to_arguments(self, leave_out=NOT_IN_COMMAND)])

@@ -1,4 +1,4 @@
-"""The HTML page of a recipe search: its result, leaders, trials and hyperparameter importance."""
+"""The HTML page of a recipe search: its result, best trials, all trials and hyperparameter importance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,8 +36,8 @@ def tuning_page(
         summary=summary,
         final_settings=_final_settings(summary["winner"]),
         starting_recipe=STARTING_RECIPE,
-        leaders=_leaders(summary["leaders"]),
-        leader_rows=[_leader_row(leader) for leader in summary["leaders"]],
+        best_trials=_best_trials(summary["best_trials"]),
+        best_rows=[_best_row(trial) for trial in summary["best_trials"]],
         num_trials=len(trials),
         states=", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
         history=_history(trials),
@@ -52,25 +52,25 @@ def _final_settings(winner: Values) -> str:
     return f"trial {winner['trial']}: {text}" if winner["settings"] else text
 
 
-def _leaders(leaders: Sequence[Values]) -> Chart | None:
-    if not leaders:
+def _best_trials(trials: Sequence[Values]) -> Chart | None:
+    if not trials:
         return None
-    rows = [(_leader_name(leader), leader["accuracies"]) for leader in leaders]
-    return Chart("Accuracy of each seed (dots) and their mean (bar)", strip_plot(rows, "accuracy of the leaders"))
+    rows = [(_trial_name(trial), trial["accuracies"]) for trial in trials]
+    return Chart("Accuracy of each seed (dots) and their mean (bar)", strip_plot(rows, "accuracy of the best trials"))
 
 
-def _leader_row(leader: Values) -> tuple[str, ...]:
+def _best_row(trial: Values) -> tuple[str, ...]:
     return (
-        settings_text(leader["settings"]),
-        _leader_name(leader),
-        _percent(leader["mean"]),
-        "" if leader["sd"] is None else f"{100 * leader['sd']:.2f}",
-        str(len(leader["accuracies"])),
+        settings_text(trial["settings"]),
+        _trial_name(trial),
+        _percent(trial["mean"]),
+        "" if trial["sd"] is None else f"{100 * trial['sd']:.2f}",
+        str(len(trial["accuracies"])),
     )
 
 
-def _leader_name(leader: Values) -> str:
-    return "start" if leader["trial"] is None else f"trial {leader['trial']}"
+def _trial_name(trial: Values) -> str:
+    return "start" if trial["trial"] is None else f"trial {trial['trial']}"
 
 
 def _history(trials: Sequence[Values]) -> Chart | None:

@@ -2,114 +2,116 @@
 
 import json
 import os
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-from timebox.clock import format_duration
-from timebox.configs.data import DataConfig
-from timebox.configs.options import check_budget_length
-from timebox.configs.train import TrainConfig
-from timebox.errors import BudgetError, RunError, UsageError
+from msgspec import UNSET, Struct, UnsetType
+
+from timebox.configs.tune import TuneConfig
+from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
-from timebox.recipe import AUTO
 from timebox.run.files import read_json, to_json
-from timebox.tuning.storage import is_url, without_password
-from timebox.tuning.study import SAMPLERS
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
+from timebox.tuning.storage import without_password
+from timebox.tuning.study import SearchTrial
 from timebox.version import VERSION
 
 CONFIG, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl", "summary.json", "best.toml"
 PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp"
-# A shorter search has no time for its trials, its check and its final run.
-MIN_BUDGET_SECONDS = 80.0
-MIN_TRIAL_SECONDS = 4.0
-# The budget over the largest trial budget: the top trials are trained several times.
-MIN_TRIALS_PER_BUDGET = 15
 _MAX_TRIALS_BYTES = 1 << 28
-# The options of :meth:`TuneConfig.command`, in this order.
-_OPTIONS = (
-    "recipe", "settings", "space", "sampler", "workers", "val", "test", "train_limit", "split_seed", "seed",
-    "group_by", "precision",
-)  # fmt: skip
-
-Line = Mapping[str, object]
+Phase = Literal["repeat", "check"]
+# Keys of tune.json by the option of TuneConfig, where they differ.
+_KEYS = {"budget": "budget_seconds", "trial_budget": "trial_seconds"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig:
-    """The arguments of :func:`timebox.tune` that define a search, as explained there. Stored in tune.json."""
+class SearchArguments(Struct, frozen=True, kw_only=True):
+    """The arguments of ``timebox.tune`` that decide a search, under their names.
+
+    Attributes:
+        trial_seconds: the longest budget of one trial.
+    """
 
     data: str
-    budget_seconds: float
-    trial_seconds: float
-    recipe: str = AUTO
-    settings: tuple[str, ...] = ()
-    space: str | None = None
-    sampler: str = "tpe"
-    storage: str | None = None
+    budget_seconds: Seconds
+    trial_seconds: Seconds
+    recipe: str
+    settings: tuple[str, ...]
+    space: str | None
+    sampler: str
+    storage: str | None
     study: str
-    workers: int = 1
-    val: str | float | None = None
-    test: str | float | None = None
-    train_limit: int | None = None
-    split_seed: int = 0
-    seed: int = 0
-    coarse: bool = False
-    group_by: str | None = None
-    data_dir: str | None = None
-    max_bad_share: float = 0.1
-    cache: bool = True
-    device: str = "auto"
-    precision: str = "auto"
+    workers: PositiveCount
+    val: str | float | None
+    test: str | float | None
+    train_limit: Count | None
+    split_seed: Count
+    seed: Count
+    coarse: bool
+    group_by: str | None
+    data_dir: str | None
+    max_bad_share: Share
+    cache: bool
+    device: str
+    precision: str
 
-    @property
-    def source(self) -> DataConfig:
-        """The data and their splits. Trials never see the test split, which is held out for the final run."""
-        return DataConfig(
-            self.data, self.val, self.test, self.train_limit, None, self.split_seed, self.coarse, self.group_by
-        )
+    @classmethod
+    def of(cls, config: TuneConfig) -> "SearchArguments":
+        """The arguments of a search, without the password of its storage."""
+        values = {_KEYS.get(name, name): value for name, value in config.arguments().items()}
+        values |= {
+            "trial_seconds": config.trial_seconds,
+            "storage": config.storage and without_password(config.storage),
+        }
+        return cls(**{name: values[name] for name in cls.__struct_fields__})
 
-    def check(self) -> None:
-        """Raises UsageError or BudgetError for values that can be refused before the data are read."""
-        max_seconds = self.budget_seconds / MIN_TRIALS_PER_BUDGET
-        if self.budget_seconds < MIN_BUDGET_SECONDS:
-            raise BudgetError(
-                f"budget {format_duration(self.budget_seconds)} is too short for a search; use at least "
-                f"{MIN_BUDGET_SECONDS:.0f}s, or `timebox train`"
-            )
-        if not MIN_TRIAL_SECONDS <= self.trial_seconds <= max_seconds:
-            raise BudgetError(
-                f"trial_budget {format_duration(self.trial_seconds)} must be between {MIN_TRIAL_SECONDS:.0f}s and "
-                f"{format_duration(max_seconds)}, a {MIN_TRIALS_PER_BUDGET}th of the budget: the top trials are "
-                "trained several times"
-            )
-        TrainConfig.of(
-            self.source, recipe=self.recipe, settings=self.settings, seed=self.seed, precision=self.precision
-        )
-        check_budget_length(self.budget_seconds)
-        if self.sampler not in SAMPLERS:
-            raise UsageError(f"sampler {self.sampler!r} is unknown; use {', '.join(SAMPLERS)}")
-        if self.workers < 1:
-            raise UsageError(f"workers {self.workers} must be at least 1")
-        if self.storage is not None and not is_url(self.storage):
-            raise UsageError(f"storage {self.storage!r} must be a URL, such as postgresql://user@host/name")
-        if self.val == "none":
-            raise UsageError("val 'none' leaves no images to compare trials by")
+    def to_config(self, where: str) -> TuneConfig:
+        """The config of the search. Raises RunError for values that it does not allow."""
+        options = {key: option for option, key in _KEYS.items()}
+        try:
+            return TuneConfig(**{options.get(name, name): getattr(self, name) for name in self.__struct_fields__})
+        except UsageError as error:
+            raise RunError(f"{where} is damaged: {error}") from error
 
-    def command(self) -> str:
-        """The command line of this search, without options of its storage, device and data directory."""
-        defaults = {one.name: one.default for one in fields(self)}
-        words = ["timebox", "tune", self.data]
-        words += ["--budget", f"{self.budget_seconds:g}s", "--trial-budget", f"{self.trial_seconds:g}s"]
-        for name in _OPTIONS:
-            value = getattr(self, name)
-            if name == "settings":
-                words += [word for setting in value for word in ("--set", setting)]
-            elif value != defaults[name]:
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        return shlex.join([*words, *["--coarse"] * self.coarse])
+
+class SearchFile(Struct, frozen=True, kw_only=True):
+    """tune.json: the arguments of a search.
+
+    Attributes:
+        version: the version of timebox that wrote the file.
+    """
+
+    version: str
+    command: str
+    config: SearchArguments
+
+
+class RepeatedTrial(Struct, frozen=True, kw_only=True):
+    """A line of trials.jsonl: a training of one of the best trials, or of the start, with another seed.
+
+    Attributes:
+        phase: ``check`` for the last comparison of the start and the winner.
+        trial: null for the settings that the search started from.
+        repeat: number of the repeat, added to the seed.
+        accuracy: share of the scored validation images that are right; 0 after a failure.
+        reason: of a failure.
+    """
+
+    phase: Phase
+    trial: Count | None
+    settings: tuple[str, ...]
+    repeat: Count
+    budget_seconds: Seconds
+    accuracy: Share
+    reason: str | UnsetType = UNSET
+    num_images: Count | UnsetType = UNSET
+    recipe: RecipeFields | UnsetType = UNSET
+    train_images: Count | UnsetType = UNSET
+    steps: Count | UnsetType = UNSET
+    epochs: float | UnsetType = UNSET
+    images_per_second: Seconds | UnsetType = UNSET
+    seconds: Seconds | UnsetType = UNSET
 
 
 class TuneDirectory:
@@ -119,13 +121,13 @@ class TuneDirectory:
 
     Attributes:
         seconds_before: seconds of the budget that earlier processes used.
-        repeats: lines of trials.jsonl of the trainings after the trials, in the order trained.
+        repeats: the trainings after the trials, in the order trained.
     """
 
     def __init__(self, path: Path, config: TuneConfig) -> None:
         self.path, self.config = path, config
         self.seconds_before = 0.0
-        self.repeats: list[dict[str, object]] = []
+        self.repeats: list[RepeatedTrial] = []
         with written(_described(path)):
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -147,21 +149,25 @@ class TuneDirectory:
     @classmethod
     def existing(cls, path: Path) -> "TuneDirectory":
         """Open the directory of an earlier search. Raises RunError where there is none, or it is damaged."""
-        if not (path / CONFIG).is_file():
+        file = path / CONFIG
+        if not file.is_file():
             raise RunError(f"{str(path)!r} is no directory of a search: it has no {CONFIG}")
-        config = read_json(path / CONFIG, TUNE_FORMAT).get("asked")
-        if not isinstance(config, dict) or set(config) != {one.name for one in fields(TuneConfig)}:
-            raise RunError(f"{str(path / CONFIG)!r} is damaged: its config is incomplete")
-        directory = cls(path, TuneConfig(**{**config, "settings": tuple(config["settings"])}))
+        where = repr(str(file))
+        directory = cls(path, from_values(read_json(file, TUNE_FORMAT), SearchFile, where).config.to_config(where))
         try:
             if (path / CLOCK).exists():
                 seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
                 directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
-            directory.repeats = [line for line in _read_lines(path / TRIALS) if line.get("phase") != "search"]
+            directory.repeats = list(_read_repeats(path / TRIALS))
         except BaseException:
             directory.close()
             raise
         return directory
+
+    @property
+    def study_name(self) -> str:
+        """Name of the search in its storage."""
+        return str(self.config.study)
 
     @property
     def is_finished(self) -> bool:
@@ -170,20 +176,19 @@ class TuneDirectory:
         return path.is_file() and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
 
     def save_config(self, config: TuneConfig) -> None:
-        """Write tune.json, without the password of the storage."""
+        """Write tune.json."""
         self.config = config
-        values = asdict(config) | {"storage": config.storage and without_password(config.storage)}
-        content = {"version": VERSION, "command": config.command(), "asked": values}
-        self.write(CONFIG, to_json(TUNE_FORMAT.numbered(content)))
+        content = SearchFile(version=VERSION, command=config.command, config=SearchArguments.of(config))
+        self.write(CONFIG, to_json(TUNE_FORMAT.numbered(to_values(content))))
 
     def save_clock(self, elapsed_seconds: float) -> None:
         """Write clock.json."""
         self.write(CLOCK, to_json(TUNE_CLOCK_FORMAT.numbered({"elapsed_seconds": round(elapsed_seconds, 3)})))
 
-    def save_trials(self, trials: Sequence[Line]) -> None:
+    def save_trials(self, trials: Sequence[SearchTrial]) -> None:
         """Write trials.jsonl: the trials, then the repeats."""
-        numbered = map(TUNE_TRIAL_FORMAT.numbered, [*trials, *self.repeats])
-        self.write(TRIALS, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in numbered))
+        lines = [TUNE_TRIAL_FORMAT.numbered(to_values(trial)) for trial in (*trials, *self.repeats)]
+        self.write(TRIALS, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file atomically. Raises OutputError."""
@@ -196,14 +201,17 @@ class TuneDirectory:
         os.close(self._lock)
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, object]]:
+def _read_repeats(path: Path) -> Iterator[RepeatedTrial]:
     if not path.exists():
         return
+    where = repr(str(path))
     try:
         for line in read_regular(path, _MAX_TRIALS_BYTES).decode("utf-8").splitlines():
-            yield TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line.encode()), repr(str(path)))
+            values = TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line.encode()), where)
+            if values.get("phase") != "search":
+                yield from_values(values, RepeatedTrial, where)
     except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} is damaged: {error}") from error
+        raise RunError(f"{where} is damaged: {error}") from error
 
 
 def _described(path: Path) -> str:

@@ -1,39 +1,98 @@
 """The results of a search: candidates for the final run, best.toml, importance of the fields, summary.json."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 import optuna
 import tomli_w
+from msgspec import Struct
 from optuna.importance import get_param_importances
 
-from timebox.file_versions import TUNE_SUMMARY_FORMAT
 from timebox.recipe import AUTO, RecipeSpec
 from timebox.reporting import settings_text
-from timebox.run.run import Run
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
 from timebox.tuning import study as studies
-from timebox.tuning.directory import TuneConfig
+from timebox.tuning.directory import RepeatedTrial
 from timebox.tuning.space import Space
-from timebox.tuning.study import SETTINGS, SearchSpec
+from timebox.tuning.study import SETTINGS, SearchTrial
 
 # Importance of the fields is unknown with fewer measured trials.
 MIN_TRIALS_FOR_IMPORTANCE = 10
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Settings that the final run may use, and their trial; no settings and None for the starting recipe."""
+class Candidate(Struct, frozen=True):
+    """Settings that the final run may use, and their trial; no settings and no trial for the starting recipe."""
 
-    trial: int | None
+    trial: Count | None
     settings: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """For the user."""
+        """The candidate in messages."""
         text = settings_text(self.settings)
         return f"trial {self.trial} ({text})" if self.settings else text
+
+
+class RepeatedCandidate(Struct, frozen=True):
+    """Settings that were trained again with other seeds, and the accuracies of these repeats."""
+
+    trial: Count | None
+    settings: tuple[str, ...]
+    accuracies: tuple[Share, ...]
+    mean: Share
+    sd: float | None
+
+
+class CheckedAccuracy(Struct, frozen=True):
+    """The accuracy of the start or of the winner in the last comparison of the two."""
+
+    settings: tuple[str, ...]
+    accuracy: Share
+
+
+class FinalRun(Struct, frozen=True, kw_only=True):
+    """Values from summary.json of the final run."""
+
+    test_accuracy: Share | None
+    test_images: Count | None
+    train_images: Count | None
+    elapsed_seconds: float | None
+    late: bool | None
+    epochs: float | None
+
+
+class SearchSummary(Struct, frozen=True, kw_only=True):
+    """summary.json of a search.
+
+    Attributes:
+        trial_budgets: the budgets of trials in seconds, from the smallest to the largest.
+        images_a_trial: number of training images of a trial.
+        num_trials: number of trials that ended.
+        num_complete: number of trials that reached the largest budget.
+        winner: the settings of the final run.
+        best_trials: the settings that were repeated, the best first.
+        check: the last comparison of the start and the winner.
+        final: results of the final run.
+        recipe: all fields of the winner's recipe, by name.
+        why: reason for which the final run uses the starting recipe; empty where it does not.
+    """
+
+    command: str
+    budget_seconds: Seconds
+    trial_budgets: tuple[Seconds, ...]
+    images_a_trial: Count
+    workers: PositiveCount
+    num_trials: Count
+    num_complete: Count
+    num_failed: Count
+    winner: Candidate
+    best_trials: tuple[RepeatedCandidate, ...]
+    check: tuple[CheckedAccuracy, ...]
+    final: FinalRun
+    recipe: RecipeFields
+    why: str
+    elapsed_seconds: float
+    late: bool
 
 
 def candidates_of(study: optuna.Study, num_top_trials: int) -> list[Candidate]:
@@ -61,69 +120,31 @@ def importance_of(study: optuna.Study, space: Space) -> dict[str, float]:
     Optuna evaluates complete trials only, and most trials of a search are pruned: it gets a study in which all have the
     accuracy of the lowest rung as their value.
     """
-    lowest_rung = optuna.create_study(direction="maximize")
-    for trial in study.get_trials(deepcopy=False):
-        if studies.is_measured(trial, space):
-            value = studies.first_accuracy_of(trial)
-            lowest_rung.add_trial(
-                optuna.create_trial(params=trial.params, distributions=space.distributions, value=value)
-            )
-    values = [trial.value for trial in lowest_rung.trials]
+    measured = [trial for trial in study.get_trials(deepcopy=False) if studies.is_measured(trial, space)]
+    values = [studies.first_accuracy_of(trial) for trial in measured]
     if len(values) < MIN_TRIALS_FOR_IMPORTANCE or len(set(values)) == 1:
         return {}
+    lowest_rung = optuna.create_study(direction="maximize")
+    for trial, value in zip(measured, values, strict=True):
+        lowest_rung.add_trial(optuna.create_trial(value=value, params=trial.params, distributions=space.distributions))
     return get_param_importances(lowest_rung)
 
 
-def trial_text(line: Mapping[str, Any]) -> str:
-    """One line for the user about a finished trial, from its line of trials.jsonl."""
-    accuracy, budget = line["accuracy"], line["budget_seconds"]
-    result = f"{accuracy:6.2%} in {budget:.0f}s" if accuracy else line["reason"] or line["state"]
-    return f"trial {line['trial']:>3}  {result}  {settings_text(line['settings'])}"
+def trial_text(trial: SearchTrial) -> str:
+    """One line for the user about a finished trial."""
+    result = f"{trial.accuracy:6.2%} in {trial.budget_seconds:.0f}s" if trial.accuracy else trial.reason or trial.state
+    return f"trial {trial.trial:>3}  {result}  {settings_text(trial.settings)}"
 
 
-def summary_of(
-    config: TuneConfig,
-    spec: SearchSpec,
-    trials: Sequence[Mapping[str, Any]],
-    repeats: Sequence[Mapping[str, Any]],
-    winner: Candidate,
-    run: Run,
-) -> dict[str, object]:
-    """The content of summary.json; ``trials`` and ``repeats`` are lines of trials.jsonl."""
-    return {
-        "format": TUNE_SUMMARY_FORMAT.newest,
-        "command": config.command(),
-        "budget_seconds": config.budget_seconds,
-        "trial_budgets": list(spec.rungs),
-        "images_a_trial": spec.num_images,
-        "workers": config.workers,
-        "num_trials": len(trials),
-        "num_complete": sum(line["state"] == "complete" for line in trials),
-        "num_failed": sum(line["state"] == "failed" for line in trials),
-        "winner": {"trial": winner.trial, "settings": list(winner.settings)},
-        "leaders": _repeated_candidates([line for line in repeats if line["phase"] == "repeat"]),
-        "check": [
-            {"settings": line["settings"], "accuracy": line["accuracy"]} for line in repeats if line["phase"] == "check"
-        ],
-        "final": {
-            name: run.summary.get(name)
-            for name in ("test_accuracy", "test_images", "train_images", "elapsed_seconds", "late", "epochs")
-        },
-        "recipe": run.recipe.as_dict(),
-    }
-
-
-def _repeated_candidates(repeats: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+def repeated_candidates(repeats: Sequence[RepeatedTrial]) -> tuple[RepeatedCandidate, ...]:
     """Mean and standard deviation of the accuracy over the seeds of each candidate, best first."""
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[RepeatedTrial]] = {}
     for line in repeats:
-        groups.setdefault(tuple(line["settings"]), []).append(line)
-    results: list[dict[str, Any]] = []
+        if line.phase == "repeat":
+            groups.setdefault(line.settings, []).append(line)
+    results = []
     for settings, lines in groups.items():
-        accuracies = [float(line["accuracy"]) for line in lines]
+        accuracies = tuple(line.accuracy for line in lines)
         spread = stdev(accuracies) if len(accuracies) > 1 else None
-        results.append(
-            {"trial": lines[0]["trial"], "settings": list(settings), "accuracies": accuracies,
-             "mean": fmean(accuracies), "sd": spread}
-        )  # fmt: skip
-    return sorted(results, key=lambda result: -result["mean"])
+        results.append(RepeatedCandidate(lines[0].trial, settings, accuracies, fmean(accuracies), spread))
+    return tuple(sorted(results, key=lambda result: -result.mean))

@@ -6,7 +6,7 @@ far: first all improving single-field trials are combined, then a step that led 
 fields are drawn anew by TPE, those with a larger measured effect more often.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,9 @@ MIN_EFFECT = 0.01
 
 @dataclass(frozen=True)
 class Step:
-    """A step from a parent trial to a new one.
+    """A step from the trial ``parent`` to a new one.
 
     Attributes:
-        parent: number of the parent trial.
         values: values of the fields that the sampler does not draw.
         changed_fields: fields whose values are drawn, or differ from the parent's.
     """
@@ -70,9 +69,9 @@ class PatternSearchSampler(BaseSampler):
         if step is not None:
             study._storage.set_trial_user_attr(trial._trial_id, STEP, step.record)  # as Optuna's samplers do
         values = {} if step is None else dict(step.values)
-        drawn = self._base.infer_relative_search_space(study, trial)
-        drawn = {name: distribution for name, distribution in drawn.items() if name not in values}
-        return values | self._base.sample_relative(study, trial, drawn)
+        space = self._base.infer_relative_search_space(study, trial)
+        space = {name: distribution for name, distribution in space.items() if name not in values}
+        return values | self._base.sample_relative(study, trial, space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -92,18 +91,20 @@ def sampler_for(spec: SearchSpec, worker: int) -> BaseSampler:
 
 def next_step(study: Study, space: Space, rng: np.random.Generator) -> Step | None:
     """The next step of a search; None before any trial is measured."""
-    known = study.get_trials(deepcopy=False)
+    all_trials = study.get_trials(deepcopy=False)
     # Steps name a retried trial by the number of its first attempt.
     trials = {
-        int(trial.system_attrs.get("failed_trial", trial.number)): trial for trial in known if is_measured(trial, space)
+        int(trial.system_attrs.get("failed_trial", trial.number)): trial
+        for trial in all_trials
+        if is_measured(trial, space)
     }
     if not trials:
         return None
-    tried = [trial.user_attrs.get(STEP) for trial in known]  # in any state
-    if (step := combine_improving_fields(trials)) and step.record not in tried:
+    earlier_steps = [trial.user_attrs.get(STEP) for trial in all_trials]  # in any state
+    if (step := combine_improving_fields(trials)) and step.record not in earlier_steps:
         return step
     number, incumbent = max(trials.items(), key=lambda item: (len(item[1].intermediate_values), accuracy_of(item[1])))
-    if (step := repeat_last_step(trials, number, space)) and step.record not in tried:
+    if (step := repeat_last_step(trials, number, space)) and step.record not in earlier_steps:
         return step
     selected = _select_fields(space, field_effects(trials), rng)
     values = {name: value for name, value in incumbent.params.items() if name not in selected}
@@ -124,6 +125,12 @@ def _select_fields(space: Space, effects: Mapping[str, float], rng: np.random.Ge
     return selected
 
 
+def _step_to(trial: FrozenTrial) -> tuple[Any, Sequence[str]]:
+    """Number of a trial's parent, and the fields that were changed; None and no fields for a trial without a step."""
+    parent, fields = trial.user_attrs.get(STEP, (None, ()))
+    return parent, fields
+
+
 def combine_improving_fields(trials: Mapping[int, FrozenTrial]) -> Step | None:
     """The best value of every field that improved on trial 0 when changed alone, all at once; None for fewer than two
     such fields."""
@@ -132,7 +139,7 @@ def combine_improving_fields(trials: Mapping[int, FrozenTrial]) -> Step | None:
         return None
     best: dict[str, tuple[float, Value]] = {}
     for trial in trials.values():
-        parent, fields = trial.user_attrs.get(STEP, (None, ()))
+        parent, fields = _step_to(trial)
         if parent == 0 and len(fields) == 1:
             (name,) = fields
             gain = first_accuracy_of(trial) - first_accuracy_of(start)
@@ -145,7 +152,7 @@ def repeat_last_step(trials: Mapping[int, FrozenTrial], number: int, space: Spac
     """The step that led to trial ``number``, once more from there: multiples change by the same factor, within their
     bounds. None where no value would change."""
     incumbent = trials[number]
-    parent, fields = incumbent.user_attrs.get(STEP, (None, ()))
+    parent, fields = _step_to(incumbent)
     if parent not in trials:
         return None
     values = dict(incumbent.params)
@@ -160,7 +167,8 @@ def repeat_last_step(trials: Mapping[int, FrozenTrial], number: int, space: Spac
 def field_effects(trials: Mapping[int, FrozenTrial]) -> dict[str, float]:
     """The largest accuracy difference that a step of each field made, divided by the number of fields in the step."""
     effects: dict[str, float] = {}
-    for trial, (parent, fields) in ((trial, trial.user_attrs.get(STEP, (None, ()))) for trial in trials.values()):
+    for trial in trials.values():
+        parent, fields = _step_to(trial)
         if parent in trials:
             change = abs(first_accuracy_of(trial) - first_accuracy_of(trials[parent])) / max(1, len(fields))
             effects |= {name: max(effects.get(name, 0.0), change) for name in fields}

@@ -5,9 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from statistics import fmean
-from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -15,20 +13,32 @@ from optuna.exceptions import OptunaError
 from timebox.clock import Deadline, format_duration
 from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.evaluation.metrics import standard_error
+from timebox.file_versions import TUNE_SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
 from timebox.recipe import parse_recipe
 from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT, to_json
+from timebox.run.json_values import from_values, to_values
 from timebox.run.run import Run
 from timebox.tuning import study as studies
-from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, TuneConfig, TuneDirectory
-from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, summary_of, trial_text
+from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, Phase, RepeatedTrial, TuneDirectory
+from timebox.tuning.outcome import (
+    Candidate,
+    CheckedAccuracy,
+    FinalRun,
+    SearchSummary,
+    best_toml,
+    candidates_of,
+    importance_of,
+    repeated_candidates,
+    trial_text,
+)
 from timebox.tuning.space import Space
 from timebox.tuning.storage import is_url
-from timebox.tuning.study import SearchSpec
+from timebox.tuning.study import SearchSpec, SearchTrial
 from timebox.tuning.trial import DivergedError, Trainer
-from timebox.tuning.worker import SLACK_SECONDS, WorkerConfig, load_trainer
+from timebox.tuning.worker import READING, SLACK_SECONDS, WorkerConfig, load_trainer
 from timebox.tuning.worker_pool import WorkerPool
 
 # Shares of the budget at which the phases end; the final run has the rest.
@@ -37,11 +47,13 @@ TRIALS_END, REPEATS_END, CHECK_END = 0.5, 0.65, 0.77
 NUM_TOP_TRIALS, MAX_REPEATS = 3, 10
 # For writing the page and ending the process.
 RESERVE_SECONDS = 2.5
+# Options of the search that the final run takes as they are.
+FINAL_OPTIONS = ("test", "train_limit", "split_seed", "coarse", "group_by", "seed", "device", "precision")
 _POLL_SECONDS, _SAVE_CLOCK_SECONDS = 0.2, 2.0
 
 
 class SearchRunner:
-    """Runs all phases of a search that its directory and its study do not hold yet.
+    """Runs the phases of a search, without the trainings that its directory and its study already hold.
 
     Args:
         storage: path of the journal or URL of the database.
@@ -58,14 +70,15 @@ class SearchRunner:
     ) -> None:
         self._directory, self._config, self._study, self._spec = directory, directory.config, study, spec
         self._deadline, self._notify, self._is_journal = deadline, notify, not is_url(storage)
-        config = self._config
-        self._worker_config = WorkerConfig(
+        num_workers = self._config.workers
+        self._worker_config = WorkerConfig.of(
+            self._config,
             storage=storage,
-            num_threads=None if config.workers == 1 else max(1, available_threads() // config.workers),
-            **_values_of(config, "study", "data", "data_dir", "max_bad_share", "cache", "device"),
+            study=study.study_name,
+            num_threads=None if num_workers == 1 else max(1, available_threads() // num_workers),
         )
         self._notified = {trial.number for trial in self._finished_trials()}
-        self._lines: list[dict[str, object]] = []
+        self._lines: list[SearchTrial] = []
         self._trainer: Trainer | None = None
         self._why = ""
 
@@ -84,16 +97,36 @@ class SearchRunner:
             self._notify(f"the winner: {winner.text}")
             importance = self._importance()
             run = self._run_final(winner)
-            repeats = self._directory.repeats
-            summary = summary_of(self._config, self._spec, self._lines, repeats, winner, run)
-            summary |= {"why": self._why, "elapsed_seconds": round(self._deadline.elapsed(), 3)}
-            summary["late"] = self._deadline.late
+            summary = TUNE_SUMMARY_FORMAT.numbered(to_values(self._summary(winner, run)))
             self._directory.write(SUMMARY, to_json(summary))
-            self._directory.write(PAGE, tuning_page(summary, self._lines, repeats, importance))
+            trials, repeats = (list(map(to_values, lines)) for lines in (self._lines, self._directory.repeats))
+            self._directory.write(PAGE, tuning_page(summary, trials, repeats, importance))
             return run, summary
         finally:
             stopped.set()
             clock.join()
+
+    def _summary(self, winner: Candidate, run: Run) -> SearchSummary:
+        states, repeats = [line.state for line in self._lines], self._directory.repeats
+        final = {name: run.summary.get(name) for name in FinalRun.__struct_fields__}
+        return SearchSummary(
+            command=self._config.command,
+            budget_seconds=self._config.budget_seconds,
+            trial_budgets=self._spec.rungs,
+            images_a_trial=self._spec.num_images,
+            workers=self._config.workers,
+            num_trials=len(states),
+            num_complete=states.count("complete"),
+            num_failed=states.count("failed"),
+            winner=winner,
+            best_trials=repeated_candidates(repeats),
+            check=tuple(CheckedAccuracy(line.settings, line.accuracy) for line in repeats if line.phase == "check"),
+            final=from_values(final, FinalRun, f"run {str(run.path)!r}"),
+            recipe=run.recipe.as_dict(),
+            why=self._why,
+            elapsed_seconds=round(self._deadline.elapsed(), 3),
+            late=self._deadline.late,
+        )
 
     def _seconds_to(self, share: float) -> float:
         """Seconds until a share of the budget has elapsed."""
@@ -127,7 +160,7 @@ class SearchRunner:
                 time.sleep(_POLL_SECONDS)
                 with self._tolerate_storage_errors():
                     self._record_trials()
-                    dead = pool.replace_dead(sum(line["state"] != "failed" for line in self._lines))
+                    dead = pool.replace_dead(sum(line.state != "failed" for line in self._lines))
                     self._fail_orphans(dead, retry=True)
             is_interrupted = False
         finally:
@@ -161,7 +194,7 @@ class SearchRunner:
             return
         self._lines = [studies.trial_record(self._spec, trial) for trial in finished]
         for line in self._lines:
-            if line["trial"] not in self._notified:
+            if line.trial not in self._notified:
                 self._notify(trial_text(line))
         self._notified = {trial.number for trial in finished}
         self._directory.save_trials(self._lines)
@@ -172,8 +205,8 @@ class SearchRunner:
             return self._keep_start(start, "no other recipe was measured")
         trainer, trial_seconds = self._load_trainer().cut(self._spec.num_images), self._config.trial_seconds
         num_fitting = max(1, int(self._seconds_to(REPEATS_END) / (trial_seconds + SLACK_SECONDS)))
-        begun = [one for one in top_trials if self._accuracies(one)]
-        candidates = [start, *(begun or top_trials[: num_fitting - 1])]
+        partly_repeated = [one for one in top_trials if self._accuracies(one)]
+        candidates = [start, *(partly_repeated or top_trials[: num_fitting - 1])]
         for repeat in range(1, MAX_REPEATS + 1):
             missing = [one for one in candidates if len(self._accuracies(one)) < repeat]
             if self._seconds_to(REPEATS_END) < len(missing) * (trial_seconds + SLACK_SECONDS):
@@ -197,10 +230,10 @@ class SearchRunner:
     def _check_on_all_images(self, start: Candidate, winner: Candidate) -> Candidate:
         """Train both on all training images; returns the winner if it is ahead by one standard error or more."""
         trainer, repeats = self._load_trainer(), self._directory.repeats
-        both = [list(one.settings) for one in (start, winner)]
-        done = [line for line in repeats if line["phase"] == "check" and line["settings"] in both]
-        if len(done) < len(both):  # a check of one of them alone had another budget
-            self._directory.repeats = [line for line in repeats if line["phase"] != "check"]
+        both = [one.settings for one in (start, winner)]
+        checks = [line for line in repeats if line.phase == "check" and line.settings in both]
+        if len(checks) < len(both):  # a check of one of them alone had another budget
+            self._directory.repeats = [line for line in repeats if line.phase != "check"]
             seconds = self._seconds_to(CHECK_END) / 2 - SLACK_SECONDS
             if seconds < self._spec.rungs[0]:
                 return self._keep_start(start, f"there was no time to check {winner.text} on all images")
@@ -216,45 +249,44 @@ class SearchRunner:
         self._trainer = self._trainer or load_trainer(self._spec, self._worker_config)
         return self._trainer
 
-    def _repeat(self, trainer: Trainer, one: Candidate, phase: str, repeat: int, seconds: float) -> None:
+    def _repeat(self, trainer: Trainer, one: Candidate, phase: Phase, repeat: int, seconds: float) -> None:
         """Train a candidate with another seed, and record the result."""
         spec = self._spec
-        line: dict[str, Any] = {
-            "phase": phase, "trial": one.trial, "settings": list(one.settings), "repeat": repeat,
-            "budget_seconds": round(seconds, 2),
-        }  # fmt: skip
         try:
-            line |= asdict(trainer.train(spec.recipe, (*spec.settings, *one.settings), repeat, seconds))
+            outcome = to_values(trainer.train(spec.recipe, (*spec.settings, *one.settings), repeat, seconds))
         except (DivergedError, TimeboxError, RuntimeError, MemoryError) as error:
-            line |= {"accuracy": 0.0, "reason": str(error)}
+            outcome = {"accuracy": 0.0, "reason": str(error)}
+        line = RepeatedTrial(
+            phase=phase,
+            trial=one.trial,
+            settings=one.settings,
+            repeat=repeat,
+            budget_seconds=round(seconds, 2),
+            **outcome,  # type: ignore[arg-type]  # the fields of TrialResult
+        )
         self._directory.repeats.append(line)
         self._directory.save_trials(self._lines)
-        self._notify(f"{phase} {repeat} of {one.text}: {line['accuracy']:.2%}")
+        self._notify(f"{phase} {repeat} of {one.text}: {line.accuracy:.2%}")
 
-    def _accuracies(self, one: Candidate, phase: str = "repeat") -> list[float]:
+    def _accuracies(self, one: Candidate, phase: Phase = "repeat") -> list[float]:
         """Accuracies of a candidate by seed."""
-        return [
-            float(str(line["accuracy"]))
-            for line in self._directory.repeats
-            if (line["phase"], line["settings"]) == (phase, list(one.settings))
-        ]
+        repeats = self._directory.repeats
+        return [line.accuracy for line in repeats if (line.phase, line.settings) == (phase, one.settings)]
 
     def _run_final(self, winner: Candidate) -> Run:
         """Train the winner on all images until the deadline, or resume a final run that was begun."""
         config, spec = self._config, self._spec
         toml = best_toml(parse_recipe(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
-        is_begun = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
+        can_resume = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
         self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")
-        reading = _values_of(config, "data_dir", "max_bad_share", "cache")
-        if is_begun:
+        options = config.arguments()
+        reading = {name: options[name] for name in READING}
+        if can_resume:
             with suppress(RunError):  # killed while it wrote its first checkpoint, or finished
                 return train(config.data, resume=final, budget=seconds, **reading)
-        options = _values_of(
-            config, "test", "train_limit", "split_seed", "coarse", "group_by", "seed", "device", "precision"
-        )
         return train(
             config.data,
             recipe=str(best),
@@ -262,10 +294,6 @@ class SearchRunner:
             out=final,
             overwrite=True,
             deadline=Deadline(self._deadline.remaining() - RESERVE_SECONDS),
-            **options,
+            **{name: options[name] for name in FINAL_OPTIONS},
             **reading,
         )
-
-
-def _values_of(config: TuneConfig, *names: str) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}

@@ -42,7 +42,9 @@ class JournalLock:
         lock_when_free(file)
         self._file = file
         with self._path.open("rb+") as journal:
-            if journal.seek(0, os.SEEK_END) and (journal.seek(-1, os.SEEK_END), journal.read(1))[1] != b"\n":
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - 1))
+            if size and journal.read() != b"\n":
                 journal.seek(0)
                 journal.truncate(journal.read().rfind(b"\n") + 1)
         return True
@@ -55,7 +57,7 @@ class JournalLock:
 
 
 def is_url(storage: str) -> bool:
-    """Whether a storage is the URL of a database; else it is the path of a journal."""
+    """Whether a storage is the URL of a database, not the path of a journal."""
     return "://" in storage
 
 

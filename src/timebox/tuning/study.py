@@ -2,38 +2,42 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal
 
-import msgspec
 import optuna
+from msgspec import Struct, to_builtins
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from timebox.errors import RunError, UsageError
+from timebox.configs.data import DataConfig
+from timebox.errors import UsageError
 from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
+from timebox.run.json_values import Count, RecipeFields, Seconds, Share, from_values
 from timebox.tuning.space import Space
 from timebox.tuning.storage import retry_callback
+from timebox.tuning.trial import TrialResult
 from timebox.version import VERSION
 
-SAMPLERS = ("tpe", "random")
 # Successive halving: one trial in three is promoted to the next rung, with three times the budget.
 REDUCTION_FACTOR = 3
 # User attributes of a trial. STEP: number of its parent trial, and the fields that were changed.
 SETTINGS, WORKER, TRAININGS, REASON, STEP = "settings", "worker", "measured", "reason", "moved"
 _SPEC = "timebox"
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}
 # A worker writes its name to a trial once the values are sampled, which takes milliseconds.
-_MAX_UNCLAIMED_SECONDS = 3.0
+_MAX_UNCLAIMED = timedelta(seconds=3)
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """All that a worker must know of a search; stored in the study.
+    """The settings of a search that its workers need; stored in the study.
 
     Attributes:
-        source: fields of a :class:`~timebox.jobs.data.DataConfig`. data_sha256: of the training images.
+        data_sha256: of the training images.
         recipe, settings: the starting recipe.
         space: as :meth:`Space.to_json` returns it.
         val_is_apart: whether the final run may not train on the validation images.
@@ -42,7 +46,7 @@ class SearchSpec:
         ends_at: when trials end, in seconds since 1970; 0 while the search is being set up.
     """
 
-    source: Mapping[str, object]
+    source: DataConfig
     data_sha256: str
     recipe: str
     settings: tuple[str, ...]
@@ -64,6 +68,34 @@ class SearchSpec:
         return self.ends_at - time.time()
 
 
+class SearchTrial(Struct, frozen=True, kw_only=True):
+    """A line of trials.jsonl: a trial of the search.
+
+    Attributes:
+        state: ``stopped`` where a larger budget was not worth it.
+        accuracy: under the largest budget; null where nothing was measured.
+        budget_seconds: the largest budget that the trial had.
+        settings: the settings of the trial, as ``FIELD=VALUE`` texts.
+        params: the values that the sampler chose, by field.
+        retry_of: the trial that this one repeats after a failure of its worker.
+        reason: of a failure, or of stopping the trial.
+        trainings: a training for each budget.
+    """
+
+    phase: Literal["search"]
+    trial: Count
+    state: Literal["complete", "stopped", "failed"]
+    accuracy: Share | None
+    budget_seconds: Seconds | None
+    settings: tuple[str, ...]
+    params: RecipeFields
+    worker: str | None
+    seconds: Seconds | None
+    retry_of: Count | None
+    reason: str | None
+    trainings: tuple[TrialResult, ...]
+
+
 def create(storage: BaseStorage, name: str, spec: SearchSpec) -> optuna.Study:
     """Create a study. Raises UsageError where the storage has one of that name."""
     try:
@@ -72,7 +104,8 @@ def create(storage: BaseStorage, name: str, spec: SearchSpec) -> optuna.Study:
         raise UsageError(
             f"study {name!r} is in the storage already: give --join to work for it, or another --study"
         ) from error
-    return _save_spec(study, spec)
+    _save_spec(study, spec)
+    return study
 
 
 def load(storage: BaseStorage, name: str) -> tuple[optuna.Study, SearchSpec]:
@@ -103,14 +136,12 @@ def adopt_version(storage: BaseStorage, name: str) -> str:
 
 def set_end(study: optuna.Study, spec: SearchSpec, ends_at: float) -> SearchSpec:
     """Store another end of the trials, in seconds since 1970."""
-    spec = replace(spec, ends_at=ends_at)
-    _save_spec(study, spec)
+    return _save_spec(study, replace(spec, ends_at=ends_at))
+
+
+def _save_spec(study: optuna.Study, spec: SearchSpec) -> SearchSpec:
+    study.set_user_attr(_SPEC, TUNE_STUDY_FORMAT.numbered(to_builtins(spec)))
     return spec
-
-
-def _save_spec(study: optuna.Study, spec: SearchSpec) -> optuna.Study:
-    study.set_user_attr(_SPEC, TUNE_STUDY_FORMAT.numbered(asdict(spec)))
-    return study
 
 
 def _load_study(storage: BaseStorage, name: str) -> optuna.Study:
@@ -121,16 +152,12 @@ def _load_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def _read_any_spec(study: optuna.Study) -> SearchSpec:
-    """The stored spec, whichever version created it."""
     stored, where = study.user_attrs.get(_SPEC), f"study {study.study_name!r}"
     if not isinstance(stored, dict) or "version" not in stored:
         raise UsageError(f"{where} cannot be used: it is no study of timebox")
     values = TUNE_STUDY_FORMAT.upgraded(stored, where)
     del values[FORMAT_KEY]
-    try:
-        return msgspec.convert(values, SearchSpec)
-    except msgspec.ValidationError as error:
-        raise RunError(f"{where} is damaged: {error}") from error
+    return from_values(values, SearchSpec, where)
 
 
 def enqueue(study: optuna.Study, params: Mapping[str, Value], settings: Sequence[str], fields: Sequence[str]) -> None:
@@ -152,11 +179,8 @@ def orphaned_trials(study: optuna.Study, dead_workers: Sequence[str], include_un
     """
     for trial in running_trials(study):
         worker, started = trial.user_attrs.get(WORKER), trial.datetime_start
-        if worker is None and include_unclaimed and started:
-            is_orphaned = (datetime.now() - started).total_seconds() > _MAX_UNCLAIMED_SECONDS
-        else:
-            is_orphaned = worker in dead_workers
-        if is_orphaned:
+        is_unclaimed = include_unclaimed and worker is None
+        if worker in dead_workers or (is_unclaimed and started and datetime.now() - started > _MAX_UNCLAIMED):
             yield trial
 
 
@@ -210,21 +234,21 @@ def accuracy_of(trial: FrozenTrial) -> float:
     return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else 0.0
 
 
-def trial_record(spec: SearchSpec, trial: FrozenTrial) -> dict[str, object]:
+def trial_record(spec: SearchSpec, trial: FrozenTrial) -> SearchTrial:
     """The line of a finished trial in trials.jsonl."""
-    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed"}[trial.state]
-    num_rungs = len(trial.intermediate_values)
-    return {
+    attributes, num_rungs = trial.user_attrs, len(trial.intermediate_values)
+    values = {
         "phase": "search",
         "trial": trial.number,
-        "state": state,
+        "state": _STATES[trial.state],
         "accuracy": accuracy_of(trial) or None,
         "budget_seconds": spec.rungs[num_rungs - 1] if num_rungs else None,
-        "settings": trial.user_attrs.get(SETTINGS, []),
-        "params": dict(trial.params),
-        "worker": trial.user_attrs.get(WORKER),
+        "settings": attributes.get(SETTINGS, ()),
+        "params": trial.params,
+        "worker": attributes.get(WORKER),
         "seconds": trial.duration.total_seconds() if trial.duration else None,
         "retry_of": trial.system_attrs.get("failed_trial"),
-        "reason": trial.user_attrs.get(REASON),
-        "trainings": trial.user_attrs.get(TRAININGS, []),
+        "reason": attributes.get(REASON),
+        "trainings": attributes.get(TRAININGS, ()),
     }
+    return from_values(values, SearchTrial, f"trial {trial.number}")

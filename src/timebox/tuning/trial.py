@@ -1,6 +1,6 @@
 """One training of a trial: in this process, on images in memory, scored on validation images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from msgspec import Struct
 
 from timebox.clock import Deadline
 from timebox.configs.data import DataConfig
@@ -21,6 +22,7 @@ from timebox.jobs.run_job import score_held_out
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.planner import Hardware, PlanRequest, make_plan
 from timebox.reporter import SilentReporter, StepStatus
+from timebox.run.json_values import Count, RecipeFields, Seconds, Share
 from timebox.run.writer import RunWriter
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.torch_state import preserve_torch_state
@@ -39,24 +41,26 @@ class DivergedError(Exception):
     """The training loss has diverged."""
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """The outcome of one training; a value of ``trainings`` in trials.jsonl.
+class TrialResult(Struct, frozen=True):
+    """The outcome of one training of a trial.
 
     Attributes:
-        accuracy: share of ``num_images`` validation images classified correctly, 0...1.
-        recipe: all fields of the recipe that was trained.
+        accuracy: share of the scored validation images that are right.
+        num_images: number of validation images that were scored.
+        recipe: all fields of the recipe, by name.
         train_images: number of training images.
+        images_per_second: training images per second.
+        seconds: duration of the training and of its scoring.
     """
 
-    accuracy: float
-    num_images: int
-    recipe: Mapping[str, object]
-    train_images: int
-    steps: int
+    accuracy: Share
+    num_images: Count
+    recipe: RecipeFields
+    train_images: Count
+    steps: Count
     epochs: float
-    images_per_second: float
-    seconds: float
+    images_per_second: Seconds
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class Trainer:
     """Trains recipes on the same images.
 
     Attributes:
-        train_images, val_images: of the validation images at most 2500, stratified by class.
+        val_images: at most 2500 of the validation images, stratified by class.
         source: the origin of the images, named in messages.
         seed: of the first training of a recipe.
     """
@@ -81,7 +85,7 @@ class Trainer:
         object.__setattr__(self, "val_images", self.val_images.take(order))
 
     def cut(self, num_images: int) -> "Trainer":
-        """A trainer on at most so many of the training images, stratified by class."""
+        """A trainer on at most ``num_images`` of the training images, stratified by class."""
         if num_images >= len(self.train_images):
             return self
         order = stratified_order(self.train_images.labels, self.source.split_seed)[:num_images]
@@ -97,29 +101,16 @@ class Trainer:
             DivergedError: where the loss diverges. UsageError: for a recipe that is invalid, or does not fit the data.
         """
         deadline = Deadline(budget_seconds)
-        config = TrainConfig.of(
-            self.source,
-            recipe=recipe,
-            settings=(*settings, SCORING_SETTING),
-            seed=self.seed + repeat,
-            precision=self.precision,
-            thumbnails=False,
-        )
-        data_splits = DataSplits(
-            self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None
-        )
+        settings = (*settings, SCORING_SETTING)
+        training_options = {"seed": self.seed + repeat, "precision": self.precision, "thumbnails": False}
+        config = TrainConfig.of(self.source, recipe=recipe, settings=settings, **training_options)
+        splits = DataSplits(self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None)
+        load, hardware = ScoringLoad(len(self.val_images), 0), Hardware(self.device, self.precision)
+        request = PlanRequest(recipe, settings, self.train_images, load, hardware, self.source.data)
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
-            request = PlanRequest(
-                recipe,
-                config.settings,
-                self.train_images,
-                ScoringLoad(len(self.val_images), 0),
-                Hardware(self.device, config.precision),
-                self.source.data,
-            )
             plan = make_plan(request, deadline, None, NO_WRITES)
-            job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
+            job = TrainingJob.of(config, replace(plan, num_val_images=0), splits, budget_seconds)
             context = RunContext(deadline, DivergenceGuard())
             training = Training(job, context, writer)
             with training.checkpointer.wait_on_failure():
@@ -130,8 +121,8 @@ class Trainer:
                 (score,) = score_held_out(job, trained.model, context) or (None,)
                 training.checkpointer.wait(deadline.remaining())
         return TrialResult(
-            accuracy=0.0 if score is None else score.accuracy,
-            num_images=0 if score is None else len(score.dataset),
+            accuracy=score.accuracy if score else 0.0,
+            num_images=len(score.dataset) if score else 0,
             recipe=job.plan.recipe.as_dict(),
             train_images=len(self.train_images),
             steps=trained.num_steps,

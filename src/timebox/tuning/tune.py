@@ -5,16 +5,19 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
-from timebox.clock import Deadline, format_duration, parse_budget
-from timebox.data import ImageDataset, parse_split_size
+from timebox.clock import Deadline, format_duration
+from timebox.configs.options import budget_text
+from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
+from timebox.data import ImageDataset
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
-from timebox.jobs.config import arguments_given, image_form, is_planned
+from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
 from timebox.planning.auto import candidate_scales
@@ -23,9 +26,8 @@ from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO, Recipe, RecipeSpec, parse_recipe
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
-from timebox.tuning import directory as directories
 from timebox.tuning import study as studies
-from timebox.tuning.directory import JOURNAL, TuneConfig, TuneDirectory
+from timebox.tuning.directory import JOURNAL, TuneDirectory
 from timebox.tuning.search_runner import CHECK_END, SearchRunner
 from timebox.tuning.space import default_space, read_space
 from timebox.tuning.storage import HIDDEN_PASSWORD, is_url, open_storage, without_password
@@ -34,10 +36,6 @@ from timebox.tuning.trial import MAX_VAL_IMAGES
 from timebox.tuning.worker import WorkerConfig, run_worker
 from timebox.version import VERSION
 
-# Arguments that may be given together with ``resume``.
-_WITH_RESUME = {"resume", "budget", "storage", "notify", "deadline"}
-# Default trial budget: this share of the budget, from MIN_TRIAL_SECONDS to this many seconds.
-TRIAL_SHARE, MAX_DEFAULT_TRIAL_SECONDS = 1 / 60, 60.0
 # Planning takes most of a shorter training.
 MIN_RUNG_SECONDS = 5.0
 # Held out where the data have no validation split; the final run trains on it too.
@@ -61,7 +59,7 @@ class Tuned:
 
     path: Path
     run: Run
-    summary: Mapping[str, object]
+    summary: Mapping[str, Any]
 
 
 def tune(
@@ -134,95 +132,37 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
-    surplus = sorted(arguments_given(tune, locals()) - _WITH_RESUME)
-    if resume is not None and surplus:
-        raise UsageError(f"{', '.join(surplus)} cannot be given with resume: a search keeps its own")
+    config = TuneConfig.from_call(locals())
+    deadline = deadline or Deadline(config.budget)
     notify = notify or (lambda line: None)
-    deadline = deadline or Deadline(None if budget is None else parse_budget(budget))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if resume is not None:
-        return _resume(Path(resume), storage, deadline, notify)
-    if data is None:
-        raise UsageError("say what to train on: a path, or a name such as digits")
-    if deadline.budget_seconds is None:
-        raise UsageError("give a budget for the whole search, for example --budget 1h")
-    config = TuneConfig(
-        data=str(data),
-        budget_seconds=deadline.budget_seconds,
-        trial_seconds=_trial_seconds(deadline.budget_seconds) if trial_budget is None else parse_budget(trial_budget),
-        recipe=recipe,
-        settings=tuple(settings),
-        space=None if space is None else str(space),
-        sampler=sampler,
-        storage=storage,
-        study=study or f"{Path(data).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
-        workers=workers,
-        val=parse_split_size(str(val) if isinstance(val, Path) else val, "val"),
-        test=parse_split_size(str(test) if isinstance(test, Path) else test, "test"),
-        train_limit=train_limit,
-        split_seed=split_seed,
-        seed=seed,
-        coarse=coarse,
-        group_by=group_by,
-        data_dir=None if data_dir is None else str(data_dir),
-        max_bad_share=max_bad_share,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
-    config.check()
-    with closing(_set_up(config, out, deadline, notify)) as directory:  # frees the images that it read
-        return _run(directory, storage or str(directory.path / JOURNAL), deadline, notify)
+    if config.resume is not None:
+        return _resume(Path(config.resume), config.storage, deadline, notify)
+    with closing(_set_up(config, deadline, notify)) as directory:  # frees the images that it read
+        return _run(directory, config.storage or str(directory.path / JOURNAL), deadline, notify)
 
 
-def join(
-    data: str | Path,
-    *,
-    storage: str,
-    study: str,
-    device: str = "auto",
-    data_dir: str | Path | None = None,
-    max_bad_share: float = 0.1,
-    cache: bool = True,
-) -> int:
-    """Run trials for a search of another machine until it ends; returns their number.
+def join(config: TuneConfig) -> int:
+    """Run trials for ``config.join``, a search of another machine, until it ends; returns their number.
 
-    Args:
-        data: path or name of the same data on this machine.
-        storage: URL of the database of the search. study: its name there.
-        device, data_dir, max_bad_share, cache: as of :func:`tune`.
-    Raises:
-        UsageError: for a storage or study that cannot be used, as :func:`tune`.
+    Of the other options, only ``storage``, the data and the device have an effect. Raises UsageError for a storage or a
+    study that cannot be used.
     """
-    if not is_url(storage):
-        raise UsageError(f"storage {storage!r} must be a URL, such as postgresql://user@host/name")
-    return run_worker(
-        WorkerConfig(
-            storage=storage,
-            study=study,
-            data=str(data),
-            data_dir=None if data_dir is None else str(data_dir),
-            max_bad_share=max_bad_share,
-            cache=cache,
-            device=device,
-            number=time.time_ns() % 1_000_000,
-            name=f"join-{time.time_ns():x}",
-        )
-    )
+    number, name = time.time_ns() % 1_000_000, f"join-{time.time_ns():x}"
+    return run_worker(WorkerConfig.of(config, storage=config.storage, study=config.join, number=number, name=name))
 
 
-def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, notify: Notify) -> TuneDirectory:
+def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirectory:
     """Read the data, and create the directory and the study with its first trials."""
     draft = parse_recipe(config.recipe, config.settings)
     space = default_space(draft) if config.space is None else read_space(config.space)
     device = resolve_device(config.device)
-    if out:
-        check_free(Path(out), "search")
+    if config.out:
+        check_free(Path(config.out), "search")
     storage = open_storage(config.storage) if config.storage else None
     final_seconds = (1 - CHECK_END) * config.budget_seconds
-    reader = DatasetReader(
-        Path(config.data_dir) if config.data_dir else None, config.max_bad_share, notify, deadline, None, config.cache
-    )
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    reader = DatasetReader(data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
     side, fit = image_form(config.recipe, config.settings)
     if is_planned(config.recipe):
         reader.largest_side = largest_side_for(final_seconds, device)
@@ -233,10 +173,10 @@ def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, noti
         source = source.replace(val=VAL_SHARE if config.train_limit is None else "rest")
         data_splits = split_data(loaded.splits, source, None, fit)
     if data_splits.val is None:
-        raise UsageError(f"{config.data!r} leaves no validation images: hold some out with --val")
+        raise UsageError(f"{source.data!r} leaves no validation images: hold some out with --val")
     height, width, _ = data_splits.train.image_shape
     spec = SearchSpec(
-        source=source.as_dict(),
+        source=source,
         data_sha256=sha256_of(data_splits.train),
         recipe=config.recipe,
         settings=config.settings,
@@ -252,9 +192,12 @@ def _set_up(config: TuneConfig, out: str | Path | None, deadline: Deadline, noti
         ends_at=0.0,
     )
     date = time.strftime("%Y%m%d-%H%M%S")
-    directory = TuneDirectory.new(Path(out) if out else Path("runs") / f"tune-{loaded.name}-{date}", config)
+    study_name = config.study or f"{Path(source.data).stem}-{date}"
+    path = Path(config.out) if config.out else Path("runs") / f"tune-{loaded.name}-{date}"
+    config = config.replace(study=study_name, trial_budget=budget_text(config.trial_seconds))
+    directory = TuneDirectory.new(path, config)
     try:
-        study = studies.create(storage or open_storage(str(directory.path / JOURNAL)), config.study, spec)
+        study = studies.create(storage or open_storage(str(directory.path / JOURNAL)), study_name, spec)
         start = space.start_values(_starting_recipe(draft, data_splits.train))
         studies.enqueue(study, start, (), ())
         if config.sampler != "random":
@@ -285,37 +228,32 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
         if deadline.budget_seconds is None and directory.is_finished:
             raise RunError(f"search {str(path)!r} is finished: to go on with it, give a longer --budget for all of it")
         if deadline.budget_seconds is not None:
-            directory.save_config(config := replace(config, budget_seconds=deadline.budget_seconds))
+            directory.save_config(config := config.replace(budget=deadline.budget_seconds))
         deadline = Deadline(config.budget_seconds, deadline.started_at)
         deadline.add_earlier_phases({"before": directory.seconds_before})
-        if deadline.remaining() < directories.MIN_BUDGET_SECONDS * (1 - CHECK_END):
+        if deadline.remaining() < MIN_BUDGET_SECONDS * (1 - CHECK_END):
             raise BudgetError(
                 f"of {format_duration(config.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
                 "left, too little to train in: give a longer --budget for all of it"
             )
-        if (version := studies.adopt_version(open_storage(storage), config.study)) != VERSION:
+        if (version := studies.adopt_version(open_storage(storage), directory.study_name)) != VERSION:
             notify(f"the search was begun by timebox {version}; it goes on with {VERSION}")
         if not is_url(storage):
             time.sleep(ORPHANS_SECONDS)
-            study, _ = studies.load(open_storage(storage), config.study)
+            study, _ = studies.load(open_storage(storage), directory.study_name)
             for trial in studies.running_trials(study):
                 studies.fail_trial(study, trial, retry=True)
         return _run(directory, storage, deadline, notify)
 
 
 def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Notify) -> Tuned:
-    study, spec = studies.load(open_storage(storage), directory.config.study)
+    study, spec = studies.load(open_storage(storage), directory.study_name)
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:
         notify(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
         raise
     return Tuned(directory.path, run, summary)
-
-
-def _trial_seconds(budget_seconds: float) -> float:
-    """The default trial budget."""
-    return min(MAX_DEFAULT_TRIAL_SECONDS, max(directories.MIN_TRIAL_SECONDS, TRIAL_SHARE * budget_seconds))
 
 
 def _num_trial_images(train: ImageDataset, trial_seconds: float, final_seconds: float) -> int:

@@ -10,18 +10,20 @@ import os
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline
-from timebox.configs.data import DataConfig
+from timebox.configs.tune import TuneConfig
 from timebox.errors import TimeboxError, UsageError
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
+from timebox.run.json_values import to_values
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import sampler_for
@@ -37,20 +39,20 @@ EXIT_USER_ERROR = 2
 MAX_FAILURES = 5
 # Duplicate trials in a row that are skipped; where all fields are categorical, every combination may have been tried.
 MAX_DUPLICATES = 3
+# Options of reading the data.
+READING = ("data_dir", "max_bad_share", "cache")
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """The study, the machine and the identity of a worker.
+    """The study, the machine and the identity of a worker; other options are as of :func:`timebox.tune`.
 
     Attributes:
         storage: path of a journal or URL of a database. study: name of the study in it.
         data: path or name of the data on this machine; None for the study's.
-        data_dir, max_bad_share, cache, device: as of :func:`timebox.tune`.
         num_threads: CPU threads; None for torch's default.
-        number: number of the worker, from 0; seeds its sampler.
-        name: written to its trials.
+        number: number of the worker, from 0; seeds its sampler. name: written to its trials.
         parent: process id; the worker ends when this process does.
     """
 
@@ -66,12 +68,16 @@ class WorkerConfig:
     name: str = ""
     parent: int | None = None
 
+    @classmethod
+    def of(cls, config: TuneConfig, **others: Any) -> "WorkerConfig":
+        """The config of a worker with the data and the device of a search's config."""
+        return cls(**{name: getattr(config, name) for name in ("data", "device", *READING)}, **others)
+
 
 def run_worker(config: WorkerConfig) -> int:
     """Run trials until the search ends; returns their number.
 
-    Raises:
-        UsageError: for a study of other data or of another version of timebox, or where every trial fails.
+    Raises UsageError for a study of other data or of another version of timebox, or where every trial fails.
     """
     if config.parent is not None:
         threading.Thread(target=_exit_with_parent, args=(config.parent,), daemon=True).start()
@@ -93,15 +99,9 @@ def run_worker(config: WorkerConfig) -> int:
 
 def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
     """A trainer on all images of a search. Raises UsageError where they differ from those the study began with."""
-    source = DataConfig(**{**spec.source, **({} if config.data is None else {"data": config.data})})  # type: ignore
-    reader = DatasetReader(
-        Path(config.data_dir) if config.data_dir else None,
-        config.max_bad_share,
-        lambda line: None,
-        Deadline(None),
-        None,
-        config.cache,
-    )
+    source = spec.source if config.data is None else spec.source.replace(data=config.data)
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    reader = DatasetReader(data_dir, config.max_bad_share, lambda line: None, Deadline(None), cache=config.cache)
     _, data_splits = reader.read_splits(source, spec.image_size, spec.image_fit)
     if sha256_of(data_splits.train) != spec.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
@@ -136,14 +136,18 @@ class Worker:
     def _objective(self, trial: optuna.Trial) -> float:
         params = self._space.suggest(trial)
         if SETTINGS not in trial.user_attrs:
-            known = self._study.get_trials(deepcopy=False)
-            parent, fields = known[trial.number].user_attrs.get(STEP, (None, None))  # written by the sampler
-            inherited = () if parent is None else known[parent].user_attrs.get(SETTINGS, ())
+            trials = self._study.get_trials(deepcopy=False)
+            parent, fields = trials[trial.number].user_attrs.get(STEP, (None, None))  # written by the sampler
+            inherited = () if parent is None else trials[parent].user_attrs.get(SETTINGS, ())
             trial.set_user_attr(SETTINGS, list(self._space.settings(params, fields, inherited)))
         duplicate = studies.find_duplicate(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
+        # Workers that see the same trials may take the same step, and draws meet at the bounds of a range.
+        is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
+        self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
         try:
-            self._skip_duplicate(duplicate)
+            if is_skipped:
+                raise optuna.TrialPruned(f"the same as trial {duplicate}")
             accuracy = self._train_rungs(trial)
         except optuna.TrialPruned as reason:
             trial.set_user_attr(REASON, str(reason))
@@ -159,22 +163,15 @@ class Worker:
         self._num_failures = 0
         return accuracy
 
-    def _skip_duplicate(self, duplicate: int | None) -> None:
-        """Workers that see the same trials may take the same step, and draws meet at the bounds of a range."""
-        is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
-        self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
-        if is_skipped:
-            raise optuna.TrialPruned(f"the same as trial {duplicate}")
-
     def _train_rungs(self, trial: optuna.Trial) -> float:
         """Train from scratch at each rung until the pruner stops the trial; returns the accuracy at the last one."""
         spec = self.spec
-        known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        accuracies = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         accuracy = 0.0
         for rung, budget in enumerate(spec.rungs):
             step = REDUCTION_FACTOR**rung
-            if step in known:  # measured by a worker that died
-                accuracy = known[step]
+            if step in accuracies:  # measured by a worker that died
+                accuracy = accuracies[step]
                 continue
             if spec.seconds_left < budget + SLACK_SECONDS:
                 raise optuna.TrialPruned(f"no time left for a training of {budget:.0f} s")
@@ -182,7 +179,7 @@ class Worker:
                 result = self._trainer.train(spec.recipe, [*spec.settings, *trial.user_attrs[SETTINGS]], 0, budget)
             except DivergedError as error:
                 raise optuna.TrialPruned(f"diverged: {error}") from error
-            trial.set_user_attr(TRAININGS, [*trial.user_attrs.get(TRAININGS, []), asdict(result)])
+            trial.set_user_attr(TRAININGS, [*trial.user_attrs.get(TRAININGS, []), to_values(result)])
             accuracy = result.accuracy
             trial.report(accuracy, step)
             if rung + 1 < len(spec.rungs) and trial.should_prune():
