@@ -19,7 +19,7 @@ PUBLIC = (
     "ImageDataset", "TimeboxClassifier",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
-RESULTS = {"Benchmark", "Evaluation", "ExportResult", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
+RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
 
 
 # Real trainings, searches and exports.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark
     from timebox.data import ImageDataset, Inspection
     from timebox.estimator import TimeboxClassifier
-    from timebox.exporting import ExportResult, export
+    from timebox.exporting import Exported, export
     from timebox.pipelines import Evaluation, compare, evaluate, inspect, lr_find, predict, report, train
     from timebox.recipe import Recipe
     from timebox.run import Run, load
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Benchmark",
     "Evaluation",
-    "ExportResult",
+    "Exported",
     "ImageDataset",
     "Inspection",
     "Recipe",
@@ -51,7 +51,7 @@ _HOMES = {
     "ImageDataset": "timebox.data",
     "Inspection": "timebox.data",
     "Recipe": "timebox.recipe",
-    "ExportResult": "timebox.exporting",
+    "Exported": "timebox.exporting",
     "TimeboxClassifier": "timebox.estimator",
     "Tuned": "timebox.tuning",
     "tune": "timebox.tuning",

@@ -11,7 +11,7 @@ from timebox.cli.predict import image_files
 from timebox.configs.verbs import ExportConfig
 
 if TYPE_CHECKING:
-    from timebox.exporting import ExportResult
+    from timebox.exporting import Exported
 
 
 def add_parser(subparsers: Subparsers) -> Parser:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
+def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
     """The printed lines, as (label, value)."""
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"
@@ -71,7 +71,7 @@ def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
         )
 
 
-def _calibration(exported: "ExportResult") -> str:
+def _calibration(exported: "Exported") -> str:
     if exported.temperature == 1.0:
         return "not calibrated: the run had no validation images to fit a temperature on"
     return f"calibrated with the temperature {exported.temperature:g}"

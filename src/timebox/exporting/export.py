@@ -42,7 +42,7 @@ class DecoderEffect:
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class Exported:
     """An exported model file and its comparison with the run.
 
     Attributes:
@@ -77,7 +77,7 @@ def export(
     tta: str = "recipe",
     overwrite: bool = False,
     files: Sequence[str | Path] = (),
-) -> ExportResult:
+) -> Exported:
     """Write a run's model and its preprocessing to one file.
 
     The exported model maps ``images``, uint8 (N, H, W, C) with any N, H and W, to calibrated ``probabilities``, float32
@@ -131,7 +131,7 @@ def export(
             draft.replace(path)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
-    return ExportResult(
+    return Exported(
         path, format, num_bytes, run.class_names, run.preprocessing.channels, views, run.temperature, checks, decoder
     )
 
