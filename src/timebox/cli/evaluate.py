@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.clock import format_duration
 from timebox.configs.verbs import EvaluateConfig
 
@@ -24,19 +24,13 @@ MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox evaluate`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "evaluate",
-            EvaluateConfig,
-            "score a run on data",
-            "Accuracy, metrics for each class and the confusion matrix of a run on labelled images. Says how many of "
-            "them the run was trained on.",
-            ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
-        )
-    )
+HELP = VerbHelp(
+    EvaluateConfig,
+    "score a run on data",
+    "Accuracy, metrics for each class and the confusion matrix of a run on labelled images. Says how many of "
+    "them the run was trained on.",
+    ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
+)
 
 
 def run(args: argparse.Namespace) -> int:

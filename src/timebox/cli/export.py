@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.cli.predict import image_files
 from timebox.configs.verbs import ExportConfig
 
@@ -14,24 +14,18 @@ if TYPE_CHECKING:
     from timebox.exporting import Exported
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox export`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "export",
-            ExportConfig,
-            "write the model to one file, for use without timebox",
-            "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
-            "resizing, cropping, normalisation and test-time augmentation are inside. Before it is written its "
-            "probabilities are compared with the run's.",
-            (
-                "timebox export runs/demo",
-                "timebox export runs/demo --format torch --output demo.pt2 --tta none",
-                "timebox export runs/demo --check photos/",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    ExportConfig,
+    "write the model to one file, for use without timebox",
+    "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
+    "resizing, cropping, normalisation and test-time augmentation are inside. Before it is written its "
+    "probabilities are compared with the run's.",
+    (
+        "timebox export runs/demo",
+        "timebox export runs/demo --format torch --output demo.pt2 --tta none",
+        "timebox export runs/demo --check photos/",
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import InspectConfig
 
 if TYPE_CHECKING:
@@ -21,19 +21,13 @@ MAX_KINDS = 6
 MAX_CLASS_ROWS = 40
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox inspect`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "inspect",
-            InspectConfig,
-            "show what is read from data, without training",
-            "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
-            "cannot be read, and duplicate images.",
-            ("timebox inspect photos/", "timebox inspect cifar10 --json"),
-        )
-    )
+HELP = VerbHelp(
+    InspectConfig,
+    "show what is read from data, without training",
+    "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
+    "cannot be read, and duplicate images.",
+    ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import json_line, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
 
@@ -23,30 +23,18 @@ if TYPE_CHECKING:
     Ranked = list[tuple[str, float]]
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox predict`."""
-    parser = add_verb(
-        subparsers,
-        "predict",
-        PredictConfig,
-        "label image files",
-        "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
-        "its place; the exit status is 2 only where none could be read.",
-        (
-            "timebox predict runs/demo photo.jpg",
-            "timebox predict runs/demo photos/ --top 3 --format jsonl",
-            "find / -name '*.jpg' | timebox predict runs/demo -",
-        ),
-    )
-    parser.add_argument(
-        "--json",
-        action="store_const",
-        const="jsonl",
-        dest="format",
-        default=argparse.SUPPRESS,
-        help="the same as --format jsonl",
-    )
-    return parser
+HELP = VerbHelp(
+    PredictConfig,
+    "label image files",
+    "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
+    "its place; the exit status is 2 only where none could be read.",
+    (
+        "timebox predict runs/demo photo.jpg",
+        "timebox predict runs/demo photos/ --top 3 --format jsonl",
+        "find / -name '*.jpg' | timebox predict runs/demo -",
+    ),
+    json_help="the same as --format jsonl",
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     trained = load(config.run, device=config.device)
     top = min(config.top, len(trained.class_names))
-    is_csv = config.format == "csv"
+    is_csv = config.format == "csv" and not args.json
     if is_csv:
         write(_csv_line(["path", *_columns(top), "error"]))
     num_files = num_read = 0

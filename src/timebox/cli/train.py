@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import facts, json_line, number, percent, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.train import TrainConfig
 from timebox.errors import OutputError
@@ -21,26 +21,20 @@ if TYPE_CHECKING:
 AFTER_TRAINING = ("saving", "scoring", "reporting")  # phases
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox train`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "train",
-            TrainConfig,
-            "train a classifier inside a time budget",
-            "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
-            "--budget and --steps is needed, unless a run is resumed or replayed. Several processes that torchrun "
-            "starts train together.",
-            (
-                "timebox train digits --test 0.2 --budget 60s",
-                "timebox train photos/ --budget 10m",
-                "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
-                "timebox train --resume runs/photos-20260101-120000",
-                "torchrun --nproc-per-node 8 -m timebox train photos/ --budget 10m",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    TrainConfig,
+    "train a classifier inside a time budget",
+    "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
+    "--budget and --steps is needed, unless a run is resumed or replayed. Several processes that torchrun "
+    "starts train together.",
+    (
+        "timebox train digits --test 0.2 --budget 60s",
+        "timebox train photos/ --budget 10m",
+        "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
+        "timebox train --resume runs/photos-20260101-120000",
+        "torchrun --nproc-per-node 8 -m timebox train photos/ --budget 10m",
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
