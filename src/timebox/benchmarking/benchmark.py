@@ -138,7 +138,7 @@ def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Dea
         data_name=name,
         environment=environment(device),
         command=command(config),
-        asked=arguments_of(config),
+        arguments=arguments_of(config),
     )
     _check_budget(config, deadline)
     out = config.out or f"runs/benchmark-{name}-{time.strftime('%Y%m%d-%H%M%S')}"

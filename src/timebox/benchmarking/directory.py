@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from timebox.benchmarking.config import BenchmarkArguments, config_of
 from timebox.benchmarking.environment import Environment
@@ -40,7 +40,7 @@ class BenchmarkFile(Struct, frozen=True, kw_only=True):
     data_name: str
     environment: Environment
     command: str
-    asked: BenchmarkArguments
+    arguments: BenchmarkArguments = field(name="asked")  # renaming the key would take a new format
 
 
 class BenchmarkDirectory:
@@ -55,7 +55,7 @@ class BenchmarkDirectory:
 
     def __init__(self, path: Path, about: BenchmarkFile, created: bool = False) -> None:
         self.path, self.about, self._created = path, about, created
-        self.config = config_of(about.asked, repr(str(path / CONFIG)))
+        self.config = config_of(about.arguments, repr(str(path / CONFIG)))
         with written(_named(path)):
             self._file = os.open(path / TRIALS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
@@ -32,22 +31,12 @@ HELP = VerbHelp(
 
 def run(args: argparse.Namespace) -> int:
     """Reads the data, however many files of it are bad, and prints the inspection."""
-    from timebox.data import inspect_data, load_data
-
     config: InspectConfig = args.config
     with display.progress() as reporter:
-        reporter.phase("reading")
-        loaded = load_data(
-            config.data,
-            image_size=config.image_size,
-            coarse=config.coarse,
-            data_dir=Path(config.data_dir) if config.data_dir else None,
-            cache=config.cache,
-            max_bad_share=1.0,  # bad files are reported, not refused
-            notify=reporter.note,
-        )
-        reporter.phase("comparing")
-        inspection = inspect_data(loaded)
+        from timebox.pipelines.inspect import inspect
+
+        # Unreadable files are reported, not refused.
+        inspection = inspect(**config.arguments(), max_bad_share=1.0, reporter=reporter)
     if args.json:
         write(json_line(inspection.as_dict()))
     else:

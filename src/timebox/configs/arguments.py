@@ -2,14 +2,12 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import NODEFAULT
 
-from timebox.configs.config import Config, Option, did_you_mean, options_of, parse_config
+from timebox.configs.config import Config, Option, did_you_mean, options_of
 from timebox.errors import UsageError
-
-C = TypeVar("C", bound=Config)
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
@@ -43,14 +41,12 @@ def _settings(one: Option) -> dict[str, Any]:
 
 
 def config_from_arguments(
-    cls: type[C], parsed: argparse.Namespace, parser: argparse.ArgumentParser, extras: Sequence[str] = ()
-) -> C:
-    """The config that a command line asks for.
+    cls: type[Config], parsed: argparse.Namespace, parser: argparse.ArgumentParser, extras: Sequence[str] = ()
+) -> Config:
+    """The config that a command line asks for. Raises UsageError with all errors in one line, unknown options first.
 
     Args:
         extras: words that the parser did not know.
-    Raises:
-        UsageError: with all errors in one line, unknown options first.
     """
     names, known = [word.split("=")[0] for word in extras if word[:1] == "-"], parser._option_string_actions
     errors = [UsageError(f"there is no option {name}{did_you_mean(name, known)}") for name in names]
@@ -58,7 +54,7 @@ def config_from_arguments(
         hint = f"`{parser.prog} --help` lists what is allowed"
         errors = [UsageError(f"unexpected argument {extras[0]!r}; {hint}")]
     values = {name: value for name, value in vars(parsed).items() if name in options_of(cls)}
-    return parse_config(cls, values, is_text=True, errors=errors)
+    return cls.parse(values, is_text=True, errors=errors)
 
 
 def to_arguments(config: Config, *, leave_out: Iterable[str] = (), always: Iterable[str] = ()) -> list[str]:

@@ -8,14 +8,13 @@ from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert, to_builtins
 from msgspec.structs import fields, force_setattr, replace
 
 from timebox.errors import BudgetError, UsageError
 
-C = TypeVar("C", bound="Config")
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a list of texts"}
 _NO_UPPER_BOUND = 2**62  # bounds at or above this one only keep numbers within 64 bits, or finite
 
@@ -29,7 +28,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Class attributes:
         rules: checks over several fields that hold for every config.
         requirements: checks that hold for what a user asks for, but not for a config that is read back from a file or
-            made by another verb; run by :func:`parse_config`.
+            made by another verb; run by :meth:`parse`.
     Raises:
         UsageError: with all errors in one line; BudgetError if every one concerns a budget.
     """
@@ -47,12 +46,25 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def from_call(cls, arguments: Mapping[str, object]) -> Self:
         """The config of a public function's arguments, given its ``locals()``; other arguments are ignored.
 
-        A running ``deadline`` among the arguments takes the place of ``budget``. Raises UsageError.
+        A running ``deadline`` among the arguments takes the place of ``budget``.
         """
         values = {name: arguments[name] for name in cls.__struct_fields__ if name in arguments}
         if (deadline := arguments.get("deadline")) is not None:
             values["budget"] = getattr(deadline, "budget_seconds", None)
-        return parse_config(cls, values)
+        return cls.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, is_text: bool = False, errors: Sequence[UsageError] = ()) -> Self:
+        """The config that a user asks for, checked with its requirements too.
+
+        Args:
+            values: values by field; defaults for the others.
+            is_text: whether they are texts of a command line; errors then name the flags.
+            errors: earlier errors, which come first. Requirements are not checked then.
+        """
+        checked, further = _validate(cls, values, is_text=is_text, is_request=not errors)
+        _raise_all([*errors, *further])
+        return cls(**checked)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other values for some fields, validated."""
@@ -162,23 +174,6 @@ def _option(name: str, hint: Any, default: Any) -> Option:
             to_visit += [(part, []) for part in get_args(kind)]
     flag = metadata.get("flag", f"--{'no-' * (default is True)}{name.replace('_', '-')}")
     return Option(name, hint, default, help, metadata, types, choices, flag)
-
-
-def parse_config(
-    cls: type[C], values: Mapping[str, Any], *, is_text: bool = False, errors: Sequence[UsageError] = ()
-) -> C:
-    """The config that a user asks for, checked with its requirements.
-
-    Args:
-        values: given values by field; defaults for the others.
-        is_text: whether they are texts of a command line; errors then name the flags.
-        errors: errors found before, which come first. Requirements are not checked then.
-    Raises:
-        UsageError: with all errors in one line; BudgetError if every one concerns a budget.
-    """
-    checked, found = _validate(cls, values, is_text=is_text, is_request=not errors)
-    _raise_all([*errors, *found])
-    return cls(**checked)
 
 
 def _validate(

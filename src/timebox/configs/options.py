@@ -74,9 +74,16 @@ def check_test_split(config: Any) -> None:
 
 
 Data = Annotated[Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA")]
+OptionalData = Annotated[
+    Text | None,
+    option(
+        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume", positional="DATA"
+    ),
+]
 RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN")]
 Budget = Annotated[Positive | None, option("", metavar="TIME", read=read_seconds, write=budget_text)]
 BudgetText = Annotated[Text, option("", metavar="TIME", read=read_budget_text)]
+OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output")]
 Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method")]
 Settings = Annotated[
     tuple[str, ...],

@@ -113,27 +113,25 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None,
-        option("the run directory, new or empty (default: runs/<data>-<date>-<time>)", metavar="DIR", group="output"),
+        options.OutputDirectory,
+        option("the run directory, new or empty (default: runs/<data>-<date>-<time>)"),
     ] = None
     overwrite: Annotated[bool, option("replace the run that DIR holds, once the new one is whole", group="output")] = (
         False
     )
     resume: Annotated[
-        options.Text | None,
+        options.OutputDirectory,
         option(
             "go on with a run that was stopped or killed, from its last checkpoint and with the time it had left, or "
             "with a new --budget",
             metavar="RUN",
-            group="output",
         ),
     ] = None
     replay: Annotated[
-        options.Text | None,
+        options.OutputDirectory,
         option(
             "take the steps of a finished run again, decisions of the clock included, and compare the weights",
             metavar="RUN",
-            group="output",
         ),
     ] = None
 

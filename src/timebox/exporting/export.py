@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timebox.configs.verbs import ExportConfig
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
@@ -103,8 +104,7 @@ def export(
     >>> exported.path.name, exported.class_names
     ('demo.pt2', ('blue', 'red'))
     """
-    if format not in SUFFIXES:
-        raise UsageError(f"format {format!r} is unknown; use {' or '.join(SUFFIXES)}")
+    ExportConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = run if isinstance(run, Run) else load(run, "cpu")
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
