@@ -4,7 +4,6 @@ import argparse
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli import exit_status as exits
@@ -14,9 +13,6 @@ from timebox.clock import Deadline, format_duration
 from timebox.configs.train import TrainConfig
 from timebox.errors import OutputError
 from timebox.machine import is_worker_rank
-
-if TYPE_CHECKING:
-    from timebox.run.run import Run
 
 AFTER_TRAINING = ("saving", "scoring", "reporting")  # phases
 
@@ -44,28 +40,28 @@ def run(args: argparse.Namespace) -> int:
     if is_worker_rank():
         return _run_worker_rank(config, deadline)
 
-    finished = _train(config, deadline)
+    with display.progress(config.budget) as reporter:
+        from timebox.pipelines.train import train
+
+        try:
+            finished = train(**config.arguments(), reporter=reporter, deadline=deadline)
+        except OutputError as error:
+            if reporter.last_phase in AFTER_TRAINING:
+                raise exits.PartlyWrittenError(str(error)) from error
+            raise
     summary = {"run": str(finished.path), **finished.summary}
     try:
-        write(json_line(summary) if args.json else facts(result_rows(summary)) + "\n")
+        write(
+            json_line(summary)
+            if args.json
+            else facts(stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)) + "\n"
+        )
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
     if summary.get("identical") is False:
         return exits.OWN_FAULT
     late = bool(summary.get("late")) or deadline.late
     return exits.LATE_OR_PARTLY_WRITTEN if late or summary.get("unwritten") else exits.DONE
-
-
-def _train(config: TrainConfig, deadline: Deadline) -> "Run":
-    with display.progress(config.budget) as reporter:
-        from timebox.pipelines.train import train
-
-        try:
-            return train(**config.arguments(), reporter=reporter, deadline=deadline)
-        except OutputError as error:
-            if reporter.last_phase in AFTER_TRAINING:
-                raise exits.PartlyWrittenError(str(error)) from error
-            raise
 
 
 def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
@@ -79,11 +75,6 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
     reader = DatasetReader(data_dir, config.max_bad_share, SilentReporter().note, deadline, cache=config.cache)
     run_worker(resolve_device(config.device), deadline, reader)
     return exits.DONE
-
-
-def result_rows(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines printed at the end, as (label, value)."""
-    return stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)
 
 
 def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from timebox.configs.verbs import InspectConfig
 from timebox.data import Inspection, inspect_data, load_data
 from timebox.reporter import Reporter, SilentReporter
 
@@ -27,22 +26,21 @@ def inspect(
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
         cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
     Raises:
-        UsageError: for an option that cannot be used. DataError: for data that cannot be read.
+        DataError: for data that cannot be read.
 
     >>> import timebox
     >>> timebox.inspect("photos").class_counts
     {'train': {'blue': 30, 'red': 30}}
     """
-    config = InspectConfig.from_call(locals())
     reporter = reporter or SilentReporter()
     reporter.phase("reading")
     loaded = load_data(
-        config.data,
-        image_size=config.image_size,
-        coarse=config.coarse,
-        data_dir=Path(config.data_dir) if config.data_dir else None,
+        data,
+        image_size=image_size,
+        coarse=coarse,
+        data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
-        cache=config.cache,
+        cache=cache,
         notify=reporter.note,
     )
     reporter.phase("comparing")
