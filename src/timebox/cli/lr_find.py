@@ -25,10 +25,7 @@ HELP = VerbHelp(
     "test which learning rates a recipe learns at",
     "Takes steps at rates from far too small to far too large, and suggests a max_lr from the loss (the range "
     "test of L. Smith, arXiv 1506.01186). Writes lr_find.json and lr_find.svg.",
-    (
-        "timebox lr-find photos/",
-        "timebox lr-find cifar10 --train-limit 5000 --recipe haet2021 --train-budget 4m",
-    ),
+    ("timebox lr-find photos/", "timebox lr-find cifar10 --train-limit 5000 --recipe haet2021 --train-budget 4m"),
 )
 
 

@@ -50,12 +50,9 @@ def run(args: argparse.Namespace) -> int:
                 raise exits.PartlyWrittenError(str(error)) from error
             raise
     summary = {"run": str(finished.path), **finished.summary}
+    rows = stopped_facts if summary.get("stopped") else summary_facts
     try:
-        write(
-            json_line(summary)
-            if args.json
-            else facts(stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)) + "\n"
-        )
+        write(json_line(summary) if args.json else facts(rows(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
     if summary.get("identical") is False:
@@ -101,10 +98,7 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     yield from _ranks(summary)
     recipe = summary.get("recipe")
     name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
-    yield (
-        "with",
-        f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
-    )
+    yield ("with", f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}")
     yield "run", str(summary["run"])
     if (page := Path(str(summary["run"])) / "report.html").is_file():
         yield "report", str(page)

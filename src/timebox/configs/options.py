@@ -128,9 +128,7 @@ TrainLimit = Annotated[
 TestLimit = Annotated[
     Count | None,
     option(
-        "test on N images, balanced over the classes, as in --test-limit 1000 (default: all)",
-        metavar="N",
-        group="data",
+        "test on N images, balanced over the classes, as in --test-limit 1000 (default: all)", metavar="N", group="data"
     ),
 ]
 SplitSeed = Annotated[
@@ -152,8 +150,7 @@ GroupBy = Annotated[
     ),
 ]
 MaxBadShare = Annotated[
-    Fraction,
-    option("largest share of unreadable files to go on with, 0 to 1", metavar="FRACTION", group="data"),
+    Fraction, option("largest share of unreadable files to go on with, 0 to 1", metavar="FRACTION", group="data")
 ]
 Cache = Annotated[
     bool,

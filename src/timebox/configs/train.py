@@ -113,8 +113,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.OutputDirectory,
-        option("the run directory, new or empty (default: runs/<data>-<date>-<time>)"),
+        options.OutputDirectory, option("the run directory, new or empty (default: runs/<data>-<date>-<time>)")
     ] = None
     overwrite: Annotated[bool, option("replace the run that DIR holds, once the new one is whole", group="output")] = (
         False
@@ -135,10 +134,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         ),
     ] = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        (("budget", "steps"), check_exclusive),
-        (("test",), options.check_test_split),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = ((("budget", "steps"), check_exclusive), (("test",), options.check_test_split))
     requirements: ClassVar[tuple[Rule, ...]] = (
         (("resume", "replay"), check_continued),
         (("data", "budget", "steps", "resume", "replay"), check_complete),
