@@ -21,7 +21,7 @@ from timebox.recipe import AUTO
 from timebox.runtime.device import resolve_device
 
 Record = Mapping[str, object]  # a line of trials.jsonl
-# Options that may be given with `resume`, whatever the benchmark was begun with.
+# Options that may be given with `resume` and differ from the benchmark's own.
 BESIDE_RESUME = ("resume", "budget", "keep_runs")
 # Kept free before the benchmark's deadline, for the summary and for exiting.
 RESERVE_SECONDS = 1.5
@@ -213,14 +213,14 @@ class _BenchmarkRunner:
         values = self._directory.add(result)
         if isinstance(result, ScoredTrial):
             self._directory.save_recipe(trial.variant, result)
-        left = (self._num_trials - number) * self._seconds_each
+        seconds = min((self._num_trials - number) * self._seconds_each, self._deadline.remaining())
         width = max(len(variant.label) for variant in self._config.variants)
-        self._notify(progress_line(result, number, self._num_trials, width, min(left, self._deadline.remaining())))
+        self._notify(progress_line(result, number, self._num_trials, width, seconds))
         self._on_trial(values)
         self._refuse_where_all_are_refused()
 
     def _refuse_where_all_are_refused(self) -> None:
-        """Raise UsageError where every training of the first block was refused: all others would be refused too."""
+        """Raise UsageError where every training of the first block was refused: all others would be, too."""
         trials = self._directory.trials
         refused = [trial.failed for trial in trials if isinstance(trial, FailedTrial) and trial.status == REFUSED]
         if len(trials) == len(refused) == len(self._config.variants):
@@ -237,17 +237,16 @@ class _BenchmarkRunner:
 
 
 def _refuse_contradictions(config: BenchmarkConfig, recorded: BenchmarkConfig) -> None:
-    """Raise UsageError for options that differ from those of the benchmark that is resumed."""
-    given = with_absolute_paths(config)
-    wrong = []
+    """Raise UsageError for options that differ from those of the benchmark to resume."""
+    absolute, differing = with_absolute_paths(config), []
     for name in config.changed_fields():
-        if name in BESIDE_RESUME or (name != "out" and getattr(given, name) == getattr(recorded, name)):
+        if name in BESIDE_RESUME or (name != "out" and getattr(absolute, name) == getattr(recorded, name)):
             continue
         own = "" if name == "out" else f" (the benchmark's is {getattr(recorded, name)})"
-        wrong.append(f"{name} {getattr(config, name)}{own}")
-    if wrong:
+        differing.append(f"{name} {getattr(config, name)}{own}")
+    if differing:
         raise UsageError(
-            f"{', '.join(wrong)} cannot be given with resume: a benchmark goes on as it was begun; "
+            f"{', '.join(differing)} cannot be given with resume: a benchmark goes on as it was begun; "
             "a new --budget may be given"
         )
 

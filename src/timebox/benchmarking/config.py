@@ -1,4 +1,4 @@
-"""A benchmark's config: checked recipes, absolute paths, its trials' configs, its command and its record in JSON."""
+"""A benchmark's config: checks of its recipes, absolute paths, the configs of its trials, its command, its record."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -64,8 +64,8 @@ class BenchmarkDirectory:
                 content = read_regular(path / TRIALS, _MAX_BYTES)
                 whole = content.rfind(b"\n") + 1
                 os.ftruncate(self._file, whole)  # removes a line that a kill cut off
-            for left in path.glob(f"{IN_FLIGHT}*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for partial_run in path.glob(f"{IN_FLIGHT}*"):
+                shutil.rmtree(partial_run, ignore_errors=True)
             self.trials = list(_trials(content[:whole], self.config, path))
         except BaseException:
             self.close()
@@ -86,9 +86,8 @@ class BenchmarkDirectory:
         """The directory of a benchmark that was begun. Raises RunError if there is none, or it is damaged."""
         if not (path / CONFIG).is_file():
             raise RunError(f"{str(path)!r} is no benchmark directory: it has no {CONFIG}")
-        return cls(
-            path, from_values(read_json(path / CONFIG, BENCHMARK_FORMAT), BenchmarkFile, repr(str(path / CONFIG)))
-        )
+        values = read_json(path / CONFIG, BENCHMARK_FORMAT)
+        return cls(path, from_values(values, BenchmarkFile, repr(str(path / CONFIG))))
 
     def add(self, trial: TrialRecord) -> Mapping[str, object]:
         """Append a trial; its line, which is returned, is on the disk then."""

@@ -21,7 +21,7 @@ from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, 
 
 # Exit statuses of `timebox train` after which there is a model: in time, and late or not wholly written.
 STATUSES_WITH_MODEL = (0, 3)
-# A training is killed after so many times its budget and so many seconds more.
+# A training is killed after MAX_BUDGETS times its budget plus MAX_EXTRA_SECONDS.
 MAX_BUDGETS, MAX_EXTRA_SECONDS = 2, 60
 
 
@@ -159,13 +159,13 @@ def run_trial(
         CutOffError: where the deadline comes first.
     """
     ends_at = now() + seconds_left
-    shown = ["timebox", "train", *to_arguments(train_config(config, trial.variant, trial.seed))]
+    command = ["timebox", "train", *to_arguments(train_config(config, trial.variant, trial.seed))]
     record: dict[str, Any] = {
         "block": trial.block,
         "position": trial.position,
         "label": trial.variant.label,
         "seed": trial.seed,
-        "command": shortened(shown),
+        "command": shortened(command),
         "commit": commit(),
     }
     try:
@@ -220,13 +220,10 @@ def _run_timebox(arguments: Sequence[str], ends_at: float, max_seconds: float = 
         output = json.loads(out)
     except ValueError:
         output = {}
-    lines = [line for line in err.splitlines() if line.strip()] or [f"it ended with status {process.returncode}"]
-    return _CommandResult(process.returncode, output if isinstance(output, dict) else {}, _message(lines[-1]), seconds)
-
-
-def _message(line: str) -> str:
-    """An error line without the command's name before it."""
-    return line.strip().removeprefix("timebox train: error: ").removeprefix("timebox evaluate: error: ")
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    message = lines[-1].removeprefix(f"timebox {arguments[0]}: error: ") if lines else ""
+    message = message or f"it ended with status {process.returncode}"
+    return _CommandResult(process.returncode, output if isinstance(output, dict) else {}, message, seconds)
 
 
 def _move(run: Path, to: Path) -> None:

@@ -88,13 +88,13 @@ def _metrics(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
 
 
 def _class_table(classes: "tuple[ClassMetrics, ...]") -> "Iterator[RenderableType]":
-    shown = list(classes)
     if len(classes) > MAX_CLASS_ROWS:
-        shown = sorted(classes, key=lambda one: one.f1 if one.num_images else math.inf)[:MAX_CLASS_ROWS]
         yield f"\n  the {MAX_CLASS_ROWS} weakest of {len(classes):,} classes (--json has all)"
+        weakest = sorted(classes, key=lambda one: one.f1 if one.num_images else math.inf)
+        classes = tuple(weakest[:MAX_CLASS_ROWS])
     rows = [
         (one.name, f"{one.num_images:,}", percent(one.precision, 1), percent(one.recall, 1), percent(one.f1, 1))
-        for one in shown
+        for one in classes
     ]
     yield table(("class", "images", "precision", "recall", "f1"), rows)
 
@@ -116,20 +116,17 @@ def _columns_of(matrix: "Table") -> int:
 
 def _confusions(evaluation: "Evaluation") -> "Iterator[RenderableType]":
     names = [one.name for one in evaluation.classes]
-    found = sorted(
-        (
-            (count, true, predicted)
-            for true, row in enumerate(evaluation.confusion.tolist())
-            for predicted, count in enumerate(row)
-            if count and true != predicted
-        ),
-        key=lambda confusion: (-confusion[0], confusion[1:]),
+    confusions = sorted(
+        (-count, true, predicted)
+        for true, row in enumerate(evaluation.confusion.tolist())
+        for predicted, count in enumerate(row)
+        if count and true != predicted
     )
-    if found:
+    if confusions:
         sizes = [one.num_images for one in evaluation.classes]
         rows = [
-            (f"{names[true]} → {names[predicted]}", f"{count:,}", percent(count / sizes[true], 1))
-            for count, true, predicted in found[:MAX_CONFUSIONS]
+            (f"{names[true]} → {names[predicted]}", f"{-count:,}", percent(-count / sizes[true], 1))
+            for count, true, predicted in confusions[:MAX_CONFUSIONS]
         ]
         yield "  most frequent confusions"
         yield table(("true → predicted", "images", "of the class"), rows)

@@ -68,8 +68,8 @@ def _data_facts(inspection: "Inspection") -> Iterator[tuple[str, str]]:
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda entry: -entry[1])
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in ordered[:MAX_KINDS])
-    return shown + (f", … and {len(ordered) - MAX_KINDS:,} more" if len(ordered) > MAX_KINDS else "")
+    first = ", ".join(f"{kind} ({count:,})" for kind, count in ordered[:MAX_KINDS])
+    return first + (f", … and {len(ordered) - MAX_KINDS:,} more" if len(ordered) > MAX_KINDS else "")
 
 
 def _class_table(inspection: "Inspection") -> "Iterator[RenderableType]":
@@ -88,11 +88,11 @@ def _class_table(inspection: "Inspection") -> "Iterator[RenderableType]":
 
 
 def _duplicates(inspection: "Inspection") -> Iterator[tuple[str, str]]:
-    for found in inspection.duplicates:
-        where = f"in {found.where}" if " and " in found.where else f"within {found.where}"
-        relabelled = f", {found.num_relabelled:,} of them under another label" if found.num_relabelled else ""
-        first, again = found.examples[0]
-        yield "duplicates", f"{plural(found.num_images, 'image')} {where}{relabelled}; {again} is {first}"
+    for one in inspection.duplicates:
+        where = f"{'in' if ' and ' in one.where else 'within'} {one.where}"
+        relabelled = f", {one.num_relabelled:,} of them under another label" if one.num_relabelled else ""
+        first, again = one.examples[0]
+        yield "duplicates", f"{plural(one.num_images, 'image')} {where}{relabelled}; {again} is {first}"
 
 
 def _bad_files(inspection: "Inspection") -> Iterator[tuple[str, str]]:

@@ -82,11 +82,11 @@ def _images_at(path: Path) -> Sequence[Path]:
 
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not found:
+    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{str(path)!r} holds no images; files are known by their suffix: {suffixes}")
-    return found
+    return images
 
 
 def _ranked(prediction: "FilePrediction", class_names: Sequence[str], top: int) -> "Ranked":

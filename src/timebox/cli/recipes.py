@@ -1,4 +1,4 @@
-"""`timebox recipes`: the recipes there are, or one of them whole."""
+"""`timebox recipes`: lists the recipes, or prints one whole."""
 
 import argparse
 

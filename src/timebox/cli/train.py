@@ -90,15 +90,13 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     yield "", ""
     yield from _time(summary)
     yield "", ""
-    yield (
-        "training",
-        f"{number(summary.get('steps'))} steps · {number(summary.get('epochs'), ',.1f')} epochs · "
-        f"{number(summary.get('images_per_second'), ',.0f')} images/s",
-    )
+    steps, epochs = number(summary.get("steps")), number(summary.get("epochs"), ",.1f")
+    speed = f"{number(summary.get('images_per_second'), ',.0f')} images/s"
+    yield "training", f"{steps} steps · {epochs} epochs · {speed}"
     yield from _ranks(summary)
     recipe = summary.get("recipe")
     name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
-    yield ("with", f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}")
+    yield "with", f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}"
     yield "run", str(summary["run"])
     if (page := Path(str(summary["run"])) / "report.html").is_file():
         yield "report", str(page)
@@ -115,15 +113,13 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 def _ranks(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """A line for each rank that trained, if there were several, and one for each that failed."""
-    ranks, lost = summary.get("ranks"), summary.get("rank_failures")
+    ranks, failures = summary.get("ranks"), summary.get("rank_failures")
     for rank in ranks if isinstance(ranks, list) else ():
         waiting = rank.get("waiting_share")
         waits = "" if waiting is None else f", waited {percent(waiting, 0)} of the time"
-        yield (
-            f"rank {rank.get('rank')}",
-            f"{rank.get('host')} · {number(rank.get('images_per_second'), ',.0f')} images/s{waits}",
-        )
-    for line in lost if isinstance(lost, list) else ():
+        speed = f"{number(rank.get('images_per_second'), ',.0f')} images/s"
+        yield f"rank {rank.get('rank')}", f"{rank.get('host')} · {speed}{waits}"
+    for line in failures if isinstance(failures, list) else ():
         yield "lost", str(line)
 
 

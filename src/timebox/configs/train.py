@@ -25,12 +25,12 @@ def check_exclusive(config: Any) -> None:
 
 def check_continued(config: Any) -> None:
     """Raise UsageError for options that a run which is resumed or replayed brings itself."""
+    changed = {name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default}
     for verb, allowed in (("resume", BESIDE_RESUME), ("replay", BESIDE_REPLAY)):
-        changed = [name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default]
-        surplus = sorted(set(changed) - {verb, *allowed})
-        if getattr(config, verb) is not None and surplus:
+        refused = sorted(changed.difference({verb}, allowed))
+        if getattr(config, verb) is not None and refused:
             raise UsageError(
-                f"{', '.join(surplus)} cannot be given with {verb}: all of that is the run's own; "
+                f"{', '.join(refused)} cannot be given with {verb}: all of that is the run's own; "
                 f"allowed are {', '.join(allowed)}"
             )
 
