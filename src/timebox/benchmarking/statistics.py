@@ -66,7 +66,9 @@ def describe(values: Sequence[float]) -> SampleStatistics:
     if len(values) < 2:
         return SampleStatistics(1, mean, None, None)
     sd = 0.0 if _all_same(values) else statistics.stdev(values)
-    half = _student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
     return SampleStatistics(len(values), mean, sd, (mean - half, mean + half))
 
 
@@ -164,9 +166,3 @@ def _verdict(differences: Sequence[float], mean: float | None, significant: bool
 
 def _all_same(values: Sequence[float]) -> bool:
     return max(values) - min(values) <= _SAME
-
-
-def _student_quantile(degrees: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))

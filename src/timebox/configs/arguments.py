@@ -9,15 +9,17 @@ from msgspec import NODEFAULT
 from timebox.configs.config import Config, Option, did_you_mean, options_of
 from timebox.errors import UsageError
 
+MIN_OPTIONS_FOR_GROUPS = 18  # the help of a verb with fewer options is one list
+
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
-    """Add the options of a config to a parser, in the groups that they name.
+    """Add the options of a config to a parser; many options go into the groups that they name.
 
-    No option has a default in the parser, so that the parsed arguments hold only what was given.
+    No option has a default in the parser, so that the parsed arguments hold only those of the command line.
     """
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     for one in options_of(cls).values():
-        title = one.metadata.get("group", "")
+        title = one.metadata.get("group", "") if len(options_of(cls)) >= MIN_OPTIONS_FOR_GROUPS else ""
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         groups[title].add_argument(*(() if one.is_positional else (one.flag,)), **_settings(one))

@@ -29,8 +29,8 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
     train_budget: Annotated[
         options.BudgetText, option("budget of the training that the rate is for: auto and the batch follow from it")
     ] = "10m"
-    recipe: Annotated[options.Recipe, option("as for `timebox train`", group="")] = "auto"
-    settings: Annotated[options.Settings, option("", group="")] = ()
+    recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
+    settings: options.Settings = ()
     low: Annotated[
         options.Positive | None, option("the first rate (default: the recipe's max_lr / 1000)", metavar="LR")
     ] = None
