@@ -34,8 +34,9 @@ class Benchmark:
     """The result of a benchmark, finished or stopped.
 
     Attributes:
-        path: its directory. summary: the statistics, as in summary.json.
-        trials: a record for each trial, failed ones included, as in trials.jsonl.
+        path: the directory.
+        summary: the content of summary.json.
+        trials: the lines of trials.jsonl, failed trials included.
     """
 
     path: Path
@@ -228,10 +229,10 @@ class _BenchmarkRunner:
             raise UsageError(f"every recipe was refused: {refused[0]}")
 
     def _notify_how_to_resume(self, stopped: str) -> None:
-        why = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
+        reason = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
         num_done = self._num_trials - len(self._missing())
         self._notify(
-            f"{why}: {num_done} of {self._num_trials} trials are done and kept; the others: "
+            f"{reason}: {num_done} of {self._num_trials} trials are done and kept; the others: "
             f"timebox benchmark --resume {shlex.quote(str(self._directory.path))}"
         )
 

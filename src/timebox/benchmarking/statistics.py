@@ -59,7 +59,6 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
 
 
 def describe(values: Sequence[float]) -> SampleStatistics:
-    """Number, mean, standard deviation and the 95 % interval of the mean."""
     if not values:
         return SampleStatistics(0, None, None, None)
     mean = statistics.fmean(values)

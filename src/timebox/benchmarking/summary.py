@@ -85,7 +85,7 @@ def summarise(
     """The content of summary.json.
 
     Args:
-        trials: all that were run, in order; of a trial that was repeated the last one counts.
+        trials: all trials, in order; of one that was repeated the last counts.
         command: the command line of the benchmark.
         stopped: the reason that the benchmark ended before its last trial, ``budget`` or ``signal``; else None.
     """
@@ -132,13 +132,9 @@ def latest_trials(trials: Sequence[TrialRecord]) -> dict[tuple[str, int], TrialR
 
 def _recipe_result(label: str, trials: Sequence[TrialRecord]) -> RecipeResult:
     scored = [trial for trial in trials if isinstance(trial, ScoredTrial)]
-    accuracy = describe([trial.accuracy for trial in scored])
     return RecipeResult(
         recipe=label,
-        n=accuracy.n,
-        mean=accuracy.mean,
-        sd=accuracy.sd,
-        interval=accuracy.interval,
+        **vars(describe([trial.accuracy for trial in scored])),
         num_failed=len(trials) - len(scored),
         num_late=sum(trial.late is True for trial in trials),
         wall_seconds=round(fmean(trial.wall_seconds for trial in scored), 2) if scored else None,

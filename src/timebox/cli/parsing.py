@@ -17,11 +17,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        choices = [] if action.choices is None else [str(choice) for choice in action.choices]
+        choices = [str(choice) for choice in action.choices or ()]
         if choices and value not in choices:
-            raise argparse.ArgumentError(
-                action, f"{value!r} is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
-            )
+            hint = did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
 
 class VerbsFormatter(argparse.HelpFormatter):
