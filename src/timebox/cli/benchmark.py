@@ -40,7 +40,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the trials, and prints the statistics."""
     config: BenchmarkConfig = args.config
     deadline = Deadline.since_process_start(config.budget)
     has_output = False

@@ -17,7 +17,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the comparison, and writes the page if it is asked for."""
     from timebox.pipelines.compare import compare
     from timebox.reporting.comparison_page import comparison_rows, differing_fields
 

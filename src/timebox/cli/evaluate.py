@@ -34,7 +34,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and prints the metrics."""
     config: EvaluateConfig = args.config
     with display.progress() as reporter:
         from timebox.pipelines.evaluate import evaluate

@@ -29,7 +29,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports, and prints the file and the results of its checks."""
     config: ExportConfig = args.config
     files = list(image_files(config.check))
 

@@ -30,7 +30,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads the data, however many files of it are bad, and prints the inspection."""
     config: InspectConfig = args.config
     with display.progress() as reporter:
         from timebox.pipelines.inspect import inspect

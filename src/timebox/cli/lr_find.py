@@ -30,7 +30,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tests the rates, and prints the curve and the suggestion."""
     config: LrFindConfig = args.config
     deadline = Deadline.since_process_start(config.budget)
     with display.progress(deadline.budget_seconds) as reporter:

@@ -38,7 +38,7 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes one line for each file, in the order given. Raises DataError where not one could be read."""
+    """Writes a line for each file, in their order. Raises DataError where none could be read."""
     config: PredictConfig = args.config
     paths = image_files(config.images)
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def image_files(names: Sequence[str]) -> Iterator[Path]:
-    """The files named, those listed on stdin, and the image files in and below the folders named, sorted within each.
+    """Files as they are, the files listed on stdin for ``-``, and of each folder all images in and below it, sorted.
 
-    Raises DataError, before it gives the first, for a path that does not exist and for a folder without images.
+    Raises DataError, before the first is yielded, for a path that does not exist and for a folder without images.
     """
     for name in names:
         if name != STDIN and not Path(name).exists():

@@ -17,7 +17,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the list, or one recipe as TOML under its description."""
     from timebox.recipe import describe_recipe, get_recipe, recipe_names
 
     name: str | None = args.config.name

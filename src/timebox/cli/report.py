@@ -17,7 +17,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page, and says where."""
     from timebox.pipelines.report import report
     from timebox.pipelines.tensorboard import tensorboard
 

@@ -34,7 +34,6 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and prints the summary."""
     config: TrainConfig = args.config
     deadline = Deadline.since_process_start(config.budget)
     if is_worker_rank():
@@ -75,7 +74,7 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
 
 
 def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines about a run that was stopped."""
+    """The lines printed for a run that was stopped, as (label, value)."""
     yield "stopped", "the model is kept as far as it came"
     yield from _ranks(summary)
     yield from _time(summary)
@@ -85,7 +84,7 @@ def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines of the final summary, on one screen."""
+    """The lines printed for a finished run, on one screen, as (label, value)."""
     yield from _scores(summary)
     yield "", ""
     yield from _time(summary)

@@ -13,10 +13,10 @@ Score = Literal["val", "test"]
 
 
 class RecipeVariant(NamedTuple):
-    """A recipe with settings of its own, one of those that a benchmark compares.
+    """A recipe with settings of its own, to be compared with others.
 
     Attributes:
-        label: its name in results: the words it was given in, of a file only its name.
+        label: its name in results: the text it was parsed from, without the folder of a recipe file.
     """
 
     label: str
