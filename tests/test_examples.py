@@ -52,7 +52,7 @@ def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsy
         end_early(monkeypatch, lambda lines: num_measured(lines) >= 2, MIN_TRIAL_SECONDS)
     if name == "benchmark":  # tests/cli/test_benchmark.py has real trials
         module = sys.modules[timebox.benchmark.__module__]
-        monkeypatch.setattr(module, "run_job", lambda *given: record("auto", 0))
+        monkeypatch.setattr(module, "run_trial", lambda *given: record("auto", 0))
     thing = timebox if name == "timebox" else getattr(timebox, name)
     (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert test.examples
