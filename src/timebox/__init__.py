@@ -47,25 +47,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Benchmark": "timebox.benchmarking",
-    "ImageDataset": "timebox.data",
-    "Inspection": "timebox.data",
-    "Recipe": "timebox.recipe",
-    "Exported": "timebox.exporting",
-    "TimeboxClassifier": "timebox.estimator",
-    "Tuned": "timebox.tuning",
-    "tune": "timebox.tuning",
-    "export": "timebox.exporting",
-    "benchmark": "timebox.benchmarking",
-    "Run": "timebox.run",
-    "load": "timebox.run",
-}
+    "timebox.benchmarking": ("Benchmark", "benchmark"),
+    "timebox.data": ("ImageDataset", "Inspection"),
+    "timebox.estimator": ("TimeboxClassifier",),
+    "timebox.exporting": ("Exported", "export"),
+    "timebox.recipe": ("Recipe",),
+    "timebox.run": ("Run", "load"),
+    "timebox.tuning": ("Tuned", "tune"),
+}  # all others are in timebox.pipelines
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'timebox' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES.get(name, "timebox.pipelines")), name)
+    home = next((module for module, names in _HOMES.items() if name in names), "timebox.pipelines")
+    value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -186,8 +186,8 @@ class _BenchmarkRunner:
             if not self._directory.trials:
                 raise
             stopped = SIGNAL
-        command, trials = self._directory.about.command, self._directory.trials
-        summary = self._directory.save_summary(summarise(self._config, trials, command, self._deadline, stopped))
+        trials, about = self._directory.trials, self._directory.about
+        summary = self._directory.save_summary(summarise(self._config, trials, about.command, self._deadline, stopped))
         if stopped:
             self._notify_how_to_resume(stopped)
         return Benchmark(self._directory.path, summary, tuple(map(trial_values, trials)))
