@@ -21,10 +21,8 @@ def inspect(
     Args:
         data: a path or a name.
         image_size: side in pixels to bring the images to; None to follow the data.
-        coarse: the 20 superclasses of CIFAR-100.
-        data_dir: where named data sets are looked for and downloaded to.
-        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
-        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
+        coarse, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
+        reporter: shows the progress; None for none.
     Raises:
         DataError: for data that cannot be read.
 
