@@ -19,7 +19,7 @@ PUBLIC = (
     "ImageDataset", "TimeboxClassifier",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
-RESULTS = {"Benchmark", "Evaluation", "ExportResult", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
+RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
 
 
 # Real trainings, searches and exports.
@@ -52,7 +52,7 @@ def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsy
         end_early(monkeypatch, lambda lines: num_measured(lines) >= 2, MIN_TRIAL_SECONDS)
     if name == "benchmark":  # tests/cli/test_benchmark.py has real trials
         module = sys.modules[timebox.benchmark.__module__]
-        monkeypatch.setattr(module, "run_job", lambda *given: record("auto", 0))
+        monkeypatch.setattr(module, "run_trial", lambda *given: record("auto", 0))
     thing = timebox if name == "timebox" else getattr(timebox, name)
     (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert test.examples

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-from timebox.benchmarking.file_types import BenchmarkFile, BenchmarkSummary, FailedTrial, ScoredTrial
+from timebox.benchmarking.directory import BenchmarkFile
+from timebox.benchmarking.summary import BenchmarkSummary
+from timebox.benchmarking.trials import FailedTrial, ScoredTrial
 from timebox.file_versions import (
     BENCHMARK_FORMAT,
     BENCHMARK_SUMMARY_FORMAT,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark
     from timebox.data import ImageDataset, Inspection
     from timebox.estimator import TimeboxClassifier
-    from timebox.exporting import ExportResult, export
+    from timebox.exporting import Exported, export
     from timebox.pipelines import Evaluation, compare, evaluate, inspect, lr_find, predict, report, train
     from timebox.recipe import Recipe
     from timebox.run import Run, load
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Benchmark",
     "Evaluation",
-    "ExportResult",
+    "Exported",
     "ImageDataset",
     "Inspection",
     "Recipe",
@@ -47,25 +47,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Benchmark": "timebox.benchmarking",
-    "ImageDataset": "timebox.data",
-    "Inspection": "timebox.data",
-    "Recipe": "timebox.recipe",
-    "ExportResult": "timebox.exporting",
-    "TimeboxClassifier": "timebox.estimator",
-    "Tuned": "timebox.tuning",
-    "tune": "timebox.tuning",
-    "export": "timebox.exporting",
-    "benchmark": "timebox.benchmarking",
-    "Run": "timebox.run",
-    "load": "timebox.run",
-}
+    "timebox.benchmarking": ("Benchmark", "benchmark"),
+    "timebox.data": ("ImageDataset", "Inspection"),
+    "timebox.estimator": ("TimeboxClassifier",),
+    "timebox.exporting": ("Exported", "export"),
+    "timebox.recipe": ("Recipe",),
+    "timebox.run": ("Run", "load"),
+    "timebox.tuning": ("Tuned", "tune"),
+}  # all others are in timebox.pipelines
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'timebox' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES.get(name, "timebox.pipelines")), name)
+    home = next((module for module, names in _HOMES.items() if name in names), "timebox.pipelines")
+    value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -1,33 +1,48 @@
 """Trials that take no time: a stand-in for the processes that train and evaluate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from timebox.benchmarking import Benchmark, benchmark
-from timebox.benchmarking.trials import Trial
+from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRecord
 from timebox.configs.benchmark import BenchmarkConfig
 from timebox.recipe import RECIPES
+from timebox.run.json_values import from_values
 
-ReadResult = Mapping[str, object] | BaseException
+ReadResult = TrialRecord | BaseException
 Measure = Callable[..., Benchmark]
 
 
-def record(label: str, block: int, accuracy: float = 0.5, **changes: object) -> dict[str, object]:
+def record(label: str, block: int, accuracy: float = 0.5, **changes: object) -> ScoredTrial:
     """What a trial leaves in the log."""
-    return {
+    values = {
         "block": block, "position": 0, "label": label, "seed": block, "command": "timebox train digits",
         "commit": "abc1234", "wall_seconds": 4.5, "late": False, "accuracy": accuracy, "correct": int(accuracy * 180),
         "num_images": 180, "split": "val", "tta": "none", "num_seen_in_training": 0, "evaluation_seconds": 2.0,
         "budget_seconds": 5.0, "images_per_second": 1000.0, "precision": "fp32", "device": "cpu", "threads": 1,
-        "train_images": 1617, "versions": {"timebox": "0.1.0"}, "recipe": RECIPES["haet2021"]().as_dict(), **changes,
+        "train_images": 1617, "versions": {"timebox": "0.1.0"}, "recipe": RECIPES["haet2021"]().as_dict(),
+        "elapsed_seconds": 4.4, "phases": {"training": 3.0}, "steps": 100, "epochs": 2.5, "final_lr": 0.0, "plan": (),
+        "events": (), **changes,
     }  # fmt: skip
+    return from_values(values, ScoredTrial, "a trial of the tests")
 
 
-def failed(label: str, block: int, message: str = "something broke", status: int = 1) -> dict[str, object]:
-    return {"block": block, "position": 0, "label": label, "seed": block, "failed": message, "status": status}
+def failed(label: str, block: int, message: str = "something broke", status: int = 1) -> FailedTrial:
+    return FailedTrial(
+        block=block,
+        position=0,
+        label=label,
+        seed=block,
+        command="timebox train digits",
+        commit=None,
+        wall_seconds=1.0,
+        failed=message,
+        status=status,
+    )
 
 
 class Trials:
@@ -39,13 +54,13 @@ class Trials:
 
     def __call__(
         self, config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
-    ) -> Mapping[str, object]:
+    ) -> TrialRecord:
         key = trial.variant.label, trial.block
         outcome = self.outcomes.get(key, record(*key, accuracy=0.5 + trial.block / 100))
         if isinstance(outcome, BaseException):
             raise outcome
         self.done.append(trial)
-        return {**outcome, "position": trial.position}
+        return structs.replace(outcome, position=trial.position)
 
     @property
     def keys(self) -> list[tuple[str, int]]:

@@ -6,18 +6,20 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking.config import (
-    RECORDED,
+    BenchmarkArguments,
     absolute,
     absolute_recipe,
+    arguments_of,
     check_recipes,
     command,
-    config_from_record,
+    config_of,
     data_config,
     shortened,
     train_config,
 )
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import BudgetError, RunError, UsageError
+from timebox.run.json_values import from_values, to_values
 
 CONFIG = BenchmarkConfig(
     data="digits",
@@ -129,17 +131,22 @@ def test_a_trial_budget_that_cannot_work() -> None:
     )
 
 
+def read_back(values: dict[str, object]) -> BenchmarkConfig:
+    return config_of(from_values(values, BenchmarkArguments, "it"), "it")
+
+
 def test_it_reads_back() -> None:
     config = CONFIG.replace(val=0.25, train_limit=500)
-    values = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in config.as_dict(RECORDED).items()
-    }
-    assert config_from_record(values, "it") == config
-    assert refusal(lambda: config_from_record({**values, "more": 1}, "it"), RunError) == (
-        "it is damaged: what was asked for is incomplete"
+    values = to_values(arguments_of(config))
+    assert read_back(values) == config
+    assert refusal(lambda: read_back({key: values[key] for key in values if key != "tta"}), RunError) == (
+        "it is damaged: object missing required field tta"
     )
-    for name, wrong in (("recipes", 5), ("seeds", "many"), ("trial_budget", None), ("recipes", ["gone.toml"])):
-        message = refusal(lambda name=name, wrong=wrong: config_from_record({**values, name: wrong}, "it"), RunError)  # type: ignore[misc]
+    for name, wrong in (("recipes", 5), ("seeds", "many"), ("trial_budget", None)):
+        message = refusal(lambda name=name, wrong=wrong: read_back({**values, name: wrong}), RunError)  # type: ignore[misc]
+        assert message.startswith("it is damaged: expected ")
+    for name, wrong in (("recipes", ["gone.toml"]), ("device", "tpu")):
+        message = refusal(lambda name=name, wrong=wrong: read_back({**values, name: wrong}), RunError)  # type: ignore[misc]
         assert message.startswith("it is damaged, or what it names is gone: ")
 
 

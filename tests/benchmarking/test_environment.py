@@ -32,20 +32,20 @@ def test_the_machine_is_read_from_proc(tmp_path: Path) -> None:
     (tmp_path / "proc/cpuinfo").write_text("vendor_id\t: X\nmodel name\t: Some: CPU @ 3 GHz\nmodel name\t: other\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal:       1024 kB\nMemFree:  1 kB\n")
     found = environment(CPU, tmp_path)
-    assert (found["processor"], found["memory_bytes"], found["device"]) == ("Some: CPU @ 3 GHz", 1 << 20, "cpu")
-    assert set(found["versions"]) == {"timebox", "torch", "numpy", "python"}  # type: ignore[call-overload]
+    assert (found.processor, found.memory_bytes, found.device) == ("Some: CPU @ 3 GHz", 1 << 20, "cpu")
+    assert set(found.versions) == {"timebox", "torch", "numpy", "python"}
 
 
 def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n")
-    assert environment(CPU, tmp_path)["processor"] == "AMD EPYC (family 25, model 17)"
+    assert environment(CPU, tmp_path).processor == "AMD EPYC (family 25, model 17)"
 
 
 def test_what_nothing_tells_is_none(tmp_path: Path) -> None:
     found = environment(CPU, tmp_path)
-    assert found["memory_bytes"] is None
-    assert found["processor"]
+    assert found.memory_bytes is None
+    assert found.processor
 
 
 def test_a_gpu_that_does_not_answer_is_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

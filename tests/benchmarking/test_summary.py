@@ -1,9 +1,16 @@
 """What is said of the trials beside the figures."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from timebox.benchmarking.summary import progress_line, summarise
+from timebox.benchmarking import summary as module
+from timebox.benchmarking.summary import progress_line
+from timebox.benchmarking.trials import TrialRecord
+from timebox.clock import Deadline
+from timebox.configs.benchmark import BenchmarkConfig
 from timebox.recipe import RECIPES
+from timebox.run.json_values import to_values
 
 from .conftest import failed, record
 from .test_config import CONFIG
@@ -12,6 +19,10 @@ A, B = "auto", "haet2021 width=32 max_lr=0.4"
 ACCURACIES = {A: (0.80, 0.81, 0.79, 0.80, 0.82), B: (0.82, 0.82, 0.82, 0.83, 0.83)}
 CONFIG5 = CONFIG.replace(seeds=5)
 RECORDS = [record(label, block, ACCURACIES[label][block]) for block in range(5) for label in (A, B)]
+
+
+def summarise(config: BenchmarkConfig, trials: Sequence[TrialRecord], stopped: str | None) -> dict[str, object]:
+    return to_values(module.summarise(config, trials, "timebox benchmark", Deadline(None), stopped))
 
 
 def test_figures_and_comparison() -> None:

@@ -10,16 +10,22 @@ from pathlib import Path
 import pytest
 
 from timebox.benchmarking import trials
-from timebox.benchmarking.trials import CutOffError, Record, Trial, evaluate_command, run_trial, schedule, train_command
+from timebox.benchmarking.trials import CutOffError, Trial, evaluate_command, run_trial, schedule, train_command
 from timebox.cli import parse
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError
+from timebox.run.json_values import to_values
 
 from .test_config import CONFIG
 
 PYTHON = sys.executable
+Record = dict[str, object]
 TRIAL = Trial(3, 1, RecipeVariant.parse("haet2021 width=32"))
-TRAINED = {"recipe": {"name": "haet2021", "width": 32}, "late": False, "elapsed_seconds": 4.2, "steps": 99}
+TRAINED = {
+    "recipe": {"name": "haet2021", "width": 32}, "late": False, "elapsed_seconds": 4.2, "steps": 99,
+    "budget_seconds": 5.0, "phases": {}, "epochs": 2.5, "images_per_second": 900.0, "final_lr": 0.0, "train_images": 4,
+    "precision": "fp32", "device": "cpu", "threads": 1, "plan": [], "events": [], "versions": {},
+}  # fmt: skip
 EVALUATED = {
     "accuracy": 0.75, "num_images": 4, "split": "val", "tta": "none", "num_seen_in_training": 0,
     "confusion": [[2, 0], [1, 1]], "classes": [],
@@ -52,7 +58,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture
 def carry(tmp_path: Path) -> Callable[..., Record]:
     def run(config: BenchmarkConfig = CONFIG.replace(trial_budget="5s"), keep_at: Path | None = None) -> Record:  # noqa: B008
-        return run_trial(config, TRIAL, tmp_path / "run", float("inf"), keep_at)
+        return to_values(run_trial(config, TRIAL, tmp_path / "run", float("inf"), keep_at))
 
     return run
 

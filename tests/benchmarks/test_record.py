@@ -8,10 +8,14 @@ import pytest
 
 import readme_table
 import record
-from timebox.benchmarking.directory import BenchmarkDirectory
+from timebox.benchmarking.config import arguments_of, command
+from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile
 from timebox.benchmarking.summary import summarise
+from timebox.benchmarking.trials import ScoredTrial
+from timebox.clock import Deadline
 from timebox.configs.benchmark import BenchmarkConfig
 from timebox.recipe import RECIPES, get_recipe
+from timebox.run.json_values import from_values, to_values
 
 CONFIG = BenchmarkConfig(
     data="/home/me/photos", recipes=("haet2021", "haet2021 width=32"), seeds=5, trial_budget="60s", train_limit=500
@@ -25,14 +29,17 @@ FOLDER = "2026-11-24_photos-500_60s_2-core-cpu"
 Make = Callable[..., Path]
 
 
-def trial(label: str, block: int, **changes: object) -> dict[str, object]:
-    return {
+def trial(label: str, block: int, **changes: object) -> ScoredTrial:
+    values = {
         "block": block, "position": 0, "label": label, "seed": block, "command": "timebox train photos --budget 60s",
         "commit": "abc1234", "wall_seconds": 58.5, "late": False, "accuracy": ACCURACIES[label][block],
         "num_images": 1200, "split": "val", "tta": "mirror", "num_seen_in_training": 0, "budget_seconds": 60.0,
         "images_per_second": 912.5, "train_images": 500, "precision": "fp32", "device": "cpu", "threads": 2,
-        "versions": {"torch": "2.13.0"}, "recipe": RECIPES["haet2021"]().as_dict(), **changes,
+        "versions": {"torch": "2.13.0"}, "recipe": RECIPES["haet2021"]().as_dict(), "correct": 960,
+        "evaluation_seconds": 2.0, "elapsed_seconds": 58.0, "phases": {}, "steps": 100, "epochs": 9.5, "final_lr": 0.0,
+        "plan": (), "events": (), **changes,
     }  # fmt: skip
+    return from_values(values, ScoredTrial, "a trial of the tests")
 
 
 @pytest.fixture
@@ -40,13 +47,17 @@ def finished(tmp_path: Path) -> Make:
     """finished(stopped=None, **changes of each trial): the directory of a benchmark."""
 
     def make(stopped: str | None = None, **changes: object) -> Path:
-        about = {"started": "2026-11-24T06:12:11", "data_name": "photos-500", "environment": ENVIRONMENT}
-        directory = BenchmarkDirectory.new(tmp_path / "bench", CONFIG, about)
+        about = {
+            "started": "2026-11-24T06:12:11", "data_name": "photos-500", "environment": ENVIRONMENT,
+            "command": command(CONFIG), "asked": to_values(arguments_of(CONFIG)),
+        }  # fmt: skip
+        directory = BenchmarkDirectory.new(tmp_path / "bench", from_values(about, BenchmarkFile, "the tests"))
         for block in range(5):
             for variant in CONFIG.variants:
-                directory.add(trial(variant.label, block, **changes))
-                directory.save_recipe(variant, directory.records[-1])
-        directory.save_summary(summarise(CONFIG, directory.records, stopped))
+                measured = trial(variant.label, block, **changes)
+                directory.add(measured)
+                directory.save_recipe(variant, measured)
+        directory.save_summary(summarise(CONFIG, directory.trials, about["command"], Deadline(None), stopped))
         directory.close()
         return directory.path
 
@@ -113,7 +124,7 @@ def test_what_nobody_could_repeat_is_refused(
 def test_more_than_one_commit_is_refused(finished: Make, capsys: pytest.CaptureFixture[str]) -> None:
     path = finished()
     with (path / "trials.jsonl").open("a") as file:
-        file.write(json.dumps(trial("haet2021", 4, commit="def5678")) + "\n")
+        file.write(json.dumps(to_values(trial("haet2021", 4, commit="def5678"))) + "\n")
     assert recorded(path) == 2
     assert "measured from abc1234, def5678: not one clean commit" in capsys.readouterr().err
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec import convert
 
 from budgets import REFUSED, ROOM, smallest_named
+from timebox.benchmarking.summary import BenchmarkSummary
 from timebox.clock import Deadline
 from timebox.errors import OutputError
 
@@ -26,10 +28,13 @@ COMPARISON: dict[str, object] = {
     "recipe": "haet2021 width=32", "against": "auto", "num_pairs": 5, "mean_difference": 0.0199,
     "interval": (0.01, 0.0298), "p": 0.0049, "p_corrected": 0.0049, "significant": True, "verdict": "better",
 }  # fmt: skip
+TEST: dict[str, object] = {
+    "name": "two-sided paired t-test", "paired_by": "seed and block", "alpha": 0.05, "correction": None, "min_pairs": 5,
+}  # fmt: skip
 SUMMARY: dict[str, object] = {
     "data": "digits", "score": "val", "trial_budget_seconds": 60.0, "num_trials": 10, "num_done": 10, "num_failed": 0,
     "num_late": 0, "complete_blocks": 5, "stopped": None, "recipes": [FIGURES, OTHER], "comparisons": [COMPARISON],
-    "test": {"name": "two-sided paired t-test", "alpha": 0.05, "correction": None}, "notes": ["something to know"],
+    "test": TEST, "notes": ["something to know"], "command": "timebox benchmark digits", "budget_seconds": None,
     "elapsed_seconds": 700.0, "late": False,
 }  # fmt: skip
 TRIAL = {"block": 0, "label": "auto", "accuracy": 0.8}
@@ -40,6 +45,7 @@ class FakeBenchmark:
 
     def __init__(self, **changes: object) -> None:
         self.summary = {**SUMMARY, **changes}
+        convert(self.summary, BenchmarkSummary)  # raises where it is none
         self.given: dict[str, object] = {}
 
     def __call__(self, data: str | None, **given: object) -> SimpleNamespace:
@@ -122,8 +128,7 @@ def test_a_trial_that_failed_or_was_late_is_status_3_and_is_said(timebox: Comman
 
 
 def test_more_than_one_comparison_says_how_p_was_corrected(timebox: Command, replace: Replace) -> None:
-    test = {"name": "two-sided paired t-test", "alpha": 0.05, "correction": "Holm"}
-    fake(replace, comparisons=[COMPARISON, {**COMPARISON, "p_corrected": 1e-9}], test=test)
+    fake(replace, comparisons=[COMPARISON, {**COMPARISON, "p_corrected": 1e-9}], test={**TEST, "correction": "Holm"})
     outcome = timebox("benchmark", "digits", "--trial-budget", "60s")
     for words in ("p, Holm", "<0.001", "at 0.05, Holm-corrected"):
         assert words in outcome.out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from timebox.exporting import DecoderEffect, ExportResult, ParityCheck
+from timebox.exporting import DecoderEffect, Exported, ParityCheck
 
 from .conftest import Command, Replace
 
@@ -14,11 +14,11 @@ from .conftest import Command, Replace
 def asked(replace: Replace) -> list[tuple[object, dict[str, object]]]:
     calls: list[tuple[object, dict[str, object]]] = []
 
-    def export(run: str, format: str, **options: object) -> ExportResult:
+    def export(run: str, format: str, **options: object) -> Exported:
         calls.append((run, {"format": format, **options}))
         checks = (ParityCheck((32, 40), 8, 2e-6, 9e-5, 0),)
         decoder = DecoderEffect(500, 1, 0.01) if options["files"] else None
-        return ExportResult(Path("a.onnx"), format, 1_500_000, ("cat", "dog"), 3, "mirror", 1.2, checks, decoder)
+        return Exported(Path("a.onnx"), format, 1_500_000, ("cat", "dog"), 3, "mirror", 1.2, checks, decoder)
 
     replace("timebox.exporting", export=export)
     return calls

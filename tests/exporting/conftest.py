@@ -8,12 +8,12 @@ import pytest
 
 import timebox
 from timebox import ImageDataset, Run
-from timebox.exporting import ExportResult, export
+from timebox.exporting import Exported, export
 from timebox.exporting.export import SUFFIXES
 from timebox.exporting.parity import PredictFn, images_without_ties
 
 TrainingResult = Callable[..., Run]
-ExportedOnce = Callable[[str, str, str, str], tuple[Run, ExportResult]]
+ExportedOnce = Callable[[str, str, str, str], tuple[Run, Exported]]
 
 
 def labelled_images(channels: int = 3) -> ImageDataset:
@@ -63,7 +63,7 @@ def exported(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) 
     """exported(format, recipe, precision, image_fit): a run and its export, written once per session."""
 
     @cache
-    def once(format: str, recipe: str, precision: str, image_fit: str) -> tuple[Run, ExportResult]:
+    def once(format: str, recipe: str, precision: str, image_fit: str) -> tuple[Run, Exported]:
         run = trained(recipe, precision, image_fit)
         return run, export(run, format, output=tmp_path_factory.mktemp("exported") / f"model{SUFFIXES[format]}")
 

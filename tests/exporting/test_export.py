@@ -112,9 +112,9 @@ def test_model_that_differs_from_the_run_is_not_written(
 
 def test_invalid_arguments_are_refused(plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert export is timebox.export
-    with pytest.raises(UsageError, match="format 'tflite' is unknown; use onnx or torch"):
+    with pytest.raises(UsageError, match="format 'tflite' must be one of onnx, torch"):
         export(plain, "tflite")
-    with pytest.raises(UsageError, match="tta 'many' is unknown"):
+    with pytest.raises(UsageError, match="tta 'many' must be one of recipe, none, mirror, shift, mirror_shift"):
         export(plain, tta="many")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UsageError, match=r"exporting to ONNX needs onnx: pip install 'timebox-vision\[onnx\]'"):

@@ -17,6 +17,7 @@ from timebox.file_versions import LR_FIND_FORMAT
 from timebox.pipelines.report import read_run_data
 from timebox.recipe import get_recipe, parse_recipe
 from timebox.reporting.comparison_page import comparison_rows, differing_fields
+from timebox.run.json_values import to_values
 from timebox.run.ranks_file import read_ranks_record
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
@@ -179,11 +180,11 @@ def test_the_best_recipe_of_a_search_is_trained(golden: Path, place: Path) -> No
 def test_a_finished_benchmark_runs_no_trial(golden: Path, place: Path) -> None:
     path = copy_of(golden, "benchmarked", place)
     about = json.loads((path / "benchmark.json").read_text())
-    about["environment"] = environment.environment(torch.device("cpu"))
+    about["environment"] = to_values(environment.environment(torch.device("cpu")))
     (path / "benchmark.json").write_text(json.dumps(about))
     lines: list[str] = []
     done = timebox.benchmark(resume=path, notify=lines.append)
-    assert lines[-1].startswith("4 trials of 12s, 4 of them kept: ")
+    assert lines[-1].startswith("4 trials of 12s, 4 of them done before: ")
     before = json.loads((golden / "benchmarked" / "summary.json").read_text())
     for key in ("recipes", "comparisons", "num_done"):
         assert json.loads(json.dumps(done.summary[key])) == before[key]

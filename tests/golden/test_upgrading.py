@@ -12,6 +12,7 @@ import pytest
 
 import timebox
 from timebox.benchmarking.directory import BenchmarkDirectory
+from timebox.benchmarking.trials import ScoredTrial
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import (
     BENCHMARK_FORMAT,
@@ -237,8 +238,8 @@ def test_a_new_field_has_its_former_value_in_older_runs(golden: Path, place: Pat
         recorded = run.summary.get("recipe")
         assert recorded is None or recorded == run.recipe.as_dict()
     assert timebox.evaluate(golden / "auto", "colours.npz", device="cpu", cache=False).num_images == 24
-    records = benchmark(copy_of(golden, "benchmarked", place)).records
-    resolved = [present for record in records if isinstance(present := record["recipe"], dict)]
+    trials = benchmark(copy_of(golden, "benchmarked", place)).trials
+    resolved = [trial.recipe for trial in trials if isinstance(trial, ScoredTrial)]
     assert [present["novel"] for present in resolved] == [0.25] * 4
     for file in (golden / "tuned" / "best.toml", *(golden / "benchmarked" / "recipes").iterdir()):
         assert get_recipe(str(file)).as_dict()["novel"] == 0.25

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from timebox.benchmarking import environment
-from timebox.benchmarking.config import check_recipes, data_config, with_absolute_paths
-from timebox.benchmarking.directory import BenchmarkDirectory, latest_records
-from timebox.benchmarking.summary import progress_line, summarise
-from timebox.benchmarking.trials import CutOffError, Record, Trial, run_trial, schedule
+from timebox.benchmarking.config import arguments_of, check_recipes, command, data_config, with_absolute_paths
+from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile, trial_values
+from timebox.benchmarking.environment import environment
+from timebox.benchmarking.summary import latest_trials, progress_line, summarise
+from timebox.benchmarking.trials import CutOffError, FailedTrial, ScoredTrial, Trial, run_trial, schedule
 from timebox.clock import Deadline, format_duration
 from timebox.configs.benchmark import BenchmarkConfig
 from timebox.errors import BudgetError, DataError, RunError, UsageError
-from timebox.file_versions import BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.recipe import AUTO
 from timebox.runtime.device import resolve_device
 
-# Options that may be given with `resume`, whatever the benchmark was begun with.
+Record = Mapping[str, object]  # a line of trials.jsonl
+# Options that may be given with `resume` and differ from the benchmark's own.
 BESIDE_RESUME = ("resume", "budget", "keep_runs")
 # Kept free before the benchmark's deadline, for the summary and for exiting.
 RESERVE_SECONDS = 1.5
@@ -34,8 +34,9 @@ class Benchmark:
     """The result of a benchmark, finished or stopped.
 
     Attributes:
-        path: its directory. summary: the statistics, as in summary.json.
-        trials: a record for each trial, failed ones included, as in trials.jsonl.
+        path: the directory.
+        summary: the content of summary.json.
+        trials: the lines of trials.jsonl, failed trials included.
     """
 
     path: Path
@@ -133,13 +134,16 @@ def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Dea
     device = resolve_device(config.device)
     config = with_absolute_paths(config)
     name = _check_data(config, notify, deadline)
-    about = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "data_name": name,
-        "environment": environment.environment(device),
-    }
+    about = BenchmarkFile(
+        started=time.strftime("%Y-%m-%dT%H:%M:%S"),
+        data_name=name,
+        environment=environment(device),
+        command=command(config),
+        arguments=arguments_of(config),
+    )
     _check_budget(config, deadline)
-    return BenchmarkDirectory.new(Path(config.out) if config.out else _default_out(name), config, about)
+    out = config.out or f"runs/benchmark-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return BenchmarkDirectory.new(Path(out), about)
 
 
 class _BenchmarkRunner:
@@ -179,20 +183,14 @@ class _BenchmarkRunner:
         except CutOffError:
             stopped = BUDGET
         except KeyboardInterrupt:
-            if not self._directory.records:
+            if not self._directory.trials:
                 raise
             stopped = SIGNAL
-        summary = {
-            **summarise(self._config, self._directory.records, stopped),
-            "command": self._directory.about["command"],
-            "budget_seconds": self._deadline.budget_seconds,
-            "elapsed_seconds": round(self._deadline.elapsed(), 3),
-            "late": self._deadline.late,
-        }
-        self._directory.save_summary(summary)
+        trials, about = self._directory.trials, self._directory.about
+        summary = self._directory.save_summary(summarise(self._config, trials, about.command, self._deadline, stopped))
         if stopped:
             self._notify_how_to_resume(stopped)
-        return Benchmark(self._directory.path, summary, tuple(self._directory.records))
+        return Benchmark(self._directory.path, summary, tuple(map(trial_values, trials)))
 
     @property
     def _num_trials(self) -> int:
@@ -201,73 +199,66 @@ class _BenchmarkRunner:
     @property
     def _seconds_each(self) -> float:
         """The time of one trial, training and scoring."""
-        measured = [_seconds(record) for record in self._directory.records]
+        measured = [trial.evaluation_seconds for trial in self._directory.trials if isinstance(trial, ScoredTrial)]
         return self._config.trial_seconds + (max(measured, default=0.0) or self._first_evaluation_seconds)
 
     def _missing(self) -> list[Trial]:
-        done = {key for key, record in latest_records(self._directory.records).items() if "accuracy" in record}
+        last = latest_trials(self._directory.trials)
         trials = schedule(self._config.variants, self._config.seeds)
-        return [trial for trial in trials if (trial.variant.label, trial.block) not in done]
+        return [one for one in trials if not isinstance(last.get((one.variant.label, one.block)), ScoredTrial)]
 
     def _run_trial(self, trial: Trial, number: int) -> None:
         seconds_left = self._deadline.remaining() - RESERVE_SECONDS
         keep_at = self._directory.kept_run(trial) if self._keep_runs else None
-        measured = run_trial(self._config, trial, self._directory.in_flight, seconds_left, keep_at)
-        record = BENCHMARK_TRIAL_FORMAT.numbered(measured)
-        self._directory.add(record)
-        self._directory.save_recipe(trial.variant, record)
-        left = (self._num_trials - number) * self._seconds_each
+        result = run_trial(self._config, trial, self._directory.in_flight, seconds_left, keep_at)
+        values = self._directory.add(result)
+        if isinstance(result, ScoredTrial):
+            self._directory.save_recipe(trial.variant, result)
+        seconds = min((self._num_trials - number) * self._seconds_each, self._deadline.remaining())
         width = max(len(variant.label) for variant in self._config.variants)
-        self._notify(progress_line(record, number, self._num_trials, width, min(left, self._deadline.remaining())))
-        self._on_trial(record)
+        self._notify(progress_line(result, number, self._num_trials, width, seconds))
+        self._on_trial(values)
         self._refuse_where_all_are_refused()
 
     def _refuse_where_all_are_refused(self) -> None:
-        """Raise UsageError where every training of the first block was refused: all others would be refused too."""
-        records = self._directory.records
-        if len(records) == len(self._config.variants) and all(r.get("status") == REFUSED for r in records):
-            message = f"every recipe was refused: {records[0]['failed']}"
-            records.clear()  # nothing was measured
-            raise UsageError(message)
+        """Raise UsageError where every training of the first block was refused: all others would be, too."""
+        trials = self._directory.trials
+        refused = [trial.failed for trial in trials if isinstance(trial, FailedTrial) and trial.status == REFUSED]
+        if len(trials) == len(refused) == len(self._config.variants):
+            trials.clear()  # nothing was measured
+            raise UsageError(f"every recipe was refused: {refused[0]}")
 
     def _notify_how_to_resume(self, stopped: str) -> None:
-        why = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
+        reason = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
         num_done = self._num_trials - len(self._missing())
         self._notify(
-            f"{why}: {num_done} of {self._num_trials} trials are done and kept; the others: "
+            f"{reason}: {num_done} of {self._num_trials} trials are done and kept; the others: "
             f"timebox benchmark --resume {shlex.quote(str(self._directory.path))}"
         )
 
 
-def _seconds(record: Record) -> float:
-    seconds = record.get("evaluation_seconds")
-    return seconds if isinstance(seconds, float) else 0.0
-
-
 def _refuse_contradictions(config: BenchmarkConfig, recorded: BenchmarkConfig) -> None:
-    """Raise UsageError for options that differ from those of the benchmark that is resumed."""
-    given = with_absolute_paths(config)
-    wrong = []
+    """Raise UsageError for options that differ from those of the benchmark to resume."""
+    absolute, differing = with_absolute_paths(config), []
     for name in config.changed_fields():
-        if name in BESIDE_RESUME or (name != "out" and getattr(given, name) == getattr(recorded, name)):
+        if name in BESIDE_RESUME or (name != "out" and getattr(absolute, name) == getattr(recorded, name)):
             continue
         own = "" if name == "out" else f" (the benchmark's is {getattr(recorded, name)})"
-        wrong.append(f"{name} {getattr(config, name)}{own}")
-    if wrong:
+        differing.append(f"{name} {getattr(config, name)}{own}")
+    if differing:
         raise UsageError(
-            f"{', '.join(wrong)} cannot be given with resume: a benchmark goes on as it was begun; "
+            f"{', '.join(differing)} cannot be given with resume: a benchmark goes on as it was begun; "
             "a new --budget may be given"
         )
 
 
 def _check_machine(directory: BenchmarkDirectory) -> None:
     """Raise RunError where this machine is not the one that the benchmark was begun on."""
-    recorded = directory.about.get("environment")
-    here = environment.environment(resolve_device(directory.config.device))
+    there, here = directory.about.environment, environment(resolve_device(directory.config.device))
     differing = [
-        f"{name} {recorded.get(name)!r} there, {here[name]!r} here"
+        f"{name} {getattr(there, name)!r} there, {getattr(here, name)!r} here"
         for name in ("processor", "threads", "device")
-        if isinstance(recorded, dict) and recorded.get(name) != here[name]
+        if getattr(there, name) != getattr(here, name)
     ]
     if differing:
         raise RunError(f"benchmark {str(directory.path)!r} cannot go on here: {'; '.join(differing)}")
@@ -299,7 +290,3 @@ def _check_budget(config: BenchmarkConfig, deadline: Deadline) -> None:
             f"{'trial' if num == 1 else 'trials'} of {config.trial_budget} with their scoring; use at least "
             f"{format_duration(smallest) if smallest % 60 else f'{smallest // 60}m'}"
         )
-
-
-def _default_out(name: str) -> Path:
-    return Path("runs") / f"benchmark-{name}-{time.strftime('%Y%m%d-%H%M%S')}"

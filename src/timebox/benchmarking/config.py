@@ -1,7 +1,10 @@
-"""A benchmark's config: checked recipes, absolute paths, its trials' configs, its command and its record in JSON."""
+"""A benchmark's config: checks of its recipes, absolute paths, the configs of its trials, its command, its record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct, structs
 
 from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
@@ -11,25 +14,27 @@ from timebox.configs.verbs import EvaluateConfig
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
 from timebox.jobs.config import image_form
+from timebox.run.json_values import Count, PositiveCount, Share
 
-# Options that decide what is measured, in the order of benchmark.json.
-RECORDED = (
-    "data",
-    "recipes",
-    "seeds",
-    "trial_budget",
-    "settings",
-    "train_limit",
-    "split_seed",
-    "val",
-    "coarse",
-    "data_dir",
-    "max_bad_share",
-    "device",
-    "precision",
-    "score",
-    "tta",
-)
+
+class BenchmarkArguments(Struct, frozen=True, kw_only=True):
+    """The arguments of ``timebox.benchmark`` that decide its trials, under their names."""
+
+    data: str
+    recipes: tuple[str, ...]
+    seeds: PositiveCount
+    trial_budget: str
+    settings: tuple[str, ...]
+    train_limit: Count | None
+    split_seed: Count
+    val: str | float | None
+    coarse: bool
+    data_dir: str | None
+    max_bad_share: Share
+    device: str
+    precision: str
+    score: Literal["val", "test"]
+    tta: str
 
 
 def check_recipes(config: BenchmarkConfig) -> None:
@@ -102,7 +107,7 @@ def evaluate_config(config: BenchmarkConfig, run: Path) -> EvaluateConfig:
 def command(config: BenchmarkConfig) -> str:
     """The command line of the benchmark, paths cut to their last part."""
     labelled = config.replace(recipes=tuple(variant.label for variant in config.variants))
-    not_recorded = set(config.__struct_fields__) - set(RECORDED)
+    not_recorded = set(config.__struct_fields__) - set(BenchmarkArguments.__struct_fields__)
     arguments = to_arguments(labelled, leave_out=not_recorded, always=("recipes", "seeds", "score"))
     return shortened(["timebox", "benchmark", *arguments])
 
@@ -112,15 +117,16 @@ def shortened(words: Sequence[str]) -> str:
     return " ".join(_quoted(Path(word).name if "/" in word else word) for word in words)
 
 
-def config_from_record(values: Mapping[str, object], where: str) -> BenchmarkConfig:
+def arguments_of(config: BenchmarkConfig) -> BenchmarkArguments:
+    """The entry ``asked`` of benchmark.json, read back by :func:`config_of`."""
+    return BenchmarkArguments(**{name: getattr(config, name) for name in BenchmarkArguments.__struct_fields__})
+
+
+def config_of(arguments: BenchmarkArguments, where: str) -> BenchmarkConfig:
     """The config that benchmark.json records. Raises RunError if it is damaged or names a recipe that is gone."""
-    if set(values) != set(RECORDED):
-        raise RunError(f"{where} is damaged: what was asked for is incomplete")
     try:
-        config = BenchmarkConfig(**values)  # type: ignore[arg-type]  # checked by it
+        config = BenchmarkConfig(**structs.asdict(arguments))
         check_recipes(config)
-        if config.data is None or config.trial_budget is None:
-            raise UsageError("data and trial_budget must be given")
     except UsageError as error:
         raise RunError(f"{where} is damaged, or what it names is gone: {error}") from error
     return config

@@ -3,22 +3,44 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from timebox.benchmarking.config import RECORDED, command, config_from_record
-from timebox.benchmarking.trials import Record, Trial
+from msgspec import Struct, field
+
+from timebox.benchmarking.config import BenchmarkArguments, config_of
+from timebox.benchmarking.environment import Environment
+from timebox.benchmarking.summary import BenchmarkSummary
+from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRecord
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import RunError, UsageError
-from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_TRIAL_FORMAT
+from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_SUMMARY_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
 from timebox.recipe import recipe_from, upgrade_fields
 from timebox.run.files import read_json, to_json
+from timebox.run.json_values import from_values, to_values
 
 CONFIG, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
 IN_FLIGHT = "in-flight-"  # prefix of the directory of a trial's run, which a killed benchmark leaves behind
 _MAX_BYTES = 1 << 30
+
+
+class BenchmarkFile(Struct, frozen=True, kw_only=True):
+    """benchmark.json: the arguments of a benchmark, and the machine.
+
+    Attributes:
+        started: local time at which the benchmark was started.
+        data_name: name of the data.
+        environment: the machine and the versions.
+        command: the command line that asks for the same benchmark, paths cut to their last part.
+        asked: the arguments.
+    """
+
+    started: str
+    data_name: str
+    environment: Environment
+    command: str
+    arguments: BenchmarkArguments = field(name="asked")  # renaming the key would take a new format
 
 
 class BenchmarkDirectory:
@@ -27,12 +49,13 @@ class BenchmarkDirectory:
     Made by :meth:`new` and :meth:`existing`; locked until it is closed, so that no two processes write it.
 
     Attributes:
-        config: its options. about: everything in benchmark.json.
-        records: the trials done, failed ones included, in the order of the file.
+        about: the content of benchmark.json. config: the options recorded there.
+        trials: the trials done, failed ones included, in the order of the file.
     """
 
-    def __init__(self, path: Path, config: BenchmarkConfig, about: Mapping[str, object], created: bool) -> None:
-        self.path, self.config, self.about, self._created = path, config, about, created
+    def __init__(self, path: Path, about: BenchmarkFile, created: bool = False) -> None:
+        self.path, self.about, self._created = path, about, created
+        self.config = config_of(about.arguments, repr(str(path / CONFIG)))
         with written(_named(path)):
             self._file = os.open(path / TRIALS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -41,59 +64,58 @@ class BenchmarkDirectory:
                 content = read_regular(path / TRIALS, _MAX_BYTES)
                 whole = content.rfind(b"\n") + 1
                 os.ftruncate(self._file, whole)  # removes a line that a kill cut off
-            for left in path.glob(f"{IN_FLIGHT}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            self.records: list[Record] = list(_records(content[:whole], config, path))
+            for partial_run in path.glob(f"{IN_FLIGHT}*"):
+                shutil.rmtree(partial_run, ignore_errors=True)
+            self.trials = list(_trials(content[:whole], self.config, path))
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def new(cls, path: Path, config: BenchmarkConfig, about: Mapping[str, object]) -> "BenchmarkDirectory":
+    def new(cls, path: Path, about: BenchmarkFile) -> "BenchmarkDirectory":
         """A directory that does not exist yet, or is empty. Raises UsageError for one that is taken."""
         check_free(path, "benchmark")
         with written(_named(path)):
             created = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            about = BENCHMARK_FORMAT.numbered({**about, "command": command(config), "asked": config.as_dict(RECORDED)})
-            write_whole(path / CONFIG, to_json(about))
-        return cls(path, config, about, created)
+            write_whole(path / CONFIG, to_json(BENCHMARK_FORMAT.numbered(to_values(about))))
+        return cls(path, about, created)
 
     @classmethod
     def existing(cls, path: Path) -> "BenchmarkDirectory":
         """The directory of a benchmark that was begun. Raises RunError if there is none, or it is damaged."""
         if not (path / CONFIG).is_file():
             raise RunError(f"{str(path)!r} is no benchmark directory: it has no {CONFIG}")
-        about = read_json(path / CONFIG, BENCHMARK_FORMAT)
-        recorded = about.get("asked")
-        if not isinstance(recorded, dict):
-            raise RunError(f"{str(path / CONFIG)!r} is damaged: it does not say what was asked for")
-        return cls(path, config_from_record(recorded, repr(str(path / CONFIG))), about, created=False)
+        values = read_json(path / CONFIG, BENCHMARK_FORMAT)
+        return cls(path, from_values(values, BenchmarkFile, repr(str(path / CONFIG))))
 
-    def add(self, record: Record) -> None:
-        """Append the record of a trial; its line is on the disk once this returns."""
+    def add(self, trial: TrialRecord) -> Mapping[str, object]:
+        """Append a trial; its line, which is returned, is on the disk then."""
+        values = trial_values(trial)
+        line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
         with written(_named(self.path)):
-            line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
-        self.records.append(record)
+        self.trials.append(trial)
+        return values
 
-    def save_recipe(self, variant: RecipeVariant, record: Record) -> None:
+    def save_recipe(self, variant: RecipeVariant, trial: ScoredTrial) -> None:
         """Write the resolved recipe of the first trial of `variant`, which `timebox train --recipe` reads back."""
         file = self.path / RECIPES / f"{variant.file_name}.toml"
-        resolved = record.get("recipe")
-        if not isinstance(resolved, Mapping) or file.exists():
+        if file.exists():
             return
         with written(_named(self.path)):
             file.parent.mkdir(exist_ok=True)
-            text = f"# {variant.label}, as resolved in its first trial\n{recipe_from(resolved).to_toml()}"
+            text = f"# {variant.label}, as resolved in its first trial\n{recipe_from(trial.recipe).to_toml()}"
             write_whole(file, text.encode())
 
-    def save_summary(self, summary: Mapping[str, object]) -> None:
-        """Write summary.json."""
+    def save_summary(self, summary: BenchmarkSummary) -> Mapping[str, object]:
+        """Write summary.json, and return its content."""
+        values = BENCHMARK_SUMMARY_FORMAT.numbered(to_values(summary))
         with written(_named(self.path)):
-            write_whole(self.path / SUMMARY, to_json(summary))
+            write_whole(self.path / SUMMARY, to_json(values))
+        return values
 
     @property
     def in_flight(self) -> Path:
@@ -111,7 +133,7 @@ class BenchmarkDirectory:
     def discard_if_empty(self) -> None:
         """Close, and remove the directory if it was made for this benchmark and holds no trial."""
         self.close()
-        if self._created and not self.records:
+        if self._created and not self.trials:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
@@ -127,29 +149,26 @@ class BenchmarkDirectory:
             raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
 
 
-def latest_records(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
-    """The last record of each (label, block): a trial that failed is done again when a benchmark is resumed."""
-    return {(str(record["label"]), int(str(record["block"]))): record for record in records}
+def trial_values(trial: TrialRecord) -> Mapping[str, object]:
+    """A line of trials.jsonl."""
+    return BENCHMARK_TRIAL_FORMAT.numbered(to_values(trial))
 
 
-def _records(content: bytes, config: BenchmarkConfig, path: Path) -> Iterator[Record]:
+def _trials(content: bytes, config: BenchmarkConfig, path: Path) -> Iterator[TrialRecord]:
     labels = {variant.label for variant in config.variants}
     for number, line in enumerate(content.splitlines(), 1):
+        where = f"line {number} of {str(path / TRIALS)!r}"
         try:
-            record = _upgraded(parse_json_object(line), f"line {number} of {str(path / TRIALS)!r}")
-            is_known = record["label"] in labels and record["block"] in range(config.seeds)
-            if not is_known or not ("failed" in record or 0 <= record["accuracy"] <= 1):
-                raise ValueError("it is no trial of this benchmark")
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"line {number} of {str(path / TRIALS)!r} is damaged: {error}") from error
-        yield record
-
-
-def _upgraded(record: Record, where: str) -> dict[str, Any]:
-    """A record in the newest format, its recipe with the fields of this version."""
-    upgraded = BENCHMARK_TRIAL_FORMAT.upgraded(record, where)
-    recipe = upgraded.get("recipe")
-    return {**upgraded, "recipe": upgrade_fields(recipe)} if isinstance(recipe, Mapping) else upgraded
+            values = BENCHMARK_TRIAL_FORMAT.upgraded(parse_json_object(line), where)
+            if isinstance(recipe := values.get("recipe"), Mapping):
+                values["recipe"] = upgrade_fields(recipe)
+        except ValueError as error:
+            raise RunError(f"{where} is damaged: {error}") from error
+        kind: type[TrialRecord] = FailedTrial if "failed" in values else ScoredTrial
+        trial = from_values(values, kind, where)
+        if trial.label not in labels or trial.block >= config.seeds:
+            raise RunError(f"{where} is damaged: it is no trial of this benchmark")
+        yield trial
 
 
 def _named(path: Path) -> str:

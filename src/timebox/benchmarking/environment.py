@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import torch
+from msgspec import Struct
 
 from timebox.machine import available_threads
+from timebox.run.json_values import Count, PositiveCount
 from timebox.run.model_config import installed_versions
 
 PACKAGE = Path(__file__).parents[1]
@@ -17,23 +19,43 @@ _LONGEST_SECONDS = 60
 _DEVICE_NAME = "import torch; print(torch.cuda.get_device_name())"
 
 
-def environment(device: torch.device, root: Path = Path("/")) -> dict[str, object]:
-    """The machine and the versions, ready for JSON.
+class Environment(Struct, frozen=True, kw_only=True):
+    """The machine and the versions that a benchmark ran with.
+
+    Attributes:
+        processor: name of the processor.
+        cores: number of its cores.
+        threads: number of threads that the container allows.
+        commit: git commit of timebox's source; null outside a checkout.
+    """
+
+    processor: str
+    cores: PositiveCount | None
+    threads: PositiveCount
+    memory_bytes: Count | None
+    system: str
+    device: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+def environment(device: torch.device, root: Path = Path("/")) -> Environment:
+    """The machine and the versions.
 
     Args:
         root: where ``proc`` is found.
     """
     memory = _field(root / "proc/meminfo", "MemTotal").removesuffix(" kB")
-    return {
-        "processor": processor(root),
-        "cores": os.cpu_count(),
-        "threads": available_threads(),
-        "memory_bytes": int(memory) * 1024 if memory.isdigit() else None,
-        "system": platform.system(),
-        "device": device_name(device),
-        "versions": installed_versions(),
-        "commit": commit(),
-    }
+    return Environment(
+        processor=processor(root),
+        cores=os.cpu_count(),
+        threads=available_threads(),
+        memory_bytes=int(memory) * 1024 if memory.isdigit() else None,
+        system=platform.system(),
+        device=device_name(device),
+        versions=installed_versions(),
+        commit=commit(),
+    )
 
 
 def processor(root: Path = Path("/")) -> str:

@@ -223,7 +223,7 @@ class Summary:
 
 
 def steps_for_epochs(num_epochs: float, num_images: int, batch_size: int) -> int:
-    """The number of steps in so many epochs, rounded up."""
+    """The number of steps in ``num_epochs`` epochs, rounded up."""
     return ceil(num_epochs * num_images / batch_size - 1e-9)
 
 

@@ -6,7 +6,11 @@ Pure functions of accuracies, without rounding. No test is made of fewer than MI
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from timebox.run.json_values import Count, Share
 
 ALPHA = 0.05
 CONFIDENCE = 0.95
@@ -31,41 +35,39 @@ class SampleStatistics:
     interval: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One recipe against the first, paired by seed and block.
+class ComparisonResult(Struct, frozen=True, kw_only=True):
+    """The difference of a recipe from the first one.
 
     Attributes:
-        mean_difference: of accuracies, this recipe's less the first's. interval: its 95 % confidence interval.
-        p: of the two-sided paired t-test; None where it is not made, and ``verdict`` says why.
-        p_corrected: p with Holm's correction over all comparisons of the benchmark; p itself if there is only one.
-        significant: whether p_corrected is below ALPHA; None where p is None.
+        mean_difference: mean of the recipe's accuracies less those of the first.
+        interval: 95 % interval of the difference.
+        p: p of the test; null where it was not done.
+        p_corrected: p after the correction for several comparisons.
+        significant: whether p_corrected is below alpha; null where the test was not done.
+        verdict: the result in words.
     """
 
     recipe: str
     against: str
-    num_pairs: int
+    num_pairs: Count
     mean_difference: float | None
     interval: tuple[float, float] | None
-    p: float | None
-    p_corrected: float | None
+    p: Share | None
+    p_corrected: Share | None
     significant: bool | None
     verdict: str
 
-    def as_dict(self) -> dict[str, object]:
-        """Ready for JSON."""
-        return asdict(self)
-
 
 def describe(values: Sequence[float]) -> SampleStatistics:
-    """Number, mean, standard deviation and the 95 % interval of the mean."""
     if not values:
         return SampleStatistics(0, None, None, None)
     mean = statistics.fmean(values)
     if len(values) < 2:
         return SampleStatistics(1, mean, None, None)
     sd = 0.0 if _all_same(values) else statistics.stdev(values)
-    half = _student_quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
     return SampleStatistics(len(values), mean, sd, (mean - half, mean + half))
 
 
@@ -106,7 +108,7 @@ def holm(p_values: Sequence[float | None], num_comparisons: int) -> list[float |
     return corrected
 
 
-def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str]) -> list[Comparison]:
+def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str]) -> list[ComparisonResult]:
     """Compare every other recipe with the first.
 
     Args:
@@ -130,11 +132,20 @@ def compare(accuracies: Mapping[str, Mapping[int, float]], recipes: Sequence[str
 
 def _comparison(
     recipe: str, against: str, differences: Sequence[float], p: float | None, p_corrected: float | None
-) -> Comparison:
+) -> ComparisonResult:
     sample = describe(differences)
     significant = None if p_corrected is None else p_corrected < ALPHA
-    verdict = _verdict(differences, sample.mean, significant)
-    return Comparison(recipe, against, sample.n, sample.mean, sample.interval, p, p_corrected, significant, verdict)
+    return ComparisonResult(
+        recipe=recipe,
+        against=against,
+        num_pairs=sample.n,
+        mean_difference=sample.mean,
+        interval=sample.interval,
+        p=p,
+        p_corrected=p_corrected,
+        significant=significant,
+        verdict=_verdict(differences, sample.mean, significant),
+    )
 
 
 def _verdict(differences: Sequence[float], mean: float | None, significant: bool | None) -> str:
@@ -154,9 +165,3 @@ def _verdict(differences: Sequence[float], mean: float | None, significant: bool
 
 def _all_same(values: Sequence[float]) -> bool:
     return max(values) - min(values) <= _SAME
-
-
-def _student_quantile(degrees: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
 
 from timebox.benchmarking.config import evaluate_config, shortened, train_config
 from timebox.benchmarking.environment import commit
@@ -14,31 +17,90 @@ from timebox.clock import now
 from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError
-
-Record = Mapping[str, object]
+from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, from_values
 
 # Exit statuses of `timebox train` after which there is a model: in time, and late or not wholly written.
 STATUSES_WITH_MODEL = (0, 3)
-# A training is killed after so many times its budget and so many seconds more.
+# A training is killed after MAX_BUDGETS times its budget plus MAX_EXTRA_SECONDS.
 MAX_BUDGETS, MAX_EXTRA_SECONDS = 2, 60
-# Entries of a training's summary that go into the record of a trial.
-SUMMARY_ENTRIES = (
-    "budget_seconds",
-    "elapsed_seconds",
-    "phases",
-    "steps",
-    "epochs",
-    "images_per_second",
-    "final_lr",
-    "train_images",
-    "precision",
-    "device",
-    "threads",
-    "recipe",
-    "plan",
-    "events",
-    "versions",
-)
+
+
+class BenchmarkTrial(Struct, frozen=True, kw_only=True):
+    """The part of a line of trials.jsonl that a failed trial has too.
+
+    Attributes:
+        block: number of the block; each block has one trial of each recipe.
+        position: position of the trial in its block.
+        label: the recipe, as the results call it.
+        seed: random seed of the training.
+        command: the command line of the training.
+        commit: git commit of timebox's source; null outside a checkout.
+        wall_seconds: duration of the training's process.
+        late: whether the trial's deadline was missed.
+    """
+
+    block: Count
+    position: Count
+    label: str
+    seed: Count
+    command: str
+    commit: str | None
+    wall_seconds: Seconds
+    late: bool | UnsetType = UNSET
+
+
+class FailedTrial(BenchmarkTrial, frozen=True, kw_only=True):
+    """A line of trials.jsonl: a trial that failed.
+
+    Attributes:
+        failed: the last words of the process.
+        status: exit status of the process.
+    """
+
+    failed: str
+    status: int
+
+
+class ScoredTrial(BenchmarkTrial, frozen=True, kw_only=True):
+    """A line of trials.jsonl: a trial that was trained and scored.
+
+    Attributes:
+        accuracy: share of the scored images that are right.
+        correct: number of scored images that are right.
+        num_images: number of images scored.
+        split: the split that was scored.
+        tta: views that were averaged.
+        num_seen_in_training: number of scored images that are among the training images too.
+        evaluation_seconds: duration of the scoring's process.
+        plan: the decisions of the planner, in words.
+        events: events of the training, such as a rollback.
+    """
+
+    accuracy: Share
+    correct: Count
+    num_images: Count
+    split: str
+    tta: str
+    num_seen_in_training: Count
+    evaluation_seconds: Seconds
+    budget_seconds: Seconds | None
+    elapsed_seconds: float
+    phases: PhaseSeconds
+    steps: Count
+    epochs: float
+    images_per_second: Seconds
+    final_lr: float
+    train_images: Count
+    precision: str
+    device: str
+    threads: Count
+    recipe: RecipeFields
+    plan: tuple[str, ...]
+    events: tuple[str, ...]
+    versions: dict[str, str]
+
+
+TrialRecord = ScoredTrial | FailedTrial
 
 
 class CutOffError(Exception):
@@ -84,8 +146,10 @@ def evaluate_command(config: BenchmarkConfig, run: Path) -> list[str]:
     return ["evaluate", *to_arguments(evaluate_config(config, run)), "--json"]
 
 
-def run_trial(config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None) -> Record:
-    """Train and score once; a record ready for JSON, also of a trial that fails.
+def run_trial(
+    config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: float, keep_at: Path | None
+) -> TrialRecord:
+    """Train and score once.
 
     Args:
         run: the run directory while the trial lasts.
@@ -95,13 +159,13 @@ def run_trial(config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: fl
         CutOffError: where the deadline comes first.
     """
     ends_at = now() + seconds_left
-    shown = ["timebox", "train", *to_arguments(train_config(config, trial.variant, trial.seed))]
-    record = {
+    command = ["timebox", "train", *to_arguments(train_config(config, trial.variant, trial.seed))]
+    record: dict[str, Any] = {
         "block": trial.block,
         "position": trial.position,
         "label": trial.variant.label,
         "seed": trial.seed,
-        "command": shortened(shown),
+        "command": shortened(command),
         "commit": commit(),
     }
     try:
@@ -110,17 +174,19 @@ def run_trial(config: BenchmarkConfig, trial: Trial, run: Path, seconds_left: fl
         )
         record["wall_seconds"] = round(trained.seconds, 2)
         if trained.status not in STATUSES_WITH_MODEL or "recipe" not in trained.output:
-            return {**record, "failed": trained.message, "status": trained.status}
-        late = bool(trained.output.get("late")) or trained.seconds > config.trial_seconds
+            return FailedTrial(**record, failed=trained.message, status=trained.status)
+        record["late"] = bool(trained.output.get("late")) or trained.seconds > config.trial_seconds
         scored = _run_timebox(evaluate_command(config, run), ends_at)
         if scored.status != 0:
-            return {**record, "late": late, "failed": scored.message, "status": scored.status}
+            return FailedTrial(**record, failed=scored.message, status=scored.status)
         if keep_at is not None:
             _move(run, keep_at)
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    facts = {name: trained.output.get(name) for name in SUMMARY_ENTRIES}
-    return {**record, "late": late, **_scores(scored), **facts}
+    confusion: Any = scored.output["confusion"]
+    record["correct"] = sum(row[place] for place, row in enumerate(confusion))
+    record["evaluation_seconds"] = round(scored.seconds, 2)
+    return from_values({**trained.output, **scored.output, **record}, ScoredTrial, "the output of a trial")
 
 
 @dataclass(frozen=True)
@@ -154,13 +220,10 @@ def _run_timebox(arguments: Sequence[str], ends_at: float, max_seconds: float = 
         output = json.loads(out)
     except ValueError:
         output = {}
-    lines = [line for line in err.splitlines() if line.strip()] or [f"it ended with status {process.returncode}"]
-    return _CommandResult(process.returncode, output if isinstance(output, dict) else {}, _message(lines[-1]), seconds)
-
-
-def _message(line: str) -> str:
-    """An error line without the command's name before it."""
-    return line.strip().removeprefix("timebox train: error: ").removeprefix("timebox evaluate: error: ")
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    message = lines[-1].removeprefix(f"timebox {arguments[0]}: error: ") if lines else ""
+    message = message or f"it ended with status {process.returncode}"
+    return _CommandResult(process.returncode, output if isinstance(output, dict) else {}, message, seconds)
 
 
 def _move(run: Path, to: Path) -> None:
@@ -169,14 +232,3 @@ def _move(run: Path, to: Path) -> None:
         run.rename(to)
     except OSError as error:
         raise OutputError(f"run {str(to)!r} cannot be kept: {error.strerror or error}") from error
-
-
-def _scores(scored: _CommandResult) -> dict[str, object]:
-    confusion = scored.output["confusion"]
-    assert isinstance(confusion, list)
-    return {
-        "accuracy": scored.output["accuracy"],
-        "correct": sum(row[place] for place, row in enumerate(confusion)),
-        **{name: scored.output[name] for name in ("num_images", "split", "tta", "num_seen_in_training")},
-        "evaluation_seconds": round(scored.seconds, 2),
-    }

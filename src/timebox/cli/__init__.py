@@ -16,7 +16,7 @@ from typing import Protocol
 from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, predict, recipes, report, train, tune
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
-from timebox.cli.parsing import Parser, Subparsers, VerbsHelp, join_negative_values
+from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
 from timebox.configs.arguments import config_from_arguments
 from timebox.configs.config import did_you_mean
 from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError
@@ -25,10 +25,9 @@ from timebox.version import VERSION
 
 
 class Verb(Protocol):
-    """The functions that the module of a verb defines."""
+    """The module of a verb."""
 
-    def add_parser(self, subparsers: Subparsers) -> Parser:
-        """Adds the parser of the verb."""
+    HELP: VerbHelp
 
     def run(self, args: argparse.Namespace) -> int:
         """Does the work that `args.config` asks for, and returns the exit status."""
@@ -64,18 +63,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "classifier your hardware could train.",
         epilog="`timebox VERB --help` explains a verb. First steps: timebox train digits --test 0.2 --budget 60s",
         allow_abbrev=False,
-        formatter_class=VerbsHelp,
+        formatter_class=VerbsFormatter,
     )
     parser.add_argument("--version", action="version", version=f"timebox {VERSION}", help="print the version and leave")
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
-    for verb in VERBS.values():
-        verb.add_parser(subparsers).set_defaults(run_verb=verb.run)
+    for name, verb in VERBS.items():
+        add_verb(subparsers, name, verb.HELP).set_defaults(run_verb=verb.run)
     args, extras = parser.parse_known_args(join_negative_values(argv))
     if args.verb is None:
         if extras:
             raise UsageError(f"there is no option {extras[0]}{did_you_mean(extras[0], parser._option_string_actions)}")
         raise UsageError(f"say what to do: {', '.join(VERBS)}; `timebox --help` explains each")
-    args.config = config_from_arguments(args.config_class, args, subparsers.choices[args.verb], extras)
+    args.config = config_from_arguments(VERBS[args.verb].HELP.config, args, subparsers.choices[args.verb], extras)
     return args
 
 

@@ -4,27 +4,19 @@ import argparse
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import CompareConfig
 
-
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox compare`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "compare",
-            CompareConfig,
-            "lay runs side by side",
-            "Shows accuracy, time and speed of runs, and where their recipes differ. For repeated trials and a test of "
-            "significance, use `timebox benchmark`.",
-            ("timebox compare runs/one runs/two", "timebox compare runs/* --output comparison.html"),
-        )
-    )
+HELP = VerbHelp(
+    CompareConfig,
+    "lay runs side by side",
+    "Shows accuracy, time and speed of runs, and where their recipes differ. For repeated trials and a test of "
+    "significance, use `timebox benchmark`.",
+    ("timebox compare runs/one runs/two", "timebox compare runs/* --output comparison.html"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the comparison, and writes the page if it is asked for."""
     from timebox.pipelines.compare import compare
     from timebox.reporting.comparison_page import comparison_rows, differing_fields
 

@@ -38,8 +38,8 @@ def time_left(seconds: float) -> str:
 
 
 def status_fields(status: "StepStatus") -> list[tuple[int, str, str]]:
-    """The fields of a status line, from left to right: (rank, label, value). Where they do not all fit, fields are
-    left out from the highest rank down."""
+    """The fields of a status line, from left to right: (rank, label, value). Where not all fit, those of the highest
+    ranks are left out."""
     fields = [
         (2, "step", f"{status.step:>{len(str(status.total_steps))}}/{status.total_steps}"),
         (4, "epoch", f"{status.epoch:.1f}"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.clock import format_duration
 from timebox.configs.verbs import EvaluateConfig
 
@@ -24,23 +24,16 @@ MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox evaluate`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "evaluate",
-            EvaluateConfig,
-            "score a run on data",
-            "Accuracy, metrics for each class and the confusion matrix of a run on labelled images. Says how many of "
-            "them the run was trained on.",
-            ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
-        )
-    )
+HELP = VerbHelp(
+    EvaluateConfig,
+    "score a run on data",
+    "Accuracy, metrics for each class and the confusion matrix of a run on labelled images. Says how many of "
+    "them the run was trained on.",
+    ("timebox evaluate runs/demo digits", "timebox evaluate runs/photos more_photos/ --split all --json"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and prints the metrics."""
     config: EvaluateConfig = args.config
     with display.progress() as reporter:
         from timebox.pipelines.evaluate import evaluate
@@ -94,13 +87,13 @@ def _metrics(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
 
 
 def _class_table(classes: "tuple[ClassMetrics, ...]") -> "Iterator[RenderableType]":
-    shown = list(classes)
     if len(classes) > MAX_CLASS_ROWS:
-        shown = sorted(classes, key=lambda one: one.f1 if one.num_images else math.inf)[:MAX_CLASS_ROWS]
         yield f"\n  the {MAX_CLASS_ROWS} weakest of {len(classes):,} classes (--json has all)"
+        weakest = sorted(classes, key=lambda one: one.f1 if one.num_images else math.inf)
+        classes = tuple(weakest[:MAX_CLASS_ROWS])
     rows = [
         (one.name, f"{one.num_images:,}", percent(one.precision, 1), percent(one.recall, 1), percent(one.f1, 1))
-        for one in shown
+        for one in classes
     ]
     yield table(("class", "images", "precision", "recall", "f1"), rows)
 
@@ -122,20 +115,17 @@ def _columns_of(matrix: "Table") -> int:
 
 def _confusions(evaluation: "Evaluation") -> "Iterator[RenderableType]":
     names = [one.name for one in evaluation.classes]
-    found = sorted(
-        (
-            (count, true, predicted)
-            for true, row in enumerate(evaluation.confusion.tolist())
-            for predicted, count in enumerate(row)
-            if count and true != predicted
-        ),
-        key=lambda confusion: (-confusion[0], confusion[1:]),
+    confusions = sorted(
+        (-count, true, predicted)
+        for true, row in enumerate(evaluation.confusion.tolist())
+        for predicted, count in enumerate(row)
+        if count and true != predicted
     )
-    if found:
+    if confusions:
         sizes = [one.num_images for one in evaluation.classes]
         rows = [
-            (f"{names[true]} → {names[predicted]}", f"{count:,}", percent(count / sizes[true], 1))
-            for count, true, predicted in found[:MAX_CONFUSIONS]
+            (f"{names[true]} → {names[predicted]}", f"{-count:,}", percent(-count / sizes[true], 1))
+            for count, true, predicted in confusions[:MAX_CONFUSIONS]
         ]
         yield "  most frequent confusions"
         yield table(("true → predicted", "images", "of the class"), rows)

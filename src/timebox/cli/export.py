@@ -6,36 +6,29 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.cli.predict import image_files
 from timebox.configs.verbs import ExportConfig
 
 if TYPE_CHECKING:
-    from timebox.exporting import ExportResult
+    from timebox.exporting import Exported
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox export`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "export",
-            ExportConfig,
-            "write the model to one file, for use without timebox",
-            "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
-            "resizing, cropping, normalisation and test-time augmentation are inside. Before it is written its "
-            "probabilities are compared with the run's.",
-            (
-                "timebox export runs/demo",
-                "timebox export runs/demo --format torch --output demo.pt2 --tta none",
-                "timebox export runs/demo --check photos/",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    ExportConfig,
+    "write the model to one file, for use without timebox",
+    "Writes one file that takes pixels, uint8 (N, H, W, C) of any size, and gives calibrated probabilities: "
+    "resizing, cropping, normalisation and test-time augmentation are inside. Before it is written its "
+    "probabilities are compared with the run's.",
+    (
+        "timebox export runs/demo",
+        "timebox export runs/demo --format torch --output demo.pt2 --tta none",
+        "timebox export runs/demo --check photos/",
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports, and prints the file and the results of its checks."""
     config: ExportConfig = args.config
     files = list(image_files(config.check))
 
@@ -48,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
+def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
     """The printed lines, as (label, value)."""
     yield "written", f"{exported.path}, {exported.num_bytes / 1e6:.1f} MB"
     yield "takes", f"images: uint8 (N, H, W, {exported.channels}), any N, H and W"
@@ -71,7 +64,7 @@ def result_rows(exported: "ExportResult") -> Iterator[tuple[str, str]]:
         )
 
 
-def _calibration(exported: "ExportResult") -> str:
+def _calibration(exported: "Exported") -> str:
     if exported.temperature == 1.0:
         return "not calibrated: the run had no validation images to fit a temperature on"
     return f"calibrated with the temperature {exported.temperature:g}"

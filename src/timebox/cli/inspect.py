@@ -2,14 +2,13 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import InspectConfig
 
 if TYPE_CHECKING:
@@ -21,39 +20,22 @@ MAX_KINDS = 6
 MAX_CLASS_ROWS = 40
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox inspect`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "inspect",
-            InspectConfig,
-            "show what is read from data, without training",
-            "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
-            "cannot be read, and duplicate images.",
-            ("timebox inspect photos/", "timebox inspect cifar10 --json"),
-        )
-    )
+HELP = VerbHelp(
+    InspectConfig,
+    "show what is read from data, without training",
+    "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
+    "cannot be read, and duplicate images.",
+    ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads the data, however many files of it are bad, and prints the inspection."""
-    from timebox.data import inspect_data, load_data
-
     config: InspectConfig = args.config
     with display.progress() as reporter:
-        reporter.phase("reading")
-        loaded = load_data(
-            config.data,
-            image_size=config.image_size,
-            coarse=config.coarse,
-            data_dir=Path(config.data_dir) if config.data_dir else None,
-            cache=config.cache,
-            max_bad_share=1.0,  # bad files are reported, not refused
-            notify=reporter.note,
-        )
-        reporter.phase("comparing")
-        inspection = inspect_data(loaded)
+        from timebox.pipelines.inspect import inspect
+
+        # Unreadable files are reported, not refused.
+        inspection = inspect(**config.arguments(), max_bad_share=1.0, reporter=reporter)
     if args.json:
         write(json_line(inspection.as_dict()))
     else:
@@ -85,8 +67,8 @@ def _data_facts(inspection: "Inspection") -> Iterator[tuple[str, str]]:
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda entry: -entry[1])
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in ordered[:MAX_KINDS])
-    return shown + (f", … and {len(ordered) - MAX_KINDS:,} more" if len(ordered) > MAX_KINDS else "")
+    first = ", ".join(f"{kind} ({count:,})" for kind, count in ordered[:MAX_KINDS])
+    return first + (f", … and {len(ordered) - MAX_KINDS:,} more" if len(ordered) > MAX_KINDS else "")
 
 
 def _class_table(inspection: "Inspection") -> "Iterator[RenderableType]":
@@ -105,11 +87,11 @@ def _class_table(inspection: "Inspection") -> "Iterator[RenderableType]":
 
 
 def _duplicates(inspection: "Inspection") -> Iterator[tuple[str, str]]:
-    for found in inspection.duplicates:
-        where = f"in {found.where}" if " and " in found.where else f"within {found.where}"
-        relabelled = f", {found.num_relabelled:,} of them under another label" if found.num_relabelled else ""
-        first, again = found.examples[0]
-        yield "duplicates", f"{plural(found.num_images, 'image')} {where}{relabelled}; {again} is {first}"
+    for one in inspection.duplicates:
+        where = f"{'in' if ' and ' in one.where else 'within'} {one.where}"
+        relabelled = f", {one.num_relabelled:,} of them under another label" if one.num_relabelled else ""
+        first, again = one.examples[0]
+        yield "duplicates", f"{plural(one.num_images, 'image')} {where}{relabelled}; {again} is {first}"
 
 
 def _bad_files(inspection: "Inspection") -> Iterator[tuple[str, str]]:

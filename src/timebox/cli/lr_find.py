@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from timebox.cli import display
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, short, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.cli.text_plot import sketch
 from timebox.clock import Deadline
 from timebox.configs.lr_find import LrFindConfig
@@ -20,26 +20,16 @@ if TYPE_CHECKING:
 SKETCH_WIDTH, SKETCH_HEIGHT, LABEL_WIDTH = 60, 10, 9
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox lr-find`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "lr-find",
-            LrFindConfig,
-            "test which learning rates a recipe learns at",
-            "Takes steps at rates from far too small to far too large, and suggests a max_lr from the loss (the range "
-            "test of L. Smith, arXiv 1506.01186). Writes lr_find.json and lr_find.svg.",
-            (
-                "timebox lr-find photos/",
-                "timebox lr-find cifar10 --train-limit 5000 --recipe haet2021 --train-budget 4m",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    LrFindConfig,
+    "test which learning rates a recipe learns at",
+    "Takes steps at rates from far too small to far too large, and suggests a max_lr from the loss (the range "
+    "test of L. Smith, arXiv 1506.01186). Writes lr_find.json and lr_find.svg.",
+    ("timebox lr-find photos/", "timebox lr-find cifar10 --train-limit 5000 --recipe haet2021 --train-budget 4m"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tests the rates, and prints the curve and the suggestion."""
     config: LrFindConfig = args.config
     deadline = Deadline.since_process_start(config.budget)
     with display.progress(deadline.budget_seconds) as reporter:

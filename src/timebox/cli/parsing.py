@@ -3,13 +3,11 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from timebox.configs.arguments import add_options
 from timebox.configs.config import Config, did_you_mean
 from timebox.errors import UsageError
-
-JSON_HELP = "print one JSON object on stdout, and nothing else there"
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,14 +17,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        choices = [] if action.choices is None else [str(choice) for choice in action.choices]
+        choices = [str(choice) for choice in action.choices or ()]
         if choices and value not in choices:
-            raise argparse.ArgumentError(
-                action, f"{value!r} is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
-            )
+            hint = did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
 
-class VerbsHelp(argparse.HelpFormatter):
+class VerbsFormatter(argparse.HelpFormatter):
     """Help with each verb on the line of its summary: argparse ignores the indentation of verbs and breaks the line
     after the longest."""
 
@@ -52,27 +49,36 @@ def join_negative_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def add_verb(
-    subparsers: Subparsers, name: str, config: type[Config], summary: str, description: str, examples: Sequence[str]
-) -> Parser:
-    """Adds the parser of one verb: `--debug`, and the options of its config. Option names cannot be abbreviated, so
-    that a typo never becomes another option."""
+class VerbHelp(NamedTuple):
+    """The options and the help texts of one verb.
+
+    Attributes:
+        summary: its line in `timebox --help`.
+        examples: command lines, shown below the options.
+        json_help: help of `--json`; None for a verb without it.
+    """
+
+    config: type[Config]
+    summary: str
+    description: str
+    examples: Sequence[str]
+    json_help: str | None = "print one JSON object on stdout, and nothing else there"
+
+
+def add_verb(subparsers: Subparsers, name: str, verb: VerbHelp) -> Parser:
+    """Adds the parser of one verb: `--debug`, `--json` and the options of its config. Option names cannot be
+    abbreviated, so that a typo never becomes another option."""
     parser = subparsers.add_parser(
         name,
-        help=summary,
-        description=textwrap.fill(description, 78),
-        epilog="\n  ".join(["examples:", *examples]),
+        help=verb.summary,
+        description=textwrap.fill(verb.description, 78),
+        epilog="\n  ".join(["examples:", *verb.examples]),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(config_class=config)
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    add_options(parser, config)
-    return parser
-
-
-def add_json(parser: Parser, help: str = JSON_HELP) -> Parser:
-    """Adds `--json`, in the group of outputs if there is one."""
-    groups = (group for group in parser._action_groups if group.title == "output")
-    next(groups, parser).add_argument("--json", action="store_true", help=help)
+    add_options(parser, verb.config)
+    if verb.json_help:
+        groups = (group for group in parser._action_groups if group.title == "output")
+        next(groups, parser).add_argument("--json", action="store_true", help=verb.json_help)
     return parser

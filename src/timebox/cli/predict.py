@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import json_line, plural, write
-from timebox.cli.parsing import Parser, Subparsers, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
 
@@ -23,34 +23,22 @@ if TYPE_CHECKING:
     Ranked = list[tuple[str, float]]
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox predict`."""
-    parser = add_verb(
-        subparsers,
-        "predict",
-        PredictConfig,
-        "label image files",
-        "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
-        "its place; the exit status is 2 only where none could be read.",
-        (
-            "timebox predict runs/demo photo.jpg",
-            "timebox predict runs/demo photos/ --top 3 --format jsonl",
-            "find / -name '*.jpg' | timebox predict runs/demo -",
-        ),
-    )
-    parser.add_argument(
-        "--json",
-        action="store_const",
-        const="jsonl",
-        dest="format",
-        default=argparse.SUPPRESS,
-        help="the same as --format jsonl",
-    )
-    return parser
+HELP = VerbHelp(
+    PredictConfig,
+    "label image files",
+    "Labels files, and the images in folders and the folders below them. A file that cannot be read is reported in "
+    "its place; the exit status is 2 only where none could be read.",
+    (
+        "timebox predict runs/demo photo.jpg",
+        "timebox predict runs/demo photos/ --top 3 --format jsonl",
+        "find / -name '*.jpg' | timebox predict runs/demo -",
+    ),
+    json_help="the same as --format jsonl",
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes one line for each file, in the order given. Raises DataError where not one could be read."""
+    """Writes a line for each file, in their order. Raises DataError where none could be read."""
     config: PredictConfig = args.config
     paths = image_files(config.images)
 
@@ -58,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     trained = load(config.run, device=config.device)
     top = min(config.top, len(trained.class_names))
-    is_csv = config.format == "csv"
+    is_csv = config.format == "csv" and not args.json
     if is_csv:
         write(_csv_line(["path", *_columns(top), "error"]))
     num_files = num_read = 0
@@ -72,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def image_files(names: Sequence[str]) -> Iterator[Path]:
-    """The files named, those listed on stdin, and the image files in and below the folders named, sorted within each.
+    """Files as they are, the files listed on stdin for ``-``, and of each folder all images in and below it, sorted.
 
-    Raises DataError, before it gives the first, for a path that does not exist and for a folder without images.
+    Raises DataError, before the first is yielded, for a path that does not exist and for a folder without images.
     """
     for name in names:
         if name != STDIN and not Path(name).exists():
@@ -94,11 +82,11 @@ def _images_at(path: Path) -> Sequence[Path]:
 
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not found:
+    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{str(path)!r} holds no images; files are known by their suffix: {suffixes}")
-    return found
+    return images
 
 
 def _ranked(prediction: "FilePrediction", class_names: Sequence[str], top: int) -> "Ranked":

@@ -1,27 +1,22 @@
-"""`timebox recipes`: the recipes there are, or one of them whole."""
+"""`timebox recipes`: lists the recipes, or prints one whole."""
 
 import argparse
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import write
-from timebox.cli.parsing import Parser, Subparsers, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import RecipesConfig
 
-
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox recipes`."""
-    return add_verb(
-        subparsers,
-        "recipes",
-        RecipesConfig,
-        "list the recipes, or print one whole",
-        "Without a name, lists the recipes. With one, prints it whole as TOML, which --recipe FILE.toml reads back.",
-        ("timebox recipes", "timebox recipes haet2021 > mine.toml"),
-    )
+HELP = VerbHelp(
+    RecipesConfig,
+    "list the recipes, or print one whole",
+    "Without a name, lists the recipes. With one, prints it whole as TOML, which --recipe FILE.toml reads back.",
+    ("timebox recipes", "timebox recipes haet2021 > mine.toml"),
+    json_help=None,
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the list, or one recipe as TOML under its description."""
     from timebox.recipe import describe_recipe, get_recipe, recipe_names
 
     name: str | None = args.config.name

@@ -4,27 +4,19 @@ import argparse
 
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import ReportConfig
 
-
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox report`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "report",
-            ReportConfig,
-            "write the page of a run",
-            "Writes a run's page, one HTML file that needs nothing else: accuracy with its interval, time by phase, "
-            "mistakes and confusions. `timebox train` writes it too.",
-            ("timebox report runs/demo", "timebox report runs/demo --output demo.html --no-thumbnails"),
-        )
-    )
+HELP = VerbHelp(
+    ReportConfig,
+    "write the page of a run",
+    "Writes a run's page, one HTML file that needs nothing else: accuracy with its interval, time by phase, "
+    "mistakes and confusions. `timebox train` writes it too.",
+    ("timebox report runs/demo", "timebox report runs/demo --output demo.html --no-thumbnails"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page, and says where."""
     from timebox.pipelines.report import report
     from timebox.pipelines.tensorboard import tensorboard
 

@@ -4,74 +4,60 @@ import argparse
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import facts, json_line, number, percent, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.train import TrainConfig
 from timebox.errors import OutputError
 from timebox.machine import is_worker_rank
 
-if TYPE_CHECKING:
-    from timebox.run.run import Run
-
 AFTER_TRAINING = ("saving", "scoring", "reporting")  # phases
 
 
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox train`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "train",
-            TrainConfig,
-            "train a classifier inside a time budget",
-            "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
-            "--budget and --steps is needed, unless a run is resumed or replayed. Several processes that torchrun "
-            "starts train together.",
-            (
-                "timebox train digits --test 0.2 --budget 60s",
-                "timebox train photos/ --budget 10m",
-                "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
-                "timebox train --resume runs/photos-20260101-120000",
-                "torchrun --nproc-per-node 8 -m timebox train photos/ --budget 10m",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    TrainConfig,
+    "train a classifier inside a time budget",
+    "Plans, trains, evaluates and writes a run directory, all before the budget is over. Exactly one of "
+    "--budget and --steps is needed, unless a run is resumed or replayed. Several processes that torchrun "
+    "starts train together.",
+    (
+        "timebox train digits --test 0.2 --budget 60s",
+        "timebox train photos/ --budget 10m",
+        "timebox train cifar10 --recipe haet2021 --set max_lr=0.8 --budget 1h30m",
+        "timebox train --resume runs/photos-20260101-120000",
+        "torchrun --nproc-per-node 8 -m timebox train photos/ --budget 10m",
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and prints the summary."""
     config: TrainConfig = args.config
     deadline = Deadline.since_process_start(config.budget)
     if is_worker_rank():
         return _run_worker_rank(config, deadline)
 
-    finished = _train(config, deadline)
+    with display.progress(config.budget) as reporter:
+        from timebox.pipelines.train import train
+
+        try:
+            finished = train(**config.arguments(), reporter=reporter, deadline=deadline)
+        except OutputError as error:
+            if reporter.last_phase in AFTER_TRAINING:
+                raise exits.PartlyWrittenError(str(error)) from error
+            raise
     summary = {"run": str(finished.path), **finished.summary}
+    rows = stopped_facts if summary.get("stopped") else summary_facts
     try:
-        write(json_line(summary) if args.json else facts(result_rows(summary)) + "\n")
+        write(json_line(summary) if args.json else facts(rows(summary)) + "\n")
     except OutputError as error:
         raise exits.PartlyWrittenError(f"{error}; the run itself is whole, in {finished.path}") from error
     if summary.get("identical") is False:
         return exits.OWN_FAULT
     late = bool(summary.get("late")) or deadline.late
     return exits.LATE_OR_PARTLY_WRITTEN if late or summary.get("unwritten") else exits.DONE
-
-
-def _train(config: TrainConfig, deadline: Deadline) -> "Run":
-    with display.progress(config.budget) as reporter:
-        from timebox.pipelines.train import train
-
-        try:
-            return train(**config.arguments(), reporter=reporter, deadline=deadline)
-        except OutputError as error:
-            if reporter.last_phase in AFTER_TRAINING:
-                raise exits.PartlyWrittenError(str(error)) from error
-            raise
 
 
 def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
@@ -87,13 +73,8 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
     return exits.DONE
 
 
-def result_rows(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines printed at the end, as (label, value)."""
-    return stopped_facts(summary) if summary.get("stopped") else summary_facts(summary)
-
-
 def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines about a run that was stopped."""
+    """The lines printed for a run that was stopped, as (label, value)."""
     yield "stopped", "the model is kept as far as it came"
     yield from _ranks(summary)
     yield from _time(summary)
@@ -103,23 +84,18 @@ def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The lines of the final summary, on one screen."""
+    """The lines printed for a finished run, on one screen, as (label, value)."""
     yield from _scores(summary)
     yield "", ""
     yield from _time(summary)
     yield "", ""
-    yield (
-        "training",
-        f"{number(summary.get('steps'))} steps · {number(summary.get('epochs'), ',.1f')} epochs · "
-        f"{number(summary.get('images_per_second'), ',.0f')} images/s",
-    )
+    steps, epochs = number(summary.get("steps")), number(summary.get("epochs"), ",.1f")
+    speed = f"{number(summary.get('images_per_second'), ',.0f')} images/s"
+    yield "training", f"{steps} steps · {epochs} epochs · {speed}"
     yield from _ranks(summary)
     recipe = summary.get("recipe")
     name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
-    yield (
-        "with",
-        f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}",
-    )
+    yield "with", f"recipe {name} · {summary.get('device')} · {summary.get('precision')} · seed {summary.get('seed')}"
     yield "run", str(summary["run"])
     if (page := Path(str(summary["run"])) / "report.html").is_file():
         yield "report", str(page)
@@ -136,15 +112,13 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 def _ranks(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """A line for each rank that trained, if there were several, and one for each that failed."""
-    ranks, lost = summary.get("ranks"), summary.get("rank_failures")
+    ranks, failures = summary.get("ranks"), summary.get("rank_failures")
     for rank in ranks if isinstance(ranks, list) else ():
         waiting = rank.get("waiting_share")
         waits = "" if waiting is None else f", waited {percent(waiting, 0)} of the time"
-        yield (
-            f"rank {rank.get('rank')}",
-            f"{rank.get('host')} · {number(rank.get('images_per_second'), ',.0f')} images/s{waits}",
-        )
-    for line in lost if isinstance(lost, list) else ():
+        speed = f"{number(rank.get('images_per_second'), ',.0f')} images/s"
+        yield f"rank {rank.get('rank')}", f"{rank.get('host')} · {speed}{waits}"
+    for line in failures if isinstance(failures, list) else ():
         yield "lost", str(line)
 
 

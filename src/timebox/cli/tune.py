@@ -6,33 +6,26 @@ from typing import Any
 
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
 from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
-from timebox.cli.parsing import Parser, Subparsers, add_json, add_verb
+from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
 
-
-def add_parser(subparsers: Subparsers) -> Parser:
-    """Adds the options of `timebox tune`."""
-    return add_json(
-        add_verb(
-            subparsers,
-            "tune",
-            TuneConfig,
-            "search for a better recipe, and train by it, before one deadline",
-            "Half the budget goes into trainings on a subset of the data that vary the fields of the recipe. The best "
-            "recipes are trained again with other seeds and checked on all images, then the winner is trained in the "
-            "time that is left. Writes best.toml, which `timebox train --recipe` takes, trials.jsonl, tune.html and "
-            "the final run.",
-            (
-                "timebox tune photos/ --budget 1h",
-                "timebox tune cifar10 --train-limit 5000 --budget 20m --trial-budget 40s --space space.toml",
-                "timebox tune photos/ --budget 1h --storage postgresql://me@host/searches --study photos",
-                "timebox tune photos/ --join photos --storage postgresql://me@host/searches",
-                "timebox tune --resume runs/tune-photos-20260101-120000",
-            ),
-        )
-    )
+HELP = VerbHelp(
+    TuneConfig,
+    "search for a better recipe, and train by it, before one deadline",
+    "Half the budget goes into trainings on a subset of the data that vary the fields of the recipe. The best "
+    "recipes are trained again with other seeds and checked on all images, then the winner is trained in the "
+    "time that is left. Writes best.toml, which `timebox train --recipe` takes, trials.jsonl, tune.html and "
+    "the final run.",
+    (
+        "timebox tune photos/ --budget 1h",
+        "timebox tune cifar10 --train-limit 5000 --budget 20m --trial-budget 40s --space space.toml",
+        "timebox tune photos/ --budget 1h --storage postgresql://me@host/searches --study photos",
+        "timebox tune photos/ --join photos --storage postgresql://me@host/searches",
+        "timebox tune --resume runs/tune-photos-20260101-120000",
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise UsageError("searching takes optuna: pip install 'timebox-vision[tune]'") from error
     if config.join is not None:
-        write(facts([("trials", f"{join(config)} done for {config.join}")]))
+        write(facts([("trials", f"{join(config)} done for {config.join}")]) + "\n")
         return DONE
     arguments = config.arguments()
     del arguments["join"]
@@ -56,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         if best_trials := tuned.summary["best_trials"]:
             show(table(("", "mean", "SD", "seeds"), [_row(trial) for trial in best_trials]))
-        write(facts(result_rows(tuned.path, tuned.summary)))
+        write(facts(result_rows(tuned.path, tuned.summary)) + "\n")
     return LATE_OR_PARTLY_WRITTEN if tuned.summary["late"] else DONE
 
 

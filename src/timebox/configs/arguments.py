@@ -2,24 +2,24 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import NODEFAULT
 
-from timebox.configs.config import Config, Option, did_you_mean, options_of, parse_config
+from timebox.configs.config import Config, Option, did_you_mean, options_of
 from timebox.errors import UsageError
 
-C = TypeVar("C", bound=Config)
+MIN_OPTIONS_FOR_GROUPS = 18  # the help of a verb with fewer options is one list
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
-    """Add the options of a config to a parser, in the groups that they name.
+    """Add the options of a config to a parser; many options go into the groups that they name.
 
-    No option has a default in the parser, so that the parsed arguments hold only what was given.
+    No option has a default in the parser, so that the parsed arguments hold only those of the command line.
     """
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     for one in options_of(cls).values():
-        title = one.metadata.get("group", "")
+        title = one.metadata.get("group", "") if len(options_of(cls)) >= MIN_OPTIONS_FOR_GROUPS else ""
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         groups[title].add_argument(*(() if one.is_positional else (one.flag,)), **_settings(one))
@@ -43,14 +43,12 @@ def _settings(one: Option) -> dict[str, Any]:
 
 
 def config_from_arguments(
-    cls: type[C], parsed: argparse.Namespace, parser: argparse.ArgumentParser, extras: Sequence[str] = ()
-) -> C:
-    """The config that a command line asks for.
+    cls: type[Config], parsed: argparse.Namespace, parser: argparse.ArgumentParser, extras: Sequence[str] = ()
+) -> Config:
+    """The config that a command line asks for. Raises UsageError with all errors in one line, unknown options first.
 
     Args:
         extras: words that the parser did not know.
-    Raises:
-        UsageError: with all errors in one line, unknown options first.
     """
     names, known = [word.split("=")[0] for word in extras if word[:1] == "-"], parser._option_string_actions
     errors = [UsageError(f"there is no option {name}{did_you_mean(name, known)}") for name in names]
@@ -58,7 +56,7 @@ def config_from_arguments(
         hint = f"`{parser.prog} --help` lists what is allowed"
         errors = [UsageError(f"unexpected argument {extras[0]!r}; {hint}")]
     values = {name: value for name, value in vars(parsed).items() if name in options_of(cls)}
-    return parse_config(cls, values, is_text=True, errors=errors)
+    return cls.parse(values, is_text=True, errors=errors)
 
 
 def to_arguments(config: Config, *, leave_out: Iterable[str] = (), always: Iterable[str] = ()) -> list[str]:

@@ -13,10 +13,10 @@ Score = Literal["val", "test"]
 
 
 class RecipeVariant(NamedTuple):
-    """A recipe with settings of its own, one of those that a benchmark compares.
+    """A recipe with settings of its own, to be compared with others.
 
     Attributes:
-        label: its name in results: the words it was given in, of a file only its name.
+        label: its name in results: the text it was parsed from, without the folder of a recipe file.
     """
 
     label: str
@@ -71,13 +71,7 @@ def check_complete(config: Any) -> None:
 class BenchmarkConfig(Config, frozen=True, kw_only=True):
     """The arguments of :func:`timebox.benchmark`; documented there."""
 
-    data: Annotated[
-        options.Text | None,
-        option(
-            "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume",
-            positional="DATA",
-        ),
-    ] = None
+    data: options.OptionalData = None
     recipes: Annotated[
         tuple[str, ...],
         option(
@@ -127,20 +121,12 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None,
-        option(
-            "the benchmark's directory, new or empty (default: runs/benchmark-<data>-<date>-<time>)",
-            metavar="DIR",
-            group="output",
-        ),
+        options.OutputDirectory,
+        option("the benchmark's directory, new or empty (default: runs/benchmark-<data>-<date>-<time>)"),
     ] = None
     resume: Annotated[
-        options.Text | None,
-        option(
-            "do the trials that are missing or failed; all other options are the benchmark's own",
-            metavar="DIR",
-            group="output",
-        ),
+        options.OutputDirectory,
+        option("do the trials that are missing or failed; all other options are the benchmark's own"),
     ] = None
     keep_runs: Annotated[bool, option("keep the model of every trial", group="output")] = False
 

@@ -8,14 +8,13 @@ from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
-from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert, to_builtins
-from msgspec.structs import fields, force_setattr, replace
+from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert
+from msgspec.structs import asdict, fields, force_setattr, replace
 
 from timebox.errors import BudgetError, UsageError
 
-C = TypeVar("C", bound="Config")
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a list of texts"}
 _NO_UPPER_BOUND = 2**62  # bounds at or above this one only keep numbers within 64 bits, or finite
 
@@ -29,7 +28,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Class attributes:
         rules: checks over several fields that hold for every config.
         requirements: checks that hold for what a user asks for, but not for a config that is read back from a file or
-            made by another verb; run by :func:`parse_config`.
+            made by another verb; run by :meth:`parse`.
     Raises:
         UsageError: with all errors in one line; BudgetError if every one concerns a budget.
     """
@@ -38,7 +37,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requirements: ClassVar[tuple[Rule, ...]] = ()
 
     def __post_init__(self) -> None:
-        values, errors = _validate(type(self), {name: getattr(self, name) for name in self.__struct_fields__})
+        values, errors = _validate(type(self), asdict(self))
         _raise_all(errors)
         for name, value in values.items():  # a list has become a tuple, "10m" 600.0
             force_setattr(self, name, value)
@@ -47,12 +46,25 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def from_call(cls, arguments: Mapping[str, object]) -> Self:
         """The config of a public function's arguments, given its ``locals()``; other arguments are ignored.
 
-        A running ``deadline`` among the arguments takes the place of ``budget``. Raises UsageError.
+        A running ``deadline`` among the arguments takes the place of ``budget``.
         """
         values = {name: arguments[name] for name in cls.__struct_fields__ if name in arguments}
         if (deadline := arguments.get("deadline")) is not None:
             values["budget"] = getattr(deadline, "budget_seconds", None)
-        return parse_config(cls, values)
+        return cls.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, is_text: bool = False, errors: Sequence[UsageError] = ()) -> Self:
+        """The config that a user asks for, checked with its requirements too.
+
+        Args:
+            values: values by field; defaults for the others.
+            is_text: whether they are texts of a command line; errors then name the flags.
+            errors: earlier errors, which come first. Requirements are not checked then.
+        """
+        checked, further = _validate(cls, values, is_text=is_text, is_request=not errors)
+        _raise_all([*errors, *further])
+        return cls(**checked)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other values for some fields, validated."""
@@ -60,7 +72,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def arguments(self) -> dict[str, Any]:
         """All fields by name: the keyword arguments of the verb's public function."""
-        return {name: getattr(self, name) for name in self.__struct_fields__}
+        return asdict(self)
 
     def changed_fields(self) -> list[str]:
         """Names of the fields that differ from their defaults, in the order of declaration."""
@@ -68,8 +80,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def as_dict(self, names: Iterable[str] | None = None) -> dict[str, object]:
         """Fields ready for JSON, all of them or those named."""
-        names = self.__struct_fields__ if names is None else names
-        return {name: to_builtins(getattr(self, name)) for name in names}
+        return {name: getattr(self, name) for name in names or self.__struct_fields__}
 
 
 def option(help: str, **metadata: Any) -> Meta:
@@ -79,7 +90,7 @@ def option(help: str, **metadata: Any) -> Meta:
         help: the help text. Of nested annotations the outermost text counts.
         metadata: ``metavar``; ``group``: title of the option group; ``positional``: the metavar of a positional
             argument; ``flag``: the option's name where it is not ``--name`` (``--no-name`` for a bool that is True by
-            default); ``read``: converts what was given, raising ValueError; ``write``: converts a value to text that
+            default); ``read``: converts a value, raising ValueError; ``write``: converts a value to text that
             ``read`` takes; ``allowed``: describes the values, where the type alone does not.
     """
     return Meta(description=help, extra=metadata)
@@ -164,23 +175,6 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     return Option(name, hint, default, help, metadata, types, choices, flag)
 
 
-def parse_config(
-    cls: type[C], values: Mapping[str, Any], *, is_text: bool = False, errors: Sequence[UsageError] = ()
-) -> C:
-    """The config that a user asks for, checked with its requirements.
-
-    Args:
-        values: given values by field; defaults for the others.
-        is_text: whether they are texts of a command line; errors then name the flags.
-        errors: errors found before, which come first. Requirements are not checked then.
-    Raises:
-        UsageError: with all errors in one line; BudgetError if every one concerns a budget.
-    """
-    checked, found = _validate(cls, values, is_text=is_text, is_request=not errors)
-    _raise_all([*errors, *found])
-    return cls(**checked)
-
-
 def _validate(
     cls: type[Config], values: Mapping[str, Any], is_text: bool = False, is_request: bool = False
 ) -> tuple[dict[str, Any], list[UsageError]]:
@@ -189,24 +183,22 @@ def _validate(
     unknown = [name for name in values if name not in options]
     errors = [UsageError(f"there is no option {name!r}{did_you_mean(name, options)}") for name in unknown]
     converted: dict[str, Any] = {}
-    wrong: set[str] = set()
+    invalid: set[str] = set()
     for name, one in options.items():
-        shown = one.metadata.get("positional", one.flag) if is_text else name
+        label = one.metadata.get("positional", one.flag) if is_text else name
         try:
             if name in values:
                 converted[name] = convert(one.read(values[name], is_text), one.type)
             elif one.default is NODEFAULT:
                 raise UsageError("is missing")
-        except ValidationError:
-            errors.append(UsageError(f"{shown} {one.refusal(values[name])}"))
-            wrong.add(name)
         except ValueError as error:
+            invalid.add(name)
             kind = type(error) if isinstance(error, UsageError) else UsageError
-            errors.append(kind(f"{shown} {error}"))
-            wrong.add(name)
+            reason = one.refusal(values[name]) if isinstance(error, ValidationError) else error
+            errors.append(kind(f"{label} {reason}"))
     view = SimpleNamespace(**{name: converted.get(name, one.default) for name, one in options.items()})
     for names, check in (*cls.rules, *(cls.requirements if is_request else ())):
-        if wrong.isdisjoint(names):
+        if invalid.isdisjoint(names):
             try:
                 check(view)
             except UsageError as error:

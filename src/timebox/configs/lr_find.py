@@ -27,11 +27,10 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
         ),
     ] = 55.0
     train_budget: Annotated[
-        options.BudgetText,
-        option("budget of the training that the rate is for: auto and the batch follow from it"),
+        options.BudgetText, option("budget of the training that the rate is for: auto and the batch follow from it")
     ] = "10m"
-    recipe: Annotated[options.Recipe, option("as for `timebox train`", group="")] = "auto"
-    settings: Annotated[options.Settings, option("", group="")] = ()
+    recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
+    settings: options.Settings = ()
     low: Annotated[
         options.Positive | None, option("the first rate (default: the recipe's max_lr / 1000)", metavar="LR")
     ] = None
@@ -48,8 +47,7 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None,
-        option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR"),
+        options.Text | None, option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR")
     ] = None
 
     requirements: ClassVar[tuple[Rule, ...]] = ((("budget", "train_budget"), check_budgets),)

@@ -74,9 +74,16 @@ def check_test_split(config: Any) -> None:
 
 
 Data = Annotated[Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA")]
+OptionalData = Annotated[
+    Text | None,
+    option(
+        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume", positional="DATA"
+    ),
+]
 RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN")]
 Budget = Annotated[Positive | None, option("", metavar="TIME", read=read_seconds, write=budget_text)]
 BudgetText = Annotated[Text, option("", metavar="TIME", read=read_budget_text)]
+OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output")]
 Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method")]
 Settings = Annotated[
     tuple[str, ...],
@@ -121,9 +128,7 @@ TrainLimit = Annotated[
 TestLimit = Annotated[
     Count | None,
     option(
-        "test on N images, balanced over the classes, as in --test-limit 1000 (default: all)",
-        metavar="N",
-        group="data",
+        "test on N images, balanced over the classes, as in --test-limit 1000 (default: all)", metavar="N", group="data"
     ),
 ]
 SplitSeed = Annotated[
@@ -145,8 +150,7 @@ GroupBy = Annotated[
     ),
 ]
 MaxBadShare = Annotated[
-    Fraction,
-    option("largest share of unreadable files to go on with, 0 to 1", metavar="FRACTION", group="data"),
+    Fraction, option("largest share of unreadable files to go on with, 0 to 1", metavar="FRACTION", group="data")
 ]
 Cache = Annotated[
     bool,

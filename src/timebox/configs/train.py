@@ -25,12 +25,12 @@ def check_exclusive(config: Any) -> None:
 
 def check_continued(config: Any) -> None:
     """Raise UsageError for options that a run which is resumed or replayed brings itself."""
+    changed = {name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default}
     for verb, allowed in (("resume", BESIDE_RESUME), ("replay", BESIDE_REPLAY)):
-        changed = [name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default]
-        surplus = sorted(set(changed) - {verb, *allowed})
-        if getattr(config, verb) is not None and surplus:
+        refused = sorted(changed.difference({verb}, allowed))
+        if getattr(config, verb) is not None and refused:
             raise UsageError(
-                f"{', '.join(surplus)} cannot be given with {verb}: all of that is the run's own; "
+                f"{', '.join(refused)} cannot be given with {verb}: all of that is the run's own; "
                 f"allowed are {', '.join(allowed)}"
             )
 
@@ -113,34 +113,28 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None,
-        option("the run directory, new or empty (default: runs/<data>-<date>-<time>)", metavar="DIR", group="output"),
+        options.OutputDirectory, option("the run directory, new or empty (default: runs/<data>-<date>-<time>)")
     ] = None
     overwrite: Annotated[bool, option("replace the run that DIR holds, once the new one is whole", group="output")] = (
         False
     )
     resume: Annotated[
-        options.Text | None,
+        options.OutputDirectory,
         option(
             "go on with a run that was stopped or killed, from its last checkpoint and with the time it had left, or "
             "with a new --budget",
             metavar="RUN",
-            group="output",
         ),
     ] = None
     replay: Annotated[
-        options.Text | None,
+        options.OutputDirectory,
         option(
             "take the steps of a finished run again, decisions of the clock included, and compare the weights",
             metavar="RUN",
-            group="output",
         ),
     ] = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        (("budget", "steps"), check_exclusive),
-        (("test",), options.check_test_split),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = ((("budget", "steps"), check_exclusive), (("test",), options.check_test_split))
     requirements: ClassVar[tuple[Rule, ...]] = (
         (("resume", "replay"), check_continued),
         (("data", "budget", "steps", "resume", "replay"), check_complete),

@@ -37,7 +37,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     ] = None
     test_limit: Annotated[
         options.TestLimit,
-        option("score N images, balanced over the classes, as in --test-limit 1000 (default: all)", group=""),
+        option("score N images, balanced over the classes, as in --test-limit 1000 (default: all)"),
     ] = None
     tta: options.TtaOption = "recipe"
     max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE

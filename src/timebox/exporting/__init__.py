@@ -3,7 +3,7 @@
 A model is compared with the run in float64 before its file is written. Serving a model does not belong here.
 """
 
-from timebox.exporting.export import DecoderEffect, ExportResult, export
+from timebox.exporting.export import DecoderEffect, Exported, export
 from timebox.exporting.parity import ParityCheck
 
-__all__ = ["DecoderEffect", "ExportResult", "ParityCheck", "export"]
+__all__ = ["DecoderEffect", "Exported", "ParityCheck", "export"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timebox.configs.verbs import ExportConfig
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
@@ -42,7 +43,7 @@ class DecoderEffect:
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class Exported:
     """An exported model file and its comparison with the run.
 
     Attributes:
@@ -77,7 +78,7 @@ def export(
     tta: str = "recipe",
     overwrite: bool = False,
     files: Sequence[str | Path] = (),
-) -> ExportResult:
+) -> Exported:
     """Write a run's model and its preprocessing to one file.
 
     The exported model maps ``images``, uint8 (N, H, W, C) with any N, H and W, to calibrated ``probabilities``, float32
@@ -103,8 +104,7 @@ def export(
     >>> exported.path.name, exported.class_names
     ('demo.pt2', ('blue', 'red'))
     """
-    if format not in SUFFIXES:
-        raise UsageError(f"format {format!r} is unknown; use {' or '.join(SUFFIXES)}")
+    ExportConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = run if isinstance(run, Run) else load(run, "cpu")
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
@@ -131,7 +131,7 @@ def export(
             draft.replace(path)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
-    return ExportResult(
+    return Exported(
         path, format, num_bytes, run.class_names, run.preprocessing.channels, views, run.temperature, checks, decoder
     )
 

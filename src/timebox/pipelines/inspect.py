@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from timebox.data import Inspection, inspect_data, load_data
+from timebox.reporter import Reporter, SilentReporter
 
 
 def inspect(
@@ -13,16 +14,15 @@ def inspect(
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
+    reporter: Reporter | None = None,
 ) -> Inspection:
     """Classes, counts, sizes, modes, statistics, unreadable files and duplicates of a data set.
 
     Args:
         data: a path or a name.
         image_size: side in pixels to bring the images to; None to follow the data.
-        coarse: the 20 superclasses of CIFAR-100.
-        data_dir: where named data sets are looked for and downloaded to.
-        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
-        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
+        coarse, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
+        reporter: shows the progress; None for none.
     Raises:
         DataError: for data that cannot be read.
 
@@ -30,13 +30,16 @@ def inspect(
     >>> timebox.inspect("photos").class_counts
     {'train': {'blue': 30, 'red': 30}}
     """
-    return inspect_data(
-        load_data(
-            data,
-            image_size=image_size,
-            coarse=coarse,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            cache=cache,
-        )
+    reporter = reporter or SilentReporter()
+    reporter.phase("reading")
+    loaded = load_data(
+        data,
+        image_size=image_size,
+        coarse=coarse,
+        data_dir=Path(data_dir) if data_dir else None,
+        max_bad_share=max_bad_share,
+        cache=cache,
+        notify=reporter.note,
     )
+    reporter.phase("comparing")
+    return inspect_data(loaded)

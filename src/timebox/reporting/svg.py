@@ -17,7 +17,7 @@ Points = Sequence[tuple[float, float]]
 MAX_POINTS = 240
 _WIDTH, _HEIGHT = 460, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 14, 34
-# A confusion matrix has counts in its cells, and class names beside them, up to so many classes.
+# The number of classes up to which a confusion matrix has counts in its cells, and class names beside its rows.
 _MAX_COUNTED_CELLS, _MAX_NAMED_ROWS = 20, 60
 _MAX_NAME_LENGTH = 14
 
