@@ -21,26 +21,8 @@ from timebox.data.splits import (
 )
 
 __all__ = [
-    "IN_MEMORY",
-    "DataSplits",
-    "ImageDataset",
-    "Inspection",
-    "LoadedData",
-    "SourceSplits",
-    "SplitConfig",
-    "SplitOrigin",
-    "align_labels",
-    "balanced_cut",
-    "channel_statistics",
-    "decode_image",
-    "decode_whole",
-    "fit_images",
-    "image_hashes",
-    "inspect_data",
-    "load_data",
-    "load_images_in_memory",
-    "parse_split_size",
-    "split_dataset",
-    "stratified_order",
+    "IN_MEMORY", "DataSplits", "ImageDataset", "Inspection", "LoadedData", "SourceSplits", "SplitConfig", "SplitOrigin",
+    "align_labels", "balanced_cut", "channel_statistics", "decode_image", "decode_whole", "fit_images", "image_hashes",
+    "inspect_data", "load_data", "load_images_in_memory", "parse_split_size", "split_dataset", "stratified_order",
     "stratified_split",
-]
+]  # fmt: skip

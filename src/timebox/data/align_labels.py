@@ -6,23 +6,17 @@ import numpy as np
 
 from timebox.data.dataset import ImageDataset
 from timebox.data.images.decode import CROP, fit_images
+from timebox.data.reading.text import abbreviate_list
 from timebox.errors import DataError
 
 
 def align_labels(
     dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
 ) -> ImageDataset:
-    """Return `dataset` with labels that index `class_names` and images of `image_shape`.
+    """Return `dataset` with labels that index `class_names`, as :func:`relabel`, and images of `image_shape` (H, W, C).
 
     Where the data can be read at that size (`image_size` of load_data), prefer that: images are then scaled only once.
-
-    Args:
-        class_names: the classes to match by name.
-        image_shape: (H, W, C) of the result.
-        source: name of the data set in errors.
-        fit: ``crop`` or ``letterbox``, see load_data.
-    Raises:
-        DataError: for images of a class that is not in class_names.
+    `source` is named in errors; `fit` is ``crop`` or ``letterbox``, see load_data.
     """
     dataset = relabel(dataset, class_names, source)
     images = fit_images(dataset.images, image_shape[:2], image_shape[2], fit)
@@ -39,9 +33,9 @@ def relabel(dataset: ImageDataset, class_names: tuple[str, ...], source: str) ->
     label_of = {name: label for label, name in enumerate(class_names)}
     present = np.flatnonzero(dataset.class_counts()).tolist()
     if unknown := [dataset.class_names[label] for label in present if dataset.class_names[label] not in label_of]:
-        known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         raise DataError(
-            f"{source} has images of classes unknown to training ({', '.join(unknown[:5])}); known are {known}"
+            f"{source} has images of classes unknown to training ({', '.join(unknown[:5])}); "
+            f"known are {abbreviate_list(class_names, 10)}"
         )
     new_labels = np.array([label_of.get(name, 0) for name in dataset.class_names], dtype=np.int64)
     return ImageDataset(dataset.images, new_labels[dataset.labels], class_names, dataset.ids)

@@ -1,5 +1,6 @@
 """ImageDataset, labelled uint8 images: the output of every reader and the input of splits, training and evaluation."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,10 @@ class ImageDataset:
 
     Args:
         images: uint8 (N, H, W, C), C of 1 (grey), 3 (RGB) or 4 (RGBA).
-        labels: int64 (N,), each an index into class_names.
-        class_names: distinct names, one per class.
-        ids: one per image: its path relative to the source, or its index in the source as text.
+        labels: int64 (N,), each an index into class_names, which are distinct.
+        ids: for each image its path relative to the source, or its index in the source as text.
     Raises:
-        DataError: for a wrong shape or dtype, or where the arguments do not match each other.
+        DataError: for a wrong shape or dtype, or arguments that do not match each other.
 
     >>> import numpy as np
     >>> from timebox import ImageDataset
@@ -44,8 +44,9 @@ class ImageDataset:
         if len(self.ids) != len(images):
             raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
         if len(set(self.class_names)) != len(self.class_names):
-            raise DataError(f"class names must be distinct, but {_first_repeated(self.class_names)!r} comes twice")
-        if bad := next((name for name in self.class_names if _has_surrogate(name)), None):
+            repeated = next(name for i, name in enumerate(self.class_names) if name in self.class_names[:i])
+            raise DataError(f"class names must be distinct, but {repeated!r} comes twice")
+        if bad := next((name for name in self.class_names if re.search("[\ud800-\udfff]", name)), None):
             raise DataError(f"class name {bad!r} cannot be encoded in UTF-8: rename the class")
         if "" in self.class_names:
             raise DataError("a class has an empty name: rename the class")
@@ -92,8 +93,12 @@ class SourceSplits:
     """The splits of a data set as its source defines them; val and test are None where the source has none."""
 
     train: ImageDataset
-    val: ImageDataset | None
-    test: ImageDataset | None
+    val: ImageDataset | None = None
+    test: ImageDataset | None = None
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(split) for _, split in self.items())
 
     def items(self) -> list[tuple[str, ImageDataset]]:
         """(name, split) of the splits that are not None."""
@@ -106,15 +111,14 @@ class LoadedData:
     """The result of reading a source, before it is split or limited.
 
     Args:
-        name: short and usable as a directory name: "cifar10", "photos".
-        format: the format it was read as: "folder of class folders", "CIFAR-10 python batches".
-        splits: the splits of the source itself.
+        name: usable as a directory name: "cifar10", "photos".
+        format: "folder of class folders", "CIFAR-10 python batches".
         bad_files: image files left out as unreadable.
-        sizes: number of images of each original size, "100x100" (width x height) -> count.
-        modes: number of images of each original Pillow mode, "RGB" -> count.
+        sizes: original size, "100x100" (width x height) -> number of images.
+        modes: original Pillow mode, "RGB" -> number of images.
         notes: one sentence for the user on each thing left out, changed or unusual.
         download_seconds: duration of a first-time download, which does not count towards the budget.
-        why: the evidence for the format, for the user: "it holds data_batch_1 and test_batch".
+        why: the evidence for the format: "it holds data_batch_1 and test_batch".
     """
 
     name: str
@@ -126,17 +130,3 @@ class LoadedData:
     notes: tuple[str, ...]
     download_seconds: float = 0.0
     why: str = ""
-
-
-def _first_repeated(names: tuple[str, ...]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    raise AssertionError("all names are distinct")
-
-
-def _has_surrogate(name: str) -> bool:
-    """Whether a name holds half a surrogate pair, which UTF-8 cannot encode."""
-    return any("\ud800" <= character <= "\udfff" for character in name)

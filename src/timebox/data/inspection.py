@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,13 +113,8 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
 
 
 def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
-    hashed = [(name, _HashedSplit(split, image_hashes(split.images))) for name, split in splits.items()]
-    results = []
-    for position, (name, split) in enumerate(hashed):
-        results.append(_duplicates(name, split, split))
-        results += [
-            _duplicates(f"{name} and {later_name}", split, later) for later_name, later in hashed[position + 1 :]
-        ]
+    hashed = [_HashedSplit(name, split, image_hashes(split.images)) for name, split in splits.items()]
+    results = [_duplicates(first, later) for first, later in combinations_with_replacement(hashed, 2)]
     return tuple(duplicates for duplicates in results if duplicates.num_images)
 
 
@@ -126,12 +122,14 @@ def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
 class _HashedSplit:
     """A split and the hash of each of its images: uint64 (N,)."""
 
+    name: str
     dataset: ImageDataset
     hashes: NDArray[np.uint64]
 
 
-def _duplicates(where: str, first: _HashedSplit, later: _HashedSplit) -> Duplicates:
+def _duplicates(first: _HashedSplit, later: _HashedSplit) -> Duplicates:
     """The images of `later` that are in `first`; where both are one split, those that occur earlier in it."""
+    where = first.name if first is later else f"{first.name} and {later.name}"
     _, firsts = np.unique(first.hashes, return_index=True)
     order = firsts[np.argsort(first.hashes[firsts])]
     nearest = np.minimum(np.searchsorted(first.hashes[order], later.hashes), len(order) - 1)

@@ -15,13 +15,12 @@ DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """The possible paths of a data set below a data directory, and the files to download.
+    """The paths of a data set in a data directory, and the files to download.
 
     Args:
         paths: files or folders relative to the data directory, in the order they are searched.
         file_groups: a folder counts as the data set if it holds all files of one of these groups.
-        files: the published files.
-        folder: the folder the files are downloaded to, relative to the data directory.
+        folder: where the files are downloaded to, relative to the data directory.
     """
 
     paths: tuple[str, ...]
@@ -63,29 +62,21 @@ NAMED_DATASETS = {
         folder="mnist",
     ),
 }
-NAMES = ("cifar10", "cifar100", "mnist", "digits")
-
-
-@dataclass(frozen=True)
-class DatasetLocation:
-    """The path of a named data set, and the seconds its download took (0 if it was on this machine)."""
-
-    path: Path
-    download_seconds: float
+NAMES = (*NAMED_DATASETS, "digits")
 
 
 def locate(
     name: str, *, data_dir: Path | None, allow_download: bool = True, notify: Callable[[str], None] = lambda text: None
-) -> DatasetLocation:
-    """Find a data set of NAMED_DATASETS in data_dir, TIMEBOX_DATA or the user cache, else download it.
+) -> tuple[Path, float]:
+    """(path of a data set, seconds of its download; 0 where it was on this machine).
 
-    A download goes to the first of these directories that is set. Raises DataError, with the files needed and where to
-    put them, if the data set is not on this machine and cannot be downloaded.
+    Searches data_dir, TIMEBOX_DATA and the user cache; a download goes to the first of these that is set. Raises
+    DataError, with the files needed and where to put them, if there is no such data set and no download.
     """
     named, roots = NAMED_DATASETS[name], _data_directories(data_dir)
     for root in roots:
         if (path := _find(named, root)) is not None:
-            return DatasetLocation(path, 0.0)
+            return path, 0.0
     start, target = time.monotonic(), roots[0] / named.folder
     try:
         if not allow_download:
@@ -103,7 +94,7 @@ def locate(
         ) from error
     path = _find(named, roots[0])
     assert path is not None
-    return DatasetLocation(path, time.monotonic() - start)
+    return path, time.monotonic() - start
 
 
 def unknown_source(source: str) -> DataError:

@@ -5,9 +5,8 @@ does not belong here but in ``data.reading``.
 """
 
 from timebox.data.formats.archive import Archive
-from timebox.data.formats.base import Format
 from timebox.data.formats.cifar import Cifar
-from timebox.data.formats.detect import detect
+from timebox.data.formats.detect import Format, detect
 from timebox.data.formats.digits import read_digits
 from timebox.data.formats.folder import Folder
 from timebox.data.formats.idx import Idx

@@ -12,13 +12,11 @@ from typing import IO
 
 from timebox.data.arrays.decoded_cache import FileFingerprint
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import Format
-from timebox.data.formats.detect import detect
+from timebox.data.formats.detect import Format, detect
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.listing import entries, is_hidden
-from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
-from timebox.data.reading.tar import TAR_ERRORS, check_member_path, open_tar
+from timebox.data.reading.options import ProgressNotifier, ReadOptions
+from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -30,11 +28,7 @@ Member = tuple[PurePosixPath, IO[bytes] | None]  # path, and content; None for a
 
 
 class Archive:
-    """Reader of archives.
-
-    Args:
-        formats: the formats that an archive may hold.
-    """
+    """Reader of archives that hold one of ``formats``."""
 
     name = "a zip or tar of any of these"
 
@@ -42,7 +36,7 @@ class Archive:
         self._formats = formats
 
     def matches(self, path: Path) -> bool:
-        return path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))
+        return path.is_file() and (zipfile.is_zipfile(path) or first_member(path) is not None)
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
@@ -63,15 +57,6 @@ class Archive:
         notes = [note.replace(folder, str(path)) for note in (*notes, *loaded.notes)]
         kind = "zip" if zipfile.is_zipfile(path) else "tar"
         return replace(loaded, name=short_name(path), format=f"{kind} of a {loaded.format}", notes=tuple(notes))
-
-
-def _is_tar(path: Path) -> bool:
-    """Whether a file begins like a tar file, after decompression if it is compressed."""
-    try:
-        with open_tar(path) as archive:
-            return archive.next() is not None
-    except (*TAR_ERRORS, DataError):
-        return False
 
 
 def _unpack(path: Path, root: Path, options: ReadOptions) -> list[str]:

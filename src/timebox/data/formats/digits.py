@@ -13,5 +13,5 @@ def read_digits() -> LoadedData:
     bunch = load_digits()
     images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
     names, ids = tuple(map(str, range(10))), tuple(map(str, range(len(images))))
-    splits = SourceSplits(ImageDataset(images, bunch.target.astype(np.int64), names, ids), None, None)
+    splits = SourceSplits(ImageDataset(images, bunch.target.astype(np.int64), names, ids))
     return loaded_from_arrays("digits", "scikit-learn's digits", splits, "digits is the name of this data set")

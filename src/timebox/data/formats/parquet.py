@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
-from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
+from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.errors import DataError
 from timebox.files import open_regular
 

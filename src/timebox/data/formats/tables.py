@@ -8,14 +8,7 @@ from pathlib import Path
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.csv import read_csv
 from timebox.data.formats.parquet import read_parquet
-from timebox.data.reading.columns import (
-    Cell,
-    ColumnRoles,
-    Table,
-    UnlabelledError,
-    decode_base64_image,
-    find_columns,
-)
+from timebox.data.reading.columns import Cell, ColumnRoles, Table, UnlabelledError, decode_base64_image, find_columns
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.image_finder import ImageFinder
 from timebox.data.reading.listing import SPLITS, entries, holds_class_folders, split_of, subfolders

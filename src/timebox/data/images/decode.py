@@ -56,7 +56,7 @@ _SUFFIXES = {
 # and not ignored.
 IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()), {".heic", ".heif"})
 
-_CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -97,14 +97,13 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode one image, scale it with antialiasing to cover `size`, and crop the centre.
 
-    With ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
+    With the fit ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
     resampled. The file is decoded completely, so that a truncated file is detected.
 
     Args:
         file: a path, a binary stream, or an open Pillow image, which is not modified.
         size: (height, width) in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        fit: ``crop`` or ``letterbox``.
     Returns:
         uint8 (height, width, channels).
     Raises:
@@ -137,15 +136,9 @@ def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> ND
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
-    """Resize and convert images in memory as decode_image does.
+    """Resize and convert images in memory as decode_image does: uint8 (N, H, W, C) to (N, *size, channels).
 
-    Args:
-        images: uint8 (N, H, W, C), C of 1, 3 or 4.
-        size: (height, width) in pixels.
-        channels: 1, 3 or 4.
-        fit: ``crop`` or ``letterbox``.
-    Returns:
-        uint8 (N, height, width, channels); `images` itself where it has that shape.
+    Returns `images` itself where it has that shape.
     """
     if images.shape[1:] == (*size, channels):
         return images
@@ -178,7 +171,8 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(_unidentified(file)) from error
+        is_empty = isinstance(file, str | Path) and Path(file).stat().st_size == 0
+        raise DataError("empty file (0 bytes)" if is_empty else "not an image that can be read here") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"over the limit of pixels: {error}") from error
     # Pillow's plugins raise nearly any exception on damaged files (SyntaxError, struct.error, IndexError, ...), and one
@@ -195,12 +189,6 @@ def _opened_stream(stream: BinaryIO) -> Iterator[Image.Image]:
         raise DataError(f"{length:,} bytes are over the limit of {MAX_FILE_BYTES:,} bytes")
     with Image.open(stream, formats=_readable_formats()) as image:
         yield image
-
-
-def _unidentified(file: str | Path | BinaryIO | Image.Image) -> str:
-    if isinstance(file, str | Path) and Path(file).stat().st_size == 0:
-        return "empty file (0 bytes)"
-    return "not an image that can be read here"
 
 
 def _one_line(error: Exception) -> str:
@@ -230,11 +218,11 @@ def _scale_jpeg_decoding(image: Image.Image, size: tuple[int, int], fit: str) ->
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
     """Convert any mode to L, RGB or RGBA; to L and RGB with a white background."""
-    mode = _CHANNEL_MODES[channels]
+    mode = CHANNEL_MODES[channels]
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        image = _from_16_bits(image)
+    if image.mode.startswith("I"):  # 16-bit grey to 8 bits: 65535 becomes 255 in every image
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha and channels < 4:
         image = image.convert("RGBA")
@@ -242,11 +230,6 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         white.alpha_composite(image)
         image = white.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey (modes I;16 and I) to 8 bits: 65535 becomes 255 in every image."""
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
 
 
 def _crop(image: Image.Image, width: int, height: int) -> Image.Image:

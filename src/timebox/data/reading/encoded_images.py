@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from timebox.data.align_labels import relabel
 from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.data.images.decode import FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
+from timebox.data.images.decode import CHANNEL_MODES, FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
 from timebox.data.reading.listing import SPLITS
-from timebox.data.reading.options import DEFAULT_MAX_SIDE, ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
-from timebox.data.reading.text import pluralize, short_name, sort_naturally
+from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
+from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
 from timebox.errors import DataError
 from timebox.machine import available_memory, available_threads
 
@@ -67,15 +66,10 @@ def load_encoded(
     options: ReadOptions,
     class_order: ClassOrder = sort_naturally,
 ) -> LoadedData:
-    """Decode all images, resized to one working size, or read them from the cache.
+    """Decode all images, at least one of train, resized to one working size; or read them from the cache.
 
-    Args:
-        path: the source, for errors and the name of the data.
-        format_name: LoadedData.format.
-        images: at least one of train.
-        class_order: sorts the class names.
-    Raises:
-        DataError: where too many images are unreadable, or they do not fit into memory.
+    `path` is the source in errors and in the name of the data; `class_order` sorts class names. Raises DataError where
+    too many images are unreadable, or they do not fit into memory.
     """
     max_side = options.max_side(len(images))
     key = _cache_key(images, options, max_side) if options.cache else ""
@@ -96,23 +90,19 @@ def load_encoded(
             options.check_memory(num_bytes, description, path, is_resized=True)
         datasets: dict[str, ImageDataset] = {}
         for split in SPLITS:
-            indices = [i for i, image in enumerate(images) if image.split == split and headers[i]]
-            if indices:
+            if indices := [i for i, image in enumerate(images) if image.split == split and headers[i]]:
                 shape = (len(indices), side, side, channels)
                 pixels = writer.allocate_images(split, shape) if writer else np.empty(shape, np.uint8)
                 datasets[split] = _decode(images, indices, pixels, failures, options, class_order)
         bad_files = _bad_files(images, failures)
         _check_failures(path, len(images), bad_files, options.max_bad_share)
         decoded_headers = [header for i, header in enumerate(headers) if header and i not in failures]
-        loaded = LoadedData(
-            name=short_name(path),
-            format=format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else ""),
-            splits=_align_splits(path, datasets),
-            bad_files=bad_files,
-            sizes=dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common()),
-            modes=dict(Counter(header.mode for header in decoded_headers).most_common()),
-            notes=(*_resize_notes(decoded_headers, side, channels, options.fit), *_misnamed_notes(images, headers)),
-        )
+        all_sizes = dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common())
+        modes = dict(Counter(header.mode for header in decoded_headers).most_common())
+        notes = (*_resize_notes(all_sizes, modes, side, channels, options.fit), *_misnamed_notes(images, headers))
+        described = format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else "")
+        splits = _align_splits(path, datasets)
+        loaded = LoadedData(short_name(path), described, splits, bad_files, all_sizes, modes, notes)
         if writer is None:
             return loaded
         writer.commit(loaded)
@@ -265,21 +255,17 @@ def _align_splits(path: Path, datasets: dict[str, ImageDataset]) -> SourceSplits
         for split, dataset in datasets.items()
         if split != "train" and len(dataset)
     }
-    return SourceSplits(train, others.get("val"), others.get("test"))
+    return SourceSplits(train, **others)
 
 
-def _resize_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:
-    sizes = Counter(f"{header.width}x{header.height}" for header in headers)
+def _resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, channels: int, fit: str) -> Iterator[str]:
     if list(sizes) != [f"{side}x{side}"]:
-        common = ", ".join(f"{size} ({number:,})" for size, number in sizes.most_common(3))
-        yield (
-            f"images of {pluralize(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) resized to "
-            f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
-        )
-    modes = Counter(header.mode for header in headers)
-    mode = {1: "L", 3: "RGB"}[channels]
+        common = abbreviate_list([f"{size} ({number:,})" for size, number in sizes.items()])
+        resized = f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
+        yield f"images of {pluralize(len(sizes), 'size')} ({common}) resized to {resized}"
+    mode = CHANNEL_MODES[channels]
     if list(modes) != [mode]:
-        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.most_common())
+        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.items())
         yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
 
 

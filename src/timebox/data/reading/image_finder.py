@@ -1,6 +1,5 @@
 """ImageFinder: finds the image file that a cell of a table refers to."""
 
-from collections import defaultdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -56,26 +55,22 @@ class ImageFinder:
 
     def _find_below(self, parts: list[str]) -> list[Path]:
         """The files below the folder whose path has the longest common end with `parts`."""
-        named = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1], [])
+        by_name, by_stem = self._images
+        named = by_name.get(parts[-1]) or by_stem.get(parts[-1], [])
         for length in range(len(parts), min(len(parts), 2) - 1, -1):
             if matching := [path for path in named if _folders_end_with(path, parts[-length:])]:
                 return matching
         return []
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        names: dict[str, list[Path]] = defaultdict(list)
+    def _images(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        """The images below the folder by name, and by name without suffix."""
+        by_name: dict[str, list[Path]] = {}
+        by_stem: dict[str, list[Path]] = {}
         for path in image_paths(self._folder):
-            names[path.name].append(path)
-        return dict(names)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        stems: dict[str, list[Path]] = defaultdict(list)
-        for paths in self._by_name.values():
-            for path in paths:
-                stems[path.stem].append(path)
-        return dict(stems)
+            by_name.setdefault(path.name, []).append(path)
+            by_stem.setdefault(path.stem, []).append(path)
+        return by_name, by_stem
 
 
 def _is_file(path: Path) -> bool:

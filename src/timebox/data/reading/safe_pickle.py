@@ -26,7 +26,7 @@ def load_pickled_dict(blob: bytes, source: str) -> dict[str, object]:
         loaded = _SafeUnpickler(io.BytesIO(blob), encoding="bytes").load()
         if not isinstance(loaded, dict):
             raise DataError(f"it holds a {type(loaded).__name__}, not a dictionary")
-        return {_text(key): _array(value) for key, value in loaded.items()}
+        return {key.decode("latin1") if isinstance(key, bytes) else key: _array(value) for key, value in loaded.items()}
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     # A damaged or malicious pickle can make the unpickler raise KeyError, IndexError, AttributeError, ...
@@ -81,16 +81,7 @@ class _StringKeyDict(dict[object, object]):
         super().__setitem__(key, value)
 
 
-class _Stateless:
-    """Base class without attributes that raises DataError where a pickle sets its state."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise DataError(f"this pickle sets the state of a {type(self).__name__.strip('_')}; refused")
-
-
-class _Global(_Stateless):
+class _Global:
     """A global that the pickle may call but not modify."""
 
     __slots__ = ("_make",)
@@ -101,8 +92,11 @@ class _Global(_Stateless):
     def __call__(self, *args: object) -> object:
         return self._make(*args)
 
+    def __setstate__(self, state: object) -> None:
+        raise DataError("this pickle sets the state of a Global; refused")
 
-class _DType(_Stateless):
+
+class _DType:
     """Replacement of numpy.dtype; uint8 is the only one allowed."""
 
     __slots__ = ()
@@ -115,7 +109,7 @@ class _DType(_Stateless):
         """Ignore byte order and flags, which uint8 does not have."""
 
 
-class _Array(_Stateless):
+class _Array:
     """Replacement of numpy.ndarray: empty when constructed, filled by its state after validation."""
 
     __slots__ = ("array",)
@@ -157,13 +151,6 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
 
 
 _shown = reprlib.repr  # of limited depth: repr does not end on a structure that contains itself
-
-
-def _text(key: object) -> str:
-    if isinstance(key, bytes):
-        return key.decode("latin1")
-    assert isinstance(key, str)
-    return key
 
 
 def _array(value: object) -> object:

@@ -11,9 +11,9 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def abbreviate_list(names: Sequence[str]) -> str:
-    """The first three names, printable, with an ellipsis if there are more: "a, b, c, ..."."""
-    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+def abbreviate_list(names: Sequence[str], limit: int = 3) -> str:
+    """The first `limit` names, printable, with an ellipsis if there are more: "a, b, c, ..."."""
+    return ", ".join(map(printable, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def printable(name: str) -> str:
