@@ -21,12 +21,9 @@ _MIN_FRAMES, _MAX_FRAMES, _MIN_FRACTION = 3, 1000, 0.8
 def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
     """The group number of each image: int64 (N,).
 
-    Args:
-        pattern: a regular expression, searched in each id. Images with equal text in the first capture group that took
-            part in the match, or in the whole match if there is none, are in one group. An image whose id does not
-            match is a group of its own.
-    Raises:
-        UsageError: where the pattern is not a regular expression, or matches no id.
+    `pattern` is a regular expression, searched in each id. Images with equal text in the first capture group that took
+    part in the match, or in the whole match if there is none, are in one group. An image whose id does not match is a
+    group of its own. Raises UsageError where the pattern is not a regular expression, or matches no id.
     """
     try:
         compiled = re.compile(pattern)

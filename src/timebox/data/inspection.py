@@ -33,14 +33,13 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of `timebox inspect`.
+    """The result of `timebox inspect`; for the fields of LoadedData see there.
 
     Args:
         working_size: (H, W, C) of the images after reading.
         class_counts: split -> class name -> number of images.
         mean, std: of each channel over train, in 0..1.
         duplicates: for each split and pair of splits that has any.
-        (the others): see LoadedData.
     """
 
     name: str
@@ -71,16 +70,16 @@ def inspect_data(loaded: LoadedData) -> Inspection:
     """Count the images, measure their channels and find duplicates: about one second per 100,000 32x32 images."""
     splits = loaded.splits
     mean, std = channel_statistics(splits.train.images)
+    class_counts = {
+        name: dict(zip(split.class_names, split.class_counts().tolist(), strict=True)) for name, split in splits.items()
+    }
     return Inspection(
         name=loaded.name,
         format=loaded.format,
         why=loaded.why,
         working_size=splits.train.image_shape,
         class_names=splits.train.class_names,
-        class_counts={
-            name: dict(zip(split.class_names, split.class_counts().tolist(), strict=True))
-            for name, split in splits.items()
-        },
+        class_counts=class_counts,
         sizes=loaded.sizes,
         modes=loaded.modes,
         mean=mean,
@@ -105,8 +104,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
         chunk = images[start : start + _CHUNK_IMAGES]
         for channel in range(channels):
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
-    frequency = histogram / histogram.sum(axis=1, keepdims=True)
+    values, frequency = np.arange(256) / 255, histogram / histogram.sum(axis=1, keepdims=True)
     mean = frequency @ values
     std = np.sqrt(np.maximum(frequency @ values**2 - mean**2, 0))
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -73,7 +73,10 @@ def locate(
     Searches data_dir, TIMEBOX_DATA and the user cache; a download goes to the first of these that is set. Raises
     DataError, with the files needed and where to put them, if there is no such data set and no download.
     """
-    named, roots = NAMED_DATASETS[name], _data_directories(data_dir)
+    import platformdirs  # imported only where a data set is given by name
+
+    named, user_cache = NAMED_DATASETS[name], platformdirs.user_cache_path("timebox")
+    roots = [Path(root) for root in (data_dir, os.environ.get(DATA_DIR_VARIABLE), user_cache) if root]
     for root in roots:
         if (path := _find(named, root)) is not None:
             return path, 0.0
@@ -102,15 +105,6 @@ def unknown_source(source: str) -> DataError:
     close = difflib.get_close_matches(source.lower(), NAMES, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return DataError(f"no such path or data set: {source!r}.{hint} Give a path, or one of {', '.join(NAMES)}")
-
-
-def _data_directories(data_dir: Path | None) -> list[Path]:
-    """The directories to search; a download goes to the first."""
-    import platformdirs  # imported only where a data set is given by name
-
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    directories = [data_dir, Path(variable) if variable else None, platformdirs.user_cache_path("timebox")]
-    return [directory for directory in directories if directory is not None]
 
 
 def _find(named: NamedDataset, root: Path) -> Path | None:

@@ -15,6 +15,7 @@ from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
+SplitSize = str | float | ImageDataset | None  # the value of val or test: see SplitConfig
 
 MAX_DEFAULT_VAL = 10_000  # images: enough to resolve 0.5 % of accuracy, few enough to score often
 
@@ -24,17 +25,12 @@ def stratified_split(
 ) -> tuple[Indices, Indices]:
     """Split indices into (rest, part), `part` with a number (int) or fraction (float in (0, 1)) of the images.
 
-    Each class contributes its proportional share, by largest remainder, and keeps at least one image in rest; a class
-    with one image therefore contributes none. `name` is the parameter that errors name. Raises UsageError where `part`
-    would be empty or larger than the classes can contribute.
+    Each class contributes its proportional share, by largest remainder, and keeps at least one image in rest. Raises
+    UsageError, naming the parameter `name`, where `part` would be empty or larger than the classes can contribute.
     """
     counts = np.bincount(labels)
     capacity = np.maximum(counts - 1, 0)
-    if isinstance(num_or_fraction, float):
-        _check_fraction(num_or_fraction, name)
-        num = round(num_or_fraction * len(labels))
-    else:
-        num = num_or_fraction
+    num = _number_of(num_or_fraction, len(labels), name)
     if not 1 <= num <= capacity.sum():
         raise UsageError(
             f"{name} {num_or_fraction} of {len(labels):,} images is {num:,}: it must give at least 1 image and at most "
@@ -46,8 +42,8 @@ def stratified_split(
 def balanced_cut(labels: NDArray[np.int64], num: int, seed: int) -> tuple[Indices, Indices]:
     """Split indices into (kept, rest), `kept` with `num` images spread over the classes as evenly as possible.
 
-    5,000 images of CIFAR-10 are 500 of each class. A class that is too small contributes all its images, and the others
-    make up for it. Raises UsageError where `num` is below 1 or above the number of images.
+    A class that is too small contributes all its images, and the others make up for it. Raises UsageError where `num`
+    is below 1 or above the number of images.
     """
     if not 1 <= num <= len(labels):
         raise UsageError(f"a cut to {num:,} images is not possible: there are {len(labels):,} to take 1 or more of")
@@ -68,10 +64,9 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
 
 
 def parse_split_size(value: str | float | None, name: str) -> str | float | None:
-    """Parse the value of `val` or `test`: a fraction (float in (0, 1)), "none", "rest" (val only), or a path.
+    """Parse the value of the option `name`, "val" or "test": None, a fraction, "none", "rest" (val only), or a path.
 
-    A number may be text, as on the command line. Paths and None, the default, are returned unchanged. Raises
-    UsageError, naming the option `name`, for a number that is not a fraction.
+    A fraction is a float in (0, 1), or one as text. Raises UsageError for any other number.
     """
     if value is None or value == "none" or (value == "rest" and name == "val"):
         return value
@@ -95,18 +90,16 @@ class SplitConfig:
         val: "none", "rest" (the images that train_limit leaves out), a fraction of train, or a data set. None: the
             source's own val split, else a stratified tenth of train, at most MAX_DEFAULT_VAL images (no val split where
             no class has two images).
-        test: "none", a fraction of train, split off before all else, or a data set. None: the source's own test split,
-            if any.
+        test: "none", a fraction of train, split off first, or a data set. None: the source's own test split, if any.
         train_limit: class-balanced limit on the number of images of train, 1 or more, before val is split off.
         test_limit: class-balanced limit on the number of images of test, 1 or more.
         split_seed: 0 or more, seed of every split and limit.
-        group_by: a pattern for :func:`assign_groups`: every group stays in one split. With val "rest", the groups
-            that are in train are left out of val.
+        group_by: a pattern for :func:`assign_groups`: every group stays in one split, with val "rest" in train.
         fit: how images of another data set get train's shape, ``crop`` or ``letterbox``.
     """
 
-    val: str | float | ImageDataset | None = None
-    test: str | float | ImageDataset | None = None
+    val: SplitSize = None
+    test: SplitSize = None
     train_limit: int | None = None
     test_limit: int | None = None
     split_seed: int = 0
@@ -116,11 +109,9 @@ class SplitConfig:
 
 @dataclass(frozen=True, eq=False)
 class SplitOrigin:
-    """Origin of the images of a split.
+    """The source's split that images come from: "train", "val" or "test"; "external" for another data set.
 
-    Args:
-        split: the source's split they come from: "train", "val" or "test"; "external" for another data set.
-        indices: int64, sorted, into the images of that split; None for all of them.
+    `indices` (int64, sorted) are those of the images in that split; None for all of them.
     """
 
     split: str
@@ -148,24 +139,23 @@ def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
     """
     seed, train = config.split_seed, splits.train
 
-    def aligned(value: str | float | ImageDataset | None, name: str) -> str | float | ImageDataset | None:
-        if not isinstance(value, ImageDataset):
-            return value
-        return align_labels(value, train.class_names, train.image_shape, name, config.fit)
+    def aligned(value: SplitSize, name: str) -> SplitSize:
+        if isinstance(value, ImageDataset):
+            return align_labels(value, train.class_names, train.image_shape, name, config.fit)
+        return value
 
     val_size, test_size = aligned(config.val, "val"), aligned(config.test, "test")
     groups = None if config.group_by is None else assign_groups(train.ids, config.group_by)
     pool = _Subset(train, SplitOrigin("train"), groups)
     test: _Subset | None
     if isinstance(test_size, float | int):
-        pool, test = pool.split(test_size, seed, "test")
+        pool, test = pool.split(float(test_size), seed, "test")
     else:
         test = _separate_subset(test_size, splits.test, "test")
     if config.test_limit is not None:
         if test is None:
-            raise UsageError(
-                f"test_limit {config.test_limit:,} has no test images to cut: give test a fraction or a path"
-            )
+            advice = "give test a fraction or a path"
+            raise UsageError(f"test_limit {config.test_limit:,} has no test images to cut: {advice}")
         test, _ = test.limit(config.test_limit, seed, "test_limit", at_least=1)
     left_out = None
     if config.train_limit is not None:
@@ -198,22 +188,16 @@ class _Subset:
     def dataset(self) -> ImageDataset:
         return self.source if self.origin.indices is None else self.source.take(self.origin.indices)
 
-    def split(self, fraction: float, seed: int, name: str) -> "tuple[_Subset, _Subset]":
-        """(rest, part), `part` with about a fraction of the images."""
-        _check_fraction(fraction, name)
-        return self.split_off(round(fraction * len(self.labels)), seed, name, fraction)
-
-    def split_off(self, num: int, seed: int, name: str, size: int | float) -> "tuple[_Subset, _Subset]":
-        """(rest, part), `part` with `num` images, or about as many with groups. `size` is the value errors show."""
+    def split(self, size: int | float, seed: int, name: str) -> "tuple[_Subset, _Subset]":
+        """(rest, part), `part` with a number (int) or fraction (float) of the images, roughly so with groups."""
         if self.groups is None:
             rest, part = stratified_split(self.labels, size, seed, name=name)
         else:
+            num = _number_of(size, len(self.labels), name)
             rest, part = split_by_group(self.labels, self._of_subset(self.groups), num, seed)
             if not len(part):
-                raise UsageError(
-                    f"{name} {size} is not possible with group_by: "
-                    "no group can be split off: every class keeps an image"
-                )
+                reason = "no group can be split off: every class keeps an image"
+                raise UsageError(f"{name} {size} is not possible with group_by: {reason}")
         return self._select(rest), self._select(part)
 
     def limit(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Subset, _Subset | None]":
@@ -258,11 +242,7 @@ def _separate_subset(value: str | ImageDataset | None, own: ImageDataset | None,
 
 
 def _split_val(
-    pool: _Subset,
-    left_out: _Subset | None,
-    val: str | float | ImageDataset | None,
-    own_val: ImageDataset | None,
-    seed: int,
+    pool: _Subset, left_out: _Subset | None, val: SplitSize, own_val: ImageDataset | None, seed: int
 ) -> tuple[_Subset, _Subset | None]:
     """(train, val) from the images left after test and train_limit; `left_out` are those above train_limit."""
     if val == "rest":
@@ -273,7 +253,7 @@ def _split_val(
             raise UsageError("val 'rest' is not possible with group_by: all groups left out are trained on too")
         return pool, rest
     if isinstance(val, float | int):
-        return pool.split(val, seed, "val")
+        return pool.split(float(val), seed, "val")
     if val is not None or own_val is not None:
         return pool, _separate_subset(val, own_val, "val")
     labels = pool.labels
@@ -281,12 +261,19 @@ def _split_val(
     num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, capacity)
     if num == 0:
         return pool, None
-    return pool.split_off(num, seed, "val", num)
+    return pool.split(num, seed, "val")
 
 
 def _check_fraction(fraction: float, name: str) -> None:
     if not 0 < fraction < 1:  # nan included
         raise UsageError(f"{name} {fraction:g} must be a fraction between 0 and 1, both excluded")
+
+
+def _number_of(num_or_fraction: int | float, total: int, name: str) -> int:
+    if not isinstance(num_or_fraction, float):
+        return num_or_fraction
+    _check_fraction(num_or_fraction, name)
+    return round(num_or_fraction * total)
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -42,8 +42,8 @@ class Sampling:
 
     Args:
         batch_size: images per batch and network, 1 or more.
-        seed: determines the order of the images and their augmentation, 0 or more.
-        ensemble_size: networks trained side by side, 1 or more. Each has its own order and augmentation.
+        seed: determines the order and the augmentation, 0 or more.
+        ensemble_size: networks trained side by side, 1 or more, each with its own order and augmentation.
     """
 
     batch_size: int
@@ -110,14 +110,7 @@ class DeviceLoader:
     Samples are numbered through all epochs: batch ``b`` holds samples ``b * batch_size`` onwards. So every batch has
     the same size (an epoch may end inside a batch), and any batch can be made without those before it. The images stay
     uint8 on the device; only one batch at a time is floating point. Mixup mixes a sample with the next sample of its
-    stream, so the result does not depend on the batch size.
-
-    Args:
-        dataset: the training images on the device.
-        statistics: of the training images, for normalisation.
-        augmentation: the random transforms.
-        sampling: batch size, seed and ensemble size.
-        resizing: image size as a function of progress. Images are augmented at full size, then resized.
+    stream, so the result does not depend on the batch size. Images are augmented at full size, then resized.
     """
 
     def __init__(

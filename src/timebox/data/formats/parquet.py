@@ -5,7 +5,7 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
@@ -22,8 +22,7 @@ _ROWS_PER_BATCH = 64
 def read_parquet(path: Path, options: ReadOptions) -> Table:
     """Read the columns of text, integers, booleans, bytes and Hugging Face images; others are left out.
 
-    Encoded images are copied to a temporary file, which is memory-mapped. Raises DataError where pyarrow is not
-    installed or cannot read the file.
+    Encoded images are copied to a memory-mapped temporary file. Raises DataError where pyarrow is missing or fails.
     """
     try:
         import pyarrow
@@ -32,7 +31,8 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox-vision[tables]'") from error
     notify = ProgressNotifier(options.notify)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, _ImageBuffer(path) as buffer:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, tempfile.TemporaryFile() as temporary:
+            buffer = _ImageBuffer(temporary, path)
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
             names = [field.name for field in table.schema_arrow]
@@ -64,16 +64,9 @@ class _Span(tuple[int, int]):
 class _ImageBuffer:
     """Encoded images in an unlinked temporary file, so that they need not stay in memory."""
 
-    def __init__(self, source: Path) -> None:
-        self._file = tempfile.TemporaryFile(prefix="timebox-")  # noqa: SIM115
-        self._source, self._packed_bytes = source, source.stat().st_size
-        self._length = 0
-
-    def __enter__(self) -> "_ImageBuffer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __init__(self, file: IO[bytes], source: Path) -> None:
+        self._file, self._source = file, source
+        self._length, self._packed_bytes = 0, source.stat().st_size
 
     def append(self, blob: bytes) -> _Span:
         """Append an image. Raises DataError where the images exceed the decompression limits."""
@@ -83,7 +76,7 @@ class _ImageBuffer:
         return _Span((self._length - len(blob), len(blob)))
 
     def map(self) -> memoryview:
-        """A read-only memory map of all images; it stays valid after the buffer is closed."""
+        """A read-only memory map of all images; it stays valid after the file is closed."""
         self._file.flush()
         if not self._length:
             return memoryview(b"")
@@ -117,13 +110,11 @@ def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Sp
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Column name -> class names, from the metadata that Hugging Face adds to the schema."""
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    if not isinstance(features, dict):
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
+    except (KeyError, TypeError, ValueError, AttributeError):
         return {}
     return {
         column: tuple(map(str, feature["names"]))
-        for column, feature in features.items()
+        for column, feature in features
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list)
     }

@@ -9,7 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -40,13 +40,9 @@ ClassOrder = Callable[[Sequence[str]], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image file, or the bytes of one, with its split and label.
+    """An image file, or the bytes of one, with its split ("train", "val" or "test") and label.
 
-    Args:
-        name: its path relative to the source, or its row in a table; it becomes the image's id.
-        content: the path of the file, or its bytes.
-        split: "train", "val" or "test".
-        class_name: its label.
+    `name`, its path relative to the source or its row in a table, becomes the image's id.
     """
 
     name: str
@@ -139,15 +135,12 @@ def _cache_writer(
     if options.cache is None or not (is_slow or is_large) or not options.cache.has_room(options.num_copies * num_bytes):
         yield None
         return
-    try:
-        writer = options.cache.begin_entry(key)
-    except OSError:  # the cache directory is not writable
-        yield None
-        return
-    try:
+    with ExitStack() as stack:
+        writer = None
+        with suppress(OSError):  # the cache directory is not writable
+            writer = options.cache.begin_entry(key)
+            stack.callback(writer.discard)
         yield writer
-    finally:
-        writer.discard()
 
 
 def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> tuple[BadFile, ...]:
@@ -230,13 +223,10 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
 
 
 def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_SIDE) -> int:
-    """The side in pixels of the squares that images are resized to.
+    """The side in pixels of the squares that images of `sizes` (width, height), at least one, are resized to.
 
     The side of the images if all are squares of one size from MIN_SIDE to `max_side`; else the median shorter side,
     rounded down to a multiple of 8, within these limits.
-
-    Args:
-        sizes: (width, height) of each image, at least one.
     """
     width, height = sizes[0]
     if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= max_side:

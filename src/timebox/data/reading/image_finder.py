@@ -11,13 +11,9 @@ _MAX_CHARACTERS = 4096
 class ImageFinder:
     """Finds image files by a path or a file name, as tables give them.
 
-    In this order: a path relative to the folder; files below the folder whose path ends the same, with at least the
-    last folder of the text; a file name alone; each of these also without the suffix; last, any path relative to the
-    folder or its parent.
-
-    Args:
-        folder: the folder of the table.
-        is_confined: whether only files below the folder are found, for tables in an archive.
+    In this order: a path relative to the folder of the table; files below that folder whose path ends the same, with
+    at least the last folder of the text; a file name alone; each of these also without the suffix; last, unless
+    `is_confined` as for tables in an archive, any path relative to the folder or its parent.
     """
 
     def __init__(self, folder: Path, is_confined: bool = False) -> None:
@@ -28,11 +24,7 @@ class ImageFinder:
         return bool(self._candidates(text))
 
     def find(self, text: str, split: str | None = None) -> Path | None:
-        """The file that a text refers to.
-
-        Of several files, the one with a folder named for `split` in its path. None where there is no file, or still
-        more than one.
-        """
+        """The only file that a text refers to, or the only one of these below a folder named for `split`; else None."""
         candidates = self._candidates(text)
         if len(candidates) > 1 and split is not None:
             candidates = [path for path in candidates if split in map(split_of, path.relative_to(self._folder).parts)]

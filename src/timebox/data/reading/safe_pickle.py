@@ -7,8 +7,8 @@ by a small class of this module, which validates its arguments. Any other global
 import io
 import math
 import pickle
-import reprlib
 from collections.abc import Callable
+from reprlib import repr as shown  # of limited depth: repr does not end on a structure that contains itself
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,7 +77,7 @@ class _StringKeyDict(dict[object, object]):
 
     def __setitem__(self, key: object, value: object) -> None:
         if not isinstance(key, str | bytes):
-            raise DataError(f"it has the key {_shown(key)}, not a string")
+            raise DataError(f"it has the key {shown(key)}, not a string")
         super().__setitem__(key, value)
 
 
@@ -103,7 +103,7 @@ class _DType:
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in ("u1", b"u1"):
-            raise DataError(f"it holds an array of dtype {_shown(code)}; only bytes ('u1') are allowed")
+            raise DataError(f"it holds an array of dtype {shown(code)}; only bytes ('u1') are allowed")
 
     def __setstate__(self, state: object) -> None:
         """Ignore byte order and flags, which uint8 does not have."""
@@ -121,9 +121,9 @@ class _Array:
         match state:
             case (int(), tuple(shape), _DType(), bool(column_major), bytes(raw)):
                 if not all(isinstance(length, int) and length >= 0 for length in shape):
-                    raise DataError(f"it holds an array of shape {_shown(shape)}")
+                    raise DataError(f"it holds an array of shape {shown(shape)}")
                 if math.prod(shape) != len(raw):
-                    raise DataError(f"it holds an array of shape {_shown(shape)}, but {len(raw):,} bytes for it")
+                    raise DataError(f"it holds an array of shape {shown(shape)}, but {len(raw):,} bytes for it")
                 flat = np.frombuffer(raw, dtype=np.uint8)
                 self.array = flat.reshape(shape, order="F" if column_major else "C")
             case _:
@@ -137,7 +137,7 @@ def _refuse_call(*_: object) -> object:
 def _encode(text: object, encoding: object) -> bytes:
     """Replacement of _codecs.encode, which Python 3 uses to pickle bytes in protocol 2."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise DataError(f"this pickle asks for the encoding {_shown(encoding)}; refused")
+        raise DataError(f"this pickle asks for the encoding {shown(encoding)}; refused")
     return text.encode("latin1")
 
 
@@ -148,9 +148,6 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
 }
-
-
-_shown = reprlib.repr  # of limited depth: repr does not end on a structure that contains itself
 
 
 def _array(value: object) -> object:
