@@ -33,13 +33,12 @@ def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
     if not any(matches):
         raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
     # The integer position of an image without a match never equals the text of a match.
-    keys: list[object] = [position if match is None else _group_key(match) for position, match in enumerate(matches)]
-    numbers: dict[object, int] = {}
+    keys = [
+        next((group for group in match.groups() if group is not None), match[0]) if match else position
+        for position, match in enumerate(matches)
+    ]
+    numbers: dict[str | int, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-
-
-def _group_key(match: re.Match[str]) -> str:
-    return next((group for group in match.groups() if group is not None), match[0])
 
 
 def count_shared_groups(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
+from timebox.files import write_whole
 
 FORMAT = 1
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
@@ -115,32 +116,19 @@ class CacheWriter:
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
     def commit(self, loaded: LoadedData) -> None:
-        """Complete the entry. The images of each split are the first ones of its memory map.
-
-        Where the disk fails, there is no entry, and the next run decodes again.
-        """
+        """Complete the entry with the first images of each memory map. Where the disk fails, there is no entry."""
         with contextlib.suppress(OSError, UnicodeError):
             for split, dataset in loaded.splits.items():
-                file = _images_file(self._folder, split)
-                os.truncate(file, dataset.images.nbytes)
-                _flush(file)
-            (self._folder / INDEX).write_bytes(msgspec.json.encode(_index(loaded)))
-            _flush(self._folder / INDEX)
+                with _images_file(self._folder, split).open("r+b") as file:
+                    file.truncate(dataset.images.nbytes)
+                    os.fsync(file.fileno())  # an entry that exists after a power failure is complete
+            write_whole(self._folder / INDEX, msgspec.json.encode(_index(loaded)))
             shutil.rmtree(self._entry, ignore_errors=True)  # a damaged entry
             self._folder.rename(self._entry)
 
     def discard(self) -> None:
         """Remove the entry unless it was committed."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _flush(file: Path) -> None:
-    """fsync a file, so that an entry that exists after a power failure is complete."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _images_file(folder: Path, split: str) -> Path:

@@ -45,10 +45,9 @@ class Resizing:
         return [scale for begin, scale in self.stages() if begin <= progress][-1]
 
     def cost_at(self, progress: float) -> float:
-        """Duration of a step that begins at ``progress``, relative to a step at full size.
+        """Duration of a step that begins at ``progress``, relative to a step at full size: the share of the pixels.
 
-        Proportional to the number of pixels. Measured on two CPU cores: 0.53 to 0.58 at three quarters of the side,
-        0.70 to 0.77 at seven eighths.
+        Measured on two CPU cores: 0.53 to 0.58 at three quarters of the side, 0.70 to 0.77 at seven eighths.
         """
         return self.scale_at(progress) ** 2
 
@@ -66,18 +65,12 @@ FULL_SIZE = Resizing()
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """(height, width) in pixels, scaled; a side of 8 pixels or more stays at least 8, a shorter one is kept."""
-
-    def scaled(side: int) -> int:
-        return max(min(MIN_SIDE, side), round(side * scale))
-
-    return scaled(height), scaled(width)
+    scaled_height, scaled_width = (max(min(MIN_SIDE, side), round(side * scale)) for side in (height, width))
+    return scaled_height, scaled_width
 
 
 def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
-    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width).
-
-    Returns ``images`` itself where they have that size.
-    """
+    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width)."""
     if images.shape[2:] == (height, width):
         return images
     if images.is_cuda:
@@ -100,10 +93,7 @@ def resize_by_matmul(images: Tensor, height: int, width: int) -> Tensor:
 
 @cache
 def _weights(before: int, after: int, channels: int, device: torch.device) -> Tensor:
-    """Interpolation weights of a line of ``before`` pixels resized to ``after``, with interleaved channels.
-
-    float32 (after * channels, before * channels).
-    """
+    """Interpolation weights of a line with interleaved channels: float32 (after * channels, before * channels)."""
     each = torch.eye(before)[None, None]
     weights = F.interpolate(each, size=(after, before), mode="bilinear", antialias=True)[0, 0]
     return torch.kron(weights, torch.eye(channels)).to(device)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -38,19 +39,12 @@ FIT_DESCRIPTIONS = {
 MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, are 300 MB
 
 # Supported formats by Pillow's names, with their suffixes. Not all that Pillow reads: EPS would start Ghostscript.
+_JPEG, _BMP = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".bmp", ".dib"}
 _SUFFIXES = {
-    "PNG": {".png", ".apng"},
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "MPO": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "BMP": {".bmp", ".dib"},
-    "DIB": {".bmp", ".dib"},
-    "GIF": {".gif"},
-    "TIFF": {".tif", ".tiff"},
-    "WEBP": {".webp"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
-    "JPEG2000": {".jp2"},
+    "PNG": {".png", ".apng"}, "JPEG": _JPEG, "MPO": _JPEG, "BMP": _BMP, "DIB": _BMP, "GIF": {".gif"},
+    "TIFF": {".tif", ".tiff"}, "WEBP": {".webp"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "JPEG2000": {".jp2"},
     "AVIF": {".avif"},
-}
+}  # fmt: skip
 
 # Suffixes of image files. Pillow cannot read HEIC; it is included so that phone photos are reported as unreadable files
 # and not ignored.
@@ -60,14 +54,9 @@ CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,7 @@ MAX_RATIO = 200  # photographs compress to 1/2, MNIST to 1/5, drawings to 1/50
 
 
 def check_unpacked(num_bytes: int, packed_bytes: int, source: str) -> None:
-    """Raise DataError where `packed_bytes` of an archive unpack to so many bytes that it may be a decompression bomb.
-
-    `source` is named in the error.
-    """
+    """Raise DataError, naming `source`, where its `packed_bytes` unpack to more bytes than real data would."""
     if num_bytes > min(MAX_BYTES, max(UNLIMITED_RATIO_BYTES, packed_bytes * MAX_RATIO)):
         raise DataError(
             f"{source}: unpacks from {packed_bytes:,} bytes to {num_bytes:,} or more, which looks like a decompression "

@@ -175,12 +175,11 @@ def _decode(
 
     bad_rows = _for_each(task, range(len(indices)), "read", options)
     failures.update({indices[row]: reason for row, reason in bad_rows.items()})
-    good = [index for row, index in enumerate(indices) if row not in bad_rows]
-    num_kept = 0  # close the gaps in place: a second array of this size may not fit into memory
-    for row in range(len(indices)) if bad_rows else ():
-        if row not in bad_rows:
-            pixels[num_kept] = pixels[row]
-            num_kept += 1
+    good_rows = [row for row in range(len(indices)) if row not in bad_rows]
+    good = [indices[row] for row in good_rows]
+    if bad_rows:  # close the gaps in place: a second array of this size may not fit into memory
+        for target, row in enumerate(good_rows):
+            pixels[target] = pixels[row]
     names = tuple(class_order(sorted({images[index].class_name for index in good})))
     label_of = {name: label for label, name in enumerate(names)}
     labels = np.array([label_of[images[index].class_name] for index in good], dtype=np.int64)

@@ -10,13 +10,11 @@ from timebox.data.images.decode import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF = {
-    "train": "train",
     "training": "train",
-    "val": "val",
     "valid": "val",
     "validation": "val",
-    "test": "test",
     "testing": "test",
+    **{split: split for split in SPLITS},
 }
 # Words that the name of a split folder may hold besides: "train_images", "Training Set".
 _FILLER_WORDS = {"images", "image", "imgs", "img", "photos", "set", "data", "dataset", "final", "seg"}
