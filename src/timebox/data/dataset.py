@@ -1,12 +1,14 @@
 """ImageDataset, labelled uint8 images: the output of every reader and the input of splits, training and evaluation."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timebox.data.arrays.memory_map import take_images
+from timebox.data.images.decode import CROP, fit_images
+from timebox.data.reading.text import abbreviate_list
 from timebox.errors import DataError
 
 
@@ -108,25 +110,45 @@ class SourceSplits:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The result of reading a source, before it is split or limited.
+    """The result of reading a source, before it is split or limited."""
 
-    Args:
-        name: usable as a directory name: "cifar10", "photos".
-        format: "folder of class folders", "CIFAR-10 python batches".
-        bad_files: image files left out as unreadable.
-        sizes: original size, "100x100" (width x height) -> number of images.
-        modes: original Pillow mode, "RGB" -> number of images.
-        notes: one sentence for the user on each thing left out, changed or unusual.
-        download_seconds: duration of a first-time download, which does not count towards the budget.
-        why: the evidence for the format: "it holds data_batch_1 and test_batch".
-    """
-
-    name: str
-    format: str
+    name: str  # usable as a directory name: "cifar10", "photos"
+    format: str  # "folder of class folders", "CIFAR-10 python batches"
     splits: SourceSplits
-    bad_files: tuple[BadFile, ...]
-    sizes: dict[str, int]
-    modes: dict[str, int]
-    notes: tuple[str, ...]
-    download_seconds: float = 0.0
-    why: str = ""
+    bad_files: tuple[BadFile, ...]  # image files left out as unreadable
+    sizes: dict[str, int]  # original size, "100x100" (width x height) -> number of images
+    modes: dict[str, int]  # original Pillow mode, "RGB" -> number of images
+    notes: tuple[str, ...]  # one sentence for the user on each thing left out, changed or unusual
+    download_seconds: float = 0.0  # of a first-time download, which does not count towards the budget
+    why: str = ""  # the evidence for the format: "it holds data_batch_1 and test_batch"
+
+
+def align_labels(
+    dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
+) -> ImageDataset:
+    """Return `dataset` with labels that index `class_names`, as :func:`relabel`, and images of `image_shape` (H, W, C).
+
+    Where the data can be read at that size (`image_size` of load_data), prefer that: images are then scaled only once.
+    `source` is named in errors; `fit` is ``crop`` or ``letterbox``, see load_data.
+    """
+    dataset = relabel(dataset, class_names, source)
+    images = fit_images(dataset.images, image_shape[:2], image_shape[2], fit)
+    return dataset if images is dataset.images else replace(dataset, images=images)
+
+
+def relabel(dataset: ImageDataset, class_names: tuple[str, ...], source: str) -> ImageDataset:
+    """Return `dataset` with labels that index `class_names`, matched by name.
+
+    Classes without images are dropped. Raises DataError for images of a class that is not in class_names.
+    """
+    if dataset.class_names == class_names:
+        return dataset
+    label_of = {name: label for label, name in enumerate(class_names)}
+    present = np.flatnonzero(dataset.class_counts()).tolist()
+    if unknown := [dataset.class_names[label] for label in present if dataset.class_names[label] not in label_of]:
+        raise DataError(
+            f"{source} has images of classes unknown to training ({', '.join(unknown[:5])}); "
+            f"known are {abbreviate_list(class_names, 10)}"
+        )
+    new_labels = np.array([label_of.get(name, 0) for name in dataset.class_names], dtype=np.int64)
+    return ImageDataset(dataset.images, new_labels[dataset.labels], class_names, dataset.ids)

@@ -53,9 +53,13 @@ def download(
             for url in file.urls:
                 try:
                     transfer.fetch(url)
-                    _check_md5(part, file.md5)
-                    part.replace(target)
-                    return
+                    with part.open("rb") as content:
+                        md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                    if md5 == file.md5:
+                        part.replace(target)
+                        return
+                    part.unlink()
+                    reasons.append(f"{url}: wrong bytes: its MD5 sum is {md5}, the published one {file.md5}")
                 except _DownloadError as error:
                     reasons.append(f"{url}: {error}")
         finally:
@@ -73,8 +77,8 @@ def _shared_part_file(target: Path) -> Path:
 def _acquire_part_file(target: Path, timeout_seconds: float) -> Path:
     """A part file that no other process writes to: the remains of an earlier download, or a new name.
 
-    A process that gave up has left its part file under the shared name. A part file under another name that has not
-    grown for longer than a live download waits is that of a killed process. Only one process can rename it.
+    A process that gave up leaves its part file under the shared name. One under another name that has not grown for
+    longer than a live download waits is that of a killed process. Only one process can rename it.
     """
     own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.part")
     for existing in sorted(target.parent.glob(f"{target.name}*.part")):
@@ -141,12 +145,3 @@ class _Transfer:
                 of_total = f" of {total / 1e6:.0f}" if total else ""
                 report(f"downloading {self.part.name.split('.')[0]}: {length / 1e6:.0f}{of_total} MB")
         return length
-
-
-def _check_md5(part: Path, md5: str) -> None:
-    """Remove the part file and raise _DownloadError where its MD5 sum is not `md5`."""
-    with part.open("rb") as file:
-        actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if actual != md5:
-        part.unlink()
-        raise _DownloadError(f"wrong bytes: its MD5 sum is {actual}, the published one {md5}", is_final=True)

@@ -59,8 +59,7 @@ def guess_group_pattern(ids: Sequence[str], labels: NDArray[np.int64]) -> tuple[
 
 def frame_series_notes(ids: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     """A note for the user where file names look like series of frames; else an empty list."""
-    guess = guess_group_pattern(ids, labels)
-    if guess is None:
+    if (guess := guess_group_pattern(ids, labels)) is None:
         return []
     pattern, num_series = guess
     return [

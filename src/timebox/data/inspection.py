@@ -16,44 +16,30 @@ _MAX_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images with the same pixels, after resizing to the working size.
+    """Images with the same pixels, after resizing to the working size."""
 
-    Args:
-        where: "train" for duplicates within train; "train and test" for images of test that are in train too.
-        num_images: number of duplicates in the later split; within one split, all but the first of each set.
-        num_relabelled: number of duplicates whose label differs from that of the first image.
-        examples: up to five pairs of ids, those with different labels first.
-    """
-
-    where: str
-    num_images: int
-    num_relabelled: int
-    examples: tuple[tuple[str, str], ...]
+    where: str  # "train" for duplicates within train; "train and test" for images of test that are in train too
+    num_images: int  # duplicates in the later split; within one split, all but the first of each set
+    num_relabelled: int  # duplicates whose label differs from that of the first image
+    examples: tuple[tuple[str, str], ...]  # up to five pairs of ids, those with different labels first
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of `timebox inspect`; for the fields of LoadedData see there.
-
-    Args:
-        working_size: (H, W, C) of the images after reading.
-        class_counts: split -> class name -> number of images.
-        mean, std: of each channel over train, in 0..1.
-        duplicates: for each split and pair of splits that has any.
-    """
+    """The result of `timebox inspect`; for the fields of LoadedData see there."""
 
     name: str
     format: str
     why: str
-    working_size: tuple[int, int, int]
+    working_size: tuple[int, int, int]  # (H, W, C) of the images after reading
     class_names: tuple[str, ...]
-    class_counts: dict[str, dict[str, int]]
+    class_counts: dict[str, dict[str, int]]  # split -> class name -> number of images
     sizes: dict[str, int]
     modes: dict[str, int]
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel over train, in 0..1
     std: tuple[float, ...]
     bad_files: tuple[BadFile, ...]
-    duplicates: tuple[Duplicates, ...]
+    duplicates: tuple[Duplicates, ...]  # for each split and pair of splits that has any
     notes: tuple[str, ...]
 
     @property

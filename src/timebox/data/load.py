@@ -9,7 +9,7 @@ import numpy as np
 from timebox.data import named_datasets as names
 from timebox.data.arrays.decoded_cache import DecodedCache
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
-from timebox.data.formats import FORMATS, detect, read_digits
+from timebox.data.formats import FORMATS, detect
 from timebox.data.images.decode import CROP, FIT_DESCRIPTIONS, fit_images
 from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.data.reading.options import ReadOptions
@@ -91,7 +91,7 @@ def load_images_in_memory(
 def _load_named(name: str, options: ReadOptions, data_dir: Path | None, allow_download: bool) -> LoadedData:
     shadowed = (f"{name} is read as the data set of that name, not as ./{name}",) if Path(name).exists() else ()
     if name == "digits":
-        return replace(read_digits(), notes=shadowed)
+        return replace(names.read_digits(), notes=shadowed)
     path, seconds = names.locate(name, data_dir=data_dir, allow_download=allow_download, notify=options.notify)
     loaded = _read(path, options)
     name = f"{name}-coarse" if options.coarse else name

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.download import PublishedFile, download
+from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.errors import DataError
 
 DATA_DIR_VARIABLE = "TIMEBOX_DATA"
@@ -15,18 +19,12 @@ DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """The paths of a data set in a data directory, and the files to download.
+    """The paths of a data set in a data directory, and the files to download."""
 
-    Args:
-        paths: files or folders relative to the data directory, in the order they are searched.
-        file_groups: a folder counts as the data set if it holds all files of one of these groups.
-        folder: where the files are downloaded to, relative to the data directory.
-    """
-
-    paths: tuple[str, ...]
-    file_groups: tuple[tuple[str, ...], ...]
+    paths: tuple[str, ...]  # files or folders, in the order they are searched
+    file_groups: tuple[tuple[str, ...], ...]  # a folder counts if it holds all files of one of these groups
     files: tuple[PublishedFile, ...]
-    folder: str = "."
+    folder: str = "."  # where the files are downloaded to
 
 
 def _published(name: str, md5: str, *base_urls: str) -> PublishedFile:
@@ -112,3 +110,14 @@ def _find(named: NamedDataset, root: Path) -> Path | None:
         if path.is_file() or any(all((path / name).is_file() for name in group) for group in named.file_groups):
             return path
     return None
+
+
+def read_digits() -> LoadedData:
+    """Read scikit-learn's handwritten digits: uint8 (1797, 8, 8, 1) in one split; grey levels 0..16 become 0..255."""
+    from sklearn.datasets import load_digits  # takes half a second
+
+    bunch = load_digits()
+    images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
+    names, ids = tuple(map(str, range(10))), tuple(map(str, range(len(images))))
+    splits = SourceSplits(ImageDataset(images, bunch.target.astype(np.int64), names, ids))
+    return loaded_from_arrays("digits", "scikit-learn's digits", splits, "digits is the name of this data set")

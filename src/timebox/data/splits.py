@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.align_labels import align_labels
-from timebox.data.dataset import ImageDataset, SourceSplits
+from timebox.data.dataset import ImageDataset, SourceSplits, align_labels
 from timebox.data.groups import assign_groups, split_by_group
 from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
@@ -109,13 +108,10 @@ class SplitConfig:
 
 @dataclass(frozen=True, eq=False)
 class SplitOrigin:
-    """The source's split that images come from: "train", "val" or "test"; "external" for another data set.
+    """The origin of the images of a split."""
 
-    `indices` (int64, sorted) are those of the images in that split; None for all of them.
-    """
-
-    split: str
-    indices: Indices | None = None
+    split: str  # of the source: "train", "val" or "test"; "external" for another data set
+    indices: Indices | None = None  # of the images in that split, sorted; None for all of them
 
 
 @dataclass(frozen=True, eq=False)

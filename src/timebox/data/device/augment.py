@@ -114,7 +114,6 @@ def batch_cutout(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) 
     Args:
         images: floating point (N, C, H, W), normalised, so that zero is the mean of the data.
         centre_y, centre_x: int64 (N,), centre of the square in pixels. It may extend beyond the image.
-        size: side of the square in pixels, 0 or more.
     """
 
     def inside(centre: Tensor, length: int) -> Tensor:

@@ -30,18 +30,12 @@ UNSHARDED = DataShard()
 
 @dataclass(frozen=True, eq=False)
 class ResidentImages:
-    """The images of a data set that lie in the memory of a device.
+    """The images of a data set that lie in the memory of a device."""
 
-    Args:
-        images: uint8 (N, H, W, C).
-        labels: int64 (N,), each below ``num_classes``, on the same device.
-        dataset_size: number of images of the whole data set; above N where this rank holds a shard.
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # uint8 (N, H, W, C)
+    labels: Tensor  # int64 (N,), each below num_classes, on the same device
     num_classes: int
-    dataset_size: int
+    dataset_size: int  # number of images of the whole data set; above N where this rank holds a shard
     shard: DataShard = UNSHARDED
 
     @classmethod

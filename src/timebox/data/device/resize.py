@@ -16,11 +16,10 @@ MIN_SIDE = 8  # pixels
 
 @dataclass(frozen=True)
 class Resizing:
-    """Size of the training images as a function of progress.
+    """Size of the training images as a function of progress, for networks that accept images of any size.
 
     A step at three quarters of the side takes little more than half the time, so the same budget buys more epochs;
-    features learnt on small images carry over to large ones (fulcrumresearch/cifar-10-speedrun trains at
-    24 → 28 → 32 pixels). The network must accept images of any size.
+    features learnt on small images carry over (fulcrumresearch/cifar-10-speedrun trains at 24 → 28 → 32 pixels).
 
     Args:
         start_size: scale of the image's side at the start of training, above 0, at most 1.
@@ -79,7 +78,7 @@ def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_by_matmul(images: Tensor, height: int, width: int) -> Tensor:
-    """:func:`batch_resize` as two matrix products, first along the columns, then along the rows.
+    """:func:`batch_resize` as two matrix products.
 
     Faster on a GPU than F.interpolate, which gives each output position one thread that loops over images and channels.
     """

@@ -159,7 +159,12 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
         if name not in batches and name not in metas:
             raise DataError(f"{source}: {name} is missing; {layout.title} come as {', '.join(sorted(layout.files))}")
     class_names, batch_length = _parse_meta(metas[meta], layout, options.coarse, f"{source}: {meta}")
-    _check_lengths(batches, layout, batch_length, source)
+    # Without metadata, only the training files must have equally many images.
+    names = [*layout.train, layout.test] if batch_length else list(layout.train)
+    expected = batch_length or max(len(batches[name].labels) for name in names)
+    for name in names:
+        if (length := len(batches[name].labels)) != expected:
+            raise DataError(f"{source}: wrong length: {name} has {length:,} images, not {expected:,}")
     for name, batch in batches.items():
         if batch.labels.max(initial=0) >= len(class_names):
             raise DataError(
@@ -205,15 +210,6 @@ def _parse_meta(blob: bytes, layout: _Layout, coarse: bool, source: str) -> tupl
         raise DataError(f"{source}: {key!r} must be a list of names")
     decoded = tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
     return decoded, batch_length if isinstance(batch_length, int) and 0 < batch_length < 1 << 32 else None
-
-
-def _check_lengths(batches: dict[str, _Batch], layout: _Layout, batch_length: int | None, source: Path) -> None:
-    """Check that all files have `batch_length` images or, where that is None, that training files have equally many."""
-    names = [*layout.train, layout.test] if batch_length else list(layout.train)
-    expected = batch_length or max(len(batches[name].labels) for name in names)
-    for name in names:
-        if (length := len(batches[name].labels)) != expected:
-            raise DataError(f"{source}: wrong length: {name} has {length:,} images, not {expected:,}")
 
 
 def _join(batches: list[_Batch], class_names: tuple[str, ...]) -> ImageDataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.arrays.npz import ArrayArchive
+from timebox.data.arrays.npy import ArrayArchive
 from timebox.data.dataset import LoadedData
 from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
 from timebox.data.reading.options import ReadOptions

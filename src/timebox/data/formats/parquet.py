@@ -46,7 +46,10 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
                 notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
             memory = buffer.map()
             return Table(
-                {name: [_resolve(memory, cell) for cell in cells] for name, cells in columns.items()},
+                {
+                    name: [memory[slice(*cell)] if isinstance(cell, _Span) else cell for cell in cells]
+                    for name, cells in columns.items()
+                },
                 _class_names(table.schema_arrow.metadata or {}),
             )
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
@@ -56,7 +59,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
 
 
 class _Span(tuple[int, int]):
-    """(offset, length) in bytes of an encoded image in the buffer."""
+    """(start, stop) in bytes of an encoded image in the buffer."""
 
     __slots__ = ()
 
@@ -73,7 +76,7 @@ class _ImageBuffer:
         self._length += len(blob)
         check_unpacked(self._length, self._packed_bytes, str(self._source))
         self._file.write(blob)
-        return _Span((self._length - len(blob), len(blob)))
+        return _Span((self._length - len(blob), self._length))
 
     def map(self) -> memoryview:
         """A read-only memory map of all images; it stays valid after the file is closed."""
@@ -81,10 +84,6 @@ class _ImageBuffer:
         if not self._length:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ))
-
-
-def _resolve(memory: memoryview, cell: Cell | _Span) -> Cell:
-    return memory[cell[0] : cell[0] + cell[1]] if isinstance(cell, _Span) else cell
 
 
 def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:

@@ -51,23 +51,14 @@ class Table:
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The columns of a table that hold images, labels and splits.
+    """The columns of a table that hold images, labels and splits."""
 
-    Args:
-        images: name of the image column.
-        is_base64: whether it holds images in base64 rather than paths.
-        is_label_named: whether a column has a label's name, or declares class names.
-        labels: one per row, or None.
-        splits: "train", "val", "test" or None for each row; None without a split column.
-        why: the evidence, for the user.
-    """
-
-    images: str
-    is_base64: bool
-    is_label_named: bool
-    labels: Sequence[str | None]
-    splits: Sequence[str | None] | None
-    why: str
+    images: str  # name of the column
+    is_base64: bool  # images in base64 rather than paths
+    is_label_named: bool  # a column has a label's name, or declares class names
+    labels: Sequence[str | None]  # one per row
+    splits: Sequence[str | None] | None  # "train", "val", "test" or None for each row; None without a split column
+    why: str  # the evidence, for the user
 
 
 def find_columns(table: Table, has_image: HasImage, source: Path, coarse: bool = False) -> ColumnRoles:
@@ -96,14 +87,11 @@ def decode_base64_image(text: str) -> bytes | None:
 
 
 def _image_column(table: Table, has_image: HasImage, source: Path) -> tuple[str, str]:
-    """The name of the image column, and the kind of its cells.
-
-    A number may be a file name without its suffix, but also a row index or a label: columns with the name of an index
-    or a label are used only if there is no other.
-    """
+    """The name of the image column, and the kind of its cells."""
     kinds = {name: _image_kind(cells, has_image) for name, cells in table.columns.items()}
     for kind in ("encoded image", "path", "name", "encoded text"):
         candidates = [name for name, its_kind in kinds.items() if its_kind == kind]
+        # A number may be a file name without its suffix, but also a row index or a label.
         preferred = [name for name in candidates if _letters(name) not in (*_LABEL_NAMES, "", "column", "index")]
         if candidates:
             return _most_likely(preferred or candidates, _IMAGE_NAMES), "path" if kind == "name" else kind

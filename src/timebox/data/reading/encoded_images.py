@@ -1,7 +1,6 @@
 """Decodes the encoded images of a source into one uint8 array per split.
 
-Two passes: reading all headers determines the working size, the channels and the unreadable files; then each image is
-decoded once, straight into its row of the array.
+A first pass reads all headers, which determine the working size and the channels; a second decodes each image once.
 """
 
 import hashlib
@@ -18,9 +17,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from timebox.data.align_labels import relabel
 from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, relabel
 from timebox.data.images.decode import CHANNEL_MODES, FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
 from timebox.data.reading.listing import SPLITS
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
@@ -224,8 +222,7 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
 def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_SIDE) -> int:
     """The side in pixels of the squares that images of `sizes` (width, height), at least one, are resized to.
 
-    The side of the images if all are squares of one size from MIN_SIDE to `max_side`; else the median shorter side,
-    rounded down to a multiple of 8, within these limits.
+    See `image_size` of load_data.
     """
     width, height = sizes[0]
     if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= max_side:

@@ -11,9 +11,9 @@ _MAX_CHARACTERS = 4096
 class ImageFinder:
     """Finds image files by a path or a file name, as tables give them.
 
-    In this order: a path relative to the folder of the table; files below that folder whose path ends the same, with
-    at least the last folder of the text; a file name alone; each of these also without the suffix; last, unless
-    `is_confined` as for tables in an archive, any path relative to the folder or its parent.
+    In this order: a path relative to the folder of the table; files below it whose path ends the same, with at least
+    the last folder of the text; a file name alone; each of these also without the suffix; last, unless `is_confined`
+    as for tables in an archive, any path relative to the folder or its parent.
     """
 
     def __init__(self, folder: Path, is_confined: bool = False) -> None:

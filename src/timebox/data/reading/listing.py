@@ -10,12 +10,9 @@ from timebox.data.images.decode import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
-    **{split: split for split in SPLITS},
-}
+}  # fmt: skip
 # Words that the name of a split folder may hold besides: "train_images", "Training Set".
 _FILLER_WORDS = {"images", "image", "imgs", "img", "photos", "set", "data", "dataset", "final", "seg"}
 # Suffixes of documents and metadata, which may lie beside the only folder of a source.

@@ -48,12 +48,10 @@ class ReadOptions:
     def check_memory(
         self, num_bytes: int, description: str, source: Path, *, peak_copies: float = 1.0, is_resized: bool = False
     ) -> None:
-        """Raise DataError unless images fit into memory without swapping. Readers call it before they allocate any.
+        """Raise DataError unless images of `num_bytes` fit into memory without swapping; call it before allocation.
 
         Args:
-            num_bytes: size of one copy.
             description: of the images, for errors: "200,000 images of 256x256".
-            source: named in errors.
             peak_copies: number of copies that the reader itself holds at its peak.
             is_resized: whether the reader resizes images to image_size as it reads, so that a smaller size needs less.
         """
