@@ -172,7 +172,7 @@ def _index(loaded: LoadedData) -> _Index:
 
 
 def _load_entry(entry: Path, index: _Index) -> LoadedData:
-    """Raises OSError, ValueError or TypeError where the entry is damaged."""
+    """The data of an entry, memory-mapped. Raises OSError, ValueError or TypeError where the entry is damaged."""
     datasets = {
         name: _map_split(_images_file(entry, name), split, index.class_names) for name, split in index.splits.items()
     }

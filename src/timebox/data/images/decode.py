@@ -127,7 +127,7 @@ def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> ND
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
     """Resize and convert images in memory as decode_image does: uint8 (N, H, W, C) to (N, *size, channels).
 
-    Returns `images` itself where it has that shape.
+    `size` is (height, width) in pixels. Returns `images` itself where it has that shape.
     """
     if images.shape[1:] == (*size, channels):
         return images

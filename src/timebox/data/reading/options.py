@@ -28,7 +28,7 @@ class ProgressNotifier:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of a reader, those of load_data and two more. Each format ignores those that do not concern it.
+    """Options of a reader: those of load_data and two more. Each format ignores those that do not concern it.
 
     Args:
         cache: where decoded images are kept between runs; None for nowhere.
