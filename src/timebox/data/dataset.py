@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from timebox.data.arrays.memory_map import take_images
 from timebox.data.images.decode import CROP, fit_images
-from timebox.data.reading.text import abbreviate_list
+from timebox.data.reading.text import abbreviate_list, first_repeated
 from timebox.errors import DataError
 
 
@@ -45,8 +45,7 @@ class ImageDataset:
             raise DataError(f"labels are {labels.dtype} {labels.shape}: these images need int64 ({len(images)},)")
         if len(self.ids) != len(images):
             raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
-        if len(set(self.class_names)) != len(self.class_names):
-            repeated = next(name for i, name in enumerate(self.class_names) if name in self.class_names[:i])
+        if (repeated := first_repeated(self.class_names)) is not None:
             raise DataError(f"class names must be distinct, but {repeated!r} comes twice")
         if bad := next((name for name in self.class_names if re.search("[\ud800-\udfff]", name)), None):
             raise DataError(f"class name {bad!r} cannot be encoded in UTF-8: rename the class")

@@ -3,10 +3,12 @@
 Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
+import lzma
 import math
 import re
 import sys
 import zipfile
+import zlib
 from gzip import GzipFile
 from pathlib import Path
 from typing import IO
@@ -23,6 +25,8 @@ _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([\dL,\s]*)\),?\s*\}\s*", re.ASCII
 )
 _MAX_DIMS = 32
+# Errors that zipfile raises for damaged, encrypted and unsupported archives.
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, MemoryError)
 _CHUNK_BYTES = 1 << 16
 
 

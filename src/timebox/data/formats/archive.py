@@ -1,16 +1,15 @@
 """Zip and tar archives of any other format, unpacked to a temporary folder while they are read."""
 
-import lzma
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from timebox.data.arrays.decoded_cache import FileFingerprint
+from timebox.data.arrays.npy import ZIP_ERRORS
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.detect import Format, detect
 from timebox.data.reading.decompression_limits import check_unpacked
@@ -21,7 +20,6 @@ from timebox.data.reading.text import abbreviate_list, pluralize, short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-_ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, MemoryError)
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 
 Member = tuple[PurePosixPath, IO[bytes] | None]  # path, and content; None for a link
@@ -63,7 +61,7 @@ def _unpack(path: Path, root: Path, options: ReadOptions) -> list[str]:
     """Unpack all files that are not hidden to `root`. Returns notes on members left out."""
     notify = ProgressNotifier(options.notify)
     is_zip = zipfile.is_zipfile(path)
-    errors = _ZIP_ERRORS if is_zip else TAR_ERRORS
+    errors = ZIP_ERRORS if is_zip else TAR_ERRORS
     num_files, num_links = 0, 0
     try:
         for member, content in _zip_members(path) if is_zip else _tar_members(path):

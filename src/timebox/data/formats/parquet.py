@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
+from timebox.data.reading.text import first_repeated
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -35,8 +36,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
             buffer = _ImageBuffer(temporary, path)
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
-            names = [field.name for field in table.schema_arrow]
-            if repeated := next((name for name in names if names.count(name) > 1), None):
+            if (repeated := first_repeated([field.name for field in table.schema_arrow])) is not None:
                 raise DataError(f"{path}: two columns are named {repeated!r}")
             readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}

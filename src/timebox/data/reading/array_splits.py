@@ -20,6 +20,14 @@ class ArraySplit:
     labels: NDArray[np.int64] | NDArray[np.str_]
 
 
+def as_images(array: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises DataError, naming the array, for any other shape."""
+    images = array[..., None] if array.ndim == 3 else array
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape:
+        raise DataError(f"{name} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 1, 3 or 4)")
+    return images
+
+
 def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ...] | None, source: str) -> SourceSplits:
     """Map the labels of each split ("train", "val", "test") to class indices.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from timebox.data.reading.listing import is_image, split_of
+from timebox.data.reading.listing import is_image_path, split_of
 from timebox.data.reading.text import abbreviate_list
 from timebox.errors import DataError
 
@@ -108,8 +108,7 @@ def _image_kind(cells: Sequence[Cell], has_image: HasImage) -> str | None:
     if len(texts) < len(sample):
         return "encoded image"
     if 2 * sum(map(has_image, texts)) > len(texts):
-        num_suffixed = sum(is_image(text.strip().replace("\\", "/").rpartition("/")[2]) for text in texts)
-        return "path" if 2 * num_suffixed > len(texts) else "name"
+        return "path" if 2 * sum(map(is_image_path, texts)) > len(texts) else "name"
     return "encoded text" if 2 * sum(decode_base64_image(text) is not None for text in texts) > len(texts) else None
 
 

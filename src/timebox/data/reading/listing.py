@@ -73,6 +73,11 @@ def is_image(name: str) -> bool:
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def is_image_path(text: str) -> bool:
+    """Whether a cell of a table ends with the file name of an image, after / or a Windows separator."""
+    return is_image(text.strip().replace("\\", "/").rpartition("/")[2])
+
+
 def _raise(error: OSError) -> NoReturn:
     """Fail on a folder that cannot be listed: os.walk would treat it as empty."""
     raise error
