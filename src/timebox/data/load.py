@@ -121,9 +121,9 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
             return loaded
         note = f"read from {inner.relative_to(path)}/, as nothing else is there"
         return replace(loaded, name=short_name(path), notes=(note, *loaded.notes))
-    looked_for = "; ".join(candidate.name for candidate in FORMATS)
+    known_formats = "; ".join(candidate.name for candidate in FORMATS)
     raise DataError(
-        f"{path} is {_description(path)}, in no supported format. Looked for: {looked_for}. "
+        f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}. "
         f"Or give one of the names {', '.join(names.NAMES)}"
     )
 

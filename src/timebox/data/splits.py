@@ -39,15 +39,15 @@ def stratified_split(
 
 
 def balanced_cut(labels: NDArray[np.int64], num: int, seed: int) -> tuple[Indices, Indices]:
-    """Split indices into (kept, rest), `kept` with `num` images spread over the classes as evenly as possible.
+    """Split indices into (subset, rest), `subset` with `num` images spread over the classes as evenly as possible.
 
     A class that is too small contributes all its images, and the others make up for it. Raises UsageError where `num`
     is below 1 or above the number of images.
     """
     if not 1 <= num <= len(labels):
         raise UsageError(f"a cut to {num:,} images is not possible: there are {len(labels):,} to take 1 or more of")
-    rest, kept = _draw(labels, _even_shares(np.bincount(labels), num, seed), seed)
-    return kept, rest
+    rest, subset = _draw(labels, _even_shares(np.bincount(labels), num, seed), seed)
+    return subset, rest
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
@@ -135,12 +135,12 @@ def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
     """
     seed, train = config.split_seed, splits.train
 
-    def aligned(value: SplitSize, name: str) -> SplitSize:
+    def align(value: SplitSize, name: str) -> SplitSize:
         if isinstance(value, ImageDataset):
             return align_labels(value, train.class_names, train.image_shape, name, config.fit)
         return value
 
-    val_size, test_size = aligned(config.val, "val"), aligned(config.test, "test")
+    val_size, test_size = align(config.val, "val"), align(config.test, "test")
     groups = None if config.group_by is None else assign_groups(train.ids, config.group_by)
     pool = _Subset(train, SplitOrigin("train"), groups)
     test: _Subset | None
@@ -153,11 +153,11 @@ def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
             advice = "give test a fraction or a path"
             raise UsageError(f"test_limit {config.test_limit:,} has no test images to cut: {advice}")
         test, _ = test.limit(config.test_limit, seed, "test_limit", at_least=1)
-    left_out = None
+    remainder = None
     if config.train_limit is not None:
         num_classes = len(np.unique(pool.labels))
-        pool, left_out = pool.limit(config.train_limit, seed, "train_limit", at_least=num_classes)
-    pool, val = _split_val(pool, left_out, val_size, splits.val, seed)
+        pool, remainder = pool.limit(config.train_limit, seed, "train_limit", at_least=num_classes)
+    pool, val = _split_val(pool, remainder, val_size, splits.val, seed)
     _generator(seed)  # a seed out of range is refused even where nothing is drawn
     return DataSplits(
         train=pool.dataset(),
@@ -197,7 +197,7 @@ class _Subset:
         return self._select(rest), self._select(part)
 
     def limit(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Subset, _Subset | None]":
-        """(kept, rest), `kept` with `num` images, balanced over the classes; rest is None where all are kept."""
+        """(subset, rest), `subset` with `num` images, balanced over the classes; rest is None where all are kept."""
         if not at_least <= num <= len(self.labels):
             one_per_class = ", an image a class," if at_least > 1 else ""
             raise UsageError(
@@ -206,8 +206,8 @@ class _Subset:
             )
         if num == len(self.labels):
             return self, None
-        kept, rest = balanced_cut(self.labels, num, seed)
-        return self._select(kept), self._select(rest)
+        subset, rest = balanced_cut(self.labels, num, seed)
+        return self._select(subset), self._select(rest)
 
     def without_groups_of(self, other: "_Subset") -> "_Subset":
         """The images whose groups do not occur in another subset of the same source."""
@@ -238,13 +238,13 @@ def _separate_subset(value: str | ImageDataset | None, own: ImageDataset | None,
 
 
 def _split_val(
-    pool: _Subset, left_out: _Subset | None, val: SplitSize, own_val: ImageDataset | None, seed: int
+    pool: _Subset, remainder: _Subset | None, val: SplitSize, own_val: ImageDataset | None, seed: int
 ) -> tuple[_Subset, _Subset | None]:
-    """(train, val) from the images left after test and train_limit; `left_out` are those above train_limit."""
+    """(train, val) from the images left after test and train_limit; `remainder` are those above train_limit."""
     if val == "rest":
-        if left_out is None:
+        if remainder is None:
             raise UsageError("val 'rest' needs a train_limit below the number of images: nothing is left out otherwise")
-        rest = left_out.without_groups_of(pool)
+        rest = remainder.without_groups_of(pool)
         if not len(rest.labels):
             raise UsageError("val 'rest' is not possible with group_by: all groups left out are trained on too")
         return pool, rest
@@ -279,11 +279,11 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _draw(labels: NDArray[np.int64], shares: Indices, seed: int) -> tuple[Indices, Indices]:
-    """Split indices into (rest, drawn), with shares[c] images of each class c drawn at random."""
+    """Split indices into (rest, part), with shares[c] images of each class c drawn at random."""
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
-    drawn = _ranks(shuffled) < shares[shuffled]
-    return np.sort(order[~drawn]), np.sort(order[drawn])
+    is_part = _ranks(shuffled) < shares[shuffled]
+    return np.sort(order[~is_part]), np.sort(order[is_part])
 
 
 def _ranks(labels: NDArray[np.int64]) -> Indices:

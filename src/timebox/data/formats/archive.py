@@ -44,9 +44,11 @@ class Archive:
             content = inside[0] if len(inside) == 1 and inside[0].is_file() else root
             match = detect(content, self._formats)
             if match is None:
-                looked_for = "; ".join(known.name for known in self._formats)
+                known_formats = "; ".join(known.name for known in self._formats)
                 listed = abbreviate_list([entry.name + ("/" if entry.is_dir() else "") for entry in inside])
-                raise DataError(f"{path} holds {listed or 'nothing'}, in no supported format. Looked for: {looked_for}")
+                raise DataError(
+                    f"{path} holds {listed or 'nothing'}, in no supported format. Looked for: {known_formats}"
+                )
             format, inner = match
             try:
                 loaded = format.read(inner, replace(options, archive=FileFingerprint.of(path, path.name)))

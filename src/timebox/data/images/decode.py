@@ -75,7 +75,7 @@ class ImageHeader:
 
 def read_header(file: Path | BinaryIO) -> ImageHeader:
     """Read size, mode and format of an encoded image without decoding it. Raises DataError as decode_image does."""
-    with _opened(file) as image:
+    with _open_image(file) as image:
         true_format = str(image.format)
         misnamed = isinstance(file, Path) and file.suffix.lower() not in _SUFFIXES[true_format]
         return ImageHeader(image.width, image.height, image.mode, true_format if misnamed else None)
@@ -98,7 +98,7 @@ def decode_image(
     Raises:
         DataError: with the reason only ("truncated: ..."), without the name of the file.
     """
-    with _opened(file) as image:
+    with _open_image(file) as image:
         _scale_jpeg_decoding(image, size, fit)
         _check_pixels(image)
         with _LARGE_IMAGE_LOCK if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
@@ -115,7 +115,7 @@ def decode_image(
 
 def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> NDArray[np.uint8]:
     """Decode one image upright and at its own size: uint8 (height, width, channels). See decode_image."""
-    with _opened(file) as image:
+    with _open_image(file) as image:
         _check_pixels(image)
         image.load()
         flat = _convert(image, channels)
@@ -146,16 +146,16 @@ def _readable_formats() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
+def _open_image(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     """Open an image. Any exception in the block becomes a DataError with the reason."""
     try:
         if isinstance(file, Image.Image):
             yield file.copy()
         elif isinstance(file, str | Path):
-            with open_regular(file) as stream, _opened_stream(stream) as image:
+            with open_regular(file) as stream, _open_stream(stream) as image:
                 yield image
         else:
-            with _opened_stream(file) as image:
+            with _open_stream(file) as image:
                 yield image
     except DataError:
         raise
@@ -171,7 +171,7 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _opened_stream(stream: BinaryIO) -> Iterator[Image.Image]:
+def _open_stream(stream: BinaryIO) -> Iterator[Image.Image]:
     length = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if length > MAX_FILE_BYTES:

@@ -127,17 +127,14 @@ def _cache_writer(
     key: str, headers: Sequence[ImageHeader], num_bytes: int, options: ReadOptions
 ) -> Iterator[CacheWriter | None]:
     """The writer of a new cache entry, for images that take seconds to decode or much memory; else None."""
-    available = available_memory()
+    available, needed, writer = available_memory(), options.num_copies * num_bytes, None
     is_slow = sum(header.width * header.height for header in headers) > MIN_CACHED_PIXELS
-    is_large = available is not None and options.num_copies * num_bytes > available / 4
-    if options.cache is None or not (is_slow or is_large) or not options.cache.has_room(options.num_copies * num_bytes):
-        yield None
-        return
+    is_large = available is not None and needed > available / 4
     with ExitStack() as stack:
-        writer = None
-        with suppress(OSError):  # the cache directory is not writable
-            writer = options.cache.begin_entry(key)
-            stack.callback(writer.discard)
+        if options.cache and (is_slow or is_large) and options.cache.has_room(needed):
+            with suppress(OSError):  # the cache directory is not writable
+                writer = options.cache.begin_entry(key)
+                stack.callback(writer.discard)
         yield writer
 
 

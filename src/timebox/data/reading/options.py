@@ -56,8 +56,8 @@ class ReadOptions:
             is_resized: whether the reader resizes images to image_size as it reads, so that a smaller size needs less.
         """
         # An array format is resized after reading; then the resized images are copied, not the ones counted here.
-        kept_copies = self.num_copies if is_resized or self.image_size is None else 1
-        needed, available = round(num_bytes * max(peak_copies, kept_copies)), available_memory()
+        caller_copies = self.num_copies if is_resized or self.image_size is None else 1
+        needed, available = round(num_bytes * max(peak_copies, caller_copies)), available_memory()
         if available is not None and needed > available:
             remedy = "use a smaller --set image_size=N, or fewer images" if is_resized else "use fewer images"
             raise DataError(

@@ -22,7 +22,7 @@ TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, V
 def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar file, plain or compressed, as a stream. Raises DataError when it exceeds the decompression limits."""
     with open_regular(path) as file:
-        limited = _LimitedReader(_decompressed(file), path)
+        limited = _LimitedReader(_decompress(file), path)
         with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read
             yield archive
 
@@ -58,7 +58,7 @@ class _LimitedReader:
         return block
 
 
-def _decompressed(file: IO[bytes]) -> IO[bytes]:
+def _decompress(file: IO[bytes]) -> IO[bytes]:
     magic = file.read(6)
     file.seek(0)
     if magic.startswith(b"\x1f\x8b"):
