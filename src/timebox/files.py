@@ -21,10 +21,9 @@ _CHUNK_BYTES = 1 << 22
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading.
+    """Open a regular file for reading. Raises OSError for any other, also for a path that no file can have.
 
-    A pipe would block until another process writes to it, and opening a device can have effects of its own: neither is
-    opened. Raises OSError, also for a path that no file can have.
+    A pipe would block until another process writes to it, and opening a device can have effects of its own.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -116,19 +115,13 @@ def check_free(path: Path, what: str) -> None:
             )
 
 
-def lock_when_free(file: int) -> None:
-    """Lock an open file, given by its descriptor, until it is closed. Waits while another process has it locked."""
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def lock(file: int) -> None:
+def lock(file: int, *, wait: bool = False) -> None:
     """Lock an open file, given by its descriptor, until it is closed.
 
-    Raises BlockingIOError where another process has it locked.
+    Where another process has it locked, wait for that process, or raise BlockingIOError.
     """
     if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_whole(path: Path, content: bytes) -> None:

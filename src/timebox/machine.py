@@ -1,7 +1,7 @@
 """Processors and memory available to this process, within the limits of containers and taskset; torchrun's variables.
 
-Limits are read from Linux's cgroup and proc files, under a root that tests can replace. Missing or invalid files, as on
-other systems, are ignored.
+Limits are read from Linux's cgroup and proc files; `root`, the directory of ``proc`` and ``sys``, is another in tests.
+Missing or invalid files, as on other systems, are ignored.
 """
 
 import os
@@ -17,9 +17,6 @@ def available_threads(root: Path = Path("/")) -> int:
 
     A quota of 1.5 processors allows 1 thread: two threads would use up the quota after three quarters of each period,
     and then wait for the next, so that measured step times would be misleading.
-
-    Args:
-        root: directory of ``proc`` and ``sys``.
     """
     threads = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -33,9 +30,6 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
     The minimum of the machine's available memory and the rest of each cgroup's limit. Cached files count as available,
     because the kernel drops them when memory is short. Swap does not count: it is too slow to meet a deadline.
-
-    Args:
-        root: directory of ``proc`` and ``sys``.
     """
     folders = _control_groups(root, "memory")
     available = [num_bytes for folder in folders if (num_bytes := _available_bytes(folder)) is not None]

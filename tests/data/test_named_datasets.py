@@ -21,7 +21,7 @@ def _nothing_cached(tmp_path, monkeypatch):
 
 
 def locate(name, data_dir=None):
-    return names.locate(name, data_dir=data_dir, allow_download=False).path
+    return names.locate(name, data_dir=data_dir, allow_download=False)[0]
 
 
 def test_any_layout_in_a_data_directory_is_found(tmp_path):

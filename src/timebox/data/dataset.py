@@ -1,11 +1,14 @@
 """ImageDataset, labelled uint8 images: the output of every reader and the input of splits, training and evaluation."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timebox.data.arrays.memory_map import take_images
+from timebox.data.images.decode import CROP, fit_images
+from timebox.data.reading.text import abbreviate_list, first_repeated
 from timebox.errors import DataError
 
 
@@ -15,11 +18,10 @@ class ImageDataset:
 
     Args:
         images: uint8 (N, H, W, C), C of 1 (grey), 3 (RGB) or 4 (RGBA).
-        labels: int64 (N,), each an index into class_names.
-        class_names: distinct names, one per class.
-        ids: one per image: its path relative to the source, or its index in the source as text.
+        labels: int64 (N,), each an index into class_names, which are distinct.
+        ids: for each image its path relative to the source, or its index in the source as text.
     Raises:
-        DataError: for a wrong shape or dtype, or where the arguments do not match each other.
+        DataError: for a wrong shape or dtype, or arguments that do not match each other.
 
     >>> import numpy as np
     >>> from timebox import ImageDataset
@@ -43,9 +45,9 @@ class ImageDataset:
             raise DataError(f"labels are {labels.dtype} {labels.shape}: these images need int64 ({len(images)},)")
         if len(self.ids) != len(images):
             raise DataError(f"there are {len(self.ids)} ids for {len(images)} images: each image needs one")
-        if len(set(self.class_names)) != len(self.class_names):
-            raise DataError(f"class names must be distinct, but {_first_repeated(self.class_names)!r} comes twice")
-        if bad := next((name for name in self.class_names if _has_surrogate(name)), None):
+        if (repeated := first_repeated(self.class_names)) is not None:
+            raise DataError(f"class names must be distinct, but {repeated!r} comes twice")
+        if bad := next((name for name in self.class_names if re.search("[\ud800-\udfff]", name)), None):
             raise DataError(f"class name {bad!r} cannot be encoded in UTF-8: rename the class")
         if "" in self.class_names:
             raise DataError("a class has an empty name: rename the class")
@@ -92,8 +94,12 @@ class SourceSplits:
     """The splits of a data set as its source defines them; val and test are None where the source has none."""
 
     train: ImageDataset
-    val: ImageDataset | None
-    test: ImageDataset | None
+    val: ImageDataset | None = None
+    test: ImageDataset | None = None
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(split) for _, split in self.items())
 
     def items(self) -> list[tuple[str, ImageDataset]]:
         """(name, split) of the splits that are not None."""
@@ -103,40 +109,45 @@ class SourceSplits:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The result of reading a source, before it is split or limited.
+    """The result of reading a source, before it is split or limited."""
 
-    Args:
-        name: short and usable as a directory name: "cifar10", "photos".
-        format: the format it was read as: "folder of class folders", "CIFAR-10 python batches".
-        splits: the splits of the source itself.
-        bad_files: image files left out as unreadable.
-        sizes: number of images of each original size, "100x100" (width x height) -> count.
-        modes: number of images of each original Pillow mode, "RGB" -> count.
-        notes: one sentence for the user on each thing left out, changed or unusual.
-        download_seconds: duration of a first-time download, which does not count towards the budget.
-        why: the evidence for the format, for the user: "it holds data_batch_1 and test_batch".
-    """
-
-    name: str
-    format: str
+    name: str  # usable as a directory name: "cifar10", "photos"
+    format: str  # "folder of class folders", "CIFAR-10 python batches"
     splits: SourceSplits
-    bad_files: tuple[BadFile, ...]
-    sizes: dict[str, int]
-    modes: dict[str, int]
-    notes: tuple[str, ...]
-    download_seconds: float = 0.0
-    why: str = ""
+    bad_files: tuple[BadFile, ...]  # image files left out as unreadable
+    sizes: dict[str, int]  # original size, "100x100" (width x height) -> number of images
+    modes: dict[str, int]  # original Pillow mode, "RGB" -> number of images
+    notes: tuple[str, ...]  # one sentence for the user on each thing left out, changed or unusual
+    download_seconds: float = 0.0  # of a first-time download, which does not count towards the budget
+    why: str = ""  # the evidence for the format: "it holds data_batch_1 and test_batch"
 
 
-def _first_repeated(names: tuple[str, ...]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    raise AssertionError("all names are distinct")
+def align_labels(
+    dataset: ImageDataset, class_names: tuple[str, ...], image_shape: tuple[int, int, int], source: str, fit: str = CROP
+) -> ImageDataset:
+    """Return `dataset` with labels that index `class_names`, as :func:`relabel`, and images of `image_shape` (H, W, C).
+
+    Where the data can be read at that size (`image_size` of load_data), prefer that: images are then scaled only once.
+    `source` is named in errors; `fit` is ``crop`` or ``letterbox``, see load_data.
+    """
+    dataset = relabel(dataset, class_names, source)
+    images = fit_images(dataset.images, image_shape[:2], image_shape[2], fit)
+    return dataset if images is dataset.images else replace(dataset, images=images)
 
 
-def _has_surrogate(name: str) -> bool:
-    """Whether a name holds half a surrogate pair, which UTF-8 cannot encode."""
-    return any("\ud800" <= character <= "\udfff" for character in name)
+def relabel(dataset: ImageDataset, class_names: tuple[str, ...], source: str) -> ImageDataset:
+    """Return `dataset` with labels that index `class_names`, matched by name.
+
+    Classes without images are dropped. Raises DataError for images of a class that is not in class_names.
+    """
+    if dataset.class_names == class_names:
+        return dataset
+    label_of = {name: label for label, name in enumerate(class_names)}
+    present = np.flatnonzero(dataset.class_counts()).tolist()
+    if unknown := [dataset.class_names[label] for label in present if dataset.class_names[label] not in label_of]:
+        raise DataError(
+            f"{source} has images of classes unknown to training ({', '.join(unknown[:5])}); "
+            f"known are {abbreviate_list(class_names, 10)}"
+        )
+    new_labels = np.array([label_of.get(name, 0) for name in dataset.class_names], dtype=np.int64)
+    return ImageDataset(dataset.images, new_labels[dataset.labels], class_names, dataset.ids)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from timebox.data.reading.progress import ProgressNotifier
+from timebox.data.reading.options import ProgressNotifier
 from timebox.errors import DataError
 
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
@@ -38,20 +38,30 @@ class _DownloadError(Exception):
 def download(
     file: PublishedFile, target: Path, *, notify: Callable[[str], None], timeout_seconds: float = TIMEOUT_SECONDS
 ) -> None:
-    """Download `file` to the path `target`, from the first address that serves it whole and with the right MD5 sum.
+    """Download `file` to the path `target`, from the first address that serves it with the right MD5 sum.
 
     Incomplete content is kept in a part file beside the target, and a later call continues from it. Each process writes
     to its own part file, so several may download the same file at once; the last rename wins. Raises DataError with the
     reason of every address.
     """
+    reasons: list[str] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = _acquire_part_file(target, timeout_seconds)
+        transfer = _Transfer(part, notify, timeout_seconds)
         try:
-            reasons = _try_urls(file, _Transfer(part, notify, timeout_seconds))
-            if reasons is None:
-                part.replace(target)
-                return
+            for url in file.urls:
+                try:
+                    transfer.fetch(url)
+                    with part.open("rb") as content:
+                        md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                    if md5 == file.md5:
+                        part.replace(target)
+                        return
+                    part.unlink()
+                    reasons.append(f"{url}: wrong bytes: its MD5 sum is {md5}, the published one {file.md5}")
+                except _DownloadError as error:
+                    reasons.append(f"{url}: {error}")
         finally:
             if part.exists():
                 part.replace(_shared_part_file(target))
@@ -67,9 +77,8 @@ def _shared_part_file(target: Path) -> Path:
 def _acquire_part_file(target: Path, timeout_seconds: float) -> Path:
     """A part file that no other process writes to: the remains of an earlier download, or a new name.
 
-    A process that gave up has left its part file under the shared name. A part file under another name belongs to a
-    killed process if it has not grown for longer than a live download waits. Of several processes, only one can rename
-    it.
+    A process that gave up leaves its part file under the shared name. One under another name that has not grown for
+    longer than a live download waits is that of a killed process. Only one process can rename it.
     """
     own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.part")
     for existing in sorted(target.parent.glob(f"{target.name}*.part")):
@@ -79,20 +88,6 @@ def _acquire_part_file(target: Path, timeout_seconds: float) -> Path:
         except FileNotFoundError:  # another process was faster
             continue
     return own
-
-
-def _try_urls(file: PublishedFile, transfer: "_Transfer") -> list[str] | None:
-    """None once the part file is whole and right; else the reason each address failed."""
-    reasons = []
-    for url in file.urls:
-        try:
-            transfer.fetch(url)
-            _check_md5(transfer.part, file.md5)
-        except _DownloadError as error:
-            reasons.append(f"{url}: {error}")
-        else:
-            return None
-    return reasons
 
 
 @dataclass(frozen=True)
@@ -150,12 +145,3 @@ class _Transfer:
                 of_total = f" of {total / 1e6:.0f}" if total else ""
                 report(f"downloading {self.part.name.split('.')[0]}: {length / 1e6:.0f}{of_total} MB")
         return length
-
-
-def _check_md5(part: Path, md5: str) -> None:
-    """Remove the part file and raise _DownloadError where its MD5 sum is not `md5`."""
-    with part.open("rb") as file:
-        actual = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if actual != md5:
-        part.unlink()
-        raise _DownloadError(f"wrong bytes: its MD5 sum is {actual}, the published one {md5}", is_final=True)

@@ -33,9 +33,8 @@ class FlipInvariance:
 def measure_flip_invariance(dataset: ImageDataset, seed: int = 0) -> FlipInvariance:
     """Classify original and flipped images by their nearest neighbour, and return both accuracies.
 
-    Up to 1,024 images, resized to 8x8 pixels, are each compared with up to 4,096 others; an image is never its own
-    neighbour. Where flipping keeps the label, both accuracies agree; for digits, letters and hands the second one is
-    far lower. ``seed`` draws the images.
+    Up to 1,024 images, drawn with ``seed`` and resized to 8x8 pixels, are compared with up to 4,096 others. Where
+    flipping keeps the label, both accuracies agree; for digits, letters and hands the second is far lower.
     """
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randperm(len(dataset), generator=generator)[:MAX_REFERENCES]

@@ -21,12 +21,9 @@ _MIN_FRAMES, _MAX_FRAMES, _MIN_FRACTION = 3, 1000, 0.8
 def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
     """The group number of each image: int64 (N,).
 
-    Args:
-        pattern: a regular expression, searched in each id. Images with equal text in the first capture group that took
-            part in the match, or in the whole match if there is none, are in one group. An image whose id does not
-            match is a group of its own.
-    Raises:
-        UsageError: where the pattern is not a regular expression, or matches no id.
+    `pattern` is a regular expression, searched in each id. Images with equal text in the first capture group that took
+    part in the match, or in the whole match if there is none, are in one group. An image whose id does not match is a
+    group of its own. Raises UsageError where the pattern is not a regular expression, or matches no id.
     """
     try:
         compiled = re.compile(pattern)
@@ -36,13 +33,12 @@ def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
     if not any(matches):
         raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
     # The integer position of an image without a match never equals the text of a match.
-    keys: list[object] = [position if match is None else _group_key(match) for position, match in enumerate(matches)]
-    numbers: dict[object, int] = {}
+    keys = [
+        next((group for group in match.groups() if group is not None), match[0]) if match else position
+        for position, match in enumerate(matches)
+    ]
+    numbers: dict[str | int, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-
-
-def _group_key(match: re.Match[str]) -> str:
-    return next((group for group in match.groups() if group is not None), match[0])
 
 
 def count_shared_groups(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:
@@ -63,8 +59,7 @@ def guess_group_pattern(ids: Sequence[str], labels: NDArray[np.int64]) -> tuple[
 
 def frame_series_notes(ids: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     """A note for the user where file names look like series of frames; else an empty list."""
-    guess = guess_group_pattern(ids, labels)
-    if guess is None:
+    if (guess := guess_group_pattern(ids, labels)) is None:
         return []
     pattern, num_series = guess
     return [

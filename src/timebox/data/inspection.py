@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +16,30 @@ _MAX_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images with the same pixels, after resizing to the working size.
+    """Images with the same pixels, after resizing to the working size."""
 
-    Args:
-        where: "train" for duplicates within train; "train and test" for images of test that are in train too.
-        num_images: number of duplicates in the later split; within one split, all but the first of each set.
-        num_relabelled: number of duplicates whose label differs from that of the first image.
-        examples: up to five pairs of ids, those with different labels first.
-    """
-
-    where: str
-    num_images: int
-    num_relabelled: int
-    examples: tuple[tuple[str, str], ...]
+    where: str  # "train" for duplicates within train; "train and test" for images of test that are in train too
+    num_images: int  # duplicates in the later split; within one split, all but the first of each set
+    num_relabelled: int  # duplicates whose label differs from that of the first image
+    examples: tuple[tuple[str, str], ...]  # up to five pairs of ids, those with different labels first
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of `timebox inspect`.
-
-    Args:
-        working_size: (H, W, C) of the images after reading.
-        class_counts: split -> class name -> number of images.
-        mean, std: of each channel over train, in 0..1.
-        duplicates: for each split and pair of splits that has any.
-        (the others): see LoadedData.
-    """
+    """The result of `timebox inspect`; for the fields of LoadedData see there."""
 
     name: str
     format: str
     why: str
-    working_size: tuple[int, int, int]
+    working_size: tuple[int, int, int]  # (H, W, C) of the images after reading
     class_names: tuple[str, ...]
-    class_counts: dict[str, dict[str, int]]
+    class_counts: dict[str, dict[str, int]]  # split -> class name -> number of images
     sizes: dict[str, int]
     modes: dict[str, int]
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel over train, in 0..1
     std: tuple[float, ...]
     bad_files: tuple[BadFile, ...]
-    duplicates: tuple[Duplicates, ...]
+    duplicates: tuple[Duplicates, ...]  # for each split and pair of splits that has any
     notes: tuple[str, ...]
 
     @property
@@ -70,16 +56,16 @@ def inspect_data(loaded: LoadedData) -> Inspection:
     """Count the images, measure their channels and find duplicates: about one second per 100,000 32x32 images."""
     splits = loaded.splits
     mean, std = channel_statistics(splits.train.images)
+    class_counts = {
+        name: dict(zip(split.class_names, split.class_counts().tolist(), strict=True)) for name, split in splits.items()
+    }
     return Inspection(
         name=loaded.name,
         format=loaded.format,
         why=loaded.why,
         working_size=splits.train.image_shape,
         class_names=splits.train.class_names,
-        class_counts={
-            name: dict(zip(split.class_names, split.class_counts().tolist(), strict=True))
-            for name, split in splits.items()
-        },
+        class_counts=class_counts,
         sizes=loaded.sizes,
         modes=loaded.modes,
         mean=mean,
@@ -104,21 +90,15 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
         chunk = images[start : start + _CHUNK_IMAGES]
         for channel in range(channels):
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
-    frequency = histogram / histogram.sum(axis=1, keepdims=True)
+    values, frequency = np.arange(256) / 255, histogram / histogram.sum(axis=1, keepdims=True)
     mean = frequency @ values
     std = np.sqrt(np.maximum(frequency @ values**2 - mean**2, 0))
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
-    hashed = [(name, _HashedSplit(split, image_hashes(split.images))) for name, split in splits.items()]
-    results = []
-    for position, (name, split) in enumerate(hashed):
-        results.append(_duplicates(name, split, split))
-        results += [
-            _duplicates(f"{name} and {later_name}", split, later) for later_name, later in hashed[position + 1 :]
-        ]
+    hashed = [_HashedSplit(name, split, image_hashes(split.images)) for name, split in splits.items()]
+    results = [_duplicates(first, later) for first, later in combinations_with_replacement(hashed, 2)]
     return tuple(duplicates for duplicates in results if duplicates.num_images)
 
 
@@ -126,12 +106,14 @@ def _find_duplicates(splits: SourceSplits) -> tuple[Duplicates, ...]:
 class _HashedSplit:
     """A split and the hash of each of its images: uint64 (N,)."""
 
+    name: str
     dataset: ImageDataset
     hashes: NDArray[np.uint64]
 
 
-def _duplicates(where: str, first: _HashedSplit, later: _HashedSplit) -> Duplicates:
+def _duplicates(first: _HashedSplit, later: _HashedSplit) -> Duplicates:
     """The images of `later` that are in `first`; where both are one split, those that occur earlier in it."""
+    where = first.name if first is later else f"{first.name} and {later.name}"
     _, firsts = np.unique(first.hashes, return_index=True)
     order = firsts[np.argsort(first.hashes[firsts])]
     nearest = np.minimum(np.searchsorted(first.hashes[order], later.hashes), len(order) - 1)

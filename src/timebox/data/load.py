@@ -9,7 +9,7 @@ import numpy as np
 from timebox.data import named_datasets as names
 from timebox.data.arrays.decoded_cache import DecodedCache
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
-from timebox.data.formats import FORMATS, detect, read_digits
+from timebox.data.formats import FORMATS, detect
 from timebox.data.images.decode import CROP, FIT_DESCRIPTIONS, fit_images
 from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.data.reading.options import ReadOptions
@@ -39,8 +39,8 @@ def load_data(
     """Read a data set, whatever its format.
 
     Args:
-        source: a path, or one of the names cifar10, cifar100, mnist, digits. A str equal to a name is the name, so that
-            it means the same in every directory; "./mnist" or a Path is the path.
+        source: a path, or one of the names cifar10, cifar100, mnist, digits. A str equal to a name is the name in every
+            directory; "./mnist" or a Path is the path.
         image_size: side in pixels, 1 or more, of the square images to return. None keeps array formats at their size;
             encoded images keep theirs if all are squares of one size from 8 to ``max_side`` pixels, else they become
             squares of the median shorter side, rounded down to a multiple of 8, within these limits.
@@ -48,14 +48,14 @@ def load_data(
         data_dir: the first directory that is searched for a named data set, and its download directory.
         max_bad_share: 0..1, the largest tolerated fraction of unreadable image files.
         download: whether a named data set that is not on this machine may be downloaded.
-        num_copies: how many copies of the images the caller will hold in memory: 2 where splits are cut from them.
+        num_copies: number of copies of the images that the caller will hold in memory: 2 where it cuts splits.
         notify: called with progress messages, at most one a second.
-        cache: whether images that take seconds to decode, or much memory, are kept on disk for the next run: in the
-            folder that TIMEBOX_CACHE names, else in the user's cache.
-        fit: how images of another shape become square: ``crop`` scales the shorter side and keeps the centre,
-            ``letterbox`` scales the longer side and pads with black.
+        cache: keep images that take seconds to decode, or much memory, on disk for the next run: in the folder that
+            TIMEBOX_CACHE names, else in the user's cache.
+        fit: ``crop`` scales the shorter side to the square and keeps the centre, ``letterbox`` scales the longer side
+            and pads with black.
         max_side: function from the number of images to the largest side in pixels, 8 or more, that is chosen where
-            image_size is None; 64 for any number by default.
+            image_size is None; 64 by default.
     Raises:
         DataError: for data that cannot be read, cannot be learned from, or do not fit into memory.
         UsageError: for an argument out of range.
@@ -64,20 +64,12 @@ def load_data(
         raise UsageError(f"image_size {image_size} must be at least 1 pixel")
     if not 0 <= max_bad_share <= 1:
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
-    options = ReadOptions(
-        image_size,
-        coarse,
-        max_bad_share,
-        notify or (lambda text: None),
-        num_copies,
-        DecodedCache() if cache and source not in names.NAMES else None,
-        fit,
-    )
+    options = ReadOptions(image_size, coarse, max_bad_share, notify or (lambda text: None), num_copies, fit=fit)
     options = options if max_side is None else replace(options, max_side=max_side)
     if source in names.NAMES:
         loaded = _load_named(str(source), options, data_dir, download)
     else:
-        loaded = _load_path(source, options)
+        loaded = _load_path(source, replace(options, cache=DecodedCache()) if cache else options)
     if coarse and not any(known in loaded.format for known in ("CIFAR-100", "table")):
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
     if image_size is not None:
@@ -89,7 +81,7 @@ def load_images_in_memory(
     dataset: ImageDataset, image_size: int | None = None, num_copies: int = 1, fit: str = CROP
 ) -> LoadedData:
     """LoadedData of images that are already in memory. Arguments and errors are those of load_data."""
-    loaded = loaded_from_arrays("images", IN_MEMORY, SourceSplits(dataset, None, None), "they were passed as arrays")
+    loaded = loaded_from_arrays("images", IN_MEMORY, SourceSplits(dataset), "they were passed as arrays")
     if image_size is not None:
         options = ReadOptions(image_size, num_copies=num_copies, fit=fit)
         loaded = _resize(loaded, image_size, options, Path(IN_MEMORY))
@@ -99,15 +91,11 @@ def load_images_in_memory(
 def _load_named(name: str, options: ReadOptions, data_dir: Path | None, allow_download: bool) -> LoadedData:
     shadowed = (f"{name} is read as the data set of that name, not as ./{name}",) if Path(name).exists() else ()
     if name == "digits":
-        return replace(read_digits(), notes=shadowed)
-    location = names.locate(name, data_dir=data_dir, allow_download=allow_download, notify=options.notify)
-    loaded = _read(location.path, options)
-    return replace(
-        loaded,
-        name=f"{name}-coarse" if options.coarse else name,
-        notes=(*loaded.notes, *shadowed),
-        download_seconds=location.download_seconds,
-    )
+        return replace(names.read_digits(), notes=shadowed)
+    path, seconds = names.locate(name, data_dir=data_dir, allow_download=allow_download, notify=options.notify)
+    loaded = _read(path, options)
+    name = f"{name}-coarse" if options.coarse else name
+    return replace(loaded, name=name, notes=(*loaded.notes, *shadowed), download_seconds=seconds)
 
 
 def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
@@ -133,9 +121,9 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
             return loaded
         note = f"read from {inner.relative_to(path)}/, as nothing else is there"
         return replace(loaded, name=short_name(path), notes=(note, *loaded.notes))
-    looked_for = "; ".join(candidate.name for candidate in FORMATS)
+    known_formats = "; ".join(candidate.name for candidate in FORMATS)
     raise DataError(
-        f"{path} is {_description(path)}, in no supported format. Looked for: {looked_for}. "
+        f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}. "
         f"Or give one of the names {', '.join(names.NAMES)}"
     )
 
@@ -152,16 +140,15 @@ def _resize(loaded: LoadedData, side: int, options: ReadOptions, source: Path) -
     height, width, channels = loaded.splits.train.image_shape
     if (height, width) == (side, side):
         return loaded
-    num_images = sum(len(dataset) for _, dataset in loaded.splits.items())
+    num_images = loaded.splits.num_images
     description = f"{num_images:,} images of {side}x{side}"
     options.check_memory(num_images * side**2 * channels, description, source, is_resized=True)
     resized = {
         split: replace(dataset, images=fit_images(dataset.images, (side, side), channels, options.fit))
         for split, dataset in loaded.splits.items()
     }
-    splits = SourceSplits(resized["train"], resized.get("val"), resized.get("test"))
     note = f"images of {width}x{height} resized to {side}x{side}: {FIT_DESCRIPTIONS[options.fit]}"
-    return replace(loaded, splits=splits, notes=(*loaded.notes, note))
+    return replace(loaded, splits=SourceSplits(**resized), notes=(*loaded.notes, note))
 
 
 def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
@@ -181,6 +168,6 @@ def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
     for least, most, size in ((1, 1, "one image, kept in train"), (2, few, f"{few} images or fewer")):
         small = [train.class_names[label] for label in np.flatnonzero((least <= counts) & (counts <= most))]
         if small:
-            listed = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
-            notes.append(f"{'class' if len(small) == 1 else f'{len(small)} classes'} with {size}: {listed}")
+            described = "class" if len(small) == 1 else f"{len(small)} classes"
+            notes.append(f"{described} with {size}: {abbreviate_list(small, 5)}")
     return notes

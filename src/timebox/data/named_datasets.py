@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.download import PublishedFile, download
+from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.errors import DataError
 
 DATA_DIR_VARIABLE = "TIMEBOX_DATA"
@@ -15,19 +19,12 @@ DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """The possible paths of a data set below a data directory, and the files to download.
+    """The paths of a data set in a data directory, and the files to download."""
 
-    Args:
-        paths: files or folders relative to the data directory, in the order they are searched.
-        file_groups: a folder counts as the data set if it holds all files of one of these groups.
-        files: the published files.
-        folder: the folder the files are downloaded to, relative to the data directory.
-    """
-
-    paths: tuple[str, ...]
-    file_groups: tuple[tuple[str, ...], ...]
+    paths: tuple[str, ...]  # files or folders, in the order they are searched
+    file_groups: tuple[tuple[str, ...], ...]  # a folder counts if it holds all files of one of these groups
     files: tuple[PublishedFile, ...]
-    folder: str = "."
+    folder: str = "."  # where the files are downloaded to
 
 
 def _published(name: str, md5: str, *base_urls: str) -> PublishedFile:
@@ -63,29 +60,24 @@ NAMED_DATASETS = {
         folder="mnist",
     ),
 }
-NAMES = ("cifar10", "cifar100", "mnist", "digits")
-
-
-@dataclass(frozen=True)
-class DatasetLocation:
-    """The path of a named data set, and the seconds its download took (0 if it was on this machine)."""
-
-    path: Path
-    download_seconds: float
+NAMES = (*NAMED_DATASETS, "digits")
 
 
 def locate(
     name: str, *, data_dir: Path | None, allow_download: bool = True, notify: Callable[[str], None] = lambda text: None
-) -> DatasetLocation:
-    """Find a data set of NAMED_DATASETS in data_dir, TIMEBOX_DATA or the user cache, else download it.
+) -> tuple[Path, float]:
+    """(path of a data set, seconds of its download; 0 where it was on this machine).
 
-    A download goes to the first of these directories that is set. Raises DataError, with the files needed and where to
-    put them, if the data set is not on this machine and cannot be downloaded.
+    Searches data_dir, TIMEBOX_DATA and the user cache; a download goes to the first of these that is set. Raises
+    DataError, with the files needed and where to put them, if there is no such data set and no download.
     """
-    named, roots = NAMED_DATASETS[name], _data_directories(data_dir)
+    import platformdirs  # imported only where a data set is given by name
+
+    named, user_cache = NAMED_DATASETS[name], platformdirs.user_cache_path("timebox")
+    roots = [Path(root) for root in (data_dir, os.environ.get(DATA_DIR_VARIABLE), user_cache) if root]
     for root in roots:
         if (path := _find(named, root)) is not None:
-            return DatasetLocation(path, 0.0)
+            return path, 0.0
     start, target = time.monotonic(), roots[0] / named.folder
     try:
         if not allow_download:
@@ -103,7 +95,7 @@ def locate(
         ) from error
     path = _find(named, roots[0])
     assert path is not None
-    return DatasetLocation(path, time.monotonic() - start)
+    return path, time.monotonic() - start
 
 
 def unknown_source(source: str) -> DataError:
@@ -113,17 +105,19 @@ def unknown_source(source: str) -> DataError:
     return DataError(f"no such path or data set: {source!r}.{hint} Give a path, or one of {', '.join(NAMES)}")
 
 
-def _data_directories(data_dir: Path | None) -> list[Path]:
-    """The directories to search; a download goes to the first."""
-    import platformdirs  # imported only where a data set is given by name
-
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    directories = [data_dir, Path(variable) if variable else None, platformdirs.user_cache_path("timebox")]
-    return [directory for directory in directories if directory is not None]
-
-
 def _find(named: NamedDataset, root: Path) -> Path | None:
     for path in (root / relative for relative in named.paths):
         if path.is_file() or any(all((path / name).is_file() for name in group) for group in named.file_groups):
             return path
     return None
+
+
+def read_digits() -> LoadedData:
+    """Read scikit-learn's handwritten digits: uint8 (1797, 8, 8, 1) in one split; grey levels 0..16 become 0..255."""
+    from sklearn.datasets import load_digits  # takes half a second
+
+    bunch = load_digits()
+    images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
+    names, ids = tuple(map(str, range(10))), tuple(map(str, range(len(images))))
+    splits = SourceSplits(ImageDataset(images, bunch.target.astype(np.int64), names, ids))
+    return loaded_from_arrays("digits", "scikit-learn's digits", splits, "digits is the name of this data set")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.align_labels import align_labels
-from timebox.data.dataset import ImageDataset, SourceSplits
+from timebox.data.dataset import ImageDataset, SourceSplits, align_labels
 from timebox.data.groups import assign_groups, split_by_group
 from timebox.data.images.decode import CROP
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
+SplitSize = str | float | ImageDataset | None  # the value of val or test: see SplitConfig
 
 MAX_DEFAULT_VAL = 10_000  # images: enough to resolve 0.5 % of accuracy, few enough to score often
 
@@ -24,17 +24,12 @@ def stratified_split(
 ) -> tuple[Indices, Indices]:
     """Split indices into (rest, part), `part` with a number (int) or fraction (float in (0, 1)) of the images.
 
-    Each class contributes its proportional share, by largest remainder, and keeps at least one image in rest; a class
-    with one image therefore contributes none. `name` is the parameter that errors name. Raises UsageError where `part`
-    would be empty or larger than the classes can contribute.
+    Each class contributes its proportional share, by largest remainder, and keeps at least one image in rest. Raises
+    UsageError, naming the parameter `name`, where `part` would be empty or larger than the classes can contribute.
     """
     counts = np.bincount(labels)
     capacity = np.maximum(counts - 1, 0)
-    if isinstance(num_or_fraction, float):
-        _check_fraction(num_or_fraction, name)
-        num = round(num_or_fraction * len(labels))
-    else:
-        num = num_or_fraction
+    num = _number_of(num_or_fraction, len(labels), name)
     if not 1 <= num <= capacity.sum():
         raise UsageError(
             f"{name} {num_or_fraction} of {len(labels):,} images is {num:,}: it must give at least 1 image and at most "
@@ -44,15 +39,15 @@ def stratified_split(
 
 
 def balanced_cut(labels: NDArray[np.int64], num: int, seed: int) -> tuple[Indices, Indices]:
-    """Split indices into (kept, rest), `kept` with `num` images spread over the classes as evenly as possible.
+    """Split indices into (subset, rest), `subset` with `num` images spread over the classes as evenly as possible.
 
-    5,000 images of CIFAR-10 are 500 of each class. A class that is too small contributes all its images, and the others
-    make up for it. Raises UsageError where `num` is below 1 or above the number of images.
+    A class that is too small contributes all its images, and the others make up for it. Raises UsageError where `num`
+    is below 1 or above the number of images.
     """
     if not 1 <= num <= len(labels):
         raise UsageError(f"a cut to {num:,} images is not possible: there are {len(labels):,} to take 1 or more of")
-    rest, kept = _draw(labels, _even_shares(np.bincount(labels), num, seed), seed)
-    return kept, rest
+    rest, subset = _draw(labels, _even_shares(np.bincount(labels), num, seed), seed)
+    return subset, rest
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
@@ -68,10 +63,9 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
 
 
 def parse_split_size(value: str | float | None, name: str) -> str | float | None:
-    """Parse the value of `val` or `test`: a fraction (float in (0, 1)), "none", "rest" (val only), or a path.
+    """Parse the value of the option `name`, "val" or "test": None, a fraction, "none", "rest" (val only), or a path.
 
-    A number may be text, as on the command line. Paths and None, the default, are returned unchanged. Raises
-    UsageError, naming the option `name`, for a number that is not a fraction.
+    A fraction is a float in (0, 1), or one as text. Raises UsageError for any other number.
     """
     if value is None or value == "none" or (value == "rest" and name == "val"):
         return value
@@ -95,18 +89,16 @@ class SplitConfig:
         val: "none", "rest" (the images that train_limit leaves out), a fraction of train, or a data set. None: the
             source's own val split, else a stratified tenth of train, at most MAX_DEFAULT_VAL images (no val split where
             no class has two images).
-        test: "none", a fraction of train, split off before all else, or a data set. None: the source's own test split,
-            if any.
+        test: "none", a fraction of train, split off first, or a data set. None: the source's own test split, if any.
         train_limit: class-balanced limit on the number of images of train, 1 or more, before val is split off.
         test_limit: class-balanced limit on the number of images of test, 1 or more.
         split_seed: 0 or more, seed of every split and limit.
-        group_by: a pattern for :func:`assign_groups`: every group stays in one split. With val "rest", the groups
-            that are in train are left out of val.
+        group_by: a pattern for :func:`assign_groups`: every group stays in one split, with val "rest" in train.
         fit: how images of another data set get train's shape, ``crop`` or ``letterbox``.
     """
 
-    val: str | float | ImageDataset | None = None
-    test: str | float | ImageDataset | None = None
+    val: SplitSize = None
+    test: SplitSize = None
     train_limit: int | None = None
     test_limit: int | None = None
     split_seed: int = 0
@@ -116,15 +108,10 @@ class SplitConfig:
 
 @dataclass(frozen=True, eq=False)
 class SplitOrigin:
-    """Origin of the images of a split.
+    """The origin of the images of a split."""
 
-    Args:
-        split: the source's split they come from: "train", "val" or "test"; "external" for another data set.
-        indices: int64, sorted, into the images of that split; None for all of them.
-    """
-
-    split: str
-    indices: Indices | None = None
+    split: str  # of the source: "train", "val" or "test"; "external" for another data set
+    indices: Indices | None = None  # of the images in that split, sorted; None for all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,30 +135,29 @@ def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
     """
     seed, train = config.split_seed, splits.train
 
-    def aligned(value: str | float | ImageDataset | None, name: str) -> str | float | ImageDataset | None:
-        if not isinstance(value, ImageDataset):
-            return value
-        return align_labels(value, train.class_names, train.image_shape, name, config.fit)
+    def align(value: SplitSize, name: str) -> SplitSize:
+        if isinstance(value, ImageDataset):
+            return align_labels(value, train.class_names, train.image_shape, name, config.fit)
+        return value
 
-    val_size, test_size = aligned(config.val, "val"), aligned(config.test, "test")
+    val_size, test_size = align(config.val, "val"), align(config.test, "test")
     groups = None if config.group_by is None else assign_groups(train.ids, config.group_by)
     pool = _Subset(train, SplitOrigin("train"), groups)
     test: _Subset | None
     if isinstance(test_size, float | int):
-        pool, test = pool.split(test_size, seed, "test")
+        pool, test = pool.split(float(test_size), seed, "test")
     else:
         test = _separate_subset(test_size, splits.test, "test")
     if config.test_limit is not None:
         if test is None:
-            raise UsageError(
-                f"test_limit {config.test_limit:,} has no test images to cut: give test a fraction or a path"
-            )
+            advice = "give test a fraction or a path"
+            raise UsageError(f"test_limit {config.test_limit:,} has no test images to cut: {advice}")
         test, _ = test.limit(config.test_limit, seed, "test_limit", at_least=1)
-    left_out = None
+    remainder = None
     if config.train_limit is not None:
         num_classes = len(np.unique(pool.labels))
-        pool, left_out = pool.limit(config.train_limit, seed, "train_limit", at_least=num_classes)
-    pool, val = _split_val(pool, left_out, val_size, splits.val, seed)
+        pool, remainder = pool.limit(config.train_limit, seed, "train_limit", at_least=num_classes)
+    pool, val = _split_val(pool, remainder, val_size, splits.val, seed)
     _generator(seed)  # a seed out of range is refused even where nothing is drawn
     return DataSplits(
         train=pool.dataset(),
@@ -198,26 +184,20 @@ class _Subset:
     def dataset(self) -> ImageDataset:
         return self.source if self.origin.indices is None else self.source.take(self.origin.indices)
 
-    def split(self, fraction: float, seed: int, name: str) -> "tuple[_Subset, _Subset]":
-        """(rest, part), `part` with about a fraction of the images."""
-        _check_fraction(fraction, name)
-        return self.split_off(round(fraction * len(self.labels)), seed, name, fraction)
-
-    def split_off(self, num: int, seed: int, name: str, size: int | float) -> "tuple[_Subset, _Subset]":
-        """(rest, part), `part` with `num` images, or about as many with groups. `size` is the value errors show."""
+    def split(self, size: int | float, seed: int, name: str) -> "tuple[_Subset, _Subset]":
+        """(rest, part), `part` with a number (int) or fraction (float) of the images, roughly so with groups."""
         if self.groups is None:
             rest, part = stratified_split(self.labels, size, seed, name=name)
         else:
+            num = _number_of(size, len(self.labels), name)
             rest, part = split_by_group(self.labels, self._of_subset(self.groups), num, seed)
             if not len(part):
-                raise UsageError(
-                    f"{name} {size} is not possible with group_by: "
-                    "no group can be split off: every class keeps an image"
-                )
+                reason = "no group can be split off: every class keeps an image"
+                raise UsageError(f"{name} {size} is not possible with group_by: {reason}")
         return self._select(rest), self._select(part)
 
     def limit(self, num: int, seed: int, name: str, *, at_least: int) -> "tuple[_Subset, _Subset | None]":
-        """(kept, rest), `kept` with `num` images, balanced over the classes; rest is None where all are kept."""
+        """(subset, rest), `subset` with `num` images, balanced over the classes; rest is None where all are kept."""
         if not at_least <= num <= len(self.labels):
             one_per_class = ", an image a class," if at_least > 1 else ""
             raise UsageError(
@@ -226,8 +206,8 @@ class _Subset:
             )
         if num == len(self.labels):
             return self, None
-        kept, rest = balanced_cut(self.labels, num, seed)
-        return self._select(kept), self._select(rest)
+        subset, rest = balanced_cut(self.labels, num, seed)
+        return self._select(subset), self._select(rest)
 
     def without_groups_of(self, other: "_Subset") -> "_Subset":
         """The images whose groups do not occur in another subset of the same source."""
@@ -258,22 +238,18 @@ def _separate_subset(value: str | ImageDataset | None, own: ImageDataset | None,
 
 
 def _split_val(
-    pool: _Subset,
-    left_out: _Subset | None,
-    val: str | float | ImageDataset | None,
-    own_val: ImageDataset | None,
-    seed: int,
+    pool: _Subset, remainder: _Subset | None, val: SplitSize, own_val: ImageDataset | None, seed: int
 ) -> tuple[_Subset, _Subset | None]:
-    """(train, val) from the images left after test and train_limit; `left_out` are those above train_limit."""
+    """(train, val) from the images left after test and train_limit; `remainder` are those above train_limit."""
     if val == "rest":
-        if left_out is None:
+        if remainder is None:
             raise UsageError("val 'rest' needs a train_limit below the number of images: nothing is left out otherwise")
-        rest = left_out.without_groups_of(pool)
+        rest = remainder.without_groups_of(pool)
         if not len(rest.labels):
             raise UsageError("val 'rest' is not possible with group_by: all groups left out are trained on too")
         return pool, rest
     if isinstance(val, float | int):
-        return pool.split(val, seed, "val")
+        return pool.split(float(val), seed, "val")
     if val is not None or own_val is not None:
         return pool, _separate_subset(val, own_val, "val")
     labels = pool.labels
@@ -281,12 +257,19 @@ def _split_val(
     num = min(max(1, round(len(labels) / 10)), MAX_DEFAULT_VAL, capacity)
     if num == 0:
         return pool, None
-    return pool.split_off(num, seed, "val", num)
+    return pool.split(num, seed, "val")
 
 
 def _check_fraction(fraction: float, name: str) -> None:
     if not 0 < fraction < 1:  # nan included
         raise UsageError(f"{name} {fraction:g} must be a fraction between 0 and 1, both excluded")
+
+
+def _number_of(num_or_fraction: int | float, total: int, name: str) -> int:
+    if not isinstance(num_or_fraction, float):
+        return num_or_fraction
+    _check_fraction(num_or_fraction, name)
+    return round(num_or_fraction * total)
 
 
 def _generator(seed: int) -> np.random.Generator:
@@ -296,11 +279,11 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _draw(labels: NDArray[np.int64], shares: Indices, seed: int) -> tuple[Indices, Indices]:
-    """Split indices into (rest, drawn), with shares[c] images of each class c drawn at random."""
+    """Split indices into (rest, part), with shares[c] images of each class c drawn at random."""
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
-    drawn = _ranks(shuffled) < shares[shuffled]
-    return np.sort(order[~drawn]), np.sort(order[drawn])
+    is_part = _ranks(shuffled) < shares[shuffled]
+    return np.sort(order[~is_part]), np.sort(order[is_part])
 
 
 def _ranks(labels: NDArray[np.int64]) -> Indices:

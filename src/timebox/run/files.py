@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timebox.data.arrays.npy import read_npy
-from timebox.data.arrays.npz import ArrayArchive
+from timebox.data.arrays.npy import ArrayArchive, read_npy
 from timebox.errors import RunError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, FileFormat
 from timebox.files import open_regular, parse_json_object, read_regular

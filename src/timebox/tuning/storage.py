@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.pool import NullPool
 
 from timebox.errors import OutputError, UsageError
-from timebox.files import lock_when_free
+from timebox.files import lock
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
@@ -39,7 +39,7 @@ class JournalLock:
     def acquire(self) -> bool:
         """Wait until no other process writes."""
         file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        lock_when_free(file)
+        lock(file, wait=True)
         self._file = file
         with self._path.open("rb+") as journal:
             size = journal.seek(0, os.SEEK_END)

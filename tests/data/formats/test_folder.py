@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
 
 
 def test_reading_reports_its_progress(tmp_path, monkeypatch):
-    monkeypatch.setattr("timebox.data.reading.progress.time.monotonic", iter(range(100)).__next__)
+    monkeypatch.setattr("timebox.data.reading.options.time.monotonic", iter(range(100)).__next__)
     messages = []
     load_data(photo_folder(tmp_path), notify=messages.append)
     assert "looked at 6 of 6 images" in messages

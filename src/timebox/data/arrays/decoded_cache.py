@@ -5,7 +5,6 @@ An entry is a folder with the pixels of each split, which are memory-mapped, and
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import re
@@ -17,11 +16,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
+from timebox.files import write_whole
 
 FORMAT = 1
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
@@ -76,9 +77,8 @@ class DecodedCache:
         """The entry of a key, or None where there is none or it is damaged."""
         entry = self._folder / key
         try:
-            index = json.loads((entry / INDEX).read_text(encoding="utf-8"))
-            loaded = _load_entry(entry, index)
-        except (OSError, ValueError, KeyError, TypeError):
+            loaded = _load_entry(entry, msgspec.json.decode((entry / INDEX).read_bytes(), type=_Index))
+        except (OSError, ValueError, TypeError):
             return None
         with contextlib.suppress(OSError):  # a read-only cache
             os.utime(entry)
@@ -116,32 +116,19 @@ class CacheWriter:
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
     def commit(self, loaded: LoadedData) -> None:
-        """Complete the entry. The images of each split are the first ones of its memory map.
-
-        Where the disk fails, there is no entry, and the next run decodes again.
-        """
-        with contextlib.suppress(OSError):
+        """Complete the entry with the first images of each memory map. Where the disk fails, there is no entry."""
+        with contextlib.suppress(OSError, UnicodeError):
             for split, dataset in loaded.splits.items():
-                file = _images_file(self._folder, split)
-                os.truncate(file, dataset.images.nbytes)
-                _flush(file)
-            (self._folder / INDEX).write_text(json.dumps(_index(loaded)), encoding="utf-8")
-            _flush(self._folder / INDEX)
+                with _images_file(self._folder, split).open("r+b") as file:
+                    file.truncate(dataset.images.nbytes)
+                    os.fsync(file.fileno())  # an entry that exists after a power failure is complete
+            write_whole(self._folder / INDEX, msgspec.json.encode(_index(loaded)))
             shutil.rmtree(self._entry, ignore_errors=True)  # a damaged entry
             self._folder.rename(self._entry)
 
     def discard(self) -> None:
         """Remove the entry unless it was committed."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _flush(file: Path) -> None:
-    """fsync a file, so that an entry that exists after a power failure is complete."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _images_file(folder: Path, split: str) -> Path:
@@ -156,51 +143,47 @@ def cache_key(content: Sequence[FileFingerprint | bytes], settings: Sequence[obj
     return digest.hexdigest()
 
 
-def _index(loaded: LoadedData) -> dict[str, object]:
-    return {
-        "name": loaded.name,
-        "format": loaded.format,
-        "bad_files": [(bad.path, bad.reason) for bad in loaded.bad_files],
-        "sizes": loaded.sizes,
-        "modes": loaded.modes,
-        "notes": loaded.notes,
-        "class_names": loaded.splits.train.class_names,
-        "splits": {
-            name: {"shape": dataset.images.shape, "labels": dataset.labels.tolist(), "ids": dataset.ids}
-            for name, dataset in loaded.splits.items()
-        },
+class _SplitIndex(msgspec.Struct):
+    shape: tuple[int, int, int, int]
+    labels: list[int]
+    ids: tuple[str, ...]
+
+
+class _Index(msgspec.Struct):
+    """The content of index.json."""
+
+    name: str
+    format: str
+    bad_files: tuple[tuple[str, str], ...]  # path, reason
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    notes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    splits: dict[str, _SplitIndex]
+
+
+def _index(loaded: LoadedData) -> _Index:
+    bad_files = tuple((bad.path, bad.reason) for bad in loaded.bad_files)
+    splits = {
+        name: _SplitIndex(split.images.shape, split.labels.tolist(), split.ids) for name, split in loaded.splits.items()
     }
+    class_names = loaded.splits.train.class_names
+    return _Index(loaded.name, loaded.format, bad_files, loaded.sizes, loaded.modes, loaded.notes, class_names, splits)
 
 
-def _load_entry(entry: Path, index: dict[str, object]) -> LoadedData:
-    """Raises OSError, ValueError, KeyError or TypeError where the entry is damaged."""
-    match index:
-        case {
-            "name": str(name),
-            "format": str(format),
-            "bad_files": list(bad_files),
-            "sizes": dict(sizes),
-            "modes": dict(modes),
-            "notes": list(notes),
-            "class_names": list(class_names),
-            "splits": dict(splits),
-        }:
-            datasets = {
-                split: _map_split(_images_file(entry, split), fields, class_names) for split, fields in splits.items()
-            }
-        case _:
-            raise ValueError("the index lacks a field")
-    bad = tuple(BadFile(path, reason) for path, reason in bad_files)
-    source_splits = SourceSplits(datasets["train"], datasets.get("val"), datasets.get("test"))
-    return LoadedData(name, format, source_splits, bad, sizes, modes, tuple(notes))
+def _load_entry(entry: Path, index: _Index) -> LoadedData:
+    """The data of an entry, memory-mapped. Raises OSError, ValueError or TypeError where the entry is damaged."""
+    datasets = {
+        name: _map_split(_images_file(entry, name), split, index.class_names) for name, split in index.splits.items()
+    }
+    bad_files = tuple(BadFile(path, reason) for path, reason in index.bad_files)
+    splits = SourceSplits(**datasets)
+    return LoadedData(index.name, index.format, splits, bad_files, index.sizes, index.modes, index.notes)
 
 
-def _map_split(path: Path, fields: dict[str, list[object]], class_names: list[str]) -> ImageDataset:
-    shape = tuple(int(str(length)) for length in fields["shape"])
-    if path.stat().st_size != np.prod(shape):
+def _map_split(path: Path, split: _SplitIndex, class_names: tuple[str, ...]) -> ImageDataset:
+    if path.stat().st_size != math.prod(split.shape):
         raise ValueError("the file has the wrong length")
     # Copy-on-write: torch warns about arrays that are not writable, and nothing writes to them.
-    images = np.memmap(path, np.uint8, "c", shape=shape)
-    return ImageDataset(
-        images, np.array(fields["labels"], np.int64), tuple(class_names), tuple(map(str, fields["ids"]))
-    )
+    images = np.memmap(path, np.uint8, "c", shape=split.shape)
+    return ImageDataset(images, np.array(split.labels, np.int64), class_names, split.ids)

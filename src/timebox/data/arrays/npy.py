@@ -1,17 +1,23 @@
-"""Safe reader of the .npy format: no pickle, no eval of the header, and no allocation before the header is checked
-against the length of the stream.
+"""Safe readers of .npy and .npz: no pickle, no eval of headers, no allocation before a header is checked.
 
 Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
+import lzma
 import math
 import re
 import sys
+import zipfile
+import zlib
 from gzip import GzipFile
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from timebox.data.reading.decompression_limits import check_unpacked
+from timebox.errors import DataError
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000
@@ -19,6 +25,8 @@ _HEADER = re.compile(
     r"\s*\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([\dL,\s]*)\),?\s*\}\s*", re.ASCII
 )
 _MAX_DIMS = 32
+# Errors that zipfile raises for damaged, encrypted and unsupported archives.
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, MemoryError)
 _CHUNK_BYTES = 1 << 16
 
 
@@ -77,3 +85,43 @@ def _parse_header(text: str) -> tuple[np.dtype[np.generic], tuple[int, ...], boo
     if len(shape) > _MAX_DIMS or any(length > np.iinfo(np.int64).max for length in shape):
         raise ValueError("its shape is impossible")
     return dtype, shape, column_major == "True"
+
+
+class ArrayArchive:
+    """The arrays of an open .npz archive. Names are in lower case; each array is read on request.
+
+    Raises DataError where two names differ only in case, or the archive exceeds the decompression limits.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self.path = path
+        self._archive = archive
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name.lower() in self._members:
+                raise DataError(f"{path}: holds {name} twice")
+            self._members[name.lower()] = member
+        packed_bytes = path.stat().st_size
+        check_unpacked(sum(member.file_size for member in self._members.values()), packed_bytes, str(path))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def original_name(self, name: str) -> str:
+        """A name with the case it has in the archive."""
+        return self._members[name].filename.removesuffix(".npy")
+
+    def names(self) -> list[str]:
+        """All names with the case they have in the archive."""
+        return [self.original_name(name) for name in self._members]
+
+    def read(self, name: str) -> NDArray[np.generic]:
+        """Read one array of numbers or strings. Raises DataError for any other content."""
+        member = self._members[name]
+        try:
+            with self._archive.open(member) as stream:
+                return read_npy(stream, member.file_size)
+        except (ValueError, MemoryError) as error:
+            reason = str(error) or "it does not fit into memory"
+            raise DataError(f"{self.path}: {self.original_name(name)} cannot be read: {reason}") from error

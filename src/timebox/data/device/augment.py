@@ -3,8 +3,8 @@
 Every function is pure. Random numbers come from :func:`batch_uniform`, a hash of (seed, epoch, image), so that the
 augmentation of an image depends neither on the order of the batches nor on the number of devices.
 
-Images are uint8 (N, H, W, C) until :func:`batch_normalize` returns floating point (N, C, H, W) in channels_last memory
-format, which is the same memory order: nothing is transposed in memory.
+Images are uint8 (N, H, W, C) until :func:`batch_normalize` returns floating point (N, C, H, W) in channels_last, which
+is the same memory order.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class ChannelStatistics:
 def _mix(x: Tensor) -> Tensor:
     """A 32-bit integer hash with full avalanche (C. Wellons, "Prospecting for hash functions", lowbias32).
 
-    int64 in and out, of which 32 bits are used: torch does not have unsigned arithmetic on every device.
+    In int64: torch does not have unsigned arithmetic on every device.
     """
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
@@ -39,15 +39,12 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def batch_hash(seed: int, stream: int, epochs: Tensor, indices: Tensor) -> Tensor:
-    """Random 32-bit integers as a function of (seed, stream, epoch, image).
+    """Random 32-bit integers as a function of (seed, stream, epoch, image): int64 (N,), each in [0, 2**32).
 
     Args:
         seed: the run's seed, 0 or more.
         stream: number of the random variable, so that two variables of one image are independent.
-        epochs: int64 (N,), epoch of each image.
-        indices: int64 (N,), index of each image in the data set.
-    Returns:
-        int64 (N,), each in [0, 2**32).
+        epochs, indices: int64 (N,), epoch of each image and its index in the data set.
     """
     start = torch.full_like(indices, (seed * 0x9E3779B1 + stream * 0x85EBCA77) & _MASK)
     return _mix(_mix(_mix(start) ^ (epochs & _MASK)) ^ (indices & _MASK))
@@ -71,15 +68,12 @@ def batch_crop_and_flip(
     shift_x: Tensor | None = None,
     is_flipped: Tensor | None = None,
 ) -> Tensor:
-    """Random crop with reflection padding, then horizontal flip, of selected images.
-
-    Equal to padding by reflection, cropping at an offset and flipping, but copies every pixel only once.
+    """Random crop with reflection padding, then horizontal flip, of selected images; copies every pixel only once.
 
     Args:
         images: (N, H, W, C), any dtype.
         indices: int64 (M,), the selected images.
-        shift_y, shift_x: int64 (M,), offset of the crop in pixels, absolute value at most H - 1 and W - 1; None for
-            no shift.
+        shift_y, shift_x: int64 (M,), offset of the crop in pixels, at most H - 1 and W - 1 either way; None for none.
         is_flipped: bool (M,), True to flip an image left to right; None to flip none.
     Returns:
         (M, H, W, C) of the same dtype.
@@ -109,8 +103,7 @@ def random_flips(seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
 def alternating_flips(seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
     """Alternating flips: each image is flipped in every second epoch, and a random bit decides in which it starts.
 
-    An image is never shown the same way in two epochs running, and both ways equally often (K. Jordan,
-    arXiv 2404.00498, section 3.6). Returns bool (N,).
+    Bool (N,). Source: K. Jordan, arXiv 2404.00498, section 3.6.
     """
     return (batch_hash(seed, 1, torch.zeros_like(epochs), indices) + epochs) & 1 == 1
 
@@ -121,7 +114,6 @@ def batch_cutout(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) 
     Args:
         images: floating point (N, C, H, W), normalised, so that zero is the mean of the data.
         centre_y, centre_x: int64 (N,), centre of the square in pixels. It may extend beyond the image.
-        size: side of the square in pixels, 0 or more.
     """
 
     def inside(centre: Tensor, length: int) -> Tensor:
@@ -145,24 +137,14 @@ def batch_mixup(images: Tensor, others: Tensor, weight: Tensor) -> Tensor:
 
 
 def batch_normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Normalise uint8 (N, H, W, C) to float32 (N, C, H, W), channels_last.
-
-    Args:
-        mean, std: float32 (C,), of pixels scaled to 0...1.
-    """
-    scale = 1.0 / (255.0 * std)
-    return torch.addcmul(-mean / std, images, scale).permute(0, 3, 1, 2)
+    """Normalise uint8 (N, H, W, C) to float32 (N, C, H, W), channels_last, with :class:`ChannelStatistics`."""
+    return torch.addcmul(-mean / std, images, 1.0 / (255.0 * std)).permute(0, 3, 1, 2)
 
 
 def batch_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, computed on the device without a synchronisation.
+    """(mean, std), float32 (C,), of uint8 (N, H, W, C) scaled to 0...1, on the device without a synchronisation.
 
-    Exact sums, as in :func:`timebox.data.channel_statistics`, which works on NumPy arrays.
-
-    Args:
-        images: uint8 (N, H, W, C).
-    Returns:
-        (mean, std), float32 (C,) each, of pixels scaled to 0...1.
+    From exact sums, as :func:`timebox.data.channel_statistics` of NumPy arrays.
     """
     sums = torch.zeros(2, images.shape[3], dtype=torch.int64, device=images.device)
     for chunk in images.split(_CHUNK_IMAGES):

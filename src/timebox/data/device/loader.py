@@ -19,70 +19,43 @@ STREAM_EPOCHS = 2**20 + 1
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random transforms of the training images, drawn anew in each epoch.
+    """Random transforms of the training images, drawn anew in each epoch."""
 
-    Args:
-        crop_padding: largest shift of a random crop in pixels, 0 for none; at most the image's side less one.
-        flip: horizontal flip: ``none``, ``random`` or ``alternating``.
-        cutout_size: side of the cutout square in pixels, 0 for none.
-        mixup: fraction of the images that are mixed with another image, 0...1.
-        mixup_until: progress after which mixup ends, 0...1.
-    """
-
-    crop_padding: int = 0
-    flip: str = "none"
-    cutout_size: int = 0
-    mixup: float = 0.0
-    mixup_until: float = 1.0
+    crop_padding: int = 0  # largest shift of a random crop in pixels, at most the image's side less one
+    flip: str = "none"  # horizontal flip: none, random or alternating
+    cutout_size: int = 0  # side of the cutout square in pixels, 0 for none
+    mixup: float = 0.0  # fraction of the images that are mixed with another image, 0...1
+    mixup_until: float = 1.0  # progress after which mixup ends, 0...1
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The order and grouping of the images of a training.
+    """The order and grouping of the images of a training."""
 
-    Args:
-        batch_size: images per batch and network, 1 or more.
-        seed: determines the order of the images and their augmentation, 0 or more.
-        ensemble_size: networks trained side by side, 1 or more. Each has its own order and augmentation.
-    """
-
-    batch_size: int
-    seed: int
-    ensemble_size: int = 1
+    batch_size: int  # images per batch and network, 1 or more
+    seed: int  # of the order and the augmentation, 0 or more
+    ensemble_size: int = 1  # networks trained side by side, each with its own order and augmentation
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A training batch on the device, of K networks with B images each: the first B belong to the first network.
+    """A training batch on the device, of K networks with B images each: the first B belong to the first network."""
 
-    Args:
-        images: float32 (K·B, C, H, W), normalised, channels_last.
-        labels: int64 (K·B,); with mixup the class probabilities, float32 (K·B, num_classes).
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # float32 (K·B, C, H, W), normalised, channels_last
+    labels: Tensor  # int64 (K·B,); with mixup the class probabilities, float32 (K·B, num_classes)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Consecutive samples of a stream, with their augmentation. Tensors are (M,) and on the device.
+    """Consecutive samples of a stream, with their augmentation: (M,) on the device; None where not used."""
 
-    Args:
-        indices: int64, indices into the resident images.
-        shift_y, shift_x: int64, offset of the random crop in pixels; this and all below None where not used.
-        is_flipped: bool, horizontal flip.
-        cutout_y, cutout_x: int64, centre of the cutout square in pixels.
-        mixup_weight: float32, 0...0.5, weight of the next sample of the stream.
-    """
-
-    indices: Tensor
-    shift_y: Tensor | None = None
+    indices: Tensor  # int64, into the resident images
+    shift_y: Tensor | None = None  # int64, offset of the random crop in pixels
     shift_x: Tensor | None = None
-    is_flipped: Tensor | None = None
-    cutout_y: Tensor | None = None
+    is_flipped: Tensor | None = None  # bool, horizontal flip
+    cutout_y: Tensor | None = None  # int64, centre of the cutout square in pixels
     cutout_x: Tensor | None = None
-    mixup_weight: Tensor | None = None
+    mixup_weight: Tensor | None = None  # float32, 0...0.5, weight of the next sample of the stream
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -110,14 +83,7 @@ class DeviceLoader:
     Samples are numbered through all epochs: batch ``b`` holds samples ``b * batch_size`` onwards. So every batch has
     the same size (an epoch may end inside a batch), and any batch can be made without those before it. The images stay
     uint8 on the device; only one batch at a time is floating point. Mixup mixes a sample with the next sample of its
-    stream, so the result does not depend on the batch size.
-
-    Args:
-        dataset: the training images on the device.
-        statistics: of the training images, for normalisation.
-        augmentation: the random transforms.
-        sampling: batch size, seed and ensemble size.
-        resizing: image size as a function of progress. Images are augmented at full size, then resized.
+    stream, so the result does not depend on the batch size. Images are augmented at full size, then resized.
     """
 
     def __init__(

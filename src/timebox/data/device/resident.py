@@ -12,12 +12,8 @@ from timebox.data.dataset import ImageDataset
 class DataShard:
     """The part of the training data that one rank of a process group works on.
 
-    Args:
-        rank: 0...num_ranks - 1.
-        num_ranks: size of the process group, 1 or more.
-        holds_shard: True where the rank holds only every ``num_ranks``-th image, beginning with image ``rank``, and
-            draws its part of each batch from these. False where it holds all images: the ranks then share the batches
-            that a single process would make.
+    Where ``holds_shard``, the rank holds every ``num_ranks``-th image, beginning with image ``rank``, and draws its
+    part of each batch from these. Else it holds all images, and the ranks share the batches of a single process.
     """
 
     rank: int = 0
@@ -34,20 +30,12 @@ UNSHARDED = DataShard()
 
 @dataclass(frozen=True, eq=False)
 class ResidentImages:
-    """The images of a data set that lie in the memory of a device.
+    """The images of a data set that lie in the memory of a device."""
 
-    Args:
-        images: uint8 (N, H, W, C).
-        labels: int64 (N,), each below ``num_classes``, on the same device.
-        num_classes: number of classes of the data set.
-        dataset_size: number of images of the whole data set; above N where this rank holds a shard.
-        shard: the part of the data this rank works on.
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # uint8 (N, H, W, C)
+    labels: Tensor  # int64 (N,), each below num_classes, on the same device
     num_classes: int
-    dataset_size: int
+    dataset_size: int  # number of images of the whole data set; above N where this rank holds a shard
     shard: DataShard = UNSHARDED
 
     @classmethod

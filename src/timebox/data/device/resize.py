@@ -16,11 +16,10 @@ MIN_SIDE = 8  # pixels
 
 @dataclass(frozen=True)
 class Resizing:
-    """Size of the training images as a function of progress.
+    """Size of the training images as a function of progress, for networks that accept images of any size.
 
     A step at three quarters of the side takes little more than half the time, so the same budget buys more epochs;
-    features learnt on small images carry over to large ones (fulcrumresearch/cifar-10-speedrun trains at
-    24 → 28 → 32 pixels). The network must accept images of any size.
+    features learnt on small images carry over (fulcrumresearch/cifar-10-speedrun trains at 24 → 28 → 32 pixels).
 
     Args:
         start_size: scale of the image's side at the start of training, above 0, at most 1.
@@ -45,10 +44,9 @@ class Resizing:
         return [scale for begin, scale in self.stages() if begin <= progress][-1]
 
     def cost_at(self, progress: float) -> float:
-        """Duration of a step that begins at ``progress``, relative to a step at full size.
+        """Duration of a step that begins at ``progress``, relative to a step at full size: the share of the pixels.
 
-        Proportional to the number of pixels. Measured on two CPU cores: 0.53 to 0.58 at three quarters of the side,
-        0.70 to 0.77 at seven eighths.
+        Measured on two CPU cores: 0.53 to 0.58 at three quarters of the side, 0.70 to 0.77 at seven eighths.
         """
         return self.scale_at(progress) ** 2
 
@@ -66,18 +64,12 @@ FULL_SIZE = Resizing()
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """(height, width) in pixels, scaled; a side of 8 pixels or more stays at least 8, a shorter one is kept."""
-
-    def scaled(side: int) -> int:
-        return max(min(MIN_SIDE, side), round(side * scale))
-
-    return scaled(height), scaled(width)
+    scaled_height, scaled_width = (max(min(MIN_SIDE, side), round(side * scale)) for side in (height, width))
+    return scaled_height, scaled_width
 
 
 def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
-    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width).
-
-    Returns ``images`` itself where they have that size.
-    """
+    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width)."""
     if images.shape[2:] == (height, width):
         return images
     if images.is_cuda:
@@ -86,7 +78,7 @@ def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_by_matmul(images: Tensor, height: int, width: int) -> Tensor:
-    """:func:`batch_resize` as two matrix products, first along the columns, then along the rows.
+    """:func:`batch_resize` as two matrix products.
 
     Faster on a GPU than F.interpolate, which gives each output position one thread that loops over images and channels.
     """
@@ -100,10 +92,7 @@ def resize_by_matmul(images: Tensor, height: int, width: int) -> Tensor:
 
 @cache
 def _weights(before: int, after: int, channels: int, device: torch.device) -> Tensor:
-    """Interpolation weights of a line of ``before`` pixels resized to ``after``, with interleaved channels.
-
-    float32 (after * channels, before * channels).
-    """
+    """Interpolation weights of a line with interleaved channels: float32 (after * channels, before * channels)."""
     each = torch.eye(before)[None, None]
     weights = F.interpolate(each, size=(after, before), mode="bilinear", antialias=True)[0, 0]
     return torch.kron(weights, torch.eye(channels)).to(device)

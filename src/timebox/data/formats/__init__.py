@@ -5,10 +5,8 @@ does not belong here but in ``data.reading``.
 """
 
 from timebox.data.formats.archive import Archive
-from timebox.data.formats.base import Format
 from timebox.data.formats.cifar import Cifar
-from timebox.data.formats.detect import detect
-from timebox.data.formats.digits import read_digits
+from timebox.data.formats.detect import Format, detect
 from timebox.data.formats.folder import Folder
 from timebox.data.formats.idx import Idx
 from timebox.data.formats.npz import Npz
@@ -18,4 +16,4 @@ from timebox.data.formats.tables import Tables
 _UNPACKED: tuple[Format, ...] = (Cifar(), Idx(), Npz(), Tables(), Folder())
 FORMATS: tuple[Format, ...] = (*_UNPACKED, Archive(_UNPACKED))
 
-__all__ = ["FORMATS", "Format", "detect", "read_digits"]
+__all__ = ["FORMATS", "Format", "detect"]

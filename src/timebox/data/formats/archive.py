@@ -1,40 +1,32 @@
 """Zip and tar archives of any other format, unpacked to a temporary folder while they are read."""
 
-import lzma
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from timebox.data.arrays.decoded_cache import FileFingerprint
+from timebox.data.arrays.npy import ZIP_ERRORS
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.base import Format
-from timebox.data.formats.detect import detect
+from timebox.data.formats.detect import Format, detect
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.listing import entries, is_hidden
-from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
-from timebox.data.reading.tar import TAR_ERRORS, check_member_path, open_tar
+from timebox.data.reading.options import ProgressNotifier, ReadOptions
+from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-_ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, MemoryError)
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 
 Member = tuple[PurePosixPath, IO[bytes] | None]  # path, and content; None for a link
 
 
 class Archive:
-    """Reader of archives.
-
-    Args:
-        formats: the formats that an archive may hold.
-    """
+    """Reader of archives that hold one of ``formats``."""
 
     name = "a zip or tar of any of these"
 
@@ -42,7 +34,7 @@ class Archive:
         self._formats = formats
 
     def matches(self, path: Path) -> bool:
-        return path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))
+        return path.is_file() and (zipfile.is_zipfile(path) or first_member(path) is not None)
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
@@ -52,9 +44,11 @@ class Archive:
             content = inside[0] if len(inside) == 1 and inside[0].is_file() else root
             match = detect(content, self._formats)
             if match is None:
-                looked_for = "; ".join(known.name for known in self._formats)
+                known_formats = "; ".join(known.name for known in self._formats)
                 listed = abbreviate_list([entry.name + ("/" if entry.is_dir() else "") for entry in inside])
-                raise DataError(f"{path} holds {listed or 'nothing'}, in no supported format. Looked for: {looked_for}")
+                raise DataError(
+                    f"{path} holds {listed or 'nothing'}, in no supported format. Looked for: {known_formats}"
+                )
             format, inner = match
             try:
                 loaded = format.read(inner, replace(options, archive=FileFingerprint.of(path, path.name)))
@@ -65,20 +59,11 @@ class Archive:
         return replace(loaded, name=short_name(path), format=f"{kind} of a {loaded.format}", notes=tuple(notes))
 
 
-def _is_tar(path: Path) -> bool:
-    """Whether a file begins like a tar file, after decompression if it is compressed."""
-    try:
-        with open_tar(path) as archive:
-            return archive.next() is not None
-    except (*TAR_ERRORS, DataError):
-        return False
-
-
 def _unpack(path: Path, root: Path, options: ReadOptions) -> list[str]:
     """Unpack all files that are not hidden to `root`. Returns notes on members left out."""
     notify = ProgressNotifier(options.notify)
     is_zip = zipfile.is_zipfile(path)
-    errors = _ZIP_ERRORS if is_zip else TAR_ERRORS
+    errors = ZIP_ERRORS if is_zip else TAR_ERRORS
     num_files, num_links = 0, 0
     try:
         for member, content in _zip_members(path) if is_zip else _tar_members(path):

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.reading.array_splits import loaded_from_arrays
-from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
+from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.safe_pickle import load_pickled_dict
-from timebox.data.reading.tar import TAR_ERRORS, check_member_path, open_tar
+from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
 from timebox.errors import DataError, UsageError
 from timebox.files import read_regular
 
@@ -59,41 +58,17 @@ class _Layout:
         return {*self.train, self.test, self.fine_names, self.coarse_names or self.fine_names}
 
     def is_in(self, folder: Path) -> bool:
-        return all((folder / name).is_file() for name in (self.train[0], self.test))
+        return (folder / self.train[0]).is_file() and (folder / self.test).is_file()
 
 
 _BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
+_BINARY_BATCHES = tuple(f"{name}.bin" for name in _BATCHES)
+_FINE, _COARSE = "fine_label_names.txt", "coarse_label_names.txt"
 _LAYOUTS = (
-    _Layout(
-        folder="cifar-10-batches-py",
-        title="CIFAR-10 python batches",
-        train=_BATCHES,
-        test="test_batch",
-        fine_names="batches.meta",
-    ),
-    _Layout(
-        folder="cifar-10-batches-bin",
-        title="CIFAR-10 binary batches",
-        train=tuple(f"{name}.bin" for name in _BATCHES),
-        test="test_batch.bin",
-        fine_names="batches.meta.txt",
-    ),
-    _Layout(
-        folder="cifar-100-python",
-        title="CIFAR-100 python files",
-        train=("train",),
-        test="test",
-        fine_names="meta",
-        coarse_names="meta",
-    ),
-    _Layout(
-        folder="cifar-100-binary",
-        title="CIFAR-100 binary files",
-        train=("train.bin",),
-        test="test.bin",
-        fine_names="fine_label_names.txt",
-        coarse_names="coarse_label_names.txt",
-    ),
+    _Layout("cifar-10-batches-py", "CIFAR-10 python batches", _BATCHES, "test_batch", "batches.meta"),
+    _Layout("cifar-10-batches-bin", "CIFAR-10 binary batches", _BINARY_BATCHES, "test_batch.bin", "batches.meta.txt"),
+    _Layout("cifar-100-python", "CIFAR-100 python files", ("train",), "test", "meta", "meta"),
+    _Layout("cifar-100-binary", "CIFAR-100 binary files", ("train.bin",), "test.bin", _FINE, _COARSE),
 )
 
 
@@ -122,20 +97,11 @@ class Cifar:
 def _find_versions(path: Path) -> list[tuple[_Layout, Path]]:
     """(layout, path) of each published version at `path`: the folder itself, its subfolders, or an archive."""
     if path.is_file():
-        folder = _first_folder(path)
-        return [(layout, path) for layout in _LAYOUTS if layout.folder == folder]
+        first = first_member(path)
+        folders = PurePosixPath(first.name).parts[:1] if first else ()
+        return [(layout, path) for layout in _LAYOUTS if layout.folder in folders]
     here = [(layout, path) for layout in _LAYOUTS if layout.is_in(path)]
     return here or [(layout, path / layout.folder) for layout in _LAYOUTS if layout.is_in(path / layout.folder)]
-
-
-def _first_folder(path: Path) -> str | None:
-    """The top folder in a tar file, or None for any other file."""
-    try:
-        with open_tar(path) as archive:
-            first = archive.next()
-    except TAR_ERRORS:  # DataError is a ValueError
-        return None
-    return PurePosixPath(first.name).parts[0] if first and PurePosixPath(first.name).parts else None
 
 
 def _folder_members(folder: Path, names: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -193,7 +159,12 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
         if name not in batches and name not in metas:
             raise DataError(f"{source}: {name} is missing; {layout.title} come as {', '.join(sorted(layout.files))}")
     class_names, batch_length = _parse_meta(metas[meta], layout, options.coarse, f"{source}: {meta}")
-    _check_lengths(batches, layout, batch_length, source)
+    # Without metadata, only the training files must have equally many images.
+    names = [*layout.train, layout.test] if batch_length else list(layout.train)
+    expected = batch_length or max(len(batches[name].labels) for name in names)
+    for name in names:
+        if (length := len(batches[name].labels)) != expected:
+            raise DataError(f"{source}: wrong length: {name} has {length:,} images, not {expected:,}")
     for name, batch in batches.items():
         if batch.labels.max(initial=0) >= len(class_names):
             raise DataError(
@@ -202,7 +173,7 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
             )
     test = _join([batches.pop(layout.test)], class_names)
     train = _join([batches.pop(name) for name in layout.train], class_names)
-    return SourceSplits(train, None, test)
+    return SourceSplits(train, test=test)
 
 
 def _parse_pickle(blob: bytes, is_cifar100: bool, coarse: bool, source: str) -> _Batch:
@@ -239,15 +210,6 @@ def _parse_meta(blob: bytes, layout: _Layout, coarse: bool, source: str) -> tupl
         raise DataError(f"{source}: {key!r} must be a list of names")
     decoded = tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
     return decoded, batch_length if isinstance(batch_length, int) and 0 < batch_length < 1 << 32 else None
-
-
-def _check_lengths(batches: dict[str, _Batch], layout: _Layout, batch_length: int | None, source: Path) -> None:
-    """Check that all files have `batch_length` images or, where that is None, that training files have equally many."""
-    names = [*layout.train, layout.test] if batch_length else list(layout.train)
-    expected = batch_length or max(len(batches[name].labels) for name in names)
-    for name in names:
-        if (length := len(batches[name].labels)) != expected:
-            raise DataError(f"{source}: wrong length: {name} has {length:,} images, not {expected:,}")
 
 
 def _join(batches: list[_Batch], class_names: tuple[str, ...]) -> ImageDataset:

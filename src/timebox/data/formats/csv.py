@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timebox.data.reading.columns import Cell, Table
-from timebox.data.reading.listing import is_image
+from timebox.data.reading.listing import is_image_path
 from timebox.data.reading.options import ReadOptions
+from timebox.data.reading.text import first_repeated
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -71,10 +72,10 @@ def _find_separator(lines: list[str], allowed: str) -> str:
 def _pop_header(rows: list[list[str]], path: Path) -> list[str]:
     """Remove the header from `rows` and return the column names; numbered names where the first row holds an image."""
     first = rows[0]
-    if any(is_image(cell.strip().replace("\\", "/").rpartition("/")[2]) for cell in first):
+    if any(map(is_image_path, first)):
         return [f"column {number}" for number in range(1, len(first) + 1)]
     del rows[0]
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(first, 1)]
-    if repeated := next((name for name, number in Counter(names).items() if number > 1), None):
+    if (repeated := first_repeated(names)) is not None:
         raise DataError(f"{path}: two columns are named {repeated!r}")
     return names

@@ -52,7 +52,8 @@ def _split_folders(path: Path) -> dict[str, Path]:
                 f"{path} has {splits[split].name}/ and {folder.name}/, both of which mean {split}: keep one"
             )
         else:
-            splits[split] = _unwrap(folder)
+            inner = only_subfolder(folder)  # may hold the class folders
+            splits[split] = inner if inner and subfolders(inner) else folder
     if not splits or any(holds_images(folder) for folder in others):
         return {"train": path}
     if "train" not in splits or not subfolders(splits["train"]):
@@ -61,12 +62,6 @@ def _split_folders(path: Path) -> dict[str, Path]:
         lacking = f"class folders in {splits['train'].name}/" if "train" in splits else "train/ to learn from"
         raise DataError(f"{path} has {'/ and '.join(folder.name for folder in splits.values())}/ but no {lacking}")
     return dict(sorted(splits.items(), key=lambda item: SPLITS.index(item[0])))
-
-
-def _unwrap(folder: Path) -> Path:
-    """The only subfolder of `folder` where that holds the class folders, else `folder` itself."""
-    inner = only_subfolder(folder)
-    return inner if inner and subfolders(inner) else folder
 
 
 def _images(source: Path, folder: Path, split: str) -> Iterator[EncodedImage]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from timebox.data.arrays.npy import read_into
 from timebox.data.dataset import LoadedData
-from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
+from timebox.data.reading.array_splits import ArraySplit, as_images, loaded_from_arrays, splits_from_arrays
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, short_name
@@ -42,9 +42,8 @@ class Idx:
                 continue
             if (labels_file := files.get(f"{split} labels")) is None:
                 raise DataError(f"{images_file} has no labels: the {split} file -labels-idx1-ubyte is missing")
-            splits[split] = ArraySplit(
-                _read_images(images_file, options), _read_idx(labels_file, (1,), options).astype(np.int64)
-            )
+            images = as_images(_read_idx(images_file, (3, 4), options), f"{images_file}: its array")
+            splits[split] = ArraySplit(images, _read_idx(labels_file, (1,), options).astype(np.int64))
         folder = path if path.is_dir() else path.parent
         why = f"it holds {abbreviate_list([file.name for file in files.values()])}"
         return loaded_from_arrays(short_name(folder), "IDX files", splits_from_arrays(splits, None, str(path)), why)
@@ -60,14 +59,6 @@ def _files(path: Path) -> dict[str, Path]:
             split = match[1].lower()
             files.setdefault(f"{_SPLITS.get(split, split)} {match[2].lower()}", file)
     return files
-
-
-def _read_images(file: Path, options: ReadOptions) -> NDArray[np.uint8]:
-    images = _read_idx(file, (3, 4), options)
-    images = images[..., None] if images.ndim == 3 else images
-    if images.shape[3] not in (1, 3, 4) or 0 in images.shape:
-        raise DataError(f"{file}: its images are {images.shape}; they must be (N, H, W) or (N, H, W, 1, 3 or 4)")
-    return images
 
 
 def _read_idx(file: Path, allowed_dims: tuple[int, ...], options: ReadOptions) -> NDArray[np.uint8]:

@@ -1,16 +1,14 @@
 """NumPy .npz archives of images and labels, read without pickle."""
 
-import lzma
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.data.arrays.npz import ArrayArchive
+from timebox.data.arrays.npy import ZIP_ERRORS, ArrayArchive
 from timebox.data.dataset import LoadedData
-from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
+from timebox.data.reading.array_splits import ArraySplit, as_images, loaded_from_arrays, splits_from_arrays
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import short_name
 from timebox.errors import DataError
@@ -39,8 +37,7 @@ class Npz:
                 array_splits, class_names = _read_archive(arrays)
         except DataError:
             raise
-        # zipfile raises these on damaged, encrypted and unsupported archives.
-        except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+        except ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
         splits = splits_from_arrays(array_splits, class_names, str(path))
         return loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
@@ -73,12 +70,9 @@ def _images(arrays: ArrayArchive, name: str) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         hint = "scale it by 255 and round" if images.dtype.kind == "f" else "convert it"
         raise DataError(f"{path}: {key} is {images.dtype}; images must be uint8 in 0..255: {hint} and save it as uint8")
-    images = images[..., None] if images.ndim == 3 else images
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
         raise DataError(f"{path}: {key} is (N, C, H, W) {images.shape}; save {key}.transpose(0, 2, 3, 1) instead")
-    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape:
-        raise DataError(f"{path}: {key} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 1, 3 or 4)")
-    return np.asarray(images, dtype=np.uint8)
+    return as_images(np.asarray(images, dtype=np.uint8), f"{path}: {key}")
 
 
 def _labels(arrays: ArrayArchive, name: str) -> NDArray[np.int64] | NDArray[np.str_]:

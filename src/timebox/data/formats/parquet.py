@@ -5,12 +5,12 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
-from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
+from timebox.data.reading.options import ProgressNotifier, ReadOptions
+from timebox.data.reading.text import first_repeated
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -23,8 +23,7 @@ _ROWS_PER_BATCH = 64
 def read_parquet(path: Path, options: ReadOptions) -> Table:
     """Read the columns of text, integers, booleans, bytes and Hugging Face images; others are left out.
 
-    Encoded images are copied to a temporary file, which is memory-mapped. Raises DataError where pyarrow is not
-    installed or cannot read the file.
+    Encoded images are copied to a memory-mapped temporary file. Raises DataError where pyarrow is missing or fails.
     """
     try:
         import pyarrow
@@ -33,11 +32,11 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox-vision[tables]'") from error
     notify = ProgressNotifier(options.notify)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, _ImageBuffer(path) as buffer:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, tempfile.TemporaryFile() as temporary:
+            buffer = _ImageBuffer(temporary, path)
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
-            names = [field.name for field in table.schema_arrow]
-            if repeated := next((name for name in names if names.count(name) > 1), None):
+            if (repeated := first_repeated([field.name for field in table.schema_arrow])) is not None:
                 raise DataError(f"{path}: two columns are named {repeated!r}")
             readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
@@ -47,7 +46,10 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
                 notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
             memory = buffer.map()
             return Table(
-                {name: [_resolve(memory, cell) for cell in cells] for name, cells in columns.items()},
+                {
+                    name: [memory[slice(*cell)] if isinstance(cell, _Span) else cell for cell in cells]
+                    for name, cells in columns.items()
+                },
                 _class_names(table.schema_arrow.metadata or {}),
             )
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
@@ -57,7 +59,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
 
 
 class _Span(tuple[int, int]):
-    """(offset, length) in bytes of an encoded image in the buffer."""
+    """(start, stop) in bytes of an encoded image in the buffer."""
 
     __slots__ = ()
 
@@ -65,34 +67,23 @@ class _Span(tuple[int, int]):
 class _ImageBuffer:
     """Encoded images in an unlinked temporary file, so that they need not stay in memory."""
 
-    def __init__(self, source: Path) -> None:
-        self._file = tempfile.TemporaryFile(prefix="timebox-")  # noqa: SIM115
-        self._source, self._packed_bytes = source, source.stat().st_size
-        self._length = 0
-
-    def __enter__(self) -> "_ImageBuffer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __init__(self, file: IO[bytes], source: Path) -> None:
+        self._file, self._source = file, source
+        self._length, self._packed_bytes = 0, source.stat().st_size
 
     def append(self, blob: bytes) -> _Span:
         """Append an image. Raises DataError where the images exceed the decompression limits."""
         self._length += len(blob)
         check_unpacked(self._length, self._packed_bytes, str(self._source))
         self._file.write(blob)
-        return _Span((self._length - len(blob), len(blob)))
+        return _Span((self._length - len(blob), self._length))
 
     def map(self) -> memoryview:
-        """A read-only memory map of all images; it stays valid after the buffer is closed."""
+        """A read-only memory map of all images; it stays valid after the file is closed."""
         self._file.flush()
         if not self._length:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ))
-
-
-def _resolve(memory: memoryview, cell: Cell | _Span) -> Cell:
-    return memory[cell[0] : cell[0] + cell[1]] if isinstance(cell, _Span) else cell
 
 
 def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
@@ -118,13 +109,11 @@ def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Sp
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Column name -> class names, from the metadata that Hugging Face adds to the schema."""
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    if not isinstance(features, dict):
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
+    except (KeyError, TypeError, ValueError, AttributeError):
         return {}
     return {
         column: tuple(map(str, feature["names"]))
-        for column, feature in features.items()
+        for column, feature in features
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list)
     }

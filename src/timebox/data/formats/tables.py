@@ -8,14 +8,7 @@ from pathlib import Path
 from timebox.data.dataset import LoadedData
 from timebox.data.formats.csv import read_csv
 from timebox.data.formats.parquet import read_parquet
-from timebox.data.reading.columns import (
-    Cell,
-    ColumnRoles,
-    Table,
-    UnlabelledError,
-    decode_base64_image,
-    find_columns,
-)
+from timebox.data.reading.columns import ColumnRoles, Table, UnlabelledError, decode_base64_image, find_columns
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.image_finder import ImageFinder
 from timebox.data.reading.listing import SPLITS, entries, holds_class_folders, split_of, subfolders
@@ -108,9 +101,7 @@ def _concatenate(tables: Sequence[Table], paths: Sequence[Path]) -> Table:
             raise DataError(f"{path}: its columns ({listed}) are not those of {paths[0].name}")
     if len(tables) == 1:
         return first
-    columns: Mapping[str, Sequence[Cell]] = {
-        name: [cell for table in tables for cell in table.columns[name]] for name in first.columns
-    }
+    columns = {name: [cell for table in tables for cell in table.columns[name]] for name in first.columns}
     return Table(columns, first.class_names)
 
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from timebox.errors import DataError
 from timebox.files import open_regular
@@ -38,36 +39,24 @@ FIT_DESCRIPTIONS = {
 MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, are 300 MB
 
 # Supported formats by Pillow's names, with their suffixes. Not all that Pillow reads: EPS would start Ghostscript.
+_JPEG, _BMP = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".bmp", ".dib"}
 _SUFFIXES = {
-    "PNG": {".png", ".apng"},
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "MPO": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "BMP": {".bmp", ".dib"},
-    "DIB": {".bmp", ".dib"},
-    "GIF": {".gif"},
-    "TIFF": {".tif", ".tiff"},
-    "WEBP": {".webp"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
-    "JPEG2000": {".jp2"},
+    "PNG": {".png", ".apng"}, "JPEG": _JPEG, "MPO": _JPEG, "BMP": _BMP, "DIB": _BMP, "GIF": {".gif"},
+    "TIFF": {".tif", ".tiff"}, "WEBP": {".webp"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "JPEG2000": {".jp2"},
     "AVIF": {".avif"},
-}
+}  # fmt: skip
 
 # Suffixes of image files. Pillow cannot read HEIC; it is included so that phone photos are reported as unreadable files
 # and not ignored.
 IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()), {".heic", ".heif"})
 
-_CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class ImageHeader:
 
 def read_header(file: Path | BinaryIO) -> ImageHeader:
     """Read size, mode and format of an encoded image without decoding it. Raises DataError as decode_image does."""
-    with _opened(file) as image:
+    with _open_image(file) as image:
         true_format = str(image.format)
         misnamed = isinstance(file, Path) and file.suffix.lower() not in _SUFFIXES[true_format]
         return ImageHeader(image.width, image.height, image.mode, true_format if misnamed else None)
@@ -97,20 +86,19 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode one image, scale it with antialiasing to cover `size`, and crop the centre.
 
-    With ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
+    With the fit ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
     resampled. The file is decoded completely, so that a truncated file is detected.
 
     Args:
         file: a path, a binary stream, or an open Pillow image, which is not modified.
         size: (height, width) in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        fit: ``crop`` or ``letterbox``.
     Returns:
         uint8 (height, width, channels).
     Raises:
         DataError: with the reason only ("truncated: ..."), without the name of the file.
     """
-    with _opened(file) as image:
+    with _open_image(file) as image:
         _scale_jpeg_decoding(image, size, fit)
         _check_pixels(image)
         with _LARGE_IMAGE_LOCK if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
@@ -127,7 +115,7 @@ def decode_image(
 
 def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> NDArray[np.uint8]:
     """Decode one image upright and at its own size: uint8 (height, width, channels). See decode_image."""
-    with _opened(file) as image:
+    with _open_image(file) as image:
         _check_pixels(image)
         image.load()
         flat = _convert(image, channels)
@@ -137,15 +125,9 @@ def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> ND
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
-    """Resize and convert images in memory as decode_image does.
+    """Resize and convert images in memory as decode_image does: uint8 (N, H, W, C) to (N, *size, channels).
 
-    Args:
-        images: uint8 (N, H, W, C), C of 1, 3 or 4.
-        size: (height, width) in pixels.
-        channels: 1, 3 or 4.
-        fit: ``crop`` or ``letterbox``.
-    Returns:
-        uint8 (N, height, width, channels); `images` itself where it has that shape.
+    `size` is (height, width) in pixels. Returns `images` itself where it has that shape.
     """
     if images.shape[1:] == (*size, channels):
         return images
@@ -164,21 +146,22 @@ def _readable_formats() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
+def _open_image(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     """Open an image. Any exception in the block becomes a DataError with the reason."""
     try:
         if isinstance(file, Image.Image):
             yield file.copy()
         elif isinstance(file, str | Path):
-            with open_regular(file) as stream, _opened_stream(stream) as image:
+            with open_regular(file) as stream, _open_stream(stream) as image:
                 yield image
         else:
-            with _opened_stream(file) as image:
+            with _open_stream(file) as image:
                 yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(_unidentified(file)) from error
+        is_empty = isinstance(file, str | Path) and Path(file).stat().st_size == 0
+        raise DataError("empty file (0 bytes)" if is_empty else "not an image that can be read here") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"over the limit of pixels: {error}") from error
     # Pillow's plugins raise nearly any exception on damaged files (SyntaxError, struct.error, IndexError, ...), and one
@@ -188,19 +171,13 @@ def _opened(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _opened_stream(stream: BinaryIO) -> Iterator[Image.Image]:
+def _open_stream(stream: BinaryIO) -> Iterator[Image.Image]:
     length = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if length > MAX_FILE_BYTES:
         raise DataError(f"{length:,} bytes are over the limit of {MAX_FILE_BYTES:,} bytes")
     with Image.open(stream, formats=_readable_formats()) as image:
         yield image
-
-
-def _unidentified(file: str | Path | BinaryIO | Image.Image) -> str:
-    if isinstance(file, str | Path) and Path(file).stat().st_size == 0:
-        return "empty file (0 bytes)"
-    return "not an image that can be read here"
 
 
 def _one_line(error: Exception) -> str:
@@ -230,11 +207,11 @@ def _scale_jpeg_decoding(image: Image.Image, size: tuple[int, int], fit: str) ->
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
     """Convert any mode to L, RGB or RGBA; to L and RGB with a white background."""
-    mode = _CHANNEL_MODES[channels]
+    mode = CHANNEL_MODES[channels]
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        image = _from_16_bits(image)
+    if image.mode.startswith("I"):  # 16-bit grey to 8 bits: 65535 becomes 255 in every image
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha and channels < 4:
         image = image.convert("RGBA")
@@ -242,11 +219,6 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         white.alpha_composite(image)
         image = white.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey (modes I;16 and I) to 8 bits: 65535 becomes 255 in every image."""
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
 
 
 def _crop(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -12,31 +12,20 @@ BELOW_HALF = 2.0**-10
 
 
 def batch_fit(images: Tensor, height: int, width: int, fit: str = CROP) -> Tensor:
-    """Scale images with antialiasing to cover (height, width), and crop the centre; see decode_image.
+    """Resize images as decode_image does: floating point (N, C, H, W), 0...255, to whole numbers (N, C, height, width).
 
-    With ``letterbox``, scale them to fit into (height, width), and pad with black. The filter is Pillow's bilinear
-    filter: each pixel is a mean weighted by a triangle of two output pixels' width, or of two input pixels' width when
-    enlarging. The size of the images enters only as tensors, so that an export holds for any size.
-
-    Args:
-        images: floating point (N, C, H, W), 0...255.
-        height, width: in pixels, 1 or more.
-        fit: ``crop`` or ``letterbox``.
-    Returns:
-        (N, C, height, width) of the same dtype, whole numbers in 0...255.
+    The filter is Pillow's bilinear filter: each pixel is a mean weighted by a triangle of two output pixels' width, or
+    of two input pixels' width when enlarging. The size of the images enters only as tensors, so that an export holds
+    for any size.
     """
     down, across = fit_weights(images, height, width, fit)
     return (down @ images @ across.T + BELOW_HALF).round().clamp(0, 255)
 
 
 def fit_weights(images: Tensor, height: int, width: int, fit: str = CROP) -> tuple[Tensor, Tensor]:
-    """The interpolation matrices of :func:`batch_fit`, whose result before rounding is ``down @ images @ across.T``.
+    """The interpolation matrices of :func:`batch_fit`, ``down`` (height, H) and ``across`` (width, W).
 
-    Args:
-        images: floating point (N, C, H, W); only their size and dtype are used.
-        height, width, fit: see :func:`batch_fit`.
-    Returns:
-        ``down`` (height, H) and ``across`` (width, W), of the dtype of the images.
+    Its result before rounding is ``down @ images @ across.T``. Only the size and dtype of the images are used.
     """
     rows, columns = _centres(images[0, 0, :, 0]), _centres(images[0, 0, 0, :])
     num_rows, num_columns = (rows[-1] + 1) / 2, (columns[-1] + 1) / 2
@@ -74,12 +63,9 @@ def _letterbox_weights(centres: Tensor, num_pixels: int, before: Tensor, after: 
 def _weights(centres: Tensor, outputs: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Triangle filter weights, each row with the sum 1: (number of outputs, number of inputs).
 
+    ``centres`` and ``outputs`` are those of the input and output pixels, in half pixels from the middle of the line.
     Outputs lie ``before / after`` input pixels apart. All arguments are whole numbers, and so are the distances times
     ``2 * after``: up to 2^24 they are exact in float32 until the division.
-
-    Args:
-        centres: of the input pixels, from the middle of the line in half input pixels.
-        outputs: centres of the output pixels, from the middle of the line in half output pixels.
     """
     distances = (centres * after - outputs[:, None] * before).abs()
     weights = (1 - distances / (2 * torch.maximum(before, after))).clamp_min(0.0)

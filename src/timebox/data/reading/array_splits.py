@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
+from timebox.data.images.decode import CHANNEL_MODES
+from timebox.data.reading.listing import SPLITS
 from timebox.data.reading.text import sort_naturally
 from timebox.errors import DataError
 
@@ -18,11 +20,19 @@ class ArraySplit:
     labels: NDArray[np.int64] | NDArray[np.str_]
 
 
+def as_images(array: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises DataError, naming the array, for any other shape."""
+    images = array[..., None] if array.ndim == 3 else array
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape:
+        raise DataError(f"{name} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 1, 3 or 4)")
+    return images
+
+
 def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ...] | None, source: str) -> SourceSplits:
     """Map the labels of each split ("train", "val", "test") to class indices.
 
-    Without class_names, the classes are the labels that occur in train, in natural order. With class_names, integer
-    labels are indices into them, and string labels are looked up in them. Raises DataError for a label without a class.
+    Without class_names, the classes are the labels of train in natural order. With class_names, integer labels are
+    indices into them, and string labels are looked up in them. Raises DataError for a label without a class.
     """
     train = arrays["train"]
     if class_names is not None and train.labels.dtype.kind != "U":
@@ -31,9 +41,7 @@ def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ..
         names = class_names or tuple(sort_naturally([str(label) for label in np.unique(train.labels)]))
         index_of = {name: index for index, name in enumerate(names)}
 
-    def dataset(split: str) -> ImageDataset | None:
-        if split not in arrays:
-            return None
+    def dataset(split: str) -> ImageDataset:
         images, labels = arrays[split].images, arrays[split].labels
         if labels.shape != (len(images),):
             raise DataError(f"{source}: {split} has {len(images)} images but {len(labels)} labels")
@@ -46,14 +54,11 @@ def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ..
         indices = np.array([index_of[str(value)] for value in values], dtype=np.int64)
         return ImageDataset(images, indices[inverse], names, tuple(map(str, range(len(images)))))
 
-    train_dataset = dataset("train")
-    assert train_dataset is not None
-    return SourceSplits(train_dataset, dataset("val"), dataset("test"))
+    return SourceSplits(**{split: dataset(split) for split in SPLITS if split in arrays})
 
 
 def loaded_from_arrays(name: str, format_name: str, splits: SourceSplits, why: str) -> LoadedData:
     """LoadedData of images that all have one size and mode. The arguments are fields of LoadedData."""
     height, width, channels = splits.train.image_shape
-    num_images = sum(len(split) for _, split in splits.items())
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    return LoadedData(name, format_name, splits, (), {f"{width}x{height}": num_images}, {mode: num_images}, (), why=why)
+    sizes, modes = {f"{width}x{height}": splits.num_images}, {CHANNEL_MODES[channels]: splits.num_images}
+    return LoadedData(name, format_name, splits, (), sizes, modes, (), why=why)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from timebox.data.reading.listing import is_image, split_of
+from timebox.data.reading.listing import is_image_path, split_of
 from timebox.data.reading.text import abbreviate_list
 from timebox.errors import DataError
 
-Cell = str | memoryview | None
+Cell = str | memoryview | None  # text, an encoded image, or an empty cell
 HasImage = Callable[[str], bool]  # whether a text refers to an image file
 
 # Common column names in lower case, letters only, the most likely first.
@@ -34,12 +34,7 @@ class UnlabelledError(DataError):
 
 @dataclass(frozen=True)
 class Table:
-    """The content of a table file.
-
-    Args:
-        columns: column name -> one cell per row: text, an encoded image, or None where the cell is empty.
-        class_names: column name -> class names, for columns of class numbers whose file declares their names.
-    """
+    """The content of a table file: cells by column, and class names by column of class numbers, if the file has any."""
 
     columns: Mapping[str, Sequence[Cell]]
     class_names: Mapping[str, tuple[str, ...]]
@@ -56,49 +51,30 @@ class Table:
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The columns of a table that hold images, labels and splits.
+    """The columns of a table that hold images, labels and splits."""
 
-    Args:
-        images: name of the image column.
-        is_base64: whether the image column holds images in base64 rather than paths.
-        is_label_named: whether a column has a label's name, or declares class names.
-        labels: one per row, None where a row has none.
-        splits: "train", "val" or "test" for each row, None where a row has none; None without a split column.
-        why: the evidence, for the user.
-    """
-
-    images: str
-    is_base64: bool
-    is_label_named: bool
-    labels: Sequence[str | None]
-    splits: Sequence[str | None] | None
-    why: str
+    images: str  # name of the column
+    is_base64: bool  # images in base64 rather than paths
+    is_label_named: bool  # a column has a label's name, or declares class names
+    labels: Sequence[str | None]  # one per row
+    splits: Sequence[str | None] | None  # "train", "val", "test" or None for each row; None without a split column
+    why: str  # the evidence, for the user
 
 
 def find_columns(table: Table, has_image: HasImage, source: Path, coarse: bool = False) -> ColumnRoles:
-    """Find the columns of images, labels and splits.
+    """Find the columns of images, labels (the coarser of several, if `coarse`) and splits.
 
-    Args:
-        has_image: whether a text refers to an image file.
-        source: named in errors.
-        coarse: of several label columns, use the coarser.
-    Raises:
-        DataError: where no column holds images.
-        UnlabelledError: where no column holds labels.
+    Raises, naming `source`, DataError where no column holds images, and UnlabelledError where none holds labels.
     """
     images, kind = _image_column(table, has_image, source)
     splits = _split_column(table, images)
     others = [name for name in table.columns if name not in (images, splits)]
     label_column, labels = _labels(table, others, source, coarse)
-    return ColumnRoles(
-        images,
-        kind == "encoded text",
-        any(name in table.class_names or _letters(name) in _LABEL_NAMES for name in others),
-        labels,
-        [_split_of(cell) for cell in table.columns[splits]] if splits else None,
-        f"{kind}s in column {images!r}, labels in {label_column}"
-        + (f", splits in column {splits!r}" if splits else ""),
-    )
+    is_label_named = any(name in table.class_names or _letters(name) in _LABEL_NAMES for name in others)
+    row_splits = [_split_of(cell) for cell in table.columns[splits]] if splits else None
+    why = f"{kind}s in column {images!r}, labels in {label_column}"
+    why += f", splits in column {splits!r}" if splits else ""
+    return ColumnRoles(images, kind == "encoded text", is_label_named, labels, row_splits, why)
 
 
 def decode_base64_image(text: str) -> bytes | None:
@@ -111,14 +87,11 @@ def decode_base64_image(text: str) -> bytes | None:
 
 
 def _image_column(table: Table, has_image: HasImage, source: Path) -> tuple[str, str]:
-    """The name of the image column, and the kind of its cells.
-
-    A number may be a file name without its suffix, but also a row index or a label: columns with the name of an index
-    or a label are used only if there is no other.
-    """
+    """The name of the image column, and the kind of its cells."""
     kinds = {name: _image_kind(cells, has_image) for name, cells in table.columns.items()}
     for kind in ("encoded image", "path", "name", "encoded text"):
         candidates = [name for name, its_kind in kinds.items() if its_kind == kind]
+        # A number may be a file name without its suffix, but also a row index or a label.
         preferred = [name for name in candidates if _letters(name) not in (*_LABEL_NAMES, "", "column", "index")]
         if candidates:
             return _most_likely(preferred or candidates, _IMAGE_NAMES), "path" if kind == "name" else kind
@@ -135,8 +108,7 @@ def _image_kind(cells: Sequence[Cell], has_image: HasImage) -> str | None:
     if len(texts) < len(sample):
         return "encoded image"
     if 2 * sum(map(has_image, texts)) > len(texts):
-        num_suffixed = sum(is_image(text.strip().replace("\\", "/").rpartition("/")[2]) for text in texts)
-        return "path" if 2 * num_suffixed > len(texts) else "name"
+        return "path" if 2 * sum(map(is_image_path, texts)) > len(texts) else "name"
     return "encoded text" if 2 * sum(decode_base64_image(text) is not None for text in texts) > len(texts) else None
 
 
@@ -159,7 +131,7 @@ def _labels(table: Table, columns: Sequence[str], source: Path, coarse: bool) ->
     texts = [name for name in columns if all(cell is None or isinstance(cell, str) for cell in table.columns[name])]
     declared = [name for name in texts if name in table.class_names]
     named = [name for name in texts if _letters(name) in _LABEL_NAMES]
-    one_hot = [name for name in texts if _is_binary(table.columns[name])]
+    one_hot = [name for name in texts if all(cell in ("0", "1", "0.0", "1.0") for cell in table.columns[name])]
     if len(one_hot) > 1 and not declared + named and (labels := _labels_from_one_hot(table, one_hot)) is not None:
         return f"columns {abbreviate_list(one_hot)} of 0 and 1", labels
     candidates = declared or named or (texts if len(texts) == 1 else [])
@@ -187,10 +159,6 @@ def _class_name(cell: Cell, names: Sequence[str] | None, source: Path) -> str | 
     if not 0 <= number < len(names):
         raise DataError(f"{source}: has the label {number}, but names {len(names)} classes (0..{len(names) - 1})")
     return names[number]
-
-
-def _is_binary(cells: Sequence[Cell]) -> bool:
-    return all(cell in ("0", "1", "0.0", "1.0") for cell in cells)
 
 
 def _labels_from_one_hot(table: Table, names: Sequence[str]) -> list[str] | None:

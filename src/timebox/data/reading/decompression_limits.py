@@ -1,8 +1,5 @@
 """Limits on decompression, against decompression bombs."""
 
-from gzip import GzipFile
-from typing import IO
-
 from timebox.errors import DataError
 
 MAX_BYTES = 64 << 30
@@ -11,36 +8,10 @@ MAX_RATIO = 200  # photographs compress to 1/2, MNIST to 1/5, drawings to 1/50
 
 
 def check_unpacked(num_bytes: int, packed_bytes: int, source: str) -> None:
-    """Raise DataError where `packed_bytes` of an archive unpack to so many bytes that it may be a decompression bomb.
-
-    `source` is named in the error.
-    """
+    """Raise DataError, naming `source`, where its `packed_bytes` unpack to more bytes than real data would."""
     if num_bytes > min(MAX_BYTES, max(UNLIMITED_RATIO_BYTES, packed_bytes * MAX_RATIO)):
         raise DataError(
             f"{source}: unpacks from {packed_bytes:,} bytes to {num_bytes:,} or more, which looks like a decompression "
             f"bomb: at most {MAX_RATIO} times the size is read, and {MAX_BYTES:,} bytes; unpack it yourself if you "
             "trust it"
         )
-
-
-class LimitedReader:
-    """A stream of decompressed bytes that raises DataError when it exceeds the limits.
-
-    Args:
-        stream: yields the decompressed bytes.
-        packed_bytes: size of the compressed file.
-        source: named in errors.
-    """
-
-    def __init__(self, stream: IO[bytes] | GzipFile, packed_bytes: int, source: str) -> None:
-        self._stream = stream
-        self._packed_bytes = packed_bytes
-        self._source = source
-        self._num_bytes = 0
-
-    def read(self, size: int) -> bytes:
-        """Read up to `size` bytes; empty at the end of the stream."""
-        block = self._stream.read(size)
-        self._num_bytes += len(block)
-        check_unpacked(self._num_bytes, self._packed_bytes, self._source)
-        return block

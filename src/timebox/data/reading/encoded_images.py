@@ -1,7 +1,6 @@
 """Decodes the encoded images of a source into one uint8 array per split.
 
-Two passes: reading all headers determines the working size, the channels and the unreadable files; then each image is
-decoded once, straight into its row of the array.
+A first pass reads all headers, which determine the working size and the channels; a second decodes each image once.
 """
 
 import hashlib
@@ -9,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -18,14 +17,12 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from timebox.data.align_labels import relabel
 from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
-from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.data.images.decode import FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, relabel
+from timebox.data.images.decode import CHANNEL_MODES, FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
 from timebox.data.reading.listing import SPLITS
-from timebox.data.reading.options import DEFAULT_MAX_SIDE, ReadOptions
-from timebox.data.reading.progress import ProgressNotifier
-from timebox.data.reading.text import pluralize, short_name, sort_naturally
+from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
+from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
 from timebox.errors import DataError
 from timebox.machine import available_memory, available_threads
 
@@ -41,13 +38,9 @@ ClassOrder = Callable[[Sequence[str]], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image file, or the bytes of one, with its split and label.
+    """An image file, or the bytes of one, with its split ("train", "val" or "test") and label.
 
-    Args:
-        name: its path relative to the source, or its row in a table; it becomes the image's id.
-        content: the path of the file, or its bytes.
-        split: "train", "val" or "test".
-        class_name: its label.
+    `name`, its path relative to the source or its row in a table, becomes the image's id.
     """
 
     name: str
@@ -67,15 +60,10 @@ def load_encoded(
     options: ReadOptions,
     class_order: ClassOrder = sort_naturally,
 ) -> LoadedData:
-    """Decode all images, resized to one working size, or read them from the cache.
+    """Decode all images, at least one of train, resized to one working size; or read them from the cache.
 
-    Args:
-        path: the source, for errors and the name of the data.
-        format_name: LoadedData.format.
-        images: at least one of train.
-        class_order: sorts the class names.
-    Raises:
-        DataError: where too many images are unreadable, or they do not fit into memory.
+    `path` is the source in errors and in the name of the data; `class_order` sorts class names. Raises DataError where
+    too many images are unreadable, or they do not fit into memory.
     """
     max_side = options.max_side(len(images))
     key = _cache_key(images, options, max_side) if options.cache else ""
@@ -96,23 +84,19 @@ def load_encoded(
             options.check_memory(num_bytes, description, path, is_resized=True)
         datasets: dict[str, ImageDataset] = {}
         for split in SPLITS:
-            indices = [i for i, image in enumerate(images) if image.split == split and headers[i]]
-            if indices:
+            if indices := [i for i, image in enumerate(images) if image.split == split and headers[i]]:
                 shape = (len(indices), side, side, channels)
                 pixels = writer.allocate_images(split, shape) if writer else np.empty(shape, np.uint8)
                 datasets[split] = _decode(images, indices, pixels, failures, options, class_order)
         bad_files = _bad_files(images, failures)
         _check_failures(path, len(images), bad_files, options.max_bad_share)
         decoded_headers = [header for i, header in enumerate(headers) if header and i not in failures]
-        loaded = LoadedData(
-            name=short_name(path),
-            format=format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else ""),
-            splits=_align_splits(path, datasets),
-            bad_files=bad_files,
-            sizes=dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common()),
-            modes=dict(Counter(header.mode for header in decoded_headers).most_common()),
-            notes=(*_resize_notes(decoded_headers, side, channels, options.fit), *_misnamed_notes(images, headers)),
-        )
+        all_sizes = dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common())
+        modes = dict(Counter(header.mode for header in decoded_headers).most_common())
+        notes = (*_resize_notes(all_sizes, modes, side, channels, options.fit), *_misnamed_notes(images, headers))
+        described = format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else "")
+        splits = _align_splits(path, datasets)
+        loaded = LoadedData(short_name(path), described, splits, bad_files, all_sizes, modes, notes)
         if writer is None:
             return loaded
         writer.commit(loaded)
@@ -143,21 +127,15 @@ def _cache_writer(
     key: str, headers: Sequence[ImageHeader], num_bytes: int, options: ReadOptions
 ) -> Iterator[CacheWriter | None]:
     """The writer of a new cache entry, for images that take seconds to decode or much memory; else None."""
-    available = available_memory()
+    available, needed, writer = available_memory(), options.num_copies * num_bytes, None
     is_slow = sum(header.width * header.height for header in headers) > MIN_CACHED_PIXELS
-    is_large = available is not None and options.num_copies * num_bytes > available / 4
-    if options.cache is None or not (is_slow or is_large) or not options.cache.has_room(options.num_copies * num_bytes):
-        yield None
-        return
-    try:
-        writer = options.cache.begin_entry(key)
-    except OSError:  # the cache directory is not writable
-        yield None
-        return
-    try:
+    is_large = available is not None and needed > available / 4
+    with ExitStack() as stack:
+        if options.cache and (is_slow or is_large) and options.cache.has_room(needed):
+            with suppress(OSError):  # the cache directory is not writable
+                writer = options.cache.begin_entry(key)
+                stack.callback(writer.discard)
         yield writer
-    finally:
-        writer.discard()
 
 
 def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> tuple[BadFile, ...]:
@@ -192,12 +170,11 @@ def _decode(
 
     bad_rows = _for_each(task, range(len(indices)), "read", options)
     failures.update({indices[row]: reason for row, reason in bad_rows.items()})
-    good = [index for row, index in enumerate(indices) if row not in bad_rows]
-    num_kept = 0  # close the gaps in place: a second array of this size may not fit into memory
-    for row in range(len(indices)) if bad_rows else ():
-        if row not in bad_rows:
-            pixels[num_kept] = pixels[row]
-            num_kept += 1
+    good_rows = [row for row in range(len(indices)) if row not in bad_rows]
+    good = [indices[row] for row in good_rows]
+    if bad_rows:  # close the gaps in place: a second array of this size may not fit into memory
+        for target, row in enumerate(good_rows):
+            pixels[target] = pixels[row]
     names = tuple(class_order(sorted({images[index].class_name for index in good})))
     label_of = {name: label for label, name in enumerate(names)}
     labels = np.array([label_of[images[index].class_name] for index in good], dtype=np.int64)
@@ -240,13 +217,9 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
 
 
 def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_SIDE) -> int:
-    """The side in pixels of the squares that images are resized to.
+    """The side in pixels of the squares that images of `sizes` (width, height), at least one, are resized to.
 
-    The side of the images if all are squares of one size from MIN_SIDE to `max_side`; else the median shorter side,
-    rounded down to a multiple of 8, within these limits.
-
-    Args:
-        sizes: (width, height) of each image, at least one.
+    See `image_size` of load_data.
     """
     width, height = sizes[0]
     if len(set(sizes)) == 1 and width == height and MIN_SIDE <= width <= max_side:
@@ -265,21 +238,17 @@ def _align_splits(path: Path, datasets: dict[str, ImageDataset]) -> SourceSplits
         for split, dataset in datasets.items()
         if split != "train" and len(dataset)
     }
-    return SourceSplits(train, others.get("val"), others.get("test"))
+    return SourceSplits(train, **others)
 
 
-def _resize_notes(headers: list[ImageHeader], side: int, channels: int, fit: str) -> Iterator[str]:
-    sizes = Counter(f"{header.width}x{header.height}" for header in headers)
+def _resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, channels: int, fit: str) -> Iterator[str]:
     if list(sizes) != [f"{side}x{side}"]:
-        common = ", ".join(f"{size} ({number:,})" for size, number in sizes.most_common(3))
-        yield (
-            f"images of {pluralize(len(sizes), 'size')} ({common}{', ...' if len(sizes) > 3 else ''}) resized to "
-            f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
-        )
-    modes = Counter(header.mode for header in headers)
-    mode = {1: "L", 3: "RGB"}[channels]
+        common = abbreviate_list([f"{size} ({number:,})" for size, number in sizes.items()])
+        resized = f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
+        yield f"images of {pluralize(len(sizes), 'size')} ({common}) resized to {resized}"
+    mode = CHANNEL_MODES[channels]
     if list(modes) != [mode]:
-        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.most_common())
+        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.items())
         yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
 
 

@@ -1,6 +1,5 @@
 """ImageFinder: finds the image file that a cell of a table refers to."""
 
-from collections import defaultdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -12,13 +11,9 @@ _MAX_CHARACTERS = 4096
 class ImageFinder:
     """Finds image files by a path or a file name, as tables give them.
 
-    In this order: a path relative to the folder; files below the folder whose path ends the same, with at least the
-    last folder of the text; a file name alone; each of these also without the suffix; last, any path relative to the
-    folder or its parent.
-
-    Args:
-        folder: the folder of the table.
-        is_confined: whether only files below the folder are found, for tables in an archive.
+    In this order: a path relative to the folder of the table; files below it whose path ends the same, with at least
+    the last folder of the text; a file name alone; each of these also without the suffix; last, unless `is_confined`
+    as for tables in an archive, any path relative to the folder or its parent.
     """
 
     def __init__(self, folder: Path, is_confined: bool = False) -> None:
@@ -29,11 +24,7 @@ class ImageFinder:
         return bool(self._candidates(text))
 
     def find(self, text: str, split: str | None = None) -> Path | None:
-        """The file that a text refers to.
-
-        Of several files, the one with a folder named for `split` in its path. None where there is no file, or still
-        more than one.
-        """
+        """The only file that a text refers to, or the only one of these below a folder named for `split`; else None."""
         candidates = self._candidates(text)
         if len(candidates) > 1 and split is not None:
             candidates = [path for path in candidates if split in map(split_of, path.relative_to(self._folder).parts)]
@@ -56,26 +47,22 @@ class ImageFinder:
 
     def _find_below(self, parts: list[str]) -> list[Path]:
         """The files below the folder whose path has the longest common end with `parts`."""
-        named = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1], [])
+        by_name, by_stem = self._images
+        named = by_name.get(parts[-1]) or by_stem.get(parts[-1], [])
         for length in range(len(parts), min(len(parts), 2) - 1, -1):
             if matching := [path for path in named if _folders_end_with(path, parts[-length:])]:
                 return matching
         return []
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        names: dict[str, list[Path]] = defaultdict(list)
+    def _images(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        """The images below the folder by name, and by name without suffix."""
+        by_name: dict[str, list[Path]] = {}
+        by_stem: dict[str, list[Path]] = {}
         for path in image_paths(self._folder):
-            names[path.name].append(path)
-        return dict(names)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        stems: dict[str, list[Path]] = defaultdict(list)
-        for paths in self._by_name.values():
-            for path in paths:
-                stems[path.stem].append(path)
-        return dict(stems)
+            by_name.setdefault(path.name, []).append(path)
+            by_stem.setdefault(path.stem, []).append(path)
+        return by_name, by_stem
 
 
 def _is_file(path: Path) -> bool:

@@ -10,14 +10,9 @@ from timebox.data.images.decode import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
-}
+}  # fmt: skip
 # Words that the name of a split folder may hold besides: "train_images", "Training Set".
 _FILLER_WORDS = {"images", "image", "imgs", "img", "photos", "set", "data", "dataset", "final", "seg"}
 # Suffixes of documents and metadata, which may lie beside the only folder of a source.
@@ -76,6 +71,11 @@ def is_hidden(name: str) -> bool:
 def is_image(name: str) -> bool:
     """Whether a file name has the suffix of an image."""
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_image_path(text: str) -> bool:
+    """Whether a cell of a table ends with the file name of an image, after / or a Windows separator."""
+    return is_image(text.strip().replace("\\", "/").rpartition("/")[2])
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -1,5 +1,6 @@
-"""ReadOptions: the options that every reader takes, and the check that a data set fits into memory."""
+"""ReadOptions, the options that every reader takes, with the memory check; and ProgressNotifier."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +14,25 @@ from timebox.machine import available_memory
 DEFAULT_MAX_SIDE = 64
 
 
+class ProgressNotifier:
+    """Passes messages to `notify` at most once a second, the first after one second: quick reads print nothing."""
+
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify, self._last = notify, time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self._last >= 1:
+            self._last = time.monotonic()
+            self._notify(text)
+
+
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of a reader. Each format ignores those that do not concern it.
+    """Options of a reader: those of load_data and two more. Each format ignores those that do not concern it.
 
     Args:
-        image_size: side in pixels of the square images to return, or None for the format's own choice.
-        coarse: read the 20 superclasses of CIFAR-100, or the coarser label column of a table.
-        max_bad_share: 0..1, the largest tolerated fraction of unreadable image files.
-        notify: called with progress messages.
-        num_copies: how many copies of the images the caller will hold in memory, that of the reader included.
         cache: where decoded images are kept between runs; None for nowhere.
-        fit: how images of another shape become square, ``crop`` or ``letterbox``.
         archive: the archive that the files were unpacked from; None for files of the user.
-        max_side: function from the number of images to the largest side in pixels that a format may choose.
     """
 
     image_size: int | None = None
@@ -42,20 +48,16 @@ class ReadOptions:
     def check_memory(
         self, num_bytes: int, description: str, source: Path, *, peak_copies: float = 1.0, is_resized: bool = False
     ) -> None:
-        """Check that images will fit into memory. Readers call it before they allocate any of it.
+        """Raise DataError unless images of `num_bytes` fit into memory without swapping; call it before allocation.
 
         Args:
-            num_bytes: size of one copy.
             description: of the images, for errors: "200,000 images of 256x256".
-            source: named in errors.
             peak_copies: number of copies that the reader itself holds at its peak.
             is_resized: whether the reader resizes images to image_size as it reads, so that a smaller size needs less.
-        Raises:
-            DataError: where that is more memory than is available without swapping.
         """
         # An array format is resized after reading; then the resized images are copied, not the ones counted here.
-        kept_copies = self.num_copies if is_resized or self.image_size is None else 1
-        needed, available = round(num_bytes * max(peak_copies, kept_copies)), available_memory()
+        caller_copies = self.num_copies if is_resized or self.image_size is None else 1
+        needed, available = round(num_bytes * max(peak_copies, caller_copies)), available_memory()
         if available is not None and needed > available:
             remedy = "use a smaller --set image_size=N, or fewer images" if is_resized else "use fewer images"
             raise DataError(

@@ -7,8 +7,8 @@ by a small class of this module, which validates its arguments. Any other global
 import io
 import math
 import pickle
-import reprlib
 from collections.abc import Callable
+from reprlib import repr as shown  # of limited depth: repr does not end on a structure that contains itself
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +26,7 @@ def load_pickled_dict(blob: bytes, source: str) -> dict[str, object]:
         loaded = _SafeUnpickler(io.BytesIO(blob), encoding="bytes").load()
         if not isinstance(loaded, dict):
             raise DataError(f"it holds a {type(loaded).__name__}, not a dictionary")
-        return {_text(key): _array(value) for key, value in loaded.items()}
+        return {key.decode("latin1") if isinstance(key, bytes) else key: _array(value) for key, value in loaded.items()}
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     # A damaged or malicious pickle can make the unpickler raise KeyError, IndexError, AttributeError, ...
@@ -77,20 +77,11 @@ class _StringKeyDict(dict[object, object]):
 
     def __setitem__(self, key: object, value: object) -> None:
         if not isinstance(key, str | bytes):
-            raise DataError(f"it has the key {_shown(key)}, not a string")
+            raise DataError(f"it has the key {shown(key)}, not a string")
         super().__setitem__(key, value)
 
 
-class _Stateless:
-    """Base class without attributes that raises DataError where a pickle sets its state."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise DataError(f"this pickle sets the state of a {type(self).__name__.strip('_')}; refused")
-
-
-class _Global(_Stateless):
+class _Global:
     """A global that the pickle may call but not modify."""
 
     __slots__ = ("_make",)
@@ -101,21 +92,24 @@ class _Global(_Stateless):
     def __call__(self, *args: object) -> object:
         return self._make(*args)
 
+    def __setstate__(self, state: object) -> None:
+        raise DataError("this pickle sets the state of a Global; refused")
 
-class _DType(_Stateless):
+
+class _DType:
     """Replacement of numpy.dtype; uint8 is the only one allowed."""
 
     __slots__ = ()
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in ("u1", b"u1"):
-            raise DataError(f"it holds an array of dtype {_shown(code)}; only bytes ('u1') are allowed")
+            raise DataError(f"it holds an array of dtype {shown(code)}; only bytes ('u1') are allowed")
 
     def __setstate__(self, state: object) -> None:
         """Ignore byte order and flags, which uint8 does not have."""
 
 
-class _Array(_Stateless):
+class _Array:
     """Replacement of numpy.ndarray: empty when constructed, filled by its state after validation."""
 
     __slots__ = ("array",)
@@ -127,9 +121,9 @@ class _Array(_Stateless):
         match state:
             case (int(), tuple(shape), _DType(), bool(column_major), bytes(raw)):
                 if not all(isinstance(length, int) and length >= 0 for length in shape):
-                    raise DataError(f"it holds an array of shape {_shown(shape)}")
+                    raise DataError(f"it holds an array of shape {shown(shape)}")
                 if math.prod(shape) != len(raw):
-                    raise DataError(f"it holds an array of shape {_shown(shape)}, but {len(raw):,} bytes for it")
+                    raise DataError(f"it holds an array of shape {shown(shape)}, but {len(raw):,} bytes for it")
                 flat = np.frombuffer(raw, dtype=np.uint8)
                 self.array = flat.reshape(shape, order="F" if column_major else "C")
             case _:
@@ -143,7 +137,7 @@ def _refuse_call(*_: object) -> object:
 def _encode(text: object, encoding: object) -> bytes:
     """Replacement of _codecs.encode, which Python 3 uses to pickle bytes in protocol 2."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise DataError(f"this pickle asks for the encoding {_shown(encoding)}; refused")
+        raise DataError(f"this pickle asks for the encoding {shown(encoding)}; refused")
     return text.encode("latin1")
 
 
@@ -154,16 +148,6 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
 }
-
-
-_shown = reprlib.repr  # of limited depth: repr does not end on a structure that contains itself
-
-
-def _text(key: object) -> str:
-    if isinstance(key, bytes):
-        return key.decode("latin1")
-    assert isinstance(key, str)
-    return key
 
 
 def _array(value: object) -> object:

@@ -10,30 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from timebox.data.reading.decompression_limits import LimitedReader
+from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.errors import DataError
 from timebox.files import open_regular
 
 # Errors that reading a damaged tar file raises. A chain of nested headers raises RecursionError.
-TAR_ERRORS = (
-    tarfile.TarError,
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    ValueError,
-    RecursionError,
-    MemoryError,
-)
+TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError, MemoryError)
 
 
 @contextmanager
 def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar file, plain or compressed, as a stream. Raises DataError when it exceeds the decompression limits."""
     with open_regular(path) as file:
-        limited = LimitedReader(_decompressed(file), path.stat().st_size, str(path))
+        limited = _LimitedReader(_decompress(file), path)
         with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read
             yield archive
+
+
+def first_member(path: Path) -> tarfile.TarInfo | None:
+    """The first member of a tar file, plain or compressed; None for any other file."""
+    try:
+        with open_tar(path) as archive:
+            return archive.next()
+    except TAR_ERRORS:  # DataError is a ValueError
+        return None
 
 
 def check_member_path(name: str, path: Path) -> PurePosixPath:
@@ -44,7 +44,21 @@ def check_member_path(name: str, path: Path) -> PurePosixPath:
     return member
 
 
-def _decompressed(file: IO[bytes]) -> IO[bytes]:
+class _LimitedReader:
+    """The bytes of a stream, decompressed from `path`. Raises DataError where they exceed the limits."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._num_bytes, self._packed_bytes = 0, path.stat().st_size
+
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        self._num_bytes += len(block)
+        check_unpacked(self._num_bytes, self._packed_bytes, str(self._path))
+        return block
+
+
+def _decompress(file: IO[bytes]) -> IO[bytes]:
     magic = file.read(6)
     file.seek(0)
     if magic.startswith(b"\x1f\x8b"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,14 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def abbreviate_list(names: Sequence[str]) -> str:
-    """The first three names, printable, with an ellipsis if there are more: "a, b, c, ..."."""
-    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+def abbreviate_list(names: Sequence[str], limit: int = 3) -> str:
+    """The first `limit` names, printable, with an ellipsis if there are more: "a, b, c, ..."."""
+    return ", ".join(map(printable, names[:limit])) + (", ..." if len(names) > limit else "")
+
+
+def first_repeated(names: Sequence[str]) -> str | None:
+    """The first name that occurs more than once; None where all are distinct."""
+    return next((name for name, number in Counter(names).items() if number > 1), None)
 
 
 def printable(name: str) -> str:
