@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from timebox.clock import Deadline
-from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
@@ -52,7 +51,7 @@ class ExistingRun:
         recorded = from_values(run.config, TrainedModelConfig, where)
         source = recorded.source if data is None else recorded.source.replace(data=data)
         try:
-            return cls(run, recorded, _train_config(source, recorded))
+            return cls(run, recorded, recorded.training.train_config(source, recorded.seed))
         except UsageError as error:
             raise RunError(f"{where} is damaged: {error}") from error
 
@@ -108,22 +107,6 @@ class ExistingRun:
             for name, value in current.items()
             if recorded.get(name) != value
         ]
-
-
-def _train_config(source: DataConfig, recorded: TrainedModelConfig) -> TrainConfig:
-    """The options that a run was trained with, its data in ``source``."""
-    training = recorded.training
-    return TrainConfig.of(
-        source,
-        steps=training.num_steps,
-        recipe=training.recipe,
-        settings=training.settings,
-        seed=recorded.seed,
-        precision=training.precision,
-        scoring=training.scoring,
-        thumbnails=training.thumbnails,
-        init=training.init,
-    )
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,10 @@ from timebox.runtime.torch_state import preserve_torch_state
 
 
 def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) -> Path:
-    """Take part in the main rank's training until the run is finished.
+    """Take part in the main rank's training until the run is finished; the run directory, on the main rank's host.
 
     Args:
         deadline: the clock of this process; only the main rank's has a budget that counts.
-        reader: reads the data on this host.
-    Returns:
-        The run directory, on the main rank's host.
     Raises:
         RankFailureError: where another rank failed. DataError: where the data cannot be read on this host.
     """
@@ -64,14 +61,13 @@ class WorkerRank:
         data_splits = self._read(message)
         start = self._measure_throughput(data_splits)
         self.path = start.path
-        job = TrainingJob.of(start.config, start.plan, data_splits, start.budget_seconds)
+        job = TrainingJob(start.config, start.plan, data_splits)
         training = Training(job, self._context)
         result = training.run()
         training.throughputs()
-        scorer, splits = job.scorer(self._group), job.held_out()
+        scorer, splits = job.scorer(self._group), job.held_out
         while isinstance(message := self._group.broadcast(), ScoreSplit):
             scorer.score_split(result.model, message.split, splits[message.split], message.tta)
-        # The main rank has moved the run directory to its place by now.
         finished: RunFinished = message
         return finished.path
 
@@ -85,7 +81,7 @@ class WorkerRank:
     def _read(self, message: ReadData) -> DataSplits:
         self._reader.largest_side = lambda num_images: message.largest_side
         try:
-            _, data_splits = self._reader.read_splits(message.data, message.image_size, message.image_fit)
+            _, data_splits = self._reader.read_splits(message.source, message.image_size, message.image_fit)
         except TimeboxError as error:
             self._group.all_gather(ReadResult(None, str(error)))
             raise

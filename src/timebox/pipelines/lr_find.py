@@ -10,7 +10,6 @@ from timebox.clock import Deadline, parse_budget
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
-from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.errors import BudgetError, OutputError, UsageError
@@ -157,7 +156,7 @@ def lr_find(
         loaded, data_splits = reader.read_splits(source, side, fit)
         reporter.phase("planning")
         plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
-        job = TrainingJob.of(train_config, _plan_one_network(plan), data_splits, None)
+        job = TrainingJob(train_config, _plan_one_network(plan), data_splits)
         lrs = _lr_range(job.plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _run_test(job, lrs, _build_pacer(job.plan, deadline), reporter)
@@ -204,9 +203,9 @@ def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter
     state = TrainingState(build_initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
     loader = DeviceLoader(
         ResidentImages.from_dataset(train, plan.device),
-        ChannelStatistics(job.mean, job.std),
+        job.statistics,
         build_augmentation(recipe),
-        Sampling(recipe.batch_size, job.request.seed),
+        Sampling(recipe.batch_size, job.config.seed),
     )
 
     def notify(step: int, lr: float, loss: float) -> None:

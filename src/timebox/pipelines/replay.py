@@ -47,8 +47,8 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     with keep_partial_run(writer, context):
         save_ranks_record(context.group, writer.path, context.deadline)
         writer.save_training_hashes(image_hashes(data_splits.train.images))
-        job = TrainingJob.of(existing.config, plan, data_splits, None, _read_initial_weights(existing))
-        run_job(replace(job, step_plans=step_plans), loaded, writer, context, compare_weights)
+        job = TrainingJob(existing.config, plan, data_splits, _read_initial_weights(existing), step_plans=step_plans)
+        run_job(job, loaded, writer, context, compare_weights)
     return Run(writer.path)
 
 

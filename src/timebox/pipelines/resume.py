@@ -77,11 +77,8 @@ def _resume_from(
     with keep_partial_run(writer, context):
         (path / SUMMARY).unlink(missing_ok=True)
         save_ranks_record(context.group, path, deadline, failures)
-        job = replace(
-            TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
-            checkpoint=checkpoint,
-            is_mixed_environment=state.trained_on_other_machine or bool(existing.differences(num_ranks)),
-        )
+        is_mixed = state.trained_on_other_machine or bool(existing.differences(num_ranks))
+        job = TrainingJob(existing.config, plan, data_splits, checkpoint=checkpoint, is_mixed_environment=is_mixed)
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
 

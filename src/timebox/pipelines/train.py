@@ -153,7 +153,7 @@ def train(
             with context.phase("planning"):
                 _save_training_hashes(writer, config, data_splits, context)
                 plan = plan_training(config, data_splits, training_device, context, writer.write_speed, initial)
-                job = TrainingJob.of(config, plan, data_splits, deadline.budget_seconds, initial)
+                job = TrainingJob(config, plan, data_splits, initial)
             run_job(job, loaded, writer, context)
     return Run(writer.path, device)
 

@@ -1,7 +1,7 @@
 """model.json: class names, preprocessing and recipe of a model, and what a resume or replay of its training needs."""
 
 import platform
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from torch import Tensor
 
 from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
@@ -17,6 +18,9 @@ from timebox.version import VERSION
 
 # Training writes no standard deviation below 1/255; a smaller one would only blow the inputs up.
 MIN_STD = 1e-4
+
+# Options of TrainConfig that model.json records under the same names.
+_SHARED_OPTIONS = ("recipe", "settings", "precision", "scoring", "thumbnails", "init")
 
 Side = Annotated[int, Meta(ge=8, le=4096)]
 ImageShape = tuple[Side, Side, Literal[1, 3, 4]]
@@ -105,6 +109,16 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
     init_sha256: str | None = None
     budget_seconds: Seconds | None = None
     data_sha256: str | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig, **checksums: Any) -> "TrainingRequest":
+        """The record of a config; the budget and the checksums are given beside it."""
+        return cls(num_steps=config.steps, **{name: getattr(config, name) for name in _SHARED_OPTIONS}, **checksums)
+
+    def train_config(self, source: DataConfig, seed: int) -> TrainConfig:
+        """The recorded config, for data in ``source``. Raises UsageError where it is damaged."""
+        recorded = {name: getattr(self, name) for name in _SHARED_OPTIONS}
+        return TrainConfig.of(source, seed=seed, steps=self.num_steps, **recorded)
 
 
 class PlanRecord(Struct, frozen=True, kw_only=True):

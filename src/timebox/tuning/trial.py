@@ -119,7 +119,7 @@ class Trainer:
                 self.source.data,
             )
             plan = make_plan(request, deadline, None, NO_WRITES)
-            job = TrainingJob.of(config, replace(plan, num_val_images=0), data_splits, budget_seconds)
+            job = TrainingJob(config, replace(plan, num_val_images=0), data_splits)
             context = RunContext(deadline, DivergenceGuard())
             training = Training(job, context, writer)
             with training.checkpointer.wait_on_failure():
