@@ -22,21 +22,19 @@ def prediction_examples(
     """The errors with the highest confidence and the correct predictions with the lowest.
 
     Args:
-        dataset: N evaluated images.
-        probabilities: float32 (N, num_classes), not calibrated.
+        probabilities: float32 (N, num_classes), of the N images of ``dataset``; not calibrated.
         temperature: of the calibration; None for uncalibrated confidences.
     """
     confidence = apply_temperature(probabilities, temperature or 1.0).max(1)
     predicted = probabilities.argmax(1)
     correct, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
     mistakes, unsure = order[~correct[order]][::-1][:NUM_MISTAKES], order[correct[order]][:NUM_UNSURE]
-    return [
-        Example(
-            kind, dataset.images[i], dataset.ids[i], int(dataset.labels[i]), int(predicted[i]), float(confidence[i])
-        )
-        for kind, indices in (("mistake", mistakes), ("unsure", unsure))
-        for i in indices
-    ]
+
+    def example(kind: str, i: int) -> Example:
+        label, confident = int(dataset.labels[i]), float(confidence[i])
+        return Example(kind, dataset.images[i], dataset.ids[i], label, int(predicted[i]), confident)
+
+    return [example("mistake", i) for i in mistakes] + [example("unsure", i) for i in unsure]
 
 
 def augmented_examples(
@@ -70,11 +68,8 @@ def columns_from_examples(examples: Sequence[Example]) -> dict[str, NDArray[np.g
 
 
 def examples_from_columns(columns: Mapping[str, NDArray[np.generic]], num_classes: int) -> list[Example]:
-    """The examples in the arrays of examples.npz, none where there are no arrays.
-
-    Raises:
-        ValueError: where an array is missing or the arrays do not fit each other or the model.
-    """
+    """The examples in the arrays of examples.npz, none where there are no arrays. Raises ValueError where an array is
+    missing, or does not fit the others or the model."""
     if not columns:
         return []
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 
 import torch
 from torch import nn
@@ -87,18 +88,11 @@ class Training:
         monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
         try:
             with self._group.raise_on_rank_failure():
-                return train_model(
-                    TrainingComponents(
-                        self._state,
-                        loader,
-                        self._schedule,
-                        self._step_runner,
-                        self._guard,
-                        monitor,
-                        self._checkpointer,
-                        self._build_validation(),
-                    )
+                validation, state, schedule = self._build_validation(), self._state, self._schedule
+                components = TrainingComponents(
+                    state, loader, schedule, self._step_runner, self._guard, monitor, self._checkpointer, validation
                 )
+                return train_model(components)
         except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # after a rank failure a GPU would wait for the failed ranks
                 with suppress(RecoverableError):
@@ -157,16 +151,15 @@ class Training:
 
     def _build_schedule(self) -> Schedule:
         """The main rank's schedule, which worker ranks receive while they train."""
-        plan, main_schedule = self._job.plan, self._build_main_schedule() if self._writer else None
-        if isinstance(self._group, TorchrunGroup):
-            micro_batch = main_schedule.micro_batch if main_schedule else plan.micro_batch
-            return BroadcastSchedule(main_schedule, self._group, block_size_for(plan.step_seconds), micro_batch)
-        assert main_schedule is not None
-        return main_schedule
+        plan = self._job.plan
+        if not isinstance(self._group, TorchrunGroup):
+            return self._build_main_schedule()
+        main_schedule = self._build_main_schedule() if self._writer else None
+        micro_batch = main_schedule.micro_batch if main_schedule else plan.micro_batch
+        return BroadcastSchedule(main_schedule, self._group, block_size_for(plan.step_seconds), micro_batch)
 
     def _build_main_schedule(self) -> Schedule:
-        """The recorded step plans of a replay; else the recipe's schedule, paced by clock or step count, from the
-        checkpoint on where there is one."""
+        """The recorded step plans of a replay, else the recipe's schedule from the checkpoint on, if there is one."""
         if self._job.step_plans is not None:
             return ReplaySchedule(self._job.step_plans)
         plan = self._job.plan
@@ -193,7 +186,7 @@ class Training:
         """Seconds until training must have ended. Saving takes as long as planned, or longer if checkpoints did."""
         plan = self._job.plan
         if self._deadline.budget_seconds is None:
-            return float("inf")
+            return inf
         slower_saving = max(0.0, self._saving_share * self.checkpointer.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
@@ -210,7 +203,7 @@ class Training:
         scorer = job.scorer(self._group)
         dataset = scorer.stratify(job.data_splits.val, plan.num_val_images)
         budget = self._deadline.budget_seconds
-        limit_seconds = MAX_VALIDATION_SHARE * budget if budget else float("inf")
+        limit_seconds = MAX_VALIDATION_SHARE * budget if budget else inf
         validate_at = [progress for progress in plan.validate_at if progress > self._state.progress]
         measure = partial(scorer.accuracy, dataset=dataset)
         return PeriodicValidation(measure, validate_at, limit_seconds, self._group.broadcast_timed)

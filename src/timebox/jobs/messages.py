@@ -31,11 +31,9 @@ from timebox.planning.plan import Plan
 
 @dataclass(frozen=True)
 class ReadData:
-    """Read and split the training data.
+    """Read and split the training data, as of :meth:`DatasetReader.read_splits`.
 
     Attributes:
-        image_size: side in pixels to bring images to; None to follow the data.
-        image_fit: how images of another shape are brought to that of train.
         largest_side: of the images that the main rank has read, in pixels: the limit where ``image_size`` is None.
     """
 
@@ -78,8 +76,7 @@ class RunFinished:
 def broadcast_read_data(
     group: ProcessGroup, source: DataConfig, image_size: int | None, image_fit: str, data_splits: DataSplits
 ) -> None:
-    """Have every rank read the data that the main rank has read. Raises DataError where a rank cannot read them, or
-    reads other training images."""
+    """Have every rank read the data of the main rank. Raises DataError where one cannot, or reads other images."""
     if not isinstance(group, TorchrunGroup):
         return
     group.broadcast(ReadData(source, image_size, image_fit, max(data_splits.train.image_shape[:2])))

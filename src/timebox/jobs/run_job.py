@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.summary import BadFile, DataDescription, FinishedSummary, RankSummary
+from timebox.run.summary import DataDescription, FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import device_name
-from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import Throughput
 from timebox.training.loop import TrainingResult
 
@@ -63,8 +62,7 @@ def run_job(
         with context.phase("saving"):
             writer.save_model(result.model, job.model_config(context))
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
-        finisher = RunFinisher(job, loaded, result, training.events, writer, context)
-        finisher.finish(training.checkpointer, {**extra, "trained_on_other_machine": job.is_mixed_environment})
+        RunFinisher(job, loaded, training, result, writer, context, extra).finish()
         broadcast_run_finished(context.group, writer.path)
 
 
@@ -103,33 +101,29 @@ def score_held_out(job: TrainingJob, model: nn.Module, context: RunContext) -> l
     return job.scorer(context.group).score_splits(model, job.held_out, job.plan.recipe.tta, time)
 
 
+@dataclass(eq=False)
 class RunFinisher:
     """Scores a trained model whose weights are on disk, and writes predictions, report and summary.
 
-    Args:
-        events: lines about faults that the training survived, for the summary.
     Attributes:
+        extra_summary: further values of the summary.
         unwritten: names of the files that could not be written.
     """
 
-    def __init__(
-        self,
-        job: TrainingJob,
-        loaded: LoadedData,
-        result: TrainingResult,
-        events: Sequence[str],
-        writer: RunWriter,
-        context: RunContext,
-    ) -> None:
-        self._job, self._loaded, self._result, self._events = job, loaded, result, events
-        self._writer, self._context = writer, context
-        self.unwritten: list[str] = []
+    job: TrainingJob
+    loaded: LoadedData
+    training: Training
+    result: TrainingResult
+    writer: RunWriter
+    context: RunContext
+    extra_summary: Mapping[str, Any]
+    unwritten: list[str] = field(default_factory=list)
 
-    def finish(self, checkpointer: AsyncCheckpointer, extra_summary: Mapping[str, object]) -> None:
+    def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
-        job, context, writer = self._job, self._context, self._writer
+        job, context, writer, checkpointer = self.job, self.context, self.writer, self.training.checkpointer
         with context.phase("scoring"), context.group.raise_on_rank_failure():
-            scores = score_held_out(job, self._result.model, context)
+            scores = score_held_out(job, self.result.model, context)
         with context.phase("saving"):
             if scores:
                 self._write_optional(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
@@ -139,30 +133,30 @@ class RunFinisher:
         if self._is_time_for_report:
             with context.phase("reporting"):
                 try:
-                    self._write_report(scores, extra_summary)
+                    self._write_report(scores)
                 except Exception as error:  # a fault in the report must not cost the run
                     context.reporter.note(f"no report: {type(error).__name__}: {error}")
                     self.unwritten.append(REPORT)
         with context.deadline.phase("saving"):
-            writer.save_summary(self._summary(scores, extra_summary))
+            writer.save_summary(self._summary(scores))
             writer.finish()
 
     @property
     def _is_time_for_report(self) -> bool:
         """Whether enough time is left to write a report and exit."""
-        plan, deadline = self._job.plan, self._context.deadline
-        return self._job.config.scoring and deadline.remaining() > plan.finish_seconds - plan.saving_seconds
+        plan, deadline = self.job.plan, self.context.deadline
+        return self.job.config.scoring and deadline.remaining() > plan.finish_seconds - plan.saving_seconds
 
-    def _write_report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
-        summary, writer = self._summary(scores, extra_summary), self._writer
-        examples = self._examples(scores, summary.temperature) if self._job.config.thumbnails else []
+    def _write_report(self, scores: Sequence[SplitScore]) -> None:
+        summary, writer = self._summary(scores), self.writer
+        examples = self._examples(scores, summary.temperature) if self.job.config.thumbnails else []
         if examples:
             self._write_optional(EXAMPLES, lambda: writer.save_examples(columns_from_examples(examples)))
         writer.metrics.flush()
         run_data = RunData(
             writer.out.resolve().name,
             to_values(summary),
-            self._job.data_splits.train.class_names,
+            self.job.data_splits.train.class_names,
             downsampled_metrics(writer.path / METRICS, writer.metrics.num_lines),
             [SplitPredictions(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
@@ -171,20 +165,20 @@ class RunFinisher:
 
     def _examples(self, scores: Sequence[SplitScore], temperature: float | None) -> list[Example]:
         """Mistakes and unsure hits of the test split, else of val, and augmented training images."""
-        job, examples = self._job, []
+        job, examples = self.job, []
         for score in scores[-1:]:
             examples += prediction_examples(score.dataset, score.probabilities, temperature)
         augmentation = build_augmentation(job.plan.recipe)
         return examples + augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
 
-    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, Any]) -> FinishedSummary:
+    def _summary(self, scores: Sequence[SplitScore]) -> FinishedSummary:
         """The summary at this moment."""
-        job, loaded, result, deadline = self._job, self._loaded, self._result, self._context.deadline
+        job, loaded, result, deadline = self.job, self.loaded, self.result, self.context.deadline
+        plan, config, train, held_out = job.plan, job.config, job.data_splits.train, job.held_out
         # Writing the summary takes time too, about as long as the latest small file did.
-        is_late = deadline.remaining() < self._writer.write_seconds
-        by_split, held_out = {score.split: score for score in scores}, job.held_out
+        is_late = deadline.remaining() < self.writer.write_seconds
+        by_split = {score.split: score for score in scores}
         val, test = by_split.get("val"), by_split.get("test")
-        plan, config, train = job.plan, job.config, job.data_splits.train
         phases = deadline.phases_so_far()
         return FinishedSummary(
             val_accuracy=val.accuracy if val else None,
@@ -216,12 +210,13 @@ class RunFinisher:
             command=config.command(deadline.budget_seconds),
             plan=plan.lines,
             notes=loaded.notes,
-            events=tuple(self._events),
-            bad_files=tuple(BadFile(path=bad.path, reason=bad.reason) for bad in loaded.bad_files),
+            events=tuple(self.training.events),
+            bad_files=loaded.bad_files,
             versions=installed_versions(),
             unwritten=tuple(self.unwritten),
             late=is_late,
-            **extra_summary,
+            trained_on_other_machine=job.is_mixed_environment,
+            **self.extra_summary,
         )
 
     def _write_optional(self, name: str, write: Callable[[], None]) -> None:
@@ -229,7 +224,7 @@ class RunFinisher:
         try:
             write()
         except OutputError as error:
-            self._context.reporter.note(str(error))
+            self.context.reporter.note(str(error))
             self.unwritten.append(name)
 
 
@@ -237,11 +232,8 @@ def _ranks_summary(group: ProcessGroup, run: Path, throughputs: Sequence[Through
     """The summary's values about ranks and rank failures; empty for a single process."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    ranks = tuple(
-        RankSummary(**asdict(rank), **asdict(throughput))
-        for rank, throughput in zip(group.ranks, throughputs, strict=True)
-    )
-    record = read_ranks_record(run)
+    pairs, record = zip(group.ranks, throughputs, strict=True), read_ranks_record(run)
+    ranks = tuple(RankSummary(**asdict(rank), **asdict(throughput)) for rank, throughput in pairs)
     return {"ranks": ranks, "rank_failures": record.failures if record else ()}
 
 

@@ -42,16 +42,12 @@ def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) 
 
 
 class WorkerRank:
-    """One worker rank, see :func:`run_worker`; the order of the messages is in :mod:`timebox.jobs.messages`.
-
-    Attributes:
-        path: the run directory; None before training.
-    """
+    """One worker rank; the order of the messages is in :mod:`timebox.jobs.messages`."""
 
     def __init__(self, context: RunContext, reader: DatasetReader) -> None:
         assert isinstance(context.group, TorchrunGroup), "a worker rank is started by torchrun"
         self._context, self._group, self._reader = context, context.group, reader
-        self.path: Path | None = None
+        self._path: Path | None = None  # the run directory, known from the start of training on
 
     def run(self) -> Path:
         """Follow the main rank's messages to the end; the run directory."""
@@ -60,7 +56,7 @@ class WorkerRank:
             return message.path
         data_splits = self._read(message)
         start = self._measure_throughput(data_splits)
-        self.path = start.path
+        self._path = start.path
         job = TrainingJob(start.config, start.plan, data_splits)
         training = Training(job, self._context)
         result = training.run()
@@ -72,11 +68,10 @@ class WorkerRank:
         return finished.path
 
     def record_failures(self, failed_ranks: dict[int, str]) -> None:
-        """Write the failed ranks into the run directory in place of the main rank, where the main rank is one of them
-        and this rank is the first that is left."""
+        """Record the failed ranks in the run directory if the main rank is one, and this rank is the first left."""
         present = set(range(self._group.size)) - set(failed_ranks)
-        if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
-            record_rank_failures(self.path, self._group.describe_failures(failed_ranks))
+        if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self._path:
+            record_rank_failures(self._path, self._group.describe_failures(failed_ranks))
 
     def _read(self, message: ReadData) -> DataSplits:
         self._reader.largest_side = lambda num_images: message.largest_side

@@ -19,10 +19,7 @@ def inspect(
     Args:
         data: a path or a name.
         image_size: side in pixels to bring the images to; None to follow the data.
-        coarse: the 20 superclasses of CIFAR-100.
-        data_dir: where named data sets are looked for and downloaded to.
-        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
-        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
+        coarse, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
     Raises:
         DataError: for data that cannot be read.
 
@@ -30,13 +27,8 @@ def inspect(
     >>> timebox.inspect("photos").class_counts
     {'train': {'blue': 30, 'red': 30}}
     """
-    return inspect_data(
-        load_data(
-            data,
-            image_size=image_size,
-            coarse=coarse,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            cache=cache,
-        )
+    folder = Path(data_dir) if data_dir else None
+    loaded = load_data(
+        data, image_size=image_size, coarse=coarse, data_dir=folder, max_bad_share=max_bad_share, cache=cache
     )
+    return inspect_data(loaded)

@@ -21,11 +21,7 @@ from timebox.runtime.threads import cap_threads
 def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, out: Path, overwrite: bool) -> Run:
     """Train a finished run again with its recorded step plans, and compare the weights byte for byte.
 
-    Args:
-        out: the new run directory.
-    Raises:
-        RunError: where the run is not finished, or this machine and its versions could not give the same weights.
-        DataError: where the training images have changed.
+    Raises RunError where the run is not finished, or this machine and its versions could not give the same weights.
     """
     if not existing.is_finished:
         raise RunError(f"run {str(existing.path)!r} is not finished: resume it first, then replay it")

@@ -1,11 +1,12 @@
 """model.json: class names, preprocessing and recipe of a model, and what a resume or replay of its training needs."""
 
 import platform
+from math import inf
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 from torch import Tensor
 
 from timebox.configs.data import DataConfig
@@ -145,15 +146,14 @@ class PlanRecord(Struct, frozen=True, kw_only=True):
     def of(cls, plan: Plan) -> "PlanRecord":
         """The record of a plan."""
         values = {name: getattr(plan, name) for name in cls.__struct_fields__}
-        scoring_seconds = None if plan.scoring_seconds == float("inf") else plan.scoring_seconds
+        scoring_seconds = None if plan.scoring_seconds == inf else plan.scoring_seconds
         return cls(**{**values, "device": plan.device.type, "scoring_seconds": scoring_seconds})
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan that was recorded, for its recipe."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        scoring_seconds = float("inf") if self.scoring_seconds is None else self.scoring_seconds
-        device = torch.device(self.device)
-        return Plan(**{**values, "recipe": recipe, "device": device, "scoring_seconds": scoring_seconds})
+        scoring_seconds = inf if self.scoring_seconds is None else self.scoring_seconds
+        values = {**structs.asdict(self), "device": torch.device(self.device), "scoring_seconds": scoring_seconds}
+        return Plan(recipe=recipe, **values)
 
 
 class Machine(Struct, frozen=True, kw_only=True):

@@ -14,11 +14,9 @@ from timebox.clock import now, process_start
 from timebox.distributed.heartbeat import RankInfo
 from timebox.errors import RunError
 from timebox.file_versions import RANKS_FORMAT, SUMMARY_FORMAT
-from timebox.files import parse_json_object, read_regular, write_whole
-from timebox.run.files import RANKS, SUMMARY, read_json, to_json
-from timebox.run.json_values import from_values, to_values
-
-_MAX_BYTES = 1 << 20
+from timebox.files import write_whole
+from timebox.run.files import RANKS, SUMMARY, read_json, read_object, to_file, to_json
+from timebox.run.json_values import from_values
 
 
 class RanksRecord(Struct, frozen=True, kw_only=True):
@@ -43,7 +41,7 @@ class RanksRecord(Struct, frozen=True, kw_only=True):
 
     def save(self, run: Path) -> None:
         """Write it into a run directory. Raises OSError."""
-        write_whole(run / RANKS, to_json(RANKS_FORMAT.numbered(to_values(self))))
+        write_whole(run / RANKS, to_file(self, RANKS_FORMAT))
 
     def with_failures(self, lines: Sequence[str]) -> "RanksRecord":
         """The record with a line more for each of some further failures."""
@@ -51,17 +49,12 @@ class RanksRecord(Struct, frozen=True, kw_only=True):
 
 
 def read_ranks_record(run: Path) -> RanksRecord | None:
-    """The record in a run directory; None where there is none, or it is damaged.
-
-    Raises:
-        RunError: where a newer version has written it.
-    """
+    """The record in a run directory; None where there is none, or it is damaged. Raises RunError for a newer format."""
     where = repr(str(run / RANKS))
-    try:
-        values = parse_json_object(read_regular(run / RANKS, _MAX_BYTES))
-    except (OSError, ValueError):
-        return None
-    upgraded = RANKS_FORMAT.upgraded(values, where)
+    values = None
+    with suppress(RunError):
+        values = read_object(run / RANKS)
+    upgraded = values and RANKS_FORMAT.upgraded(values, where)
     with suppress(RunError):
         return from_values(upgraded, RanksRecord, where)
     return None
@@ -73,11 +66,8 @@ def launcher_id() -> str:
 
 
 def find_run_of_launcher(out: Path | None) -> Path | None:
-    """The run that this process's launcher began before it had to start its processes again, if any.
-
-    Args:
-        out: the run directory that the user asked for; None for one of those in ``runs/``.
-    """
+    """The run that this process's launcher began before it had to start its processes again, if any: in ``out``, the
+    directory that the user asked for, or in ``runs/`` for None."""
     if out:
         candidates = [out, *out.parent.glob(f".{glob.escape(out.name)}.new-*")]
     else:
@@ -96,7 +86,7 @@ def seconds_since_launch() -> float:
 
 
 def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
-    """Add rank failures to group.json and summary.json of a run that this process can write to.
+    """Add rank failures to group.json and summary.json, where this process can write to them.
 
     A finished run stays as it is. Keys of summary.json that this version does not know are kept.
     """
