@@ -87,7 +87,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def fit(self, X: object, y: ArrayLike) -> "TimeboxClassifier":  # noqa: N803
         """Train on N images, see the class, and their labels: (N,), of any type.
 
-        Raises UsageError or DataError, both ValueErrors, for what cannot be trained on.
+        Raises UsageError or DataError, both ValueErrors, for parameters, images or labels that cannot be trained on.
         """
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")

@@ -1,16 +1,13 @@
-"""A run on disk that is resumed or replayed, and the one that a restarted group of ranks had begun."""
+"""A run on disk that is resumed or replayed."""
 
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from timebox.clock import Deadline
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData
-from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError, RunError, UsageError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
@@ -20,7 +17,6 @@ from timebox.planning.plan import Plan
 from timebox.run.files import CONFIG
 from timebox.run.json_values import from_values, to_values
 from timebox.run.model_config import Machine, TrainedModelConfig, installed_versions
-from timebox.run.ranks_file import RanksRecord, find_run_of_launcher, read_ranks_record, seconds_since_launch
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 
@@ -94,41 +90,3 @@ class ExistingRun:
         current = {**to_values(Machine.current(self.plan.device, num_ranks)), **installed_versions()}
         differing = [name for name, value in current.items() if recorded.get(name) != value]
         return [f"{name} {recorded.get(name)!r} there, {current[name]!r} here" for name in differing]
-
-
-@dataclass(frozen=True)
-class RestartedRun:
-    """The run that a group had begun when a rank failed and ``torchrun`` restarted the group."""
-
-    path: Path
-    record: RanksRecord
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether it can be resumed; else it is trained from the start."""
-        return (self.path / CONFIG).is_file()
-
-
-def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline) -> RestartedRun | None:
-    """The run to resume, where ``torchrun`` restarted the group; None where it did not, or no run was begun.
-
-    Sets the clock back to the first start of the group: the one recorded in the run, else the start of ``torchrun``.
-    """
-    if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
-        return None
-    path = find_run_of_launcher(out)
-    record = read_ranks_record(path) if path else None
-    seconds = time.time() - record.started_at if record else seconds_since_launch()
-    deadline.add_earlier_phases({"lost": max(seconds - deadline.elapsed(), 0.0)})
-    if not path or not record:
-        return None
-    failures = group.failures_before_restart()
-    if record.failures[-len(failures) :] != failures:  # a rank may fail just after the start of the run
-        record = record.with_failures(failures)
-    return RestartedRun(path, record)
-
-
-def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
-    """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
-    if isinstance(group, TorchrunGroup):
-        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(failures).save(run)

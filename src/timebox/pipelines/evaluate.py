@@ -74,7 +74,7 @@ def evaluate(
         split: ``test``, ``val``, ``train`` or ``all``. Parts the run itself cut from these data are cut again in the
             same way, those it held out in another place read there. Default: the data's own test split, else the part
             the run held out, else everything.
-        test_limit: score a class-balanced cut of so many images.
+        test_limit: number of images to score, a class-balanced cut.
         tta: as of :meth:`Run.predict_proba`.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
         data_dir, max_bad_share, cache: as of :func:`timebox.train`.

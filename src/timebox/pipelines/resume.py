@@ -7,7 +7,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.existing_run import ExistingRun, RestartedRun, save_ranks_record
+from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished
 from timebox.jobs.run_job import keep_partial_run, run_job
@@ -16,7 +16,7 @@ from timebox.planning.budget import FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import SUMMARY
-from timebox.run.ranks_file import read_ranks_record
+from timebox.run.ranks_file import RestartedRun, read_ranks_record, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads

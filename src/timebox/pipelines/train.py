@@ -11,7 +11,7 @@ from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
 from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.existing_run import ExistingRun, find_restarted_run, save_ranks_record
+from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_training
 from timebox.jobs.messages import broadcast_read_data
@@ -25,6 +25,7 @@ from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.directories import check_output_directory, default_directory
+from timebox.run.ranks_file import find_restarted_run, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
@@ -75,10 +76,10 @@ def train(
             weights, byte for byte on a CPU.
         recipe: ``auto``, a built-in recipe or a TOML file.
         settings: ``"FIELD=VALUE"`` texts that override the recipe.
-        val: share of the training images to validate on (0...1), a path, ``"rest"`` (what ``train_limit`` left out) or
-            ``"none"``. Default: the data's own validation split, else a tenth.
+        val: share of the training images to validate on (0...1), a path, ``"rest"`` (all that ``train_limit`` leaves
+            out) or ``"none"``. Default: the data's own validation split, else a tenth.
         test: share, path or ``"none"``. Default: the data's own test split, else none.
-        train_limit, test_limit: seeded, class-balanced cuts to so many images.
+        train_limit, test_limit: numbers of images, to which the splits are cut, seeded and class-balanced.
         scoring: False holds val and test out for :func:`timebox.evaluate`: they are not scored, and no report is
             written.
         thumbnails: whether the report shows images of the data; they are kept in the run directory too.

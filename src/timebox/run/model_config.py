@@ -1,4 +1,4 @@
-"""model.json: class names, preprocessing and recipe of a model, and what a resume or replay of its training needs."""
+"""model.json: class names, preprocessing and recipe of a model, and the options and plan of its training."""
 
 import platform
 from math import inf
@@ -118,12 +118,12 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
 
     def train_config(self, source: DataConfig, seed: int) -> TrainConfig:
         """The recorded config, for data in ``source``. Raises UsageError where it is damaged."""
-        recorded = {name: getattr(self, name) for name in _SHARED_OPTIONS}
-        return TrainConfig.of(source, seed=seed, steps=self.num_steps, **recorded)
+        options = {name: getattr(self, name) for name in _SHARED_OPTIONS}
+        return TrainConfig.of(source, seed=seed, steps=self.num_steps, **options)
 
 
 class PlanRecord(Struct, frozen=True, kw_only=True):
-    """The plan of a training without its recipe; :class:`timebox.planning.plan.Plan` says what its fields mean.
+    """The plan of a training without its recipe; :class:`timebox.planning.plan.Plan` describes the fields.
 
     ``scoring_seconds`` is null where no clock is read: JSON has no infinity.
     """
@@ -186,12 +186,12 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class TrainedModelConfig(ModelConfig, frozen=True, kw_only=True):
-    """All of model.json: the model, and what it takes to find its held-out images, to resume and to replay it.
+    """All of model.json: the model, and the values that its evaluation, resume and replay need.
 
     Attributes:
         source: the data and their splits.
         seed: random seed of the training.
-        plan: how the budget was divided, and what was decided for it.
+        plan: how the budget was divided, and the decisions of the planner.
         machine: the properties of the machine that decide how sums are rounded.
         versions: versions of the packages that the model was computed with, by name.
     """

@@ -6,16 +6,18 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct, structs
 
-from timebox.clock import now, process_start
+from timebox.clock import Deadline, now, process_start
 from timebox.distributed.heartbeat import RankInfo
+from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import RunError
 from timebox.file_versions import RANKS_FORMAT, SUMMARY_FORMAT
 from timebox.files import write_whole
-from timebox.run.files import RANKS, SUMMARY, read_json, read_object, to_file, to_json
+from timebox.run.files import CONFIG, RANKS, SUMMARY, read_json, read_object, to_file, to_json
 from timebox.run.json_values import from_values
 
 
@@ -80,11 +82,6 @@ def find_run_of_launcher(out: Path | None) -> Path | None:
     return None
 
 
-def seconds_since_launch() -> float:
-    """How long this process's launcher has been running."""
-    return now() - process_start(os.getppid())
-
-
 def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
     """Add rank failures to group.json and summary.json, where this process can write to them.
 
@@ -98,3 +95,41 @@ def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
             record.save(run)
             summary = {**summary, "rank_failures": list(record.failures)}
             write_whole(run / SUMMARY, to_json(SUMMARY_FORMAT.numbered(summary)))
+
+
+@dataclass(frozen=True)
+class RestartedRun:
+    """The run that a group had begun when a rank failed and ``torchrun`` restarted the group."""
+
+    path: Path
+    record: RanksRecord
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it can be resumed; else it is trained from the start."""
+        return (self.path / CONFIG).is_file()
+
+
+def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline) -> RestartedRun | None:
+    """The run to resume, where ``torchrun`` restarted the group; None where it did not, or no run was begun.
+
+    Sets the clock back to the first start of the group: the one recorded in the run, else the start of ``torchrun``.
+    """
+    if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
+        return None
+    path = find_run_of_launcher(out)
+    record = read_ranks_record(path) if path else None
+    seconds = time.time() - record.started_at if record else now() - process_start(os.getppid())
+    deadline.add_earlier_phases({"lost": max(seconds - deadline.elapsed(), 0.0)})
+    if not path or not record:
+        return None
+    failures = group.failures_before_restart()
+    if record.failures[-len(failures) :] != failures:  # a rank may fail just after the start of the run
+        record = record.with_failures(failures)
+    return RestartedRun(path, record)
+
+
+def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
+    """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
+    if isinstance(group, TorchrunGroup):
+        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(failures).save(run)

@@ -126,12 +126,12 @@ class Run:
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
     def bare_model(self) -> nn.Module:
-        """The network on the meta device: its weights take no memory, however large a network model.json describes."""
+        """The network on the meta device, where weights take no memory: model.json may describe a huge one."""
         with torch.device("meta"):
             return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
 
     def checkpoint(self) -> Checkpoint:
-        """The last checkpoint of an unfinished run. Raises RunError where there is none."""
+        """The last checkpoint. Raises RunError where there is none."""
         if checkpoint := read_checkpoint(self.path / CHECKPOINT):
             return checkpoint
         raise RunError(f"run {str(self.path)!r} ended before a model was saved: nothing can be loaded from it")
@@ -216,7 +216,7 @@ class Run:
         return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
 
     def _as_array(self, images: object) -> NDArray[np.uint8]:
-        """Images as :meth:`predict_proba` takes them, as uint8 (N, H, W, C) of the working size."""
+        """Images of :meth:`predict_proba` as uint8 (N, H, W, C) of the working size."""
         size, channels = self.preprocessing.size, self.preprocessing.channels
         if isinstance(images, np.ndarray):
             array = images[..., None] if images.ndim == 3 else images

@@ -1,4 +1,4 @@
-"""summary.json: what a finished or a stopped training reached, with what, and where its time went."""
+"""summary.json: accuracy, settings, and the seconds of each phase, of a finished or a stopped training."""
 
 from collections.abc import Mapping
 from typing import Literal

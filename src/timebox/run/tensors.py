@@ -112,9 +112,8 @@ def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor
     """Raise ValueError unless names, shapes and dtypes are the expected ones."""
     missing = [name for name in expected if name not in entries]
     unknown = [name for name in entries if name not in expected]
-    if missing or unknown:
-        differences = (("it lacks", missing), ("has the unknown", unknown))
-        problems = "; ".join(f"{words} {_first_names(names)}" for words, names in differences if names)
+    differences = (("it lacks", missing), ("has the unknown", unknown))
+    if problems := "; ".join(f"{words} {_first_names(names)}" for words, names in differences if names):
         raise ValueError(f"its tensors are not the ones expected: {problems}")
     for name, tensor in expected.items():
         entry = entries[name]
