@@ -36,12 +36,7 @@ NO_ANSWER = "it does not answer"
 
 
 class RankFailureError(TimeboxError):
-    """At least one of the processes that train together has failed.
-
-    Attributes:
-        failed_ranks: the reason of each failure, by rank.
-        lines: a line for each failure, for the user.
-    """
+    """Processes that train together have failed: ``failed_ranks`` has the reason by rank, ``lines`` a line each."""
 
     def __init__(self, failed_ranks: Mapping[int, str], lines: Sequence[str]) -> None:
         super().__init__(f"lost {'; '.join(lines)}")

@@ -3,7 +3,8 @@
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from timebox.runtime.device import resolve_device
 SQUARE, FIT = "square", "fit"
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
 MAX_JSON_BYTES = 1 << 20
+File = str | Path | Image.Image
 
 
 class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -41,16 +43,13 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         budget: deadline of one ``fit``, from call to return: seconds, or text such as ``"60s"`` or ``"10m"``.
         steps: number of training steps in place of a budget. No clock is read: the same data, ``random_state`` and
             number of threads give the same results.
-        recipe: ``auto``, a built-in recipe or a TOML file.
-        settings: ``"FIELD=VALUE"`` texts that override the recipe.
+        recipe, settings, device, precision: as of :func:`timebox.train`.
         image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
             fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
             images.
         scale: (low, high), the values of black and white in ``X``; values beyond are clipped. None: 0 and 255 for
             uint8, else 0.0 and 1.0. ``"fit"``: the lowest and the highest value of the training images.
         random_state: an int, a numpy RandomState, or None for a random seed.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
 
     Attributes:
         classes_: the distinct labels, sorted.
@@ -81,24 +80,14 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        self.budget = budget
-        self.steps = steps
-        self.recipe = recipe
-        self.settings = settings
-        self.image_shape = image_shape
-        self.scale = scale
-        self.random_state = random_state
-        self.device = device
-        self.precision = precision
+        self.budget, self.steps, self.recipe, self.settings = budget, steps, recipe, settings
+        self.image_shape, self.scale, self.random_state = image_shape, scale, random_state
+        self.device, self.precision = device, precision
 
     def fit(self, X: object, y: ArrayLike) -> "TimeboxClassifier":  # noqa: N803
-        """Train on images and their labels.
+        """Train on N images, see the class, and their labels: (N,), of any type.
 
-        Args:
-            X: N images, see the class.
-            y: (N,), labels of any type.
-        Raises:
-            UsageError, DataError: for parameters, images or labels that cannot be trained on; both are ValueErrors.
+        Raises UsageError or DataError, both ValueErrors, for parameters, images or labels that cannot be trained on.
         """
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")
@@ -140,8 +129,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return labels
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted classifier to a new directory, without pickle: the files of a run, the labels and the
-        parameters.
+        """Write the fitted classifier to a new directory, without pickle: a run, the labels and the parameters.
 
         Raises UsageError where the directory is not empty, or the labels are neither numbers nor texts.
         """
@@ -152,7 +140,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
         if labels.tolist() != self.classes_.tolist():
             raise UsageError("only labels that are numbers or texts can be saved")
-        values = ESTIMATOR_FORMAT.numbered({"parameters": self._json_parameters(), "range": self._range})
+        parameters = self.get_params()
+        if not isinstance(self.random_state, int | None):  # JSON has no RandomState
+            parameters["random_state"] = None
+        values = ESTIMATOR_FORMAT.numbered({"parameters": parameters, "range": self._range})
         if hasattr(self, "n_features_in_"):
             values["n_features_in"] = self.n_features_in_
         text = json.dumps(values, indent=2, default=float)  # converts NumPy scalars
@@ -186,13 +177,6 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             classifier.n_features_in_ = num_features
         return classifier
 
-    def _json_parameters(self) -> dict[str, object]:
-        """The constructor's parameters for JSON, without a RandomState object."""
-        parameters: dict[str, object] = self.get_params()
-        if not isinstance(parameters["random_state"], int | None):
-            parameters["random_state"] = None
-        return parameters
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -208,13 +192,13 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return self._decode_files(files, is_fit)
         arguments = {"y": y} if is_fit else {}
         dtypes = [np.float64, np.float32, np.uint8]  # other types are converted to the first
-        checked = validate_data(self, X, **arguments, reset=is_fit, allow_nd=True, dtype=dtypes)
-        images = checked[0] if is_fit else checked
+        images = validate_data(self, X, **arguments, reset=is_fit, allow_nd=True, dtype=dtypes)
         if is_fit:
+            images = images[0]
             self._range = self._fit_range(images)
         return self._to_pixels(images)
 
-    def _decode_files(self, files: Sequence[str | Path | Image.Image], is_fit: bool) -> NDArray[np.uint8]:
+    def _decode_files(self, files: Sequence[File], is_fit: bool) -> NDArray[np.uint8]:
         """Decode files to squares: of the run's size, or of one that fits the recipe and the files."""
         if is_fit:
             image_size, image_fit = image_form(self.recipe, self.settings)
@@ -232,11 +216,9 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _fit_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
         """The values of black and white. Raises UsageError where ``scale`` is wrong, or missing and needed."""
-        if isinstance(self.scale, str) or self.scale is None:
-            if self.scale not in (None, FIT):
-                raise UsageError(f"scale {self.scale!r} must be (low, high), 'fit' or None")
-            if self.scale is None and images.dtype == np.uint8:
-                return 0.0, 255.0
+        if self.scale is None and images.dtype == np.uint8:
+            return 0.0, 255.0
+        if self.scale is None or (isinstance(self.scale, str) and self.scale == FIT):
             low, high = float(images.min()), float(images.max())
             if self.scale == FIT:
                 return low, high if high > low else low + 1.0
@@ -246,6 +228,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                     "uint8, or lie in 0...1; give the values of black and white, or scale='fit'"
                 )
             return 0.0, 1.0
+        if isinstance(self.scale, str):
+            raise UsageError(f"scale {self.scale!r} must be (low, high), 'fit' or None")
         low, high = map(float, self.scale)
         if not low < high or not math.isfinite(high - low):
             raise UsageError(f"scale {self.scale!r} must be two numbers, the first below the second")
@@ -286,33 +270,36 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return rows.reshape(len(rows), *self.image_shape)
 
 
-def _files(X: object) -> list[str | Path | Image.Image]:  # noqa: N803
+def _files(X: object) -> list[File]:  # noqa: N803
     """The items of X where all are paths or PIL images; else an empty list."""
-    if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
-        return []
     if not isinstance(X, Sequence | np.ndarray) or isinstance(X, str):
         return []
-    files = [item for item in X if isinstance(item, str | Path | Image.Image)]
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
+        return []
+    files = [item for item in X if isinstance(item, File)]
     return files if files and len(files) == len(X) else []
 
 
-def _decode_file(file: str | Path | Image.Image, side: int, image_fit: str) -> NDArray[np.uint8]:
-    """Decode to uint8 (side, side, 3). Raises DataError with the file's name."""
-    try:
+def _decode_file(file: File, side: int, image_fit: str) -> NDArray[np.uint8]:
+    with _add_file_to_errors(file):
         return decode_image(file, (side, side), 3, image_fit)
-    except DataError as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _read_size(file: str | Path | Image.Image) -> tuple[int, int]:
-    """(width, height) in pixels, from the header. Raises DataError with the file's name."""
+def _read_size(file: File) -> tuple[int, int]:
+    """(width, height) in pixels, from the header."""
     if isinstance(file, Image.Image):
         return file.size
-    try:
+    with _add_file_to_errors(file):
         header = read_header(Path(file))
+    return header.width, header.height
+
+
+@contextmanager
+def _add_file_to_errors(file: File) -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    return header.width, header.height
 
 
 def _class_names(labels: NDArray[np.generic]) -> tuple[str, ...]:

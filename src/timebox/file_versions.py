@@ -44,12 +44,9 @@ class FileFormat:
         return {FORMAT_KEY: self.newest} | {name: value for name, value in values.items() if name != FORMAT_KEY}
 
     def upgraded(self, values: Mapping[str, object], where: str) -> Values:
-        """The values of a file, as they were read, migrated to the newest format.
+        """The values of a file, as they were read, migrated to the newest format. ``where`` names it in messages.
 
-        Args:
-            where: the file, for messages.
-        Raises:
-            RunError: for a format that this version does not know, and where a migration finds the values damaged.
+        Raises RunError for a format that this version does not know, and where a migration finds the values damaged.
         """
         number = self.check(values.get(FORMAT_KEY, FIRST_FORMAT), where)
         upgraded = dict(values)
@@ -79,7 +76,7 @@ def _renamed(values: Values, new_names: Mapping[str, str]) -> Values:
 
 
 def _accept_ensemble_size(values: Values) -> Values:
-    """model.json 4 to 5. The recipe's field ``members`` is called ``ensemble_size``; recipes accept either name."""
+    """model.json 4 to 5: the recipe's ``members`` is called ``ensemble_size``. Recipes accept either name."""
     return values
 
 
@@ -133,22 +130,4 @@ BENCHMARK_FORMAT = FileFormat("benchmark.json")
 BENCHMARK_TRIAL_FORMAT = FileFormat("trials.jsonl of a benchmark")
 BENCHMARK_SUMMARY_FORMAT = FileFormat("summary.json of a benchmark")
 
-FORMATS = (
-    MODEL_FORMAT,
-    SUMMARY_FORMAT,
-    METRICS_FORMAT,
-    PREDICTIONS_FORMAT,
-    EXAMPLES_FORMAT,
-    RANKS_FORMAT,
-    CHECKPOINT_FORMAT,
-    ESTIMATOR_FORMAT,
-    LR_FIND_FORMAT,
-    TUNE_FORMAT,
-    TUNE_CLOCK_FORMAT,
-    TUNE_STUDY_FORMAT,
-    TUNE_TRIAL_FORMAT,
-    TUNE_SUMMARY_FORMAT,
-    BENCHMARK_FORMAT,
-    BENCHMARK_TRIAL_FORMAT,
-    BENCHMARK_SUMMARY_FORMAT,
-)
+FORMATS = tuple(value for value in list(globals().values()) if isinstance(value, FileFormat))

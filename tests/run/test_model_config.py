@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from timebox.configs.train import TrainConfig
 from timebox.errors import RunError
 from timebox.planning.plan import Plan
 from timebox.recipe import get_recipe
 from timebox.run.json_values import from_values, to_values
-from timebox.run.model_config import PlanRecord, Preprocessing
+from timebox.run.model_config import PlanRecord, Preprocessing, TrainingRequest
 
 PLAN = Plan(get_recipe("haet2021"), torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
 
@@ -47,3 +48,14 @@ def test_preprocessing_has_a_working_size() -> None:
     assert (square.size, square.channels, square.square_side) == ((8, 8), 1, 8)
     assert Preprocessing(image_shape=(8, 16, 1), mean=(0.5,), std=(0.25,)).square_side is None
     assert [tensor.tolist() for tensor in square.tensors()] == [[0.5], [0.25]]
+
+
+def test_the_options_of_a_training_read_back() -> None:
+    config = TrainConfig(data="a", steps=3, val=0.5, settings=("width=4",), seed=7, init="b")
+    values = to_values(TrainingRequest.of(config, data_sha256=""))
+    recorded = from_values(values, TrainingRequest, "a training")
+    assert recorded.train_config(config.source, 7) == config
+    older = {name: value for name, value in values.items() if name not in ("scoring", "thumbnails")}
+    assert from_values(older, TrainingRequest, "a training").train_config(config.source, 7) == config
+    with pytest.raises(RunError, match="a training is damaged: object missing required field recipe"):
+        from_values({name: value for name, value in older.items() if name != "recipe"}, TrainingRequest, "a training")

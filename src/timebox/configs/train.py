@@ -1,7 +1,6 @@
 """``TrainConfig``: the options of ``timebox train``."""
 
 import shlex
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from timebox.configs import options
@@ -145,23 +144,6 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     def of(cls, source: DataConfig, **changes: Any) -> "TrainConfig":
         """A training on the data of ``source``, with the other options as given."""
         return cls(**{**source.arguments(), **changes})
-
-    @classmethod
-    def of_run(cls, source: DataConfig, training: Mapping[str, object], seed: object) -> "TrainConfig":
-        """The config recorded in a run's model.json, of which ``training`` and ``seed`` are entries.
-
-        Raises ValueError if it is damaged.
-        """
-        recorded = {"scoring": True, "thumbnails": True, "init": None, **training, "seed": seed}
-        names = ("recipe", "settings", "seed", "precision", "scoring", "thumbnails", "init")
-        if missing := {*names, "num_steps"} - set(recorded):
-            raise ValueError(f"its training lacks {', '.join(sorted(missing))}")
-        return cls.of(source, steps=recorded["num_steps"], **{name: recorded[name] for name in names})
-
-    def as_training(self) -> dict[str, object]:
-        """The entries of ``training`` in model.json, read back by :meth:`of_run`."""
-        names = ("recipe", "settings", "precision", "steps", "scoring", "thumbnails", "init")
-        return {"num_steps" if name == "steps" else name: value for name, value in self.as_dict(names).items()}
 
     @property
     def source(self) -> DataConfig:

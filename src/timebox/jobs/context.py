@@ -13,11 +13,7 @@ from timebox.reporter import Reporter
 
 @dataclass(frozen=True)
 class RunContext:
-    """The clock of a command, where its progress is reported, and the ranks that carry it out.
-
-    Reading, planning, training, scoring and saving all take one. The writer of the run directory is apart from it:
-    there is none before the data are read, and none on worker ranks.
-    """
+    """The clock of a command, where its progress is reported, and the ranks that carry it out."""
 
     deadline: Deadline
     reporter: Reporter
@@ -33,10 +29,9 @@ class RunContext:
 
 @contextmanager
 def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> Iterator[RunContext]:
-    """Join the process group that ``torchrun`` started, as the main rank or as a worker rank; a group of one process
-    without ``torchrun``. On leaving by an error, its text is left for the other ranks.
+    """Join the process group that ``torchrun`` started; a group of one process without ``torchrun``.
 
-    Every rank's clock is set back to the start of the earliest rank.
+    Every rank's clock is set back to the start of the earliest rank. An error inside is passed on to the other ranks.
     """
     with join_process_group(device, deadline) as group:
         yield RunContext(deadline, reporter, group)

@@ -1,6 +1,7 @@
 """Reading the data of a run and splitting them into train, val and test, as a DataConfig says."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from timebox.clock import Deadline
@@ -24,16 +25,16 @@ SplitSize = str | float | None
 
 def split_data(
     source_splits: SourceSplits,
-    config: DataConfig,
+    source: DataConfig,
     read: Callable[[str, int | None], LoadedData] | None = None,
     image_fit: str = CROP,
 ) -> DataSplits:
-    """Cut and split data as a config says.
+    """Split data as a config says.
 
     Args:
         read: reads ``(path, image_size)``, for a val or test split that is a path of its own. None leaves such a split
             out; the other splits do not depend on it.
-        image_fit: how images of another shape are brought to that of train.
+        image_fit: as of :meth:`DatasetReader.read_splits`.
     """
     height, width, _ = source_splits.train.image_shape
 
@@ -46,50 +47,41 @@ def split_data(
         return dict(other.items()).get(name, other.train)
 
     split_config = SplitConfig(
-        val=size_or_dataset("val", config.val),
-        test=size_or_dataset("test", config.test),
-        train_limit=config.train_limit,
-        test_limit=config.test_limit,
-        split_seed=config.split_seed,
-        group_by=config.group_by,
+        val=size_or_dataset("val", source.val),
+        test=size_or_dataset("test", source.test),
+        train_limit=source.train_limit,
+        test_limit=source.test_limit,
+        split_seed=source.split_seed,
+        group_by=source.group_by,
         fit=image_fit,
     )
     return split_dataset(source_splits, split_config)
 
 
+@dataclass(eq=False)
 class DatasetReader:
     """Reads and splits the data of a run, and reports notes on them.
 
-    Attributes:
-        largest_side: maps a number of images to the limit of their side in pixels, which holds where no image size is
-            set; None for that of :func:`timebox.data.load_data`.
-
     Args:
-        data_dir: where named data sets are looked for and downloaded to.
-        max_bad_share: share of unreadable files, 0...1, above which data are refused.
-        notify: takes one line of text for the user.
+        data_dir, max_bad_share, notify, cache: as of :func:`timebox.data.load_data`.
         deadline: a clock that leaves downloads out.
         in_memory: the images that the path IN_MEMORY stands for, if any.
-        cache: whether decoded images are kept on disk, see load_data.
+        largest_side: maps a number of images to the limit of their side in pixels, which holds where no image size is
+            set; None for that of load_data.
     """
 
-    def __init__(
-        self,
-        data_dir: Path | None,
-        max_bad_share: float,
-        notify: Callable[[str], None],
-        deadline: Deadline,
-        in_memory: ImageDataset | None = None,
-        cache: bool = True,
-    ) -> None:
-        self.largest_side: Callable[[int], int] | None = None
-        self._data_dir, self._max_bad_share = data_dir, max_bad_share
-        self._notify, self._deadline, self._in_memory, self._cache = notify, deadline, in_memory, cache
+    data_dir: str | Path | None
+    max_bad_share: float
+    notify: Callable[[str], None]
+    deadline: Deadline
+    in_memory: ImageDataset | None = None
+    cache: bool = True
+    largest_side: Callable[[int], int] | None = None
 
     def read_splits(
-        self, config: DataConfig, image_size: int | None, image_fit: str = CROP
+        self, source: DataConfig, image_size: int | None, image_fit: str = CROP
     ) -> tuple[LoadedData, DataSplits]:
-        """Read a config's data, and split them.
+        """Read data, and split them as a config says.
 
         Args:
             image_size: side in pixels to bring images to; None to follow the data.
@@ -97,51 +89,47 @@ class DatasetReader:
         """
 
         def read(path: str, image_size: int | None) -> LoadedData:
-            return self._read(path, image_size, config.coarse, image_fit)
+            return self._read(path, image_size, source.coarse, image_fit)
 
-        loaded = read(config.data, image_size)
-        data_splits = split_data(loaded.splits, config, read, image_fit)
-        read_as = f"{config.data} is read as {loaded.format}: {loaded.why}"
-        for note in (read_as, *loaded.notes, *_bad_file_note(loaded), *_group_notes(loaded.splits, config)):
-            self._notify(note)
+        loaded = read(source.data, image_size)
+        data_splits = split_data(loaded.splits, source, read, image_fit)
+        self.notify(f"{source.data} is read as {loaded.format}: {loaded.why}")
+        for note in loaded.notes:
+            self.notify(note)
+        if bad := loaded.bad_files:
+            self.notify(f"{len(bad)} unreadable files left out, the first {bad[0].path!r}: {bad[0].reason}")
+        for note in _group_notes(loaded.splits, source):
+            self.notify(note)
         return loaded, data_splits
 
     def _read(self, path: str, image_size: int | None, coarse: bool, image_fit: str) -> LoadedData:
-        # The splits are a second copy of the images, which exists beside the first for a while.
-        num_copies = 2
-        if self._in_memory is not None and path == IN_MEMORY:
-            return load_images_in_memory(self._in_memory, image_size, num_copies, image_fit)
+        num_copies = 2  # the splits are the second
+        if self.in_memory is not None and path == IN_MEMORY:
+            return load_images_in_memory(self.in_memory, image_size, num_copies, image_fit)
         loaded = load_data(
             path,
             image_size=image_size,
             coarse=coarse,
-            data_dir=self._data_dir,
-            max_bad_share=self._max_bad_share,
+            data_dir=Path(self.data_dir) if self.data_dir else None,
+            max_bad_share=self.max_bad_share,
             num_copies=num_copies,
-            notify=self._notify,
-            cache=self._cache,
+            notify=self.notify,
+            cache=self.cache,
             fit=image_fit,
             max_side=self.largest_side,
         )
-        self._deadline.exclude(loaded.download_seconds)
+        self.deadline.exclude(loaded.download_seconds)
         return loaded
 
 
-def _group_notes(source_splits: SourceSplits, config: DataConfig) -> list[str]:
-    """Notes on groups of which both train and another of the source's own splits have images; without ``group_by``, on
-    series of images that file names suggest."""
+def _group_notes(source_splits: SourceSplits, source: DataConfig) -> list[str]:
+    """Notes on groups that train shares with another split of the data; without ``group_by``, on series of images that
+    file names suggest."""
     train = source_splits.train
-    if config.group_by is None:
+    if source.group_by is None:
         return frame_series_notes(train.ids, train.labels)
-    others = {name: split for name, split in source_splits.items() if name != "train"}
-    shared = {name: count_shared_groups(split.ids, train.ids, config.group_by) for name, split in others.items()}
-    return [
-        f"{count:,} images of {name} belong to groups that train has too" for name, count in shared.items() if count
-    ]
-
-
-def _bad_file_note(loaded: LoadedData) -> list[str]:
-    if not loaded.bad_files:
-        return []
-    first = loaded.bad_files[0]
-    return [f"{len(loaded.bad_files)} unreadable files left out, the first {first.path!r}: {first.reason}"]
+    notes = []
+    for name, split in source_splits.items():
+        if split is not train and (count := count_shared_groups(split.ids, train.ids, source.group_by)):
+            notes.append(f"{count:,} images of {name} belong to groups that train has too")
+    return notes

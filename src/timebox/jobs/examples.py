@@ -22,41 +22,36 @@ def prediction_examples(
     """The errors with the highest confidence and the correct predictions with the lowest.
 
     Args:
-        dataset: N evaluated images.
-        probabilities: float32 (N, num_classes), not calibrated.
+        probabilities: float32 (N, num_classes), of the N images of ``dataset``; not calibrated.
         temperature: of the calibration; None for uncalibrated confidences.
     """
     confidence = apply_temperature(probabilities, temperature or 1.0).max(1)
     predicted = probabilities.argmax(1)
     correct, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
     mistakes, unsure = order[~correct[order]][::-1][:NUM_MISTAKES], order[correct[order]][:NUM_UNSURE]
-    return [
-        Example(
-            kind, dataset.images[i], dataset.ids[i], int(dataset.labels[i]), int(predicted[i]), float(confidence[i])
-        )
-        for kind, indices in (("mistake", mistakes), ("unsure", unsure))
-        for i in indices
-    ]
+
+    def example(kind: str, i: int) -> Example:
+        label, confident = int(dataset.labels[i]), float(confidence[i])
+        return Example(kind, dataset.images[i], dataset.ids[i], label, int(predicted[i]), confident)
+
+    return [example("mistake", i) for i in mistakes] + [example("unsure", i) for i in unsure]
 
 
 def augmented_examples(
-    train: ImageDataset, mean: torch.Tensor, std: torch.Tensor, augmentation: Augmentation, seed: int
+    train: ImageDataset, statistics: ChannelStatistics, augmentation: Augmentation, seed: int
 ) -> list[Example]:
-    """Random training images after augmentation. The label of a mixup image is the class with the larger weight.
-
-    Args:
-        mean, std: float32 (C,), of the training images.
-    """
+    """Random training images after augmentation. The label of a mixup image is the class with the larger weight."""
     rng = np.random.default_rng(seed)
     sample = train.take(np.sort(rng.choice(len(train), min(NUM_AUGMENTED, len(train)), replace=False)))
     images = ResidentImages.from_dataset(sample, torch.device("cpu"))
-    loader = DeviceLoader(images, ChannelStatistics(mean, std), augmentation, Sampling(len(sample), seed))
+    loader = DeviceLoader(images, statistics, augmentation, Sampling(len(sample), seed))
     batch = loader.batch(0, progress=0.0)
-    pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
+    pixels = batch.images.permute(0, 2, 3, 1) * statistics.std + statistics.mean
+    pixels = pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
     labels = (batch.labels.argmax(1) if augmentation.mixup else batch.labels).tolist()
     return [
         Example("augmented", image, train.class_names[label], label, label, 1.0)
-        for image, label in zip(pixels, labels, strict=True)
+        for image, label in zip(pixels.numpy(), labels, strict=True)
     ]
 
 
@@ -73,11 +68,8 @@ def columns_from_examples(examples: Sequence[Example]) -> dict[str, NDArray[np.g
 
 
 def examples_from_columns(columns: Mapping[str, NDArray[np.generic]], num_classes: int) -> list[Example]:
-    """The examples in the arrays of examples.npz, none where there are no arrays.
-
-    Raises:
-        ValueError: where an array is missing or the arrays do not fit each other or the model.
-    """
+    """The examples in the arrays of examples.npz, none where there are no arrays. Raises ValueError where an array is
+    missing, or does not fit the others or the model."""
     if not columns:
         return []
     try:
@@ -92,14 +84,5 @@ def examples_from_columns(columns: Mapping[str, NDArray[np.generic]], num_classe
     for indices in (labels, predicted):
         if indices.dtype != np.int64 or not np.isin(indices, np.arange(num_classes)).all():
             raise ValueError(f"its class indices must be int64 from 0 to {num_classes - 1}")
-    return [
-        Example(
-            str(kinds[i]),
-            images[i].astype(np.uint8),
-            str(names[i]),
-            int(labels[i]),
-            int(predicted[i]),
-            float(confidence[i]),
-        )
-        for i in range(len(images))
-    ]
+    rows = zip(kinds, images, names, labels, predicted, confidence, strict=True)
+    return [Example(str(k), i.astype(np.uint8), str(n), int(y), int(p), float(c)) for k, i, n, y, p, c in rows]

@@ -1,17 +1,13 @@
-"""A run on disk that is resumed or replayed, and the one that a restarted group of ranks had begun."""
+"""A run on disk that is resumed or replayed."""
 
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from timebox.clock import Deadline
-from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, LoadedData
-from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError, RunError, UsageError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
@@ -21,14 +17,13 @@ from timebox.planning.plan import Plan
 from timebox.run.files import CONFIG
 from timebox.run.json_values import from_values, to_values
 from timebox.run.model_config import Machine, TrainedModelConfig, installed_versions
-from timebox.run.ranks_file import RanksRecord, find_run_of_launcher, read_ranks_record, seconds_since_launch
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 
 
 @dataclass(frozen=True, eq=False)
 class ExistingRun:
-    """A run on disk and what its model.json records of the training.
+    """A run on disk and its model.json.
 
     Attributes:
         recorded: all of model.json.
@@ -41,18 +36,15 @@ class ExistingRun:
 
     @classmethod
     def load(cls, path: Path, data: str | None = None) -> "ExistingRun":
-        """Load the run in a directory.
+        """Load the run in a directory; its data are in ``data`` today, None for the recorded path.
 
-        Args:
-            data: path of its data today; None for the recorded one.
-        Raises:
-            RunError: where there is no such run, or its model.json is damaged.
+        Raises RunError where there is no such run, or its model.json is damaged.
         """
         run, where = Run(path), repr(str(path / CONFIG))
         recorded = from_values(run.config, TrainedModelConfig, where)
         source = recorded.source if data is None else recorded.source.replace(data=data)
         try:
-            return cls(run, recorded, _train_config(source, recorded))
+            return cls(run, recorded, recorded.training.train_config(source, recorded.seed))
         except UsageError as error:
             raise RunError(f"{where} is damaged: {error}") from error
 
@@ -63,7 +55,6 @@ class ExistingRun:
 
     @property
     def path(self) -> Path:
-        """The run directory."""
         return self.run.path
 
     @property
@@ -76,92 +67,26 @@ class ExistingRun:
         """The device of the run's kind here. Raises UsageError where there is none."""
         return resolve_device(self.plan.device.type)
 
-    @property
-    def num_ranks(self) -> int:
-        """The number of ranks it was trained by."""
-        return self.recorded.machine.processes
-
     def read_data(self, reader: DatasetReader, context: RunContext) -> tuple[LoadedData, DataSplits]:
         """Read the run's data again, on every rank. Raises DataError where the training images have changed."""
         with context.phase("reading"):
             height, width, _ = image_shape = self.run.preprocessing.image_shape
             image_size, image_fit = self.run.recipe.image_size or None, self.run.recipe.image_fit
             reader.largest_side = lambda num_images: max(height, width)
-            loaded, data_splits = reader.read_splits(self.config.source, image_size, image_fit)
-            if (
-                data_splits.train.image_shape != image_shape
-                or sha256_of(data_splits.train) != self.recorded.training.data_sha256
-            ):
+            source = self.config.source
+            loaded, data_splits = reader.read_splits(source, image_size, image_fit)
+            train, sha256 = data_splits.train, self.recorded.training.data_sha256
+            if train.image_shape != image_shape or sha256_of(train) != sha256:
                 raise DataError(
-                    f"{self.config.source.data!r} does not hold the {height}x{width} training images that run "
+                    f"{source.data!r} does not hold the {height}x{width} training images that run "
                     f"{str(self.path)!r} was trained on"
                 )
-            broadcast_read_data(context.group, self.config.source, image_size, image_fit, data_splits)
+            broadcast_read_data(context.group, source, image_size, image_fit, data_splits)
         return loaded, data_splits
 
     def differences(self, num_ranks: int) -> list[str]:
         """Differences between the recorded machine and versions and those of today, a text each."""
         recorded = {**to_values(self.recorded.machine), **self.recorded.versions}
         current = {**to_values(Machine.current(self.plan.device, num_ranks)), **installed_versions()}
-        return [
-            f"{name} {recorded.get(name)!r} there, {value!r} here"
-            for name, value in current.items()
-            if recorded.get(name) != value
-        ]
-
-
-def _train_config(source: DataConfig, recorded: TrainedModelConfig) -> TrainConfig:
-    """The options that a run was trained with, its data in ``source``."""
-    training = recorded.training
-    return TrainConfig.of(
-        source,
-        steps=training.num_steps,
-        recipe=training.recipe,
-        settings=training.settings,
-        seed=recorded.seed,
-        precision=training.precision,
-        scoring=training.scoring,
-        thumbnails=training.thumbnails,
-        init=training.init,
-    )
-
-
-@dataclass(frozen=True)
-class RestartedRun:
-    """The run that a group had begun when a rank failed and ``torchrun`` restarted the group."""
-
-    path: Path
-    record: RanksRecord
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether it can be resumed; else it is trained from the start."""
-        return (self.path / CONFIG).is_file()
-
-
-def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline) -> RestartedRun | None:
-    """The run to resume, where ``torchrun`` restarted the group; None where it did not, or no run was begun.
-
-    Sets the clock back to the first start of the group: the one recorded in the run, else the start of ``torchrun``.
-
-    Args:
-        out: the run directory that was set, if any.
-    """
-    if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
-        return None
-    path = find_run_of_launcher(out)
-    record = read_ranks_record(path) if path else None
-    seconds = time.time() - record.started_at if record else seconds_since_launch()
-    deadline.add_earlier_phases({"lost": max(seconds - deadline.elapsed(), 0.0)})
-    if not path or not record:
-        return None
-    # A rank that failed just after the start of the run may not be recorded in it.
-    failures = group.failures_before_restart()
-    is_recorded = record.failures[-len(failures) :] == failures
-    return RestartedRun(path, record if is_recorded else record.with_failures(failures))
-
-
-def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
-    """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
-    if isinstance(group, TorchrunGroup):
-        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(failures).save(run)
+        differing = [name for name, value in current.items() if recorded.get(name) != value]
+        return [f"{name} {recorded.get(name)!r} there, {current[name]!r} here" for name in differing]

@@ -1,15 +1,15 @@
 """Training a job: builds network, schedule, data loader, rollback guard and checkpointer, and runs the loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 
 import torch
 from torch import nn
 
 from timebox.builders import build_augmentation, build_model, build_resizing, init_whitening_
-from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import DataShard, ResidentImages
 from timebox.distributed.process_group import TorchrunGroup
@@ -54,31 +54,24 @@ class Training:
     """
 
     def __init__(self, job: TrainingJob, context: RunContext, writer: RunWriter | None = None) -> None:
-        self._job, self._writer, self._group = job, writer, context.group
-        self._deadline, self._reporter = context.deadline, context.reporter
+        self._job, self._writer, self._context = job, writer, context
+        self._group, self._deadline, self._reporter = context.group, context.deadline, context.reporter
         self.events: list[str] = []
-        plan, recipe = job.plan, job.plan.recipe
-        self._state = TrainingState(
-            build_initial_network(job, self._reporter.note),
-            recipe,
-            Precision(plan.precision, plan.device),
-            self._metadata,
-        )
+        plan, network = job.plan, build_initial_network(job, self._reporter.note)
+        self._state = TrainingState(network, plan.recipe, Precision(plan.precision, plan.device), self._metadata)
         writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
         self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
         self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, self._group)
-        with self._group.raise_on_rank_failure():
-            self._broadcast_state()
+        with self._group.raise_on_rank_failure():  # every rank starts with the main rank's weights and step
+            self._group.broadcast_parameters_(list(self._state.tensors().values()))
+            step_and_progress = self._state.step, self._state.progress
+            self._state.step, self._state.progress = self._group.broadcast_timed(step_and_progress)
+        can_shrink = self._group.size == 1
         self._guard = RollbackGuard(
-            self._state,
-            self._schedule,
-            recipe,
-            self._snapshot_steps(),
-            self._notify,
-            can_shrink=self._group.size == 1,
+            self._state, self._schedule, plan.recipe, self._snapshot_steps(), self._notify, can_shrink
         )
 
     def run(self) -> TrainingResult:
@@ -86,27 +79,20 @@ class Training:
         job, plan, recipe = self._job, self._job.plan, self._job.plan.recipe
         loader = DeviceLoader(
             ResidentImages.from_dataset(job.data_splits.train, plan.device, self._data_shard()),
-            ChannelStatistics(job.mean, job.std),
+            job.statistics,
             build_augmentation(recipe),
-            Sampling(recipe.batch_size, job.request.seed, recipe.ensemble_size),
+            Sampling(recipe.batch_size, job.config.seed, recipe.ensemble_size),
             build_resizing(recipe),
         )
-        log = self._writer.metrics.add if self._writer else _discard
+        log = self._writer.metrics.add if self._writer else lambda line: None
         monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
         try:
             with self._group.raise_on_rank_failure():
-                return train_model(
-                    TrainingComponents(
-                        self._state,
-                        loader,
-                        self._schedule,
-                        self._step_runner,
-                        self._guard,
-                        monitor,
-                        self._checkpointer,
-                        self._build_validation(),
-                    )
+                validation, state, schedule = self._build_validation(), self._state, self._schedule
+                components = TrainingComponents(
+                    state, loader, schedule, self._step_runner, self._guard, monitor, self._checkpointer, validation
                 )
+                return train_model(components)
         except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # after a rank failure a GPU would wait for the failed ranks
                 with suppress(RecoverableError):
@@ -160,21 +146,20 @@ class Training:
     def _build_checkpointer(self, expected_seconds: float) -> AsyncCheckpointer | None:
         if self._writer is None:
             return None
-        save = partial(self._writer.save_checkpoint, config=self._job.config(self._group.size))
+        save = partial(self._writer.save_checkpoint, config=self._job.model_config(self._context))
         return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds)
 
     def _build_schedule(self) -> Schedule:
         """The main rank's schedule, which worker ranks receive while they train."""
-        plan, main_schedule = self._job.plan, self._build_main_schedule() if self._writer else None
-        if isinstance(self._group, TorchrunGroup):
-            micro_batch = main_schedule.micro_batch if main_schedule else plan.micro_batch
-            return BroadcastSchedule(main_schedule, self._group, block_size_for(plan.step_seconds), micro_batch)
-        assert main_schedule is not None
-        return main_schedule
+        plan = self._job.plan
+        if not isinstance(self._group, TorchrunGroup):
+            return self._build_main_schedule()
+        main_schedule = self._build_main_schedule() if self._writer else None
+        micro_batch = main_schedule.micro_batch if main_schedule else plan.micro_batch
+        return BroadcastSchedule(main_schedule, self._group, block_size_for(plan.step_seconds), micro_batch)
 
     def _build_main_schedule(self) -> Schedule:
-        """The recorded step plans of a replay; else the recipe's schedule, paced by clock or step count, from the
-        checkpoint on where there is one."""
+        """The recorded step plans of a replay, else the recipe's schedule from the checkpoint on, if there is one."""
         if self._job.step_plans is not None:
             return ReplaySchedule(self._job.step_plans)
         plan = self._job.plan
@@ -182,12 +167,6 @@ class Training:
         if self._job.checkpoint:
             self._restore(schedule, self._job.checkpoint)
         return schedule
-
-    def _broadcast_state(self) -> None:
-        """Start every rank with the main rank's weights and step."""
-        state = self._state
-        self._group.broadcast_parameters_(list(state.tensors().values()))
-        state.step, state.progress = self._group.broadcast_timed((state.step, state.progress))
 
     def _data_shard(self) -> DataShard:
         """This rank's shard of each batch. Every rank holds all images, or a part where they do not fit on a device."""
@@ -199,19 +178,15 @@ class Training:
         plan = self._job.plan
         if plan.num_steps is not None:
             return StepPacer(plan.num_steps)
-        return ClockPacer(
-            self._seconds_left,
-            plan.step_seconds,
-            self._deadline.elapsed,
-            Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)),
-            build_resizing(plan.recipe),
-        )
+        overtime_seconds = OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)
+        warmdown, resizing = Warmdown(warmdown_start(plan.recipe), overtime_seconds), build_resizing(plan.recipe)
+        return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing)
 
     def _seconds_left(self) -> float:
         """Seconds until training must have ended. Saving takes as long as planned, or longer if checkpoints did."""
         plan = self._job.plan
         if self._deadline.budget_seconds is None:
-            return float("inf")
+            return inf
         slower_saving = max(0.0, self._saving_share * self.checkpointer.cost_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
 
@@ -228,27 +203,23 @@ class Training:
         scorer = job.scorer(self._group)
         dataset = scorer.stratify(job.data_splits.val, plan.num_val_images)
         budget = self._deadline.budget_seconds
-        allowed = MAX_VALIDATION_SHARE * budget if budget else float("inf")
-        moments = [moment for moment in plan.validate_at if moment > self._state.progress]
+        limit_seconds = MAX_VALIDATION_SHARE * budget if budget else inf
+        validate_at = [progress for progress in plan.validate_at if progress > self._state.progress]
         measure = partial(scorer.accuracy, dataset=dataset)
-        return PeriodicValidation(measure, moments, allowed, self._group.broadcast_timed)
-
-
-def _discard(entry: Mapping[str, object]) -> None:
-    """Worker ranks write no metrics: the main rank does."""
+        return PeriodicValidation(measure, validate_at, limit_seconds, self._group.broadcast_timed)
 
 
 def build_initial_network(job: TrainingJob, notify: Callable[[str], None]) -> nn.Module:
     """The recipe's network on the device: random weights with data-dependent whitening filters, or initial weights."""
-    plan, data = job.plan, job.data_splits.train
+    plan, train = job.plan, job.data_splits.train
     # Weights are drawn on the CPU, whatever the device; other random generators stay untouched.
-    torch.default_generator.manual_seed(job.request.seed)
-    model = build_model(plan.recipe, data.image_shape[2], data.num_classes).to(plan.device).train()
+    torch.default_generator.manual_seed(job.config.seed)
+    model = build_model(plan.recipe, train.image_shape[2], train.num_classes).to(plan.device).train()
     if job.initial:
-        job.initial.copy_to(model, data.class_names, notify)
-        return model
-    images, mean, std = torch.from_numpy(data.images), job.mean.to(plan.device), job.std.to(plan.device)
-    init_whitening_(model, plan.recipe, images, mean, std)
+        job.initial.copy_to(model, train.class_names, notify)
+    else:
+        statistics = job.statistics.to(plan.device)
+        init_whitening_(model, plan.recipe, torch.from_numpy(train.images), statistics.mean, statistics.std)
     return model
 
 

@@ -21,10 +21,8 @@ from timebox.run.run import Run
 
 # Recipe fields that the weights determine.
 WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "celu_alpha")
-HEAD = "head."
-FIRST_NETWORK = "members.0."
-# In `auto`'s network; its number of filters is the width.
-FIRST_FILTERS = "groups.1.0.weight"
+HEAD, FIRST_NETWORK = "head.", "members.0."
+FIRST_FILTERS = "groups.1.0.weight"  # in `auto`'s network; its number of filters is the width
 MAX_BYTES = 4 << 30
 # Muon's learning rate for trained filters: a third of that for random ones. LOG.md has the measurements.
 WARM_FILTER_LR = 0.08
@@ -35,10 +33,9 @@ class InitialWeights:
     """The weights of one network that every network of a training starts from.
 
     Attributes:
-        sha256: of the file they were read from.
+        sha256: of their file.
         settings: the recipe fields that they determine, as ``FIELD=VALUE``.
         class_names: the class of each row of the head; None where unknown.
-        tensors: the network's state dict.
     """
 
     path: Path
@@ -50,11 +47,7 @@ class InitialWeights:
     @classmethod
     def read(cls, path: Path) -> "InitialWeights":
         """Read the weights of a run directory, or of a copy of a run's model.safetensors; of an ensemble, those of its
-        first network.
-
-        Raises:
-            RunError: where there is no such file, or it is damaged.
-        """
+        first network. Raises RunError where there is no such file, or it is damaged."""
         file = path / MODEL if path.is_dir() else path
         beside = file.parent / CONFIG
         run = Run(file.parent, "cpu") if beside.is_file() and file.name == MODEL else None
@@ -67,15 +60,15 @@ class InitialWeights:
             raise RunError(f"{str(file)!r} cannot be read: {error}") from error
         first = {name.removeprefix(FIRST_NETWORK): t for name, t in tensors.items() if name.startswith(FIRST_NETWORK)}
         tensors = first or tensors
-        settings = _recorded_settings(run) if run else _infer_settings(tensors, file)
-        return cls(path, hashlib.sha256(blob).hexdigest(), settings, run.class_names if run else None, tensors)
+        sha256 = hashlib.sha256(blob).hexdigest()
+        if run is None:
+            return cls(path, sha256, _infer_settings(tensors, file), None, tensors)
+        settings = tuple(f"{name}={str(getattr(run.recipe, name)).lower()}" for name in WEIGHT_FIELDS)
+        return cls(path, sha256, settings, run.class_names, tensors)
 
     def complete_settings(self, recipe: str, settings: Sequence[str]) -> tuple[str, ...]:
-        """Complete the settings of a recipe by the fields that these weights determine, and by Muon's learning rate
-        for trained filters where `auto` plans.
-
-        Raises UsageError where a setting contradicts the weights.
-        """
+        """Settings of a recipe, completed by the fields that these weights determine, and by Muon's learning rate for
+        trained filters where `auto` plans. Raises UsageError where a setting contradicts the weights."""
         own, changes = parse_settings(self.settings), parse_settings(settings)
         for name, value in own.items():
             if changes.get(name, value) != value:
@@ -85,20 +78,19 @@ class InitialWeights:
         return (*self.settings, *filter_lr, *settings)
 
     def copy_to(self, model: nn.Module, class_names: Sequence[str], notify: Callable[[str], None]) -> None:
-        """Copy the weights into every network of a model; those of the head too, where all its classes are known here.
+        """Copy the weights into every network of a model; those of the head only where all its classes were trained.
 
         Raises UsageError where a tensor is missing or of another shape.
         """
         rows = self._head_rows(class_names)
         for network in networks_of(model):
             for name, tensor in network.state_dict().items():
-                is_head = name.startswith(HEAD)
-                if is_head and rows is None:
-                    continue
                 source = self.tensors.get(name)
-                if is_head and source is not None:
-                    has_known_rows = source.shape[:1] == (len(self.class_names or ()),)
-                    source = source[rows] if has_known_rows else None
+                if name.startswith(HEAD):
+                    if rows is None:
+                        continue
+                    has_known_rows = source is not None and source.shape[:1] == (len(self.class_names or ()),)
+                    source = source[rows] if source is not None and has_known_rows else None
                 if source is None or source.shape != tensor.shape:
                     problem = "missing" if source is None else f"of the shape {tuple(source.shape)}"
                     raise UsageError(
@@ -115,11 +107,6 @@ class InitialWeights:
         if self.class_names is None or not set(class_names) <= set(self.class_names):
             return None
         return [self.class_names.index(name) for name in class_names]
-
-
-def _recorded_settings(run: Run) -> tuple[str, ...]:
-    values = run.recipe.as_dict()
-    return tuple(f"{name}={str(values[name]).lower()}" for name in WEIGHT_FIELDS)
 
 
 def _infer_settings(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:

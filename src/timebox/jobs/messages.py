@@ -31,15 +31,13 @@ from timebox.planning.plan import Plan
 
 @dataclass(frozen=True)
 class ReadData:
-    """Read and split the training data.
+    """Read and split the training data, as of :meth:`DatasetReader.read_splits`.
 
     Attributes:
-        image_size: side in pixels to bring images to; None to follow the data.
-        image_fit: how images of another shape are brought to that of train.
         largest_side: of the images that the main rank has read, in pixels: the limit where ``image_size`` is None.
     """
 
-    data: DataConfig
+    source: DataConfig
     image_size: int | None
     image_fit: str
     largest_side: int
@@ -64,7 +62,6 @@ class StartTraining:
 
     config: TrainConfig
     plan: Plan
-    budget_seconds: float | None
     path: Path
     threads_share: float
 
@@ -77,26 +74,25 @@ class RunFinished:
 
 
 def broadcast_read_data(
-    group: ProcessGroup, data: DataConfig, image_size: int | None, image_fit: str, data_splits: DataSplits
+    group: ProcessGroup, source: DataConfig, image_size: int | None, image_fit: str, data_splits: DataSplits
 ) -> None:
-    """Have every rank read the data that the main rank has read. Raises DataError where a rank cannot read them, or
-    reads other training images."""
+    """Have every rank read the data of the main rank. Raises DataError where one cannot, or reads other images."""
     if not isinstance(group, TorchrunGroup):
         return
-    group.broadcast(ReadData(data, image_size, image_fit, max(data_splits.train.image_shape[:2])))
+    group.broadcast(ReadData(source, image_size, image_fit, max(data_splits.train.image_shape[:2])))
     results: list[ReadResult] = group.all_gather(ReadResult(sha256_of(data_splits.train)))
     for rank, result in zip(group.ranks, results, strict=True):
         if result.error:
             raise DataError(f"{rank}: {result.error}")
         if result.sha256 != results[0].sha256:
-            raise DataError(f"{rank} finds other training images in {data.data!r} than {group.ranks[0]}")
+            raise DataError(f"{rank} finds other training images in {source.data!r} than {group.ranks[0]}")
 
 
 def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) -> None:
     """Have every rank train the job."""
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
-        group.broadcast(StartTraining(job.request, job.plan, job.budget_seconds, path.resolve(), min(share, 1.0)))
+        group.broadcast(StartTraining(job.config, job.plan, path.resolve(), min(share, 1.0)))
 
 
 def broadcast_run_finished(group: ProcessGroup, path: Path) -> None:

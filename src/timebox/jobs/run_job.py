@@ -3,10 +3,13 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from msgspec.structs import replace
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from timebox.builders import build_augmentation
@@ -17,16 +20,17 @@ from timebox.evaluation.scoring import ScoringTime, SplitScore
 from timebox.jobs.context import RunContext
 from timebox.jobs.examples import augmented_examples, columns_from_examples, prediction_examples
 from timebox.jobs.fit import Training
-from timebox.jobs.job import TrainingJob, prediction_columns
+from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished, broadcast_start_training
 from timebox.reporting import Example, RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
 from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
+from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.summary import FinishedSummary, RankSummary
+from timebox.run.summary import DataDescription, FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
-from timebox.training.checkpointer import AsyncCheckpointer
+from timebox.runtime.device import device_name
 from timebox.training.data_parallel import Throughput
 from timebox.training.loop import TrainingResult
 
@@ -38,10 +42,10 @@ def run_job(
     context: RunContext,
     extra_summary: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
-    """Train a job and finish its run directory. Called on the main rank.
+    """Train a job and finish its run directory, on the main rank.
 
     Args:
-        loaded: the data as read, for the summary.
+        loaded: the data as read, which the summary describes.
         extra_summary: further values of the summary; called when the model is on disk.
     Raises:
         OutputError: where the model or the summary cannot be written.
@@ -56,10 +60,9 @@ def run_job(
             with context.group.raise_on_rank_failure():
                 throughputs = training.throughputs()
         with context.phase("saving"):
-            writer.save_model(result.model, job.config(context.group.size))
+            writer.save_model(result.model, job.model_config(context))
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
-        finisher = RunFinisher(job, loaded, result, training.events, writer, context)
-        finisher.finish(training.checkpointer, {**extra, "trained_on_other_machine": job.is_mixed_environment})
+        RunFinisher(job, loaded, training, result, writer, context, extra).finish()
         broadcast_run_finished(context.group, writer.path)
 
 
@@ -92,39 +95,35 @@ def keep_partial_run(writer: RunWriter, context: RunContext) -> Iterator[None]:
 
 def score_held_out(job: TrainingJob, model: nn.Module, context: RunContext) -> list[SplitScore]:
     """Score the val and test splits within the time planned for it; nothing where the job leaves scoring out."""
-    if not job.request.scoring:
+    if not job.config.scoring:
         return []
     time = ScoringTime(context.deadline, job.plan.scoring_seconds, job.plan.finish_seconds)
-    return job.scorer(context.group).score_splits(model, job.held_out(), job.plan.recipe.tta, time)
+    return job.scorer(context.group).score_splits(model, job.held_out, job.plan.recipe.tta, time)
 
 
+@dataclass(eq=False)
 class RunFinisher:
     """Scores a trained model whose weights are on disk, and writes predictions, report and summary.
 
-    Args:
-        events: lines about faults that the training survived, for the summary.
     Attributes:
+        extra_summary: further values of the summary.
         unwritten: names of the files that could not be written.
     """
 
-    def __init__(
-        self,
-        job: TrainingJob,
-        loaded: LoadedData,
-        result: TrainingResult,
-        events: Sequence[str],
-        writer: RunWriter,
-        context: RunContext,
-    ) -> None:
-        self._job, self._loaded, self._result, self._events = job, loaded, result, events
-        self._writer, self._context = writer, context
-        self.unwritten: list[str] = []
+    job: TrainingJob
+    loaded: LoadedData
+    training: Training
+    result: TrainingResult
+    writer: RunWriter
+    context: RunContext
+    extra_summary: Mapping[str, Any]
+    unwritten: list[str] = field(default_factory=list)
 
-    def finish(self, checkpointer: AsyncCheckpointer, extra_summary: Mapping[str, object]) -> None:
+    def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
-        job, context, writer = self._job, self._context, self._writer
+        job, context, writer, checkpointer = self.job, self.context, self.writer, self.training.checkpointer
         with context.phase("scoring"), context.group.raise_on_rank_failure():
-            scores = score_held_out(job, self._result.model, context)
+            scores = score_held_out(job, self.result.model, context)
         with context.phase("saving"):
             if scores:
                 self._write_optional(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
@@ -134,67 +133,98 @@ class RunFinisher:
         if self._is_time_for_report:
             with context.phase("reporting"):
                 try:
-                    self._write_report(scores, extra_summary)
+                    self._write_report(scores)
                 except Exception as error:  # a fault in the report must not cost the run
                     context.reporter.note(f"no report: {type(error).__name__}: {error}")
                     self.unwritten.append(REPORT)
         with context.deadline.phase("saving"):
-            writer.save_summary(self._summary(scores, extra_summary))
+            writer.save_summary(self._summary(scores))
             writer.finish()
 
     @property
     def _is_time_for_report(self) -> bool:
-        """Whether enough time is left to write a report, and to exit after it."""
-        plan, deadline = self._job.plan, self._context.deadline
-        return self._job.request.scoring and deadline.remaining() > plan.finish_seconds - plan.saving_seconds
+        """Whether enough time is left to write a report and exit."""
+        plan, deadline = self.job.plan, self.context.deadline
+        return self.job.config.scoring and deadline.remaining() > plan.finish_seconds - plan.saving_seconds
 
-    def _write_report(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> None:
-        summary = self._summary(scores, extra_summary)
-        examples = self._examples(scores, summary.temperature) if self._job.request.thumbnails else []
+    def _write_report(self, scores: Sequence[SplitScore]) -> None:
+        summary, writer = self._summary(scores), self.writer
+        examples = self._examples(scores, summary.temperature) if self.job.config.thumbnails else []
         if examples:
-            self._write_optional(EXAMPLES, lambda: self._writer.save_examples(columns_from_examples(examples)))
-        facts = self._facts(to_values(summary), scores, examples)
-        self._write_optional(REPORT, lambda: self._writer.save_report(report_page(facts)))
-
-    def _examples(self, scores: Sequence[SplitScore], temperature: float | None) -> list[Example]:
-        """Mistakes and unsure hits of the test split, else of val, and augmented training images."""
-        job = self._job
-        augmentation = build_augmentation(job.plan.recipe)
-        return [
-            *(
-                one
-                for score in scores[-1:]
-                for one in prediction_examples(score.dataset, score.probabilities, temperature)
-            ),
-            *augmented_examples(job.data_splits.train, job.mean, job.std, augmentation, job.request.seed),
-        ]
-
-    def _facts(
-        self, summary: Mapping[str, object], scores: Sequence[SplitScore], examples: Sequence[Example]
-    ) -> RunData:
-        self._writer.metrics.flush()
-        return RunData(
-            self._writer.out.resolve().name,
-            summary,
-            self._job.data_splits.train.class_names,
-            downsampled_metrics(self._writer.path / METRICS, self._writer.metrics.num_lines),
+            self._write_optional(EXAMPLES, lambda: writer.save_examples(columns_from_examples(examples)))
+        writer.metrics.flush()
+        run_data = RunData(
+            writer.out.resolve().name,
+            to_values(summary),
+            self.job.data_splits.train.class_names,
+            downsampled_metrics(writer.path / METRICS, writer.metrics.num_lines),
             [SplitPredictions(score.split, score.dataset.labels, score.probabilities) for score in reversed(scores)],
             examples,
         )
+        self._write_optional(REPORT, lambda: writer.save_report(report_page(run_data)))
 
-    def _summary(self, scores: Sequence[SplitScore], extra_summary: Mapping[str, object]) -> FinishedSummary:
-        """The summary at this moment. Writing it takes time too, which ``late`` estimates by the latest small file."""
-        deadline = self._context.deadline
-        is_late = deadline.remaining() < self._writer.write_seconds
-        summary = self._job.summary(self._loaded, self._result, list(scores), list(self._events), deadline)
-        return replace(summary, **extra_summary, unwritten=tuple(self.unwritten), late=is_late)
+    def _examples(self, scores: Sequence[SplitScore], temperature: float | None) -> list[Example]:
+        """Mistakes and unsure hits of the test split, else of val, and augmented training images."""
+        job, examples = self.job, []
+        for score in scores[-1:]:
+            examples += prediction_examples(score.dataset, score.probabilities, temperature)
+        augmentation = build_augmentation(job.plan.recipe)
+        return examples + augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
+
+    def _summary(self, scores: Sequence[SplitScore]) -> FinishedSummary:
+        """The summary at this moment."""
+        job, loaded, result, deadline = self.job, self.loaded, self.result, self.context.deadline
+        plan, config, train, held_out = job.plan, job.config, job.data_splits.train, job.held_out
+        # Writing the summary takes time too, about as long as the latest small file did.
+        is_late = deadline.remaining() < self.writer.write_seconds
+        by_split = {score.split: score for score in scores}
+        val, test = by_split.get("val"), by_split.get("test")
+        phases = deadline.phases_so_far()
+        return FinishedSummary(
+            val_accuracy=val.accuracy if val else None,
+            test_accuracy=test.accuracy if test else None,
+            val_images=len(val.dataset) if val else 0,
+            test_images=len(test.dataset) if test else 0,
+            val_images_total=len(held_out.get("val", ())),
+            test_images_total=len(held_out.get("test", ())),
+            temperature=val.temperature if val else None,
+            tta=scores[-1].tta if scores else plan.recipe.tta,
+            budget_seconds=deadline.budget_seconds,
+            elapsed_seconds=round(sum(phases.values()), 3),
+            reserve_seconds=round(plan.reserve_seconds, 3),
+            download_seconds=round(loaded.download_seconds, 3),
+            phases={name: round(seconds, 3) for name, seconds in phases.items()},
+            steps=result.num_steps,
+            epochs=round(result.epochs, 3),
+            images_per_second=round(result.images_per_second, 1),
+            final_lr=result.final_lr,
+            train_images=len(train),
+            num_classes=train.num_classes,
+            data=DataDescription(name=loaded.name, format=loaded.format, why=loaded.why),
+            device=device_name(plan.device),
+            threads=torch.get_num_threads(),
+            precision=plan.precision,
+            seed=config.seed,
+            source=config.source,
+            recipe=plan.recipe.as_dict(),
+            command=config.command(deadline.budget_seconds),
+            plan=plan.lines,
+            notes=loaded.notes,
+            events=tuple(self.training.events),
+            bad_files=loaded.bad_files,
+            versions=installed_versions(),
+            unwritten=tuple(self.unwritten),
+            late=is_late,
+            trained_on_other_machine=job.is_mixed_environment,
+            **self.extra_summary,
+        )
 
     def _write_optional(self, name: str, write: Callable[[], None]) -> None:
         """Write a file that the run can do without."""
         try:
             write()
         except OutputError as error:
-            self._context.reporter.note(str(error))
+            self.context.reporter.note(str(error))
             self.unwritten.append(name)
 
 
@@ -202,9 +232,16 @@ def _ranks_summary(group: ProcessGroup, run: Path, throughputs: Sequence[Through
     """The summary's values about ranks and rank failures; empty for a single process."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    ranks = tuple(
-        RankSummary(**asdict(rank), **asdict(throughput))
-        for rank, throughput in zip(group.ranks, throughputs, strict=True)
-    )
-    record = read_ranks_record(run)
+    pairs, record = zip(group.ranks, throughputs, strict=True), read_ranks_record(run)
+    ranks = tuple(RankSummary(**asdict(rank), **asdict(throughput)) for rank, throughput in pairs)
     return {"ranks": ranks, "rank_failures": record.failures if record else ()}
+
+
+def prediction_columns(scores: Sequence[SplitScore]) -> dict[str, NDArray[np.generic]]:
+    """The columns of predictions.npz, a row for each scored image."""
+    return {
+        "split": np.concatenate([np.full(len(score.dataset), score.split) for score in scores]),
+        "id": np.array([name for score in scores for name in score.dataset.ids]),
+        "label": np.concatenate([score.dataset.labels for score in scores]),
+        "probabilities": np.concatenate([score.probabilities for score in scores]),
+    }

@@ -21,13 +21,10 @@ from timebox.runtime.torch_state import preserve_torch_state
 
 
 def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) -> Path:
-    """Take part in the main rank's training until the run is finished.
+    """Take part in the main rank's training until the run is finished; the run directory, on the main rank's host.
 
     Args:
         deadline: the clock of this process; only the main rank's has a budget that counts.
-        reader: reads the data on this host.
-    Returns:
-        The run directory, on the main rank's host.
     Raises:
         RankFailureError: where another rank failed. DataError: where the data cannot be read on this host.
     """
@@ -45,16 +42,12 @@ def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) 
 
 
 class WorkerRank:
-    """One worker rank, see :func:`run_worker`; the order of the messages is in :mod:`timebox.jobs.messages`.
-
-    Attributes:
-        path: the run directory; None before training.
-    """
+    """One worker rank; the order of the messages is in :mod:`timebox.jobs.messages`."""
 
     def __init__(self, context: RunContext, reader: DatasetReader) -> None:
         assert isinstance(context.group, TorchrunGroup), "a worker rank is started by torchrun"
         self._context, self._group, self._reader = context, context.group, reader
-        self.path: Path | None = None
+        self._path: Path | None = None  # the run directory, known from the start of training on
 
     def run(self) -> Path:
         """Follow the main rank's messages to the end; the run directory."""
@@ -63,29 +56,27 @@ class WorkerRank:
             return message.path
         data_splits = self._read(message)
         start = self._measure_throughput(data_splits)
-        self.path = start.path
-        job = TrainingJob.of(start.config, start.plan, data_splits, start.budget_seconds)
+        self._path = start.path
+        job = TrainingJob(start.config, start.plan, data_splits)
         training = Training(job, self._context)
         result = training.run()
         training.throughputs()
-        scorer, splits = job.scorer(self._group), job.held_out()
+        scorer, splits = job.scorer(self._group), job.held_out
         while isinstance(message := self._group.broadcast(), ScoreSplit):
             scorer.score_split(result.model, message.split, splits[message.split], message.tta)
-        # The main rank has moved the run directory to its place by now.
         finished: RunFinished = message
         return finished.path
 
     def record_failures(self, failed_ranks: dict[int, str]) -> None:
-        """Write the failed ranks into the run directory in place of the main rank, where the main rank is one of them
-        and this rank is the first that is left."""
+        """Record the failed ranks in the run directory if the main rank is one, and this rank is the first left."""
         present = set(range(self._group.size)) - set(failed_ranks)
-        if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self.path:
-            record_rank_failures(self.path, self._group.describe_failures(failed_ranks))
+        if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self._path:
+            record_rank_failures(self._path, self._group.describe_failures(failed_ranks))
 
     def _read(self, message: ReadData) -> DataSplits:
         self._reader.largest_side = lambda num_images: message.largest_side
         try:
-            _, data_splits = self._reader.read_splits(message.data, message.image_size, message.image_fit)
+            _, data_splits = self._reader.read_splits(message.source, message.image_size, message.image_fit)
         except TimeboxError as error:
             self._group.all_gather(ReadResult(None, str(error)))
             raise

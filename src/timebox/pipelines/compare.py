@@ -26,7 +26,7 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
     """
     if len(runs) < 2:
         raise UsageError("give two runs or more to compare")
-    facts = [read_run_data(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False) for run in runs]
+    contents = [read_run_data(Run.of(run, "cpu"), thumbnails=False) for run in runs]
     if output:
-        write_page(comparison_page(facts), Path(output))
-    return facts
+        write_page(comparison_page(contents), Path(output))
+    return contents

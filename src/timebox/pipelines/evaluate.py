@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ class Evaluation:
     """The metrics of a run on a split of a data set.
 
     Attributes:
-        accuracy: share of the scored images that are classified correctly, 0...1.
         num_images, num_images_total: images scored, and images of the split.
         num_seen_in_training: scored images that are, pixel for pixel, training images of the run.
         seconds: duration of the evaluation, reading included.
@@ -51,12 +49,8 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        return {
-            **{name: value for name, value in vars(self).items() if name not in ("classes", "confusion", "notes")},
-            "classes": [asdict(metrics) for metrics in self.classes],
-            "confusion": self.confusion.tolist(),
-            "notes": list(self.notes),
-        }
+        classes = [asdict(metrics) for metrics in self.classes]
+        return {**vars(self), "classes": classes, "confusion": self.confusion.tolist(), "notes": list(self.notes)}
 
 
 def evaluate(
@@ -80,12 +74,10 @@ def evaluate(
         split: ``test``, ``val``, ``train`` or ``all``. Parts the run itself cut from these data are cut again in the
             same way, those it held out in another place read there. Default: the data's own test split, else the part
             the run held out, else everything.
-        test_limit: score a class-balanced cut of so many images.
-        tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
+        test_limit: number of images to score, a class-balanced cut.
+        tta: as of :meth:`Run.predict_proba`.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
-        data_dir: where named data sets are looked for.
-        max_bad_share: share of unreadable files, 0...1, above which the data are refused.
-        cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
+        data_dir, max_bad_share, cache: as of :func:`timebox.train`.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
 
@@ -94,32 +86,32 @@ def evaluate(
     >>> evaluation.num_images, evaluation.confusion.shape
     (12, (2, 2))
     """
-    started = now()
-    reporter = reporter or SilentReporter()
+    started, reporter = now(), reporter or SilentReporter()
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
-    run = run if isinstance(run, Run) else Run(run, device)
-    data_config = DataConfig.of_run(run.config, run.path)
+    run = Run.of(run, device)
+    source = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
-    read = partial(
-        load_data,
-        coarse=data_config.coarse,
-        data_dir=Path(data_dir) if data_dir else None,
-        max_bad_share=max_bad_share,
-        cache=cache,
-        fit=run.recipe.image_fit,
-    )
-    loaded = read(data, image_size=run.preprocessing.square_side, notify=reporter.note)
 
-    def read_path(path: str, image_size: int | None) -> LoadedData:
-        return read(path, image_size=image_size)
+    def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
+        return load_data(
+            path,
+            image_size=image_size,
+            coarse=source.coarse,
+            data_dir=Path(data_dir) if data_dir else None,
+            max_bad_share=max_bad_share,
+            notify=notify,
+            cache=cache,
+            fit=run.recipe.image_fit,
+        )
 
-    name, dataset = _select_split(config.split, loaded.splits, data_config, run, read_path)
+    loaded = read(data, run.preprocessing.square_side, reporter.note)
+    name, dataset = _select_split(config.split, loaded.splits, source, run, read)
     dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
     num_total = len(dataset)
     if test_limit is not None:
         if test_limit > num_total:
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
-        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, data_config.split_seed)[0])
+        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
     confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))
@@ -144,25 +136,18 @@ def evaluate(
 def _select_split(
     split: str | None,
     source_splits: SourceSplits,
-    config: DataConfig,
+    source: DataConfig,
     run: Run,
     read: Callable[[str, int | None], LoadedData],
 ) -> tuple[str, ImageDataset]:
     """Name and images of a split; for None of the first of these: the data's own test split, the run's test or val
-    split, all images.
-
-    Args:
-        read: reads ``(path, image_size)``, for a val or test split of the run that is a path of its own.
-    """
+    split, all images. ``read`` is that of :func:`timebox.jobs.data.split_data`."""
     splits = dict(source_splits.items())
-    if split == "all":
-        return split, _merge(source_splits)
-    if split is None and "test" in splits:
-        return "test", splits["test"]
-    own_test = {name: dataset for name, dataset in splits.items() if name == "test"}
-    # A split that is a path of its own belongs to these data only where it is named.
-    has_own_path = isinstance({"val": config.val, "test": config.test}.get(str(split)), str)
-    splits |= _splits_of_run(source_splits, config, run, read if has_own_path else None) | own_test
+    if split != "all" and (split is not None or "test" not in splits):
+        # A split that is a path of its own belongs to these data only where it is named.
+        has_own_path = isinstance({"val": source.val, "test": source.test}.get(str(split)), str)
+        of_run = _splits_of_run(source_splits, source, run, read if has_own_path else None)
+        splits |= of_run if "test" not in splits else {**of_run, "test": splits["test"]}
     if split is None:
         split = next((name for name in ("test", "val") if name in splits), "all")
     if split == "all":
@@ -173,28 +158,27 @@ def _select_split(
 
 
 def _splits_of_run(
-    source_splits: SourceSplits, config: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
+    source_splits: SourceSplits, source: DataConfig, run: Run, read: Callable[[str, int | None], LoadedData] | None
 ) -> dict[str, ImageDataset]:
     """The train, val and test splits that the run made of these data; empty where it was trained on other images."""
     try:
-        data_splits = split_data(source_splits, config, read)
+        data_splits = split_data(source_splits, source, read)
     except TimeboxError:
         return {}
-    training_hashes = np.sort(image_hashes(data_splits.train.images))
-    if not np.array_equal(training_hashes, read_training_hashes(run.path)):
+    if not np.array_equal(np.sort(image_hashes(data_splits.train.images)), read_training_hashes(run.path)):
         return {}
-    splits = {"train": data_splits.train, "val": data_splits.val, "test": data_splits.test}
-    return {name: dataset for name, dataset in splits.items() if dataset is not None}
+    splits = (("train", data_splits.train), ("val", data_splits.val), ("test", data_splits.test))
+    return {name: dataset for name, dataset in splits if dataset is not None}
 
 
 def _merge(source_splits: SourceSplits) -> ImageDataset:
     """All images as one dataset."""
-    datasets = [dataset for _, dataset in source_splits.items()]
+    datasets = dict(source_splits.items())
     if len(datasets) == 1:
-        return datasets[0]
+        return source_splits.train
     return ImageDataset(
-        np.concatenate([dataset.images for dataset in datasets]),
-        np.concatenate([dataset.labels for dataset in datasets]),
-        datasets[0].class_names,
-        tuple(f"{name}/{id}" for name, dataset in source_splits.items() for id in dataset.ids),
+        np.concatenate([dataset.images for dataset in datasets.values()]),
+        np.concatenate([dataset.labels for dataset in datasets.values()]),
+        source_splits.train.class_names,
+        tuple(f"{name}/{id}" for name, dataset in datasets.items() for id in dataset.ids),
     )

@@ -1,6 +1,5 @@
 """``timebox lr-find``: the learning-rate range test (L. Smith, arXiv 1506.01186) of a recipe on a data set."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,11 @@ from timebox.clock import Deadline, parse_budget
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
-from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.errors import BudgetError, OutputError, UsageError
+from timebox.errors import BudgetError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
-from timebox.files import write_whole
+from timebox.files import write_whole, written
 from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
@@ -26,6 +24,7 @@ from timebox.planning.plan import Plan
 from timebox.recipe import AUTO, Recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
+from timebox.run.directories import default_directory
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
@@ -50,7 +49,6 @@ class LRRange:
     """Result of :func:`lr_find`.
 
     Attributes:
-        test: learning rates, losses, suggestion, bound and reason.
         recipe: the tested recipe, with one network.
         path: the directory with lr_find.json and lr_find.svg.
     """
@@ -61,8 +59,7 @@ class LRRange:
 
     @property
     def filter_lr(self) -> float | None:
-        """The learning rate of Muon's filters that goes with the suggestion: the test scales it with ``max_lr``. None
-        under SGD, or without a suggestion."""
+        """Muon's learning rate for filters, scaled like ``max_lr``; None under SGD, or without a suggestion."""
         if self.recipe.optimizer != "muon" or self.test.suggestion is None:
             return None
         return self.recipe.filter_lr * self.test.suggestion / self.recipe.max_lr
@@ -118,19 +115,14 @@ def lr_find(
     The recipe is planned as for a training of ``train_budget``; of several networks one is tested, on whole images.
 
     Args:
-        data: a path or a name, as of :func:`timebox.train`. Its training images are used.
+        data: a path or a name. Its training images are used.
         budget: seconds or text; the test takes no longer, reading and planning included.
         train_budget: the budget of the training that the rate is wanted for. ``auto`` and the batch follow from it.
-        recipe, settings: as of :func:`timebox.train`.
         low, high: the rates to begin and to end with; default a thousandth and a hundred times the recipe's ``max_lr``.
-        train_limit, split_seed: a seeded, class-balanced cut to so many images.
-        seed: of weights and augmentation.
-        device, precision, data_dir, coarse, max_bad_share, cache: as of :func:`timebox.train`.
         out: where lr_find.json and lr_find.svg go, default ``runs/<data>-lr-<date>-<time>``.
-        reporter: receives phases and notes as they happen.
-        deadline: a clock already running, in place of ``budget``.
-    Returns:
-        The test, its suggestion and its bound.
+
+    All other arguments are those of :func:`timebox.train`.
+
     Raises:
         UsageError, BudgetError: for arguments that cannot work. DataError: for data that cannot be read.
         OutputError: for a directory that cannot be written to.
@@ -141,28 +133,33 @@ def lr_find(
     ('lr', True)
     """
     config = LrFindConfig.from_call(locals())
-    deadline = deadline or Deadline(config.budget)
-    reporter = reporter or SilentReporter()
+    deadline, reporter = deadline or Deadline(config.budget), reporter or SilentReporter()
     source = DataConfig.of(config, val="none", test="none")
     options = config.as_dict(("recipe", "settings", "seed", "precision"))
     train_config = TrainConfig.of(source, **options, scoring=False)
     planned_for = Deadline(parse_budget(config.train_budget))
     training_device = resolve_device(device)
-    side, fit = image_form(recipe, settings)
-    reader = DatasetReader(Path(data_dir) if data_dir else None, max_bad_share, reporter.note, deadline, None, cache)
+    image_size, image_fit = image_form(config.recipe, config.settings)
+    reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
     if is_planned(recipe):
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with preserve_torch_state():
         reporter.phase("reading")
-        loaded, data_splits = reader.read_splits(source, side, fit)
+        loaded, data_splits = reader.read_splits(source, image_size, image_fit)
         reporter.phase("planning")
         plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
-        job = TrainingJob.of(train_config, _plan_one_network(plan), data_splits, None)
-        lrs = _lr_range(job.plan.recipe, config.low, config.high)
+        # One network of the ensemble, at full image size from the first step on.
+        recipe_of_one, step_seconds = plan.recipe.replace(ensemble_size=1, start_size=1.0), plan.step_seconds
+        plan = replace(plan, recipe=recipe_of_one, step_seconds=step_seconds / plan.recipe.ensemble_size)
+        job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
-        test = _run_test(job, lrs, _build_pacer(job.plan, deadline), reporter)
-    result = LRRange(test, job.plan.recipe, Path(out) if out else _default_out(loaded.name))
-    _write(result)
+        test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
+    result = LRRange(test, plan.recipe, Path(out) if out else default_directory(f"{loaded.name}-lr"))
+    with written(repr(str(result.path))):
+        result.path.mkdir(parents=True, exist_ok=True)
+        write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))
+        if len(test.lrs) > 1:
+            write_whole(result.path / CHART, lr_range_chart(test).encode())
     return result
 
 
@@ -191,43 +188,17 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
     return ClockPacer(seconds_left, plan.step_seconds, deadline.elapsed)
 
 
-def _plan_one_network(plan: Plan) -> Plan:
-    """The plan for one network of the ensemble, at full image size from the first step on."""
-    recipe = plan.recipe
-    step_seconds = plan.step_seconds / recipe.ensemble_size
-    return replace(plan, recipe=recipe.replace(ensemble_size=1, start_size=1.0), step_seconds=step_seconds)
-
-
 def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
-    plan, train = job.plan, job.data_splits.train
-    recipe = plan.recipe
+    plan, recipe = job.plan, job.plan.recipe
     state = TrainingState(build_initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
-    loader = DeviceLoader(
-        ResidentImages.from_dataset(train, plan.device),
-        ChannelStatistics(job.mean, job.std),
-        build_augmentation(recipe),
-        Sampling(recipe.batch_size, job.request.seed),
-    )
+    images = ResidentImages.from_dataset(job.data_splits.train, plan.device)
+    sampling = Sampling(recipe.batch_size, job.config.seed)
+    loader = DeviceLoader(images, job.statistics, build_augmentation(recipe), sampling)
 
     def notify(step: int, lr: float, loss: float) -> None:
         if step % STEPS_BETWEEN_NOTES == 0:
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
-    peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)[1]
+    _, peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)
     sweep = LRSweep(*lrs, peak_momentum, plan.micro_batch)
     return lr_range_test(state, loader, build_loss(job), pacer, sweep, notify)
-
-
-def _write(result: LRRange) -> None:
-    """Raises OutputError where the directory cannot be written to."""
-    try:
-        result.path.mkdir(parents=True, exist_ok=True)
-        write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))
-        if len(result.test.lrs) > 1:
-            write_whole(result.path / CHART, lr_range_chart(result.test).encode())
-    except OSError as error:
-        raise OutputError(f"{str(result.path)!r} cannot be written: {error.strerror or error}") from error
-
-
-def _default_out(name: str) -> Path:
-    return Path("runs") / f"{name}-lr-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -18,4 +18,4 @@ def predict(run: str | Path | Run, images: object, *, tta: str = "recipe", devic
     >>> timebox.predict("runs/demo", ["photos/red/1.png", "photos/blue/1.png"])
     ['red', 'blue']
     """
-    return (run if isinstance(run, Run) else Run(run, device)).predict(images, tta)
+    return Run.of(run, device).predict(images, tta)

@@ -1,18 +1,20 @@
 """``timebox train --replay``: train a finished run again, step by step, and compare the weights."""
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from timebox.data import image_hashes
 from timebox.errors import RunError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.existing_run import ExistingRun, save_ranks_record
+from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.run.files import METRICS, MODEL
 from timebox.run.metrics_log import final_step_plans, read_metrics
+from timebox.run.ranks_file import save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
@@ -21,21 +23,19 @@ from timebox.runtime.threads import cap_threads
 def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, out: Path, overwrite: bool) -> Run:
     """Train a finished run again with its recorded step plans, and compare the weights byte for byte.
 
-    Args:
-        out: the new run directory.
-    Raises:
-        RunError: where the run is not finished, or this machine and its versions could not give the same weights.
-        DataError: where the training images have changed.
+    Raises RunError where the run is not finished, or this machine and its versions could not give the same weights.
     """
     if not existing.is_finished:
         raise RunError(f"run {str(existing.path)!r} is not finished: resume it first, then replay it")
     cap_threads(existing.plan.threads)
-    _check_repeatable(existing, context.group.size)
+    reasons = existing.differences(context.group.size)
+    if existing.run.summary.get("trained_on_other_machine"):
+        reasons.append("a part of it was trained on another machine or with other versions")
+    if reasons:
+        raise RunError(f"run {str(existing.path)!r} cannot be repeated here: {'; '.join(reasons)}")
     step_plans = final_step_plans((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
     loaded, data_splits = existing.read_data(reader, context)
-    plan = replace(
-        existing.plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=float("inf"), finish_seconds=0.0
-    )
+    plan = replace(existing.plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=inf, finish_seconds=0.0)
     writer = RunWriter.new(out, overwrite)
 
     def compare_weights() -> dict[str, object]:
@@ -47,18 +47,9 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     with keep_partial_run(writer, context):
         save_ranks_record(context.group, writer.path, context.deadline)
         writer.save_training_hashes(image_hashes(data_splits.train.images))
-        job = TrainingJob.of(existing.config, plan, data_splits, None, _read_initial_weights(existing))
-        run_job(replace(job, step_plans=step_plans), loaded, writer, context, compare_weights)
+        job = TrainingJob(existing.config, plan, data_splits, _read_initial_weights(existing), step_plans=step_plans)
+        run_job(job, loaded, writer, context, compare_weights)
     return Run(writer.path)
-
-
-def _check_repeatable(existing: ExistingRun, num_ranks: int) -> None:
-    """Raise RunError where a replay could not give the same weights, with the reasons."""
-    reasons = existing.differences(num_ranks)
-    if existing.run.summary.get("trained_on_other_machine"):
-        reasons.append("a part of it was trained on another machine or with other versions")
-    if reasons:
-        raise RunError(f"run {str(existing.path)!r} cannot be repeated here: {'; '.join(reasons)}")
 
 
 def _read_initial_weights(existing: ExistingRun) -> InitialWeights | None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.errors import OutputError, RunError
+from timebox.errors import RunError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
-from timebox.files import write_whole
+from timebox.files import write_whole, written
 from timebox.jobs.examples import examples_from_columns
 from timebox.reporting import RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
@@ -33,7 +33,7 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
     >>> timebox.report("runs/demo", output="demo.html").name
     'demo.html'
     """
-    run = run if isinstance(run, Run) else Run(run, "cpu")
+    run = Run.of(run, "cpu")
     return write_page(report_page(read_run_data(run, thumbnails)), Path(output) if output else run.path / REPORT)
 
 
@@ -46,14 +46,14 @@ def read_run_data(run: Run, thumbnails: bool = True) -> RunData:
             run.summary,
             run.class_names,
             downsampled_metrics(metrics) if metrics.is_file() else [],
-            _scores(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
+            _predictions(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
             examples_from_columns(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
         )
     except (ValueError, TypeError, IndexError) as error:
         raise RunError(f"run {str(run.path)!r} is damaged: {error}") from error
 
 
-def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[SplitPredictions]:
+def _predictions(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[SplitPredictions]:
     """The splits in predictions.npz, test first. Raises ValueError where a column is missing or damaged."""
     if not columns:
         return []
@@ -77,9 +77,7 @@ def _scores(columns: dict[str, NDArray[np.generic]], num_classes: int) -> list[S
 
 def write_page(page: str, path: Path) -> Path:
     """Write an HTML page; its path. Raises OutputError where that is not possible."""
-    try:
+    with written(repr(str(path))):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
     return path

@@ -7,7 +7,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.existing_run import ExistingRun, RestartedRun, save_ranks_record
+from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished
 from timebox.jobs.run_job import keep_partial_run, run_job
@@ -16,7 +16,7 @@ from timebox.planning.budget import FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import SUMMARY
-from timebox.run.ranks_file import read_ranks_record
+from timebox.run.ranks_file import RestartedRun, read_ranks_record, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
@@ -30,9 +30,6 @@ def resume(existing: ExistingRun, reader: DatasetReader, context: RunContext, ha
 
     Args:
         has_new_budget: whether the deadline has a budget of its own; else the rest of the run's budget is used.
-    Raises:
-        RunError: where the run is finished. UsageError: for a budget where the run counts steps.
-        BudgetError: where too little of the budget is left. DataError: where the training images have changed.
     """
     if existing.is_finished:
         raise RunError(f"run {str(existing.path)!r} is finished: there is nothing to resume")
@@ -48,7 +45,7 @@ def resume(existing: ExistingRun, reader: DatasetReader, context: RunContext, ha
 def resume_after_restart(
     existing: ExistingRun, restarted: RestartedRun, reader: DatasetReader, context: RunContext
 ) -> Run:
-    """Continue, under the first deadline, the run of a group that ``torchrun`` restarted after a rank failure."""
+    """Continue the run of a group that ``torchrun`` restarted after a rank failure, under the first deadline."""
     if existing.is_finished:
         broadcast_run_finished(context.group, existing.path)
         return existing.run
@@ -60,14 +57,10 @@ def resume_after_restart(
 def _resume_from(
     checkpoint: Checkpoint, existing: ExistingRun, reader: DatasetReader, context: RunContext, failures: tuple[str, ...]
 ) -> Run:
-    """Read the data, plan the rest, train from a checkpoint and finish the run.
-
-    Args:
-        failures: a line for each earlier rank failure, to be recorded in the run directory.
-    """
+    """Read the data, plan the rest, train from a checkpoint and finish the run."""
     path, deadline, num_ranks = existing.path, context.deadline, context.group.size
     fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, is_fixed=True)
-    if existing.num_ranks == num_ranks:
+    if existing.recorded.machine.processes == num_ranks:
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
@@ -77,18 +70,14 @@ def _resume_from(
     with keep_partial_run(writer, context):
         (path / SUMMARY).unlink(missing_ok=True)
         save_ranks_record(context.group, path, deadline, failures)
-        job = replace(
-            TrainingJob.of(existing.config, plan, data_splits, deadline.budget_seconds),
-            checkpoint=checkpoint,
-            is_mixed_environment=state.trained_on_other_machine or bool(existing.differences(num_ranks)),
-        )
+        is_mixed = state.trained_on_other_machine or bool(existing.differences(num_ranks))
+        job = TrainingJob(existing.config, plan, data_splits, checkpoint=checkpoint, is_mixed_environment=is_mixed)
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
 
 
 def _restore_clock(existing: ExistingRun, checkpoint: Checkpoint, deadline: Deadline) -> None:
-    """Give a deadline the run's budget, less the time used up to the checkpoint. The time between stop and resume is
-    free."""
+    """Give a deadline the run's budget, less the time used up to the checkpoint: the time since is free."""
     phases, budget = checkpoint.resume_state.phases, checkpoint.resume_state.budget_seconds
     if existing.plan.num_steps is None:
         if budget is None or phases is None:
@@ -103,12 +92,10 @@ def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
     budget = deadline.budget_seconds
     if plan.num_steps is not None or budget is None:
         return plan
-    plan = replace(
-        plan,
-        step_seconds=checkpoint.resume_state.step_seconds or plan.step_seconds,
-        scoring_seconds=min(plan.scoring_seconds, FINAL_SCORING_SHARE * budget),
-    )
-    needed = plan.reserve_seconds + plan.scoring_seconds
+    step_seconds = checkpoint.resume_state.step_seconds or plan.step_seconds
+    scoring_seconds = min(plan.scoring_seconds, FINAL_SCORING_SHARE * budget)
+    plan = replace(plan, step_seconds=step_seconds, scoring_seconds=scoring_seconds)
+    needed = plan.reserve_seconds + scoring_seconds
     if needed > deadline.remaining():
         left = format_duration(max(deadline.remaining(), 0.0))
         raise BudgetError(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from timebox.errors import OutputError, UsageError
+from timebox.errors import UsageError
+from timebox.files import written
 from timebox.pipelines.report import read_run_data
 from timebox.run.run import Run
 
@@ -22,13 +23,10 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("TensorBoard is not installed: pip install 'timebox-vision[tensorboard]'") from error
-    facts = read_run_data(run if isinstance(run, Run) else Run(run, "cpu"), thumbnails=False)
-    log_dir = Path(folder) / facts.name
-    try:
-        with SummaryWriter(str(log_dir)) as writer:
-            for name in ("loss", "val_accuracy", "lr", "momentum"):
-                for step, value in facts.curve(name):
-                    writer.add_scalar(name, value, int(step))
-    except OSError as error:
-        raise OutputError(f"{str(log_dir)!r} cannot be written: {error.strerror or error}") from error
+    run_data = read_run_data(Run.of(run, "cpu"), thumbnails=False)
+    log_dir = Path(folder) / run_data.name
+    with written(repr(str(log_dir))), SummaryWriter(str(log_dir)) as writer:
+        for name in ("loss", "val_accuracy", "lr", "momentum"):
+            for step, value in run_data.curve(name):
+                writer.add_scalar(name, value, int(step))
     return log_dir

@@ -1,6 +1,5 @@
 """``timebox train``: trains on images before a deadline and writes a run directory."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
 from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.existing_run import ExistingRun, find_restarted_run, save_ranks_record
+from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_training
 from timebox.jobs.messages import broadcast_read_data
@@ -25,7 +24,8 @@ from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO
 from timebox.reporter import Reporter, SilentReporter
-from timebox.run.directories import check_output_directory
+from timebox.run.directories import check_output_directory, default_directory
+from timebox.run.ranks_file import find_restarted_run, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import resolve_device
@@ -76,12 +76,12 @@ def train(
             weights, byte for byte on a CPU.
         recipe: ``auto``, a built-in recipe or a TOML file.
         settings: ``"FIELD=VALUE"`` texts that override the recipe.
-        val: share of the training images to validate on (0...1), a path, ``"rest"`` (what ``train_limit`` left out) or
-            ``"none"``. Default: the data's own validation split, else a tenth.
+        val: share of the training images to validate on (0...1), a path, ``"rest"`` (all that ``train_limit`` leaves
+            out) or ``"none"``. Default: the data's own validation split, else a tenth.
         test: share, path or ``"none"``. Default: the data's own test split, else none.
-        train_limit, test_limit: seeded, class-balanced cuts to so many images.
-        scoring: False leaves val and test for :func:`timebox.evaluate`: they are held out, none of the budget goes into
-            scoring them, and no report is written.
+        train_limit, test_limit: numbers of images, to which the splits are cut, seeded and class-balanced.
+        scoring: False holds val and test out for :func:`timebox.evaluate`: they are not scored, and no report is
+            written.
         thumbnails: whether the report shows images of the data; they are kept in the run directory too.
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -116,46 +116,41 @@ def train(
     """
     in_memory = data if isinstance(data, ImageDataset) else None
     config = TrainConfig.from_call({**locals(), "data": data if in_memory is None else IN_MEMORY})
-    deadline = deadline or Deadline(config.budget)
-    reporter = reporter or SilentReporter()
-    reader = DatasetReader(
-        Path(config.data_dir) if config.data_dir else None,
-        config.max_bad_share,
-        reporter.note,
-        deadline,
-        in_memory,
-        config.cache,
-    )
+    deadline, reporter = deadline or Deadline(config.budget), reporter or SilentReporter()
+    reader = DatasetReader(config.data_dir, config.max_bad_share, reporter.note, deadline, in_memory, config.cache)
     if is_worker_rank():
         return Run(run_worker(resolve_device(device), deadline, reader), device)
     if config.resume is not None or config.replay is not None:
         return _continue(config, reader, deadline, reporter)
+    return _train(config, reader, deadline, reporter)
+
+
+def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
+    """Read the data, plan, train and finish a new run."""
     initial = None if config.init is None else InitialWeights.read(Path(config.init))
-    training_device = resolve_device(device)
-    side, fit = image_form(config.recipe, config.settings)
+    device, (image_size, image_fit) = resolve_device(config.device), image_form(config.recipe, config.settings)
     if is_planned(config.recipe):
-        reader.largest_side = largest_side_for(deadline.budget_seconds, training_device)
-    out_path = Path(config.out) if config.out else None
-    if out_path and not is_torchrun():
-        check_output_directory(out_path, overwrite)
-    with preserve_torch_state(), join_ranks(training_device, deadline, reporter) as context:
-        restarted = find_restarted_run(context.group, out_path, deadline)
+        reader.largest_side = largest_side_for(deadline.budget_seconds, device)
+    out = Path(config.out) if config.out else None
+    if out and not is_torchrun():
+        check_output_directory(out, config.overwrite)
+    with preserve_torch_state(), join_ranks(device, deadline, reporter) as context:
+        restarted = find_restarted_run(context.group, out, deadline)
         if restarted and restarted.has_checkpoint:
             return resume_after_restart(ExistingRun.load(restarted.path), restarted, reader, context)
         with context.phase("reading"):
-            loaded, data_splits = reader.read_splits(config.source, side, fit)
-            broadcast_read_data(context.group, config.source, side, fit, data_splits)
-        new_path = out_path or (restarted.path if restarted else _default_out(loaded.name))
-        writer = RunWriter.new(new_path, overwrite or restarted is not None)
+            loaded, data_splits = reader.read_splits(config.source, image_size, image_fit)
+            broadcast_read_data(context.group, config.source, image_size, image_fit, data_splits)
+        path = out or (restarted.path if restarted else default_directory(loaded.name))
+        writer = RunWriter.new(path, config.overwrite or restarted is not None)
         with keep_partial_run(writer, context):
             failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
             with context.phase("planning"):
                 _save_training_hashes(writer, config, data_splits, context)
-                plan = plan_training(config, data_splits, training_device, context, writer.write_speed, initial)
-                job = TrainingJob.of(config, plan, data_splits, deadline.budget_seconds, initial)
-            run_job(job, loaded, writer, context)
-    return Run(writer.path, device)
+                plan = plan_training(config, data_splits, device, context, writer.write_speed, initial)
+            run_job(TrainingJob(config, plan, data_splits, initial), loaded, writer, context)
+    return Run(writer.path, config.device)
 
 
 def _continue(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
@@ -168,22 +163,15 @@ def _continue(config: TrainConfig, reader: DatasetReader, deadline: Deadline, re
             return resume_after_restart(existing, restarted, reader, context)
         if config.resume is not None:
             return resume_run(existing, reader, context, has_budget)
-        new_path = Path(config.out) if config.out else _default_out(f"{path.name}-replay")
-        return replay_run(existing, reader, context, new_path, config.overwrite)
+        out = Path(config.out) if config.out else default_directory(f"{path.name}-replay")
+        return replay_run(existing, reader, context, out, config.overwrite)
 
 
 def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: DataSplits, context: RunContext) -> None:
     """Save a hash of each training image, and report how many images to be scored are among them."""
     hashes = image_hashes(data_splits.train.images)
     writer.save_training_hashes(hashes)
-    if not config.scoring:
-        return
-    for name, split in (("val", data_splits.val), ("test", data_splits.test)):
+    for name, split in (("val", data_splits.val), ("test", data_splits.test)) if config.scoring else ():
         if split is not None and (num_seen := int(np.isin(image_hashes(split.images), hashes).sum())):
-            context.reporter.note(
-                f"{num_seen:,} of {len(split):,} images of {name} are training images too, pixel for pixel"
-            )
-
-
-def _default_out(name: str) -> Path:
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            images = f"{num_seen:,} of {len(split):,} images of {name}"
+            context.reporter.note(f"{images} are training images too, pixel for pixel")

@@ -5,7 +5,6 @@ is killed, the manifest and the file it names belong together.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
-from timebox.files import open_regular, parse_json_object, read_regular, write_durably
-from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, to_values, valid_values
+from timebox.files import open_regular, write_durably
+from timebox.run.files import read_object, to_file
+from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
 from timebox.run.tensors import read_tensors, to_safetensors
 from timebox.training.state import Metadata, Snapshot
 
 MANIFEST = "manifest.json"
-_CHUNK_BYTES = 1 << 22
-_MAX_MANIFEST_BYTES = 1 << 20
 
 
 class ResumeState(Struct, frozen=True, kw_only=True):
@@ -72,7 +70,6 @@ class Checkpoint:
     """A whole checkpoint on disk, its checksum compared.
 
     Attributes:
-        file: its tensors.
         metadata: the training state of its manifest, as it was read.
     """
 
@@ -88,11 +85,8 @@ class Checkpoint:
         return from_values(valid_values(self.metadata, ResumeState), ResumeState, where)
 
     def snapshot(self, expected: Mapping[str, Tensor]) -> Snapshot:
-        """The checkpoint in memory, on the CPU.
-
-        Raises:
-            RunError: where its tensors have other names, shapes or dtypes than the ``expected`` ones.
-        """
+        """The checkpoint in memory, on the CPU. Raises RunError unless its tensors have the names, shapes and dtypes of
+        ``expected``."""
         return Snapshot(self.step, self.progress, read_tensors(self.file, expected), self.metadata)
 
 
@@ -103,42 +97,27 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     sha256 = hashlib.sha256(content).hexdigest()
     # After a rollback the training reaches the same step again: the file that the old manifest names must not change.
     name = f"{snapshot.step:09d}-{sha256[:8]}.safetensors"
-    manifest = Manifest(
-        file=name,
-        sha256=sha256,
-        step=snapshot.step,
-        progress=snapshot.progress,
-        training_state=dict(snapshot.metadata),
-    )
+    state = dict(snapshot.metadata)
+    manifest = Manifest(file=name, sha256=sha256, step=snapshot.step, progress=snapshot.progress, training_state=state)
     try:
         write_durably(folder / name, content)
-        text = json.dumps(CHECKPOINT_FORMAT.numbered(to_values(manifest)), indent=2) + "\n"
-        write_durably(folder / MANIFEST, text.encode())
+        write_durably(folder / MANIFEST, to_file(manifest, CHECKPOINT_FORMAT))
     finally:
         _remove_other_files(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint in a folder, None where none was finished. Raises RunError for one that is damaged."""
-    values = _read_manifest(folder / MANIFEST)
+    values = read_object(folder / MANIFEST)
     while values is not None:
         try:
             return _open_checkpoint(folder, values)
         except RunError:
             # A running training may have replaced it meanwhile: read again until the manifest stays the same.
-            before, values = values, _read_manifest(folder / MANIFEST)
+            before, values = values, read_object(folder / MANIFEST)
             if values == before:
                 raise
     return None
-
-
-def _read_manifest(path: Path) -> dict[str, object] | None:
-    try:
-        return parse_json_object(read_regular(path, _MAX_MANIFEST_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:
@@ -156,10 +135,8 @@ def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:
 def _remove_other_files(folder: Path) -> None:
     """Remove all but the manifest and the file it names, also after a failure: a full disk needs the room."""
     try:
-        current = parse_json_object(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).get("file")
-    except FileNotFoundError:
-        current = None
-    except (OSError, ValueError):
+        current = (read_object(folder / MANIFEST) or {}).get("file")
+    except RunError:
         return
     for file in folder.iterdir():
         if file.name not in (current, MANIFEST):
@@ -169,9 +146,6 @@ def _remove_other_files(folder: Path) -> None:
 def _sha256_of(path: Path) -> str:
     try:
         with open_regular(path) as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-            return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from timebox.errors import OutputError, UsageError
@@ -16,16 +17,20 @@ from timebox.run.metrics_log import MetricsLog
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
+def default_directory(name: str) -> Path:
+    """A new directory in ``runs/``, named after data and the time of day."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def check_output_directory(out: Path, overwrite: bool) -> bool:
     """Whether a run in ``out`` is to be replaced. Raises UsageError for a place that must not be written to."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"output {str(out)!r} is a file; give a directory that is new or empty")
     try:
-        is_occupied = out.is_dir() and any(out.iterdir())
+        if not out.is_dir() or not any(out.iterdir()):
+            return False
     except OSError as error:
         raise OutputError(f"output directory {str(out)!r} cannot be read: {error.strerror or error}") from error
-    if not is_occupied:
-        return False
     if not overwrite:
         raise UsageError(f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run")
     if not ((out / CONFIG).is_file() or (out / SUMMARY).is_file() or _is_run_without_checkpoint(out)):
@@ -38,8 +43,7 @@ def check_output_directory(out: Path, overwrite: bool) -> bool:
 def replace_directory(out: Path, new: Path) -> Path:
     """Put the directory ``new`` in the place of ``out``; returns where the old one lies then.
 
-    Takes one instant where the system can exchange two names, as Linux does on most file systems; else there is a
-    moment in which nothing is at ``out``.
+    Where the system cannot exchange two names at once, there is a moment in which nothing is at ``out``.
     """
     if _exchange_names(out, new):
         return new
@@ -73,10 +77,5 @@ def _exchange_names(one: Path, other: Path) -> bool:
 def _is_run_without_checkpoint(out: Path) -> bool:
     """Whether a directory holds nothing but files of a training that was killed before its first checkpoint."""
     names = {path.name for path in out.iterdir()}
-    return METRICS in names and names <= {
-        METRICS,
-        TRAINING_HASHES,
-        RANKS,
-        CHECKPOINT,
-        *(f".{name}.tmp" for name in (TRAINING_HASHES, CONFIG, RANKS)),
-    }
+    unfinished = {f".{name}.tmp" for name in (TRAINING_HASHES, CONFIG, RANKS)}
+    return METRICS in names and names <= {METRICS, TRAINING_HASHES, RANKS, CHECKPOINT, *unfinished}

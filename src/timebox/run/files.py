@@ -10,14 +10,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
-from torch import Tensor
 
 from timebox.data.arrays.npy import ArrayArchive, read_npy
 from timebox.errors import RunError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, FileFormat
 from timebox.files import open_regular, parse_json_object, read_regular
-from timebox.run.tensors import read_tensors
+from timebox.run.json_values import to_values
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
@@ -26,15 +26,26 @@ EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
 
-def read_json(path: Path, file_format: FileFormat) -> dict[str, object]:
-    """The JSON object in a file of a run, in its newest format. Raises RunError where it is missing or damaged."""
+def read_object(path: Path) -> dict[str, object] | None:
+    """The JSON object in a file, None where there is no file. Raises RunError where it cannot be read."""
     try:
-        values = parse_json_object(read_regular(path, MAX_JSON_BYTES))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(_describe_absence(path)) from error
+        return parse_json_object(read_regular(path, MAX_JSON_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def read_json(path: Path, file_format: FileFormat) -> dict[str, object]:
+    """The JSON object in a file of a run, in its newest format. Raises RunError where it is missing or damaged."""
+    if (values := read_object(path)) is None:
+        raise RunError(_describe_absence(path))
     return file_format.upgraded(values, repr(str(path)))
+
+
+def to_file(structure: Struct, file_format: FileFormat) -> bytes:
+    """The content of a JSON file with a structure and the number of its format."""
+    return to_json(file_format.numbered(to_values(structure)))
 
 
 def to_json(value: object) -> bytes:
@@ -43,26 +54,15 @@ def to_json(value: object) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a run's model.safetensors, see :func:`read_tensors`. Raises RunError where they cannot be read."""
-    try:
-        return read_tensors(path / MODEL, expected)
-    except FileNotFoundError as error:
-        raise RunError(_describe_absence(path / MODEL)) from error
-
-
 def to_npz(columns: Mapping[str, NDArray[np.generic]], file_format: FileFormat) -> bytes:
-    """The content of an .npz file with these arrays and the number of its format, for :func:`read_arrays` to read."""
+    """The content of an .npz file with these arrays and the number of its format."""
     buffer = BytesIO()
     np.savez(buffer, **{FORMAT_KEY: np.array(file_format.newest, np.int64)}, **columns)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def read_arrays(path: Path, file_format: FileFormat) -> dict[str, NDArray[np.generic]]:
-    """The arrays in an .npz file of a run, by name, in its newest format; empty where there is no such file.
-
-    Raises RunError where it cannot be read.
-    """
+    """The arrays in an .npz file of a run, in its newest format; empty where there is none. Raises RunError."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             arrays = ArrayArchive(archive, path)
@@ -77,19 +77,17 @@ def read_arrays(path: Path, file_format: FileFormat) -> dict[str, NDArray[np.gen
 
 
 def read_training_hashes(path: Path) -> NDArray[np.uint64]:
-    """The sorted hashes of a run's training images, from its trained_on.npy; empty where there is no such file.
-
-    Raises RunError where it cannot be read.
-    """
+    """The sorted hashes in a run's trained_on.npy; empty where there is no such file. Raises RunError."""
+    path = path / TRAINING_HASHES
     try:
-        with open_regular(path / TRAINING_HASHES) as file:
+        with open_regular(path) as file:
             hashes = read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         return np.zeros(0, np.uint64)
     except (OSError, ValueError, MemoryError) as error:
-        raise RunError(f"{str(path / TRAINING_HASHES)!r} cannot be read: {error}") from error
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
     if hashes.dtype != np.uint64 or hashes.ndim != 1:
-        raise RunError(f"{str(path / TRAINING_HASHES)!r} cannot be read: it holds no image hashes")
+        raise RunError(f"{str(path)!r} cannot be read: it holds no image hashes")
     return hashes.astype(np.uint64)
 
 

@@ -27,10 +27,7 @@ _MAX_REASON_LENGTH = 200
 def from_values(values: object, kind: type[T], where: str) -> T:
     """A structure of type ``kind`` from the values of a JSON file in its newest format. Unknown keys are ignored.
 
-    Args:
-        where: the file, for messages.
-    Raises:
-        RunError: for a value that is missing, has another type or lies out of range.
+    Raises RunError, with the file ``where``, for a value that is missing, has another type or lies out of range.
     """
     try:
         return msgspec.convert(values, kind)

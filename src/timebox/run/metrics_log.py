@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
@@ -81,13 +81,11 @@ class FormatLine(Struct, frozen=True, kw_only=True):
 class MetricsLog:
     """Collects lines and appends them to a file in :meth:`flush`, from any thread.
 
-    After a failed write the lines are kept, and written with the next. The file is locked while it is open, so that no
-    two processes write one run.
+    After a failed write the lines are kept, and written with the next. The file is locked while it is open: opening it
+    raises UsageError where another process writes it, OSError where it cannot be written to.
 
     Args:
         keep_bytes: the file is cut to this length.
-    Raises:
-        UsageError: where another process writes the file. OSError: where it cannot be written to.
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
@@ -141,55 +139,45 @@ def read_metrics(path: Path) -> Iterator[tuple[int, Entry]]:
     return ((end, entry) for end, _, entry in _read(path))
 
 
-def _read(path: Path) -> Iterator[tuple[int, object, Entry]]:
-    """The end in bytes, the format as written, and the values in the newest format, of each whole line."""
-    end = 0
-    line_format: object = FIRST_FORMAT
-    try:
-        with open_regular(path) as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                end += len(line)
-                line_format, entry = _upgrade(parse_json_object(line), line_format, path)
-                yield end, line_format, entry
-    except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
-
-
 def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]:
-    """Every n-th line of the steps, at most about 4,000 of them, and all validations and rollbacks: enough for a chart.
+    """All validations and rollbacks, and every n-th step, about 4,000 of them at most: enough for a chart.
 
     Args:
         num_lines: of the file, where that is known; else they are counted.
-    Raises:
-        RunError: where a line cannot be read.
     """
+    num_lines = sum(1 for _ in _lines(path)) if num_lines is None else num_lines
+    return [entry for _, _, entry in _read(path, max(1, num_lines // MAX_CURVE_POINTS)) if entry]
+
+
+def _lines(path: Path) -> Iterator[bytes]:
     try:
         with open_regular(path) as file:
-            if num_lines is None:
-                num_lines = sum(1 for _ in file)
-                file.seek(0)
-            stride = max(1, num_lines // MAX_CURVE_POINTS)
-            line_format: object = FIRST_FORMAT
-            entries: list[Entry] = []
-            for number, line in enumerate(file):
-                if line.endswith(b"\n") and (number % stride == 0 or b'"loss"' not in line):
-                    line_format, entry = _upgrade(parse_json_object(line), line_format, path)
-                    entries += [entry] if entry else []
-            return entries
-    except (OSError, ValueError) as error:
+            yield from file
+    except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _upgrade(entry: dict[str, object], line_format: object, path: Path) -> tuple[object, Entry]:
-    """The format that a line gives, else ``line_format``, that of the line before it; and the line in the newest."""
-    line_format = entry.pop(FORMAT_KEY, line_format)
-    if not entry:
+def _read(path: Path, stride: int = 1) -> Iterator[tuple[int, object, Entry]]:
+    """The end in bytes, the format as written, and the values in the newest format, of each whole line; of lines with a
+    loss, every ``stride``-th."""
+    end = 0
+    line_format: object = FIRST_FORMAT
+    for number, line in enumerate(_lines(path)):
+        if not line.endswith(b"\n"):
+            return
+        end += len(line)
+        if number % stride and b'"loss"' in line:
+            continue
+        try:
+            entry = parse_json_object(line)
+        except ValueError as error:
+            raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+        line_format = entry.pop(FORMAT_KEY, line_format)
         METRICS_FORMAT.check(line_format, repr(str(path)))
-        return line_format, {}
-    upgraded = METRICS_FORMAT.upgraded({FORMAT_KEY: line_format, **entry}, repr(str(path)))
-    return line_format, {name: value for name, value in upgraded.items() if name != FORMAT_KEY}
+        if entry:
+            entry = METRICS_FORMAT.upgraded({FORMAT_KEY: line_format, **entry}, repr(str(path)))
+            del entry[FORMAT_KEY]
+        yield end, line_format, entry
 
 
 class MetricsPrefix(NamedTuple):
@@ -204,8 +192,8 @@ def prefix_at_checkpoint(path: Path, num_lines: int, step: int) -> MetricsPrefix
     """The lines of metrics.jsonl that belong to a training as a checkpoint has it, after ``step`` steps.
 
     Args:
-        num_lines: of the file, when the checkpoint was taken. The losses of the last steps may have arrived later:
-            their lines follow directly, and belong to it too.
+        num_lines: of the file, when the checkpoint was taken. Losses of its last steps may have arrived later: their
+            lines follow directly, and belong to it too.
     """
     prefix = MetricsPrefix(0, 0, FIRST_FORMAT)
     for end, line_format, entry in _read(path):
@@ -216,7 +204,7 @@ def prefix_at_checkpoint(path: Path, num_lines: int, step: int) -> MetricsPrefix
 
 
 def final_step_plans(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
-    """The step plans that the final model is made of: steps that a rollback undid are left out.
+    """The step plans that the final model is made of, without steps that a rollback undid.
 
     Args:
         path: the run, for messages.
@@ -235,7 +223,7 @@ def final_step_plans(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
             if step != len(step_plans) + 1:
                 raise RunError(f"{where} is damaged: step {len(step_plans) + 1} is missing")
             fields = from_values(entry, StepPlanFields, f"step {step} in {where}")
-            step_plans.append(StepPlan(fields.progress, fields.lr, fields.momentum, fields.micro_batch))
+            step_plans.append(StepPlan(**structs.asdict(fields)))
     if not step_plans or step_plans[-1].progress != 1.0:
         raise RunError(f"run {str(path)!r} did not come to the end of its schedule: there is nothing to replay")
     return step_plans

@@ -1,14 +1,16 @@
-"""model.json: class names, preprocessing and recipe of a model, and what a resume or replay of its training needs."""
+"""model.json: class names, preprocessing and recipe of a model, and the options and plan of its training."""
 
 import platform
-from typing import Annotated, Literal
+from math import inf
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 from torch import Tensor
 
 from timebox.configs.data import DataConfig
+from timebox.configs.train import TrainConfig
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
@@ -17,6 +19,9 @@ from timebox.version import VERSION
 
 # Training writes no standard deviation below 1/255; a smaller one would only blow the inputs up.
 MIN_STD = 1e-4
+
+# Options of TrainConfig that model.json records under the same names.
+_SHARED_OPTIONS = ("recipe", "settings", "precision", "scoring", "thumbnails", "init")
 
 Side = Annotated[int, Meta(ge=8, le=4096)]
 ImageShape = tuple[Side, Side, Literal[1, 3, 4]]
@@ -106,9 +111,19 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
     budget_seconds: Seconds | None = None
     data_sha256: str | None = None
 
+    @classmethod
+    def of(cls, config: TrainConfig, **checksums: Any) -> "TrainingRequest":
+        """The record of a config; the budget and the checksums are given beside it."""
+        return cls(num_steps=config.steps, **{name: getattr(config, name) for name in _SHARED_OPTIONS}, **checksums)
+
+    def train_config(self, source: DataConfig, seed: int) -> TrainConfig:
+        """The recorded config, for data in ``source``. Raises UsageError where it is damaged."""
+        options = {name: getattr(self, name) for name in _SHARED_OPTIONS}
+        return TrainConfig.of(source, seed=seed, steps=self.num_steps, **options)
+
 
 class PlanRecord(Struct, frozen=True, kw_only=True):
-    """The plan of a training without its recipe; :class:`timebox.planning.plan.Plan` says what its fields mean.
+    """The plan of a training without its recipe; :class:`timebox.planning.plan.Plan` describes the fields.
 
     ``scoring_seconds`` is null where no clock is read: JSON has no infinity.
     """
@@ -131,15 +146,14 @@ class PlanRecord(Struct, frozen=True, kw_only=True):
     def of(cls, plan: Plan) -> "PlanRecord":
         """The record of a plan."""
         values = {name: getattr(plan, name) for name in cls.__struct_fields__}
-        scoring_seconds = None if plan.scoring_seconds == float("inf") else plan.scoring_seconds
+        scoring_seconds = None if plan.scoring_seconds == inf else plan.scoring_seconds
         return cls(**{**values, "device": plan.device.type, "scoring_seconds": scoring_seconds})
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan that was recorded, for its recipe."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        scoring_seconds = float("inf") if self.scoring_seconds is None else self.scoring_seconds
-        device = torch.device(self.device)
-        return Plan(**{**values, "recipe": recipe, "device": device, "scoring_seconds": scoring_seconds})
+        scoring_seconds = inf if self.scoring_seconds is None else self.scoring_seconds
+        values = {**structs.asdict(self), "device": torch.device(self.device), "scoring_seconds": scoring_seconds}
+        return Plan(recipe=recipe, **values)
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -172,12 +186,12 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class TrainedModelConfig(ModelConfig, frozen=True, kw_only=True):
-    """All of model.json: the model, and what it takes to find its held-out images, to resume and to replay it.
+    """All of model.json: the model, and the values that its evaluation, resume and replay need.
 
     Attributes:
         source: the data and their splits.
         seed: random seed of the training.
-        plan: how the budget was divided, and what was decided for it.
+        plan: how the budget was divided, and the decisions of the planner.
         machine: the properties of the machine that decide how sums are rounded.
         versions: versions of the packages that the model was computed with, by name.
     """

@@ -6,19 +6,19 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct, structs
 
-from timebox.clock import now, process_start
+from timebox.clock import Deadline, now, process_start
 from timebox.distributed.heartbeat import RankInfo
+from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import RunError
 from timebox.file_versions import RANKS_FORMAT, SUMMARY_FORMAT
-from timebox.files import parse_json_object, read_regular, write_whole
-from timebox.run.files import RANKS, SUMMARY, read_json, to_json
-from timebox.run.json_values import from_values, to_values
-
-_MAX_BYTES = 1 << 20
+from timebox.files import write_whole
+from timebox.run.files import CONFIG, RANKS, SUMMARY, read_json, read_object, to_file, to_json
+from timebox.run.json_values import from_values
 
 
 class RanksRecord(Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class RanksRecord(Struct, frozen=True, kw_only=True):
 
     def save(self, run: Path) -> None:
         """Write it into a run directory. Raises OSError."""
-        write_whole(run / RANKS, to_json(RANKS_FORMAT.numbered(to_values(self))))
+        write_whole(run / RANKS, to_file(self, RANKS_FORMAT))
 
     def with_failures(self, lines: Sequence[str]) -> "RanksRecord":
         """The record with a line more for each of some further failures."""
@@ -51,17 +51,12 @@ class RanksRecord(Struct, frozen=True, kw_only=True):
 
 
 def read_ranks_record(run: Path) -> RanksRecord | None:
-    """The record in a run directory; None where there is none, or it is damaged.
-
-    Raises:
-        RunError: where a newer version has written it.
-    """
+    """The record in a run directory; None where there is none, or it is damaged. Raises RunError for a newer format."""
     where = repr(str(run / RANKS))
-    try:
-        values = parse_json_object(read_regular(run / RANKS, _MAX_BYTES))
-    except (OSError, ValueError):
-        return None
-    upgraded = RANKS_FORMAT.upgraded(values, where)
+    values = None
+    with suppress(RunError):
+        values = read_object(run / RANKS)
+    upgraded = values and RANKS_FORMAT.upgraded(values, where)
     with suppress(RunError):
         return from_values(upgraded, RanksRecord, where)
     return None
@@ -73,11 +68,8 @@ def launcher_id() -> str:
 
 
 def find_run_of_launcher(out: Path | None) -> Path | None:
-    """The run that this process's launcher began before it had to start its processes again, if any.
-
-    Args:
-        out: the run directory that the user asked for; None for one of those in ``runs/``.
-    """
+    """The run that this process's launcher began before it had to start its processes again, if any: in ``out``, the
+    directory that the user asked for, or in ``runs/`` for None."""
     if out:
         candidates = [out, *out.parent.glob(f".{glob.escape(out.name)}.new-*")]
     else:
@@ -90,13 +82,8 @@ def find_run_of_launcher(out: Path | None) -> Path | None:
     return None
 
 
-def seconds_since_launch() -> float:
-    """How long this process's launcher has been running."""
-    return now() - process_start(os.getppid())
-
-
 def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
-    """Add rank failures to group.json and summary.json of a run that this process can write to.
+    """Add rank failures to group.json and summary.json, where this process can write to them.
 
     A finished run stays as it is. Keys of summary.json that this version does not know are kept.
     """
@@ -108,3 +95,41 @@ def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
             record.save(run)
             summary = {**summary, "rank_failures": list(record.failures)}
             write_whole(run / SUMMARY, to_json(SUMMARY_FORMAT.numbered(summary)))
+
+
+@dataclass(frozen=True)
+class RestartedRun:
+    """The run that a group had begun when a rank failed and ``torchrun`` restarted the group."""
+
+    path: Path
+    record: RanksRecord
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it can be resumed; else it is trained from the start."""
+        return (self.path / CONFIG).is_file()
+
+
+def find_restarted_run(group: ProcessGroup, out: Path | None, deadline: Deadline) -> RestartedRun | None:
+    """The run to resume, where ``torchrun`` restarted the group; None where it did not, or no run was begun.
+
+    Sets the clock back to the first start of the group: the one recorded in the run, else the start of ``torchrun``.
+    """
+    if not isinstance(group, TorchrunGroup) or group.num_restarts == 0:
+        return None
+    path = find_run_of_launcher(out)
+    record = read_ranks_record(path) if path else None
+    seconds = time.time() - record.started_at if record else now() - process_start(os.getppid())
+    deadline.add_earlier_phases({"lost": max(seconds - deadline.elapsed(), 0.0)})
+    if not path or not record:
+        return None
+    failures = group.failures_before_restart()
+    if record.failures[-len(failures) :] != failures:  # a rank may fail just after the start of the run
+        record = record.with_failures(failures)
+    return RestartedRun(path, record)
+
+
+def save_ranks_record(group: ProcessGroup, run: Path, deadline: Deadline, failures: tuple[str, ...] = ()) -> None:
+    """Record in a run directory which ranks train it, and the earlier rank failures, a line each. Raises OSError."""
+    if isinstance(group, TorchrunGroup):
+        RanksRecord.new(group.ranks, deadline.elapsed()).with_failures(failures).save(run)

@@ -25,11 +25,11 @@ from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
-from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, read_weights, to_json
+from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, to_json
 from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
 from timebox.run.summary import valid_summary
-from timebox.run.tensors import to_safetensors
+from timebox.run.tensors import read_tensors, to_safetensors
 from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
@@ -57,12 +57,10 @@ class Run:
     """A run directory, loaded.
 
     Args:
-        path: the directory.
         device: ``auto``, ``cpu`` or ``cuda``, for predictions.
     Attributes:
         config: all of model.json in its newest format.
         class_names: in the order of the columns of :meth:`predict_proba`.
-        recipe: of the training.
         preprocessing: how images reach the network.
     Raises:
         RunError: where there is no run, or its model.json is damaged.
@@ -80,6 +78,11 @@ class Run:
         except (TypeError, ValueError) as error:
             raise RunError(f"{where} is damaged: {error}") from error
         self.config["recipe"] = self.recipe.as_dict()
+
+    @classmethod
+    def of(cls, run: "str | Path | Run", device: str) -> "Run":
+        """``run`` itself, or the run in that directory."""
+        return run if isinstance(run, Run) else cls(run, device)
 
     @cached_property
     def summary(self) -> dict[str, object]:
@@ -100,24 +103,35 @@ class Run:
         """Accuracy on the test images, 0...1; None without any."""
         return self._number("test_accuracy")
 
+    @property
+    def temperature(self) -> float:
+        """The temperature that calibrates probabilities; 1 where the run had no validation images to fit it on."""
+        temperature = self._number("temperature")
+        return 1.0 if temperature is None else temperature
+
+    def _number(self, key: str) -> float | None:
+        """A number of the summary, None where it has none."""
+        value = self.summary.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
     @cached_property
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
         model = self.bare_model()
-        if (self.path / MODEL).exists():
-            weights = read_weights(self.path, model.state_dict())
-        else:
+        try:
+            weights = read_tensors(self.path / MODEL, model.state_dict())
+        except FileNotFoundError:
             weights = self._weights_of_checkpoint()
         model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
     def bare_model(self) -> nn.Module:
-        """The network on the meta device: its weights take no memory, however large a network model.json describes."""
+        """The network on the meta device, where weights take no memory: model.json may describe a huge one."""
         with torch.device("meta"):
             return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
 
     def checkpoint(self) -> Checkpoint:
-        """The last checkpoint of an unfinished run. Raises RunError where there is none."""
+        """The last checkpoint. Raises RunError where there is none."""
         if checkpoint := read_checkpoint(self.path / CHECKPOINT):
             return checkpoint
         raise RunError(f"run {str(self.path)!r} ended before a model was saved: nothing can be loaded from it")
@@ -137,19 +151,8 @@ class Run:
         model = self.bare_model()
         state = TrainingState(model, self.recipe, Precision(str(precision), torch.device("cpu")))
         tensors = self.checkpoint().snapshot(state.tensors()).tensors
-        part = "average" if state.average.model is not model else "model"
-        return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-
-    @property
-    def temperature(self) -> float:
-        """The temperature that calibrates probabilities; 1 where the run had no validation images to fit it on."""
-        temperature = self._number("temperature")
-        return 1.0 if temperature is None else temperature
-
-    def _number(self, key: str) -> float | None:
-        """A number of the summary, None where it has none."""
-        value = self.summary.get(key)
-        return float(value) if isinstance(value, int | float) else None
+        prefix = "model." if state.average.model is model else "average."
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     def views(self, tta: str) -> str:
         """The test-time augmentation to use: the recipe's own for ``recipe``. Raises UsageError for an unknown one."""
@@ -162,15 +165,13 @@ class Run:
         return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
 
     def predict_proba(self, images: object, tta: str = "recipe", calibrate: bool = True) -> NDArray[np.float32]:
-        """Class probabilities.
+        """Class probabilities: float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
 
         Args:
             images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
                 of another size are resized to the model's as in training.
             tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
             calibrate: whether to divide logits by the temperature fitted on the validation images, if there were any.
-        Returns:
-            float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
         Raises:
             DataError: for an image that cannot be read.
         """
@@ -184,42 +185,38 @@ class Run:
         return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
-        """Predictions for image files, in order, with calibrated probabilities.
+        """Predictions for image files, in order, with calibrated probabilities. An unreadable file raises nothing.
 
-        Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time. An unreadable
-        file raises nothing: its prediction has the reason as its ``error``.
+        Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time.
         """
         remaining = iter(paths)
         with ThreadPoolExecutor(available_threads()) as pool:
             started: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
             while True:
                 while len(started) < 2 and (batch := list(islice(remaining, FILES_AT_ONCE))):
-                    started.append((batch, pool.map(self._decoded, batch)))
+                    started.append((batch, pool.map(self._decode_or_explain, batch)))
                 if not started:
                     return
                 batch, decoded = started.popleft()
-                yield from self._predicted(batch, list(decoded), tta)
+                images = list(decoded)
+                readable = [image for image in images if not isinstance(image, str)]
+                rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
+                for path, image in zip(batch, images, strict=True):
+                    error = image if isinstance(image, str) else None
+                    yield FilePrediction(str(path), next(rows) if error is None else None, error)
 
-    def _predicted(
-        self, paths: Sequence[str | Path], images: Sequence[NDArray[np.uint8] | str], tta: str
-    ) -> Iterator[FilePrediction]:
-        """Predictions for files, given the pixels of each or the reason why it cannot be read."""
-        readable = [image for image in images if not isinstance(image, str)]
-        rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
-        for path, image in zip(paths, images, strict=True):
-            if isinstance(image, str):
-                yield FilePrediction(str(path), None, image)
-            else:
-                yield FilePrediction(str(path), next(rows), None)
-
-    def _decoded(self, path: str | Path) -> NDArray[np.uint8] | str:
+    def _decode_or_explain(self, path: str | Path) -> NDArray[np.uint8] | str:
+        """The pixels of a file, or the reason why it cannot be read."""
         try:
-            return decode_image(path, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
+            return self._decode(path)
         except TimeboxError as error:
             return str(error)
 
+    def _decode(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
+        return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
+
     def _as_array(self, images: object) -> NDArray[np.uint8]:
-        """Images as :meth:`predict_proba` takes them, as uint8 (N, H, W, C) of the working size."""
+        """Images of :meth:`predict_proba` as uint8 (N, H, W, C) of the working size."""
         size, channels = self.preprocessing.size, self.preprocessing.channels
         if isinstance(images, np.ndarray):
             array = images[..., None] if images.ndim == 3 else images
@@ -242,23 +239,22 @@ class Run:
         fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
         for position, image in enumerate(images):
             planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-            fitted[position] = (
-                batch_fit(planes, *self.preprocessing.size, self.recipe.image_fit)[0].permute(1, 2, 0).numpy()
-            )
+            planes = batch_fit(planes, *self.preprocessing.size, self.recipe.image_fit)[0]
+            fitted[position] = planes.permute(1, 2, 0).numpy()
         return fitted
 
     def _read(self, image: object, position: int) -> NDArray[np.uint8]:
         if not isinstance(image, str | Path | Image.Image):
             raise DataError(f"image number {position} is a {type(image).__name__}: it must be a path or a PIL image")
         try:
-            return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
+            return self._decode(image)
         except DataError as error:
             name = f"number {position}" if isinstance(image, Image.Image) else repr(str(image))
             raise DataError(f"image {name} cannot be read: {error}") from error
 
 
 def load(path: str | Path, device: str = "auto") -> Run:
-    """Load a run directory; raises RunError where there is none or nothing was saved yet.
+    """Load a run directory. Raises RunError where there is none, or no model was saved yet.
 
     >>> import timebox
     >>> run = timebox.load("runs/demo")

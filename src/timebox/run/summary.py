@@ -1,4 +1,4 @@
-"""summary.json: what a finished or a stopped training reached, with what, and where its time went."""
+"""summary.json: accuracy, settings, and the seconds of each phase, of a finished or a stopped training."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from timebox.configs.data import DataConfig
+from timebox.data.dataset import BadFile
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 
 
@@ -15,13 +16,6 @@ class DataDescription(Struct, frozen=True, kw_only=True):
     name: str
     format: str
     why: str
-
-
-class BadFile(Struct, frozen=True, kw_only=True):
-    """An image file that was left out, and the reason."""
-
-    path: str
-    reason: str
 
 
 class RankSummary(Struct, frozen=True, kw_only=True):

@@ -22,20 +22,10 @@ from timebox.files import open_regular, parse_json_object
 MAX_HEADER_BYTES = 4 << 20  # a network of a thousand tensors takes a hundred kilobytes
 
 _DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,9 +44,8 @@ def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    No memory is allocated for a tensor before the header agrees with ``expected`` and with the length of the file.
+    """The tensors of a safetensors file, on the CPU. The header and the length of the file are checked before any
+    memory is allocated for them.
 
     Args:
         expected: tensors with the names, shapes and dtypes that the file must have, no more and no less; they may be
@@ -86,8 +75,8 @@ def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     entries = {name: _entry(name, value) for name, value in header.items()}
     _check_extent(entries, size - 8 - length)
     _check_expected(entries, expected)
-    in_order = sorted(entries, key=lambda name: (entries[name].begin, entries[name].end))
-    tensors = {name: _tensor(file, name, entries[name]) for name in in_order}
+    in_order = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
+    tensors = {name: _tensor(file, name, entry) for name, entry in in_order}
     return {name: tensors[name] for name in expected}
 
 
@@ -123,20 +112,14 @@ def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor
     """Raise ValueError unless names, shapes and dtypes are the expected ones."""
     missing = [name for name in expected if name not in entries]
     unknown = [name for name in entries if name not in expected]
-    if missing or unknown:
-        problems = [
-            f"{words} {_first_names(names)}"
-            for words, names in (("it lacks", missing), ("has the unknown", unknown))
-            if names
-        ]
-        raise ValueError("its tensors are not the ones expected: " + "; ".join(problems))
+    differences = (("it lacks", missing), ("has the unknown", unknown))
+    if problems := "; ".join(f"{words} {_first_names(names)}" for words, names in differences if names):
+        raise ValueError(f"its tensors are not the ones expected: {problems}")
     for name, tensor in expected.items():
         entry = entries[name]
         if entry.shape != tuple(tensor.shape) or entry.dtype != tensor.dtype:
-            raise ValueError(
-                f"its tensors are not the ones expected: {name} is {_dtype_and_shape(entry.dtype, entry.shape)}, "
-                f"not {_dtype_and_shape(tensor.dtype, tuple(tensor.shape))}"
-            )
+            types = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (entry, tensor)]
+            raise ValueError(f"its tensors are not the ones expected: {name} is {types[0]}, not {types[1]}")
 
 
 def _tensor(file: BinaryIO, name: str, entry: _Entry) -> Tensor:
@@ -147,10 +130,6 @@ def _tensor(file: BinaryIO, name: str, entry: _Entry) -> Tensor:
     if entry.dtype is torch.bool and data.numel() and int(data.max()) > 1:
         raise ValueError(f"tensor {_shown(name)} is boolean, but holds other bytes than 0 and 1")
     return data.view(entry.dtype).reshape(entry.shape)
-
-
-def _dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {shape}"
 
 
 _shown = reprlib.repr  # a name in a damaged header may be megabytes long

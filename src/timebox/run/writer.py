@@ -4,8 +4,8 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
@@ -18,7 +18,7 @@ from torch import nn
 from timebox.clock import Deadline, now
 from timebox.errors import OutputError, RunError
 from timebox.file_versions import EXAMPLES_FORMAT, METRICS_FORMAT, MODEL_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
-from timebox.files import sync_folder, write_durably, write_whole
+from timebox.files import sync_folder, write_durably, write_whole, written
 from timebox.run.checkpoint import read_checkpoint, write_checkpoint
 from timebox.run.directories import check_output_directory, remove_abandoned, replace_directory
 from timebox.run.files import (
@@ -32,10 +32,9 @@ from timebox.run.files import (
     REPORT,
     SUMMARY,
     TRAINING_HASHES,
-    to_json,
+    to_file,
     to_npz,
 )
-from timebox.run.json_values import to_values
 from timebox.run.metrics_log import MetricsLog, prefix_at_checkpoint
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.summary import FinishedSummary, StoppedSummary
@@ -59,10 +58,8 @@ class RunWriter:
     """
 
     def __init__(self, out: Path, path: Path, metrics: MetricsLog, created: bool) -> None:
-        self.out, self.path, self.metrics = out, path, metrics
-        self._created = created
-        self.write_seconds = 0.0
-        self.is_complete = False
+        self.out, self.path, self.metrics, self._created = out, path, metrics, created
+        self.write_seconds, self.is_complete = 0.0, False
         self._writing_config = threading.Lock()
 
     @property
@@ -72,10 +69,9 @@ class RunWriter:
 
     @cached_property
     def _byte_seconds(self) -> float:
-        """Seconds per byte of a large file, measured on a temporary one.
+        """Seconds per byte of a large file: the faster of two writes, as the first may wait for other processes.
 
-        The faster of two writes counts: the first may wait for what other processes have written. A failure is ignored
-        here: it shows again when a file of the run is written.
+        A failure is ignored here: it shows again when a file of the run is written.
         """
         folder, content = self.path / CHECKPOINT, np.arange(SMALL_BYTES // 4, dtype=np.float32).tobytes()
         moments = [now()]
@@ -91,33 +87,28 @@ class RunWriter:
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":
         """A writer of a directory that does not exist yet, is empty, or with ``overwrite`` holds a run.
 
-        Raises:
-            UsageError: for a place that must not be written to. OutputError: for one that cannot be written to.
+        Raises UsageError for a place that must not be written to, OutputError for one that cannot.
         """
         replaces = check_output_directory(out, overwrite)
         created = replaces or not out.exists()
-        try:
+        path = out
+        with written(f"output directory {str(out)!r}"):
             out.parent.mkdir(parents=True, exist_ok=True)
-            path = out
             if replaces:
                 remove_abandoned(out)
                 path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
                 shutil.copymode(out, path)
             path.mkdir(exist_ok=True)
             metrics = MetricsLog(path / METRICS)
-            metrics.add(METRICS_FORMAT.numbered({}))
-            return cls(out, path, metrics, created)
-        except OSError as error:
-            raise OutputError(f"output directory {str(out)!r} cannot be written to: {_reason(error)}") from error
+        metrics.add(METRICS_FORMAT.numbered({}))
+        return cls(out, path, metrics, created)
 
     @classmethod
     def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
         """A writer of a run that is resumed from a checkpoint after ``step`` steps and ``num_lines`` of metrics."""
-        try:
+        with written(f"run {str(path)!r}"):
             prefix = prefix_at_checkpoint(path / METRICS, num_lines, step)
             metrics = MetricsLog(path / METRICS, prefix.num_bytes)
-        except OSError as error:
-            raise OutputError(f"run {str(path)!r} cannot be written to: {_reason(error)}") from error
         metrics.num_lines = prefix.num_lines
         if prefix.last_format != METRICS_FORMAT.newest:
             metrics.add(METRICS_FORMAT.numbered({}))
@@ -130,25 +121,22 @@ class RunWriter:
         """Write a checkpoint: from the first one on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
         self._save_config(config)
-        first = not (self.path / CHECKPOINT).exists()
+        is_first = not (self.path / CHECKPOINT).exists()
         write_checkpoint(self.path / CHECKPOINT, snapshot)
-        if first:
-            for folder in (self.path, self.path.parent):
-                sync_folder(folder)
+        for folder in (self.path, self.path.parent) if is_first else ():
+            sync_folder(folder)
 
     def save_model(self, model: nn.Module, config: TrainedModelConfig) -> None:
         """Write model.json and the final weights."""
-        try:
+        with self._writing(CONFIG):
             self._save_config(config)
-        except OSError as error:
-            raise OutputError(f"{CONFIG} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         self._write(MODEL, to_safetensors(model.state_dict()))
 
     def _save_config(self, config: TrainedModelConfig) -> None:
         """Write model.json, unless it is there. The checkpointer's thread and the main thread may call this at once."""
         with self._writing_config:
             if not (self.path / CONFIG).is_file():
-                write_whole(self.path / CONFIG, to_json(MODEL_FORMAT.numbered(to_values(config))))
+                write_whole(self.path / CONFIG, to_file(config, MODEL_FORMAT))
 
     @property
     def can_be_loaded(self) -> bool:
@@ -159,7 +147,7 @@ class RunWriter:
             return True
 
     def save_training_hashes(self, hashes: NDArray[np.uint64]) -> None:
-        """Write trained_on.npy: the hashes of the training images, sorted."""
+        """Write trained_on.npy: the hashes, sorted."""
         buffer = BytesIO()
         np.save(buffer, np.sort(hashes))
         self._write(TRAINING_HASHES, buffer.getvalue())
@@ -178,17 +166,13 @@ class RunWriter:
 
     def save_summary(self, summary: FinishedSummary) -> None:
         """Write metrics.jsonl and summary.json of a finished run."""
-        try:
+        with self._writing(METRICS):
             self.metrics.flush()
-        except OSError as error:
-            raise OutputError(f"{METRICS} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
-        self._write(SUMMARY, to_json(SUMMARY_FORMAT.numbered(to_values(summary))))
+        self._write(SUMMARY, to_file(summary, SUMMARY_FORMAT))
         self.is_complete = True
 
     def save_stopped(self, deadline: Deadline) -> None:
         """Write summary.json of a run that was stopped and can be resumed, unless the run is complete."""
-        if self.is_complete:
-            return
         summary = StoppedSummary(
             stopped=True,
             late=deadline.late,
@@ -196,7 +180,8 @@ class RunWriter:
             elapsed_seconds=round(deadline.elapsed(), 3),
             phases={name: round(seconds, 3) for name, seconds in deadline.phases_so_far().items()},
         )
-        self._write(SUMMARY, to_json(SUMMARY_FORMAT.numbered(to_values(summary))))
+        if not self.is_complete:
+            self._write(SUMMARY, to_file(summary, SUMMARY_FORMAT))
 
     def finish(self) -> None:
         """Remove the checkpoint, which the final model replaces, and move the run to where the user asked for it."""
@@ -207,7 +192,7 @@ class RunWriter:
         try:
             old = replace_directory(self.out, self.path) if self.out.exists() else self.path.rename(self.out)
         except OSError as error:
-            raise OutputError(f"{str(self.out)!r} cannot be replaced: {_reason(error)}") from error
+            raise OutputError(f"{str(self.out)!r} cannot be replaced: {error.strerror or error}") from error
         self.path = self.out
         if old != self.out:
             shutil.rmtree(old, ignore_errors=True)
@@ -227,14 +212,17 @@ class RunWriter:
 
     def _write(self, name: str, content: bytes) -> None:
         before = now()
-        try:
+        with self._writing(name):
             # The sync after the model also secures the files written before it; a power cut may take later ones.
             (write_durably if name == MODEL else write_whole)(self.path / name, content)
-        except OSError as error:
-            raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {_reason(error)}") from error
         if len(content) <= SMALL_BYTES:
             self.write_seconds = now() - before
 
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Turn an OSError inside into an OutputError that names a file of the run."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"{name} cannot be written in {str(self.out)!r}: {reason}") from error

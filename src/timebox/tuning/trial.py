@@ -110,7 +110,7 @@ class Trainer:
         with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(request, deadline, None, NO_WRITES)
-            job = TrainingJob.of(config, replace(plan, num_val_images=0), splits, budget_seconds)
+            job = TrainingJob(config, replace(plan, num_val_images=0), splits)
             context = RunContext(deadline, DivergenceGuard())
             training = Training(job, context, writer)
             with training.checkpointer.wait_on_failure():
