@@ -40,8 +40,9 @@ def test_it_is_told_what_was_written_and_how_it_was_checked(timebox: Command, tm
         "takes images: uint8 (N, H, W, 3), any N, H and W",
         "gives probabilities: float32 (N, 2), calibrated with the temperature 1.2",
         "inside resizing, cropping, normalisation, views: mirror",
-        "checked 8 images of 40x32: probabilities within 2e-06 of their value in the run, rounding explains 9e-05",
-        "decoder 1 of 500 files (0.20 %) get another class when they are decoded whole; probabilities within 1e-02",
+        "checked 8 images of 40x32: probabilities differ from the run's by at most 2e-06 of their value; up to "
+        "9e-05 counts as rounding",
+        "decoder 1 of 500 files (0.20 %) get another class when decoded at full size; probabilities within 1e-02",
     ]
     printed = json.loads(timebox("export", "runs/x", "--json").out)
     assert printed["num_bytes"] == 1_500_000

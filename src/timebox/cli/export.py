@@ -51,15 +51,15 @@ def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
         height, width = check.size
         yield (
             "checked",
-            f"{plural(check.num_images, 'image')} of {width}x{height}: probabilities within {check.difference:.0e} of "
-            f"their value in the run, rounding explains {check.allowed:.0e}",
+            f"{plural(check.num_images, 'image')} of {width}x{height}: probabilities differ from the "
+            f"run's by at most {check.difference:.0e} of their value; up to {check.allowed:.0e} counts as rounding",
         )
     if exported.decoder:
         decoder = exported.decoder
         yield (
             "decoder",
             f"{decoder.num_changed} of {plural(decoder.num_files, 'file')} "
-            f"({percent(decoder.num_changed / decoder.num_files)}) get another class when they are decoded whole; "
+            f"({percent(decoder.num_changed / decoder.num_files)}) get another class when decoded at full size; "
             f"probabilities within {decoder.difference:.0e}",
         )
 

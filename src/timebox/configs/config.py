@@ -16,7 +16,7 @@ from msgspec.structs import asdict, fields, force_setattr, replace
 from timebox.errors import BudgetError, UsageError
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a list of texts"}
-_NO_UPPER_BOUND = 2**62  # bounds at or above this one only keep numbers within 64 bits, or finite
+_NO_UPPER_BOUND = 2**62  # messages leave out larger bounds: they only keep an integer in 64 bits, or a float finite
 
 # Names of fields, and a check over them that raises UsageError. It runs only where each of these fields is valid.
 Rule = tuple[tuple[str, ...], Callable[[Any], None]]

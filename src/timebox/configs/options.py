@@ -172,7 +172,11 @@ DataDir = Annotated[
 DeviceOption = Annotated[Device, option("where to compute (default: auto, a GPU if there is one)", group="machine")]
 PrecisionOption = Annotated[
     Precision,
-    option("arithmetic of the training (default: auto, the one measured fastest among the safe ones)", group="machine"),
+    option(
+        "number format of the training (default: auto, the fastest one measured; with --steps fp32 on a CPU, bf16 on a "
+        "GPU)",
+        group="machine",
+    ),
 ]
 TtaOption = Annotated[
     Tta,

@@ -77,7 +77,7 @@ class ExportConfig(Config, frozen=True, kw_only=True):
     check: Annotated[
         tuple[str, ...],
         option(
-            "image files or folders on which to measure the effect of another program's JPEG decoder",
+            "image files or folders on which to measure the effect of decoding at full size, as other programs do",
             metavar="IMAGE",
             nargs="+",
         ),

@@ -40,7 +40,7 @@ SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
 LAST_CHECKPOINT_SECONDS = 2.5
 # Images may take this share of a GPU's free memory; beyond it, each rank holds a part of them only.
 MAX_IMAGE_MEMORY_SHARE = 0.5
-# When steps turn out slower than planned, the warmdown may use up this share of the finish's time, saving left out.
+# When time has run short, the warmdown may take this share of the time reserved for the report, exiting and stalls.
 OVERTIME_SHARE = 0.3
 
 

@@ -71,9 +71,9 @@ def evaluate(
     Args:
         run: a run, or its directory.
         data: a path or a name; its classes must be among the run's.
-        split: ``test``, ``val``, ``train`` or ``all``. Parts the run itself cut from these data are cut again in the
-            same way, those it held out in another place read there. Default: the data's own test split, else the part
-            the run held out, else everything.
+        split: ``test``, ``val``, ``train`` or ``all``. On the data that the run was trained on, these are the run's
+            own splits; a val or test split that it took from another path is read from there. The data's own test
+            split takes precedence. Default: the data's own test split, else the run's test or val split, else all.
         test_limit: number of images to score, a class-balanced cut.
         tta: as of :meth:`Run.predict_proba`.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
@@ -140,11 +140,11 @@ def _select_split(
     run: Run,
     read: Callable[[str, int | None], LoadedData],
 ) -> tuple[str, ImageDataset]:
-    """Name and images of a split; for None of the first of these: the data's own test split, the run's test or val
-    split, all images. ``read`` is that of :func:`timebox.jobs.data.split_data`."""
+    """The name and images of a split. For None: the data's own test split; without one the run's test split, then its
+    val split; else all images. ``read`` is that of :func:`timebox.jobs.data.split_data`."""
     splits = dict(source_splits.items())
     if split != "all" and (split is not None or "test" not in splits):
-        # A split that is a path of its own belongs to these data only where it is named.
+        # A val or test split that the run took from another path is read only if ``split`` names it.
         has_own_path = isinstance({"val": source.val, "test": source.test}.get(str(split)), str)
         of_run = _splits_of_run(source_splits, source, run, read if has_own_path else None)
         splits |= of_run if "test" not in splits else {**of_run, "test": splits["test"]}

@@ -40,7 +40,7 @@ class SearchSpec:
         data_sha256: of the training images.
         recipe, settings: the starting recipe.
         space: as :meth:`Space.to_json` returns it.
-        val_is_apart: whether the final run may not train on the validation images.
+        val_is_apart: whether the final run has the same validation split (the data's own one, or a path); else none.
         num_images: training images of a trial.
         rungs: training budgets in seconds of a trial, ascending (Hyperband, Li et al. 2018).
         ends_at: when trials end, in seconds since 1970; 0 while the search is being set up.
@@ -195,9 +195,10 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial, retry: bool) -> None:
 
 
 def find_duplicate(study: optuna.Study, number: int, settings: Sequence[str]) -> int | None:
-    """Number of another trial with the same settings that is measured, or is being measured first; None without one.
+    """Number of another trial with the same settings that is running or has an accuracy; None without one.
 
-    Of two running trials the one with the lower number is first, unless the other one's worker has started already.
+    A trial with a higher number counts only once its worker has written its name, so that two trials never skip each
+    other.
     """
     for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)):
         if other.state.is_finished() and not other.intermediate_values:

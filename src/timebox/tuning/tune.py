@@ -257,10 +257,10 @@ def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Not
 
 
 def _num_trial_images(train: ImageDataset, trial_seconds: float, final_seconds: float) -> int:
-    """Training images of a trial: a subset, the square root of the ratio of the budgets.
+    """Number of training images of a trial: all of them times the square root of (trial budget / final budget).
 
-    In proportion to the budget there would be as many epochs as in the final run, but of so few images that other
-    recipes are best; all images would have hardly an epoch.
+    The ratio itself would give a trial as many epochs as the final run, but so few images that other recipes win. With
+    all images a trial would have hardly an epoch.
     """
     wanted = round(len(train) * math.sqrt(min(1.0, trial_seconds / final_seconds)))
     return min(len(train), max(wanted, MIN_MEAN_IMAGES_PER_CLASS * train.num_classes))

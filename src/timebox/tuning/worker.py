@@ -142,7 +142,8 @@ class Worker:
             trial.set_user_attr(SETTINGS, list(self._space.settings(params, fields, inherited)))
         duplicate = studies.find_duplicate(self._study, trial.number, trial.user_attrs[SETTINGS])
         trial.set_user_attr(WORKER, self._name)
-        # Workers that see the same trials may take the same step, and draws meet at the bounds of a range.
+        # Two workers that see the same trials may take the same step, and two samples may coincide at a bound. After
+        # MAX_DUPLICATES in a row the next duplicate is trained anyway.
         is_skipped = duplicate is not None and self._num_duplicates < MAX_DUPLICATES
         self._num_duplicates = self._num_duplicates + 1 if is_skipped else 0
         try:

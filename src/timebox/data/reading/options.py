@@ -55,7 +55,7 @@ class ReadOptions:
             peak_copies: number of copies that the reader itself holds at its peak.
             is_resized: whether the reader resizes images to image_size as it reads, so that a smaller size needs less.
         """
-        # An array format is resized after reading; then the resized images are copied, not the ones counted here.
+        # Where images are resized only after reading, the caller's copies are of those: num_bytes counts once.
         caller_copies = self.num_copies if is_resized or self.image_size is None else 1
         needed, available = round(num_bytes * max(peak_copies, caller_copies)), available_memory()
         if available is not None and needed > available:
