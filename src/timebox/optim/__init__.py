@@ -6,7 +6,7 @@ recipe.
 
 from timebox.optim.averaging import WeightAverage
 from timebox.optim.muon import MuonGroup, muon_group, orthogonalize
-from timebox.optim.optimizer import Optimizer, ParameterGroup, Rates
+from timebox.optim.optimizer import Optimizer, ParameterGroup
 from timebox.optim.schedules import LRSchedule
 from timebox.optim.sgd import SGDGroup, sgd_group
 
@@ -15,7 +15,6 @@ __all__ = [
     "MuonGroup",
     "Optimizer",
     "ParameterGroup",
-    "Rates",
     "SGDGroup",
     "WeightAverage",
     "muon_group",

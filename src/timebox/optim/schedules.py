@@ -11,12 +11,7 @@ Policy = Literal["one_cycle", "triangular", "piecewise", "constant"]
 
 
 def piecewise_linear(progress: float, knots: Sequence[float], values: Sequence[float]) -> float:
-    """Linear interpolation at ``progress`` between (knots, values), constant beyond both ends.
-
-    Args:
-        progress: 0...1.
-        knots: increasing positions, one per value.
-    """
+    """Linear interpolation at ``progress`` between (knots, values), knots increasing; constant beyond both ends."""
     if progress <= knots[0]:
         return values[0]
     for left, right, low, high in zip(knots, knots[1:], values, values[1:], strict=False):

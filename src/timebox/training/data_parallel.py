@@ -77,11 +77,7 @@ class BroadcastSchedule:
         return step_plan
 
     def _send(self, num_unfinished: int) -> None:
-        """Plan a block on the main rank and start its broadcast.
-
-        Args:
-            num_unfinished: steps that will be unfinished when the first step of the block is issued.
-        """
+        """Plan a block on the main rank and start its broadcast. ``num_unfinished`` counts at its first step."""
         rows = torch.full((self._block_size, 4), nan, dtype=torch.float64)
         self._num_in_flight = 0
         if self._own is not None:
@@ -211,7 +207,7 @@ class DataParallelStepRunner:
             self._num_images += num_images
 
     def _all_reduce_bucket(self, group: torch.distributed.ProcessGroup, bucket: GradBucket) -> Future[Tensor]:
-        """Average a bucket of gradients. After the last bucket this rank has nothing left to compute."""
+        """Average a bucket of gradients; after the last one this rank has nothing left to compute."""
         self._backward_ended_at = now()
         return allreduce_hook(group, bucket)
 

@@ -1,7 +1,7 @@
 """Schedule: learning rate, momentum and micro-batch of each step, from the recipe or from a recorded training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from timebox.errors import RunError
@@ -141,17 +141,7 @@ class ReplaySchedule:
 
 def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
     """The recipe's learning rate and momentum at a progress of 0...1."""
-    schedule = LRSchedule(
-        policy=recipe.policy,
-        max_lr=recipe.max_lr,
-        start_fraction=recipe.start_fraction,
-        end_fraction=recipe.end_fraction,
-        peak_at=recipe.peak_at,
-        down_at=recipe.down_at,
-        num_cycles=recipe.num_cycles,
-        max_momentum=recipe.max_momentum,
-        min_momentum=recipe.min_momentum,
-    )
+    schedule = LRSchedule(**{field.name: getattr(recipe, field.name) for field in fields(LRSchedule)})
     return schedule.lr(progress), schedule.momentum(progress)
 
 
