@@ -18,7 +18,6 @@ def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) ->
 
     Args:
         images_affordable: training images that the budget allows, repeats counted.
-        num_images: number of training images.
     """
     batch_size, lr = recipe.batch_size, recipe.max_lr
     while batch_size % 2 == 0 and batch_size // 2 >= MIN_BATCH_SIZE:
@@ -37,7 +36,6 @@ def fit_batch_to_processes(
     proportional to the batch size, as in P. Goyal et al., arXiv 1706.02677.
 
     Args:
-        images_affordable, num_images: as of :func:`fit_batch_size`.
         is_fixed: whether the batch size must not change.
     Raises:
         UsageError: if a process would have fewer than two images of a batch.
@@ -62,7 +60,6 @@ def choose_micro_batch(recipe: Recipe, num_processes: int, image_seconds: float)
     down to 32 images, and the result changes.
 
     Args:
-        num_processes: processes that share a batch.
         image_seconds: seconds per training image of all processes together.
     Returns:
         The micro-batch size, and a line for the user if it is smaller than the batch of a process.

@@ -21,7 +21,6 @@ def largest_side_for(budget_seconds: float | None, device: torch.device) -> Call
 
     Args:
         budget_seconds: of the whole command; None for a fixed number of steps.
-        device: the training device.
     """
     if budget_seconds is None:
         seconds, speed = REFERENCE_SECONDS, REFERENCE_THREADS * IMAGES_PER_SECOND_PER_THREAD

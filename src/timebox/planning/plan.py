@@ -18,14 +18,12 @@ class Plan:
     Attributes:
         recipe: with all fields resolved.
         threads: number of torch's threads, 1 or more.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
         num_steps: fixed number of steps; None if the deadline ends the training.
         micro_batch: images computed at once, at most the recipe's batch size.
         step_seconds: estimated seconds per step; 0 with a fixed number of steps.
         expected_steps: ``num_steps``, or the estimate for the deadline.
-        scoring_seconds: reserved for scoring after the training; infinite with a fixed number of steps.
-        saving_seconds: reserved for writing the last files.
-        finish_seconds: reserved for all after scoring: saving, the report and leaving the process.
+        scoring_seconds, saving_seconds, finish_seconds: as of :class:`timebox.planning.budget.BudgetSplit`;
+            ``scoring_seconds`` is infinite with a fixed number of steps.
         num_val_images: images of each validation during training; 0 for no validation.
         scoring_batch: batch size of inference.
         lines: the choices and their reasons, for the user.
