@@ -8,8 +8,7 @@ from timebox.errors import UsageError
 def resolve_device(device: str) -> torch.device:
     """The device for ``auto``, ``cpu`` or ``cuda``; ``auto`` is a CUDA GPU where there is one, else the CPU.
 
-    Raises:
-        UsageError: for another name, or for ``cuda`` without a GPU.
+    Raises UsageError for another name, or for ``cuda`` without a GPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device!r} is unknown; use auto, cpu or cuda")

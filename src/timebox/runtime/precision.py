@@ -95,7 +95,7 @@ def dtype_of(precision: str) -> torch.dtype:
 def resolve_precision(
     name: str, device: torch.device, measure_seconds: Callable[[str], float] | None
 ) -> tuple[str, str]:
-    """The precision to train in, and the reason in one line.
+    """The precision to train in, and the reason in one line. Raises UsageError for an unknown name.
 
     ``auto`` selects the fastest of fp32, bf16 and, on a GPU, fp16. All are measured: a CPU without matrix instructions
     for bf16 emulates it at a tenth of the speed of fp32 or less.
@@ -103,8 +103,6 @@ def resolve_precision(
     Args:
         measure_seconds: times training steps in a precision. None where nothing may be measured: ``auto`` is then fp32
             on a CPU and bf16 on a GPU, so that a run can be repeated exactly.
-    Raises:
-        UsageError: for an unknown name.
     """
     if name in PRECISIONS:
         return name, "as asked"
@@ -148,9 +146,7 @@ def _measure_block(candidates: Sequence[str], device: torch.device) -> dict[str,
     """Seconds of a small block in each format, the least of several readings where a ratio is near ``MAX_SLOWDOWN``."""
     seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
     for _ in range(MAX_REPEATS):
-        if all(
-            not MAX_SLOWDOWN / 2 < seconds[candidate] / seconds["fp32"] < 2 * MAX_SLOWDOWN for candidate in candidates
-        ):
+        if not any(MAX_SLOWDOWN / 2 < value / seconds["fp32"] < 2 * MAX_SLOWDOWN for value in seconds.values()):
             break
         seconds = {candidate: min(seconds[candidate], _probe_seconds(candidate, device)) for candidate in candidates}
     return seconds

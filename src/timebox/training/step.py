@@ -18,13 +18,7 @@ from timebox.training.state import TrainingState
 
 
 def training_step(state: TrainingState, loss_fn: Loss, batch: Batch, micro_batch: int) -> Tensor:
-    """Forward, loss, backward, update; average and step count stay as they are.
-
-    Args:
-        micro_batch: images per forward and backward pass, 2 or more.
-    Returns:
-        The loss, float32, 0-dim, detached, on the device.
-    """
+    """Forward, loss, backward, update. Average and step count stay as they are. See :func:`backpropagate`."""
     loss = backpropagate(networks_of(state.model), batch, state.precision, loss_fn, micro_batch)
     state.precision.step(state.optimizer)
     state.optimizer.zero_grad()
@@ -46,7 +40,6 @@ def backpropagate(
     whole batch, except for rounding.
 
     Args:
-        networks: the networks of an ensemble, or a single one.
         micro_batch: images per forward and backward pass, 2 or more.
         weight: factor of the loss, above 0. Other than 1 where the batch is one rank's share.
     Returns:
@@ -69,7 +62,7 @@ def backpropagate(
 
 
 def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Without all-reduce: gradients are exchanged once, after the last micro-batch."""
+    """Skip the all-reduce: gradients are exchanged once, after the last micro-batch."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
@@ -90,7 +83,7 @@ class EagerStepRunner:
         self._state, self._loss_fn = state, loss_fn
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
-        """Nothing to prepare."""
+        """There is nothing to prepare."""
 
     def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
