@@ -30,7 +30,7 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], nu
 
 
 def per_class_metrics(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, from a confusion matrix with the labels in rows."""
+    """Precision, recall and F1 of each class, from a :func:`confusion_matrix`."""
     right = confusion.diagonal()
     predicted, actual = confusion.sum(0), confusion.sum(1)
     metrics = []

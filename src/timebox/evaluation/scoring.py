@@ -40,12 +40,11 @@ class SplitScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of the scored images that are classified correctly, 0...1."""
         return accuracy(self.probabilities, self.dataset.labels)
 
     @cached_property
     def temperature(self) -> float:
-        """The calibration temperature, see :func:`timebox.evaluation.calibration.fit_temperature`."""
+        """See :func:`timebox.evaluation.calibration.fit_temperature`."""
         return fit_temperature(self.probabilities, self.dataset.labels)
 
 
@@ -117,13 +116,12 @@ class Scorer:
     def predict(
         self, model: nn.Module, dataset: ImageDataset, tta: str, stop: Callable[[], bool] = never
     ) -> NDArray[np.float32]:
-        """Class probabilities, float32 (M, num_classes), of the first M images; fewer than all where ``stop`` says so.
-        ``stop`` is called before each batch but the first, on the main rank's behalf."""
+        """Class probabilities of the first images, see :func:`predict_probabilities`."""
         config = InferenceConfig(self.mean, self.std, tta, self.batch_size)
         return predict_probabilities(model, dataset.images, config, self.device, stop=stop, group=self.group)
 
     def accuracy(self, model: nn.Module, dataset: ImageDataset) -> float:
-        """Accuracy on a dataset, 0...1, without test-time augmentation."""
+        """Accuracy, 0...1, without test-time augmentation."""
         return accuracy(self.predict(model, dataset, "none"), dataset.labels)
 
     def score_splits(

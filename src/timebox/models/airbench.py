@@ -47,9 +47,6 @@ class Airbench(nn.Module):
     part of a training only. Global max pooling before the head allows images of any size from 8×8. The weights of the
     head are initialised with a standard deviation of one, and the logits are scaled down in return.
 
-    Args:
-        in_channels: 1, 3 or 4.
-        num_classes: 2 or more.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: AirbenchConfig = PUBLISHED) -> None:

@@ -36,10 +36,6 @@ class ResNet9(nn.Module):
     Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max pooling,
     CELU, ghost batch norm with frozen weight, whitening. Global max pooling before the head allows images of any size
     from 8×8. The logits are scaled down to keep them small under large learning rates.
-
-    Args:
-        in_channels: 1, 3 or 4.
-        num_classes: 2 or more.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: ResNet9Config = PUBLISHED) -> None:

@@ -23,7 +23,6 @@ class TrainingResult:
         model: the averaged model.
         epochs: passes over the training images, a fraction included.
         images_per_second: over the whole training, validation excluded.
-        final_lr: learning rate of the last step.
     """
 
     model: nn.Module
@@ -85,8 +84,7 @@ class TrainingComponents:
 def train_model(components: TrainingComponents) -> TrainingResult:
     """Train from the present state to the end of the schedule, with a rollback after each recoverable fault.
 
-    Raises:
-        TimeboxError: where faults recur however often the training goes back.
+    Raises TimeboxError where faults recur, see :meth:`RollbackGuard.recover`.
     """
     state, loader, monitor, schedule = components.state, components.loader, components.monitor, components.schedule
     while True:
@@ -116,8 +114,8 @@ def _run_steps(components: TrainingComponents) -> None:
             components.validation.run_if_due(state, monitor)
         components.guard.snapshot_if_due()
         if checkpointer and checkpointer.is_due():
-            # Ranks in lockstep learn of a fault at the same step, so no rank may look ahead. The checkpointer writes
-            # no snapshot that is not finite.
+            # Ranks in lockstep must read a loss at the same step, so none may drain its queue. The checkpointer itself
+            # refuses snapshots that are not finite.
             monitor.collect(drain=not monitor.in_lockstep)
             checkpointer.save(state.snapshot())
     monitor.collect(drain=True)

@@ -18,8 +18,6 @@ from timebox.training.schedule import Schedule, StepPlan
 class StepRecord:
     """One step, as metrics.jsonl records it.
 
-    A replay reads ``step`` and the plan; epoch and resolution are for readers of the log.
-
     Attributes:
         step: number of the step, from 1.
         epoch: passes over the training images at its end, a fraction included.
@@ -33,13 +31,8 @@ class StepRecord:
 
     def to_entry(self, loss: float) -> dict[str, object]:
         """A line of metrics.jsonl; a loss that is not finite becomes null."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "resolution": self.resolution,
-            **asdict(self.plan),
-            "loss": loss if isfinite(loss) else None,
-        }
+        entry = {"step": self.step, "epoch": self.epoch, "resolution": self.resolution, **asdict(self.plan)}
+        return {**entry, "loss": loss if isfinite(loss) else None}
 
 
 class TrainingMonitor:
@@ -75,14 +68,11 @@ class TrainingMonitor:
         return self._losses.num_pending
 
     def record_step(self, step: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
-        """Report a step just issued, and log the steps that have finished meanwhile.
+        """Report a step just issued, and log the steps that have finished meanwhile; raises as :meth:`collect`.
 
         Args:
-            step: number of the step, from 1.
-            resolution: longer side of its images in pixels.
+            step, resolution: as of :class:`StepRecord`.
             loss: 0-dim, on the device.
-        Raises:
-            NonFiniteError: where the loss of a finished step is NaN or infinite.
         """
         record = StepRecord(step, step * self._loader.batch_size / len(self._loader), resolution, step_plan)
         self._losses.push(record, loss)
@@ -104,11 +94,7 @@ class TrainingMonitor:
         )
 
     def run_validation(self, step: int, progress: float, measure: Callable[[], float]) -> float:
-        """Measure and log the validation accuracy, in a phase of its own that is no training time.
-
-        Returns:
-            The seconds it took.
-        """
+        """Measure and log the validation accuracy, in a phase that is no training time. Returns its seconds."""
         self.collect(drain=True)
         start = self._deadline.elapsed()
         with self._deadline.phase("validating"):
@@ -125,11 +111,7 @@ class TrainingMonitor:
         self._log({"step": step, "rolled_back": True})
 
     def collect(self, drain: bool) -> None:
-        """Log the steps that have finished. With ``drain`` wait for all steps.
-
-        Raises:
-            NonFiniteError: where one of their losses is NaN or infinite.
-        """
+        """Log the steps that have finished; with ``drain`` wait for all. Raises NonFiniteError for a loss."""
         losses = self._losses.poll(drain)
         self._schedule.pacer.count_finished(len(losses))
         if fault := self._log_losses(losses):
@@ -152,6 +134,6 @@ class TrainingMonitor:
 
     @property
     def images_per_second(self) -> float:
-        """Throughput since the monitor was made, validation excluded."""
+        """Throughput since the start of the monitor, validation excluded."""
         seconds = self._deadline.elapsed() - self._start_seconds - self._validation_seconds
         return self._num_finished * self._loader.batch_size / max(seconds, 1e-9)

@@ -24,8 +24,6 @@ class StepPlan:
 
     Attributes:
         progress: position in the schedule at the end of the step, 0...1.
-        lr: learning rate, 0 or more.
-        momentum: above 0 and below 1.
         micro_batch: images per forward and backward pass.
     """
 
@@ -36,7 +34,7 @@ class StepPlan:
 
 
 class Schedule(Protocol):
-    """Plans each step. Its pacer decides how far a step goes, and learns of finished steps and pauses.
+    """Plans each step. Its pacer decides how far a step advances the progress.
 
     Attributes:
         pacer: that of the main rank, or one without steps on a worker rank.
@@ -55,11 +53,7 @@ class Schedule(Protocol):
         """Steps still to come, as far as is known."""
 
     def next(self, num_unfinished: int) -> StepPlan | None:
-        """Plan the next step; None at the end of the schedule.
-
-        Args:
-            num_unfinished: steps issued to the device but not finished yet.
-        """
+        """Plan the next step; None at the end of the schedule. See :meth:`Pacer.next`."""
 
     def rewind(self, step: int, progress: float) -> None:
         """Continue from where the schedule stood after ``step`` steps."""
@@ -72,12 +66,7 @@ class Schedule(Protocol):
 
 
 class PacedSchedule:
-    """The recipe's schedule, at the progress that a pacer decides.
-
-    Args:
-        micro_batch: images per forward and backward pass, at most the batch.
-        num_ranks: ranks that share a batch.
-    """
+    """The recipe's learning rate and momentum at the progress that a pacer decides."""
 
     def __init__(self, pacer: Pacer, recipe: Recipe, micro_batch: int, num_ranks: int = 1) -> None:
         self.pacer, self.micro_batch, self.lr_factor = pacer, micro_batch, 1.0

@@ -20,7 +20,6 @@ class Snapshot:
     """A copy of the state of a training after ``step`` steps.
 
     Attributes:
-        progress: position in the schedule, 0...1.
         tensors: copies of all tensors that a step changes, named as by :meth:`TrainingState.tensors`.
         metadata: further values of that moment, ready for JSON.
     """
@@ -37,8 +36,7 @@ class Snapshot:
     def copy_stream(self) -> AbstractContextManager[object]:
         """A CUDA stream that waits for the work issued until now, and not for the steps issued afterwards.
 
-        Used in the thread that writes a checkpoint: on the default stream each copy to the host would wait for those
-        steps. On a CPU the context does nothing.
+        For the thread that writes a checkpoint: on the default stream each copy to the host would wait for those steps.
         """
         device = next((tensor.device for tensor in self.tensors.values() if tensor.is_cuda), None)
         if device is None:
