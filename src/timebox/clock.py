@@ -40,10 +40,7 @@ def process_start(pid: int | None = None) -> float:
 
 
 def parse_budget(budget: str | float) -> float:
-    """Convert a budget such as ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a number of seconds to seconds.
-
-    Raises BudgetError where the text is no duration, or the duration is not above zero.
-    """
+    """Convert ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a number to seconds. Raises BudgetError."""
     text = str(budget).strip()
     match = _BUDGET.fullmatch(text)
     if text.startswith("-") or not match or not any(match.groups()):

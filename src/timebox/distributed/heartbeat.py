@@ -24,14 +24,7 @@ SAME_PROCESS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The process of one rank.
-
-    Attributes:
-        pid: process id on its host.
-        started_at: start time in seconds since the boot of that host.
-        device: name of its GPU, or ``cpu``.
-        threads: number of torch's CPU threads.
-    """
+    """The process of one rank; ``started_at`` is in seconds since the boot of its host."""
 
     rank: int
     host: str

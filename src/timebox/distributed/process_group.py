@@ -48,10 +48,7 @@ _group_numbers = count()
 class ProcessGroup:
     """A single process. :class:`TorchrunGroup` implements the same interface for several.
 
-    Attributes:
-        rank: 0...size - 1. Rank 0, the main rank, plans the training and writes the run.
-        size: number of ranks.
-        num_restarts: how often the launcher has restarted the ranks.
+    Rank 0 of ``size`` ranks, the main rank, plans the training and writes the run.
     """
 
     rank, size, num_restarts = 0, 1, 0

@@ -22,14 +22,9 @@ MIN_TTA_TIME_SHARE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class SplitScore:
-    """The class probabilities of a split, or of as much of it as there was time for.
+    """The class probabilities, not calibrated, of a split or of as much of it as there was time for.
 
-    Attributes:
-        split: ``val`` or ``test``.
-        dataset: the scored images, in stratified order.
-        probabilities: float32 (len(dataset), num_classes), not calibrated.
-        num_total: images of the split.
-        tta: the test-time augmentation used, see :func:`predict_probabilities`.
+    ``dataset`` are the scored images in stratified order, out of ``num_total``.
     """
 
     split: str
@@ -58,12 +53,7 @@ class ScoreSplit:
 
 @dataclass(frozen=True)
 class ScoringTime:
-    """The time there is for scoring.
-
-    Attributes:
-        planned_seconds: set aside for scoring; infinite where no clock is read.
-        reserved_seconds: that must be left before the deadline when scoring ends.
-    """
+    """The time planned for scoring, infinite where no clock is read, and the time that must be left after it."""
 
     deadline: Deadline
     planned_seconds: float
@@ -75,11 +65,7 @@ class ScoringTime:
 
 
 class TimeLimit:
-    """A stop condition: true once the longest interval between two calls so far would not fit before ``until``.
-
-    Args:
-        until: seconds elapsed on the clock of ``deadline``.
-    """
+    """A stop condition: the longest interval between two calls no longer fits before ``until`` (elapsed seconds)."""
 
     def __init__(self, deadline: Deadline, until: float) -> None:
         self._deadline, self._until = deadline, until

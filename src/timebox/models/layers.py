@@ -143,10 +143,7 @@ class Whitening(nn.Module):
 
 @torch.no_grad()
 def start_at_identity(model: nn.Module) -> None:
-    """Initialise the first filters of every 3×3 convolution to the identity; the others stay as they are.
-
-    A deep network then starts close to a shallow one (K. Jordan, arXiv 2404.00498, section 3.3).
-    """
+    """Initialise 3×3 convolutions to the identity, as far as channels match (arXiv 2404.00498, section 3.3)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             identity_filters = module.weight[: module.in_channels].zero_()

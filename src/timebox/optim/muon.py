@@ -147,10 +147,7 @@ def muon_group(parameters: list[Tensor], lr_multiplier: float, momentum: float, 
 
 
 def _to_matrix(filters: Tensor) -> Tensor:
-    """(out, in, height, width) to (out, height x width x in), without a copy for channels_last.
-
-    The order of the columns does not affect orthogonalisation.
-    """
+    """(out, in, height, width) to (out, height x width x in), in any column order: no copy for channels_last."""
     return filters.permute(0, 2, 3, 1).flatten(1)
 
 

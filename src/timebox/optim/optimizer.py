@@ -97,11 +97,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, group_lrs: Sequence[Number] | None = None, momentum: Number | None = None) -> None:
-        """Update every parameter that is not frozen from its gradient.
-
-        Args:
-            group_lrs, momentum: None for those set by :meth:`prepare`.
-        """
+        """Update every parameter that is not frozen; by default at the values set by :meth:`prepare`."""
         momentum = self.momentum if momentum is None else momentum
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group, lr in zip(self.groups, self.group_lrs if group_lrs is None else group_lrs, strict=True):

@@ -10,11 +10,7 @@ from timebox.optim.optimizer import Number, ParameterGroup
 
 @dataclass(eq=False)
 class SGDGroup(ParameterGroup):
-    """Parameters under SGD with Nesterov momentum, updated by torch's fused kernel.
-
-    Attributes:
-        weight_decay: L2 penalty, added to the gradient, 0 or more.
-    """
+    """SGD with Nesterov momentum and an L2 penalty added to the gradient, by torch's fused kernel."""
 
     weight_decay: float = 0.0
 

@@ -16,8 +16,7 @@ MIN_RANK_BATCH = 2
 def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
     """Halve batch size and learning rate until the batch fits the data and the budget allows ``min_steps`` steps.
 
-    Args:
-        images_affordable: training images that the budget allows, repeats counted.
+    ``images_affordable`` counts the training images that the budget allows, repeats included.
     """
     batch_size, lr = recipe.batch_size, recipe.max_lr
     while batch_size % 2 == 0 and batch_size // 2 >= MIN_BATCH_SIZE:

@@ -45,14 +45,7 @@ class ScoringLoad:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Measured costs of a model other than its training steps.
-
-    Attributes:
-        num_bytes: size of the trained weights.
-        scoring_seconds_per_image: for one view.
-        recording_seconds: for recording the training steps as CUDA graphs; 0 on a CPU.
-        tta: name of the test-time augmentation.
-    """
+    """Costs of a model other than its training steps: scoring is for one view, recording is of CUDA graphs."""
 
     num_bytes: int
     scoring_seconds_per_image: float

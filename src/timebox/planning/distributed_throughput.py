@@ -14,12 +14,9 @@ from timebox.recipe import Recipe
 
 @dataclass(frozen=True)
 class MeasurementRequest:
-    """Message of the main rank: measure training steps, or else scoring.
+    """Message of the main rank: measure training steps, or else scoring, with batches of one rank.
 
-    Attributes:
-        recipe: with the batch size of one rank.
-        threads_share: fraction of its threads that a rank uses, above 0, at most 1.
-        limit_seconds: approximate time for the measurement.
+    Each rank uses ``threads_share`` of its threads, above 0, at most 1.
     """
 
     is_training: bool

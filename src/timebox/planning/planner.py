@@ -38,12 +38,7 @@ SHORT_BUDGET_SECONDS = 8.5
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware to train on.
-
-    Attributes:
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        group: processes that train together; planning runs on the main rank.
-    """
+    """The hardware to train on. Planning runs on the main rank of the group."""
 
     device: torch.device
     precision: str = "auto"
@@ -52,12 +47,7 @@ class Hardware:
 
 @dataclass(frozen=True, eq=False)
 class PlanRequest:
-    """The training to plan.
-
-    Attributes:
-        recipe, settings: as of :func:`timebox.recipe.parse_recipe`.
-        source: name of the data in messages.
-    """
+    """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data."""
 
     recipe: str
     settings: tuple[str, ...]

@@ -113,10 +113,7 @@ def parse_recipe(name: str, settings: Sequence[str] = ()) -> RecipeSpec:
 
 
 def get_recipe(name: str) -> Recipe:
-    """A built-in recipe by its name, or a recipe from a TOML file; see :func:`parse_recipe`.
-
-    Raises UsageError for ``auto`` and files that extend it: their fields depend on the data and the budget.
-    """
+    """A recipe by its name or from a TOML file. Raises UsageError for ``auto``, whose fields depend on the data."""
     spec = parse_recipe(name)
     if spec.fixed is None:
         raise UsageError(f"recipe {name!r} has no fixed fields: they depend on the data and the budget")

@@ -68,10 +68,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All hyper-parameters of a training, validated on construction.
-
-    Raises UsageError that lists every value out of range and every pair of values that contradict each other.
-    """
+    """All hyper-parameters of a training. Raises UsageError that lists all values out of range or in conflict."""
 
     name: Annotated[str, Field("name of the recipe")]
 
@@ -250,10 +247,7 @@ def merge_settings(values: Mapping[str, Setting], changes: Mapping[str, Setting]
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Setting]:
-    """Parse ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts, in order; each value gets the type of its field.
-
-    Raises UsageError that lists all invalid settings.
-    """
+    """Parse ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts in order. Raises UsageError that lists all invalid ones."""
     values: dict[str, Setting] = {}
     problems = []
     for setting in settings:
@@ -286,10 +280,7 @@ def settings_from_table(values: Mapping[str, object], where: str) -> dict[str, S
 
 
 def setting_from(name: str, value: object) -> Setting:
-    """Validate a setting of the field ``name``: a value of its type, or a multiplier such as ``"x0.5"``.
-
-    Raises UsageError for an unknown field, a value of another type and a value out of range.
-    """
+    """Validate a setting of a field: a value, or a multiplier such as ``"x0.5"``. Raises UsageError."""
     if name not in FIELDS:
         raise UsageError(_unknown(name))
     if _TYPES[name] in (int, float) and isinstance(value, str) and (match := _MULTIPLIER.fullmatch(value.strip())):

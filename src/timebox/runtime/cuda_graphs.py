@@ -18,11 +18,7 @@ class GraphRecorder(Protocol):
         """Inside, operations run at once on the stream that records, and initialise kernels and libraries."""
 
     def record(self, function: Callable[[], Tensor]) -> Replay:
-        """Record the operations of a function without running them. Raises RuntimeError for one without support.
-
-        Returns:
-            A function that runs the operations and returns the same tensor each time.
-        """
+        """Record the operations of a function. The replay returned runs them and returns the same tensor each time."""
 
 
 class CudaGraphRecorder:

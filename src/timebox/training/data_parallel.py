@@ -120,12 +120,9 @@ class BroadcastSchedule:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Throughput of one rank.
+    """Images per second of one rank, without the time it waited for other ranks, and the share of time it waited.
 
-    Attributes:
-        images_per_second: of its own images, without the time it waited for other ranks; None before the second step.
-        waiting_share: share of its step time spent waiting for the gradients of other ranks, 0...1; None on a GPU,
-            where it cannot be measured.
+    Both are None before the second step; ``waiting_share`` cannot be measured on a GPU.
     """
 
     images_per_second: float | None

@@ -45,12 +45,7 @@ class _GraphKey:
 
 
 class GraphScalars:
-    """The numbers that change from step to step, as 0-dim float32 tensors on the device, which recorded steps read.
-
-    Attributes:
-        group_lrs: learning rate of each parameter group.
-        ema_weight: weight of the new weights in the averaged weights, 0...1.
-    """
+    """The learning rates, momentum and EMA weight of a step, as 0-dim tensors on the device, which graphs read."""
 
     def __init__(self, num_groups: int, device: torch.device) -> None:
         scalars = [torch.zeros((), device=device) for _ in range(num_groups + 2)]
@@ -64,11 +59,7 @@ class GraphScalars:
 
 
 class GraphedStepRunner:
-    """Replays recorded steps. Steps run eagerly where recording fails or a replay differs from the eager step.
-
-    Args:
-        notify: receives one line, once, where steps cannot be recorded.
-    """
+    """Replays recorded steps. Steps run eagerly where recording fails or a replay differs from the eager step."""
 
     def __init__(
         self, state: TrainingState, loss_fn: Loss, recorder: GraphRecorder, notify: Callable[[str], None]
@@ -188,12 +179,7 @@ def build_step_runner(
 
 
 def steps_agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> bool:
-    """Whether two steps from one state lead to equal states but for rounding, for each prefix (``model.*`` and so on).
-
-    Args:
-        before: the tensors before the step.
-        expected, actual: the tensors after each of the two steps.
-    """
+    """Whether two steps from the state ``before`` lead to equal states but for rounding, by prefix (``model.*``...)."""
     if any(not torch.equal(t, actual[name]) for name, t in expected.items() if not t.is_floating_point()):
         return False
     floating = [name for name, tensor in expected.items() if tensor.is_floating_point()]

@@ -17,13 +17,7 @@ from timebox.training.step import StepRunner
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training.
-
-    Attributes:
-        model: the averaged model.
-        epochs: passes over the training images, a fraction included.
-        images_per_second: over the whole training, validation excluded.
-    """
+    """A finished training: the averaged model, passes over the training images, and speed without validation."""
 
     model: nn.Module
     num_steps: int
@@ -64,12 +58,7 @@ class PeriodicValidation:
 
 @dataclass(frozen=True, eq=False)
 class TrainingComponents:
-    """The objects that train one model together, all for the same ``state``.
-
-    Attributes:
-        checkpointer: None on ranks that write no checkpoints.
-        validation: None for no validation during the training.
-    """
+    """The objects that train one model together, all for the same ``state``; worker ranks write no checkpoints."""
 
     state: TrainingState
     loader: DeviceLoader
@@ -82,10 +71,7 @@ class TrainingComponents:
 
 
 def train_model(components: TrainingComponents) -> TrainingResult:
-    """Train from the present state to the end of the schedule, with a rollback after each recoverable fault.
-
-    Raises TimeboxError where faults recur, see :meth:`RollbackGuard.recover`.
-    """
+    """Train to the end of the schedule; after a recoverable fault, roll back and go on, see :class:`RollbackGuard`."""
     state, loader, monitor, schedule = components.state, components.loader, components.monitor, components.schedule
     while True:
         try:

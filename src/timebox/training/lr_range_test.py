@@ -72,9 +72,7 @@ def lr_range_test(
 ) -> LRRangeTest:
     """Run one step at each learning rate of a sweep until the loss rises, then restore the training state.
 
-    Args:
-        pacer: decides the number of steps.
-        notify: receives the number, the learning rate and the loss of each step.
+    ``pacer`` decides the number of steps; ``notify`` receives number, learning rate and loss of each.
     """
     before = state.snapshot()
     lrs: list[float] = []
@@ -128,13 +126,12 @@ def suggest_lr(lrs: list[float], losses: list[float], diverged: bool) -> LRRange
     slopes = np.gradient(smoothed, decades)
     steepest = int(slopes[: lowest + 1].argmin())
     risen = smoothed[lowest:].max() - smoothed[lowest] > MIN_RISE_SHARE * fall
-    bound = float(rates[lowest]) if risen else None
+    bound, ending = None, f"still falls at {rates[-1]:.2g}, the largest learning rate tried"
+    if risen:
+        bound = float(rates[lowest])
+        ending = f"rises from {bound:.2g} on"
     suggestion = float(sqrt(rates[steepest] * rates[lowest]))
-    fastest = f"the loss falls fastest at {rates[steepest]:.2g}"
-    other = (
-        f"rises from {bound:.2g} on" if risen else f"still falls at {rates[-1]:.2g}, the largest learning rate tried"
-    )
-    reason = f"{fastest} and {other}: halfway between these two"
+    reason = f"the loss falls fastest at {rates[steepest]:.2g} and {ending}: halfway between these two"
     return LRRangeTest(rates, values, smoothed, diverged, suggestion, bound, reason)
 
 

@@ -16,13 +16,7 @@ from timebox.training.schedule import Schedule, StepPlan
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step, as metrics.jsonl records it.
-
-    Attributes:
-        step: number of the step, from 1.
-        epoch: passes over the training images at its end, a fraction included.
-        resolution: longer side of its images in pixels.
-    """
+    """One step from 1 on, as metrics.jsonl records it, with the longer side of its images in pixels."""
 
     step: int
     epoch: float
@@ -36,12 +30,7 @@ class StepRecord:
 
 
 class TrainingMonitor:
-    """Follows a training without changing its result.
-
-    Args:
-        log: appends an entry to metrics.jsonl.
-        in_lockstep: whether other ranks train too, see :class:`timebox.runtime.async_scalars.AsyncScalars`.
-    """
+    """Follows a training without changing its result; ``in_lockstep`` as of :class:`AsyncScalars`."""
 
     def __init__(
         self,
@@ -68,12 +57,7 @@ class TrainingMonitor:
         return self._losses.num_pending
 
     def record_step(self, step: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
-        """Report a step just issued, and log the steps that have finished meanwhile; raises as :meth:`collect`.
-
-        Args:
-            step, resolution: as of :class:`StepRecord`.
-            loss: 0-dim, on the device.
-        """
+        """Report a step just issued, and log the steps that have finished meanwhile; raises as :meth:`collect`."""
         record = StepRecord(step, step * self._loader.batch_size / len(self._loader), resolution, step_plan)
         self._losses.push(record, loss)
         self.collect(drain=False)

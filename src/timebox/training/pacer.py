@@ -22,11 +22,7 @@ class Pacer(Protocol):
     """Decides whether another step is run, and the progress at its end."""
 
     def next(self, num_unfinished: int) -> float | None:
-        """The progress, 0...1, at the end of the next step; None at the end of the schedule.
-
-        Args:
-            num_unfinished: steps issued to the device but not finished yet.
-        """
+        """Progress, 0...1, at the end of the next step, with ``num_unfinished`` steps in flight; None at the end."""
 
     def count_finished(self, num_steps: int) -> None:
         """Count ``num_steps`` more steps as finished by the device."""

@@ -1,11 +1,11 @@
 """Schedule: learning rate, momentum and micro-batch of each step, from the recipe or from a recorded training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 from timebox.errors import RunError
-from timebox.optim import LRSchedule
+from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.pacer import Pacer, StepPacer
@@ -20,12 +20,7 @@ WARMDOWN_LR_SHARE = 0.1
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Settings of one step.
-
-    Attributes:
-        progress: position in the schedule at the end of the step, 0...1.
-        micro_batch: images per forward and backward pass.
-    """
+    """Settings of one step; ``progress``, 0...1, is the position in the schedule at its end."""
 
     progress: float
     lr: float
@@ -129,9 +124,21 @@ class ReplaySchedule:
 
 
 def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
-    """The recipe's learning rate and momentum at a progress of 0...1."""
-    schedule = LRSchedule(**{field.name: getattr(recipe, field.name) for field in fields(LRSchedule)})
-    return schedule.lr(progress), schedule.momentum(progress)
+    """The recipe's learning rate and momentum at a progress of 0...1.
+
+    Less momentum keeps the training stable at large learning rates (Smith, arXiv 1803.09820, section 4.3), so momentum
+    is lowest where the learning rate is highest. With the piecewise and constant policies it is constant.
+    """
+    peak, low, high = recipe.max_lr, recipe.min_momentum, recipe.max_momentum
+    start, end, knots = peak * recipe.start_fraction, peak * recipe.end_fraction, (recipe.peak_at, recipe.down_at)
+    if recipe.policy == "one_cycle":
+        return one_cycle(progress, start, peak, end, *knots), one_cycle(progress, high, low, high, *knots)
+    if recipe.policy == "triangular":
+        cycles = recipe.num_cycles
+        return triangular(progress, start, peak, cycles), triangular(progress, high, low, cycles)
+    if recipe.policy == "piecewise":
+        return piecewise_linear(progress, (0.0, *knots), (start, peak, end)), high
+    return peak, high
 
 
 def warmdown_start(recipe: Recipe, resolution: int = 1000) -> float:

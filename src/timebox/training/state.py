@@ -17,12 +17,7 @@ Metadata = Mapping[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A copy of the state of a training after ``step`` steps.
-
-    Attributes:
-        tensors: copies of all tensors that a step changes, named as by :meth:`TrainingState.tensors`.
-        metadata: further values of that moment, ready for JSON.
-    """
+    """A copy of the state of a training after ``step`` steps; names as of :meth:`TrainingState.tensors`."""
 
     step: int
     progress: float
@@ -47,12 +42,7 @@ class Snapshot:
 
 
 class TrainingState:
-    """A model in training, its optimizer, its averaged weights, and the steps run so far.
-
-    Args:
-        model: on the device that trains, in training mode; changed in place.
-        describe: returns the metadata of a snapshot.
-    """
+    """A model in training, its optimizer and averaged weights, and the steps so far; ``describe`` returns metadata."""
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, precision: Precision, describe: Callable[[], Metadata] = dict

@@ -21,10 +21,7 @@ BLURPOOL_MODULE = "timebox.models.kernels.blurpool_triton"
 
 
 def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
-    """Whether :func:`pool_norm_gelu` can replace pooling, ``norm`` and GELU on ``x``.
-
-    It can in training, on a GPU where :func:`kernels_work`, with batch statistics of the whole batch.
-    """
+    """Whether pool_norm_gelu can replace the layers: in training, with whole-batch statistics, where kernels work."""
     return x.is_cuda and norm.training and norm.num_groups(len(x)) == 1 and kernels_work(x.device, x.dtype)
 
 
@@ -110,11 +107,7 @@ def _blurpool_matches_torch(kernels: ModuleType, device: torch.device, dtype: to
 def _pool_norm_gelu_matches_torch(
     kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None
 ) -> bool:
-    """Compare outputs, gradients and running statistics on random numbers.
-
-    Args:
-        pooled: argument of :func:`pool_norm_gelu`; None compares :func:`bias_gelu`.
-    """
+    """Compare outputs, gradients and running statistics on random numbers; ``pooled`` None compares bias_gelu."""
     generator = torch.Generator(device).manual_seed(0)
     draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]
     results = []

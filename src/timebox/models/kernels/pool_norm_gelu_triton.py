@@ -365,13 +365,6 @@ def pool_norm_gelu(x: Tensor, bias: Tensor, buffers: BatchNormBuffers, *, pooled
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """Exact GELU of ``x + bias``, with a gradient for the bias only.
-
-    Args:
-        x: (N, C, H, W), as for :func:`pool_norm_gelu`; needs no gradient.
-        bias: float32 (C,).
-    Returns:
-        A tensor of x's shape and dtype, channels_last.
-    """
+    """Exact GELU of ``x + bias`` as for :func:`pool_norm_gelu`, with a gradient for the bias only."""
     output: Tensor = _BiasGelu.apply(x, bias)
     return output
