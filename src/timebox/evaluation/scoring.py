@@ -82,10 +82,7 @@ class TimeLimit:
 class Scorer:
     """Scores images with a model. The ranks of a group share the batches, and all call the same methods in turn.
 
-    Attributes:
-        mean, std: float32 (C,), of the training images.
-        batch_size: images scored at once, 1 or more.
-        split_seed: of the stratified order in which images are scored: any first part of it stands for the split.
+    Images are scored in a stratified order, from ``split_seed``: any first part of it stands for the split.
     """
 
     mean: Tensor

@@ -7,17 +7,11 @@ from torch.nn import functional as F
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over groups of a batch, with the weight frozen at one and a trained bias.
+    """Batch normalisation over groups of ``ghost_size`` images (0: the batch), with weight one and a trained bias.
 
-    Statistics of ``ghost_size`` images instead of the whole batch regularise as a small batch does (Hoffer et al.,
-    arXiv 1705.08741). The weight is frozen because the next layer can scale as well (cifar10-fast, "bag of tricks").
-    Statistics and normalisation are float32 for all input dtypes.
-
-    Args:
-        num_channels: C of the input (N, C, H, W).
-        ghost_size: images per group; 0 for the whole batch. A last group of a single image joins the group before.
-        momentum: weight of the new statistics in the running statistics, 0...1.
-        epsilon: added to the variances, above 0.
+    Statistics of few images regularise as a small batch does (Hoffer et al., arXiv 1705.08741). A last group of a
+    single image joins the group before. The weight is frozen because the next layer can scale as well (cifar10-fast,
+    "bag of tricks"). Statistics and normalisation are float32 for all input dtypes.
     """
 
     def __init__(self, num_channels: int, ghost_size: int = 0, momentum: float = 0.1, epsilon: float = 1e-5) -> None:

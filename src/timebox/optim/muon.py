@@ -19,11 +19,8 @@ NUM_ROUNDS = 3
 def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
     """Approximate the nearest semi-orthogonal matrices: U V^T of each singular value decomposition U S V^T.
 
-    Args:
-        matrices: (..., rows, columns), floating point; computed in their dtype, bf16 suffices.
-        num_rounds: number of Newton-Schulz iterations, 1 or more.
-    Returns:
-        Matrices of the same shape, with singular values between about 0.5 and 1.5, except for those close to zero.
+    Matrices (..., rows, columns) are computed in their dtype; bf16 suffices. Singular values of the result are between
+    about 0.5 and 1.5, except for those close to zero.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]

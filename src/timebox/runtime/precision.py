@@ -31,15 +31,11 @@ EMULATED_RATIO = 1.5
 
 
 class Precision:
-    """Forward and backward passes in one number format, with float32 master weights.
+    """Forward and backward passes in fp32, bf16 or fp16, with float32 master weights.
 
     In fp16 the loss is multiplied by a loss scale before the backward pass, so that small gradients do not vanish.
     Where a gradient overflows, the step is skipped and the loss scale halved; after 200 good steps in a row it is
     doubled (Micikevicius et al., arXiv 1710.03740). This happens on the device, without waiting for it.
-
-    Args:
-        name: ``fp32``, ``bf16`` or ``fp16``.
-        initial_scale: first loss scale of fp16.
     """
 
     def __init__(self, name: str, device: torch.device, initial_scale: float = 2.0**14) -> None:

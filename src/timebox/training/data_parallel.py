@@ -38,14 +38,10 @@ def block_size_for(step_seconds: float) -> int:
 
 
 class BroadcastSchedule:
-    """The schedule of the main rank, broadcast to all ranks in blocks of steps.
+    """The schedule of the main rank, broadcast to all ranks in blocks of ``block_size`` steps.
 
-    While the steps of one block run, the next block is planned and under way, so that no rank waits for it.
-
-    Args:
-        own: the schedule of the main rank; None on worker ranks.
-        block_size: steps per block, 1 or more, equal on all ranks.
-        micro_batch: images per forward and backward pass, until the first step is planned.
+    While the steps of one block run, the next block is planned and under way, so that no rank waits for it. Worker
+    ranks have no schedule of their own.
     """
 
     def __init__(self, own: Schedule | None, group: TorchrunGroup, block_size: int, micro_batch: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -28,13 +29,10 @@ class TrainingResult:
 
 @dataclass(eq=False)
 class PeriodicValidation:
-    """Measures the accuracy of the averaged model during a training, within a time limit.
+    """Measures the accuracy of the averaged model whenever the progress passes one of ``validate_at``, ascending.
 
-    Args:
-        measure: returns the accuracy of a model, 0...1.
-        validate_at: progress after which to measure, ascending in 0...1.
-        limit_seconds: for all measurements together; a measurement that would exceed it is left out.
-        broadcast: returns the main rank's value on all ranks.
+    A measurement that would exceed ``limit_seconds`` for all together is left out. ``broadcast`` returns the main
+    rank's value on all ranks.
     """
 
     measure: Callable[[nn.Module], float]
@@ -50,9 +48,8 @@ class PeriodicValidation:
             return
         self.validate_at = [progress for progress in self.validate_at if progress > state.progress]
         if self.broadcast(self.total_seconds + self.last_seconds <= self.limit_seconds):
-            self.last_seconds = monitor.run_validation(
-                state.step, state.progress, lambda: self.measure(state.average.model)
-            )
+            measure = partial(self.measure, state.average.model)
+            self.last_seconds = monitor.run_validation(state.step, state.progress, measure)
             self.total_seconds += self.last_seconds
 
 
@@ -83,8 +80,7 @@ def train_model(components: TrainingComponents) -> TrainingResult:
             components.guard.recover(fault)
             monitor.record_rollback(state.step)
         else:
-            epochs = state.step * loader.batch_size / len(loader)
-            final_lr = state.optimizer.lr
+            epochs, final_lr = state.step * loader.batch_size / len(loader), state.optimizer.lr
             return TrainingResult(state.average.model, state.step, epochs, monitor.images_per_second, final_lr)
 
 

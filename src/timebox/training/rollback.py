@@ -20,10 +20,7 @@ MIN_MICRO_BATCH = 4
 class RollbackGuard:
     """Keeps the last two snapshots of a training in memory, and restores one when a step fails.
 
-    Args:
-        snapshot_steps: steps between two snapshots, 1 or more.
-        notify: receives one line for each fault and its remedy.
-        can_shrink: whether the micro-batch may be made smaller; not where other ranks would have to follow.
+    ``can_shrink`` is False where other ranks would have to use the smaller micro-batch too.
     """
 
     def __init__(

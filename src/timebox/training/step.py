@@ -33,17 +33,14 @@ def backpropagate(
     micro_batch: int,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the gradients of the loss and leave them in ``parameter.grad``.
+    """Compute the gradients of the loss, leave them in ``parameter.grad``, and return the mean loss of the networks.
 
     Each network of an ensemble has its own slice of the batch and its own loss. Gradients are accumulated over
-    micro-batches. Where a micro-batch holds whole groups of the ghost batch normalisation, the result is that of the
-    whole batch, except for rounding.
+    micro-batches of 2 images or more. Where a micro-batch holds whole groups of the ghost batch normalisation, the
+    result is that of the whole batch, except for rounding. The loss is float32, 0-dim, detached, on the device.
 
     Args:
-        micro_batch: images per forward and backward pass, 2 or more.
         weight: factor of the loss, above 0. Other than 1 where the batch is one rank's share.
-    Returns:
-        The mean loss of the networks, float32, 0-dim, detached, on the device.
     """
     total = torch.zeros((), device=batch.labels.device)
     num_images = len(batch.labels) // len(networks)
