@@ -98,8 +98,8 @@ def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, w
 def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, ThroughputBenchmark]) -> Selection:
     """Measure the throughput, and select recipe, precision and number of threads by it.
 
-    ``auto`` measures two probe networks in each precision, selects a recipe by the speed interpolated between them,
-    measures the network of that recipe, and selects again by the corrected speed.
+    ``auto`` measures a probe network in each precision, and a narrower one in the fastest. It selects a recipe by the
+    speed interpolated between the two, measures the network of that recipe, and selects again by the corrected speed.
     """
     device, wanted, fixed = request.hardware.device, request.hardware.precision, request.spec.fixed
     is_short = wanted == "auto" and device.type == "cpu" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
