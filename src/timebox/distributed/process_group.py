@@ -37,7 +37,7 @@ POLL_SECONDS, HEARTBEAT_CHECK_SECONDS = 0.005, 2.0
 # Timeout of collectives in planning and in the first steps, which include one-time initialisation: this share of the
 # time left, within these bounds, so that a group that is restarted has most of its budget left.
 MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
-# Timeout of collectives in training: the longer of so many seconds and so many steps.
+# Timeout of collectives in training, in seconds and in steps; the longer counts.
 MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20
 # Bytes of the timed all-reduce, and its repetitions, the fastest of which counts.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3

@@ -18,11 +18,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_SPEEDUP = 1.1
 # A lower precision chosen on the first networks measured is kept on another network down to this speedup.
 MIN_RATIO_KEPT = 0.9
-# A format that seems too slow is measured so many times more, in turn with fp32, and the fastest readings count: other
+# Further measurements of a format that seems too slow, in turn with fp32; the fastest readings count: other
 # load at one moment would slow down the whole training. Readings on an idle virtual machine differ by a factor of two.
 MAX_REPEATS = 3
-# A format that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not measured
-# on a network: that could take most of a budget. A ratio within a factor of two of this limit is measured again. The
+# A format slower than fp32 by this factor on a small block, as emulated bf16 is (about 7 times), is not measured on a
+# network: that could take most of a budget. A ratio within a factor of two of this limit is measured again. The
 # block decides nothing else: format conversions take too much of its time, and it gains 1.1x where networks gain 1.4x
 # to 2.2x.
 MAX_SLOWDOWN = 3.0

@@ -9,7 +9,7 @@ from timebox.clock import Deadline
 from timebox.runtime.faults import OutOfMemoryError, convert_memory_errors
 from timebox.training.state import Snapshot
 
-# Interval between the starts of two checkpoints: the longer of so many seconds and so many times the cost of one.
+# Interval between the starts of two checkpoints, in seconds and in multiples of the cost of one; the longer counts.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # Least time left when a checkpoint is started, in multiples of its cost. The cost of the first is only an estimate.
 MIN_COSTS_LEFT, MIN_COSTS_LEFT_FIRST = 2.0, 10.0

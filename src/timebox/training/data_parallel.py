@@ -25,8 +25,8 @@ from timebox.training.schedule import ROLLBACK_LR_FACTOR, Schedule, StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import backpropagate
 
-# Step plans are broadcast in blocks of so many steps, or of about so many seconds: a step planned far ahead knows less
-# of the time left.
+# Largest block of step plans that is broadcast at once, in steps and in seconds: a step planned far ahead knows less of
+# the time left.
 MAX_BLOCK_STEPS, BLOCK_SECONDS = 8, 0.25
 # The first step includes one-time initialisation; the duration of this one sets the timeout.
 TIMED_STEP = 2

@@ -105,7 +105,7 @@ class ClockPacer:
     """
 
     WINDOW = 16
-    # The estimate counts as so many measured steps until the window is full, so that one cold start does not decide.
+    # Measured steps as which the estimate counts until the window is full, so that one cold start does not decide.
     NUM_ESTIMATES = 3
     # A step this many times slower than the median is a stall, and does not count.
     STALL = 10
