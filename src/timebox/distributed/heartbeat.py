@@ -24,7 +24,10 @@ SAME_PROCESS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The process of one rank; ``started_at`` is in seconds since the boot of its host."""
+    """The process of one rank.
+
+    ``started_at`` is in seconds since the boot of its host, ``device`` the name of its GPU, or ``cpu``.
+    """
 
     rank: int
     host: str
