@@ -26,7 +26,9 @@ SAME_PROCESS_SECONDS = 0.05
 class RankInfo:
     """The process of one rank.
 
-    ``started_at`` is in seconds since the boot of its host, ``device`` the name of its GPU, or ``cpu``.
+    Attributes:
+        started_at: start time in seconds since the boot of its host.
+        device: name of its GPU, or ``cpu``.
     """
 
     rank: int
