@@ -27,8 +27,11 @@ class RankInfo:
     """The process of one rank.
 
     Attributes:
-        started_at: start time in seconds since the boot of its host.
+        host: name of its host.
+        pid: process id there.
+        started_at: start time in seconds since the boot of that host.
         device: name of its GPU, or ``cpu``.
+        threads: number of torch's CPU threads.
     """
 
     rank: int
