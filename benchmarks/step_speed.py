@@ -31,9 +31,9 @@ from timebox.data.device.resident import ResidentImages
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
 from timebox.recipe import get_recipe
-from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds
+from timebox.runtime.torch_state import retain_freed_memory
 from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 

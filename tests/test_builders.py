@@ -29,7 +29,7 @@ def test_filters_are_under_muon_and_the_whitening_bias_freezes_early() -> None:
     named = {id(p): name for name, p in model.named_parameters()}
     assert [named[id(p)] for p in head.parameters] == ["head.weight"]
     assert [named[id(p)] for p in whitening.parameters] == ["whitening.bias"]
-    assert (whitening.frozen_from, whitening.lr_multiplier) == (0.375, biases.lr_multiplier)
+    assert (whitening.freeze_at, whitening.lr_multiplier) == (0.375, biases.lr_multiplier)
     assert isinstance(filters, MuonGroup)
     assert len(filters.parameters) == 6
     assert {p.dim() for p in filters.parameters} == {4}

@@ -35,17 +35,14 @@ def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module
 
 def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
     model: nn.Module
+    width, ghost_size, logit_scale = recipe.width, recipe.ghost_size, recipe.logit_scale
     if recipe.model == "resnet18":
-        model = ResNet18(in_channels, num_classes, width=recipe.width)
+        model = ResNet18(in_channels, num_classes, width=width)
     elif recipe.model == "airbench":
-        airbench = AirbenchConfig(
-            recipe.width, recipe.ghost_size, recipe.logit_scale, recipe.input_scale, recipe.blur_pool
-        )
+        airbench = AirbenchConfig(width, ghost_size, logit_scale, recipe.input_scale, recipe.blur_pool)
         model = Airbench(in_channels, num_classes, airbench)
     else:
-        resnet9 = ResNet9Config(
-            recipe.width, recipe.whitening, recipe.ghost_size, recipe.celu_alpha, recipe.logit_scale
-        )
+        resnet9 = ResNet9Config(width, recipe.whitening, ghost_size, recipe.celu_alpha, logit_scale)
         model = ResNet9(in_channels, num_classes, resnet9)
     if recipe.identity_init:
         start_at_identity(model)
@@ -53,13 +50,10 @@ def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Mod
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype) -> Optimizer:
-    """The recipe's optimizer for a network, with zero momentum.
+    """The recipe's optimizer for a network, with zero momentum; Muon's iterations run in ``low_precision``.
 
     Weights have the learning rate itself, biases a multiple of it; convolution filters are under Muon where the recipe
     says so. The bias of a whitening layer freezes early.
-
-    Args:
-        low_precision: number format of the training's matrix products, used for Muon's iteration too.
     """
     whitening_biases = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
     others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in whitening_biases)]

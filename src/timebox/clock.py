@@ -25,13 +25,10 @@ _IMPORTED_AT = now()
 
 
 def process_start(pid: int | None = None) -> float:
-    """Start time of a process on the clock of :func:`now`.
+    """Start time of a process, None for this one, on the clock of :func:`now`.
 
     On Linux it is read from the kernel, so that the start of the interpreter and all imports count. Elsewhere, or where
     ``/proc`` uses another clock, it is the time at which this module was imported.
-
-    Args:
-        pid: None for this process.
     """
     try:
         # Field 2, the command's name, may contain spaces and brackets; field 22 is the start time.
@@ -43,11 +40,7 @@ def process_start(pid: int | None = None) -> float:
 
 
 def parse_budget(budget: str | float) -> float:
-    """Convert a budget such as ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a number of seconds to seconds.
-
-    Raises:
-        BudgetError: where the text is no duration, or the duration is not above zero.
-    """
+    """Convert ``"90s"``, ``"10m"``, ``"1h30m"``, ``"1.5h"`` or a number to seconds. Raises BudgetError."""
     text = str(budget).strip()
     match = _BUDGET.fullmatch(text)
     if text.startswith("-") or not match or not any(match.groups()):

@@ -145,11 +145,11 @@ def test_sharded_orthogonalisation_equals_that_of_one_process(size: int) -> None
     shapes = [(8, 3, 3, 3), (16, 8, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3)]
     group = muon_group([bank(*shape, seed=i) for i, shape in enumerate(shapes)], 1.0, 0.6, torch.float32)
     banks = [random(*shape, seed=50 + i) for i, shape in enumerate(shapes)]
-    alone = torch.cat([matrix.flatten() for matrix in group.orthogonalize_banks(banks)])
+    alone = torch.cat([matrix.flatten() for matrix in group.orthogonalize_filters(banks)])
     sent = []
     for rank in range(size):
         group.shard_group = Recording(rank, size)
-        group.orthogonalize_banks(banks)
+        group.orthogonalize_filters(banks)
         sent.append(group.shard_group.sent)
     assert torch.equal(sum(sent, torch.zeros(())), alone)
     held = torch.stack([part != 0 for part in sent]).sum(0)

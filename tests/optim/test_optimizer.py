@@ -34,7 +34,7 @@ def test_grad_scaler_finds_every_parameter() -> None:
 
 def test_the_learning_rate_of_a_group_falls_until_it_is_frozen() -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    optimizer = Optimizer([sgd_group([parameter], 0.0, frozen_from=0.5)], 0.1, 0.5)
+    optimizer = Optimizer([sgd_group([parameter], 0.0, freeze_at=0.5)], 0.1, 0.5)
     steps = []
     for progress in (0.0, 0.25, 0.5, 0.75):
         optimizer.groups[0].buffers[0].zero_()
@@ -50,7 +50,7 @@ def test_the_learning_rate_of_a_group_falls_until_it_is_frozen() -> None:
 
 def test_frozen_groups_need_no_gradient_and_thaw_after_a_rollback() -> None:
     early, late = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    optimizer = Optimizer([sgd_group([early], 0.0, frozen_from=0.375), sgd_group([late], 0.0)], 0.1, 0.5)
+    optimizer = Optimizer([sgd_group([early], 0.0, freeze_at=0.375), sgd_group([late], 0.0)], 0.1, 0.5)
     for progress, learns in ((0.1, True), (0.374, True), (0.375, False), (1.0, False), (0.2, True)):
         optimizer.prepare(0.1, 0.5, progress)
         assert (early.requires_grad, late.requires_grad) == (learns, True)
@@ -58,7 +58,7 @@ def test_frozen_groups_need_no_gradient_and_thaw_after_a_rollback() -> None:
 
 def test_groups_frozen_from_the_start_never_change() -> None:
     parameter = nn.Parameter(torch.ones(1))
-    optimizer = Optimizer([sgd_group([parameter], 0.1, frozen_from=0.0)], 0.1, 0.5)
+    optimizer = Optimizer([sgd_group([parameter], 0.1, freeze_at=0.0)], 0.1, 0.5)
     optimizer.prepare(0.1, 0.5, 0.0)
     optimizer.step()
     assert not parameter.requires_grad

@@ -1,15 +1,15 @@
 """Learning rate and momentum schedules at their knots and between them."""
 
-from dataclasses import replace
 from itertools import pairwise
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
-from timebox.optim.schedules import LRSchedule, Policy, one_cycle, piecewise_linear, triangular
+from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
+from timebox.recipe import Recipe, get_recipe
+from timebox.training.schedule import lr_and_momentum_at
 
-SCHEDULE = LRSchedule(
-    policy="constant",
+RECIPE = get_recipe("haet2021").replace(
     max_lr=2.0,
     start_fraction=0.1,
     end_fraction=0.01,
@@ -19,16 +19,16 @@ SCHEDULE = LRSchedule(
     max_momentum=0.95,
     min_momentum=0.85,
 )
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+POLICIES: tuple[str, ...] = get_args(get_type_hints(Recipe)["policy"])
 GRID = [i / 240 for i in range(241)]
 
 
-def lr(progress: float, policy: Policy, **changed: float) -> float:
-    return replace(SCHEDULE, policy=policy, **changed).lr(progress)  # type: ignore[arg-type]
+def lr(progress: float, policy: str, **changed: float) -> float:
+    return lr_and_momentum_at(RECIPE.replace(policy=policy, **changed), progress)[0]
 
 
-def momentum(progress: float, policy: Policy, **changed: float) -> float:
-    return replace(SCHEDULE, policy=policy, **changed).momentum(progress)  # type: ignore[arg-type]
+def momentum(progress: float, policy: str) -> float:
+    return lr_and_momentum_at(RECIPE.replace(policy=policy), progress)[1]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def momentum(progress: float, policy: Policy, **changed: float) -> float:
         ("constant", {0: 2.0, 0.5: 2.0, 1: 2.0}),
     ],
 )
-def test_learning_rates_at_their_knots(policy: Policy, knots: dict[float, float]) -> None:
+def test_learning_rates_at_their_knots(policy: str, knots: dict[float, float]) -> None:
     for progress, expected in knots.items():
         assert lr(progress, policy) == pytest.approx(expected), progress
 
@@ -54,13 +54,13 @@ def test_learning_rates_at_their_knots(policy: Policy, knots: dict[float, float]
         ("constant", {0: 0.95, 0.4: 0.95, 1: 0.95}),
     ],
 )
-def test_momentum_at_its_knots(policy: Policy, knots: dict[float, float]) -> None:
+def test_momentum_at_its_knots(policy: str, knots: dict[float, float]) -> None:
     for progress, expected in knots.items():
         assert momentum(progress, policy) == pytest.approx(expected), progress
 
 
 @pytest.mark.parametrize("policy", ["one_cycle", "triangular"])
-def test_momentum_never_moves_in_the_direction_of_the_learning_rate(policy: Policy) -> None:
+def test_momentum_never_moves_in_the_direction_of_the_learning_rate(policy: str) -> None:
     rates, momenta = [lr(p, policy) for p in GRID], [momentum(p, policy) for p in GRID]
     moves = [(b - a, d - c) for (a, b), (c, d) in zip(pairwise(rates), pairwise(momenta), strict=True)]
     assert len(moves) == 240
@@ -69,14 +69,14 @@ def test_momentum_never_moves_in_the_direction_of_the_learning_rate(policy: Poli
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_learning_rate_and_momentum_stay_in_range(policy: Policy) -> None:
+def test_learning_rate_and_momentum_stay_in_range(policy: str) -> None:
     assert len(POLICIES) == 4
     assert all(0.02 - 1e-12 <= lr(p, policy) <= 2.0 + 1e-12 for p in GRID)
     assert all(0.85 - 1e-12 <= momentum(p, policy) <= 0.95 + 1e-12 for p in GRID)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_no_jumps(policy: Policy) -> None:
+def test_no_jumps(policy: str) -> None:
     assert max(abs(b - a) for a, b in pairwise(lr(p, policy) for p in GRID)) < 2.0 * 6 / 240 + 1e-9
 
 

@@ -12,7 +12,22 @@ from timebox.recipe import get_recipe
 from timebox.run.json_values import from_values, to_values
 from timebox.run.model_config import PlanRecord, Preprocessing, TrainingRequest
 
-PLAN = Plan(get_recipe("haet2021"), torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
+PLAN = Plan(
+    recipe=get_recipe("haet2021"),
+    device=torch.device("cpu"),
+    threads=1,
+    precision="fp32",
+    num_steps=None,
+    micro_batch=32,
+    step_seconds=0.1,
+    expected_steps=9,
+    scoring_seconds=1.0,
+    saving_seconds=0.1,
+    finish_seconds=1.0,
+    num_val_images=0,
+    scoring_batch=50,
+    lines=("a line",),
+)
 
 
 @pytest.mark.parametrize(

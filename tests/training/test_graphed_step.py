@@ -12,7 +12,7 @@ from timebox.builders import build_augmentation, build_model, build_resizing
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Batch, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.optim import Optimizer, Rates, WeightAverage
+from timebox.optim import Optimizer, WeightAverage
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
@@ -131,7 +131,7 @@ def test_each_replayed_step_equals_the_eager_step_from_the_same_state(
     assert messages == []
 
 
-def step_with_python_numbers(optimizer: Optimizer, rates: Rates | None = None) -> None:
+def step_with_python_numbers(optimizer: Optimizer, *args: object) -> None:
     STEP(optimizer)
 
 
@@ -139,8 +139,8 @@ def update_with_constant_share(average: WeightAverage, share: float | Tensor) ->
     UPDATE(average, 0.5)
 
 
-def load_no_batch(runner: GraphedStepRunner, batch: Batch, average_share: float) -> Batch:
-    runner._scalars.fill(runner._state.optimizer.rates, average_share)
+def load_no_batch(runner: GraphedStepRunner, batch: Batch, ema_weight: float) -> Batch:
+    runner._scalars.fill(runner._state.optimizer, ema_weight)
     return batch
 
 
@@ -210,8 +210,8 @@ def test_steps_that_cannot_be_recorded_run_eagerly_with_one_message() -> None:
 def test_a_step_that_reads_from_the_device_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, the recording of an operation that waits for the device fails."""
 
-    def step_with_read(optimizer: Optimizer, rates: Rates | None = None) -> None:
-        STEP(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
+    def step_with_read(optimizer: Optimizer, lrs: list[Tensor] | None = None, momentum: Tensor | None = None) -> None:
+        STEP(optimizer, lrs and [float(lr) for lr in lrs], momentum)
 
     monkeypatch.setattr(Optimizer, "step", step_with_read)
     recipe, messages = tiny_recipe(), []
@@ -301,7 +301,7 @@ def test_steps_are_graphed_on_a_gpu_only_and_not_in_fp16(
     device: str, precision: str, recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "CudaGraphRecorder", lambda device: FakeGraphRecorder())
-    monkeypatch.setattr(graphs, "StepScalars", lambda num_groups, device: None)
+    monkeypatch.setattr(graphs, "GraphScalars", lambda num_groups, device: None)
     state = state_of(tiny_recipe())
     state.precision.device, state.precision.name = torch.device(device), precision
     assert isinstance(

@@ -10,7 +10,7 @@ from timebox.builders import build_model
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.optim import Optimizer, Rates
+from timebox.optim import Optimizer
 from timebox.optim.loss import Loss
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.cuda_graphs import CudaGraphRecorder
@@ -113,8 +113,8 @@ def test_no_step_waits_for_the_device(recipe: Recipe, recorded: bool) -> None:
 def test_a_failed_recording_changes_neither_stream_nor_state(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Optimizer.step
 
-    def step_with_read(optimizer: Optimizer, rates: Rates | None = None) -> None:
-        step(optimizer, rates and Rates([float(lr) for lr in rates.lr], rates.momentum))
+    def step_with_read(optimizer: Optimizer, lrs: list[Tensor] | None = None, momentum: Tensor | None = None) -> None:
+        step(optimizer, lrs and [float(lr) for lr in lrs], momentum)
 
     recipe, messages = tiny_recipe(batch_size=BATCH), []
     state, stream = state_of(recipe, "fp32"), torch.cuda.current_stream()

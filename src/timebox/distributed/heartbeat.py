@@ -1,5 +1,4 @@
-"""Heartbeats: each rank increments a counter in the launcher's store from a background thread, so that others notice
-when it dies."""
+"""Heartbeats: each rank increments a counter in the launcher's store, so that other ranks notice when it dies."""
 
 import json
 import os
@@ -17,7 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from timebox.clock import now, process_start
 from timebox.errors import NO_ANSWER
 
-# Interval of the heartbeat. A rank that gives none for the timeout, while another rank checks, has failed.
+# Interval of the heartbeat. A rank without one for the timeout, while another rank checks, has failed.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
 # Largest difference of start times at which a process id still belongs to the same process.
 SAME_PROCESS_SECONDS = 0.05

@@ -37,7 +37,7 @@ POLL_SECONDS, HEARTBEAT_CHECK_SECONDS = 0.005, 2.0
 # Timeout of collectives in planning and in the first steps, which include one-time initialisation: this share of the
 # time left, within these bounds, so that a group that is restarted has most of its budget left.
 MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
-# Timeout of collectives in training: the longer of so many seconds and so many steps.
+# Timeout of collectives in training, in seconds and in steps; the longer counts.
 MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20
 # Bytes of the timed all-reduce, and its repetitions, the fastest of which counts.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3
@@ -48,10 +48,7 @@ _group_numbers = count()
 class ProcessGroup:
     """A single process. :class:`TorchrunGroup` implements the same interface for several.
 
-    Attributes:
-        rank: 0...size - 1. Rank 0, the main rank, plans the training and writes the run.
-        size: number of ranks.
-        num_restarts: how often the launcher has restarted the ranks.
+    Rank 0 of ``size`` ranks, the main rank, plans the training and writes the run.
     """
 
     rank, size, num_restarts = 0, 1, 0
@@ -62,19 +59,11 @@ class ProcessGroup:
         return DataShard(self.rank, self.size)
 
     def broadcast(self, value: Any = None) -> Any:
-        """Broadcast ``value`` from rank 0, which does not block; other ranks wait until rank 0 sends it or dies.
-
-        Raises:
-            RuntimeError: on other ranks, where rank 0 has died.
-        """
+        """Broadcast ``value`` from rank 0, which does not block. Other ranks raise RuntimeError if rank 0 dies."""
         return value
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, by rank. Waits for each rank until it sends its value or dies.
-
-        Raises:
-            RuntimeError: where a rank has died.
-        """
+        """The values of all ranks, by rank. Waits for each rank, and raises RuntimeError if one dies."""
         return [value]
 
     def broadcast_timed(self, value: Any) -> Any:
@@ -96,7 +85,7 @@ class ProcessGroup:
 
     @contextmanager
     def raise_on_rank_failure(self) -> Iterator[None]:
-        """Raises RankFailureError in place of a RuntimeError in the body where other ranks have failed."""
+        """Raise RankFailureError in place of a RuntimeError in the body where other ranks have failed."""
         yield
 
     def failed_ranks(self) -> dict[int, str]:
@@ -108,12 +97,12 @@ class ProcessGroup:
         return ()
 
     def describe_failures(self, failures: Mapping[int, str]) -> list[str]:
-        """A line for each failed rank, from the reasons by rank."""
+        """A line for each failed rank."""
         return []
 
     @contextmanager
     def leave_at_exit(self) -> Iterator[None]:
-        """Leaves the group at the end of the body; after an error there, tells the other ranks the reason."""
+        """Leave the group at the end of the body; after an error there, send the other ranks its reason."""
         yield
 
 
@@ -121,7 +110,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 class TorchrunGroup(ProcessGroup):
-    """The ranks that ``torchrun`` started.
+    """The ranks that ``torchrun`` started. Raises UsageError where this rank has no GPU of its own.
 
     Args:
         device: requested on this rank; the one of rank 0 counts for all.
@@ -130,8 +119,6 @@ class TorchrunGroup(ProcessGroup):
         device: on which this rank trains, of the type that rank 0 has.
         ranks: all processes, by rank.
         gradient_group: the ``torch.distributed`` group for gradients.
-    Raises:
-        UsageError: where this rank has no GPU of its own.
     """
 
     def __init__(self, device: torch.device, seconds_left: float) -> None:
@@ -171,7 +158,9 @@ class TorchrunGroup(ProcessGroup):
         return self._wait_for(key, 0)
 
     def broadcast_timed(self, value: Any) -> Any:
-        return _broadcast_object(value, self._control_group)
+        box = [value]
+        dist.broadcast_object_list(box, 0, group=self._control_group)
+        return box[0]
 
     def all_gather(self, value: Any) -> list[Any]:
         self._num_all_gathers += 1
@@ -193,7 +182,9 @@ class TorchrunGroup(ProcessGroup):
         return pickle.loads(b64decode(self._store.get(key)))
 
     def all_gather_timed(self, value: Any) -> list[Any]:
-        return _all_gather_object(value, self.size, self._control_group)
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control_group)
+        return values
 
     def broadcast_async(self, numbers: Tensor) -> Work:
         """Start to broadcast a CPU tensor from rank 0 into those of the others. The work returned waits for it."""
@@ -279,11 +270,8 @@ class TorchrunGroup(ProcessGroup):
 def join_process_group(device: torch.device, deadline: Deadline) -> Iterator[ProcessGroup]:
     """Join the ranks that ``torchrun`` started, and leave them at the end; :data:`SINGLE_PROCESS` without ``torchrun``.
 
-    The budget begins with the start of the earliest rank.
-
-    Raises:
-        RankFailureError: where the body fails because other ranks have failed.
-        UsageError: where this rank has no GPU of its own.
+    The budget begins with the start of the earliest rank. Raises RankFailureError where the body fails because other
+    ranks have failed.
     """
     if not is_torchrun():
         yield SINGLE_PROCESS
@@ -300,24 +288,8 @@ def _serialize(value: Any) -> str:
     return b64encode(pickle.dumps(value)).decode()
 
 
-def _broadcast_object(value: Any, group: "dist.ProcessGroup | None") -> Any:
-    box = [value]
-    dist.broadcast_object_list(box, 0, group=group)
-    return box[0]
-
-
-def _all_gather_object(value: Any, size: int, group: "dist.ProcessGroup | None") -> list[Any]:
-    boxes: list[Any] = [None] * size
-    dist.all_gather_object(boxes, value, group=group)
-    return boxes
-
-
 def _local_device(kind: str) -> torch.device:
-    """The device of this rank: each rank of a host has a GPU of its own.
-
-    Args:
-        kind: ``cpu`` or ``cuda``.
-    """
+    """The device of this rank, ``cpu`` or ``cuda``: each rank of a host has a GPU of its own."""
     if kind == "cuda":
         number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if number >= num_gpus:

@@ -79,7 +79,6 @@ def predict_probabilities(
 
     Args:
         images: uint8 (N, H, W, C) of the model's image size.
-        device: device of the model.
         stop: called before each batch but the first; all images after it returns True are left out.
         group: processes that share the batches in turn; all call this function with the same images.
     Returns:
@@ -100,5 +99,4 @@ def predict_probabilities(
                 outputs.append(average_views(model, batch_normalize(batch, mean, std), config.tta))
         by_rank = group.all_gather_timed([output.cpu().numpy() for output in outputs])
     # Batches go to the ranks in turn.
-    in_order = (batch for turn in zip_longest(*by_rank) for batch in turn if batch is not None)
-    return np.concatenate(list(in_order))
+    return np.concatenate([batch for turn in zip_longest(*by_rank) for batch in turn if batch is not None])

@@ -30,7 +30,7 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], nu
 
 
 def per_class_metrics(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, from a confusion matrix with the labels in rows."""
+    """Precision, recall and F1 of each class, from a :func:`confusion_matrix`."""
     right = confusion.diagonal()
     predicted, actual = confusion.sum(0), confusion.sum(1)
     metrics = []
@@ -53,19 +53,12 @@ def macro_averages(metrics: Sequence[ClassMetrics]) -> dict[str, float]:
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """Standard error of an accuracy, 0...1, on ``num_images`` images.
-
-    The difference between two networks on the same images has the same standard error if they share half of their
-    errors.
-    """
+    """Standard error of an accuracy, also of the difference of two networks that share half of their errors."""
     return math.sqrt(accuracy * (1 - accuracy) / num_images)
 
 
 def accuracy_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of an accuracy, 0...1 (Wilson score interval).
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
-    """
+    """The 95 % confidence interval of an accuracy, 0...1 (Wilson score interval, JASA 22, 1927)."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
     share, spread = num_right / num_images, z * z / num_images
     centre = (share + spread / 2) / (1 + spread)

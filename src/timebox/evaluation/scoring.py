@@ -22,14 +22,9 @@ MIN_TTA_TIME_SHARE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class SplitScore:
-    """The class probabilities of a split, or of as much of it as there was time for.
+    """The class probabilities, not calibrated, of a split or of as much of it as there was time for.
 
-    Attributes:
-        split: ``val`` or ``test``.
-        dataset: the scored images, in stratified order.
-        probabilities: float32 (len(dataset), num_classes), not calibrated.
-        num_total: images of the split.
-        tta: the test-time augmentation used, see :func:`predict_probabilities`.
+    ``dataset`` are the scored images in stratified order, out of ``num_total``.
     """
 
     split: str
@@ -40,12 +35,11 @@ class SplitScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of the scored images that are classified correctly, 0...1."""
         return accuracy(self.probabilities, self.dataset.labels)
 
     @cached_property
     def temperature(self) -> float:
-        """The calibration temperature, see :func:`timebox.evaluation.calibration.fit_temperature`."""
+        """See :func:`timebox.evaluation.calibration.fit_temperature`."""
         return fit_temperature(self.probabilities, self.dataset.labels)
 
 
@@ -59,12 +53,7 @@ class ScoreSplit:
 
 @dataclass(frozen=True)
 class ScoringTime:
-    """The time there is for scoring.
-
-    Attributes:
-        planned_seconds: set aside for scoring; infinite where no clock is read.
-        reserved_seconds: that must be left before the deadline when scoring ends.
-    """
+    """The time planned for scoring, infinite where no clock is read, and the time that must be left after it."""
 
     deadline: Deadline
     planned_seconds: float
@@ -76,11 +65,7 @@ class ScoringTime:
 
 
 class TimeLimit:
-    """A stop condition: true once the longest interval between two calls so far would not fit before ``until``.
-
-    Args:
-        until: seconds elapsed on the clock of ``deadline``.
-    """
+    """A stop condition: the longest interval between two calls no longer fits before ``until`` (elapsed seconds)."""
 
     def __init__(self, deadline: Deadline, until: float) -> None:
         self._deadline, self._until = deadline, until
@@ -97,10 +82,7 @@ class TimeLimit:
 class Scorer:
     """Scores images with a model. The ranks of a group share the batches, and all call the same methods in turn.
 
-    Attributes:
-        mean, std: float32 (C,), of the training images.
-        batch_size: images scored at once, 1 or more.
-        split_seed: of the stratified order in which images are scored: any first part of it stands for the split.
+    Images are scored in a stratified order, from ``split_seed``: any first part of it stands for the split.
     """
 
     mean: Tensor
@@ -117,13 +99,12 @@ class Scorer:
     def predict(
         self, model: nn.Module, dataset: ImageDataset, tta: str, stop: Callable[[], bool] = never
     ) -> NDArray[np.float32]:
-        """Class probabilities, float32 (M, num_classes), of the first M images; fewer than all where ``stop`` says so.
-        ``stop`` is called before each batch but the first, on the main rank's behalf."""
+        """Class probabilities of the first images, see :func:`predict_probabilities`."""
         config = InferenceConfig(self.mean, self.std, tta, self.batch_size)
         return predict_probabilities(model, dataset.images, config, self.device, stop=stop, group=self.group)
 
     def accuracy(self, model: nn.Module, dataset: ImageDataset) -> float:
-        """Accuracy on a dataset, 0...1, without test-time augmentation."""
+        """Accuracy, 0...1, without test-time augmentation."""
         return accuracy(self.predict(model, dataset, "none"), dataset.labels)
 
     def score_splits(

@@ -44,13 +44,10 @@ def fit_whitening(model: nn.Module, images: Tensor) -> None:
 
 
 def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
-    """Floating-point operations of one training step per image, of convolutions and linear layers.
+    """Floating-point operations of one training step per image of ``image_shape`` (C, H, W).
 
-    A multiply-add counts as two operations, and the backward pass as twice the forward pass.
-
-    Args:
-        model: on any device; on ``meta`` no values are computed.
-        image_shape: (C, H, W).
+    A multiply-add of a convolution or linear layer counts as two operations, and the backward pass as twice the forward
+    pass. On the ``meta`` device no values are computed.
     """
     total = 0.0
 

@@ -21,12 +21,8 @@ MIN_SIDE = 9
 class AirbenchConfig:
     """Hyper-parameters of :class:`Airbench`; the defaults are the published network.
 
-    Attributes:
-        width: channels of the first group.
-        ghost_size: images per ghost batch norm group, 0 for the whole batch.
-        logit_scale: factor on the logits, above 0; the default is the inverse of the number of features.
-        input_scale: factor by which images are resized first, above 0. Operations are proportional to its square.
-        blur_pool: whether groups have :class:`MaxBlurPool` in place of max pooling.
+    ``width`` is the number of channels of the first group, ``ghost_size`` 0 the whole batch. ``input_scale`` resizes
+    images first: operations are proportional to its square. ``blur_pool`` replaces max pooling by :class:`MaxBlurPool`.
     """
 
     width: int = 64
@@ -47,9 +43,6 @@ class Airbench(nn.Module):
     part of a training only. Global max pooling before the head allows images of any size from 8×8. The weights of the
     head are initialised with a standard deviation of one, and the logits are scaled down in return.
 
-    Args:
-        in_channels: 1, 3 or 4.
-        num_classes: 2 or more.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: AirbenchConfig = PUBLISHED) -> None:

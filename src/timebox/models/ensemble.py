@@ -11,10 +11,7 @@ class Ensemble(nn.Module):
 
     Each network is trained independently, see :func:`networks_of`, on the images in an order of its own. On small data
     sets networks that all fit the training images make different errors, and their mean is more accurate than any of
-    them (Lakshminarayanan et al., arXiv 1612.01474).
-
-    Args:
-        networks: one or more.
+    the networks (Lakshminarayanan et al., arXiv 1612.01474).
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

@@ -7,17 +7,11 @@ from torch.nn import functional as F
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over groups of a batch, with the weight frozen at one and a trained bias.
+    """Batch normalisation over groups of ``ghost_size`` images (0: the batch), with weight one and a trained bias.
 
-    Statistics of ``ghost_size`` images instead of the whole batch regularise as a small batch does (Hoffer et al.,
-    arXiv 1705.08741). The weight is frozen because the next layer can scale as well (cifar10-fast, "bag of tricks").
-    Statistics and normalisation are float32 for all input dtypes.
-
-    Args:
-        num_channels: C of the input (N, C, H, W).
-        ghost_size: images per group; 0 for the whole batch. A last group of a single image joins the group before.
-        momentum: weight of the new statistics in the running statistics, 0...1.
-        epsilon: added to the variances, above 0.
+    Statistics of few images regularise as a small batch does (Hoffer et al., arXiv 1705.08741). A last group of a
+    single image joins the group before. The weight is frozen because the next layer can scale as well (cifar10-fast,
+    "bag of tricks"). Statistics and normalisation are float32 for all input dtypes.
     """
 
     def __init__(self, num_channels: int, ghost_size: int = 0, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
@@ -143,10 +137,7 @@ class Whitening(nn.Module):
 
 @torch.no_grad()
 def start_at_identity(model: nn.Module) -> None:
-    """Initialise the first filters of every 3×3 convolution to the identity; the others stay as they are.
-
-    A deep network then starts close to a shallow one (K. Jordan, arXiv 2404.00498, section 3.3).
-    """
+    """Initialise 3×3 convolutions to the identity, as far as channels match (arXiv 2404.00498, section 3.3)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             identity_filters = module.weight[: module.in_channels].zero_()

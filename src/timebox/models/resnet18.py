@@ -16,9 +16,8 @@ class BasicBlock(nn.Module):
         self.stride = stride
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-            )
+            mix = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Sequential(mix, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
@@ -28,13 +27,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A 3×3 first convolution without pooling, then four stages of two blocks at ``width`` × 1, 2, 4, 8 channels.
-
-    Args:
-        in_channels: 1, 3 or 4.
-        num_classes: 2 or more.
-        width: channels of the first stage; the published network has 64.
-    """
+    """A 3×3 first convolution without pooling, then four stages of two blocks at ``width`` × 1, 2, 4, 8 channels."""
 
     def __init__(self, in_channels: int, num_classes: int, *, width: int = 64) -> None:
         super().__init__()

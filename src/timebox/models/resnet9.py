@@ -11,13 +11,8 @@ from timebox.models.layers import ConvBlock, GhostBatchNorm, Residual, Whitening
 class ResNet9Config:
     """Hyper-parameters of :class:`ResNet9`; the defaults are the published network.
 
-    Attributes:
-        width: channels of the first stage.
-        whitening: whether the first layer is a :class:`Whitening`, followed by a 1×1 convolution; else it is a 3×3
-            convolution.
-        ghost_size: images per ghost batch norm group, 0 for the whole batch.
-        celu_alpha: alpha of the CELU activations, above 0.
-        logit_scale: factor on the logits, above 0.
+    ``width`` is the number of channels of the first stage, ``ghost_size`` 0 the whole batch. With ``whitening`` the
+    first layer is a :class:`Whitening`, followed by a 1×1 convolution; else it is a 3×3 convolution.
     """
 
     width: int = 64
@@ -36,10 +31,6 @@ class ResNet9(nn.Module):
     Source: D. Page, "How to train your ResNet" (davidcpage/cifar10-fast), with its later changes: early max pooling,
     CELU, ghost batch norm with frozen weight, whitening. Global max pooling before the head allows images of any size
     from 8×8. The logits are scaled down to keep them small under large learning rates.
-
-    Args:
-        in_channels: 1, 3 or 4.
-        num_classes: 2 or more.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: ResNet9Config = PUBLISHED) -> None:

@@ -6,16 +6,13 @@ recipe.
 
 from timebox.optim.averaging import WeightAverage
 from timebox.optim.muon import MuonGroup, muon_group, orthogonalize
-from timebox.optim.optimizer import Optimizer, ParameterGroup, Rates
-from timebox.optim.schedules import LRSchedule
+from timebox.optim.optimizer import Optimizer, ParameterGroup
 from timebox.optim.sgd import SGDGroup, sgd_group
 
 __all__ = [
-    "LRSchedule",
     "MuonGroup",
     "Optimizer",
     "ParameterGroup",
-    "Rates",
     "SGDGroup",
     "WeightAverage",
     "muon_group",

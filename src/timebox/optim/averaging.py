@@ -23,21 +23,17 @@ class WeightAverage:
         self._average = _floating_state(self.model)
         self._current = _floating_state(model)
 
-    def update(self, advanced: float) -> None:
-        """Update the average after a step that advanced the training by ``advanced`` (in progress)."""
-        self.update_with_weight(self.weight_for(advanced))
+    def update(self, advance: float) -> None:
+        """Update the average after a step that moved the progress on by ``advance``."""
+        self.update_with_weight(self.weight_for(advance))
 
-    def weight_for(self, advanced: float) -> float:
-        """Weight of the current weights in an update after an advance in progress, 0...1."""
-        return min(1.0, advanced / self.span) if self.span else 0.0
+    def weight_for(self, advance: float) -> float:
+        """Weight of the current weights in the average, 0...1, after an advance of the progress."""
+        return min(1.0, advance / self.span) if self.span else 0.0
 
     @torch.no_grad()
     def update_with_weight(self, weight: float | Tensor) -> None:
-        """``average = lerp(average, current, weight)``.
-
-        Args:
-            weight: 0...1; a 0-dim tensor may change between replays of a CUDA graph.
-        """
+        """``average = lerp(average, current, weight)``; a 0-dim tensor may change between replays of a CUDA graph."""
         if not self.span:
             return
         if isinstance(weight, float):

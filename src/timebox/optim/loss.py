@@ -22,12 +22,7 @@ class Loss:
     class_weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss, float32, 0-dim.
-
-        Args:
-            logits: (N, num_classes), any floating-point dtype.
-            labels: int64 (N,), or class probabilities, float32 (N, num_classes).
-        """
+        """The loss, 0-dim, of logits (N, num_classes) and labels (N,) or class probabilities (N, num_classes)."""
         if self.class_weights is None:
             return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
@@ -38,9 +33,7 @@ class Loss:
 def class_weights(counts: NDArray[np.int64], balance: float) -> Tensor | None:
     """Weight of an image of each class, float32 (num_classes,), 1 on average over the images; None where all are equal.
 
-    Args:
-        counts: int64 (num_classes,), images of each class.
-        balance: 0 for equal weights of all images, 1 for equal total weights of all classes.
+    With ``balance`` 0 all images have equal weights, with 1 all classes have equal total weights.
     """
     if balance == 0 or len(set(counts[counts > 0].tolist())) == 1:
         return None

@@ -19,11 +19,8 @@ NUM_ROUNDS = 3
 def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
     """Approximate the nearest semi-orthogonal matrices: U V^T of each singular value decomposition U S V^T.
 
-    Args:
-        matrices: (..., rows, columns), floating point; computed in their dtype, bf16 suffices.
-        num_rounds: number of Newton-Schulz iterations, 1 or more.
-    Returns:
-        Matrices of the same shape, with singular values between about 0.5 and 1.5, except for those close to zero.
+    Matrices (..., rows, columns) are computed in their dtype; bf16 suffices. Singular values of the result are between
+    about 0.5 and 1.5, except for those close to zero.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -38,11 +35,7 @@ def orthogonalize(matrices: Tensor, num_rounds: int = NUM_ROUNDS) -> Tensor:
 
 
 class ShardGroup(Protocol):
-    """Processes with equal gradients that shard the orthogonalisation among them.
-
-    Attributes:
-        rank, size: rank of this process, 0...size - 1, and number of processes.
-    """
+    """The ranks of a process group, with equal gradients, that shard the orthogonalisation among them."""
 
     rank: int
     size: int
@@ -55,14 +48,14 @@ class ShardGroup(Protocol):
 class MuonGroup(ParameterGroup):
     """Convolution filters under Muon.
 
-    A filter bank (out, in, height, width) is a matrix of ``out`` rows. Before each step it is scaled to the norm
-    sqrt(out), so that the learning rate is the relative change per step, and there is no weight decay (airbench94_muon,
-    KellerJordan/cifar10-airbench). Banks of equal shape are orthogonalised in one batch.
+    A weight (out, in, height, width) is a matrix of ``out`` rows. Before each step it is scaled to the norm sqrt(out),
+    so that the learning rate is the relative change per step, and there is no weight decay (airbench94_muon,
+    KellerJordan/cifar10-airbench). Weights of equal shape are orthogonalised in one batch.
 
     Attributes:
         filter_momentum: Nesterov momentum of this group, above 0 and below 1; the optimizer's is for the other groups.
         dtype: dtype of the Newton-Schulz iterations.
-        shard_group: processes that shard the orthogonalisation; None if each process computes all of it.
+        shard_group: ranks that shard the orthogonalisation; None if each computes all of it.
     """
 
     filter_momentum: float = 0.6
@@ -71,10 +64,10 @@ class MuonGroup(ParameterGroup):
     _same_shape: list[list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        alike = defaultdict(list)
+        same_shape = defaultdict(list)
         for position, parameter in enumerate(self.parameters):
-            alike[parameter.shape].append(position)
-        self._same_shape = list(alike.values())
+            same_shape[parameter.shape].append(position)
+        self._same_shape = list(same_shape.values())
 
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         gradients = [self._gradient(i, grad_scale, found_inf) for i in range(len(self.parameters))]
@@ -82,16 +75,15 @@ class MuonGroup(ParameterGroup):
         torch._foreach_add_(self.buffers, gradients)
         torch._foreach_add_(gradients, self.buffers, alpha=self.filter_momentum)
         norms = torch._foreach_norm(self.parameters)
-        to_length = [len(p) ** 0.5 / norm for p, norm in zip(self.parameters, norms, strict=True)]
-        rate = lr
+        to_norm = [len(p) ** 0.5 / norm for p, norm in zip(self.parameters, norms, strict=True)]
         if found_inf is not None:
-            to_length = [torch.where(found_inf > 0, 1.0, factor) for factor in to_length]
-            rate = torch.where(found_inf > 0, 0.0, lr)
-        torch._foreach_mul_(self.parameters, to_length)
-        updates = self.orthogonalize_banks(gradients)
-        torch._foreach_mul_(updates, rate)
+            to_norm = [torch.where(found_inf > 0, 1.0, factor) for factor in to_norm]
+            lr = torch.where(found_inf > 0, 0.0, lr)
+        torch._foreach_mul_(self.parameters, to_norm)
+        updates = self.orthogonalize_filters(gradients)
+        torch._foreach_mul_(updates, lr)
         torch._foreach_sub_(
-            self.parameters, [_to_bank(u, p.shape) for u, p in zip(updates, self.parameters, strict=True)]
+            self.parameters, [_to_filters(u, p.shape) for u, p in zip(updates, self.parameters, strict=True)]
         )
 
     @property
@@ -102,30 +94,29 @@ class MuonGroup(ParameterGroup):
             NUM_ROUNDS * (4 * side * p.numel() + 2 * side**3) for side, p in zip(shorter, self.parameters, strict=True)
         )
 
-    def orthogonalize_banks(self, banks: list[Tensor]) -> list[Tensor]:
-        """Orthogonalise all banks: float32 matrices in the order of the parameters."""
+    def orthogonalize_filters(self, filters: list[Tensor]) -> list[Tensor]:
+        """Orthogonalise one tensor per parameter, of its shape. Returns float32 matrices in the same order."""
         if self.shard_group is None:
-            own = self._orthogonalize_some(banks, range(len(banks)))
-            return [own[i] for i in range(len(banks))]
-        shares = self._shares(self.shard_group.size)
-        own = self._orthogonalize_some(banks, shares[self.shard_group.rank])
-        empty = banks[0].new_zeros(())
-        flat = torch.cat([own[i].flatten() if i in own else empty.expand(bank.numel()) for i, bank in enumerate(banks)])
+            own = self._orthogonalize_at(range(len(filters)), filters)
+            return [own[i] for i in range(len(filters))]
+        own = self._orthogonalize_at(self._shares(self.shard_group.size)[self.shard_group.rank], filters)
+        zero = filters[0].new_zeros(())
+        flat = torch.cat([own[i].flatten() if i in own else zero.expand(f.numel()) for i, f in enumerate(filters)])
         self.shard_group.all_reduce_sum_(flat)
-        parts = flat.split([bank.numel() for bank in banks])
-        return [part.view(len(bank), -1) for part, bank in zip(parts, banks, strict=True)]
+        parts = flat.split([f.numel() for f in filters])
+        return [part.view(len(f), -1) for part, f in zip(parts, filters, strict=True)]
 
-    def _orthogonalize_some(self, banks: list[Tensor], positions: Collection[int]) -> dict[int, Tensor]:
-        """Orthogonalise the banks at some positions; banks of equal shape in one batch."""
+    def _orthogonalize_at(self, positions: Collection[int], filters: list[Tensor]) -> dict[int, Tensor]:
+        """Orthogonalise the filters at some positions, those of equal shape in one batch."""
         results: dict[int, Tensor] = {}
         for same_shape in self._same_shape:
             if batch := [i for i in same_shape if i in positions]:
-                matrices = torch.stack([_to_rows(banks[i]) for i in batch]).to(self.dtype)
+                matrices = torch.stack([_to_matrix(filters[i]) for i in batch]).to(self.dtype)
                 results.update(zip(batch, orthogonalize(matrices).float().unbind(), strict=True))
         return results
 
     def _shares(self, num_shares: int) -> list[list[int]]:
-        """Positions of banks for each process: greedy, the largest bank to the process with the least work so far."""
+        """Positions for each rank: greedy, the largest parameter to the rank with the least work so far."""
         shares: list[list[int]] = [[] for _ in range(num_shares)]
         loads = [0.0] * num_shares
         work = [min(len(p), p.numel() // len(p)) * p.numel() for p in self.parameters]
@@ -152,15 +143,12 @@ def muon_group(parameters: list[Tensor], lr_multiplier: float, momentum: float, 
     return MuonGroup(parameters, buffers, lr_multiplier, filter_momentum=momentum, dtype=dtype)
 
 
-def _to_rows(bank: Tensor) -> Tensor:
-    """(out, in, height, width) to (out, height x width x in), without a copy for channels_last.
-
-    The order of the columns does not affect orthogonalisation.
-    """
-    return bank.permute(0, 2, 3, 1).flatten(1)
+def _to_matrix(filters: Tensor) -> Tensor:
+    """(out, in, height, width) to (out, height x width x in), in any column order: no copy for channels_last."""
+    return filters.permute(0, 2, 3, 1).flatten(1)
 
 
-def _to_bank(rows: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of :func:`_to_rows`."""
+def _to_filters(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`_to_matrix`."""
     num_filters, num_inputs, height, width = shape
-    return rows.view(num_filters, height, width, num_inputs).permute(0, 3, 1, 2)
+    return matrix.view(num_filters, height, width, num_inputs).permute(0, 3, 1, 2)

@@ -7,20 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Number = float | Tensor  # a tensor is 0-dim, on the device of the parameters
-
-
-@dataclass(frozen=True, eq=False)
-class Rates:
-    """Learning rates and momentum of a step: Python numbers, or tensors that can change between CUDA graph replays.
-
-    Attributes:
-        lr: learning rate of each group, 0 or more; ignored for frozen groups.
-        momentum: above 0 and below 1.
-    """
-
-    lr: Sequence[Number]
-    momentum: Number
+Number = float | Tensor  # a tensor is 0-dim, on the device of the parameters; CUDA graphs read it anew in each replay
 
 
 @dataclass(eq=False)
@@ -31,13 +18,14 @@ class ParameterGroup(ABC):
         parameters: float32, any shapes.
         buffers: momentum buffers, one per parameter, of its shape.
         lr_multiplier: learning rate of the group relative to the optimizer's, above 0.
-        frozen_from: progress of the training, 0...1, from which the parameters are frozen; 1 for never.
+        freeze_at: progress of the training, 0...1, from which the parameters are frozen; 1 for never. Until then the
+            learning rate falls linearly to 0.
     """
 
     parameters: list[Tensor]
     buffers: list[Tensor]
     lr_multiplier: float
-    frozen_from: float = 1.0
+    freeze_at: float = 1.0
 
     @abstractmethod
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
@@ -57,13 +45,13 @@ class ParameterGroup(ABC):
 
     def is_frozen(self, progress: float) -> bool:
         """Whether the parameters are frozen at ``progress``."""
-        return self.frozen_from < 1.0 and progress >= self.frozen_from
+        return self.freeze_at < 1.0 and progress >= self.freeze_at
 
-    def lr_factor(self, progress: float) -> float:
-        """Factor on the learning rate at ``progress``, 0...1: falls linearly to 0 at ``frozen_from``."""
+    def lr_at(self, lr: float, progress: float) -> float:
+        """Learning rate of the group at ``progress``, where that of the optimizer is ``lr``."""
         if self.is_frozen(progress):
             return 0.0
-        return 1.0 if self.frozen_from == 1.0 else 1.0 - progress / self.frozen_from
+        return lr * self.lr_multiplier * (1.0 if self.freeze_at == 1.0 else 1.0 - progress / self.freeze_at)
 
 
 class Optimizer:
@@ -76,8 +64,7 @@ class Optimizer:
         momentum: above 0 and below 1.
     """
 
-    # torch's GradScaler sets grad_scale and found_inf around a step. Gradients are divided by the first, and the step
-    # is skipped, without waiting for the device, if the second is not 0.
+    # torch's GradScaler sets grad_scale and found_inf around a step; see ParameterGroup.step.
     _step_supports_amp_scaling = True
 
     def __init__(self, groups: Sequence[ParameterGroup], lr: float, momentum: float) -> None:
@@ -95,32 +82,27 @@ class Optimizer:
         """Floating-point operations of an update of all groups."""
         return sum(group.flops_per_step for group in self.groups)
 
+    @property
+    def group_lrs(self) -> list[float]:
+        """Learning rate of each group in the next step; 0 for frozen groups."""
+        return [group.lr_at(self.lr, self._progress) for group in self.groups]
+
     def prepare(self, lr: float, momentum: float, progress: float) -> None:
         """Set learning rate and momentum of the next step, which ends at ``progress``; freeze or unfreeze groups."""
         self.lr, self.momentum, self._progress = lr, momentum, progress
         for group in self.groups:
-            if group.frozen_from < 1.0:
+            if group.freeze_at < 1.0:
                 for parameter in group.parameters:
                     parameter.requires_grad_(not group.is_frozen(progress))
 
-    @property
-    def rates(self) -> Rates:
-        """Learning rates and momentum of the next step."""
-        return Rates(
-            [self.lr * group.lr_multiplier * group.lr_factor(self._progress) for group in self.groups], self.momentum
-        )
-
     @torch.no_grad()
-    def step(self, rates: Rates | None = None) -> None:
-        """Update every parameter that is not frozen from its gradient.
-
-        Args:
-            rates: None for those set by :meth:`prepare`.
-        """
-        rates = rates or self.rates
-        for group, lr in zip(self.groups, rates.lr, strict=True):
+    def step(self, group_lrs: Sequence[Number] | None = None, momentum: Number | None = None) -> None:
+        """Update every parameter that is not frozen; by default at the values set by :meth:`prepare`."""
+        momentum = self.momentum if momentum is None else momentum
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        for group, lr in zip(self.groups, self.group_lrs if group_lrs is None else group_lrs, strict=True):
             if not group.is_frozen(self._progress):
-                group.step(lr, rates.momentum, getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
+                group.step(lr, momentum, grad_scale, found_inf)
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""

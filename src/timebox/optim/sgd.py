@@ -10,11 +10,7 @@ from timebox.optim.optimizer import Number, ParameterGroup
 
 @dataclass(eq=False)
 class SGDGroup(ParameterGroup):
-    """Parameters under SGD with Nesterov momentum, updated by torch's fused kernel.
-
-    Attributes:
-        weight_decay: L2 penalty, added to the gradient, 0 or more.
-    """
+    """SGD with Nesterov momentum and an L2 penalty added to the gradient, by torch's fused kernel."""
 
     weight_decay: float = 0.0
 
@@ -51,7 +47,7 @@ class SGDGroup(ParameterGroup):
 
 
 def sgd_group(
-    parameters: list[Tensor], weight_decay: float, lr_multiplier: float = 1.0, frozen_from: float = 1.0
+    parameters: list[Tensor], weight_decay: float, lr_multiplier: float = 1.0, freeze_at: float = 1.0
 ) -> SGDGroup:
     """A group with zero momentum.
 
@@ -59,4 +55,4 @@ def sgd_group(
     factor (cifar10-fast, "bag of tricks": biases at 64 times the learning rate).
     """
     buffers = [torch.zeros_like(parameter) for parameter in parameters]
-    return SGDGroup(parameters, buffers, lr_multiplier, frozen_from, weight_decay / lr_multiplier)
+    return SGDGroup(parameters, buffers, lr_multiplier, freeze_at, weight_decay / lr_multiplier)

@@ -97,14 +97,11 @@ def candidate_scales(profile: DatasetProfile, overrides: Mapping[str, Setting]) 
 
     The derived fields of the recipes, such as the batch size, are still those of the base recipe or of the user.
     """
-    now = {
-        name: value
-        for name, value in overrides.items()
-        if not (isinstance(value, Multiplier) and name in DERIVED_FIELDS)
-    }
+    later = {name for name in DERIVED_FIELDS if isinstance(overrides.get(name), Multiplier)}
+    settings = {name: setting for name, setting in overrides.items() if name not in later}
     candidates: list[Candidate] = []
     for scale in MODEL_SCALES:
-        recipe = _recipe_at(scale, profile).replace(**now)
+        recipe = _recipe_at(scale, profile).replace(**settings)
         if not candidates or recipe != candidates[-1][1]:
             candidates.append((scale, recipe))
     return candidates
@@ -187,8 +184,6 @@ def largest_useful_side(num_images: int, seconds: float, images_per_second: floa
     """The largest input resolution in pixels that ``auto`` would select for a number of images and a speed.
 
     Args:
-        num_images: number of training images.
-        seconds: time for training.
         images_per_second: training speed of a network of width 64 on images of 32 pixels.
     """
     profile = DatasetProfile(num_images, MAX_SIDE, num_classes=2, mirror_allowed=True)
@@ -239,12 +234,10 @@ def _describe_confidence(
     mean, worst = LEFT_OUT_LOSS
     parts.append(f"on tasks left out of its fit, this choice lost {mean:.1f} points on average, {worst:.1f} at most")
     properties = {"images": profile.num_images, "px": profile.side, "classes": profile.num_classes}
-    outside = [
-        f"{properties[name]:,} {name}"
-        for name, (low, high) in FITTED_RANGES.items()
-        if not low <= properties[name] <= high
-    ]
-    return "; ".join([*parts, *([f"outside the range of the fit: {', '.join(outside)}"] if outside else [])])
+    outside = [name for name, (low, high) in FITTED_RANGES.items() if not low <= properties[name] <= high]
+    if outside:
+        parts.append(f"outside the range of the fit: {', '.join(f'{properties[name]:,} {name}' for name in outside)}")
+    return "; ".join(parts)
 
 
 def _rounded(num_epochs: float) -> str:

@@ -16,9 +16,7 @@ MIN_RANK_BATCH = 2
 def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
     """Halve batch size and learning rate until the batch fits the data and the budget allows ``min_steps`` steps.
 
-    Args:
-        images_affordable: training images that the budget allows, repeats counted.
-        num_images: number of training images.
+    ``images_affordable`` counts the training images that the budget allows, repeats included.
     """
     batch_size, lr = recipe.batch_size, recipe.max_lr
     while batch_size % 2 == 0 and batch_size // 2 >= MIN_BATCH_SIZE:
@@ -34,13 +32,8 @@ def fit_batch_to_processes(
     """Double batch size and learning rate until each process has 32 images of a batch.
 
     The batch grows no further than the data fill it and the budget allows ``min_steps`` steps. The learning rate is
-    proportional to the batch size, as in P. Goyal et al., arXiv 1706.02677.
-
-    Args:
-        images_affordable, num_images: as of :func:`fit_batch_size`.
-        is_fixed: whether the batch size must not change.
-    Raises:
-        UsageError: if a process would have fewer than two images of a batch.
+    proportional to the batch size, as in P. Goyal et al., arXiv 1706.02677. Raises UsageError if a process would have
+    fewer than two images of a batch.
     """
     batch_size, lr = recipe.batch_size, recipe.max_lr
     while not is_fixed and batch_size < MIN_BATCH_SIZE * num_processes:
@@ -56,16 +49,10 @@ def fit_batch_to_processes(
 
 
 def choose_micro_batch(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple[int, list[str]]:
-    """Choose the images that a network computes at once, so that no micro-batch takes more than a second.
+    """Images that a network computes at once, so that no micro-batch takes more than a second, and a line for the user.
 
     Micro-batches of whole ghost batch norm groups give the same result. If a group alone takes longer, it is split too,
-    down to 32 images, and the result changes.
-
-    Args:
-        num_processes: processes that share a batch.
-        image_seconds: seconds per training image of all processes together.
-    Returns:
-        The micro-batch size, and a line for the user if it is smaller than the batch of a process.
+    down to 32 images, and the result changes. ``image_seconds`` is the time of all processes together.
     """
     rank_batch = ceil(recipe.batch_size / num_processes)
     size, image_seconds = rank_batch, num_processes * image_seconds / recipe.ensemble_size

@@ -27,12 +27,7 @@ REPORT_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class ScoringLoad:
-    """The scoring after a training.
-
-    Attributes:
-        num_val, num_test: number of images in the val and test splits; 0 where there is none.
-        has_report: whether a report is written.
-    """
+    """Images to score after a training, by split, and whether a report is written."""
 
     num_val: int
     num_test: int
@@ -40,7 +35,6 @@ class ScoringLoad:
 
     @property
     def num_images(self) -> int:
-        """Images of both splits."""
         return self.num_val + self.num_test
 
     def seconds(self, seconds_per_image: float, tta: str) -> float:
@@ -51,14 +45,7 @@ class ScoringLoad:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Measured costs of a model other than its training steps.
-
-    Attributes:
-        num_bytes: size of the trained weights.
-        scoring_seconds_per_image: for one view.
-        recording_seconds: for recording the training steps as CUDA graphs; 0 on a CPU.
-        tta: name of the test-time augmentation.
-    """
+    """Costs of a model other than its training steps: scoring is for one view, recording is of CUDA graphs."""
 
     num_bytes: int
     scoring_seconds_per_image: float
@@ -68,7 +55,7 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class BudgetSplit:
-    """The split of the time that is left of a budget, in seconds.
+    """The time left of a budget, by its use.
 
     Attributes:
         training_seconds: training steps, with the validations between them; not positive where no time is left.
@@ -107,10 +94,8 @@ class Budget:
     def split_for(self, model: ModelCost) -> BudgetSplit:
         """Split the time left for a model."""
         saving_seconds, finish_seconds = self._ending_seconds(model.num_bytes)
-        scoring_seconds = min(
-            FINAL_SCORING_SHARE * self.total_seconds,
-            self.scoring.seconds(model.scoring_seconds_per_image, model.tta),
-        )
+        planned_seconds = self.scoring.seconds(model.scoring_seconds_per_image, model.tta)
+        scoring_seconds = min(FINAL_SCORING_SHARE * self.total_seconds, planned_seconds)
         training_seconds = self.deadline.remaining() - scoring_seconds - finish_seconds - model.recording_seconds
         return BudgetSplit(training_seconds, scoring_seconds, saving_seconds, finish_seconds)
 
@@ -132,11 +117,7 @@ class Budget:
         return num_images if num_images >= min(num_val, MIN_VALIDATION_IMAGES) else 0
 
     def check_training_time(self, split: BudgetSplit, step_seconds: float, source: str) -> None:
-        """Raise BudgetError with the smallest sufficient budget if there is no time for :data:`MIN_STEPS` steps.
-
-        Args:
-            source: name of the data in the message.
-        """
+        """Raise BudgetError with the smallest sufficient budget if there is no time for ``MIN_STEPS`` steps."""
         needed_seconds = MIN_STEPS * step_seconds
         if split.training_seconds >= needed_seconds:
             return

@@ -16,9 +16,7 @@ class DatasetProfile:
     """The properties of the training data that ``auto`` plans with.
 
     Attributes:
-        num_images: number of training images.
         side: shorter side of the images in pixels.
-        num_classes: 2 or more.
         mirror_allowed: whether flipped images keep their label, see :mod:`timebox.data.flip_invariance`.
         imbalance: images of the largest class divided by images of the smallest, 1 or more.
         mirror_accuracies: accuracy of a nearest-neighbour classifier on images as they are and flipped, 0...1; None

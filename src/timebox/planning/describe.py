@@ -26,11 +26,7 @@ def describe_device(device: torch.device, precision: str, reason: str) -> list[s
 
 
 def describe_processes(recipe: Recipe, group: ProcessGroup, seconds_per_rank: Sequence[float]) -> list[str]:
-    """The number of processes and the throughput of each; no line for a single process.
-
-    Args:
-        seconds_per_rank: seconds per training image of each rank alone; empty if they were not measured.
-    """
+    """The number of processes and the throughput of each, if it was measured; no line for a single process."""
     if not isinstance(group, TorchrunGroup):
         return []
     lines = [f"{group.size} processes share each batch of {recipe.batch_size} images; learning rate {recipe.max_lr:g}"]
@@ -55,11 +51,7 @@ def describe_batch_change(before: Recipe, after: Recipe) -> list[str]:
 
 
 def describe_split(plan: Plan, split: BudgetSplit, images_per_second: float, num_images: int) -> str:
-    """Time for training, scoring and reserve, and the steps and epochs that it allows.
-
-    Args:
-        num_images: number of training images, of which an epoch consists.
-    """
+    """Time for training, scoring and reserve, and the steps and epochs of ``num_images`` images that it allows."""
     epochs = plan.expected_steps * plan.recipe.batch_size / num_images
     return (
         f"{format_duration(split.training_seconds)} of training at about {images_per_second:.0f} images/s: "

@@ -14,13 +14,9 @@ from timebox.recipe import Recipe
 
 @dataclass(frozen=True)
 class MeasurementRequest:
-    """A measurement that the main rank broadcasts for all ranks to make.
+    """Message of the main rank: measure training steps, or else scoring, with batches of one rank.
 
-    Attributes:
-        is_training: whether to measure training steps; else scoring.
-        recipe: with the batch size of one rank.
-        threads_share: fraction of its threads that a rank uses, above 0, at most 1.
-        limit_seconds: approximate time for the measurement.
+    Each rank uses ``threads_share`` of its threads, above 0, at most 1.
     """
 
     is_training: bool
@@ -52,9 +48,8 @@ class DistributedThroughputBenchmark(ThroughputBenchmark):
     def _measure_on_all_ranks(self, is_training: bool, recipe: Recipe) -> Sequence[float]:
         """Seconds per image of every rank."""
         threads_share = torch.get_num_threads() / self._max_threads
-        self._group.broadcast(
-            MeasurementRequest(is_training, self.precision, recipe, threads_share, self.limit_seconds)
-        )
+        request = MeasurementRequest(is_training, self.precision, recipe, threads_share, self.limit_seconds)
+        self._group.broadcast(request)
         measure = super().fastest_seconds_per_image if is_training else super().scoring_seconds_per_image
         return self._group.all_gather_timed(measure(recipe))
 
@@ -72,10 +67,8 @@ class ThroughputWorker:
         benchmark = ThroughputBenchmark(
             self._train, self._group.device, request.precision, request.limit_seconds, use_cuda_graphs=False
         )
-        if request.is_training:
-            self._group.all_gather_timed(benchmark.fastest_seconds_per_image(request.recipe))
-        else:
-            self._group.all_gather_timed(benchmark.scoring_seconds_per_image(request.recipe))
+        training, scoring = benchmark.fastest_seconds_per_image, benchmark.scoring_seconds_per_image
+        self._group.all_gather_timed((training if request.is_training else scoring)(request.recipe))
 
     def use_threads(self, share: float) -> None:
         """Set the number of torch's threads to a fraction of those there were at first."""

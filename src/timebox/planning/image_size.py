@@ -17,12 +17,7 @@ REFERENCE_THREADS, REFERENCE_SECONDS = 2, 60.0
 
 
 def largest_side_for(budget_seconds: float | None, device: torch.device) -> Callable[[int], int]:
-    """A function from the number of images to the largest side in pixels that ``auto`` can use.
-
-    Args:
-        budget_seconds: of the whole command; None for a fixed number of steps.
-        device: the training device.
-    """
+    """A function from the number of images to the largest useful side in pixels; no budget for a fixed step count."""
     if budget_seconds is None:
         seconds, speed = REFERENCE_SECONDS, REFERENCE_THREADS * IMAGES_PER_SECOND_PER_THREAD
     elif device.type == "cuda":

@@ -1,7 +1,7 @@
 """Model scales: ensemble sizes, widths and input resolutions that ``auto`` selects from, and the epochs of each."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from timebox.planning.dataset_profile import DatasetProfile
 
@@ -60,8 +60,9 @@ def model_scales(width_epochs: float = WIDTH_EPOCHS, width_exponent: float = WID
         return ModelScale(width, epochs_factor * width_epochs, width_exponent, side)
 
     def ensemble(width: int, ensemble_size: int) -> ModelScale:
-        scale = ModelScale(width, ENSEMBLE_EPOCHS, ENSEMBLE_EXPONENT, MAX_SIDE, enlarged=True)
-        return replace(scale, ensemble_size=ensemble_size)
+        return ModelScale(
+            width, ENSEMBLE_EPOCHS, ENSEMBLE_EXPONENT, MAX_SIDE, enlarged=True, ensemble_size=ensemble_size
+        )
 
     return (
         *(wide(8, 1, side) for side in (32, 48)),

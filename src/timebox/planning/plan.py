@@ -1,6 +1,7 @@
 """Plan of a training: resolved recipe, precision, number of steps, and the seconds for each phase."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 
@@ -11,21 +12,18 @@ from timebox.training.pacer import WARMDOWN_STEPS
 NUM_VALIDATIONS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The plan of a training.
+    """The plan of a training. The defaults are those of a fixed number of steps.
 
     Attributes:
         recipe: with all fields resolved.
         threads: number of torch's threads, 1 or more.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
         num_steps: fixed number of steps; None if the deadline ends the training.
         micro_batch: images computed at once, at most the recipe's batch size.
-        step_seconds: estimated seconds per step; 0 with a fixed number of steps.
+        step_seconds: estimated seconds per step.
         expected_steps: ``num_steps``, or the estimate for the deadline.
-        scoring_seconds: reserved for scoring after the training; infinite with a fixed number of steps.
-        saving_seconds: reserved for writing the last files.
-        finish_seconds: reserved for all after scoring: saving, the report and leaving the process.
+        scoring_seconds, saving_seconds, finish_seconds: as of :class:`timebox.planning.budget.BudgetSplit`.
         num_val_images: images of each validation during training; 0 for no validation.
         scoring_batch: batch size of inference.
         lines: the choices and their reasons, for the user.
@@ -37,11 +35,11 @@ class Plan:
     precision: str
     num_steps: int | None
     micro_batch: int
-    step_seconds: float
+    step_seconds: float = 0.0
     expected_steps: int
-    scoring_seconds: float
-    saving_seconds: float
-    finish_seconds: float
+    scoring_seconds: float = inf
+    saving_seconds: float = 0.0
+    finish_seconds: float = 0.0
     num_val_images: int
     scoring_batch: int
     lines: tuple[str, ...]

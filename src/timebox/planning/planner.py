@@ -38,12 +38,7 @@ SHORT_BUDGET_SECONDS = 8.5
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware to train on.
-
-    Attributes:
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        group: processes that train together; planning runs on the main rank.
-    """
+    """The hardware to train on. Planning runs on the main rank of the group."""
 
     device: torch.device
     precision: str = "auto"
@@ -52,15 +47,7 @@ class Hardware:
 
 @dataclass(frozen=True, eq=False)
 class PlanRequest:
-    """The training to plan.
-
-    Attributes:
-        recipe: ``auto``, a built-in name or a TOML file.
-        settings: ``FIELD=VALUE`` texts that override the recipe.
-        train: training images.
-        scoring: images to score after the training.
-        source: name of the data in messages.
-    """
+    """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data."""
 
     recipe: str
     settings: tuple[str, ...]
@@ -71,7 +58,6 @@ class PlanRequest:
 
     @cached_property
     def spec(self) -> RecipeSpec:
-        """Recipe and settings, parsed."""
         return parse_recipe(self.recipe, self.settings)
 
 
@@ -97,26 +83,24 @@ def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, w
     if request.spec.fixed:
         check_crop_padding(request.spec.fixed, request.train)
     if num_steps is not None:
-        return _plan_steps(request, num_steps)
-    return _plan_budget(request, Budget(deadline, request.scoring, write_speed))
-
-
-def _plan_budget(request: PlanRequest, budget: Budget) -> Plan:
-    """The plan for a deadline."""
-    hardware = request.hardware
+        return _plan_for_steps(request, num_steps)
+    budget, hardware = Budget(deadline, request.scoring, write_speed), request.hardware
     seconds = min(MAX_PLANNING_SECONDS, max(MIN_PLANNING_SECONDS, PLANNING_SHARE * budget.total_seconds))
+    limit_seconds = seconds / NUM_LARGE_MEASUREMENTS
     benchmarks = {
-        precision: build_throughput_benchmark(
-            request.train, hardware.device, precision, seconds / NUM_LARGE_MEASUREMENTS, hardware.group
-        )
+        precision: build_throughput_benchmark(request.train, hardware.device, precision, limit_seconds, hardware.group)
         for precision in PRECISIONS
     }
     selection = _select_recipe(request, budget, benchmarks)
-    return _split_budget(request, budget, selection, benchmarks[selection.precision])
+    return _plan_for_deadline(request, budget, selection, benchmarks[selection.precision])
 
 
 def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, ThroughputBenchmark]) -> Selection:
-    """Select recipe and precision by the measured throughput."""
+    """Measure the throughput, and select recipe, precision and number of threads by it.
+
+    ``auto`` measures a probe network in each precision, and a narrower one in the fastest. It selects a recipe by the
+    speed interpolated between the two, measures the network of that recipe, and selects again by the corrected speed.
+    """
     device, wanted, fixed = request.hardware.device, request.hardware.precision, request.spec.fixed
     is_short = wanted == "auto" and device.type == "cpu" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
     narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
@@ -132,15 +116,15 @@ def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, T
 
     def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
         training_seconds = budget.split().training_seconds
-        return auto_recipe(
-            profile,
-            lambda recipe: build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe)),
-            request.spec.overrides,
-        )
+
+        def images_affordable(recipe: Recipe) -> float:
+            return build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe))
+
+        return auto_recipe(profile, images_affordable, request.spec.overrides)
 
     first, _ = select(estimate)
     lines += _tune_threads(benchmark, first)
-    # The estimate comes from other networks and more threads: measure the selected network, and select again.
+    # The estimate comes from other networks and more threads.
     correction = benchmark.training_seconds_per_image(first) / estimate(first)
     recipe, reasons = select(lambda recipe: correction * estimate(recipe))
     check_crop_padding(recipe, request.train)
@@ -172,7 +156,7 @@ def _confirm_precision(
     return "fp32", [f"fp32 after all: {precision} runs this network at {speedup:.2g}x its speed"]
 
 
-def _plan_steps(request: PlanRequest, num_steps: int) -> Plan:
+def _plan_for_steps(request: PlanRequest, num_steps: int) -> Plan:
     """The plan for a number of steps, from the data alone."""
     train, device, group = request.train, request.hardware.device, request.hardware.group
     precision, reason = resolve_precision(request.hardware.precision, device, None)
@@ -180,11 +164,8 @@ def _plan_steps(request: PlanRequest, num_steps: int) -> Plan:
     lines, recipe = describe_device(device, precision, reason), request.spec.fixed
     if recipe is None:
         recipe, reasons = _auto_recipe_for_steps(request, num_steps, benchmark)
-        speed = f"{REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
-        lines.append(
-            f"planned for {num_steps} steps, or for {format_duration(REFERENCE_SECONDS)} at {speed} if that is less"
-        )
-        lines += reasons
+        reference = f"{format_duration(REFERENCE_SECONDS)} at {REFERENCE_FLOPS / 1e9:.0f} GFLOP/s"
+        lines += [f"planned for {num_steps} steps, or for {reference} if that is less", *reasons]
     recipe = _fit_batch(request, recipe, inf)
     image_seconds = 0.0 if device.type == "cuda" else benchmark.flops_per_image(recipe) / REFERENCE_FLOPS
     micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)
@@ -195,11 +176,7 @@ def _plan_steps(request: PlanRequest, num_steps: int) -> Plan:
         precision=precision,
         num_steps=num_steps,
         micro_batch=micro_batch,
-        step_seconds=0.0,
         expected_steps=num_steps,
-        scoring_seconds=inf,
-        saving_seconds=0.0,
-        finish_seconds=0.0,
         num_val_images=min(request.scoring.num_val, MAX_VALIDATION_IMAGES),
         scoring_batch=inference_batch_size(device, 0.0),
         lines=(*lines, *describe_processes(recipe, group, ()), *micro_batch_lines),
@@ -229,8 +206,10 @@ def _fit_batch(request: PlanRequest, recipe: Recipe, images_affordable: float) -
     return fit_batch_to_processes(recipe, request.hardware.group.size, images_affordable, num_images, is_fixed)
 
 
-def _split_budget(request: PlanRequest, budget: Budget, selection: Selection, benchmark: ThroughputBenchmark) -> Plan:
-    """Measure the selected model, reserve time for scoring and saving, and plan the steps for the time that is left."""
+def _plan_for_deadline(
+    request: PlanRequest, budget: Budget, selection: Selection, benchmark: ThroughputBenchmark
+) -> Plan:
+    """The plan for a deadline: reserve time for scoring and saving, and train for the time that is left."""
     recipe, group = selection.recipe, request.hardware.group
     image_seconds = benchmark.training_seconds_per_image(recipe)
     scoring_image_seconds = benchmark.scoring_seconds_per_image(recipe)
@@ -238,8 +217,7 @@ def _split_budget(request: PlanRequest, budget: Budget, selection: Selection, be
     recording_seconds = len(resizing.stages()) * benchmark.recording_seconds
     cost = ModelCost(benchmark.num_bytes(recipe), scoring_image_seconds, recording_seconds, recipe.tta)
     split = budget.split_for(cost)
-    images_affordable = resizing.steps_in(split.training_seconds / image_seconds)
-    recipe = _fit_batch(request, recipe, images_affordable)
+    recipe = _fit_batch(request, recipe, resizing.steps_in(split.training_seconds / image_seconds))
     step_seconds = recipe.batch_size * image_seconds
     budget.check_training_time(split, step_seconds, request.source)
     micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)

@@ -33,16 +33,8 @@ FIRST_FLOPS = {"cpu": 5e9, "cuda": 3e12}
 SCORING_BATCH_SIZE = {"cpu": 16, "cuda": 256}
 # Fields that affect the training time per image of one network.
 NETWORK_FIELDS = (
-    "model",
-    "width",
-    "input_scale",
-    "blur_pool",
-    "whitening",
-    "celu_alpha",
-    "ghost_size",
-    "optimizer",
-    "batch_size",
-)
+    "model", "width", "input_scale", "blur_pool", "whitening", "celu_alpha", "ghost_size", "optimizer", "batch_size",
+)  # fmt: skip
 # Mean time of a training step, with its batch prepared, relative to the fastest of the few steps measured.
 MEAN_OVER_FASTEST = 1.1
 
@@ -81,8 +73,7 @@ class ThroughputBenchmark:
         self._flops: dict[tuple[object, ...], float] = {}
 
     def seconds_by_work(self, narrow: Recipe, wide: Recipe) -> Callable[[Recipe], float]:
-        """An estimate of the seconds per training image of any recipe: linear in the operations of its network, through
-        the measurements of two recipes."""
+        """An estimate of the seconds per training image of a recipe: linear in its operations, through two recipes."""
         few, many = self.flops_per_image(narrow), self.flops_per_image(wide)
         short, long = self.training_seconds_per_image(narrow), self.training_seconds_per_image(wide)
         # After a disturbed measurement, time is assumed proportional to the operations.
@@ -110,10 +101,7 @@ class ThroughputBenchmark:
         return self.remeasure(recipe) if measured is None else recipe.ensemble_size * measured
 
     def remeasure(self, recipe: Recipe) -> float:
-        """Measure seconds per training image again, and return the shortest time measured with this thread count.
-
-        Disturbances only make a measurement longer.
-        """
+        """Measure again; returns the shortest time so far with this thread count, as other load only adds time."""
         work = _work(recipe)
         seconds = MEAN_OVER_FASTEST * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1))
         self._measured[work] = min(seconds, self._measured.get(work, seconds))

@@ -94,8 +94,7 @@ class RecipeSpec:
 def parse_recipe(name: str, settings: Sequence[str] = ()) -> RecipeSpec:
     """Read a recipe by its name or from a TOML file, and apply ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts in order.
 
-    A file has every field, or extends a recipe (``extends = "haet2021"`` or ``"auto"``) and has the fields that differ,
-    as values or as multipliers such as ``"x0.5"``.
+    A file has every field, or extends a recipe (``extends = "haet2021"`` or ``"auto"``) and has the fields that differ.
 
     Raises UsageError for an unknown name, an unreadable file, and all invalid fields of a file together.
     """
@@ -114,10 +113,7 @@ def parse_recipe(name: str, settings: Sequence[str] = ()) -> RecipeSpec:
 
 
 def get_recipe(name: str) -> Recipe:
-    """A built-in recipe by its name, or a recipe from a TOML file; see :func:`parse_recipe`.
-
-    Raises UsageError for ``auto`` and files that extend it: their fields depend on the data and the budget.
-    """
+    """A recipe by its name or from a TOML file. Raises UsageError for ``auto``, whose fields depend on the data."""
     spec = parse_recipe(name)
     if spec.fixed is None:
         raise UsageError(f"recipe {name!r} has no fixed fields: they depend on the data and the budget")
@@ -130,10 +126,9 @@ def _read(name: str) -> tuple[str | None, dict[str, object]]:
         raise UsageError(_unknown(name))
     try:
         values = tomllib.loads(read_regular(name, MAX_FILE_BYTES).decode("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"recipe file {name!r} cannot be read: {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"recipe file {name!r} cannot be read: its values are nested too deeply") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "its values are nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"recipe file {name!r} cannot be read: {reason}") from error
     base = values.pop("extends", None)
     if base is not None and base not in recipe_names():
         raise UsageError(f"recipe file {name!r}: extends {base!r} must be one of {', '.join(recipe_names())}")

@@ -50,8 +50,7 @@ class Field:
         low, high: closed range of a number.
         search_factor: ``timebox tune`` searches from the planned value divided by this to the planned value times this;
             0 if the field is not searched in multiples.
-        search_range: ``timebox tune`` searches between these two values.
-        search_choices: ``timebox tune`` searches among these values.
+        search_range, search_choices: ``timebox tune`` searches between these two values, or among these.
         legacy_value: value that reproduces recipes written before the field existed; None for the fields of timebox
             0.1.0, which are in every recipe file.
         former_name: name of the field in earlier versions, whose files are still read.
@@ -69,10 +68,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All hyper-parameters of a training, validated on construction.
-
-    Raises UsageError that lists every value out of range and every pair of values that contradict each other.
-    """
+    """All hyper-parameters of a training. Raises UsageError that lists all values out of range or in conflict."""
 
     name: Annotated[str, Field("name of the recipe")]
 
@@ -168,12 +164,8 @@ class Recipe:
             conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no variance to normalise by")
         if self.model == "resnet9" and self.celu_alpha == 0:
             conflicts.append("celu_alpha 0 must be above 0 for resnet9")
-        conflicts += [
-            f"{name} must be {_text(value)} for {self.model}"
-            for name, value in _FIXED[self.model].items()
-            if getattr(self, name) != value
-        ]
-        return conflicts
+        wrong = ((name, value) for name, value in _FIXED[self.model].items() if getattr(self, name) != value)
+        return conflicts + [f"{name} must be {_text(value)} for {self.model}" for name, value in wrong]
 
     def replace(self, **changes: Setting) -> "Recipe":
         """A validated copy with some fields set to a value, or multiplied by a Multiplier."""
@@ -187,11 +179,8 @@ class Recipe:
         """The complete recipe as TOML, each field with its description as a comment; parses to an equal recipe."""
         import tomli_w  # imported here because training works without it
 
-        lines = []
-        for name, value in self.as_dict().items():
-            entry = tomli_w.dumps({name: value}).strip()
-            lines.append(f"{entry:<28} # {describe_field(name)}")
-        return "\n".join(lines) + "\n"
+        entries = {name: tomli_w.dumps({name: value}).strip() for name, value in self.as_dict().items()}
+        return "".join(f"{entry:<28} # {describe_field(name)}\n" for name, entry in entries.items())
 
 
 # Fields that have only one value for a network.
@@ -231,15 +220,13 @@ def upgrade_fields(values: Mapping[str, object]) -> dict[str, object]:
 def recipe_from(values: Mapping[str, object]) -> Recipe:
     """Build a recipe from a value for every field. Fields newer than the recipe's version may be missing.
 
-    Raises UsageError that lists all unknown fields, each with the closest known name, all missing fields and all
-    invalid values.
+    Raises UsageError that lists all unknown fields, all missing fields and all invalid values.
     """
     values = upgrade_fields(values)
-    problems = [_unknown(name) for name in values if name not in FIELDS]
-    missing = [name for name in FIELDS if name not in values]
-    if missing:
-        problems.append("missing: " + ", ".join(missing))
     known = {name: _int_to_float(name, value) for name, value in values.items() if name in FIELDS}
+    missing = [name for name in FIELDS if name not in values]
+    problems = [_unknown(name) for name in values if name not in FIELDS]
+    problems += ["missing: " + ", ".join(missing)] if missing else []
     problems += [problem for name, value in known.items() if (problem := _problem(name, value))]
     if problems:
         raise UsageError(f"recipe {str(values.get('name', 'custom'))!r}: " + "; ".join(problems))
@@ -260,22 +247,18 @@ def merge_settings(values: Mapping[str, Setting], changes: Mapping[str, Setting]
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Setting]:
-    """Parse ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts, in order; each value gets the type of its field.
-
-    Raises UsageError that lists all invalid settings.
-    """
+    """Parse ``FIELD=VALUE`` and ``FIELD=xFACTOR`` texts in order. Raises UsageError that lists all invalid ones."""
     values: dict[str, Setting] = {}
     problems = []
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = current_field_name(name.strip())
-        if not equals:
-            problems.append(f"{setting!r} is not FIELD=VALUE")
-        else:
-            try:
-                values = merge_settings(values, {name: setting_from(name, _parse(name, text.strip()))})
-            except UsageError as error:
-                problems.append(str(error))
+        try:
+            if not equals:
+                raise UsageError(f"{setting!r} is not FIELD=VALUE")
+            values = merge_settings(values, {name: setting_from(name, _parse(name, text.strip()))})
+        except UsageError as error:
+            problems.append(str(error))
     if problems:
         raise UsageError("settings: " + "; ".join(problems))
     return values
@@ -297,10 +280,7 @@ def settings_from_table(values: Mapping[str, object], where: str) -> dict[str, S
 
 
 def setting_from(name: str, value: object) -> Setting:
-    """Validate a setting of the field ``name``: a value of its type, or a multiplier such as ``"x0.5"``.
-
-    Raises UsageError for an unknown field, a value of another type and a value out of range.
-    """
+    """Validate a setting of a field: a value, or a multiplier such as ``"x0.5"``. Raises UsageError."""
     if name not in FIELDS:
         raise UsageError(_unknown(name))
     if _TYPES[name] in (int, float) and isinstance(value, str) and (match := _MULTIPLIER.fullmatch(value.strip())):
@@ -345,12 +325,9 @@ def _problem(name: str, value: object) -> str | None:
     """The error message for an invalid value of a field; None for a valid value."""
     field, kind = FIELDS[name], _TYPES[name]
     if get_origin(kind) is Literal:
-        allowed = get_args(kind)
-        return (
-            None
-            if value in allowed
-            else f"{name} {reprlib.repr(value)} must be one of {', '.join(allowed)}" + _did_you_mean(value, allowed)
-        )
+        if value in (allowed := get_args(kind)):
+            return None
+        return f"{name} {reprlib.repr(value)} must be one of {', '.join(allowed)}{_did_you_mean(value, allowed)}"
     assert isinstance(kind, type)
     if type(value) is int and value.bit_length() > MAX_INT_BITS:
         return f"{name}, a number of {value.bit_length():,} bits, must be between {field.low:g} and {field.high:g}"

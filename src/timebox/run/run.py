@@ -30,10 +30,10 @@ from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
 from timebox.run.summary import valid_summary
 from timebox.run.tensors import read_tensors, to_safetensors
-from timebox.runtime.allocator import retain_freed_memory
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
+from timebox.runtime.torch_state import retain_freed_memory
 from timebox.training.state import TrainingState
 
 FILES_AT_ONCE = 125  # files that are decoded and predicted together

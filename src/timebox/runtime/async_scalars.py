@@ -19,8 +19,7 @@ class AsyncScalars(Generic[Tag]):
     waits for it only where more than ``MAX_PENDING`` scalars are pending.
 
     Args:
-        in_lockstep: whether each scalar is returned a fixed number of pushes later, so that all ranks read it at the
-            same step.
+        in_lockstep: whether a scalar is returned a fixed number of pushes later: all ranks read it at the same step.
     """
 
     def __init__(self, device: torch.device, in_lockstep: bool = False) -> None:

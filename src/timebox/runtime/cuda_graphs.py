@@ -15,16 +15,10 @@ class GraphRecorder(Protocol):
     """Records operations on tensors at fixed addresses."""
 
     def warm_up(self) -> AbstractContextManager[None]:
-        """Inside, operations run at once on the stream that records: they initialise what a recording needs."""
+        """Inside, operations run at once on the stream that records, and initialise kernels and libraries."""
 
     def record(self, function: Callable[[], Tensor]) -> Replay:
-        """Record the operations of a function without running them.
-
-        Returns:
-            A function that runs the operations and returns the same tensor each time.
-        Raises:
-            RuntimeError: where an operation cannot be recorded.
-        """
+        """Record the operations of a function. The replay returned runs them and returns the same tensor each time."""
 
 
 class CudaGraphRecorder:

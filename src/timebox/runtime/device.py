@@ -6,11 +6,7 @@ from timebox.errors import UsageError
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``; ``auto`` is a CUDA GPU where there is one, else the CPU.
-
-    Raises:
-        UsageError: for another name, or for ``cuda`` without a GPU.
-    """
+    """The device for ``auto`` (a CUDA GPU where there is one), ``cpu`` or ``cuda``. Raises UsageError without it."""
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device!r} is unknown; use auto, cpu or cuda")
     available = torch.cuda.is_available()

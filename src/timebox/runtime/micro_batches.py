@@ -17,10 +17,6 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def smaller_micro_batch(size: int, ghost_size: int) -> int | None:
-    """About half of ``size``, in whole groups of the ghost batch normalisation; None where ``size`` is one group.
-
-    Args:
-        ghost_size: images per group, 0 for one group of all images.
-    """
+    """About half of ``size``, in whole groups of the ghost batch normalisation; None where ``size`` is one group."""
     groups = ceil(size / ghost_size) if ghost_size else 1
     return ceil(groups / 2) * ghost_size if groups > 1 else None

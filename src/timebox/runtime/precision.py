@@ -18,11 +18,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_SPEEDUP = 1.1
 # A lower precision chosen on the first networks measured is kept on another network down to this speedup.
 MIN_RATIO_KEPT = 0.9
-# A format that seems too slow is measured so many times more, in turn with fp32, and the fastest readings count: other
+# Further measurements of a format that seems too slow, in turn with fp32; the fastest readings count: other
 # load at one moment would slow down the whole training. Readings on an idle virtual machine differ by a factor of two.
 MAX_REPEATS = 3
-# A format that is so many times slower than fp32 on a small block, as emulated bf16 is (about 7 times), is not measured
-# on a network: that could take most of a budget. A ratio within a factor of two of this limit is measured again. The
+# A format slower than fp32 by this factor on a small block, as emulated bf16 is (about 7 times), is not measured on a
+# network: that could take most of a budget. A ratio within a factor of two of this limit is measured again. The
 # block decides nothing else: format conversions take too much of its time, and it gains 1.1x where networks gain 1.4x
 # to 2.2x.
 MAX_SLOWDOWN = 3.0
@@ -31,15 +31,11 @@ EMULATED_RATIO = 1.5
 
 
 class Precision:
-    """Forward and backward passes in one number format, with float32 master weights.
+    """Forward and backward passes in fp32, bf16 or fp16, with float32 master weights.
 
     In fp16 the loss is multiplied by a loss scale before the backward pass, so that small gradients do not vanish.
     Where a gradient overflows, the step is skipped and the loss scale halved; after 200 good steps in a row it is
     doubled (Micikevicius et al., arXiv 1710.03740). This happens on the device, without waiting for it.
-
-    Args:
-        name: ``fp32``, ``bf16`` or ``fp16``.
-        initial_scale: first loss scale of fp16.
     """
 
     def __init__(self, name: str, device: torch.device, initial_scale: float = 2.0**14) -> None:
@@ -95,7 +91,7 @@ def dtype_of(precision: str) -> torch.dtype:
 def resolve_precision(
     name: str, device: torch.device, measure_seconds: Callable[[str], float] | None
 ) -> tuple[str, str]:
-    """The precision to train in, and the reason in one line.
+    """The precision to train in, and the reason in one line. Raises UsageError for an unknown name.
 
     ``auto`` selects the fastest of fp32, bf16 and, on a GPU, fp16. All are measured: a CPU without matrix instructions
     for bf16 emulates it at a tenth of the speed of fp32 or less.
@@ -103,8 +99,6 @@ def resolve_precision(
     Args:
         measure_seconds: times training steps in a precision. None where nothing may be measured: ``auto`` is then fp32
             on a CPU and bf16 on a GPU, so that a run can be repeated exactly.
-    Raises:
-        UsageError: for an unknown name.
     """
     if name in PRECISIONS:
         return name, "as asked"
@@ -148,9 +142,7 @@ def _measure_block(candidates: Sequence[str], device: torch.device) -> dict[str,
     """Seconds of a small block in each format, the least of several readings where a ratio is near ``MAX_SLOWDOWN``."""
     seconds = {candidate: _probe_seconds(candidate, device) for candidate in candidates}
     for _ in range(MAX_REPEATS):
-        if all(
-            not MAX_SLOWDOWN / 2 < seconds[candidate] / seconds["fp32"] < 2 * MAX_SLOWDOWN for candidate in candidates
-        ):
+        if not any(MAX_SLOWDOWN / 2 < value / seconds["fp32"] < 2 * MAX_SLOWDOWN for value in seconds.values()):
             break
         seconds = {candidate: min(seconds[candidate], _probe_seconds(candidate, device)) for candidate in candidates}
     return seconds
@@ -168,11 +160,7 @@ def _fastest(seconds: Mapping[str, float]) -> str:
 
 
 def _probe_seconds(name: str, device: torch.device) -> float:
-    """Seconds for a forward and backward pass of one block.
-
-    On a CPU the block is so small that emulated bf16 takes under 0.1 s; on a GPU so large that launches do not limit
-    its speed.
-    """
+    """Seconds for a forward and backward pass of one block: under 0.1 s on a CPU, above launch times on a GPU."""
     channels, batch = (64, 4) if device.type == "cpu" else (512, 512)
     with torch.random.fork_rng(devices=[]):
         block = nn.Sequential(

@@ -20,9 +20,6 @@ def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
     torch counts the cores of the machine and ignores a container's CPU quota. The number is only ever lowered: a host
     process may have set fewer, and torch itself counts the hyperthreads of a core once. A number that the user has set
     with OMP_NUM_THREADS stays. Processes that ``torchrun`` starts on one host share its threads evenly.
-
-    Args:
-        root: as in :func:`timebox.machine.available_threads`.
     """
     before = torch.get_num_threads()
     if _is_set_by_user():
@@ -53,8 +50,6 @@ def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
     they wait longer than they compute, and fewer threads are faster. A number that the user has set with
     OMP_NUM_THREADS stays.
 
-    Args:
-        measure_seconds: times the work with the present number of threads.
     Returns:
         A line for the user where the number has been lowered, else nothing.
     """

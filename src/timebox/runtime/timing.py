@@ -18,8 +18,8 @@ def synchronize(device: torch.device) -> None:
 def cudnn_benchmark() -> Iterator[None]:
     """Inside, cuDNN tries its algorithms on each new shape and keeps the fastest; the flag is restored afterwards.
 
-    For speed runs, whose preparation is not timed. On an H100 the search takes four seconds for each network and image
-    size and makes steps 2 to 3 % shorter (LOG.md): a training of minutes gains nothing.
+    For speed runs, whose preparation is not timed: on an H100 the search takes four seconds for each network and image
+    size, and makes steps 2 to 3 % shorter (LOG.md).
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True

@@ -16,11 +16,9 @@ WRITES_OF_A_CHECKPOINT = 6
 
 
 class WriteSpeed:
-    """Estimates how long files take to write.
+    """Estimates how long files take to write, from the seconds of a small file and per byte of a large one.
 
-    Args:
-        file_seconds: measured on a small file.
-        measure_byte_seconds: measures the seconds per byte of a large file; called at most once, when first needed.
+    The latter are measured at most once, when first needed.
     """
 
     def __init__(self, file_seconds: float, measure_byte_seconds: Callable[[], float]) -> None:

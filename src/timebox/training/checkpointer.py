@@ -9,9 +9,9 @@ from timebox.clock import Deadline
 from timebox.runtime.faults import OutOfMemoryError, convert_memory_errors
 from timebox.training.state import Snapshot
 
-# At least so many seconds, and so many times the cost of a checkpoint, between the starts of two.
+# Interval between the starts of two checkpoints, in seconds and in multiples of the cost of one; the longer counts.
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
-# No checkpoint is started with less time left than so many times its cost. The cost of the first is only an estimate.
+# Least time left when a checkpoint is started, in multiples of its cost. The cost of the first is only an estimate.
 MIN_COSTS_LEFT, MIN_COSTS_LEFT_FIRST = 2.0, 10.0
 # Together with the last checkpoint, less than a stopped command may take to exit.
 WAIT_ON_FAILURE_SECONDS = 1.5
@@ -26,7 +26,7 @@ class AsyncCheckpointer:
         write: writes a snapshot to disk; may raise OSError. Called in a thread.
         seconds_left: reads the time until training must have ended; infinite where no clock is read.
         notify: receives one line on the first failure.
-        expected_seconds: estimated cost of one checkpoint, used until one has been measured.
+        expected_seconds: cost of one checkpoint, until one has been measured.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ from timebox.training.schedule import ROLLBACK_LR_FACTOR, Schedule, StepPlan
 from timebox.training.state import TrainingState
 from timebox.training.step import backpropagate
 
-# Step plans are broadcast in blocks of so many steps, or of about so many seconds: a step planned far ahead knows less
-# of the time left.
+# Largest block of step plans that is broadcast at once, in steps and in seconds: a step planned far ahead knows less of
+# the time left.
 MAX_BLOCK_STEPS, BLOCK_SECONDS = 8, 0.25
 # The first step includes one-time initialisation; the duration of this one sets the timeout.
 TIMED_STEP = 2
@@ -38,14 +38,10 @@ def block_size_for(step_seconds: float) -> int:
 
 
 class BroadcastSchedule:
-    """The schedule of the main rank, broadcast to all ranks in blocks of steps.
+    """The schedule of the main rank, broadcast to all ranks in blocks of ``block_size`` steps.
 
-    While the steps of one block run, the next block is planned and under way, so that no rank waits for it.
-
-    Args:
-        own: the schedule of the main rank; None on worker ranks.
-        block_size: steps per block, 1 or more, equal on all ranks.
-        micro_batch: images per forward and backward pass, until the first step is planned.
+    While the steps of one block run, the next block is planned and under way, so that no rank waits for it. Worker
+    ranks have no schedule of their own.
     """
 
     def __init__(self, own: Schedule | None, group: TorchrunGroup, block_size: int, micro_batch: int) -> None:
@@ -77,11 +73,7 @@ class BroadcastSchedule:
         return step_plan
 
     def _send(self, num_unfinished: int) -> None:
-        """Plan a block on the main rank and start its broadcast.
-
-        Args:
-            num_unfinished: steps that will be unfinished when the first step of the block is issued.
-        """
+        """Plan a block on the main rank and start its broadcast. ``num_unfinished`` counts at its first step."""
         rows = torch.full((self._block_size, 4), nan, dtype=torch.float64)
         self._num_in_flight = 0
         if self._own is not None:
@@ -124,12 +116,9 @@ class BroadcastSchedule:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Throughput of one rank.
+    """Images per second of one rank, without the time it waited for other ranks, and the share of time it waited.
 
-    Attributes:
-        images_per_second: of its own images, without the time it waited for other ranks; None before the second step.
-        waiting_share: share of its step time spent waiting for the gradients of other ranks, 0...1; None on a GPU,
-            where it cannot be measured.
+    Both are None before the second step; ``waiting_share`` cannot be measured on a GPU.
     """
 
     images_per_second: float | None
@@ -211,7 +200,7 @@ class DataParallelStepRunner:
             self._num_images += num_images
 
     def _all_reduce_bucket(self, group: torch.distributed.ProcessGroup, bucket: GradBucket) -> Future[Tensor]:
-        """Average a bucket of gradients. After the last bucket this rank has nothing left to compute."""
+        """Average a bucket of gradients; after the last one this rank has nothing left to compute."""
         self._backward_ended_at = now()
         return allreduce_hook(group, bucket)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, TorchrunGroup
 from timebox.models import networks_of
-from timebox.optim import Rates
+from timebox.optim import Optimizer
 from timebox.optim.loss import Loss
 from timebox.runtime.cuda_graphs import CudaGraphRecorder, GraphRecorder, Replay
 from timebox.training.data_parallel import DataParallelStepRunner
@@ -37,39 +37,29 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class _GraphKey:
-    """The properties of a step that a graph is recorded for: images of shape (N, C, H, W), images per forward and
-    backward pass, and which parameter groups are trainable."""
+    """The properties of a step that a graph is recorded for."""
 
     shape: torch.Size
     micro_batch: int
     trainable: tuple[bool, ...]
 
 
-class StepScalars:
-    """The numbers that change from step to step, each a 0-dim float32 tensor on the device.
-
-    Attributes:
-        rates: learning rate of each parameter group, and momentum.
-        average_share: share of the new weights in the averaged weights, 0...1.
-    """
+class GraphScalars:
+    """The learning rates, momentum and EMA weight of a step, as 0-dim tensors on the device, which graphs read."""
 
     def __init__(self, num_groups: int, device: torch.device) -> None:
-        *lr, momentum, self.average_share = (torch.zeros((), device=device) for _ in range(num_groups + 2))
-        self.rates = Rates(lr, momentum)
-        self._tensors = (*lr, momentum, self.average_share)
+        scalars = [torch.zeros((), device=device) for _ in range(num_groups + 2)]
+        *self.group_lrs, self.momentum, self.ema_weight = scalars
+        self._tensors = scalars
 
-    def fill(self, rates: Rates, average_share: float) -> None:
+    def fill(self, optimizer: Optimizer, ema_weight: float) -> None:
         """Write the numbers of the next step, without waiting for the device."""
-        for tensor, value in zip(self._tensors, (*rates.lr, rates.momentum, average_share), strict=True):
+        for tensor, value in zip(self._tensors, (*optimizer.group_lrs, optimizer.momentum, ema_weight), strict=True):
             tensor.fill_(value)
 
 
 class GraphedStepRunner:
-    """Replays recorded steps. Steps run eagerly where recording fails or a replay differs from the eager step.
-
-    Args:
-        notify: receives one line, once, where steps cannot be recorded.
-    """
+    """Replays recorded steps. Steps run eagerly where recording fails or a replay differs from the eager step."""
 
     def __init__(
         self, state: TrainingState, loss_fn: Loss, recorder: GraphRecorder, notify: Callable[[str], None]
@@ -77,7 +67,7 @@ class GraphedStepRunner:
         self._state, self._loss_fn = state, loss_fn
         self._recorder, self._notify = recorder, notify
         self._eager = EagerStepRunner(state, loss_fn)
-        self._scalars = StepScalars(len(state.optimizer.groups), state.precision.device)
+        self._scalars = GraphScalars(len(state.optimizer.groups), state.precision.device)
         self._static_batches: dict[torch.Size, Batch] = {}
         self._replays: dict[_GraphKey, Replay | None] = {}
         self._has_given_up = False
@@ -90,7 +80,7 @@ class GraphedStepRunner:
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """Record the steps still to come: one graph for each image size, with all and with fewer trainable groups."""
         state, optimizer = self._state, self._state.optimizer
-        freezing = {group.frozen_from for group in optimizer.groups if 0.0 < group.frozen_from < 1.0}
+        freezing = {group.freeze_at for group in optimizer.groups if 0.0 < group.freeze_at < 1.0}
         resizing = {begins_at for begins_at, _ in loader.resizing.stages()}
         for progress in sorted({state.progress, *freezing, *resizing}):
             if progress >= state.progress:
@@ -127,13 +117,20 @@ class GraphedStepRunner:
         static_batch = self._load(batch, 0.5)
 
         def step() -> Tensor:
-            return self._graphed_step(static_batch, micro_batch)
+            """The step to record. Its numbers are tensors on the device."""
+            loss = backpropagate(networks_of(state.model), static_batch, state.precision, self._loss_fn, micro_batch)
+            state.optimizer.step(self._scalars.group_lrs, self._scalars.momentum)
+            state.optimizer.zero_grad()
+            state.average.update_with_weight(self._scalars.ema_weight)
+            return loss
 
         with self._recorder.warm_up():
             for _ in range(NUM_WARM_UPS):
                 step()
             state.restore(before)
-            expected = self._copy_result(self._eager_step(static_batch, micro_batch))
+            loss = training_step(state, self._loss_fn, static_batch, micro_batch)
+            state.average.update_with_weight(0.5)
+            expected = self._copy_result(loss)
             state.restore(before)
         try:
             replay = self._recorder.record(step)
@@ -148,22 +145,7 @@ class GraphedStepRunner:
         self._give_up("a replayed step differs from the same step run eagerly")
         return None
 
-    def _graphed_step(self, batch: Batch, micro_batch: int) -> Tensor:
-        """The step to record: its numbers are tensors on the device."""
-        state = self._state
-        loss = backpropagate(networks_of(state.model), batch, state.precision, self._loss_fn, micro_batch)
-        state.optimizer.step(self._scalars.rates)
-        state.optimizer.zero_grad()
-        state.average.update_with_weight(self._scalars.average_share)
-        return loss
-
-    def _eager_step(self, batch: Batch, micro_batch: int) -> Tensor:
-        """The step as :class:`EagerStepRunner` runs it, with the averaging weight of the recording."""
-        loss = training_step(self._state, self._loss_fn, batch, micro_batch)
-        self._state.average.update_with_weight(0.5)
-        return loss
-
-    def _load(self, batch: Batch, average_share: float) -> Batch:
+    def _load(self, batch: Batch, ema_weight: float) -> Batch:
         """Copy a batch and the numbers of the prepared step into the tensors that graphs read. Returns that batch."""
         shape = batch.images.shape
         if shape not in self._static_batches:
@@ -171,11 +153,11 @@ class GraphedStepRunner:
         static_batch = self._static_batches[shape]
         static_batch.images.copy_(batch.images)
         static_batch.labels.copy_(batch.labels)
-        self._scalars.fill(self._state.optimizer.rates, average_share)
+        self._scalars.fill(self._state.optimizer, ema_weight)
         return static_batch
 
     def _copy_result(self, loss: Tensor) -> dict[str, Tensor]:
-        """Copies of all tensors that a step changes, and of its loss."""
+        """Copies of the loss and of all tensors that a step changes."""
         return {**self._state.snapshot().tensors, "loss.": loss.clone()}
 
     def _give_up(self, reason: str) -> None:
@@ -197,14 +179,7 @@ def build_step_runner(
 
 
 def steps_agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> bool:
-    """Whether two steps from one state lead to equal states but for rounding, for each prefix (``model.*`` and so on).
-
-    Waits for the device.
-
-    Args:
-        before: the tensors before the step.
-        expected, actual: the tensors after each of the two steps.
-    """
+    """Whether two steps from the state ``before`` lead to equal states but for rounding, by prefix (``model.*``...)."""
     if any(not torch.equal(t, actual[name]) for name, t in expected.items() if not t.is_floating_point()):
         return False
     floating = [name for name, tensor in expected.items() if tensor.is_floating_point()]
@@ -212,7 +187,7 @@ def steps_agree(before: Mapping[str, Tensor], expected: Mapping[str, Tensor], ac
         names = [name for name in floating if name.split(".")[0] == prefix]
         step_length = _norm([expected[name] - before[name] for name in names])
         distance = _norm([actual[name] - expected[name] for name in names])
-        # Written so that a NaN is no agreement.
+        # Not ">": a NaN is no agreement.
         if not distance <= TOLERANCE * step_length + ROUNDING * _norm([expected[name] for name in names]):
             return False
     return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -17,14 +18,7 @@ from timebox.training.step import StepRunner
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training.
-
-    Attributes:
-        model: the averaged model.
-        epochs: passes over the training images, a fraction included.
-        images_per_second: over the whole training, validation excluded.
-        final_lr: learning rate of the last step.
-    """
+    """A finished training: the averaged model, passes over the training images, and speed without validation."""
 
     model: nn.Module
     num_steps: int
@@ -35,13 +29,10 @@ class TrainingResult:
 
 @dataclass(eq=False)
 class PeriodicValidation:
-    """Measures the accuracy of the averaged model during a training, within a time limit.
+    """Measures the accuracy of the averaged model whenever the progress passes one of ``validate_at``, ascending.
 
-    Args:
-        measure: returns the accuracy of a model, 0...1.
-        validate_at: progress after which to measure, ascending in 0...1.
-        limit_seconds: for all measurements together; a measurement that would exceed it is left out.
-        broadcast: returns the main rank's value on all ranks.
+    A measurement that would exceed ``limit_seconds`` for all together is left out. ``broadcast`` returns the main
+    rank's value on all ranks.
     """
 
     measure: Callable[[nn.Module], float]
@@ -57,20 +48,14 @@ class PeriodicValidation:
             return
         self.validate_at = [progress for progress in self.validate_at if progress > state.progress]
         if self.broadcast(self.total_seconds + self.last_seconds <= self.limit_seconds):
-            self.last_seconds = monitor.run_validation(
-                state.step, state.progress, lambda: self.measure(state.average.model)
-            )
+            measure = partial(self.measure, state.average.model)
+            self.last_seconds = monitor.run_validation(state.step, state.progress, measure)
             self.total_seconds += self.last_seconds
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingComponents:
-    """The objects that train one model together, all for the same ``state``.
-
-    Attributes:
-        checkpointer: None on ranks that write no checkpoints.
-        validation: None for no validation during the training.
-    """
+    """The objects that train one model together, all for the same ``state``; worker ranks write no checkpoints."""
 
     state: TrainingState
     loader: DeviceLoader
@@ -83,11 +68,7 @@ class TrainingComponents:
 
 
 def train_model(components: TrainingComponents) -> TrainingResult:
-    """Train from the present state to the end of the schedule, with a rollback after each recoverable fault.
-
-    Raises:
-        TimeboxError: where faults recur however often the training goes back.
-    """
+    """Train to the end of the schedule; after a recoverable fault, roll back and go on, see :class:`RollbackGuard`."""
     state, loader, monitor, schedule = components.state, components.loader, components.monitor, components.schedule
     while True:
         try:
@@ -99,8 +80,7 @@ def train_model(components: TrainingComponents) -> TrainingResult:
             components.guard.recover(fault)
             monitor.record_rollback(state.step)
         else:
-            epochs = state.step * loader.batch_size / len(loader)
-            final_lr = state.optimizer.lr
+            epochs, final_lr = state.step * loader.batch_size / len(loader), state.optimizer.lr
             return TrainingResult(state.average.model, state.step, epochs, monitor.images_per_second, final_lr)
 
 
@@ -116,8 +96,8 @@ def _run_steps(components: TrainingComponents) -> None:
             components.validation.run_if_due(state, monitor)
         components.guard.snapshot_if_due()
         if checkpointer and checkpointer.is_due():
-            # Ranks in lockstep learn of a fault at the same step, so no rank may look ahead. The checkpointer writes
-            # no snapshot that is not finite.
+            # Ranks in lockstep must read a loss at the same step, so none may drain its queue. The checkpointer itself
+            # refuses snapshots that are not finite.
             monitor.collect(drain=not monitor.in_lockstep)
             checkpointer.save(state.snapshot())
     monitor.collect(drain=True)

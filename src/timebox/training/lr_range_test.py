@@ -16,29 +16,19 @@ from timebox.training.pacer import Pacer
 from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 
-# The test ends where the loss is above both the first loss and so many times the lowest one.
-DIVERGENCE_FACTOR = 1.5
-# Medians of so many losses are compared: a single batch may be hard.
-MEDIAN_WINDOW = 5
-# Losses are smoothed by a Gaussian with this standard deviation, in decades of the learning rate.
+# The test ends where the median of the latest losses is above both the first median and a multiple of the lowest one.
+DIVERGENCE_FACTOR, MEDIAN_WINDOW = 1.5, 5
+# Standard deviation of the Gaussian that smooths the losses, in decades of the learning rate.
 SMOOTHING_DECADES = 0.2
-# The smoothed loss must fall by so many times its standard error.
-MIN_FALL_TO_NOISE = 6.0
-# The loss rises where it has regained this share of its fall.
-MIN_RISE_SHARE = 0.05
-# Fewer steps give no result.
+# Least fall of the smoothed loss, in multiples of its standard error, and least rise after it, as a share of the fall.
+MIN_FALL_TO_NOISE, MIN_RISE_SHARE = 6.0, 0.05
+# Fewer steps give no suggestion.
 MIN_STEPS = 20
 
 
 @dataclass(frozen=True)
 class LRSweep:
-    """The settings of the steps of a range test.
-
-    Attributes:
-        low, high: first and last learning rate, 0 < low < high.
-        momentum: of all steps, above 0 and below 1.
-        micro_batch: images per forward and backward pass.
-    """
+    """The settings of the steps of a range test: learning rates from ``low`` to ``high``, 0 < low < high."""
 
     low: float
     high: float
@@ -47,8 +37,7 @@ class LRSweep:
 
     def lr_at(self, progress: float) -> float:
         """Learning rate at a progress of 0...1, evenly spaced in its logarithm."""
-        lr: float = self.low * (self.high / self.low) ** progress
-        return lr
+        return float(self.low * (self.high / self.low) ** progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +45,7 @@ class LRRangeTest:
     """The result of a range test.
 
     Attributes:
-        lrs: float64 (N,), the learning rate of each step, rising.
-        losses: float64 (N,), the loss of each step's batch before its update.
+        lrs, losses: float64 (N,), rising learning rate of each step, and the loss of its batch before the update.
         smoothed: float64 (N,), the losses smoothed over neighbouring learning rates.
         diverged: whether the test ended early because the loss rose.
         suggestion: a value for ``max_lr``; None where the loss never fell.
@@ -84,9 +72,7 @@ def lr_range_test(
 ) -> LRRangeTest:
     """Run one step at each learning rate of a sweep until the loss rises, then restore the training state.
 
-    Args:
-        pacer: decides the number of steps.
-        notify: receives the number, the learning rate and the loss of each step.
+    ``pacer`` decides the number of steps; ``notify`` receives number, learning rate and loss of each.
     """
     before = state.snapshot()
     lrs: list[float] = []
@@ -121,8 +107,8 @@ def suggest_lr(lrs: list[float], losses: list[float], diverged: bool) -> LRRange
     """Suggest a learning rate and an upper bound from the losses of a range test.
 
     The bound is the learning rate of the lowest smoothed loss. The suggestion is the geometric mean of the bound and of
-    the learning rate at which the loss falls fastest. At the latter an untrained network learns well, beyond the former
-    it does not learn; a one-cycle policy reaches its maximum with a network that has been trained for a while.
+    the learning rate at which the loss of the untrained network falls fastest: a one-cycle policy reaches its maximum
+    with a network that has been trained for a while.
     """
     rates, values = np.array(lrs), np.array(losses)
     if len(rates) < MIN_STEPS:
@@ -140,20 +126,17 @@ def suggest_lr(lrs: list[float], losses: list[float], diverged: bool) -> LRRange
     slopes = np.gradient(smoothed, decades)
     steepest = int(slopes[: lowest + 1].argmin())
     risen = smoothed[lowest:].max() - smoothed[lowest] > MIN_RISE_SHARE * fall
-    bound = float(rates[lowest]) if risen else None
+    bound, ending = None, f"still falls at {rates[-1]:.2g}, the largest learning rate tried"
+    if risen:
+        bound = float(rates[lowest])
+        ending = f"rises from {bound:.2g} on"
     suggestion = float(sqrt(rates[steepest] * rates[lowest]))
-    fastest = f"the loss falls fastest at {rates[steepest]:.2g}"
-    if bound is None:
-        reason = (
-            f"{fastest} and still falls at {rates[-1]:.2g}, the largest learning rate tried: halfway between these two"
-        )
-    else:
-        reason = f"{fastest} and rises from {bound:.2g} on: halfway between these two"
+    reason = f"the loss falls fastest at {rates[steepest]:.2g} and {ending}: halfway between these two"
     return LRRangeTest(rates, values, smoothed, diverged, suggestion, bound, reason)
 
 
 def smooth(decades: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smooth the values over neighbouring learning rates, given in decades. Returns float64 (N,)."""
+    """Smooth the values over neighbouring learning rates, in decades. Returns float64 (N,)."""
     return np.asarray(_weights(decades) @ values)
 
 

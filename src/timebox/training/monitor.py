@@ -16,15 +16,7 @@ from timebox.training.schedule import Schedule, StepPlan
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step, as metrics.jsonl records it.
-
-    A replay reads ``step`` and the plan; epoch and resolution are for readers of the log.
-
-    Attributes:
-        step: number of the step, from 1.
-        epoch: passes over the training images at its end, a fraction included.
-        resolution: longer side of its images in pixels.
-    """
+    """One step from 1 on, as metrics.jsonl records it, with the longer side of its images in pixels."""
 
     step: int
     epoch: float
@@ -33,22 +25,12 @@ class StepRecord:
 
     def to_entry(self, loss: float) -> dict[str, object]:
         """A line of metrics.jsonl; a loss that is not finite becomes null."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "resolution": self.resolution,
-            **asdict(self.plan),
-            "loss": loss if isfinite(loss) else None,
-        }
+        entry = {"step": self.step, "epoch": self.epoch, "resolution": self.resolution, **asdict(self.plan)}
+        return {**entry, "loss": loss if isfinite(loss) else None}
 
 
 class TrainingMonitor:
-    """Follows a training without changing its result.
-
-    Args:
-        log: appends an entry to metrics.jsonl.
-        in_lockstep: whether other ranks train too, see :class:`timebox.runtime.async_scalars.AsyncScalars`.
-    """
+    """Follows a training without changing its result; ``in_lockstep`` as of :class:`AsyncScalars`."""
 
     def __init__(
         self,
@@ -75,15 +57,7 @@ class TrainingMonitor:
         return self._losses.num_pending
 
     def record_step(self, step: int, resolution: int, step_plan: StepPlan, loss: Tensor) -> None:
-        """Report a step just issued, and log the steps that have finished meanwhile.
-
-        Args:
-            step: number of the step, from 1.
-            resolution: longer side of its images in pixels.
-            loss: 0-dim, on the device.
-        Raises:
-            NonFiniteError: where the loss of a finished step is NaN or infinite.
-        """
+        """Report a step just issued, and log the steps that have finished meanwhile; raises as :meth:`collect`."""
         record = StepRecord(step, step * self._loader.batch_size / len(self._loader), resolution, step_plan)
         self._losses.push(record, loss)
         self.collect(drain=False)
@@ -104,11 +78,7 @@ class TrainingMonitor:
         )
 
     def run_validation(self, step: int, progress: float, measure: Callable[[], float]) -> float:
-        """Measure and log the validation accuracy, in a phase of its own that is no training time.
-
-        Returns:
-            The seconds it took.
-        """
+        """Measure and log the validation accuracy, in a phase that is no training time. Returns its seconds."""
         self.collect(drain=True)
         start = self._deadline.elapsed()
         with self._deadline.phase("validating"):
@@ -125,11 +95,7 @@ class TrainingMonitor:
         self._log({"step": step, "rolled_back": True})
 
     def collect(self, drain: bool) -> None:
-        """Log the steps that have finished. With ``drain`` wait for all steps.
-
-        Raises:
-            NonFiniteError: where one of their losses is NaN or infinite.
-        """
+        """Log the steps that have finished; with ``drain`` wait for all. Raises NonFiniteError for a loss."""
         losses = self._losses.poll(drain)
         self._schedule.pacer.count_finished(len(losses))
         if fault := self._log_losses(losses):
@@ -152,6 +118,6 @@ class TrainingMonitor:
 
     @property
     def images_per_second(self) -> float:
-        """Throughput since the monitor was made, validation excluded."""
+        """Throughput since the start of the monitor, validation excluded."""
         seconds = self._deadline.elapsed() - self._start_seconds - self._validation_seconds
         return self._num_finished * self._loader.batch_size / max(seconds, 1e-9)

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from timebox.data.device.resize import FULL_SIZE, Resizing
 
-# The warmdown, in which the learning rate is below a tenth of its maximum, takes at least so many steps even when time
-# has run short: weights that jump from a large learning rate to none are noisy.
+# Fewest steps of the warmdown, even when time has run short: weights that jump from a large learning rate to none are
+# noisy.
 WARMDOWN_STEPS = 8
 
 
@@ -22,11 +22,7 @@ class Pacer(Protocol):
     """Decides whether another step is run, and the progress at its end."""
 
     def next(self, num_unfinished: int) -> float | None:
-        """The progress, 0...1, at the end of the next step; None at the end of the schedule.
-
-        Args:
-            num_unfinished: steps issued to the device but not finished yet.
-        """
+        """Progress, 0...1, at the end of the next step, with ``num_unfinished`` steps in flight; None at the end."""
 
     def count_finished(self, num_steps: int) -> None:
         """Count ``num_steps`` more steps as finished by the device."""
@@ -47,11 +43,7 @@ class Pacer(Protocol):
 
 
 class StepPacer:
-    """A fixed number of equal steps. Reads no clock, so that a run can be repeated exactly.
-
-    Args:
-        num_steps: 0 or more.
-    """
+    """A fixed number of equal steps. Reads no clock, so that a run can be repeated exactly."""
 
     step_seconds = 0.0
 
@@ -66,10 +58,10 @@ class StepPacer:
         return self._num_issued / self._num_steps
 
     def count_finished(self, num_steps: int) -> None:
-        """Changes nothing: no speed is measured."""
+        """No speed is measured."""
 
     def restart_timer(self) -> None:
-        """Changes nothing: no speed is measured."""
+        """No speed is measured."""
 
     def rewind(self, step: int, progress: float) -> None:
         self._num_issued = step
@@ -81,7 +73,7 @@ class StepPacer:
 
 @dataclass(frozen=True)
 class Warmdown:
-    """The last part of a schedule.
+    """The last part of a schedule, in which the learning rate is below a tenth of its maximum.
 
     Attributes:
         start: progress at which it begins, 0...1; 1 for no warmdown.
@@ -99,11 +91,11 @@ class ClockPacer:
     """As many steps as the time left allows, at the speed of the latest steps.
 
     Before each step the rest of the schedule is spread evenly over the steps that still fit. When the machine slows
-    down, later steps advance further; when it speeds up, less far. Earlier steps are never undone, and the last step
-    that fits completes the schedule. Where few steps are left, the warmdown gets its share of them first.
+    down, later steps advance further; when it speeds up, less far. The last step that fits completes the schedule.
+    Where few steps are left, the warmdown gets its share of them first.
 
-    Steps on small images cost less than full-size steps. Time is counted in full-size steps, and each step advances the
-    schedule by its share of one, so that progress is proportional to time.
+    Time is counted in full-size steps. A step on small images costs a fraction of one and advances the schedule by that
+    fraction, so that progress is proportional to time.
 
     Args:
         seconds_left: reads the time until training must have ended.
@@ -113,7 +105,7 @@ class ClockPacer:
     """
 
     WINDOW = 16
-    # The estimate counts as so many measured steps until the window is full, so that one cold start does not decide.
+    # Measured steps as which the estimate counts until the window is full, so that one cold start does not decide.
     NUM_ESTIMATES = 3
     # A step this many times slower than the median is a stall, and does not count.
     STALL = 10
@@ -140,7 +132,11 @@ class ClockPacer:
         if self._progress >= 1.0:
             return None
         cost = self._resizing.cost_at(self._progress)
-        self._progress, full_steps = self._advance(self._num_fitting(num_unfinished), num_unfinished, cost)
+        if self._progress < self._warmdown.start:
+            progress, full_steps = self._advance_before_warmdown(num_unfinished, cost)
+        else:
+            progress, full_steps = self._advance_in_warmdown(num_unfinished)
+        self._progress, full_steps = (1.0, 0) if progress >= 1.0 else (progress, full_steps)
         self._steps_left = round(self._resizing.steps_in(full_steps, self._progress))
         self._unfinished.append(cost)
         return self._progress
@@ -158,7 +154,7 @@ class ClockPacer:
     def rewind(self, step: int, progress: float) -> None:
         self._progress = progress
         self._unfinished.clear()
-        self._timer_start = self._now()
+        self.restart_timer()
 
     @property
     def step_seconds(self) -> float:
@@ -170,28 +166,28 @@ class ClockPacer:
     def steps_left(self) -> int:
         return self._steps_left
 
-    def _advance(self, num_fitting: int, num_unfinished: int, cost: float) -> tuple[float, float]:
+    def _advance_before_warmdown(self, num_unfinished: int, cost: float) -> tuple[float, float]:
         """Progress after the next step, and the number of full-size steps left after it."""
-        left, start = 1.0 - self._progress, self._warmdown.start
-        warmdown = 1.0 - start
-        if self._progress < start:
-            # No time to reach the warmdown and run one more step, even with the overtime.
-            if warmdown and num_fitting == 1 and self._num_affordable(num_unfinished) < 2:
-                return 1.0, 0
-            num_before = max(1, num_fitting - WARMDOWN_STEPS) if warmdown else num_fitting
-            # With one step left before the warmdown, a step on small images must reach as far as a full-size step.
-            share = cost if num_before > 1 else 1.0
-            progress = self._progress + share * max(left / num_fitting, (start - self._progress) / num_before)
-            # Rounding must not carry the last step before the warmdown past its start.
-            if num_before == 1:
-                progress = min(progress, start)
-            return (1.0, 0) if progress >= 1.0 else (progress, max(num_fitting - share, 1))
-        steps = max(num_fitting, self._num_warmdown_steps(left / warmdown, num_unfinished)) if warmdown else num_fitting
-        return (1.0, 0) if steps == 1 else (self._progress + left / steps, steps - 1)
+        num_fitting, start = self._num_fitting(num_unfinished), self._warmdown.start
+        has_warmdown = start < 1.0
+        # No time to reach the warmdown and run one more step, even with the overtime.
+        if has_warmdown and num_fitting == 1 and self._num_affordable(num_unfinished) < 2:
+            return 1.0, 0
+        num_before = max(1, num_fitting - WARMDOWN_STEPS) if has_warmdown else num_fitting
+        # With one step left before the warmdown, a step on small images must reach as far as a full-size step.
+        share = cost if num_before > 1 else 1.0
+        full_step = max((1.0 - self._progress) / num_fitting, (start - self._progress) / num_before)
+        progress = self._progress + share * full_step
+        # Rounding must not carry the last step before the warmdown past its start.
+        return (min(progress, start) if num_before == 1 else progress), max(num_fitting - share, 1)
 
-    def _num_warmdown_steps(self, share: float, num_unfinished: int) -> int:
-        """Steps for this share of the warmdown, as far as the overtime allows."""
-        return min(ceil(WARMDOWN_STEPS * share - 1e-9), self._num_affordable(num_unfinished))
+    def _advance_in_warmdown(self, num_unfinished: int) -> tuple[float, float]:
+        """Progress after the next step, and the number of full-size steps left after it."""
+        left = 1.0 - self._progress
+        # The steps for the rest of the warmdown, as far as the overtime allows.
+        num_wanted = ceil(WARMDOWN_STEPS * (left / (1.0 - self._warmdown.start)) - 1e-9)
+        num_steps = max(self._num_fitting(num_unfinished), min(num_wanted, self._num_affordable(num_unfinished)))
+        return (1.0, 0) if num_steps == 1 else (self._progress + left / num_steps, num_steps - 1)
 
     def _num_affordable(self, num_unfinished: int) -> int:
         """Full-size steps until the end of the overtime."""
@@ -212,7 +208,6 @@ class ClockPacer:
         return sum(islice(reversed(self._unfinished), num_unfinished))
 
     def _without_stalls(self) -> list[tuple[float, float]]:
-        """The latest (seconds, cost) without stalls: a cold start or a suspended machine says nothing about the steps
-        to come. A slowdown that lasts soon becomes the median."""
+        """The latest (seconds, cost) without cold starts and suspensions. A slowdown that lasts becomes the median."""
         median = median_low(seconds / steps for seconds, steps in self._recent)
         return [(seconds, steps) for seconds, steps in self._recent if seconds <= self.STALL * median * steps]

@@ -11,7 +11,7 @@ from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import Schedule
 from timebox.training.state import Snapshot, TrainingState
 
-# A training is given up after more rollbacks than these within so many steps of each other.
+# Most rollbacks within a window of steps; after one more the training fails.
 MAX_ROLLBACKS, ROLLBACK_WINDOW_STEPS = 6, 500
 # Fewest images per forward and backward pass: batch normalisation needs some for its variance.
 MIN_MICRO_BATCH = 4
@@ -20,10 +20,7 @@ MIN_MICRO_BATCH = 4
 class RollbackGuard:
     """Keeps the last two snapshots of a training in memory, and restores one when a step fails.
 
-    Args:
-        snapshot_steps: steps between two snapshots, 1 or more.
-        notify: receives one line for each fault and its remedy.
-        can_shrink: whether the micro-batch may be made smaller; not where other ranks would have to follow.
+    ``can_shrink`` is False where other ranks would have to use the smaller micro-batch too.
     """
 
     def __init__(
@@ -56,8 +53,7 @@ class RollbackGuard:
     def recover(self, fault: RecoverableError) -> None:
         """Lower the learning rate or the micro-batch, and restore the newest snapshot that does not lead to the fault.
 
-        Raises:
-            TimeboxError: where faults recur, with the step and the likely cause.
+        Raises TimeboxError where faults recur.
         """
         if isinstance(fault, NonFiniteError):
             # Where the device lags behind, snapshots may have been taken after the faulty step. Weights that diverge

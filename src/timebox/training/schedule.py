@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from timebox.errors import RunError
-from timebox.optim import LRSchedule
+from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.pacer import Pacer, StepPacer
@@ -20,14 +20,7 @@ WARMDOWN_LR_SHARE = 0.1
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Settings of one step.
-
-    Attributes:
-        progress: position in the schedule at the end of the step, 0...1.
-        lr: learning rate, 0 or more.
-        momentum: above 0 and below 1.
-        micro_batch: images per forward and backward pass.
-    """
+    """Settings of one step; ``progress``, 0...1, is the position in the schedule at its end."""
 
     progress: float
     lr: float
@@ -36,7 +29,7 @@ class StepPlan:
 
 
 class Schedule(Protocol):
-    """Plans each step. Its pacer decides how far a step goes, and learns of finished steps and pauses.
+    """Plans each step. Its pacer decides how far a step advances the progress.
 
     Attributes:
         pacer: that of the main rank, or one without steps on a worker rank.
@@ -55,11 +48,7 @@ class Schedule(Protocol):
         """Steps still to come, as far as is known."""
 
     def next(self, num_unfinished: int) -> StepPlan | None:
-        """Plan the next step; None at the end of the schedule.
-
-        Args:
-            num_unfinished: steps issued to the device but not finished yet.
-        """
+        """Plan the next step; None at the end of the schedule. See :meth:`Pacer.next`."""
 
     def rewind(self, step: int, progress: float) -> None:
         """Continue from where the schedule stood after ``step`` steps."""
@@ -72,12 +61,7 @@ class Schedule(Protocol):
 
 
 class PacedSchedule:
-    """The recipe's schedule, at the progress that a pacer decides.
-
-    Args:
-        micro_batch: images per forward and backward pass, at most the batch.
-        num_ranks: ranks that share a batch.
-    """
+    """The recipe's learning rate and momentum at the progress that a pacer decides."""
 
     def __init__(self, pacer: Pacer, recipe: Recipe, micro_batch: int, num_ranks: int = 1) -> None:
         self.pacer, self.micro_batch, self.lr_factor = pacer, micro_batch, 1.0
@@ -140,19 +124,21 @@ class ReplaySchedule:
 
 
 def lr_and_momentum_at(recipe: Recipe, progress: float) -> tuple[float, float]:
-    """The recipe's learning rate and momentum at a progress of 0...1."""
-    schedule = LRSchedule(
-        policy=recipe.policy,
-        max_lr=recipe.max_lr,
-        start_fraction=recipe.start_fraction,
-        end_fraction=recipe.end_fraction,
-        peak_at=recipe.peak_at,
-        down_at=recipe.down_at,
-        num_cycles=recipe.num_cycles,
-        max_momentum=recipe.max_momentum,
-        min_momentum=recipe.min_momentum,
-    )
-    return schedule.lr(progress), schedule.momentum(progress)
+    """The recipe's learning rate and momentum at a progress of 0...1.
+
+    Less momentum keeps the training stable at large learning rates (Smith, arXiv 1803.09820, section 4.3), so momentum
+    is lowest where the learning rate is highest. With the piecewise and constant policies it is constant.
+    """
+    peak, low, high = recipe.max_lr, recipe.min_momentum, recipe.max_momentum
+    start, end, knots = peak * recipe.start_fraction, peak * recipe.end_fraction, (recipe.peak_at, recipe.down_at)
+    if recipe.policy == "one_cycle":
+        return one_cycle(progress, start, peak, end, *knots), one_cycle(progress, high, low, high, *knots)
+    if recipe.policy == "triangular":
+        cycles = recipe.num_cycles
+        return triangular(progress, start, peak, cycles), triangular(progress, high, low, cycles)
+    if recipe.policy == "piecewise":
+        return piecewise_linear(progress, (0.0, *knots), (start, peak, end)), high
+    return peak, high
 
 
 def warmdown_start(recipe: Recipe, resolution: int = 1000) -> float:

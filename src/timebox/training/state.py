@@ -17,13 +17,7 @@ Metadata = Mapping[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A copy of the state of a training after ``step`` steps.
-
-    Attributes:
-        progress: position in the schedule, 0...1.
-        tensors: copies of all tensors that a step changes, named as by :meth:`TrainingState.tensors`.
-        metadata: further values of that moment, ready for JSON.
-    """
+    """A copy of the state of a training after ``step`` steps; names as of :meth:`TrainingState.tensors`."""
 
     step: int
     progress: float
@@ -37,8 +31,7 @@ class Snapshot:
     def copy_stream(self) -> AbstractContextManager[object]:
         """A CUDA stream that waits for the work issued until now, and not for the steps issued afterwards.
 
-        Used in the thread that writes a checkpoint: on the default stream each copy to the host would wait for those
-        steps. On a CPU the context does nothing.
+        For the thread that writes a checkpoint: on the default stream each copy to the host would wait for those steps.
         """
         device = next((tensor.device for tensor in self.tensors.values() if tensor.is_cuda), None)
         if device is None:
@@ -49,12 +42,7 @@ class Snapshot:
 
 
 class TrainingState:
-    """A model in training, its optimizer, its averaged weights, and the steps run so far.
-
-    Args:
-        model: on the device that trains, in training mode; changed in place.
-        describe: returns the metadata of a snapshot.
-    """
+    """A model in training, its optimizer and averaged weights, and the steps so far; ``describe`` returns metadata."""
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, precision: Precision, describe: Callable[[], Metadata] = dict

@@ -18,13 +18,7 @@ from timebox.training.state import TrainingState
 
 
 def training_step(state: TrainingState, loss_fn: Loss, batch: Batch, micro_batch: int) -> Tensor:
-    """Forward, loss, backward, update; average and step count stay as they are.
-
-    Args:
-        micro_batch: images per forward and backward pass, 2 or more.
-    Returns:
-        The loss, float32, 0-dim, detached, on the device.
-    """
+    """Forward, loss, backward, update. Average and step count stay as they are. See :func:`backpropagate`."""
     loss = backpropagate(networks_of(state.model), batch, state.precision, loss_fn, micro_batch)
     state.precision.step(state.optimizer)
     state.optimizer.zero_grad()
@@ -39,18 +33,14 @@ def backpropagate(
     micro_batch: int,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the gradients of the loss and leave them in ``parameter.grad``.
+    """Compute the gradients of the loss, leave them in ``parameter.grad``, and return the mean loss of the networks.
 
     Each network of an ensemble has its own slice of the batch and its own loss. Gradients are accumulated over
-    micro-batches. Where a micro-batch holds whole groups of the ghost batch normalisation, the result is that of the
-    whole batch, except for rounding.
+    micro-batches of 2 images or more. Where a micro-batch holds whole groups of the ghost batch normalisation, the
+    result is that of the whole batch, except for rounding. The loss is float32, 0-dim, detached, on the device.
 
     Args:
-        networks: the networks of an ensemble, or a single one.
-        micro_batch: images per forward and backward pass, 2 or more.
         weight: factor of the loss, above 0. Other than 1 where the batch is one rank's share.
-    Returns:
-        The mean loss of the networks, float32, 0-dim, detached, on the device.
     """
     total = torch.zeros((), device=batch.labels.device)
     num_images = len(batch.labels) // len(networks)
@@ -69,7 +59,7 @@ def backpropagate(
 
 
 def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Without all-reduce: gradients are exchanged once, after the last micro-batch."""
+    """Skip the all-reduce: gradients are exchanged once, after the last micro-batch."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
@@ -90,7 +80,7 @@ class EagerStepRunner:
         self._state, self._loss_fn = state, loss_fn
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
-        """Nothing to prepare."""
+        """There is nothing to prepare."""
 
     def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)

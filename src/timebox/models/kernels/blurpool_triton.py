@@ -117,12 +117,6 @@ def _grid(num_rows: int, num_channels: int) -> tuple[int, int]:
 
 
 def max_blur_pool(x: Tensor) -> Tensor:
-    """The output of :class:`timebox.models.layers.MaxBlurPool`.
-
-    Args:
-        x: (N, C, H, W) with sides of 2 or more, float32, bfloat16 or float16, on a GPU; best in channels_last.
-    Returns:
-        (N, C, H // 2, W // 2) of x's dtype, channels_last.
-    """
+    """MaxBlurPool of x (N, C, H, W), sides of 2 or more, on a GPU; fastest in channels_last, which the output is."""
     output: Tensor = _MaxBlurPool.apply(x)
     return output

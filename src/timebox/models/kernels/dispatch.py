@@ -21,19 +21,12 @@ BLURPOOL_MODULE = "timebox.models.kernels.blurpool_triton"
 
 
 def can_fuse(x: Tensor, norm: GhostBatchNorm) -> bool:
-    """Whether :func:`pool_norm_gelu` can replace pooling, ``norm`` and GELU on ``x``.
-
-    It can in training, on a GPU where :func:`kernels_work`, with batch statistics of the whole batch.
-    """
+    """Whether pool_norm_gelu can replace the layers: in training, with whole-batch statistics, where kernels work."""
     return x.is_cuda and norm.training and norm.num_groups(len(x)) == 1 and kernels_work(x.device, x.dtype)
 
 
 def pool_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
-    """``gelu(norm(max_pool2d(x, 2)))`` in training, without the pooling if ``pooled`` is False.
-
-    Args:
-        x: (N, C, H, W) on a GPU.
-    """
+    """``gelu(norm(max_pool2d(x, 2)))`` in training where :func:`can_fuse`, without pooling if ``pooled`` is False."""
     kernels = _import_kernels(POOL_NORM_GELU_MODULE)
     assert kernels is not None and norm.running_mean is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -43,12 +36,7 @@ def pool_norm_gelu(x: Tensor, norm: GhostBatchNorm, pooled: bool) -> Tensor:
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """``gelu(x + bias)`` with a gradient for the bias only.
-
-    Args:
-        x: (N, C, H, W) on a GPU where :func:`kernels_work`.
-        bias: float32 (C,).
-    """
+    """``gelu(x + bias)`` where :func:`kernels_work`, for x (N, C, H, W), with a gradient for the bias (C,) only."""
     kernels = _import_kernels(POOL_NORM_GELU_MODULE)
     assert kernels is not None
     output: Tensor = kernels.bias_gelu(x, bias)
@@ -80,12 +68,11 @@ def kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
 
     The first use on a machine compiles them, among others with a C compiler, which takes some seconds.
     """
-    return _check_kernels(
-        POOL_NORM_GELU_MODULE,
-        lambda kernels: all(
-            _pool_norm_gelu_matches_torch(kernels, device, dtype, pooled) for pooled in (True, False, None)
-        ),
-    )
+
+    def matches_torch(kernels: ModuleType) -> bool:
+        return all(_pool_norm_gelu_matches_torch(kernels, device, dtype, pooled) for pooled in (True, False, None))
+
+    return _check_kernels(POOL_NORM_GELU_MODULE, matches_torch)
 
 
 @cache
@@ -120,11 +107,7 @@ def _blurpool_matches_torch(kernels: ModuleType, device: torch.device, dtype: to
 def _pool_norm_gelu_matches_torch(
     kernels: ModuleType, device: torch.device, dtype: torch.dtype, pooled: bool | None
 ) -> bool:
-    """Compare outputs, gradients and running statistics on random numbers.
-
-    Args:
-        pooled: argument of :func:`pool_norm_gelu`; None compares :func:`bias_gelu`.
-    """
+    """Compare outputs, gradients and running statistics on random numbers; ``pooled`` None compares bias_gelu."""
     generator = torch.Generator(device).manual_seed(0)
     draws = [torch.randn(shape, generator=generator, device=device) for shape in ((16, 24, 9, 7), (24,))]
     results = []

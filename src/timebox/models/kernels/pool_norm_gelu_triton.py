@@ -240,13 +240,7 @@ def _gradients(
 
 @dataclass(frozen=True, eq=False)
 class BatchNormBuffers:
-    """Running statistics of a batch norm layer, and how they are updated.
-
-    Attributes:
-        running_mean, running_var: float32 (C,).
-        momentum: weight of the new statistics in an update, 0...1.
-        epsilon: added to the variances, above 0.
-    """
+    """Running statistics, float32 (C,), momentum and epsilon of a batch norm layer, as of ``nn.BatchNorm2d``."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -256,13 +250,7 @@ class BatchNormBuffers:
 
 class _PoolNormGelu(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        x: Tensor,
-        bias: Tensor,
-        buffers: BatchNormBuffers,
-        pooled: bool,
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, bias: Tensor, buffers: BatchNormBuffers, pooled: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         num_images, num_channels, height, width = x.shape
         down, across = (height // 2, width // 2) if pooled else (height, width)
@@ -377,13 +365,6 @@ def pool_norm_gelu(x: Tensor, bias: Tensor, buffers: BatchNormBuffers, *, pooled
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """Exact GELU of ``x + bias``, with a gradient for the bias only.
-
-    Args:
-        x: (N, C, H, W), as for :func:`pool_norm_gelu`; needs no gradient.
-        bias: float32 (C,).
-    Returns:
-        A tensor of x's shape and dtype, channels_last.
-    """
+    """Exact GELU of ``x + bias`` as for :func:`pool_norm_gelu`, with a gradient for the bias only."""
     output: Tensor = _BiasGelu.apply(x, bias)
     return output

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from timebox.runtime import allocator
-from timebox.runtime.allocator import retain_freed_memory
+from timebox.runtime import torch_state
+from timebox.runtime.torch_state import retain_freed_memory
 
-needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="the C library is not glibc")
+needs_glibc = pytest.mark.skipif(torch_state._glibc() is None, reason="the C library is not glibc")
 
 # Page faults of allocating and touching 64 MB ten times over, and the memory held after that, in pages.
 FAULTS = """
 import resource, torch
-from timebox.runtime.allocator import retain_freed_memory
+from timebox.runtime.torch_state import retain_freed_memory
 
 def allocate(times):
     for _ in range(times):
@@ -69,7 +69,7 @@ def test_a_malloc_setting_of_the_user_stays() -> None:
 
 
 def test_with_another_c_library_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_glibc", lambda: None)
+    monkeypatch.setattr(torch_state, "_glibc", lambda: None)
     with retain_freed_memory():
         pass
 
@@ -89,10 +89,10 @@ def test_settings_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -
             return 1
 
     library = Library()
-    monkeypatch.setattr(allocator, "_glibc", lambda: library)
-    for name in allocator._USER_SETTINGS:
+    monkeypatch.setattr(torch_state, "_glibc", lambda: library)
+    for name in torch_state._USER_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(KeyError), retain_freed_memory():
-        assert library.set == allocator._RETAIN
+        assert library.set == torch_state._RETAIN
         raise KeyError
-    assert (library.set, library.trimmed) == (allocator._DEFAULTS, 1)
+    assert (library.set, library.trimmed) == (torch_state._DEFAULTS, 1)
