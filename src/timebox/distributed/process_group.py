@@ -35,7 +35,7 @@ RENDEZVOUS_SECONDS = 600.0
 # Intervals at which a waiting rank looks for a message, and for the heartbeat of its sender.
 POLL_SECONDS, HEARTBEAT_CHECK_SECONDS = 0.005, 2.0
 # Timeout of collectives in planning and in the first steps, which include one-time initialisation: this share of the
-# time left, within these bounds, so that a group that is restarted has most of its budget left.
+# time left, within these bounds in seconds. A group that is restarted after a hang then has most of its budget left.
 MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
 # Timeout of collectives in training, in seconds and in steps; the longer counts.
 MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20

@@ -47,7 +47,7 @@ MIXUP_UNTIL = 0.85
 MIN_BLURPOOL_WIDTH, MIN_BLURPOOL_EPOCHS = 48, 10.0
 # From this ratio of the largest to the smallest class on, classes are weighted, with this exponent.
 MIN_WEIGHTED_IMBALANCE, CLASS_BALANCE = 4.0, 0.5
-# Fields that depend on the number of images that the budget allows; the model scale sets all others.
+# Numeric fields planned from the number of images that the budget allows: a user's multiplier is applied after that.
 DERIVED_FIELDS = ("batch_size", "max_lr", "logit_scale", "mixup", "mixup_until")
 
 Candidate = tuple[ModelScale, Recipe]
@@ -147,8 +147,8 @@ def _with_derived_fields(
 def choose_batch_size(num_images_seen: float, num_images: int, width: int) -> int:
     """The power of two that comes closest to :data:`TARGET_STEPS` steps, from 64 (8 for tiny sets) to 1,024.
 
-    Where epochs times width exceed :data:`MAX_EPOCHS_TIMES_WIDTH`, both the steps and the batch grow with their square
-    root.
+    Above :data:`MAX_EPOCHS_TIMES_WIDTH` the number of steps grows with the square root of epochs times width, and the
+    batch with the square root of epochs divided by width.
     """
     counted = min(num_images_seen, math.sqrt(max(num_images_seen, 0.0) * MAX_EPOCHS_TIMES_WIDTH / width * num_images))
     target = min(max_batch_size(num_images), max(MIN_BATCH_SIZE, counted / TARGET_STEPS))

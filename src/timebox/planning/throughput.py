@@ -25,7 +25,7 @@ from timebox.training.step import EagerStepRunner, StepRunner
 PROBE_RECIPE = get_recipe("airbench94").replace(batch_size=128)
 NARROW_PROBE = {"cpu": PROBE_RECIPE.replace(width=16), "cuda": PROBE_RECIPE.replace(batch_size=1024)}
 WIDE_PROBE = {"cpu": PROBE_RECIPE, "cuda": PROBE_RECIPE.replace(width=256, batch_size=256)}
-# Largest batch measured on a CPU, which runs small batches as fast as large ones. A GPU measures the recipe's own.
+# Largest batch measured on a CPU, whose time per image hardly changes beyond; a GPU measures up to the recipe's batch.
 MAX_BATCH_SIZE = 128
 # Operations of the first batch measured: a twentieth of a second on a slow device.
 FIRST_FLOPS = {"cpu": 5e9, "cuda": 3e12}
@@ -171,8 +171,8 @@ def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int, up
 
     Args:
         measured: (batch size, seconds of a step), in increasing order of the batch size.
-        update_in_images: operations of an update of the weights, divided by those of an image. With a single
-            measurement its time is assumed to be in this proportion.
+        update_in_images: operations of one weight update, as a multiple of those of one image. With a single
+            measurement the step's time is divided between update and images by these operations.
     """
     size, seconds = measured[-1]
     if batch_size <= size:

@@ -13,7 +13,8 @@ from timebox.training.state import Snapshot
 INTERVAL_SECONDS, INTERVAL_COSTS = 5.0, 50.0
 # Least time left when a checkpoint is started, in multiples of its cost. The cost of the first is only an estimate.
 MIN_COSTS_LEFT, MIN_COSTS_LEFT_FIRST = 2.0, 10.0
-# Together with the last checkpoint, less than a stopped command may take to exit.
+# Longest wait for a write after an error or Ctrl-C. With the last checkpoint's time it must stay below the time that
+# a stopped command may take to exit (cli.exit_status.MAX_STOP_SECONDS).
 WAIT_ON_FAILURE_SECONDS = 1.5
 
 

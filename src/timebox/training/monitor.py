@@ -90,7 +90,7 @@ class TrainingMonitor:
         return seconds
 
     def record_rollback(self, step: int) -> None:
-        """Log that the training went back to ``step``, after all steps in flight: some may precede ``step``."""
+        """Log the losses of all steps in flight, some of them before ``step``, then the return to ``step``."""
         self._log_losses(self._losses.poll(drain=True))
         self._log({"step": step, "rolled_back": True})
 
