@@ -23,10 +23,10 @@ from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import parse_json_object, read_regular
-from timebox.jobs.config import image_form, is_planned
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
+from timebox.recipe import parse_recipe
 from timebox.run import load
 from timebox.runtime.device import resolve_device
 
@@ -201,7 +201,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _decode_files(self, files: Sequence[File], is_fit: bool) -> NDArray[np.uint8]:
         """Decode files to squares: of the run's size, or of one that fits the recipe and the files."""
         if is_fit:
-            image_size, image_fit = image_form(self.recipe, self.settings)
+            image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
             side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
         else:
             side, image_fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
@@ -209,7 +209,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _largest_side(self, num_images: int) -> int:
         """Limit of the images' side in pixels."""
-        if not is_planned(self.recipe):
+        if parse_recipe(self.recipe).fixed:
             return DEFAULT_MAX_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)

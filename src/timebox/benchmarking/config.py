@@ -13,7 +13,7 @@ from timebox.configs.train import TrainConfig
 from timebox.configs.verbs import EvaluateConfig
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
-from timebox.jobs.config import image_form
+from timebox.recipe import parse_recipe
 from timebox.run.json_values import Count, PositiveCount, Share
 
 
@@ -47,7 +47,7 @@ def check_recipes(config: BenchmarkConfig) -> None:
             if variant.file_name in names:
                 problems.append(f"recipe {variant.label!r} is given twice: two of one name cannot be told apart")
             names.add(variant.file_name)
-            image_form(variant.recipe, (*config.settings, *variant.settings))
+            parse_recipe(variant.recipe, (*config.settings, *variant.settings))
         except UsageError as error:
             problems.append(str(error))
     if problems:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from timebox.errors import RunError, UsageError
 from timebox.files import read_regular
-from timebox.jobs.config import is_planned
 from timebox.models import networks_of
-from timebox.recipe import parse_settings
+from timebox.recipe import parse_recipe, parse_settings
 from timebox.recipe.builtin import auto
 from timebox.run.files import CONFIG, MODEL
 from timebox.run.run import Run
@@ -73,7 +72,7 @@ class InitialWeights:
         for name, value in own.items():
             if changes.get(name, value) != value:
                 raise UsageError(f"{name} {changes[name]} cannot be set: {str(self.path)!r} has {name} {value}")
-        is_warm = is_planned(recipe) and own["model"] == auto().model
+        is_warm = parse_recipe(recipe).fixed is None and own["model"] == auto().model
         filter_lr = (f"filter_lr={WARM_FILTER_LR}",) if is_warm else ()
         return (*self.settings, *filter_lr, *settings)
 

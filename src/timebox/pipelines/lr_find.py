@@ -14,14 +14,13 @@ from timebox.data.device.resident import ResidentImages
 from timebox.errors import BudgetError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole, written
-from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import build_initial_network, build_loss
 from timebox.jobs.job import TrainingJob, plan_training
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.recipe import AUTO, Recipe
+from timebox.recipe import AUTO, Recipe, parse_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
 from timebox.run.directories import default_directory
@@ -139,9 +138,10 @@ def lr_find(
     train_config = TrainConfig.of(source, **options, scoring=False)
     planned_for = Deadline(parse_budget(config.train_budget))
     training_device = resolve_device(device)
-    image_size, image_fit = image_form(config.recipe, config.settings)
+    spec = parse_recipe(config.recipe, config.settings)
+    image_size, image_fit = spec.image_form
     reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
-    if is_planned(recipe):
+    if spec.fixed is None:
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with preserve_torch_state():
         reporter.phase("reading")

@@ -8,7 +8,6 @@ import numpy as np
 from timebox.clock import Deadline
 from timebox.configs.train import TrainConfig
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
-from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
@@ -22,7 +21,7 @@ from timebox.pipelines.replay import replay as replay_run
 from timebox.pipelines.resume import resume as resume_run
 from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import AUTO
+from timebox.recipe import AUTO, parse_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.directories import check_output_directory, default_directory
 from timebox.run.ranks_file import find_restarted_run, save_ranks_record
@@ -128,8 +127,9 @@ def train(
 def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
     """Read the data, plan, train and finish a new run."""
     initial = None if config.init is None else InitialWeights.read(Path(config.init))
-    device, (image_size, image_fit) = resolve_device(config.device), image_form(config.recipe, config.settings)
-    if is_planned(config.recipe):
+    device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
+    image_size, image_fit = spec.image_form
+    if spec.fixed is None:
         reader.largest_side = largest_side_for(deadline.budget_seconds, device)
     out = Path(config.out) if config.out else None
     if out and not is_torchrun():

@@ -86,6 +86,11 @@ class RecipeSpec:
         """The fixed recipe; for ``auto`` the recipe that planning starts from, with the overrides."""
         return self.fixed or auto().replace(**self.overrides)
 
+    @property
+    def image_form(self) -> tuple[int | None, str]:
+        """The side in pixels to which images are resized, None to follow the data; and how images are made square."""
+        return self.base.image_size or None, self.base.image_fit
+
     def is_fixed(self, name: str) -> bool:
         """Whether the user gave a value for the field ``name``, which planning must not change."""
         return name in self.overrides and not isinstance(self.overrides[name], Multiplier)

@@ -176,8 +176,8 @@ def auto() -> Recipe:
 
     Trains the network of ``airbench94`` with Muon, on images that grow during training. The budget decides the model
     scale: a larger one is more accurate after enough epochs, and the budget allows fewer epochs of it. Larger scales
-    first have a wider network, then larger images, then several networks. The batch size is chosen so that the schedule
-    has enough steps. The values below are those that planning starts from.
+    first see larger images, up to 64 pixels, then have wider networks, and at last are ensembles. The batch size is
+    chosen so that the schedule has enough steps. Planning starts from the values below.
     """
     return airbench94().replace(name="auto")
 

@@ -17,7 +17,6 @@ from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
-from timebox.jobs.config import image_form, is_planned
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
 from timebox.planning.auto import candidate_scales
@@ -163,8 +162,8 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     final_seconds = (1 - CHECK_END) * config.budget_seconds
     data_dir = Path(config.data_dir) if config.data_dir else None
     reader = DatasetReader(data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
-    side, fit = image_form(config.recipe, config.settings)
-    if is_planned(config.recipe):
+    side, fit = draft.image_form
+    if draft.fixed is None:
         reader.largest_side = largest_side_for(final_seconds, device)
     source = config.source
     loaded, data_splits = reader.read_splits(source, side, fit)
