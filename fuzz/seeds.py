@@ -180,7 +180,22 @@ def run() -> Blobs:
 
 def continuing() -> Blobs:
     recipe = RECIPES["haet2021"]().replace(width=4)
-    plan = Plan(recipe, torch.device("cpu"), 1, "fp32", None, 32, 0.1, 9, 1.0, 0.1, 1.0, 0, 50, ("a line",))
+    plan = Plan(
+        recipe=recipe,
+        device=torch.device("cpu"),
+        threads=1,
+        precision="fp32",
+        num_steps=None,
+        micro_batch=32,
+        step_seconds=0.1,
+        expected_steps=9,
+        scoring_seconds=1.0,
+        saving_seconds=0.1,
+        finish_seconds=1.0,
+        num_val_images=0,
+        scoring_batch=50,
+        lines=("a line",),
+    )
     with torch.device("meta"):
         training = TrainingState(build_model(recipe, 1, 2), recipe, Precision("fp32", torch.device("cpu")))
     tensors = save({name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in training.tensors().items()})
