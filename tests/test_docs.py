@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from timebox.cli import parse
+from timebox.run.summary import FinishedSummary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,3 +59,10 @@ def test_commands_are_accepted(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 20
+
+
+def test_the_glossary_has_every_key_of_the_summary() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    keys = [field.encode_name for field in structs.fields(FinishedSummary)]
+    assert len(keys) >= 40
+    assert [key for key in keys if f"| `{key}` |" not in glossary] == []
