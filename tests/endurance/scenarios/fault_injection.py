@@ -39,14 +39,14 @@ def main() -> None:
     # A shell script that runs this in its background has SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    real = timebox.cli.train._train
+    real = timebox.cli.train.run
 
-    def train(*given: object) -> object:
+    def run(args: object) -> object:
         print("start-up", file=sys.stderr, flush=True)
         inject(faults)
-        return real(*given)
+        return real(args)
 
-    timebox.cli.train._train = train
+    timebox.cli.train.run = run
     timebox.cli.main()
 
 

@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
 
 def split_into_groups(run: Path, error: str) -> str:
     """Room for one normalisation group of a batch; what was wrong, empty for nothing."""
-    problem = _not_split(_train(run, GHOST_SIZE, error), run, "in parts of 32")
+    problem = _not_split(_train(run, GHOST_SIZE, error), run, "micro-batches of 32")
     sizes = _micro_batches(run)
     return joined(problem, "" if sizes == {GHOST_SIZE} else f"micro-batches of {sizes}")
 
