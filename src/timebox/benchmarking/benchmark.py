@@ -18,6 +18,7 @@ from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.recipe import AUTO
+from timebox.run.directories import default_directory
 from timebox.runtime.device import resolve_device
 
 Record = Mapping[str, object]  # a line of trials.jsonl
@@ -142,8 +143,8 @@ def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Dea
         arguments=arguments_of(config),
     )
     _check_budget(config, deadline)
-    out = config.out or f"runs/benchmark-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return BenchmarkDirectory.new(Path(out), about)
+    out = Path(config.out) if config.out else default_directory(f"benchmark-{name}")
+    return BenchmarkDirectory.new(out, about)
 
 
 class _BenchmarkRunner:
@@ -269,7 +270,7 @@ def _check_data(config: BenchmarkConfig, notify: Callable[[str], None], deadline
 
     Raises DataError or UsageError for data that cannot be read or split, or have nothing to score.
     """
-    reader = DatasetReader(Path(config.data_dir) if config.data_dir else None, config.max_bad_share, notify, deadline)
+    reader = DatasetReader(config.data_dir, config.max_bad_share, notify, deadline)
     source = data_config(config)
     loaded, data_splits = reader.read_splits(source if config.score == "val" else source.replace(test=None), None)
     if config.score == "test" and data_splits.test is None:

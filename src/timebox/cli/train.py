@@ -67,8 +67,7 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
     from timebox.reporter import SilentReporter
     from timebox.runtime.device import resolve_device
 
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    reader = DatasetReader(data_dir, config.max_bad_share, SilentReporter().note, deadline, cache=config.cache)
+    reader = DatasetReader(config.data_dir, config.max_bad_share, SilentReporter().note, deadline, cache=config.cache)
     run_worker(resolve_device(config.device), deadline, reader)
     return exits.DONE
 

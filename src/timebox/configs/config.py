@@ -76,11 +76,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def changed_fields(self) -> list[str]:
         """Names of the fields that differ from their defaults, in the order of declaration."""
-        return [name for name, one in options_of(type(self)).items() if getattr(self, name) != one.default]
+        return changed_fields(type(self), self)
 
     def as_dict(self, names: Iterable[str] | None = None) -> dict[str, object]:
         """Fields ready for JSON, all of them or those named."""
         return {name: getattr(self, name) for name in names or self.__struct_fields__}
+
+
+def changed_fields(cls: type[Config], values: Any) -> list[str]:
+    """Names of the fields of ``cls`` whose values, attributes of ``values``, differ from the defaults."""
+    return [name for name, one in options_of(cls).items() if getattr(values, name) != one.default]
 
 
 def option(help: str, **metadata: Any) -> Meta:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from timebox.configs import options
 from timebox.configs.arguments import to_arguments
-from timebox.configs.config import Config, Rule, option, options_of
+from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
 from timebox.errors import UsageError
 
@@ -24,7 +24,7 @@ def check_exclusive(config: Any) -> None:
 
 def check_continued(config: Any) -> None:
     """Raise UsageError for options that a run which is resumed or replayed brings itself."""
-    changed = {name for name, one in options_of(TrainConfig).items() if getattr(config, name) != one.default}
+    changed = set(changed_fields(TrainConfig, config))
     for verb, allowed in (("resume", BESIDE_RESUME), ("replay", BESIDE_REPLAY)):
         refused = sorted(changed.difference({verb}, allowed))
         if getattr(config, verb) is not None and refused:

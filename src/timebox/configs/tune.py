@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from timebox.clock import format_duration, parse_budget
 from timebox.configs import options
 from timebox.configs.arguments import to_arguments
-from timebox.configs.config import Config, Rule, option, options_of
+from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
 from timebox.errors import BudgetError, UsageError
 
@@ -39,7 +39,7 @@ def check_storage(config: Any) -> None:
 
 def check_resumed(config: Any) -> None:
     """Raise UsageError for options that a resumed search brings itself."""
-    changed = {name for name, one in options_of(TuneConfig).items() if getattr(config, name) != one.default}
+    changed = set(changed_fields(TuneConfig, config))
     if config.resume is not None and (surplus := sorted(changed - set(BESIDE_RESUME))):
         raise UsageError(f"{', '.join(surplus)} cannot be given with resume: a search keeps its own")
 

@@ -10,6 +10,7 @@ from timebox.models import kernels_work
 from timebox.planning.budget import BudgetSplit
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
+from timebox.runtime.device import device_name
 from timebox.runtime.precision import dtype_of
 
 
@@ -17,7 +18,7 @@ def describe_device(device: torch.device, precision: str, reason: str) -> list[s
     """Device and precision with its reason; a second line if the Triton kernels do not work on a GPU."""
     if device.type == "cpu":
         return [f"CPU, {torch.get_num_threads()} threads, {precision} ({reason})"]
-    lines = [f"{torch.cuda.get_device_name(device)}, {precision} ({reason})"]
+    lines = [f"{device_name(device)}, {precision} ({reason})"]
     if not kernels_work(device, dtype_of(precision)):
         lines.append(
             "pooling, normalisation and activation are separate operations: their Triton kernels do not work here"

@@ -160,8 +160,7 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
         check_free(Path(config.out), "search")
     storage = open_storage(config.storage) if config.storage else None
     final_seconds = (1 - CHECK_END) * config.budget_seconds
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    reader = DatasetReader(data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
+    reader = DatasetReader(config.data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
     side, fit = draft.image_form
     if draft.fixed is None:
         reader.largest_side = largest_side_for(final_seconds, device)

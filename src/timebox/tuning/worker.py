@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -100,8 +99,7 @@ def run_worker(config: WorkerConfig) -> int:
 def load_trainer(spec: SearchSpec, config: WorkerConfig) -> Trainer:
     """A trainer on all images of a search. Raises UsageError where they differ from those the study began with."""
     source = spec.source if config.data is None else spec.source.replace(data=config.data)
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    reader = DatasetReader(data_dir, config.max_bad_share, lambda line: None, Deadline(None), cache=config.cache)
+    reader = DatasetReader(config.data_dir, config.max_bad_share, lambda line: None, Deadline(None), cache=config.cache)
     _, data_splits = reader.read_splits(source, spec.image_size, spec.image_fit)
     if sha256_of(data_splits.train) != spec.data_sha256:
         raise UsageError(f"the study is of other data than {source.data!r}")
