@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from timebox.cli.evaluate import renderables
 from timebox.cli.formatting import show
+from timebox.data import BadFile
 
 from .conftest import Command, Replace
 
@@ -30,7 +31,9 @@ class FakeEvaluation:
     confusion: NDArray[np.int64]
     num_seen_in_training: int = 0
     num_images_total: int = 100
+    accuracy_unseen: float | None = 0.5
     notes: tuple[str, ...] = ()
+    bad_files: tuple[object, ...] = ()
     run: str = "runs/demo"
     data: str = "digits"
     split: str = "test"
@@ -93,7 +96,20 @@ def test_a_matrix_that_does_not_fit_gives_way(capsys: pytest.CaptureFixture[str]
 
 def test_images_trained_on_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(evaluation_of(3, num_seen_in_training=7), capsys)
-    assert "WARNING        this run was trained on 7 images of these 31" in out
+    assert (
+        "WARNING        this run was trained on 7 of these 31 images, which count in the accuracy: on the other 24"
+        in out
+    )
+    out = shown(evaluation_of(3, num_seen_in_training=31, accuracy_unseen=None), capsys)
+    assert "was trained on all of these 31 images: the accuracy says nothing about new images" in out
+
+
+def test_unreadable_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tuple(BadFile(f"cat/{k}.png", "empty file (0 bytes)") for k in range(7))
+    lines = shown(evaluation_of(3, bad_files=bad), capsys).splitlines()
+    assert "  unreadable     7 files left out" in lines
+    assert "  unreadable     cat/0.png: empty file (0 bytes)" in lines
+    assert "  unreadable     … and 2 more; --json has all" in lines
 
 
 def test_nothing_confused_and_nothing_scored(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_an_only_inner_folder_is_read(tmp_path):
     (tmp_path / "download" / "README.md").write_text("pets")
     loaded = load_data(tmp_path / "download")
     assert loaded.name == "download"
-    assert loaded.notes == ("read from pets-v2/images/, as nothing else is there",)
+    assert loaded.notes == ("read from pets-v2/images/, the only folder with class folders",)
     assert loaded.splits.train.class_names == load_data(folder).splits.train.class_names
     (tmp_path / "download" / "round").symlink_to(tmp_path / "download")
     save(tmp_path / "one" / "cat" / "0.png")

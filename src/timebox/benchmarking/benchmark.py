@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from timebox.benchmarking.config import arguments_of, check_recipes, command, data_config, with_absolute_paths
 from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile, trial_values
@@ -59,6 +60,7 @@ def benchmark(
     train_limit: int | None = None,
     split_seed: int = 0,
     coarse: bool = False,
+    class_depth: Literal[1, 2] | None = None,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     device: str = "auto",
@@ -88,7 +90,8 @@ def benchmark(
             data's own test split is scored.
         tta: ``recipe`` (as each recipe scores), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
         val: as of :func:`timebox.train`; by default ``"rest"`` where ``train_limit`` is given.
-        train_limit, split_seed, coarse, data_dir, max_bad_share, device, precision: as of :func:`timebox.train`.
+        train_limit, split_seed, coarse, class_depth, data_dir, max_bad_share, device, precision: as of
+            :func:`timebox.train`.
         out: the benchmark's directory, new or empty. Default ``runs/benchmark-<data>-<date>-<time>``.
         resume: a benchmark that was stopped: runs the trials that are missing or failed. All other options are the
             benchmark's own; options given with ``resume`` must not contradict them.

@@ -35,6 +35,7 @@ class BenchmarkArguments(Struct, frozen=True, kw_only=True):
     precision: str
     score: Literal["val", "test"]
     tta: str
+    class_depth: Literal[1, 2] | None = None
 
 
 def check_recipes(config: BenchmarkConfig) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_MATRIX_CLASSES = 20
 MAX_CLASS_ROWS = 40
 MAX_CONFUSIONS = 10
+MAX_BAD_FILES = 5
 
 
 HELP = VerbHelp(
@@ -58,12 +59,29 @@ def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableTyp
         yield from _confusions(evaluation)
     for note in evaluation.notes:
         yield f"  note           {note}"
+    for line in _bad_files(evaluation):
+        yield f"  unreadable     {line}"
     if evaluation.num_seen_in_training:
-        seen = plural(evaluation.num_seen_in_training, "image")
-        yield (
-            f"  WARNING        this run was trained on {seen} of these {evaluation.num_images:,}: "
-            "the accuracy above says nothing about new images"
-        )
+        yield f"  WARNING        {seen_in_training(evaluation)}"
+
+
+def _bad_files(evaluation: "Evaluation") -> Iterator[str]:
+    bad = evaluation.bad_files
+    if bad:
+        yield f"{plural(len(bad), 'file')} left out"
+    for file in bad[:MAX_BAD_FILES]:
+        yield f"{file.path}: {file.reason}"
+    if len(bad) > MAX_BAD_FILES:
+        yield f"… and {len(bad) - MAX_BAD_FILES:,} more; --json has all"
+
+
+def seen_in_training(evaluation: "Evaluation") -> str:
+    """The warning on images that the run was trained on, with the accuracy on the others."""
+    seen, total = evaluation.num_seen_in_training, evaluation.num_images
+    if evaluation.accuracy_unseen is None:
+        return f"this run was trained on all of these {total:,} images: the accuracy says nothing about new images"
+    rest = f"on the other {plural(total - seen, 'image')} it is {percent(evaluation.accuracy_unseen)}"
+    return f"this run was trained on {seen:,} of these {total:,} images, which count in the accuracy: {rest}"
 
 
 def _metrics(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:

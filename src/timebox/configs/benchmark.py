@@ -116,6 +116,7 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
     train_limit: options.TrainLimit = None
     split_seed: options.SplitSeed = 0
     coarse: options.Coarse = False
+    class_depth: options.ClassDepth = None
     max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
     data_dir: options.DataDir = None
     device: options.DeviceOption = "auto"

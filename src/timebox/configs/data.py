@@ -19,6 +19,7 @@ class DataConfig(Config, frozen=True):
     test_limit: options.TestLimit = None
     split_seed: options.SplitSeed = 0
     coarse: options.Coarse = False
+    class_depth: options.ClassDepth = None
     group_by: options.GroupBy = None
 
     rules: ClassVar[tuple[Rule, ...]] = ((("test",), options.check_test_split),)
@@ -33,7 +34,7 @@ class DataConfig(Config, frozen=True):
     def of_run(cls, config: Mapping[str, object], path: Path) -> "DataConfig":
         """The data options recorded in a run's model.json. Raises RunError if they are damaged."""
         source = config.get("source")
-        recorded = {"group_by": None, **source} if isinstance(source, dict) else {}
+        recorded = {"group_by": None, "class_depth": None, **source} if isinstance(source, dict) else {}
         if set(recorded) != set(cls.__struct_fields__):
             raise RunError(f"model.json of {str(path)!r} is damaged: its source is incomplete")
         try:

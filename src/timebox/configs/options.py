@@ -140,6 +140,16 @@ SplitSeed = Annotated[
     ),
 ]
 Coarse = Annotated[bool, option("CIFAR-100: its 20 superclasses in place of 100 classes", group="data")]
+ClassDepth = Annotated[
+    Literal[1, 2] | None,
+    option(
+        "1 where class folders lie in DATA or its splits, 2 where they lie in the folders there, as in "
+        "--class-depth 2 for patient7/healthy/1.png (default: found from the folders, refused where both are "
+        "plausible)",
+        metavar="1|2",
+        group="data",
+    ),
+]
 GroupBy = Annotated[
     Text | None,
     option(

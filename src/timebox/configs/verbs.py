@@ -22,6 +22,7 @@ class InspectConfig(Config, frozen=True, kw_only=True):
         ),
     ] = None
     coarse: options.Coarse = False
+    class_depth: options.ClassDepth = None
     cache: options.Cache = True
     data_dir: options.DataDir = None
 

@@ -4,7 +4,7 @@
 and training do not belong here, and only ``device``, ``images.fit`` and ``flip_invariance`` import torch.
 """
 
-from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits, align_labels
+from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, align_labels
 from timebox.data.images.decode import decode_image, decode_whole, fit_images
 from timebox.data.inspection import Inspection, channel_statistics, image_hashes, inspect_data
 from timebox.data.load import IN_MEMORY, load_data, load_images_in_memory
@@ -20,7 +20,8 @@ from timebox.data.splits import (
 )
 
 __all__ = [
-    "IN_MEMORY", "DataSplits", "ImageDataset", "Inspection", "LoadedData", "SourceSplits", "SplitConfig", "SplitOrigin",
+    "IN_MEMORY", "BadFile", "DataSplits", "ImageDataset", "Inspection", "LoadedData", "SourceSplits", "SplitConfig",
+    "SplitOrigin",
     "align_labels", "balanced_cut", "channel_statistics", "decode_image", "decode_whole", "fit_images", "image_hashes",
     "inspect_data", "load_data", "load_images_in_memory", "parse_split_size", "split_dataset", "stratified_order",
     "stratified_split",

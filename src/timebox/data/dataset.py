@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timebox.data.arrays.memory_map import take_images
-from timebox.data.images.decode import CROP, fit_images
+from timebox.data.images.decode import CROP, WHITE_16BIT, fit_images
+from timebox.data.left_out import LeftOut
 from timebox.data.reading.text import abbreviate_list, first_repeated
 from timebox.errors import DataError
 
@@ -120,6 +121,8 @@ class LoadedData:
     notes: tuple[str, ...]  # one sentence for the user on each thing left out, changed or unusual
     download_seconds: float = 0.0  # of a first-time download, which does not count towards the budget
     why: str = ""  # the evidence for the format: "it holds data_batch_1 and test_batch"
+    left_out: tuple[LeftOut, ...] = ()  # files, folders and rows that are not read; each has a sentence in notes
+    white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
 
 
 def align_labels(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.data.groups import frame_series_notes
+from timebox.data.left_out import LeftOut
 
 _CHUNK_IMAGES = 1024
 _MAX_EXAMPLES = 5
@@ -41,6 +42,7 @@ class Inspection:
     bad_files: tuple[BadFile, ...]
     duplicates: tuple[Duplicates, ...]  # for each split and pair of splits that has any
     notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def num_images(self) -> dict[str, int]:
@@ -72,6 +74,7 @@ def inspect_data(loaded: LoadedData) -> Inspection:
         std=std,
         bad_files=loaded.bad_files,
         duplicates=_find_duplicates(splits),
+        left_out=loaded.left_out,
         notes=(*loaded.notes, *frame_series_notes(splits.train.ids, splits.train.labels)),
     )
 

@@ -1,6 +1,6 @@
 """load_data: reads a data set from a path or a name, whatever its format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +9,16 @@ import numpy as np
 from timebox.data import named_datasets as names
 from timebox.data.arrays.decoded_cache import DecodedCache
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
+from timebox.data.folders.names import SPLITS, is_system_name
 from timebox.data.formats import FORMATS, detect
 from timebox.data.images.decode import CROP, FIT_DESCRIPTIONS, fit_images
+from timebox.data.images.signatures import describe_foreign
 from timebox.data.reading.array_splits import loaded_from_arrays
+from timebox.data.reading.downloaded import check_downloaded
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, short_name
 from timebox.errors import DataError, UsageError
+from timebox.files import open_regular
 
 # A class with at most this many images, and at most this fraction of the median class, gets a note.
 MAX_FEW_IMAGES, MAX_FEW_FRACTION = 9, 0.2
@@ -35,6 +39,10 @@ def load_data(
     cache: bool = True,
     fit: str = CROP,
     max_side: Callable[[int], int] | None = None,
+    splits: Collection[str] = SPLITS,
+    class_depth: int | None = None,
+    class_names: Sequence[str] | None = None,
+    white_16bit: int | None = None,
 ) -> LoadedData:
     """Read a data set, whatever its format.
 
@@ -56,6 +64,13 @@ def load_data(
             and pads with black.
         max_side: function from the number of images to the largest side in pixels, 8 or more, that is chosen where
             image_size is None; 64 by default.
+        splits: the splits that are used; others may be missing from the result, and are not checked.
+        class_depth: 1 where class folders lie in the source or its splits, 2 where they lie in the folders there. None
+            to find it.
+        class_names: the classes of a model that is to be scored on the data, which may lack some of them, or a train
+            split; None for data to train on.
+        white_16bit: the value of 16-bit grey images that becomes 255, 1..65535. None: the largest that the bits in use
+            can hold.
     Raises:
         DataError: for data that cannot be read, cannot be learned from, or do not fit into memory.
         UsageError: for an argument out of range.
@@ -65,6 +80,13 @@ def load_data(
     if not 0 <= max_bad_share <= 1:
         raise UsageError(f"max_bad_share {max_bad_share:g} must lie in 0..1: it is a share of the image files")
     options = ReadOptions(image_size, coarse, max_bad_share, notify or (lambda text: None), num_copies, fit=fit)
+    options = replace(
+        options,
+        wanted_splits=frozenset(splits),
+        class_depth=class_depth,
+        class_names=None if class_names is None else tuple(class_names),
+        white_16bit=white_16bit,
+    )
     options = options if max_side is None else replace(options, max_side=max_side)
     if source in names.NAMES:
         loaded = _load_named(str(source), options, data_dir, download)
@@ -74,6 +96,8 @@ def load_data(
         raise UsageError(f"coarse asks for CIFAR-100's superclasses, but {source} holds {loaded.format}")
     if image_size is not None:
         loaded = _resize(loaded, image_size, options, Path(source))
+    if class_names is not None:
+        return loaded
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, source)))
 
 
@@ -103,6 +127,8 @@ def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
         path = Path(source).expanduser()
         if not path.exists():
             raise names.unknown_source(str(source))
+        if path.is_file():
+            check_downloaded(path)
         return _read(path, options)
     except OSError as error:  # no permission, name too long, circular links, ...
         reason = (error.strerror or str(error)).lower()
@@ -121,6 +147,8 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
             return loaded
         note = f"read from {inner.relative_to(path)}/, as nothing else is there"
         return replace(loaded, name=short_name(path), notes=(note, *loaded.notes))
+    if path.is_file() and (what := _foreign(path)):
+        raise DataError(f"{path}: {what}")
     known_formats = "; ".join(candidate.name for candidate in FORMATS)
     raise DataError(
         f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}. "
@@ -128,9 +156,15 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
     )
 
 
+def _foreign(path: Path) -> str | None:
+    """The kind of a file in no supported format, in words, such as "a PDF document"; None where it is unknown."""
+    with open_regular(path) as file:
+        return describe_foreign(file.read(512))
+
+
 def _description(path: Path) -> str:
     if path.is_dir():
-        content = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        content = sorted(entry.name for entry in path.iterdir() if not is_system_name(entry.name))
         return f"a folder with {abbreviate_list(content)}" if content else "an empty folder"
     return f"a {''.join(path.suffixes[-2:])} file" if path.suffix else "a file"
 

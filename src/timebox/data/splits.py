@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, SourceSplits, align_labels
 from timebox.data.groups import assign_groups, split_by_group
-from timebox.data.images.decode import CROP
+from timebox.data.images.decode import CROP, WHITE_16BIT
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
@@ -124,6 +124,7 @@ class DataSplits:
     train_origin: SplitOrigin
     val_origin: SplitOrigin | None
     test_origin: SplitOrigin | None
+    white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
 
 
 def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:

@@ -1,8 +1,9 @@
 """Reading the data of a run and splitting them into train, val and test, as a DataConfig says."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from timebox.clock import Deadline
 from timebox.configs.data import DataConfig
@@ -88,10 +89,16 @@ class DatasetReader:
             image_fit: how images of another shape are brought to that of train.
         """
 
-        def read(path: str, image_size: int | None) -> LoadedData:
-            return self._read(path, image_size, source.coarse, image_fit)
+        wanted = {"train"} | {name for name in ("val", "test") if getattr(source, name) is None}
+        loaded = self._read(source.data, image_size, source, image_fit, splits=wanted)
 
-        loaded = read(source.data, image_size)
+        def read(path: str, image_size: int | None) -> LoadedData:
+            """Other data, scored as those of the source are."""
+            train = loaded.splits.train
+            return self._read(
+                path, image_size, source, image_fit, class_names=train.class_names, white_16bit=loaded.white_16bit
+            )
+
         data_splits = split_data(loaded.splits, source, read, image_fit)
         self.notify(f"{source.data} is read as {loaded.format}: {loaded.why}")
         for note in loaded.notes:
@@ -100,16 +107,20 @@ class DatasetReader:
             self.notify(f"{len(bad)} unreadable files left out, the first {bad[0].path!r}: {bad[0].reason}")
         for note in _group_notes(loaded.splits, source):
             self.notify(note)
-        return loaded, data_splits
+        return loaded, replace(data_splits, white_16bit=loaded.white_16bit)
 
-    def _read(self, path: str, image_size: int | None, coarse: bool, image_fit: str) -> LoadedData:
+    def _read(
+        self, path: str, image_size: int | None, source: DataConfig, image_fit: str, **options: Any
+    ) -> LoadedData:
+        """Read data with the options of the run, and further ones of load_data."""
         num_copies = 2  # the splits are the second
         if self.in_memory is not None and path == IN_MEMORY:
             return load_images_in_memory(self.in_memory, image_size, num_copies, image_fit)
         loaded = load_data(
             path,
             image_size=image_size,
-            coarse=coarse,
+            coarse=source.coarse,
+            class_depth=source.class_depth,
             data_dir=Path(self.data_dir) if self.data_dir else None,
             max_bad_share=self.max_bad_share,
             num_copies=num_copies,
@@ -117,6 +128,7 @@ class DatasetReader:
             cache=self.cache,
             fit=image_fit,
             max_side=self.largest_side,
+            **options,
         )
         self.deadline.exclude(loaded.download_seconds)
         return loaded

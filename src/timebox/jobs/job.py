@@ -87,6 +87,7 @@ class TrainingJob:
                 mean=tuple(self.statistics.mean.tolist()),
                 std=tuple(self.statistics.std.tolist()),
                 resize=FIT_DESCRIPTIONS[self.plan.recipe.image_fit],
+                white_16bit=self.data_splits.white_16bit,
             ),
             recipe=self.plan.recipe.as_dict(),
             source=self.config.source,

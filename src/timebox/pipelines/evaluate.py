@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from timebox.clock import now
 from timebox.configs.data import DataConfig
 from timebox.configs.verbs import EvaluateConfig
-from timebox.data import ImageDataset, LoadedData, SourceSplits, align_labels, balanced_cut, image_hashes, load_data
+from timebox.data import (
+    BadFile,
+    ImageDataset,
+    LoadedData,
+    SourceSplits,
+    align_labels,
+    balanced_cut,
+    image_hashes,
+    load_data,
+)
 from timebox.errors import TimeboxError, UsageError
 from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
 from timebox.jobs.data import split_data
@@ -26,6 +35,8 @@ class Evaluation:
     Attributes:
         num_images, num_images_total: images scored, and images of the split.
         num_seen_in_training: scored images that are, pixel for pixel, training images of the run.
+        accuracy_unseen: accuracy on the other images; None where there are none.
+        bad_files: image files of the data that could not be read.
         seconds: duration of the evaluation, reading included.
         balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is the mean recall.
         confusion: int64 (num_classes, num_classes); rows are true classes, columns predicted ones.
@@ -38,6 +49,7 @@ class Evaluation:
     num_images: int
     num_images_total: int
     num_seen_in_training: int
+    accuracy_unseen: float | None
     tta: str
     seconds: float
     balanced_accuracy: float
@@ -46,11 +58,19 @@ class Evaluation:
     classes: tuple[ClassMetrics, ...]
     confusion: NDArray[np.int64]
     notes: tuple[str, ...]
+    bad_files: tuple[BadFile, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         classes = [asdict(metrics) for metrics in self.classes]
-        return {**vars(self), "classes": classes, "confusion": self.confusion.tolist(), "notes": list(self.notes)}
+        bad_files = [asdict(file) for file in self.bad_files]
+        return {
+            **vars(self),
+            "classes": classes,
+            "confusion": self.confusion.tolist(),
+            "notes": list(self.notes),
+            "bad_files": bad_files,
+        }
 
 
 def evaluate(
@@ -97,6 +117,9 @@ def evaluate(
             path,
             image_size=image_size,
             coarse=source.coarse,
+            class_depth=source.class_depth,
+            class_names=run.class_names,
+            white_16bit=run.preprocessing.white_16bit,
             data_dir=Path(data_dir) if data_dir else None,
             max_bad_share=max_bad_share,
             notify=notify,
@@ -114,6 +137,7 @@ def evaluate(
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
     predicted = run.predict_proba(dataset.images, tta).argmax(1)
+    is_seen = np.isin(image_hashes(dataset.images), read_training_hashes(run.path))
     confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))
     classes = per_class_metrics(run.class_names, confusion)
     return Evaluation(
@@ -123,13 +147,15 @@ def evaluate(
         accuracy=float((predicted == dataset.labels).mean()),
         num_images=len(dataset),
         num_images_total=num_total,
-        num_seen_in_training=int(np.isin(image_hashes(dataset.images), read_training_hashes(run.path)).sum()),
+        num_seen_in_training=int(is_seen.sum()),
+        accuracy_unseen=None if is_seen.all() else float((predicted == dataset.labels)[~is_seen].mean()),
         tta=run.views(tta),
         seconds=round(now() - started, 3),
         **macro_averages(classes),
         classes=classes,
         confusion=confusion,
         notes=loaded.notes,
+        bad_files=loaded.bad_files,
     )
 
 

@@ -1,6 +1,7 @@
 """``timebox inspect``: describe a data set as it is read, without training."""
 
 from pathlib import Path
+from typing import Literal
 
 from timebox.data import Inspection, inspect_data, load_data
 from timebox.reporter import Reporter, SilentReporter
@@ -11,6 +12,7 @@ def inspect(
     *,
     image_size: int | None = None,
     coarse: bool = False,
+    class_depth: Literal[1, 2] | None = None,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
@@ -21,7 +23,7 @@ def inspect(
     Args:
         data: a path or a name.
         image_size: side in pixels to bring the images to; None to follow the data.
-        coarse, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
+        coarse, class_depth, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
         reporter: shows the progress; None for none.
     Raises:
         DataError: for data that cannot be read.
@@ -36,6 +38,7 @@ def inspect(
         data,
         image_size=image_size,
         coarse=coarse,
+        class_depth=class_depth,
         data_dir=Path(data_dir) if data_dir else None,
         max_bad_share=max_bad_share,
         cache=cache,

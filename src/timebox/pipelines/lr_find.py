@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
@@ -104,6 +105,7 @@ def lr_find(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
+    class_depth: Literal[1, 2] | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
     reporter: Reporter | None = None,

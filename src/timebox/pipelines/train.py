@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -55,6 +56,7 @@ def train(
     replay: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
+    class_depth: Literal[1, 2] | None = None,
     group_by: str | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
@@ -94,6 +96,8 @@ def train(
         replay: a finished run: takes the same steps again and compares the weights.
         data_dir: where named data sets are looked for and downloaded to.
         coarse: the 20 superclasses of CIFAR-100.
+        class_depth: 1 where class folders lie in ``data`` or its splits, 2 where they lie in the folders there; None to
+            find it.
         group_by: a regular expression for the images' paths; images for which it matches the same text (its first
             group, or the whole match) stay together when images are split, such as the frames of a video.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.

@@ -35,12 +35,14 @@ class Preprocessing(Struct, frozen=True, kw_only=True):
         mean: mean of each channel, of pixels in 0...1.
         std: standard deviation of each channel; the network sees (pixel - mean) / std.
         resize: how images of another shape are resized, in words.
+        white_16bit: the value of 16-bit grey images that becomes 255.
     """
 
     image_shape: ImageShape
     mean: tuple[Share, ...]
     std: tuple[Annotated[float, Meta(ge=MIN_STD, le=1)], ...]
     resize: str = ""
+    white_16bit: Annotated[int, Meta(ge=1, le=65_535)] = 65_535
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.channels:

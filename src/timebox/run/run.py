@@ -213,7 +213,8 @@ class Run:
             return str(error)
 
     def _decode(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
-        return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
+        form = self.preprocessing
+        return decode_image(image, form.size, form.channels, self.recipe.image_fit, form.white_16bit)
 
     def _as_array(self, images: object) -> NDArray[np.uint8]:
         """Images of :meth:`predict_proba` as uint8 (N, H, W, C) of the working size."""

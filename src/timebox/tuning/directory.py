@@ -55,6 +55,7 @@ class SearchArguments(Struct, frozen=True, kw_only=True):
     cache: bool
     device: str
     precision: str
+    class_depth: Literal[1, 2] | None = None
 
     @classmethod
     def of(cls, config: TuneConfig) -> "SearchArguments":

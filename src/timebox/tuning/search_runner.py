@@ -48,7 +48,9 @@ NUM_TOP_TRIALS, MAX_REPEATS = 3, 10
 # For writing the page and ending the process.
 RESERVE_SECONDS = 2.5
 # Options of the search that the final run takes as they are.
-FINAL_OPTIONS = ("test", "train_limit", "split_seed", "coarse", "group_by", "seed", "device", "precision")
+FINAL_OPTIONS = (
+    "test", "train_limit", "split_seed", "coarse", "class_depth", "group_by", "seed", "device", "precision",
+)  # fmt: skip
 _POLL_SECONDS, _SAVE_CLOCK_SECONDS = 0.2, 2.0
 
 

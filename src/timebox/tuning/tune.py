@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 
@@ -79,6 +79,7 @@ def tune(
     split_seed: int = 0,
     seed: int = 0,
     coarse: bool = False,
+    class_depth: Literal[1, 2] | None = None,
     group_by: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -111,8 +112,8 @@ def tune(
         workers: processes that run trials on this machine. They share its cores.
         val: as of :func:`timebox.train`; default the data's own validation split, else ``"rest"`` with ``train_limit``,
             else a fifth.
-        test, train_limit, split_seed, coarse, group_by, device, precision, data_dir, max_bad_share, cache: as of
-            :func:`timebox.train`.
+        test, train_limit, split_seed, coarse, class_depth, group_by, device, precision, data_dir, max_bad_share,
+            cache: as of :func:`timebox.train`.
         seed: of the search and of the final run.
         out: the directory, new or empty. Default ``runs/tune-<data>-<date>-<time>``.
         resume: directory of a search that was stopped or killed. Its trials are kept; it continues with the rest of its

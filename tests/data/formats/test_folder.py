@@ -73,7 +73,7 @@ def test_notes_name_what_was_left_out(tmp_path):
     save(tmp_path / "train" / "montage.png")
     loaded = load_data(tmp_path)
     assert loaded.splits.train.class_names == ("cat", "dog")
-    assert "1 image outside any class folder left out: montage.png" in loaded.notes
+    assert "1 image outside any class folder left out: train/montage.png" in loaded.notes
 
 
 def test_a_note_names_images_beside_class_folders(tmp_path):
@@ -191,7 +191,11 @@ def test_heic_photos_are_listed_as_unreadable(tmp_path):
             r"test has images of classes unknown .*emu.*known are cat, dog",
         ),
         ({"test/cat": 2, "test/dog": 2}, "has test/ but no train/ to learn from"),
-        ({"train": 2, "test": 2, "notes": 0}, "has test/ and train/ but no class folders in train/"),
+        (
+            {"train": 2, "test": 2, "notes": 0},
+            "has test/ and train/ but no class folders in train/, and no table of labels: nothing says what "
+            "train/0.png is",
+        ),
         ({"train/cat": 2, "train/dog": 2, "val/cat": 1, "valid/cat": 1}, "val/ and valid/, both of which mean val"),
         ({"cat": 3}, r"has 1 class \('cat'\) with images: a classifier needs at least two"),
         ({"cat": 0, "dog": 0}, "holds no images in class folders: put them as .*/CLASS/IMAGE.jpg"),
@@ -279,4 +283,6 @@ def test_split_folders_with_longer_names_and_an_inner_folder(tmp_path):
     loaded = load_data(tmp_path)
     assert {name: len(part) for name, part in loaded.splits.items()} == {"train": 4, "test": 2}
     assert loaded.splits.test.ids == ("test_set/test_set/cat/0.png", "test_set/test_set/dog/0.png")
-    assert loaded.notes == ("val_images/ has no class folders, so nothing there is labelled: no val split",)
+    assert loaded.notes == (
+        "val_images/ holds 1 image without labels, such as val_images/0.png: left for timebox predict; no val split",
+    )

@@ -52,18 +52,32 @@ def test_labels_may_be_strings_or_any_integers(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"images": IMAGES / 255, "labels": LABELS}, "images is float64; .* scale it by 255 and round"),
-        ({"images": IMAGES.astype(int), "labels": LABELS}, "images is int64; images must be uint8"),
+        (
+            {"images": IMAGES / 127.5 - 1, "labels": LABELS},
+            r"from -1 to 1; .* save \(x \+ 1\) / 2 \* 255, rounded",
+        ),
+        (
+            {"images": IMAGES.astype(int) * 16, "labels": LABELS},
+            "images is int64 and runs from 0 to 4080;",
+        ),
+        ({"images": IMAGES.astype("S4"), "labels": LABELS}, "images is .S4; images must be numbers"),
+        ({"images": IMAGES * np.nan, "labels": LABELS}, "images has 1,152 values that are NaN or infinite"),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, r"save images.transpose\(0, 2, 3, 1\) instead"),
         ({"images": IMAGES[0, 0], "labels": LABELS}, r"images has the shape \(8, 3\)"),
-        ({"images": IMAGES, "labels": np.eye(6)}, r"labels has the shape \(6, 6\); if it is one-hot"),
-        ({"images": IMAGES, "labels": LABELS / 2}, "labels must be .N,. integers or strings"),
+        ({"images": IMAGES, "labels": np.eye(6) * 2}, r"labels has the shape \(6, 6\); .* or one-hot rows"),
+        ({"images": IMAGES, "labels": np.ones((6, 2))}, "labels has 6 rows with several ones"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "labels is float64 with fractions; labels must be"),
         ({"images": IMAGES, "labels": LABELS[:5]}, "train has 6 images but 5 labels"),
         (
             {"images": IMAGES, "labels": LABELS, "class_names": np.array(["a", "b"])},
             "the label '2', which is none of the 2",
         ),
         ({"pixels": IMAGES}, "holds pixels; it needs x_train and y_train"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_val": IMAGES, "x_valid": IMAGES}, "x_val and x_valid both mean val"),
+        (
+            {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES / 255, "y_test": LABELS},
+            "of different ranges",
+        ),
         (
             {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
             "has x_test, but no y_test to go with it",

@@ -106,7 +106,8 @@ def test_a_table_beside_class_folders_is_read_if_it_names_labels(tmp_path):
     """Folders are classes unless a table beside them names images and their labels."""
     folder = photo_folder(tmp_path, ("part_1", "part_2"))
     write_rows(folder / "measures.csv", [["path", "width"], ["part_1/0.png", "16"]])
-    assert load_data(tmp_path).splits.train.class_names == ("part_1", "part_2")
+    with pytest.raises(DataError, match="part_1/, part_2/ look like parts of one set, not like classes"):
+        load_data(tmp_path)
     rows = [[f"{k % 3}", "mole" if k % 2 else "wart", f"part_{1 + k // 3}/{k % 3}.png"] for k in range(6)]
     (folder / "measures.csv").unlink()
     write_rows(folder / "metadata.csv", [["age", "dx", "image"], *rows])
@@ -149,7 +150,8 @@ def test_rows_without_image_or_label_are_left_out(tmp_path):
     rows = labelled_photos(tmp_path)
     loaded = load_data(write_rows(tmp_path / "a.csv", [["path", "label"], *rows, ["photos/0.png", ""], ["", "cat"]]))
     assert len(loaded.splits.train) == 6
-    assert "a.csv: 2 rows without an image or a label left out" in loaded.notes
+    assert "2 rows of a.csv without an image or a label (an empty cell) left out: row 7, row 8" in loaded.notes
+    assert [(each.what, each.count) for each in loaded.left_out] == [("row", 2)]
 
 
 def test_missing_files_are_listed(tmp_path):

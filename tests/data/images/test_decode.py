@@ -149,7 +149,7 @@ def test_global_settings_of_pillow_are_unchanged(tmp_path):
 
 def test_suffixes_of_phone_photos():
     assert {".jpg", ".jpeg", ".png", ".webp", ".heic"} <= IMAGE_SUFFIXES
-    assert len(IMAGE_SUFFIXES) == 20
+    assert len(IMAGE_SUFFIXES) == 31
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

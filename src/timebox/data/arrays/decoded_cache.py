@@ -24,7 +24,7 @@ from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
 MAX_INCOMPLETE_SECONDS = 86_400
 _KEY = re.compile("[0-9a-f]{32}")
@@ -158,6 +158,7 @@ class _Index(msgspec.Struct):
     sizes: dict[str, int]
     modes: dict[str, int]
     notes: tuple[str, ...]
+    white_16bit: int
     class_names: tuple[str, ...]
     splits: dict[str, _SplitIndex]
 
@@ -168,7 +169,17 @@ def _index(loaded: LoadedData) -> _Index:
         name: _SplitIndex(split.images.shape, split.labels.tolist(), split.ids) for name, split in loaded.splits.items()
     }
     class_names = loaded.splits.train.class_names
-    return _Index(loaded.name, loaded.format, bad_files, loaded.sizes, loaded.modes, loaded.notes, class_names, splits)
+    return _Index(
+        name=loaded.name,
+        format=loaded.format,
+        bad_files=bad_files,
+        sizes=loaded.sizes,
+        modes=loaded.modes,
+        notes=loaded.notes,
+        white_16bit=loaded.white_16bit,
+        class_names=class_names,
+        splits=splits,
+    )
 
 
 def _load_entry(entry: Path, index: _Index) -> LoadedData:
@@ -178,7 +189,16 @@ def _load_entry(entry: Path, index: _Index) -> LoadedData:
     }
     bad_files = tuple(BadFile(path, reason) for path, reason in index.bad_files)
     splits = SourceSplits(**datasets)
-    return LoadedData(index.name, index.format, splits, bad_files, index.sizes, index.modes, index.notes)
+    return LoadedData(
+        name=index.name,
+        format=index.format,
+        splits=splits,
+        bad_files=bad_files,
+        sizes=index.sizes,
+        modes=index.modes,
+        notes=index.notes,
+        white_16bit=index.white_16bit,
+    )
 
 
 def _map_split(path: Path, split: _SplitIndex, class_names: tuple[str, ...]) -> ImageDataset:

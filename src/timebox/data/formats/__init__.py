@@ -14,6 +14,6 @@ from timebox.data.formats.tables import Tables
 
 # In the order they are tried: the most specific first, and last the folder, which matches nearly any directory.
 _UNPACKED: tuple[Format, ...] = (Cifar(), Idx(), Npz(), Tables(), Folder())
-FORMATS: tuple[Format, ...] = (*_UNPACKED, Archive(_UNPACKED))
+FORMATS: tuple[Format, ...] = (*_UNPACKED[:-1], Archive(_UNPACKED), _UNPACKED[-1])
 
 __all__ = ["FORMATS", "Format", "detect"]

@@ -11,9 +11,9 @@ from typing import IO
 from timebox.data.arrays.decoded_cache import FileFingerprint
 from timebox.data.arrays.npy import ZIP_ERRORS
 from timebox.data.dataset import LoadedData
+from timebox.data.folders.names import is_system_name
 from timebox.data.formats.detect import Format, detect
 from timebox.data.reading.decompression_limits import check_unpacked
-from timebox.data.reading.listing import entries, is_hidden
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name
@@ -40,7 +40,7 @@ class Archive:
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
             root = Path(folder)
             notes = _unpack(path, root, options)
-            inside = entries(root)
+            inside = sorted(root.iterdir())
             content = inside[0] if len(inside) == 1 and inside[0].is_file() else root
             match = detect(content, self._formats)
             if match is None:
@@ -91,7 +91,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
         _check_disk_space(num_bytes, path)
         for member in members:
             member_path = check_member_path(member.filename, path)
-            if not any(map(is_hidden, member_path.parts)):
+            if not any(map(is_system_name, member_path.parts)):
                 yield member_path, archive.open(member)
 
 
@@ -100,7 +100,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
     with open_tar(path) as archive:
         for member in archive:
             member_path = check_member_path(member.name, path)
-            if member.isdir() or any(map(is_hidden, member_path.parts)):
+            if member.isdir() or any(map(is_system_name, member_path.parts)):
                 continue
             if not member.isreg() or member.issparse():  # a sparse file may declare any length
                 yield member_path, None

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Protocol
 
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.folder import Folder
-from timebox.data.reading.listing import only_subfolder, split_of
+from timebox.data.folders.names import is_system_name
 from timebox.data.reading.options import ReadOptions
+
+# Suffixes of documents and metadata, which may lie beside the only folder of a source.
+_DOCUMENT_SUFFIXES = {"", ".txt", ".md", ".rst", ".pdf", ".html", ".yml", ".yaml", ".json", ".bib"}
 
 
 class Format(Protocol):
@@ -27,11 +29,23 @@ class Format(Protocol):
 def detect(path: Path, formats: Sequence[Format]) -> tuple[Format, Path] | None:
     """The first of `formats` that matches a path, and the path to read; None where no format matches.
 
-    A folder that holds nothing but one other folder is searched inside: nearly every folder looks like a folder of
-    class folders.
+    A folder that holds nothing but one other folder, perhaps beside documents, is searched inside for a format that
+    matches fewer paths than the last, the folder of images, does.
     """
-    match = next((candidate for candidate in formats if candidate.matches(path)), None)
-    inner = only_subfolder(path) if isinstance(match, Folder) else None
-    if inner and split_of(inner.name) is None and (inner_match := detect(inner, formats)):
-        return inner_match
-    return (match, path) if match else None
+    *specific, general = formats
+    folder = path
+    while True:
+        if match := next((candidate for candidate in specific if candidate.matches(folder)), None):
+            return match, folder
+        inner = _only_subfolder(folder) if folder.is_dir() else None
+        if inner is None:
+            return (general, path) if general.matches(path) else None
+        folder = inner
+
+
+def _only_subfolder(folder: Path) -> Path | None:
+    """The subfolder of a folder that holds nothing else, except perhaps documents; else None."""
+    inside = [entry for entry in folder.iterdir() if not is_system_name(entry.name)]
+    folders = [entry for entry in inside if entry.is_dir() and not entry.is_symlink()]  # links may form a cycle
+    rest_is_documents = all(entry.suffix.lower() in _DOCUMENT_SUFFIXES for entry in inside if entry not in folders)
+    return folders[0] if len(folders) == 1 and rest_is_documents else None

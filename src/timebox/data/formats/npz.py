@@ -1,26 +1,26 @@
 """NumPy .npz archives of images and labels, read without pickle."""
 
 import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from timebox.data.arrays.npy import ZIP_ERRORS, ArrayArchive
 from timebox.data.dataset import LoadedData
-from timebox.data.reading.array_splits import ArraySplit, as_images, loaded_from_arrays, splits_from_arrays
+from timebox.data.folders.names import SPLITS, split_of, words_of
+from timebox.data.left_out import LeftOut
+from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, splits_from_arrays
+from timebox.data.reading.array_values import decode_texts, plain_images, plain_labels
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import short_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
-# Names of the (images, labels) arrays of each split, in lower case.
-_NAMINGS = (
-    {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")},
-    {split: (f"{split}_images", f"{split}_labels") for split in ("train", "val", "test")},
-    {"train": ("images", "labels")},
-    {"train": ("x", "y")},
-)
+# Words for images and for labels in the names of arrays, the first of several in one archive first.
+_IMAGE_WORDS = ("x", "images", "image", "imgs", "img", "data")
+_LABEL_WORDS = ("y", "labels", "label", "targets", "target")
+_CLASS_NAMES = ("class_names", "label_names", "target_names", "classes")
 
 
 class Npz:
@@ -34,55 +34,96 @@ class Npz:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 options.check_memory(sum(member.file_size for member in archive.infolist()), "its arrays", path)
                 arrays = ArrayArchive(archive, path)
-                array_splits, class_names = _read_archive(arrays)
+                content = _read_archive(arrays)
         except DataError:
             raise
         except ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
-        splits = splits_from_arrays(array_splits, class_names, str(path))
-        return loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
+        splits = splits_from_arrays(content.splits, content.class_names, str(path))
+        loaded = loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
+        notes = (*content.notes, *(each.sentence for each in content.left_out))
+        return replace(loaded, notes=notes, left_out=content.left_out)
 
 
-def _read_archive(arrays: ArrayArchive) -> tuple[dict[str, ArraySplit], tuple[str, ...] | None]:
-    """(split -> arrays, class names; None where the archive does not hold them)."""
+@dataclass(frozen=True, eq=False)
+class _Content:
+    splits: dict[str, ArraySplit]
+    class_names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def _read_archive(arrays: ArrayArchive) -> _Content:
     path = arrays.path
-    naming = next((naming for naming in _NAMINGS if all(name in arrays for name in naming["train"])), None)
-    if naming is None:
+    names = _split_names(arrays)
+    if "train" not in names:
         raise DataError(
             f"{path}: holds {', '.join(arrays.names()) or 'nothing'}; it needs x_train and y_train, "
             "train_images and train_labels, or images and labels"
         )
+    keys = {split: f"{path}: {arrays.original_name(images)}" for split, (images, _) in names.items()}
+    images, image_note = plain_images({keys[split]: arrays.read(pair[0]) for split, pair in names.items()})
+    notes = [image_note] if image_note else []
     splits: dict[str, ArraySplit] = {}
-    for split, (images, labels) in naming.items():
-        if (images in arrays) != (labels in arrays):
-            present, missing = (images, labels) if images in arrays else (labels, images)
-            raise DataError(f"{path}: has {arrays.original_name(present)}, but no {missing} to go with it")
-        if images in arrays:
-            splits[split] = ArraySplit(_images(arrays, images), _labels(arrays, labels))
-    if "class_names" not in arrays:
-        return splits, None
-    names = arrays.read("class_names")
-    return splits, tuple(str(name) for name in names.ravel())
+    unlabelled: list[str] = []
+    for split, (_, labels_name) in names.items():
+        labels = plain_labels(arrays.read(labels_name), f"{path}: {arrays.original_name(labels_name)}")
+        notes += labels.notes
+        kept = np.flatnonzero(labels.has_label)
+        of_split, values, ids = images[keys[split]], labels.labels, None
+        if len(values) == len(of_split) and len(kept) < len(values):
+            unlabelled += [f"{split} {index}" for index in np.flatnonzero(~labels.has_label).tolist()]
+            of_split, values, ids = of_split[kept], values[kept], tuple(map(str, kept.tolist()))
+        splits[split] = ArraySplit(of_split, values, ids)
+    used = {name for pair in names.values() for name in pair}
+    class_names = next((name for name in _CLASS_NAMES if name in arrays), None)
+    rest = [arrays.original_name(name) for name in map(str.lower, arrays.names()) if name not in (*used, class_names)]
+    left_out = (LeftOut.of("image", "without a label", unlabelled), LeftOut.of("array", "of another name", rest))
+    return _Content(
+        splits,
+        None if class_names is None else tuple(decode_texts(arrays.read(class_names), f"{path}: {class_names}")),
+        tuple(notes),
+        tuple(each for each in left_out if each),
+    )
 
 
-def _images(arrays: ArrayArchive, name: str) -> NDArray[np.uint8]:
-    images, key, path = arrays.read(name), arrays.original_name(name), arrays.path
-    if images.dtype != np.uint8:
-        hint = "scale it by 255 and round" if images.dtype.kind == "f" else "convert it"
-        raise DataError(f"{path}: {key} is {images.dtype}; images must be uint8 in 0..255: {hint} and save it as uint8")
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
-        raise DataError(f"{path}: {key} is (N, C, H, W) {images.shape}; save {key}.transpose(0, 2, 3, 1) instead")
-    return as_images(np.asarray(images, dtype=np.uint8), f"{path}: {key}")
+def _split_names(arrays: ArrayArchive) -> dict[str, tuple[str, str]]:
+    """The names of the arrays of images and labels by split: x_train and y_train, valid_images and valid_labels, ...
+
+    Raises DataError for images without labels or the reverse, and for two names that mean the same.
+    """
+    found: dict[str, dict[bool, dict[str, str]]] = {}  # split -> whether images -> role word -> name
+    for name in map(str.lower, arrays.names()):
+        if (meaning := _meaning(name)) is None:
+            continue
+        split, word = meaning
+        same = found.setdefault(split, {}).setdefault(word in _IMAGE_WORDS, {})
+        if word in same:
+            both = f"{arrays.original_name(same[word])} and {arrays.original_name(name)}"
+            raise DataError(f"{arrays.path}: {both} both mean {split}: keep one")
+        same[word] = name
+    pairs: dict[str, tuple[str, str]] = {}
+    for split in [split for split in SPLITS if split in found]:
+        chosen = {
+            is_images: min(words.items(), key=lambda item: (*_IMAGE_WORDS, *_LABEL_WORDS).index(item[0]))[1]
+            for is_images, words in found[split].items()
+        }
+        if len(chosen) < 2:
+            present = arrays.original_name(next(iter(chosen.values())))
+            missing = ("y", "labels") if True in chosen else ("x", "images")
+            partner = present.lower().replace(*(("x", "y") if True in chosen else ("y", "x")))
+            lacking = partner if partner != present.lower() else f"{missing[1]} of {split}"
+            raise DataError(f"{arrays.path}: has {present}, but no {lacking} to go with it")
+        pairs[split] = chosen[True], chosen[False]
+    return pairs
 
 
-def _labels(arrays: ArrayArchive, name: str) -> NDArray[np.int64] | NDArray[np.str_]:
-    labels, key, path = arrays.read(name), arrays.original_name(name), arrays.path
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2:
-        raise DataError(f"{path}: {key} has the shape {labels.shape}; if it is one-hot, save {key}.argmax(1) instead")
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        return labels.astype(np.int64)
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.str_):
-        return labels.astype(np.str_)
-    raise DataError(f"{path}: {key} is {labels.dtype} {labels.shape}; labels must be (N,) integers or strings")
+def _meaning(name: str) -> tuple[str, str] | None:
+    """(split, word for images or labels) of the name of an array; None for any other name."""
+    words = words_of(name)
+    roles = [word for word in words if word in _IMAGE_WORDS or word in _LABEL_WORDS]
+    rest = [word for word in words if word not in roles]
+    if len(roles) != 1 or len(rest) > 1:
+        return None
+    split = split_of(rest[0]) if rest else "train"
+    return (split, roles[0]) if split else None

@@ -1,127 +1,51 @@
-"""CSV, TSV and Parquet tables with one labelled image per row, as a path or as encoded bytes."""
+"""One table, given as a path: CSV, TSV, JSON Lines or Parquet, with an image and its label in each row."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from timebox.data.dataset import LoadedData
-from timebox.data.formats.csv import read_csv
-from timebox.data.formats.parquet import read_parquet
-from timebox.data.reading.columns import ColumnRoles, Table, UnlabelledError, decode_base64_image, find_columns
-from timebox.data.reading.encoded_images import EncodedImage, load_encoded
-from timebox.data.reading.image_finder import ImageFinder
-from timebox.data.reading.listing import SPLITS, entries, holds_class_folders, split_of, subfolders
+from timebox.data.reading.encoded_images import load_encoded
 from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.text import abbreviate_list, pluralize, sort_naturally
+from timebox.data.reading.text import sort_naturally
+from timebox.data.tables.image_paths import ImagePaths
+from timebox.data.tables.labelled_images import LabelledImages, labelled_images
+from timebox.data.tables.sources import LabelTable, is_table, read_label_table
 from timebox.errors import DataError, UsageError
-
-_READERS = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet, ".pq": read_parquet}
 
 
 class Tables:
-    name = (
-        "a CSV, TSV or Parquet table with the path or the bytes of an image and its label in a row, or a folder of such"
-    )
+    name = "a CSV, TSV, JSON Lines or Parquet table with the path or the bytes of an image and its label in a row"
 
     def matches(self, path: Path) -> bool:
-        if not path.is_dir():
-            return path.suffix.lower() in _READERS
-        by_split = _by_split(_tables_in(path))
-        if len(by_split) == 1 and holds_class_folders(path):
-            return _has_named_labels(path, by_split["train"][0])
-        return bool(by_split)
+        return is_table(path) and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
-        folder, by_split = (path, _by_split(_tables_in(path))) if path.is_dir() else (path.parent, {"train": [path]})
-        finder = ImageFinder(folder, is_confined=options.archive is not None)
-        images: list[EncodedImage] = []
-        notes: list[str] = []
-        why = ""
-        declared: list[str] = []
-        for split, paths in by_split.items():
-            table = _concatenate([_READERS[part.suffix.lower()](part, options) for part in paths], paths)
-            source = paths[0] if len(paths) == 1 else path
-            try:
-                roles = find_columns(table, finder.has_image, source, options.coarse)
-            except UnlabelledError:
-                if split == "train":
-                    raise
-                notes.append(f"{source.name} has no labels: left out")
-                continue
-            if options.coarse and "coarse" not in roles.why.lower():
-                raise UsageError(f"coarse asks for superclasses, but {source} has no column of them")
-            why = why or roles.why
-            declared = declared or [name for names in table.class_names.values() for name in names]
-            labelled = list(_images(table, roles, split, finder, folder))
-            if num_skipped := table.num_rows - len(labelled):
-                notes.append(f"{source.name}: {pluralize(num_skipped, 'row')} without an image or a label left out")
-            images += labelled
-        if not any(image.split == "train" for image in images):
-            raise DataError(f"{path}: no row holds an image to train on")
-        loaded = load_encoded(path, _format_name(by_split), images, options, lambda names: _sort(names, declared))
-        return replace(loaded, notes=(*notes, *loaded.notes), why=why)
+        paths = ImagePaths(path.parent, is_confined=options.archive is not None)
+        table = read_label_table([path], paths, None, options)
+        return load_tables(path, [(table, images_of(table))], options)
 
 
-def _has_named_labels(folder: Path, path: Path) -> bool:
-    """Whether a table beside class folders names images and has a named label column: then the table is the source."""
-    try:
-        table = _READERS[path.suffix.lower()](path, ReadOptions())
-        return find_columns(table, ImageFinder(folder).has_image, path).is_label_named
-    except DataError:
-        return False
+def images_of(table: LabelTable) -> LabelledImages:
+    """The images that a table labels."""
+    source = table.files[0] if len(table.files) == 1 else table.files[0].parent
+    return labelled_images(table.table, table.roles, table.paths, source, table.split)
 
 
-def _tables_in(folder: Path) -> list[Path]:
-    """The tables in a folder, or else in its subfolder "data", as in the repositories of Hugging Face."""
-    tables = [entry for entry in entries(folder) if entry.is_file() and entry.suffix.lower() in _READERS]
-    data = folder / "data"
-    return tables or (_tables_in(data) if data in subfolders(folder) else [])
-
-
-def _by_split(tables: Sequence[Path]) -> dict[str, list[Path]]:
-    """Tables by the split in the first two words of their names. A single table is train; none without train."""
-    by_split: dict[str, list[Path]] = {}
-    for table in tables:
-        words = re.findall("[a-z]+", table.stem.lower())
-        split = next((split for word in words[:2] if (split := split_of(word))), None)
-        if split:
-            by_split.setdefault(split, []).append(table)
-    if "train" not in by_split:
-        return {"train": list(tables)} if len(tables) == 1 else {}
-    return {split: by_split[split] for split in SPLITS if split in by_split}
-
-
-def _concatenate(tables: Sequence[Table], paths: Sequence[Path]) -> Table:
-    """The rows of several tables. Raises DataError where their columns differ."""
-    first = tables[0]
-    for table, path in zip(tables, paths, strict=True):
-        if table.columns.keys() != first.columns.keys():
-            listed = abbreviate_list(list(table.columns))
-            raise DataError(f"{path}: its columns ({listed}) are not those of {paths[0].name}")
-    if len(tables) == 1:
-        return first
-    columns = {name: [cell for table in tables for cell in table.columns[name]] for name in first.columns}
-    return Table(columns, first.class_names)
-
-
-def _images(table: Table, roles: ColumnRoles, split: str, finder: ImageFinder, folder: Path) -> Iterator[EncodedImage]:
-    """The images of all rows that have an image and a label."""
-    for row, (cell, label) in enumerate(zip(table.columns[roles.images], roles.labels, strict=True)):
-        if cell is None or label is None:
-            continue
-        row_split = (roles.splits[row] if roles.splits else None) or split
-        if isinstance(cell, memoryview):
-            yield EncodedImage(str(row), cell, row_split, label)
-        elif roles.is_base64:
-            yield EncodedImage(str(row), memoryview(decode_base64_image(cell) or b""), row_split, label)
-        else:
-            yield EncodedImage(cell, finder.find(cell, row_split) or _missing_path(folder, cell), row_split, label)
-
-
-def _missing_path(folder: Path, cell: str) -> Path:
-    """The expected path of a file that does not exist, so that reading it fails; always inside the folder."""
-    return folder / cell.strip().replace("\0", "").lstrip("/").replace("..", "")
+def load_tables(path: Path, tables: Sequence[tuple[LabelTable, LabelledImages]], options: ReadOptions) -> LoadedData:
+    """Decode the images of tables, one of each split. Raises DataError where none is to be trained on."""
+    for table, _ in tables:
+        if options.coarse and "coarse" not in table.roles.why.lower():
+            raise UsageError(f"coarse asks for superclasses, but {table.files[0]} has no column of them")
+    images = [image for _, labelled in tables for image in labelled.images]
+    images = [image for image in images if image.split == "train" or image.split in options.wanted_splits]
+    if not any(image.split == "train" for image in images):
+        raise DataError(f"{path}: no row holds an image to train on")
+    declared = [name for table, _ in tables for names in table.table.class_names.values() for name in names]
+    loaded = load_encoded(path, _format_name(tables), images, options, lambda names: _sort(names, declared))
+    left_out = tuple(each for _, labelled in tables for each in labelled.left_out)
+    notes = (*(note for _, labelled in tables for note in labelled.notes), *(each.sentence for each in left_out))
+    return replace(loaded, notes=(*notes, *loaded.notes), why=tables[0][0].roles.why, left_out=left_out)
 
 
 def _sort(names: Sequence[str], declared: Sequence[str]) -> list[str]:
@@ -131,6 +55,7 @@ def _sort(names: Sequence[str], declared: Sequence[str]) -> list[str]:
     return sort_naturally(names)
 
 
-def _format_name(by_split: Mapping[str, Sequence[Path]]) -> str:
-    kind = {"csv": "CSV", "tsv": "TSV"}.get(by_split["train"][0].suffix.lower().lstrip("."), "Parquet")
-    return f"{kind} table{'s' if sum(map(len, by_split.values())) > 1 else ''}"
+def _format_name(tables: Sequence[tuple[LabelTable, LabelledImages]]) -> str:
+    files = [file for table, _ in tables for file in table.files]
+    kinds = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines"}
+    return f"{kinds.get(files[0].suffix.lower(), 'Parquet')} table{'s' if len(files) > 1 else ''}"

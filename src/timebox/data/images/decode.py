@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from timebox.data.images.signatures import describe_foreign, is_encoded_image, is_heif
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -36,19 +38,26 @@ FIT_DESCRIPTIONS = {
     LETTERBOX: "the longer side scaled, black beside it",
 }
 
+_SIGNATURE_BYTES = 512
+
 MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, are 300 MB
 
 # Supported formats by Pillow's names, with their suffixes. Not all that Pillow reads: EPS would start Ghostscript.
 _JPEG, _BMP = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".bmp", ".dib"}
 _SUFFIXES = {
     "PNG": {".png", ".apng"}, "JPEG": _JPEG, "MPO": _JPEG, "BMP": _BMP, "DIB": _BMP, "GIF": {".gif"},
-    "TIFF": {".tif", ".tiff"}, "WEBP": {".webp"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm"}, "JPEG2000": {".jp2"},
-    "AVIF": {".avif"},
+    "TIFF": {".tif", ".tiff"}, "WEBP": {".webp"}, "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
+    "JPEG2000": {".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}, "AVIF": {".avif", ".avifs"},
+    "TGA": {".tga", ".icb", ".vda", ".vst"}, "HEIF": {".heic", ".heif", ".hif"},
 }  # fmt: skip
 
-# Suffixes of image files. Pillow cannot read HEIC; it is included so that phone photos are reported as unreadable files
-# and not ignored.
-IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()), {".heic", ".heif"})
+# Suffixes of image files. Reading HEIC takes another package; without it the photos of phones are reported as
+# unreadable files and not ignored.
+IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()))
+# Formats without a signature: files of these are known by their suffix alone.
+_BY_SUFFIX = {"TGA"}
+
+WHITE_16BIT = 65_535  # the value of 16-bit grey images that becomes 255, unless the data use fewer bits
 
 CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -72,6 +81,11 @@ class ImageHeader:
     def is_grey(self) -> bool:
         return self.mode in _GREY_MODES
 
+    @property
+    def is_16bit(self) -> bool:
+        """Whether pixels are grey values of 16 bits, or of 32 that hold 16."""
+        return self.mode.startswith("I")
+
 
 def read_header(file: Path | BinaryIO) -> ImageHeader:
     """Read size, mode and format of an encoded image without decoding it. Raises DataError as decode_image does."""
@@ -82,7 +96,11 @@ def read_header(file: Path | BinaryIO) -> ImageHeader:
 
 
 def decode_image(
-    file: str | Path | BinaryIO | Image.Image, size: tuple[int, int], channels: int, fit: str = CROP
+    file: str | Path | BinaryIO | Image.Image,
+    size: tuple[int, int],
+    channels: int,
+    fit: str = CROP,
+    white_16bit: int = WHITE_16BIT,
 ) -> NDArray[np.uint8]:
     """Decode one image, scale it with antialiasing to cover `size`, and crop the centre.
 
@@ -93,6 +111,7 @@ def decode_image(
         file: a path, a binary stream, or an open Pillow image, which is not modified.
         size: (height, width) in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        white_16bit: the value of a 16-bit grey image that becomes 255; larger ones do too.
     Returns:
         uint8 (height, width, channels).
     Raises:
@@ -107,7 +126,7 @@ def decode_image(
             orientation = _orientation(image)
             if orientation >= 5:  # a quarter turn: resize first, which is cheaper than turning the full-size photo
                 height, width = width, height
-            fitted = _FITS[fit](_convert(image, channels), width, height)
+            fitted = _FITS[fit](_convert(image, channels, white_16bit), width, height)
             if orientation in _UPRIGHT:
                 fitted = fitted.transpose(_UPRIGHT[orientation])
             return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
@@ -122,6 +141,14 @@ def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> ND
         orientation = _orientation(image)
         upright = flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
         return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
+
+
+def largest_16bit_value(file: Path | BinaryIO) -> int:
+    """The largest value of a 16-bit grey image, at most 65,535. Raises DataError as decode_image does."""
+    with _open_image(file) as image:
+        _check_pixels(image)
+        with _LARGE_IMAGE_LOCK if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+            return int(np.clip(np.asarray(image).max(), 0, WHITE_16BIT))
 
 
 def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
@@ -152,7 +179,7 @@ def _open_image(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Ima
         if isinstance(file, Image.Image):
             yield file.copy()
         elif isinstance(file, str | Path):
-            with open_regular(file) as stream, _open_stream(stream) as image:
+            with open_regular(file) as stream, _open_stream(stream, Path(file).suffix) as image:
                 yield image
         else:
             with _open_stream(file) as image:
@@ -160,8 +187,7 @@ def _open_image(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Ima
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        is_empty = isinstance(file, str | Path) and Path(file).stat().st_size == 0
-        raise DataError("empty file (0 bytes)" if is_empty else "not an image that can be read here") from error
+        raise DataError(_why_unidentified(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"over the limit of pixels: {error}") from error
     # Pillow's plugins raise nearly any exception on damaged files (SyntaxError, struct.error, IndexError, ...), and one
@@ -170,13 +196,56 @@ def _open_image(file: str | Path | BinaryIO | Image.Image) -> Iterator[Image.Ima
         raise DataError(_one_line(error)) from error
 
 
+def _why_unidentified(file: object) -> str:
+    """Why Pillow does not know a file, from its first bytes."""
+    if isinstance(file, str | Path):
+        with open_regular(file) as stream:
+            start = stream.read(_SIGNATURE_BYTES)
+    elif isinstance(file, io.BytesIO):
+        start = file.getvalue()[:_SIGNATURE_BYTES]
+    else:
+        start = b"?"
+    if not start:
+        return "empty file (0 bytes)"
+    if is_heif(start):
+        return "a HEIC image: reading it takes pillow-heif: pip install 'timebox-vision[heic]'"
+    if is_encoded_image(start):
+        return f"an image in a format that Pillow {PIL.__version__} cannot read: pip install --upgrade pillow"
+    if not any(start):
+        return "only zero bytes: the file was not written completely"
+    return describe_foreign(start) or "not an image that can be read here"
+
+
+def _open_heif(stream: BinaryIO) -> Image.Image | None:
+    """A HEIC image by pillow-heif; None for any other image, and where that package is not installed."""
+    start = stream.read(_SIGNATURE_BYTES)
+    stream.seek(0)
+    if not is_heif(start):
+        return None
+    try:
+        import pillow_heif
+    except ImportError:
+        return None
+    opened = pillow_heif.open_heif(stream, convert_hdr_to_8bit=True)
+    if opened.size[0] * opened.size[1] > MAX_DECODED_PIXELS:
+        raise DataError(f"{opened.size[0]}x{opened.size[1]} pixels are over the limit of {MAX_DECODED_PIXELS:,} pixels")
+    image: Image.Image = opened.to_pillow()
+    image.format = "HEIF"
+    image.info.pop("exif", None)  # libheif has turned the image upright
+    return image
+
+
 @contextlib.contextmanager
-def _open_stream(stream: BinaryIO) -> Iterator[Image.Image]:
+def _open_stream(stream: BinaryIO, suffix: str = "") -> Iterator[Image.Image]:
     length = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if length > MAX_FILE_BYTES:
         raise DataError(f"{length:,} bytes are over the limit of {MAX_FILE_BYTES:,} bytes")
-    with Image.open(stream, formats=_readable_formats()) as image:
+    if heif := _open_heif(stream):
+        yield heif
+        return
+    formats = [name for name in _readable_formats() if name not in _BY_SUFFIX or suffix.lower() in _SUFFIXES[name]]
+    with Image.open(stream, formats=formats) as image:
         yield image
 
 
@@ -205,13 +274,14 @@ def _scale_jpeg_decoding(image: Image.Image, size: tuple[int, int], fit: str) ->
         image.draft(None, (max(1, round(image.width * cover)), max(1, round(image.height * cover))))
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def _convert(image: Image.Image, channels: int, white_16bit: int = WHITE_16BIT) -> Image.Image:
     """Convert any mode to L, RGB or RGBA; to L and RGB with a white background."""
     mode = CHANNEL_MODES[channels]
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey to 8 bits: 65535 becomes 255 in every image
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+    if image.mode.startswith("I"):  # to 8 bits, by the same scale in every image of a data set
+        values = np.clip(np.asarray(image), 0, white_16bit).astype(np.int64)
+        image = Image.fromarray((values * 255 // white_16bit).astype(np.uint8))
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha and channels < 4:
         image = image.convert("RGBA")

@@ -6,18 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
+from timebox.data.folders.names import SPLITS
 from timebox.data.images.decode import CHANNEL_MODES
-from timebox.data.reading.listing import SPLITS
 from timebox.data.reading.text import sort_naturally
 from timebox.errors import DataError
 
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A split of an array format: images uint8 (N, H, W, C), labels integers or strings (N,), not yet class indices."""
+    """A split of an array format: images uint8 (N, H, W, C), labels integers or strings (N,), not yet class indices.
+
+    `ids` are those of the images; None for their positions.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | NDArray[np.str_]
+    ids: tuple[str, ...] | None = None
 
 
 def as_images(array: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
@@ -52,7 +56,8 @@ def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ..
                 f"({', '.join(list(index_of)[:10])}{', ...' if len(index_of) > 10 else ''})"
             )
         indices = np.array([index_of[str(value)] for value in values], dtype=np.int64)
-        return ImageDataset(images, indices[inverse], names, tuple(map(str, range(len(images)))))
+        ids = arrays[split].ids or tuple(map(str, range(len(images))))
+        return ImageDataset(images, indices[inverse], names, ids)
 
     return SourceSplits(**{split: dataset(split) for split in SPLITS if split in arrays})
 

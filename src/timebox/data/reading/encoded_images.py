@@ -19,8 +19,16 @@ from numpy.typing import NDArray
 
 from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, relabel
-from timebox.data.images.decode import CHANNEL_MODES, FIT_DESCRIPTIONS, ImageHeader, decode_image, read_header
-from timebox.data.reading.listing import SPLITS
+from timebox.data.folders.names import SPLITS
+from timebox.data.images.decode import (
+    CHANNEL_MODES,
+    FIT_DESCRIPTIONS,
+    WHITE_16BIT,
+    ImageHeader,
+    decode_image,
+    largest_16bit_value,
+    read_header,
+)
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
 from timebox.errors import DataError
@@ -40,16 +48,20 @@ ClassOrder = Callable[[Sequence[str]], Sequence[str]]
 class EncodedImage:
     """An image file, or the bytes of one, with its split ("train", "val" or "test") and label.
 
-    `name`, its path relative to the source or its row in a table, becomes the image's id.
+    `name`, its path relative to the source or its row in a table, becomes the image's id. `problem` says why it has no
+    content, "" where it has.
     """
 
     name: str
     content: Path | memoryview
     split: str
     class_name: str
+    problem: str = ""
 
     def file(self) -> Path | BinaryIO:
-        """The path, or a binary stream of the bytes."""
+        """The path, or a binary stream of the bytes. Raises DataError where there is a problem."""
+        if self.problem:
+            raise DataError(self.problem)
         return self.content if isinstance(self.content, Path) else io.BytesIO(self.content)
 
 
@@ -75,6 +87,7 @@ def load_encoded(
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
     readable_headers = [header for header in headers if header]
     channels = 1 if all(header.is_grey for header in readable_headers) else 3
+    white = options.white_16bit or _find_white(images, headers, options)
     sizes = [(header.width, header.height) for header in readable_headers]
     side = options.image_size or working_side(sizes, max_side)
     num_bytes = len(readable_headers) * side**2 * channels
@@ -87,16 +100,22 @@ def load_encoded(
             if indices := [i for i, image in enumerate(images) if image.split == split and headers[i]]:
                 shape = (len(indices), side, side, channels)
                 pixels = writer.allocate_images(split, shape) if writer else np.empty(shape, np.uint8)
-                datasets[split] = _decode(images, indices, pixels, failures, options, class_order)
+                datasets[split] = _decode(
+                    images, indices, pixels, failures, replace(options, white_16bit=white), class_order
+                )
         bad_files = _bad_files(images, failures)
         _check_failures(path, len(images), bad_files, options.max_bad_share)
         decoded_headers = [header for i, header in enumerate(headers) if header and i not in failures]
         all_sizes = dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common())
         modes = dict(Counter(header.mode for header in decoded_headers).most_common())
-        notes = (*_resize_notes(all_sizes, modes, side, channels, options.fit), *_misnamed_notes(images, headers))
+        notes = (
+            *_resize_notes(all_sizes, modes, side, channels, options.fit),
+            *_misnamed_notes(images, headers),
+            *_white_notes(white, headers),
+        )
         described = format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else "")
-        splits = _align_splits(path, datasets)
-        loaded = LoadedData(short_name(path), described, splits, bad_files, all_sizes, modes, notes)
+        splits = _align_splits(path, datasets, options.class_names)
+        loaded = LoadedData(short_name(path), described, splits, bad_files, all_sizes, modes, notes, white_16bit=white)
         if writer is None:
             return loaded
         writer.commit(loaded)
@@ -118,7 +137,10 @@ def _cache_key(images: Sequence[EncodedImage], options: ReadOptions, max_side: i
         return fingerprint
 
     listed = [(image.name, image.split, image.class_name) for image in images]
-    settings = (options.image_size, options.fit, max_side, MIN_SIDE, PIL.__version__, options.archive, listed)
+    settings = (
+        options.image_size, options.fit, max_side, MIN_SIDE, PIL.__version__, options.archive, options.white_16bit,
+        options.class_names, listed,
+    )  # fmt: skip
     return cache_key([content_of(image) for image in images], settings)
 
 
@@ -154,6 +176,19 @@ def _read_headers(
     return headers, _for_each(task, range(len(images)), "looked at", options)
 
 
+def _find_white(images: Sequence[EncodedImage], headers: Sequence[ImageHeader | None], options: ReadOptions) -> int:
+    """The value of 16-bit grey images that becomes white: all ones, of as many bits as the largest value takes."""
+    indices = [index for index, header in enumerate(headers) if header and header.is_16bit]
+    largest = [0] * len(indices)
+
+    def task(position: int) -> None:
+        largest[position] = largest_16bit_value(images[indices[position]].file())
+
+    _for_each(task, range(len(indices)), "measured", options)
+    bits = max(largest, default=0).bit_length()
+    return (1 << bits) - 1 if bits else WHITE_16BIT
+
+
 def _decode(
     images: Sequence[EncodedImage],
     indices: list[int],
@@ -166,7 +201,9 @@ def _decode(
     height, width, channels = pixels.shape[1:]
 
     def task(row: int) -> None:
-        pixels[row] = decode_image(images[indices[row]].file(), (height, width), channels, options.fit)
+        pixels[row] = decode_image(
+            images[indices[row]].file(), (height, width), channels, options.fit, options.white_16bit or WHITE_16BIT
+        )
 
     bad_rows = _for_each(task, range(len(indices)), "read", options)
     failures.update({indices[row]: reason for row, reason in bad_rows.items()})
@@ -228,11 +265,12 @@ def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_S
     return min(max_side, max(MIN_SIDE, median // 8 * 8))
 
 
-def _align_splits(path: Path, datasets: dict[str, ImageDataset]) -> SourceSplits:
-    """All splits with train's classes, which are those with a readable image in train."""
+def _align_splits(path: Path, datasets: dict[str, ImageDataset], class_names: tuple[str, ...] | None) -> SourceSplits:
+    """All splits with `class_names`, or else with train's classes, which are those with a readable image in train."""
     if "train" not in datasets or not len(datasets["train"]):
         raise DataError(f"{path}: not one training image could be read")
     train = datasets["train"]
+    train = train if class_names is None else relabel(train, class_names, str(path))
     others = {
         split: relabel(dataset, train.class_names, f"{path}: {split}")
         for split, dataset in datasets.items()
@@ -250,6 +288,16 @@ def _resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, chann
     if list(modes) != [mode]:
         listed = ", ".join(f"{name} ({number:,})" for name, number in modes.items())
         yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
+
+
+def _white_notes(white: int, headers: Sequence[ImageHeader | None]) -> Iterator[str]:
+    num_images = sum(header is not None and header.is_16bit for header in headers)
+    if num_images and white < WHITE_16BIT:
+        yield (
+            f"{pluralize(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
+            "white, "
+            "in every image of this model"
+        )
 
 
 def _misnamed_notes(images: Sequence[EncodedImage], headers: list[ImageHeader | None]) -> Iterator[str]:

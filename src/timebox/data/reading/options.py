@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from timebox.data.arrays.decoded_cache import DecodedCache, FileFingerprint
+from timebox.data.folders.names import SPLITS
 from timebox.data.images.decode import CROP
 from timebox.errors import DataError
 from timebox.machine import available_memory
@@ -28,11 +29,15 @@ class ProgressNotifier:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of a reader: those of load_data and two more. Each format ignores those that do not concern it.
+    """Options of a reader: those of load_data and some more. Each format ignores those that do not concern it.
 
     Args:
         cache: where decoded images are kept between runs; None for nowhere.
         archive: the archive that the files were unpacked from; None for files of the user.
+        wanted_splits: the splits that are used; formats of encoded images leave the others unread.
+        class_depth: 1 where class folders lie in the source, 2 where they lie in the folders there; None to find it.
+        class_names: the classes of a model that is to be scored on the data; None for data to train on.
+        white_16bit: the value of 16-bit grey images that becomes 255; None to find it from the data.
     """
 
     image_size: int | None = None
@@ -43,6 +48,10 @@ class ReadOptions:
     cache: DecodedCache | None = None
     fit: str = CROP
     archive: FileFingerprint | None = None
+    wanted_splits: frozenset[str] = frozenset(SPLITS)
+    class_depth: int | None = None
+    class_names: tuple[str, ...] | None = None
+    white_16bit: int | None = None
     max_side: Callable[[int], int] = field(default=lambda num_images: DEFAULT_MAX_SIDE)
 
     def check_memory(

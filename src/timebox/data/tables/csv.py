@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from timebox.data.reading.columns import Cell, Table
-from timebox.data.reading.listing import is_image_path
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import first_repeated
+from timebox.data.tables.image_paths import is_image_path
+from timebox.data.tables.table import Cell, Table
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -51,7 +51,9 @@ def read_csv(path: Path, options: ReadOptions) -> Table:
 def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
     before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
-        yield from (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
+        yield from (
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True) if row
+        )
     except csv.Error as error:
         raise DataError(f"{path}: not a table of separated cells: {error}") from error
     finally:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from timebox.data.reading.columns import Table, find_columns
+from timebox.data.tables.columns import find_columns
+from timebox.data.tables.table import Table
 from timebox.errors import DataError
 
 FILES = {"1.jpg", "2.jpg", "10.jpg"}
@@ -19,7 +20,7 @@ def roles_of(columns, **declared):
 
 def test_the_image_column_is_found_by_content_not_by_name():
     roles = roles_of({"image": ["a", "b"], "remark": ["1.jpg", "2.jpg"], "label": ["x", "y"]})
-    assert (roles.images, roles.labels) == ("remark", ["x", "y"])
+    assert (roles.images, roles.labels.labels) == ("remark", ("x", "y"))
 
 
 def test_of_several_file_columns_the_most_likely_name_is_used():
@@ -28,16 +29,16 @@ def test_of_several_file_columns_the_most_likely_name_is_used():
 
 @pytest.mark.parametrize("name", ["label", "ClassId", "class_name", "Category", "diagnosis", "TARGET"])
 def test_common_names_of_label_columns(name):
-    assert roles_of({"file": ["1.jpg"], "width": ["30"], name: ["x"]}).labels == ["x"]
+    assert roles_of({"file": ["1.jpg"], "width": ["30"], name: ["x"]}).labels.labels == ("x",)
 
 
 def test_the_only_other_column_holds_the_labels():
-    assert roles_of({"file": ["1.jpg"], "whatever": ["x"]}).labels == ["x"]
+    assert roles_of({"file": ["1.jpg"], "whatever": ["x"]}).labels.labels == ("x",)
 
 
 def test_one_hot_columns_are_classes():
     roles = roles_of({"image": ["1.jpg", "2.jpg"], "MEL": ["1.0", "0.0"], "NV": ["0.0", "1.0"]})
-    assert roles.labels == ["MEL", "NV"]
+    assert roles.labels.labels == ("MEL", "NV")
     assert roles.why == "paths in column 'image', labels in columns MEL, NV of 0 and 1"
 
 
@@ -47,23 +48,25 @@ def test_several_ones_in_a_row_are_not_one_hot():
 
 
 def test_numbers_become_declared_class_names():
-    assert roles_of({"image": ["1.jpg", "2.jpg", "10.jpg"], "label": ["1", "0", "-1"]}, label=("a", "b")).labels == [
+    assert roles_of(
+        {"image": ["1.jpg", "2.jpg", "10.jpg"], "label": ["1", "0", "-1"]}, label=("a", "b")
+    ).labels.labels == (
         "b",
         "a",
         None,
-    ]
+    )
 
 
 def test_coarse_uses_the_coarser_label_column():
     columns = {"image": ["1.jpg"], "fine_label": ["oak"], "coarse_label": ["tree"]}
-    assert find_columns(Table(columns, {}), has_image, SOURCE).labels == ["oak"]
-    assert find_columns(Table(columns, {}), has_image, SOURCE, coarse=True).labels == ["tree"]
+    assert find_columns(Table(columns, {}), has_image, SOURCE).labels.labels == ("oak",)
+    assert find_columns(Table(columns, {}), has_image, SOURCE, coarse=True).labels.labels == ("tree",)
 
 
 def test_a_split_column_holds_only_splits():
     columns = {"image": ["1.jpg", "2.jpg"], "label": ["x", "y"], "data set": ["train", "Validation"]}
-    assert roles_of(columns).splits == ["train", "val"]
-    assert roles_of({**columns, "data set": ["train", "holidays"]}).splits is None
+    assert roles_of(columns).splits.splits == ("train", "val")
+    assert roles_of({**columns, "data set": ["beach", "holidays"]}).splits is None
 
 
 def test_errors_show_the_first_row():

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from timebox.data.reading.columns import Cell, Table
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
+from timebox.data.tables.table import Cell, Table
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -21,7 +21,8 @@ _ROWS_PER_BATCH = 64
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Table:
-    """Read the columns of text, integers, booleans, bytes and Hugging Face images; others are left out.
+    """Read the columns of text, numbers, booleans, bytes, lists of one of these, and Hugging Face images; others are
+    left out. A list of one element is that element; a longer one becomes its elements joined by "|".
 
     Encoded images are copied to a memory-mapped temporary file. Raises DataError where pyarrow is missing or fails.
     """
@@ -92,14 +93,18 @@ def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
         return _is_readable(kind.value_type, pyarrow)
     if types.is_struct(kind):
         return {"bytes", "path"} & {kind.field(i).name for i in range(kind.num_fields)} != set()
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return not types.is_nested(kind.value_type) and _is_readable(kind.value_type, pyarrow)
     tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_integer)
-    return any(test(kind) for test in (*tests, types.is_boolean))
+    return any(test(kind) for test in (*tests, types.is_boolean, types.is_floating, types.is_decimal))
 
 
 def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Span]:
     for value in column.to_pylist():
         if isinstance(value, Mapping):  # a Hugging Face image: its bytes or its path
             value = value.get("bytes") or value.get("path")
+        if isinstance(value, list):
+            value = value[0] if len(value) == 1 else "|".join(map(str, value)) or None
         if isinstance(value, bytes):
             yield buffer.append(value)
         else:

@@ -1,0 +1,235 @@
+"""ImagePaths: finds the image files that the cells of a table name."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from timebox.data.folders.names import split_of
+from timebox.data.folders.tree import ImageFolder, is_image_name, scan
+from timebox.data.reading.text import abbreviate_list, printable
+
+Parts = tuple[str, ...]
+
+_MAX_CHARACTERS = 4096
+_NUM_SAMPLED = 200
+
+
+@dataclass(frozen=True)
+class FoundPaths:
+    """The files that cells name.
+
+    Attributes:
+        paths: one for each cell; a path that does not exist where `problems` says why.
+        problems: why a cell has no file; "" where it has one.
+        note: how the files were found, where the cells are not plain paths.
+    """
+
+    paths: tuple[Path, ...]
+    problems: tuple[str, ...]
+    note: str | None
+
+
+class ImagePaths:
+    """Finds the files that a column of paths or names refers to, all cells by the same rule.
+
+    The rule is the first that most cells agree with: paths relative to the folder of the table, or to the one above it;
+    the same without leading folders that all of them share, relative to one folder below; for names without folders,
+    the file of that name, where there is only one. Each may lack its suffix. A cell is never looked for in the folder
+    of another split.
+
+    Args:
+        folder: the folder of the table.
+        tree: the images below it; None to list them where they are needed.
+        is_confined: whether only files in the folder count, as for tables in an archive.
+    """
+
+    def __init__(self, folder: Path, tree: ImageFolder | None = None, is_confined: bool = False) -> None:
+        self._folder, self._tree, self._is_confined = folder, tree, is_confined
+
+    def has_image(self, text: str) -> bool:
+        """Whether a file of that path or name is there at all."""
+        parts = _parts(text)
+        return bool(parts) and (
+            self._exact(text, self._folder) is not None or self._above(text) is not None or self._has_tail(parts)
+        )
+
+    def _has_tail(self, parts: Parts) -> bool:
+        """Whether a file has that name, and lies in a folder of the same name if the path gives one."""
+        return any(len(parts) == 1 or inner[-2:-1] == parts[-2:-1] for inner in self._named(parts))
+
+    def find(self, texts: Sequence[str], split: str | None = None) -> FoundPaths:
+        """The files that cells name; `split` is that of all of them, None where the table says nothing of splits."""
+        step = max(1, len(texts) // _NUM_SAMPLED)
+        sample = [text for text in texts[::step] if _parts(text)]
+        most = len(sample) / 2
+        if sum(self._exact(text, self._folder) is not None for text in sample) >= most:
+            return self._found([self._exact(text, self._folder) for text in texts], texts)
+        if rule := self._shared_rule(sample, split):
+            prefix, base = rule
+            paths = [self._rebased(text, prefix, base) for text in texts]
+            return self._found(paths, texts, _rule_note(prefix, base))
+        if sum(self._above(text) is not None for text in sample) >= most:
+            return self._found([self._above(text) for text in texts], texts)
+        return self._by_name(texts, split)
+
+    def split_of_file(self, path: Path) -> str | None:
+        """The split whose folder a file lies in; None where it lies in none."""
+        return _split_of_parts(self._relative(path)[:-1])
+
+    def _found(self, paths: Sequence[Path | None], texts: Sequence[str], note: str | None = None) -> FoundPaths:
+        problems = tuple("" if path else "No such file or directory" for path in paths)
+        return FoundPaths(
+            tuple(path or self._missing(text) for path, text in zip(paths, texts, strict=True)), problems, note
+        )
+
+    def _missing(self, text: str) -> Path:
+        """A path for a file that is not there; always inside the folder."""
+        return self._folder / "/".join(part for part in _parts(text) if part != "..")
+
+    def _exact(self, text: str, base: Path) -> Path | None:
+        """The file at a path relative to `base`, also without its suffix."""
+        parts = _parts(text)
+        if not parts or ".." in parts or text.strip().startswith("/"):
+            return None
+        path = base.joinpath(*parts)
+        if _is_file(path):
+            return path
+        if is_image_path(text):
+            return None
+        matching = [
+            inner for inner in self._by_stem.get(parts[-1], []) if base == self._folder and inner[:-1] == parts[:-1]
+        ]
+        return base.joinpath(*matching[0]) if len(matching) == 1 else None
+
+    def _above(self, text: str) -> Path | None:
+        """The file at a path that leads out of the folder: absolute, with "..", or relative to the folder above."""
+        name = text.strip().replace("\\", "/")
+        if self._is_confined or not _parts(text):
+            return None
+        return next((base / name for base in (self._folder, self._folder.parent) if _is_file(base / name)), None)
+
+    def _shared_rule(self, sample: Sequence[str], split: str | None) -> tuple[Parts, Parts] | None:
+        """(folders that all cells begin with and that are not there, the folder below that the rest is relative to)."""
+        votes: Counter[tuple[Parts, Parts]] = Counter()
+        for text in sample:
+            parts = _parts(text)
+            if ".." in parts:
+                parts = parts[len(parts) - parts[::-1].index("..") :]
+            for length in range(len(parts), 1, -1):
+                tail = parts[-length:]
+                bases = {inner[:-length] for inner in self._named(parts) if inner[-length:-1] == tail[:-1]}
+                if rules := [(parts[:-length], base) for base in bases if _keeps_split(parts[:-length], base, split)]:
+                    votes.update(rules)
+                    break
+        best = votes.most_common(1)
+        return best[0][0] if best and 2 * best[0][1] > len(sample) else None
+
+    def _rebased(self, text: str, prefix: Parts, base: Parts) -> Path | None:
+        parts = _parts(text)
+        if ".." in parts:
+            parts = parts[len(parts) - parts[::-1].index("..") :]
+        if parts[: len(prefix)] != prefix:
+            return None
+        rest = (*base, *parts[len(prefix) :])
+        return self._exact("/".join(rest), self._folder)
+
+    def _by_name(self, texts: Sequence[str], split: str | None) -> FoundPaths:
+        """The files by their names alone, each unique among the images of its split."""
+        splits = {_split_of_parts(parts[:-1]) for named in self._by_file_name.values() for parts in named}
+        # A table without a word on splits may lie above train/ and test/: its rows are those of train.
+        allowed = {split or "train", None}
+        allowed = allowed if split or allowed & splits else splits
+        paths: list[Path | None] = []
+        problems: list[str] = []
+        for text in texts:
+            parts = _parts(text)
+            named = self._named(parts) if len(parts) == 1 else []
+            candidates = [each for each in named if _split_of_parts(each[:-1]) in allowed]
+            paths.append(self._folder.joinpath(*candidates[0]) if len(candidates) == 1 else None)
+            problems.append("" if len(candidates) == 1 else _name_problem(named, candidates))
+        found = [(text, path) for text, path in zip(texts, paths, strict=True) if path]
+        note = None
+        if found:
+            text, path = found[0]
+            where = printable("/".join(self._relative(path)))
+            note = f"files are found by their names alone, as {text.strip()!r} at {where}"
+        return FoundPaths(
+            tuple(path or self._missing(text) for path, text in zip(paths, texts, strict=True)), tuple(problems), note
+        )
+
+    def _named(self, parts: Parts) -> list[Parts]:
+        """The images of the name that a path ends with, relative to the folder; a name may lack its suffix."""
+        if not parts:
+            return []
+        return self._by_file_name.get(parts[-1]) or (
+            [] if is_image_name(parts[-1]) else self._by_stem.get(parts[-1], [])
+        )
+
+    def _relative(self, path: Path) -> Parts:
+        return path.relative_to(self._folder).parts if path.is_relative_to(self._folder) else path.parts
+
+    @cached_property
+    def _images(self) -> list[Parts]:
+        tree = self._tree or scan(self._folder).root
+        return [self._relative(path) for path in tree.all_images()]
+
+    @cached_property
+    def _by_file_name(self) -> dict[str, list[Parts]]:
+        by_name: dict[str, list[Parts]] = {}
+        for parts in self._images:
+            by_name.setdefault(parts[-1], []).append(parts)
+        return by_name
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Parts]]:
+        by_stem: dict[str, list[Parts]] = {}
+        for parts in self._images:
+            by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append(parts)
+        return by_stem
+
+
+def is_image_path(text: str) -> bool:
+    """Whether a cell of a table ends with the file name of an image, after / or a Windows separator."""
+    return is_image_name(text.strip().replace("\\", "/").rpartition("/")[2])
+
+
+def _parts(text: str) -> Parts:
+    """The folders and the name of a path; () for a text that is no path."""
+    name = text.strip().replace("\\", "/")
+    if not name or "\0" in name or len(name) > _MAX_CHARACTERS:
+        return ()
+    parts = tuple(part for part in PurePosixPath(name).parts if part not in ("/", "//", "."))
+    return parts if parts and parts[-1] != ".." else ()
+
+
+def _split_of_parts(folders: Parts) -> str | None:
+    return next((split for folder in folders if (split := split_of(folder))), None)
+
+
+def _keeps_split(prefix: Parts, base: Parts, split: str | None) -> bool:
+    """Whether a file in `base` may stand for a path that begins with `prefix`: not in the folder of another split."""
+    wanted, found = _split_of_parts(prefix) or split, _split_of_parts(base)
+    return found is None or (wanted or "train") == found
+
+
+def _rule_note(prefix: Parts, base: Parts) -> str:
+    below = f"below {printable('/'.join(base))}/" if base else "beside the table"
+    without = f", without their first folders {'/'.join(prefix)}/" if prefix else ""
+    return f"paths are those of files {below}{without}"
+
+
+def _name_problem(named: Sequence[Parts], candidates: Sequence[Parts]) -> str:
+    if len(candidates) > 1:
+        return f"{len(candidates)} files have that name: {abbreviate_list(['/'.join(parts) for parts in candidates])}"
+    if named:
+        return f"no such file, but one in the folder of another split, {'/'.join(named[0])}"
+    return "No such file or directory"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # the name is too long
+        return False

@@ -1,0 +1,46 @@
+"""Reads JSON Lines: an object with the name of an image file and its label in each line."""
+
+import json
+import os
+from pathlib import Path
+
+from timebox.data.reading.options import ReadOptions
+from timebox.data.tables.table import Cell, Table
+from timebox.errors import DataError
+from timebox.files import open_regular
+
+_MAX_BYTES = 4 << 30
+
+
+def read_json_lines(path: Path, options: ReadOptions) -> Table:
+    """Read a table of texts, numbers and booleans, one object a line; values of other types are left out.
+
+    Raises DataError for a line that is no JSON object.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_BYTES:
+            raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
+        options.check_memory(size, "its cells", path, peak_copies=4)
+        lines = file.read(size).removeprefix(b"\xef\xbb\xbf").splitlines()
+    columns: dict[str, list[Cell]] = {}
+    num_rows = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: line {number} is no JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{path}: line {number} is no JSON object")
+        for name, value in values.items():
+            cells = columns.setdefault(name, [])
+            cells.extend([None] * (num_rows - len(cells)))
+            cells.append(str(value) if isinstance(value, str | int | float) else None)
+        num_rows += 1
+    if not num_rows:
+        raise DataError(f"{path}: holds no rows")
+    for cells in columns.values():
+        cells.extend([None] * (num_rows - len(cells)))
+    return Table(columns, {})

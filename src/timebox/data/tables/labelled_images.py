@@ -1,0 +1,116 @@
+"""The labelled images that the rows of a table name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timebox.data.left_out import LeftOut
+from timebox.data.reading.encoded_images import EncodedImage
+from timebox.data.reading.text import pluralize
+from timebox.data.tables.columns import ColumnRoles, decode_base64_image
+from timebox.data.tables.image_paths import ImagePaths
+from timebox.data.tables.table import Table
+from timebox.errors import DataError
+
+_MAX_CONFLICT_SHARE = 0.1  # of a table's images
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """The images of a table, with notes for the user and what was left out."""
+
+    images: tuple[EncodedImage, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def labelled_images(
+    table: Table, roles: ColumnRoles, paths: ImagePaths, source: Path, split: str | None
+) -> LabelledImages:
+    """The images of all rows that have an image and a label.
+
+    Args:
+        source: the table's file, in notes.
+        split: the split of all rows, where the table has no split column; None where nothing says so: then the folders
+            of the images say it, else they are train.
+    Raises:
+        DataError: where many images have several labels.
+    """
+    cells, labels = table.columns[roles.images], roles.labels.labels
+    rows = [row for row in range(table.num_rows) if cells[row] is not None and labels[row] is not None]
+    skipped = [f"row {row + 1}" for row in range(table.num_rows) if cells[row] is None or labels[row] is None]
+    splits = [roles.splits.splits[row] if roles.splits else split for row in rows]
+    texts = [cell for row in rows if isinstance(cell := cells[row], str)]
+    notes: list[str] = []
+    if len(texts) == len(rows) and not roles.is_base64:
+        images, note = _from_paths(texts, [str(labels[row]) for row in rows], splits, paths)
+        notes += [f"{source.name}: {note}"] if note else []
+    else:
+        images = [
+            _encoded(cells[row], row, split or "train", str(labels[row]))
+            for row, split in zip(rows, splits, strict=True)
+        ]
+    images, conflicts = _without_conflicts(images, source)
+    reason = f"of {source.name} without an image or a label"
+    if skipped and (example := roles.labels.missing_example):
+        reason += f" ({example})"
+    left_out = (
+        LeftOut.of("row", reason, skipped),
+        LeftOut.of("image", f"with several labels in {source.name}", conflicts),
+    )
+    notes += [f"{source.name}: {note}" for note in roles.notes]
+    return LabelledImages(tuple(images), tuple(notes), tuple(each for each in left_out if each))
+
+
+def _from_paths(
+    texts: Sequence[str], labels: Sequence[str], splits: Sequence[str | None], paths: ImagePaths
+) -> tuple[list[EncodedImage], str | None]:
+    """(the images that texts name, how they were found where that is not plain)."""
+    found: dict[int, tuple[Path, str]] = {}
+    note = None
+    for split in dict.fromkeys(splits):
+        rows = [row for row, its_split in enumerate(splits) if its_split == split]
+        result = paths.find([texts[row] for row in rows], split)
+        found |= dict(zip(rows, zip(result.paths, result.problems, strict=True), strict=True))
+        note = note or result.note
+    if all(split is None for split in splits):
+        placed = [found[row] for row in range(len(texts))]
+        by_folder = [None if problem else paths.split_of_file(path) for path, problem in placed]
+        if "train" in by_folder and {"val", "test"} & set(by_folder):
+            splits = [split or "train" for split in by_folder]
+            note = f"{note + '; ' if note else ''}splits are those of the folders that the images lie in"
+    return [
+        EncodedImage(text, found[row][0], splits[row] or "train", labels[row], found[row][1])
+        for row, text in enumerate(texts)
+    ], note
+
+
+def _encoded(cell: object, row: int, split: str, label: str) -> EncodedImage:
+    if isinstance(cell, memoryview):
+        return EncodedImage(str(row), cell, split, label)
+    return EncodedImage(str(row), memoryview(decode_base64_image(str(cell)) or b""), split, label)
+
+
+def _without_conflicts(images: Sequence[EncodedImage], source: Path) -> tuple[list[EncodedImage], list[str]]:
+    """(each file once, the names of those with several labels). Raises DataError where these are many."""
+    labels: dict[object, set[str]] = {}
+    for position, image in enumerate(images):
+        labels.setdefault(_key(image, position), set()).add(image.class_name)
+    conflicting = {key for key, names in labels.items() if len(names) > 1}
+    if len(conflicting) > _MAX_CONFLICT_SHARE * len(labels):
+        example = next(image for position, image in enumerate(images) if _key(image, position) in conflicting)
+        names = sorted(labels[_key(example, 0)])[:3]
+        raise DataError(
+            f"{source}: {pluralize(len(conflicting), 'image')} of {len(labels):,} have several labels, as "
+            f"{example.name} "
+            f"has {', '.join(map(repr, names))}: timebox learns one label an image; keep one row for each"
+        )
+    kept: dict[object, EncodedImage] = {}
+    for position, image in enumerate(images):
+        if (key := _key(image, position)) not in conflicting:
+            kept.setdefault(key, image)
+    return list(kept.values()), [str(key) for key in conflicting]
+
+
+def _key(image: EncodedImage, position: int) -> object:
+    return str(image.content) if isinstance(image.content, Path) else position

@@ -1,0 +1,87 @@
+"""Turns the cells of a label column into class names: what is no label, and what is the same label written twice."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from timebox.data.folders.class_folders import clean_name, merged_names_notes
+from timebox.data.reading.text import pluralize
+from timebox.errors import DataError
+
+# What pandas, R, SQL and spreadsheets write for a missing value; compared in lower case, and as written.
+_MISSING = frozenset({"", "nan", "<na>", "n/a", "#n/a", "#na", "null", "nat", "-nan", "1.#qnan"})
+_MISSING_AS_WRITTEN = frozenset({"None", "NA"})
+# Columns with more distinct fractions are measured quantities.
+_MAX_FRACTIONS = 20
+
+
+@dataclass(frozen=True)
+class CleanLabels:
+    """Labels of all rows, None where a row has none; the text of a row without; and notes for the user."""
+
+    labels: tuple[str | None, ...]
+    missing_example: str
+    notes: tuple[str, ...]
+
+
+def is_missing(text: str) -> bool:
+    """Whether a label stands for a missing value."""
+    stripped = text.strip()
+    return stripped.lower() in _MISSING or stripped in _MISSING_AS_WRITTEN
+
+
+def clean_labels(cells: Sequence[str | None], where: str) -> CleanLabels:
+    """Class names from label cells: without surrounding spaces, ``0.0`` as ``0`` where all labels are whole numbers.
+
+    `where` names the column in errors. Raises DataError for measured quantities and for several labels in a cell.
+    """
+    missing = [cell for cell in cells if cell is None or is_missing(cell)]
+    names = [None if cell is None or is_missing(cell) else clean_name(cell) for cell in cells]
+    rename = _renaming(Counter(name for name in names if name), where)
+    written: dict[str, set[str]] = {}
+    labels: list[str | None] = []
+    for cell, name in zip(cells, names, strict=True):
+        label = None if name is None else rename(name)
+        labels.append(label)
+        if label is not None and cell is not None:
+            written.setdefault(label, set()).add(cell)
+    _check_single(Counter(label for label in labels if label), where)
+    example = next((repr(cell) for cell in missing if cell and cell.strip()), "an empty cell")
+    return CleanLabels(tuple(labels), example, tuple(merged_names_notes(written)))
+
+
+def _renaming(names: Counter[str], where: str) -> Callable[[str], str]:
+    """The function from a label to its class name. Raises DataError for a measured quantity."""
+    numbers = {name: number for name in names if (number := _number(name)) is not None}
+    if len(numbers) < len(names):
+        return str
+    if all(number.is_integer() for number in numbers.values()):
+        return lambda name: str(int(numbers[name])) if "." in name or "e" in name.lower() else name
+    if len(names) > _MAX_FRACTIONS:
+        example = next(name for name, number in numbers.items() if not number.is_integer())
+        raise DataError(
+            f"{where} holds {len(names):,} different numbers such as {example}: a measured quantity, not a class"
+        )
+    return str
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if abs(number) < 1e15 else None  # also leaves out infinity
+
+
+def _check_single(counts: Counter[str], where: str) -> None:
+    """Raise DataError where cells hold several labels, such as "Mass|Nodule" beside "Mass" and "Nodule"."""
+    for separator in "|;,":
+        joint = [name for name in counts if separator in name]
+        parts = {part.strip() for name in joint for part in name.split(separator)}
+        if joint and 2 * sum(part in counts for part in parts) > len(parts):
+            num_rows = sum(counts[name] for name in joint)
+            raise DataError(
+                f"{where} has several labels in a row, as in {joint[0]!r} ({pluralize(num_rows, 'row')}): timebox "
+                "learns "
+                "one label an image; keep the rows with one, or give each combination a name of its own"
+            )
