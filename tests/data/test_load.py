@@ -45,7 +45,7 @@ def test_folders_without_data_are_described(tmp_path):
     with pytest.raises(DataError, match="is an empty folder, in no supported format"):
         load_data(tmp_path)
     save(tmp_path / "1.png")
-    with pytest.raises(DataError, match=r"is a folder with 1\.png, in no supported format"):
+    with pytest.raises(DataError, match="1 image, but no class folders and no table of labels"):
         load_data(tmp_path)
 
 
@@ -147,3 +147,20 @@ def test_fit_letterbox_and_its_note(tmp_path):
     assert (loaded.splits.train.images[0, 4:12] == 255).all()
     assert "resized to 16x16: the longer side scaled, black beside it" in loaded.notes[0]
     assert (load_data(tmp_path, image_size=16).splits.train.images[0] == 255).all()
+
+
+def test_images_that_are_nearly_black_are_noted(tmp_path):
+    for k in range(4):
+        pixels = np.random.default_rng(k).integers(0, 16, (8, 8, 3)).astype(np.uint8)
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "ab"[k % 2] / f"{k}.png")
+    note = "the images are nearly black: no pixel is above 15 of 255"
+    assert any(text.startswith(note) for text in load_data(tmp_path).notes)
+
+
+def test_a_folder_of_nothing_but_images_says_what_is_missing(tmp_path):
+    save(tmp_path / "1.jpg")
+    with pytest.raises(
+        DataError, match=r"1 image, but no class folders and no table of labels, so nothing says what 1\.jpg"
+    ):
+        load_data(tmp_path)

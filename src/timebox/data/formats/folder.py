@@ -7,7 +7,7 @@ from pathlib import Path
 from timebox.data.dataset import LoadedData
 from timebox.data.folders.layout import FolderLayout, LayoutOptions, find_layout
 from timebox.data.folders.names import held_out_split, is_system_name, split_of
-from timebox.data.folders.tree import ImageFolder, Scan, scan
+from timebox.data.folders.tree import ImageFolder, Scan, is_image_name, scan
 from timebox.data.formats.tables import images_of, load_tables
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
@@ -30,7 +30,9 @@ class Folder:
 
     def matches(self, path: Path) -> bool:
         return path.is_dir() and any(
-            entry.is_dir() or is_table(entry) for entry in path.iterdir() if not is_system_name(entry.name)
+            entry.is_dir() or is_table(entry) or is_image_name(entry.name)
+            for entry in path.iterdir()
+            if not is_system_name(entry.name)
         )
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
