@@ -14,7 +14,17 @@ from timebox.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark
-    from timebox.data import ImageDataset, Inspection
+    from timebox.data import ImageDataset, Inspection, decode_image
+    from timebox.errors import (
+        ArgumentError,
+        BudgetError,
+        DataError,
+        OutputError,
+        RankFailureError,
+        RunError,
+        TimeboxError,
+        UsageError,
+    )
     from timebox.estimator import TimeboxClassifier
     from timebox.exporting import Exported, export
     from timebox.pipelines import Evaluation, compare, evaluate, inspect, lr_find, predict, report, train
@@ -23,18 +33,27 @@ if TYPE_CHECKING:
     from timebox.tuning import Tuned, tune
 
 __all__ = [
+    "ArgumentError",
     "Benchmark",
+    "BudgetError",
+    "DataError",
     "Evaluation",
     "Exported",
     "ImageDataset",
     "Inspection",
+    "OutputError",
+    "RankFailureError",
     "Recipe",
     "Run",
+    "RunError",
     "TimeboxClassifier",
+    "TimeboxError",
     "Tuned",
+    "UsageError",
     "__version__",
     "benchmark",
     "compare",
+    "decode_image",
     "evaluate",
     "export",
     "inspect",
@@ -48,7 +67,17 @@ __all__ = [
 
 _HOMES = {
     "timebox.benchmarking": ("Benchmark", "benchmark"),
-    "timebox.data": ("ImageDataset", "Inspection"),
+    "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
+    "timebox.errors": (
+        "ArgumentError",
+        "BudgetError",
+        "DataError",
+        "OutputError",
+        "RankFailureError",
+        "RunError",
+        "TimeboxError",
+        "UsageError",
+    ),
     "timebox.estimator": ("TimeboxClassifier",),
     "timebox.exporting": ("Exported", "export"),
     "timebox.recipe": ("Recipe",),

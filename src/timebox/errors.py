@@ -1,18 +1,35 @@
-"""The exceptions that timebox raises on purpose.
+"""The exceptions that timebox raises on purpose, and how their messages name options.
 
 The command line prints each as one line on stderr and exits with status 2 (3 for :class:`OutputError` once a model has
 been trained). Any other exception is a defect of timebox itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+# Options whose flag is not their name, and that take a list of texts.
+_LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
+_names_flags = False
 
 
 class TimeboxError(Exception):
-    """Base class. The message names the argument or file, its value, the values allowed, and what to do."""
+    """Base class. The message names the argument or file, its value, the values allowed, and what to do.
+
+    >>> import timebox
+    >>> try:
+    ...     timebox.train("photos", budget="soon")
+    ... except timebox.TimeboxError as error:
+    ...     print(type(error).__name__)
+    BudgetError
+    """
 
 
 class UsageError(TimeboxError, ValueError):
     """An argument that is unknown, out of range, or in conflict with another."""
+
+
+class ArgumentError(UsageError, TypeError):
+    """An argument that a function does not have, or lacks."""
 
 
 class DataError(TimeboxError, ValueError):
@@ -41,3 +58,28 @@ class RankFailureError(TimeboxError):
     def __init__(self, failed_ranks: Mapping[int, str], lines: Sequence[str]) -> None:
         super().__init__(f"lost {'; '.join(lines)}")
         self.failed_ranks, self.lines = dict(failed_ranks), tuple(lines)
+
+
+def flag_of(name: str, is_on_by_default: bool = False) -> str:
+    """The flag of an option on the command line; ``--no-name`` for one that is on by default."""
+    return _LIST_FLAGS.get(name, f"--{'no-' * is_on_by_default}{name.replace('_', '-')}")
+
+
+def option_text(name: str, value: object = None) -> str:
+    """An option in a message, with a value or without: ``val="PATH"`` in Python, ``--val PATH`` on the command line."""
+    if not _names_flags:
+        shown = f'"{value}"' if isinstance(value, str) else str(value)
+        return name if value is None else f"{name}={f'[{shown}]' if name in _LIST_FLAGS else shown}"
+    flag = flag_of(name, value is False)
+    return flag if value is None or isinstance(value, bool) else f"{flag} {value}"
+
+
+@contextmanager
+def flags_in_messages() -> Iterator[None]:
+    """Within the block, in all threads, messages name options as flags of the command line."""
+    global _names_flags
+    before, _names_flags = _names_flags, True
+    try:
+        yield
+    finally:
+        _names_flags = before

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from timebox.errors import OutputError, TimeboxError, UsageError
+from timebox.errors import OutputError, TimeboxError, UsageError, option_text
 
 try:
     import fcntl
@@ -111,7 +111,7 @@ def check_free(path: Path, what: str) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(
                 f"out {str(path)!r} must be a directory that is new or empty; to go on with a {what}, give "
-                f"--resume {path} alone"
+                f"{option_text('resume', str(path))} alone"
             )
 
 

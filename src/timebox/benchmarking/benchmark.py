@@ -15,7 +15,8 @@ from timebox.benchmarking.summary import latest_trials, progress_line, summarise
 from timebox.benchmarking.trials import CutOffError, FailedTrial, ScoredTrial, Trial, run_trial, schedule
 from timebox.clock import Deadline, format_duration
 from timebox.configs.benchmark import BenchmarkConfig
-from timebox.errors import BudgetError, DataError, RunError, UsageError
+from timebox.configs.call import refuse_unknown_arguments
+from timebox.errors import BudgetError, DataError, RunError, UsageError, option_text
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.recipe import AUTO
@@ -46,6 +47,7 @@ class Benchmark:
     trials: Sequence[Record]
 
 
+@refuse_unknown_arguments
 def benchmark(
     data: str | Path | None = None,
     *,
@@ -252,7 +254,7 @@ def _refuse_contradictions(config: BenchmarkConfig, recorded: BenchmarkConfig) -
     if differing:
         raise UsageError(
             f"{', '.join(differing)} cannot be given with resume: a benchmark goes on as it was begun; "
-            "a new --budget may be given"
+            f"a new {option_text('budget')} may be given"
         )
 
 
@@ -277,9 +279,10 @@ def _check_data(config: BenchmarkConfig, notify: Callable[[str], None], deadline
     source = data_config(config)
     loaded, data_splits = reader.read_splits(source if config.score == "val" else source.replace(test=None), None)
     if config.score == "test" and data_splits.test is None:
-        raise DataError(f"{config.data!r} has no test split of its own to score; use --score val")
+        raise DataError(f"{config.data!r} has no test split of its own to score; use {option_text('score', 'val')}")
     if config.score == "val" and data_splits.val is None:
-        raise DataError(f"{config.data!r} leaves no images to validate on: no class has two; give --val PATH")
+        path = option_text("val", "PATH")
+        raise DataError(f"{config.data!r} leaves no images to validate on: no class has two; give {path}")
     return loaded.name if config.train_limit is None else f"{loaded.name}-{config.train_limit}"
 
 

@@ -19,7 +19,7 @@ from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
 from timebox.configs.arguments import config_from_arguments
 from timebox.configs.config import did_you_mean
-from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError
+from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError, flags_in_messages
 from timebox.machine import is_torchrun, is_worker_rank
 from timebox.version import VERSION
 
@@ -110,7 +110,7 @@ def run_command(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):  # a file name may hold bytes the terminal cannot show
             reconfigure(errors="backslashreplace")
-    with exits.stop_signals() as received:
+    with flags_in_messages(), exits.stop_signals() as received:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from timebox.clock import parse_budget
 from timebox.configs import options
 from timebox.configs.config import Config, Rule, option
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 
 Score = Literal["val", "test"]
 
@@ -43,7 +43,7 @@ class RecipeVariant(NamedTuple):
 def check_recipes_given(config: Any) -> None:
     """Raise UsageError where no recipe is given."""
     if not config.recipes:
-        raise UsageError("give at least one recipe, for instance --recipe auto")
+        raise UsageError(f"give at least one recipe, for instance {option_text('recipes', 'auto')}")
 
 
 def check_scored_split(config: Any) -> None:
@@ -51,7 +51,9 @@ def check_scored_split(config: Any) -> None:
     if config.score == "test" and config.val not in (None, "none"):
         raise UsageError("val cannot be given with score test: all training images are trained on then")
     if config.score == "val" and config.val == "none":
-        raise UsageError("val 'none' leaves nothing to score: hold images out, or use --score test for a record")
+        raise UsageError(
+            f"val 'none' leaves nothing to score: hold images out, or use {option_text('score', 'test')} for a record"
+        )
 
 
 def check_trial_budget(config: Any) -> None:
@@ -65,7 +67,7 @@ def check_complete(config: Any) -> None:
     if config.resume is None and config.data is None:
         raise UsageError("say what to measure on: a path, or a name such as digits")
     if config.resume is None and config.trial_budget is None:
-        raise UsageError("say how long one trial may take, for instance --trial-budget 60s")
+        raise UsageError(f"say how long one trial may take, for instance {option_text('trial_budget', '60s')}")
 
 
 class BenchmarkConfig(Config, frozen=True, kw_only=True):
@@ -77,7 +79,6 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
         option(
             "auto, a name or a .toml file, followed by settings of its own if need be, as in "
             '--recipe "haet2021 max_lr=0.4"; may be repeated, the others are compared with the first (default: auto)',
-            flag="--recipe",
             metavar="RECIPE",
             group="trials",
         ),

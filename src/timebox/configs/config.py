@@ -4,7 +4,7 @@ import difflib
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from numbers import Integral, Real
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origi
 from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert
 from msgspec.structs import asdict, fields, force_setattr, replace
 
-from timebox.errors import BudgetError, UsageError
+from timebox.errors import BudgetError, UsageError, flag_of, flags_in_messages
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a list of texts"}
 _NO_UPPER_BOUND = 2**62  # messages leave out larger bounds: they only keep an integer in 64 bits, or a float finite
@@ -62,7 +62,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             is_text: whether they are texts of a command line; errors then name the flags.
             errors: earlier errors, which come first. Requirements are not checked then.
         """
-        checked, further = _validate(cls, values, is_text=is_text, is_request=not errors)
+        with flags_in_messages() if is_text else nullcontext():
+            checked, further = _validate(cls, values, is_text=is_text, is_request=not errors)
         _raise_all([*errors, *further])
         return cls(**checked)
 
@@ -94,8 +95,7 @@ def option(help: str, **metadata: Any) -> Meta:
     Args:
         help: the help text. Of nested annotations the outermost text counts.
         metadata: ``metavar``; ``group``: title of the option group; ``positional``: the metavar of a positional
-            argument; ``flag``: the option's name where it is not ``--name`` (``--no-name`` for a bool that is True by
-            default); ``read``: converts a value, raising ValueError; ``write``: converts a value to text that
+            argument; ``read``: converts a value, raising ValueError; ``write``: converts a value to text that
             ``read`` takes; ``allowed``: describes the values, where the type alone does not.
     """
     return Meta(description=help, extra=metadata)
@@ -176,8 +176,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
             types[plain] = bounds
         else:
             to_visit += [(part, []) for part in get_args(kind)]
-    flag = metadata.get("flag", f"--{'no-' * (default is True)}{name.replace('_', '-')}")
-    return Option(name, hint, default, help, metadata, types, choices, flag)
+    return Option(name, hint, default, help, metadata, types, choices, flag_of(name, default is True))
 
 
 def _validate(

@@ -90,7 +90,6 @@ Settings = Annotated[
     option(
         "change one field of the recipe, as in --set max_lr=0.4, or max_lr=x2 to double it; may be repeated",
         metavar="FIELD=VALUE",
-        flag="--set",
         group="method",
     ),
 ]

@@ -7,7 +7,7 @@ from timebox.configs import options
 from timebox.configs.arguments import to_arguments
 from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 
 # Options that may be given beside --resume and --replay; everything else is the run's own.
 BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache")
@@ -19,7 +19,10 @@ NOT_IN_COMMAND = ("out", "overwrite", "resume", "replay", "device", "data_dir", 
 def check_exclusive(config: Any) -> None:
     """Raise UsageError for two options of which only one may be given."""
     if config.budget is not None and config.steps is not None:
-        raise UsageError("--budget and --steps exclude each other: give --budget for a deadline or --steps for a count")
+        budget, steps = option_text("budget"), option_text("steps")
+        raise UsageError(
+            f"{budget} and {steps} exclude each other: give {budget} for a deadline or {steps} for a count"
+        )
 
 
 def check_continued(config: Any) -> None:
@@ -39,7 +42,8 @@ def check_complete(config: Any) -> None:
     if config.resume is not None or config.replay is not None:
         return
     if config.budget is None and config.steps is None:
-        raise UsageError("say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)")
+        budget, steps = option_text("budget", "10m"), option_text("steps", 1000)
+        raise UsageError(f"say how long to train, for instance {budget} (or {steps} to count steps instead)")
     if config.data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
 

@@ -8,7 +8,7 @@ from timebox.configs import options
 from timebox.configs.arguments import to_arguments
 from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
-from timebox.errors import BudgetError, UsageError
+from timebox.errors import BudgetError, UsageError, option_text
 
 Sampler = Literal["tpe", "random"]
 # A shorter search has no time for its trials, its check and its final run.
@@ -25,10 +25,11 @@ NOT_IN_COMMAND = ("storage", "study", "join", "out", "resume", "device", "data_d
 
 def check_join(config: Any) -> None:
     """Raise UsageError for --join without the data and the storage, or beside --resume."""
+    join, storage, resume = map(option_text, ("join", "storage", "resume"))
     if config.join is not None and (config.storage is None or config.data is None):
-        raise UsageError("--join needs the data, and the --storage that the search is kept in")
+        raise UsageError(f"{join} needs the data, and the {storage} that the search is kept in")
     if config.join is not None and config.resume is not None:
-        raise UsageError("--join and --resume exclude each other")
+        raise UsageError(f"{join} and {resume} exclude each other")
 
 
 def check_storage(config: Any) -> None:
@@ -51,7 +52,7 @@ def check_complete(config: Any) -> None:
     if config.data is None:
         raise UsageError("say what to train on: a path, or a name such as digits")
     if config.budget is None:
-        raise UsageError("give a budget for the whole search, for example --budget 1h")
+        raise UsageError(f"give a budget for the whole search, for example {option_text('budget', '1h')}")
     if config.val == "none":
         raise UsageError("val 'none' leaves no images to compare trials by")
 

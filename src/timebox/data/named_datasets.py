@@ -12,7 +12,7 @@ import numpy as np
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.download import PublishedFile, download
 from timebox.data.reading.array_splits import loaded_from_arrays
-from timebox.errors import DataError
+from timebox.errors import DataError, option_text
 
 DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
@@ -91,7 +91,7 @@ def locate(
         searched = ", ".join(map(str, roots))
         raise DataError(
             f"{name} is not on this machine (looked in {searched}), and {error}. Put {files} into {target}, "
-            f"or say with --data-dir or {DATA_DIR_VARIABLE} where it lies"
+            f"or say with {option_text('data_dir')} or {DATA_DIR_VARIABLE} where it lies"
         ) from error
     path = _find(named, roots[0])
     assert path is not None

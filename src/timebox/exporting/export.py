@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.verbs import ExportConfig
 from timebox.data import decode_whole
-from timebox.errors import DataError, OutputError, UsageError
+from timebox.errors import DataError, OutputError, UsageError, option_text
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
 from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
 from timebox.run import Run, load
@@ -70,6 +71,7 @@ class Exported:
         return {**asdict(self), "path": str(self.path)}
 
 
+@refuse_unknown_arguments
 def export(
     run: str | Path | Run,
     format: str = "onnx",
@@ -111,7 +113,8 @@ def export(
     views = run.views(tta)
     path = Path(output) if output else run.path / f"model{SUFFIXES[format]}"
     if path.exists() and not overwrite:
-        raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with --overwrite")
+        overwriting = option_text("overwrite", True)
+        raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with {overwriting}")
     model = ModelWithPreprocessing(run, views).eval()
     metadata = {
         "class_names": list(run.class_names),

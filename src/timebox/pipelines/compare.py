@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.errors import UsageError
 from timebox.pipelines.report import read_run_data, write_page
 from timebox.reporting import RunData, comparison_page
 from timebox.run.run import Run
 
 
+@refuse_unknown_arguments
 def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = None) -> list[RunData]:
     """Compare the results of runs.
 

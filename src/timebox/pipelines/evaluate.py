@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.clock import now
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
 from timebox.configs.verbs import EvaluateConfig
 from timebox.data import (
@@ -20,7 +21,7 @@ from timebox.data import (
     image_hashes,
     load_data,
 )
-from timebox.errors import TimeboxError, UsageError
+from timebox.errors import TimeboxError, UsageError, option_text
 from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
 from timebox.jobs.data import split_data
 from timebox.reporter import Reporter, SilentReporter
@@ -73,6 +74,7 @@ class Evaluation:
         }
 
 
+@refuse_unknown_arguments
 def evaluate(
     run: str | Path | Run,
     data: str | Path,
@@ -179,7 +181,8 @@ def _select_split(
     if split == "all":
         return split, _merge(source_splits)
     if split not in splits:
-        raise UsageError(f"split {split!r}: these data have none, and the run held none out of them; use --split all")
+        everything = option_text("split", "all")
+        raise UsageError(f"split {split!r}: these data have none, and the run held none out of them; use {everything}")
     return split, splits[split]
 
 

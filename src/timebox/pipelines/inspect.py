@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.data import Inspection, inspect_data, load_data
 from timebox.reporter import Reporter, SilentReporter
 
 
+@refuse_unknown_arguments
 def inspect(
     data: str | Path,
     *,

@@ -7,12 +7,13 @@ from typing import Literal
 
 from timebox.builders import build_augmentation
 from timebox.clock import Deadline, parse_budget
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.errors import BudgetError, UsageError
+from timebox.errors import BudgetError, UsageError, option_text
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.context import RunContext
@@ -88,6 +89,7 @@ class LRRange:
         }
 
 
+@refuse_unknown_arguments
 def lr_find(
     data: str | Path,
     *,
@@ -183,7 +185,7 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
     if seconds_left() < MIN_STEPS * plan.step_seconds:
         raise BudgetError(
             f"there is no time for {MIN_STEPS} steps, which take about {MIN_STEPS * plan.step_seconds:.0f} s "
-            f"here: give a longer --budget, or a smaller --set batch_size=N"
+            f"here: give a longer {option_text('budget')}, or a smaller {option_text('settings', 'batch_size=N')}"
         )
     if seconds_left() > MAX_STEPS * plan.step_seconds:
         return StepPacer(MAX_STEPS)

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.run.run import Run
 
 
+@refuse_unknown_arguments
 def predict(run: str | Path | Run, images: object, *, tta: str = "recipe", device: str = "auto") -> list[str]:
     """The most probable class of each image, by name.
 

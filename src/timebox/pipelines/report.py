@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.errors import RunError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole, written
@@ -17,6 +18,7 @@ from timebox.run.run import Run
 MAX_SUM_ERROR = 0.01  # of a row of probabilities, whose sum is 1
 
 
+@refuse_unknown_arguments
 def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnails: bool = True) -> Path:
     """Write the self-contained HTML page of a run again.
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from timebox.clock import Deadline
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import TrainConfig
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
 from timebox.jobs.context import RunContext, join_ranks
@@ -32,6 +33,7 @@ from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
 
 
+@refuse_unknown_arguments
 def train(
     data: str | Path | ImageDataset | None = None,
     *,

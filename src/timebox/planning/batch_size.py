@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import MAX_MICRO_BATCH_SECONDS
@@ -43,7 +43,7 @@ def fit_batch_to_processes(
     if batch_size < MIN_RANK_BATCH * num_processes:
         raise UsageError(
             f"{num_processes} processes cannot share batches of {batch_size} images: each needs {MIN_RANK_BATCH}; "
-            f"start fewer, or use --set batch_size={MIN_BATCH_SIZE * num_processes}"
+            f"start fewer, or use {option_text('settings', f'batch_size={MIN_BATCH_SIZE * num_processes}')}"
         )
     return recipe if batch_size == recipe.batch_size else recipe.replace(batch_size=batch_size, max_lr=lr)
 

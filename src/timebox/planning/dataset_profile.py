@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from timebox.data.dataset import ImageDataset
 from timebox.data.flip_invariance import measure_flip_invariance
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 from timebox.recipe import Recipe
 
 # Pixels. Three halvings leave nothing of a smaller side; a larger one is no sensible input for these networks.
@@ -52,7 +52,7 @@ def check_image_sides(train: ImageDataset) -> None:
     problem, side = ("small", MIN_SIDE) if min(height, width) < MIN_SIDE else ("large", 64)
     raise UsageError(
         f"images of {width}x{height} pixels are too {problem}: both sides must be {MIN_SIDE} to {MAX_SIDE}; "
-        f"use --set image_size={side} to have them scaled"
+        f"use {option_text('settings', f'image_size={side}')} to have them scaled"
     )
 
 
@@ -62,5 +62,5 @@ def check_crop_padding(recipe: Recipe, train: ImageDataset) -> None:
     if recipe.crop_padding >= side:
         raise UsageError(
             f"crop_padding {recipe.crop_padding} must be smaller than the images' side of {side} pixels; "
-            f"use --set crop_padding={max(1, side // 8)}"
+            f"use {option_text('settings', f'crop_padding={max(1, side // 8)}')}"
         )

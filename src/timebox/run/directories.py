@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from timebox.errors import OutputError, UsageError
+from timebox.errors import OutputError, UsageError, option_text
 from timebox.run.files import CHECKPOINT, CONFIG, METRICS, RANKS, SUMMARY, TRAINING_HASHES
 from timebox.run.metrics_log import MetricsLog
 
@@ -32,7 +32,8 @@ def check_output_directory(out: Path, overwrite: bool) -> bool:
     except OSError as error:
         raise OutputError(f"output directory {str(out)!r} cannot be read: {error.strerror or error}") from error
     if not overwrite:
-        raise UsageError(f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run")
+        overwriting = option_text("overwrite", True)
+        raise UsageError(f"output directory {str(out)!r} is not empty; give another, or {overwriting} to replace a run")
     if not ((out / CONFIG).is_file() or (out / SUMMARY).is_file() or _is_run_without_checkpoint(out)):
         raise UsageError(f"output directory {str(out)!r} holds something that is no timebox run; it is not overwritten")
     if out.resolve() == Path.cwd():

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from timebox.builders import build_model
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.data import decode_image, fit_images
 from timebox.data.images.fit import batch_fit
 from timebox.errors import DataError, RunError, TimeboxError
@@ -254,6 +255,7 @@ class Run:
             raise DataError(f"image {name} cannot be read: {error}") from error
 
 
+@refuse_unknown_arguments
 def load(path: str | Path, device: str = "auto") -> Run:
     """Load a run directory. Raises RunError where there is none, or no model was saved yet.
 

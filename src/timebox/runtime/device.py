@@ -2,7 +2,7 @@
 
 import torch
 
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 
 
 def resolve_device(device: str) -> torch.device:
@@ -11,7 +11,9 @@ def resolve_device(device: str) -> torch.device:
         raise UsageError(f"device {device!r} is unknown; use auto, cpu or cuda")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise UsageError("device 'cuda' is not available: torch finds no CUDA GPU here; use --device cpu or auto")
+        raise UsageError(
+            f"device 'cuda' is not available: torch finds no CUDA GPU here; use {option_text('device', 'cpu')} or auto"
+        )
     return torch.device("cuda" if device != "cpu" and available else "cpu")
 
 

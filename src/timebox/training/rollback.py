@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from timebox.errors import TimeboxError
+from timebox.errors import TimeboxError, option_text
 from timebox.models import GhostBatchNorm
 from timebox.recipe import Recipe
 from timebox.runtime.faults import NonFiniteError, RecoverableError
@@ -78,7 +78,8 @@ class RollbackGuard:
         if len(self._faulty_steps) > MAX_ROLLBACKS:
             raise TimeboxError(
                 f"{fault}, and again after each of {MAX_ROLLBACKS} rollbacks in a row, each at half the learning rate; "
-                f"lower the learning rate with --set max_lr=VALUE, or use --precision fp32"
+                f"lower the learning rate with {option_text('settings', 'max_lr=VALUE')}, or use "
+                f"{option_text('precision', 'fp32')}"
             )
         self._schedule.lower_lr()
         self._notify(
@@ -90,16 +91,17 @@ class RollbackGuard:
         present = min(self._schedule.micro_batch, self._batch_size)
         if not self._can_shrink:
             raise TimeboxError(
-                f"memory ran out with {present} images at a time; take a smaller batch with --set batch_size=VALUE, or "
-                f"start more processes on more devices"
+                f"memory ran out with {present} images at a time; take a smaller batch with "
+                f"{option_text('settings', 'batch_size=VALUE')}, or start more processes on more devices"
             ) from fault
         smaller, note = smaller_micro_batch(present, self._ghost_size), ""
         if smaller is None:
             smaller, note = present // 2, ", each normalised by itself from now on"
             if smaller < MIN_MICRO_BATCH:
                 raise TimeboxError(
-                    f"memory ran out with {present} images at a time; make the network smaller with --set width=VALUE, "
-                    f"or the images with --set image_size=VALUE"
+                    f"memory ran out with {present} images at a time; make the network smaller with "
+                    f"{option_text('settings', 'width=VALUE')}, or the images with "
+                    f"{option_text('settings', 'image_size=VALUE')}"
                 ) from fault
             self._ghost_size = smaller
             for module in self._state.model.modules():

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from timebox.configs.data import DataConfig
-from timebox.errors import UsageError
+from timebox.errors import UsageError, option_text
 from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
 from timebox.recipe import Value
 from timebox.run.json_values import Count, RecipeFields, Seconds, Share, from_values
@@ -102,7 +102,8 @@ def create(storage: BaseStorage, name: str, spec: SearchSpec) -> optuna.Study:
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
     except optuna.exceptions.DuplicatedStudyError as error:
         raise UsageError(
-            f"study {name!r} is in the storage already: give --join to work for it, or another --study"
+            f"study {name!r} is in the storage already: give `timebox tune --join` to work for it, or another "
+            f"{option_text('study')}"
         ) from error
     _save_spec(study, spec)
     return study

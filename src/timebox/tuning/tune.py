@@ -12,10 +12,11 @@ from typing import Any, Literal
 import optuna
 
 from timebox.clock import Deadline, format_duration
+from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.options import budget_text
 from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
 from timebox.data import ImageDataset
-from timebox.errors import BudgetError, RunError, UsageError
+from timebox.errors import BudgetError, RunError, UsageError, option_text
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
@@ -61,6 +62,7 @@ class Tuned:
     summary: Mapping[str, Any]
 
 
+@refuse_unknown_arguments
 def tune(
     data: str | Path | None = None,
     *,
@@ -172,7 +174,7 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
         source = source.replace(val=VAL_SHARE if config.train_limit is None else "rest")
         data_splits = split_data(loaded.splits, source, None, fit)
     if data_splits.val is None:
-        raise UsageError(f"{source.data!r} leaves no validation images: hold some out with --val")
+        raise UsageError(f"{source.data!r} leaves no validation images: hold some out with {option_text('val')}")
     height, width, _ = data_splits.train.image_shape
     spec = SearchSpec(
         source=source,
@@ -222,10 +224,11 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
                 f"storage {without_password(storage)!r} cannot be given: the search's is {config.storage!r}"
             )
         if storage is None and config.storage and HIDDEN_PASSWORD in config.storage:
-            raise UsageError(f"give --storage once more: the password of {config.storage!r} is not kept")
+            raise UsageError(f"give {option_text('storage')} once more: the password of {config.storage!r} is not kept")
         storage = storage or config.storage or str(path / JOURNAL)
         if deadline.budget_seconds is None and directory.is_finished:
-            raise RunError(f"search {str(path)!r} is finished: to go on with it, give a longer --budget for all of it")
+            longer = f"give a longer {option_text('budget')} for all of it"
+            raise RunError(f"search {str(path)!r} is finished: to go on with it, {longer}")
         if deadline.budget_seconds is not None:
             directory.save_config(config := config.replace(budget=deadline.budget_seconds))
         deadline = Deadline(config.budget_seconds, deadline.started_at)
@@ -233,7 +236,7 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
         if deadline.remaining() < MIN_BUDGET_SECONDS * (1 - CHECK_END):
             raise BudgetError(
                 f"of {format_duration(config.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
-                "left, too little to train in: give a longer --budget for all of it"
+                f"left, too little to train in: give a longer {option_text('budget')} for all of it"
             )
         if (version := studies.adopt_version(open_storage(storage), directory.study_name)) != VERSION:
             notify(f"the search was begun by timebox {version}; it goes on with {VERSION}")

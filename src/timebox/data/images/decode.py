@@ -97,26 +97,32 @@ def read_header(file: Path | BinaryIO) -> ImageHeader:
 
 def decode_image(
     file: str | Path | BinaryIO | Image.Image,
-    size: tuple[int, int],
-    channels: int,
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
     fit: str = CROP,
     white_16bit: int = WHITE_16BIT,
 ) -> NDArray[np.uint8]:
-    """Decode one image, scale it with antialiasing to cover `size`, and crop the centre.
+    """Decode one image as for training: scale it with antialiasing to cover `size`, and crop the centre.
 
     With the fit ``letterbox``, scale it to fit into `size`, and pad with black. An image that has `size` already is not
-    resampled. The file is decoded completely, so that a truncated file is detected.
+    resampled. The file is decoded completely, so that a truncated file is detected. Works without torch.
 
     Args:
         file: a path, a binary stream, or an open Pillow image, which is not modified.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels; None for the image's own size, after its EXIF orientation is applied.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         white_16bit: the value of a 16-bit grey image that becomes 255; larger ones do too.
     Returns:
         uint8 (height, width, channels).
     Raises:
         DataError: with the reason only ("truncated: ..."), without the name of the file.
+
+    >>> import timebox
+    >>> timebox.decode_image("photos/red/1.png").shape
+    (16, 16, 3)
     """
+    if size is None:
+        return decode_whole(file, channels)
     with _open_image(file) as image:
         _scale_jpeg_decoding(image, size, fit)
         _check_pixels(image)

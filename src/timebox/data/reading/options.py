@@ -8,7 +8,7 @@ from pathlib import Path
 from timebox.data.arrays.decoded_cache import DecodedCache, FileFingerprint
 from timebox.data.folders.names import SPLITS
 from timebox.data.images.decode import CROP
-from timebox.errors import DataError
+from timebox.errors import DataError, option_text
 from timebox.machine import available_memory
 
 # Pixels: the largest side that encoded images are resized to, unless the caller has a use for larger ones.
@@ -68,7 +68,8 @@ class ReadOptions:
         caller_copies = self.num_copies if is_resized or self.image_size is None else 1
         needed, available = round(num_bytes * max(peak_copies, caller_copies)), available_memory()
         if available is not None and needed > available:
-            remedy = "use a smaller --set image_size=N, or fewer images" if is_resized else "use fewer images"
+            smaller = option_text("settings", "image_size=N")
+            remedy = f"use a smaller {smaller}, or fewer images" if is_resized else "use fewer images"
             raise DataError(
                 f"{source}{'/' if source.is_dir() else ''} needs about {_format_bytes(needed)} of memory for "
                 f"{description}, and {_format_bytes(available)} are available here; {remedy}"
