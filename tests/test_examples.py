@@ -16,10 +16,14 @@ from tuning.pace import end_early, num_measured
 # Most are about a run that the fixture has made.
 PUBLIC = (
     "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "tune",
-    "ImageDataset", "TimeboxClassifier",
+    "ImageDataset", "TimeboxClassifier", "TimeboxError", "decode_image",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
 RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
+# TimeboxError has an example of them.
+ERRORS = {
+    "ArgumentError", "BudgetError", "DataError", "OutputError", "RankFailureError", "RunError", "UsageError",
+}  # fmt: skip
 
 
 # Real trainings, searches and exports.
@@ -42,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_public_name_has_one() -> None:
-    assert {*PUBLIC, *RESULTS} == set(timebox.__all__)
+    assert {*PUBLIC, *RESULTS, *ERRORS} == set(timebox.__all__)
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "timebox"])

@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
@@ -17,7 +18,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from timebox.clock import parse_budget
 from timebox.data import ImageDataset, decode_image
+from timebox.data.arrays.labels import class_names, read_labels
+from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
 from timebox.data.images.decode import read_header
+from timebox.data.images.pixel_range import BYTE, PixelScale, check_numbers
 from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
@@ -30,10 +34,10 @@ from timebox.recipe import parse_recipe
 from timebox.run import load
 from timebox.runtime.device import resolve_device
 
-SQUARE, FIT = "square", "fit"
+SQUARE = "square"
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
 MAX_JSON_BYTES = 1 << 20
-File = str | Path | Image.Image
+BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of image files
 
 
 class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -47,8 +51,9 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
             fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
             images.
-        scale: (low, high), the values of black and white in ``X``; values beyond are clipped. None: 0 and 255 for
-            uint8, else 0.0 and 1.0. ``"fit"``: the lowest and the highest value of the training images.
+        scale: (low, high), the values of black and white in ``X``; values beyond are clipped. ``"fit"``: the lowest and
+            the highest value of the training images. None: 0 and 255 for uint8 and for whole numbers that reach 128,
+            0.0 and 1.0 for floating-point values within them.
         random_state: an int, a numpy RandomState, or None for a random seed.
 
     Attributes:
@@ -56,8 +61,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         run_: the trained :class:`timebox.Run`.
         n_features_in_: number of features, where ``X`` is 2-D.
 
-    ``X`` may be uint8 or floating point, (N, H, W), (N, H, W, C) or, with ``image_shape``, 2-D; or a sequence of paths
-    and PIL images.
+    ``X`` is an array or a tensor, (N, H, W), (N, H, W, C), (N, C, H, W) or, with ``image_shape``, 2-D; or a list, tuple
+    or Series of arrays, tensors, paths and PIL images, which may have different sizes. ``predict`` takes images of
+    other sizes, dtypes and scales than ``fit``: sizes are fitted as in training, and a scale is converted where dtype
+    and values show it (uint8, or floating point within 0...1); else a DataError, a ValueError, is raised.
 
     >>> from sklearn.datasets import load_digits
     >>> from timebox import TimeboxClassifier
@@ -84,21 +91,23 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.image_shape, self.scale, self.random_state = image_shape, scale, random_state
         self.device, self.precision = device, precision
 
-    def fit(self, X: object, y: ArrayLike) -> "TimeboxClassifier":  # noqa: N803
-        """Train on N images, see the class, and their labels: (N,), of any type.
+    def fit(self, X: object, y: object) -> "TimeboxClassifier":  # noqa: N803
+        """Train on N images, see the class, and their labels: (N,), numbers or texts.
 
         Raises UsageError or DataError, both ValueErrors, for parameters, images or labels that cannot be trained on.
         """
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")
-        pixels = self._pixels(X, y)
-        labels = column_or_1d(np.asarray(y), warn=True)
-        check_classification_targets(labels)
+        labels = _read_targets(y)
+        batch = self._collate(X, is_fit=True)
+        if len(batch) != len(labels):
+            raise DataError(f"X has {len(batch):,} images and y {len(labels):,} labels: each image needs one label")
+        pixels = self._training_pixels(batch)
         self.classes_, indices = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
+            raise DataError(f"y has one class, {self.classes_.tolist()[0]!r}: a classifier needs at least two")
         ids = tuple(map(str, range(len(pixels))))
-        dataset = ImageDataset(pixels, indices.astype(np.int64), _class_names(self.classes_), ids)
+        dataset = ImageDataset(pixels, indices.astype(np.int64), class_names(self.classes_), ids)
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
             self.run_ = train(
                 dataset,
@@ -120,7 +129,15 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def predict_proba(self, X: object) -> NDArray[np.float32]:  # noqa: N803
         """Class probabilities, float32 (N, num_classes), in the order of ``classes_``."""
         check_is_fitted(self, "run_")
-        return self.run_.predict_proba(self._pixels(X))
+        batch = self._collate(X, is_fit=False)
+        if isinstance(batch, list):
+            arrays = iter(self._scale.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "X"))
+            return self.run_.predict_proba(
+                [next(arrays) if isinstance(item, np.ndarray) else self._file_on_scale(item) for item in batch]
+            )
+        (pixels,) = self._scale.to_uint8([batch], "X")
+        images = self._reshape_rows(pixels) if pixels.ndim == 2 else pixels
+        return self.run_.predict_proba(images[..., None] if images.ndim == 3 else images)
 
     def predict(self, X: object) -> NDArray[np.generic]:  # noqa: N803
         """The most probable label of each image, (N,)."""
@@ -143,7 +160,9 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         parameters = self.get_params()
         if not isinstance(self.random_state, int | None):  # JSON has no RandomState
             parameters["random_state"] = None
-        values = ESTIMATOR_FORMAT.numbered({"parameters": parameters, "range": self._range})
+        scale = self._scale
+        values = {"parameters": parameters, "range": (scale.low, scale.high), "natural_white": scale.natural_white}
+        values = ESTIMATOR_FORMAT.numbered(values)
         if hasattr(self, "n_features_in_"):
             values["n_features_in"] = self.n_features_in_
         text = json.dumps(values, indent=2, default=float)  # converts NumPy scalars
@@ -172,7 +191,11 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error}") from error
         if labels.shape != (len(run.class_names),):
             raise RunError(f"{str(folder)!r} is damaged: labels {labels.shape} for {len(run.class_names)} classes")
-        classifier.run_, classifier.classes_, classifier._range = run, labels, (float(low), float(high))
+        classifier.run_, classifier.classes_ = run, labels
+        # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
+        white = values.get("natural_white", high if classifier.scale is None else None)
+        natural_white = float(white) if isinstance(white, int | float) else None
+        classifier._scale = PixelScale(float(low), float(high), natural_white, is_natural=classifier.scale is None)
         if isinstance(num_features := values.get("n_features_in"), int):
             classifier.n_features_in_ = num_features
         return classifier
@@ -183,29 +206,79 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         tags.non_deterministic = self.steps is None
         return tags
 
-    def _pixels(self, X: object, y: object = None) -> NDArray[np.uint8]:  # noqa: N803
-        """The images as uint8 (N, H, W, C). With y, the values of black and white are fitted first."""
-        is_fit = y is not None
-        if files := _files(X):
-            if is_fit:
-                self._range = (0.0, 255.0)
-            return self._decode_files(files, is_fit)
-        arguments = {"y": y} if is_fit else {}
-        dtypes = [np.float64, np.float32, np.uint8]  # other types are converted to the first
-        images = validate_data(self, X, **arguments, reset=is_fit, allow_nd=True, dtype=dtypes)
+    def _collate(self, X: object, is_fit: bool) -> Batch:  # noqa: N803
+        """The images as an array, of rows (N, num_features) or images (N, H, W) and (N, H, W, C), or as a list."""
+        if callable(getattr(X, "tocsr", None)):
+            raise DataError("X is a sparse matrix: give X.toarray()")
         if is_fit:
-            images = images[0]
-            self._range = self._fit_range(images)
-        return self._to_pixels(images)
+            for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
+                if hasattr(self, name):
+                    delattr(self, name)
+        batch: Any = X if _is_table(X) else collate(X, "X")
+        if isinstance(batch, list):
+            if not batch:
+                raise DataError("X has no images")
+            return batch
+        if batch.ndim <= 2:
+            return self._rows(batch, is_fit)
+        if not is_fit:
+            batch = as_batch(batch, "X", self.run_.preprocessing.image_shape)
+        if batch.ndim > 4 or 0 in batch.shape[1:]:
+            raise DataError(f"X is {batch.shape}: {LAYOUTS}")
+        if not len(batch):
+            raise DataError(f"X is {batch.shape}: it has no images")
+        return batch  # type: ignore[no-any-return]
 
-    def _decode_files(self, files: Sequence[File], is_fit: bool) -> NDArray[np.uint8]:
-        """Decode files to squares: of the run's size, or of one that fits the recipe and the files."""
-        if is_fit:
-            image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
-            side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
-        else:
-            side, image_fit = self.run_.preprocessing.size[0], self.run_.recipe.image_fit
+    def _rows(self, table: Any, is_fit: bool) -> Array:
+        """Rows of pixels (N, num_features), checked as scikit-learn does; else one grey image (H, W)."""
+        rows = np.asarray(table)
+        if rows.dtype.kind == "f":
+            check_numbers([rows], "X")
+        if rows.dtype.kind == "O" and (columns := getattr(table, "columns", None)) is not None:
+            names = [str(name) for name, cell in zip(columns, rows[0], strict=True) if not np.isreal(cell)]
+            if names:
+                raise DataError(f"X has columns that are no numbers, such as {names[0]!r}: give one column of images")
+        if not is_fit and rows.ndim == 2 and not hasattr(self, "n_features_in_"):
+            return as_batch(rows, "X", self.run_.preprocessing.image_shape)
+        checked: Array = validate_data(self, table, reset=is_fit, dtype="numeric")
+        return checked
+
+    def _training_pixels(self, batch: Batch) -> NDArray[np.uint8]:
+        """Training images as uint8 (N, H, W, C); determines the scale of pixels."""
+        arrays = [item for item in batch if isinstance(item, np.ndarray)] if isinstance(batch, list) else [batch]
+        self._scale = PixelScale.fit(arrays, "X", self.scale) if arrays else BYTE_SCALE
+        pixels = self._scale.to_uint8(arrays, "X")
+        if isinstance(batch, list):
+            remaining = iter(pixels)
+            return self._decode(
+                [Image.fromarray(_squeeze(next(remaining))) if isinstance(x, np.ndarray) else x for x in batch]
+            )
+        images: NDArray[np.uint8] = self._reshape_rows(pixels[0]) if batch.ndim == 2 else pixels[0]
+        images = images[..., None] if images.ndim == 3 else images
+        if images.ndim != 4 or images.shape[3] not in NUM_CHANNELS:
+            raise DataError(f"X is {images.shape}: {LAYOUTS}")
+        # torch takes neither arrays with negative strides nor read-only ones, as pandas gives them.
+        return np.require(images, requirements=["C", "W"])
+
+    def _decode(self, files: Sequence[ImageFile]) -> NDArray[np.uint8]:
+        """Decode training images to squares of a side that fits the recipe and the images."""
+        image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
+        side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
         return np.stack([_decode_file(file, side, image_fit) for file in files])
+
+    def _file_on_scale(self, file: ImageFile) -> ImageFile | NDArray[np.uint8]:
+        """A file to predict; its pixels, where training images were on a scale of their own."""
+        scale = self._scale
+        if scale.is_natural or scale == BYTE_SCALE:
+            return file
+        if scale.natural_white is None:
+            raise DataError(
+                f"the training images were on the scale ({scale.low:g}, {scale.high:g}), which files do not have: give "
+                "arrays on that scale"
+            )
+        with _add_file_to_errors(file):
+            (pixels,) = scale.to_uint8([decode_image(file)], "X")
+        return pixels
 
     def _largest_side(self, num_images: int) -> int:
         """Limit of the images' side in pixels."""
@@ -214,41 +287,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)
 
-    def _fit_range(self, images: NDArray[np.generic]) -> tuple[float, float]:
-        """The values of black and white. Raises UsageError where ``scale`` is wrong, or missing and needed."""
-        if self.scale is None and images.dtype == np.uint8:
-            return 0.0, 255.0
-        if self.scale is None or (isinstance(self.scale, str) and self.scale == FIT):
-            low, high = float(images.min()), float(images.max())
-            if self.scale == FIT:
-                return low, high if high > low else low + 1.0
-            if low < 0 or high > 1:
-                raise UsageError(
-                    f"X is {images.dtype} and runs from {low:g} to {high:g}: without scale=(low, high) it must be "
-                    "uint8, or lie in 0...1; give the values of black and white, or scale='fit'"
-                )
-            return 0.0, 1.0
-        if isinstance(self.scale, str):
-            raise UsageError(f"scale {self.scale!r} must be (low, high), 'fit' or None")
-        low, high = map(float, self.scale)
-        if not low < high or not math.isfinite(high - low):
-            raise UsageError(f"scale {self.scale!r} must be two numbers, the first below the second")
-        return low, high
-
-    def _to_pixels(self, images: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Convert (N, H, W), (N, H, W, C) or (N, num_features) to uint8 (N, H, W, C)."""
-        low, high = self._range
-        if images.dtype != np.uint8 or (low, high) != (0.0, 255.0):
-            scaled = (images.astype(np.float64) - low) * (255 / (high - low))
-            images = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-        if images.ndim == 2:
-            images = self._reshape_rows(images)
-        images = images[..., None] if images.ndim == 3 else images
-        if images.ndim != 4 or images.shape[3] not in (1, 3, 4):
-            raise DataError(f"X is {images.shape}: images are (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels")
-        return images.astype(np.uint8, copy=False)
-
-    def _reshape_rows(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _reshape_rows(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Reshape (N, num_features) to images; a square below the least size is enlarged by a whole factor."""
         num_features = rows.shape[1]
         if self.image_shape is None:
@@ -270,42 +309,46 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return rows.reshape(len(rows), *self.image_shape)
 
 
-def _files(X: object) -> list[File]:  # noqa: N803
-    """The items of X where all are paths or PIL images; else an empty list."""
-    if not isinstance(X, Sequence | np.ndarray) or isinstance(X, str):
-        return []
-    if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
-        return []
-    files = [item for item in X if isinstance(item, File)]
-    return files if files and len(files) == len(X) else []
+def _is_table(X: Any) -> bool:  # noqa: N803
+    """Whether X is a 2-D array or a DataFrame of several columns, which scikit-learn checks."""
+    return getattr(X, "ndim", 0) == 2 and X.shape[1] > 1 and not callable(getattr(X, "detach", None))
 
 
-def _decode_file(file: File, side: int, image_fit: str) -> NDArray[np.uint8]:
+def _read_targets(y: object) -> NDArray[np.generic]:
+    """Labels (N,), see :func:`read_labels`. Raises DataError for numbers that are no classes."""
+    labels: NDArray[np.generic] = column_or_1d(read_labels(y, "y"), warn=True)
+    try:
+        check_classification_targets(labels)
+    except (TypeError, ValueError) as error:
+        raise DataError(str(error)) from error
+    return labels
+
+
+def _squeeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) of a grey image (H, W, 1), as Pillow takes it."""
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def _decode_file(file: ImageFile, side: int, image_fit: str) -> NDArray[np.uint8]:
     with _add_file_to_errors(file):
         return decode_image(file, (side, side), 3, image_fit)
 
 
-def _read_size(file: File) -> tuple[int, int]:
+def _read_size(file: ImageFile) -> tuple[int, int]:
     """(width, height) in pixels, from the header."""
     if isinstance(file, Image.Image):
         return file.size
     with _add_file_to_errors(file):
-        header = read_header(Path(file))
+        header = read_header(Path(file) if isinstance(file, str) else file)
     return header.width, header.height
 
 
 @contextmanager
-def _add_file_to_errors(file: File) -> Iterator[None]:
+def _add_file_to_errors(file: ImageFile) -> Iterator[None]:
     try:
         yield
     except DataError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-
-
-def _class_names(labels: NDArray[np.generic]) -> tuple[str, ...]:
-    """The labels as texts; their indices where two texts are equal or one is empty."""
-    names = tuple(map(str, labels))
-    return names if len(set(names)) == len(names) and all(names) else tuple(map(str, range(len(names))))
 
 
 def _to_tuples(value: object) -> object:

@@ -95,7 +95,7 @@ def test_effect_of_decoding_at_full_size(plain: Run, tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_existing_file_is_replaced_only_with_overwrite(plain: Run, tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_text("mine")
-    with pytest.raises(UsageError, match=r"a\.pt2' exists; give another output, or overwrite it with --overwrite"):
+    with pytest.raises(UsageError, match=r"a\.pt2' exists; give another output, or overwrite it with overwrite=True"):
         export(plain, "torch", output=tmp_path / "a.pt2")
     assert export(plain, "torch", output=tmp_path / "a.pt2", overwrite=True).num_bytes > 100
 

@@ -65,6 +65,6 @@ def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
 
 
 def _calibration(exported: "Exported") -> str:
-    if exported.temperature == 1.0:
-        return "not calibrated: the run had no validation images to fit a temperature on"
+    if exported.uncalibrated_reason is not None:
+        return f"not calibrated: {exported.uncalibrated_reason}"
     return f"calibrated with the temperature {exported.temperature:g}"

@@ -54,6 +54,7 @@ class Exported:
         temperature: 1.0 where the run is not calibrated.
         checks: one for each image size.
         decoder: None where no files were given.
+        uncalibrated_reason: why no temperature was fitted; None where one was.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Exported:
     temperature: float
     checks: tuple[ParityCheck, ...]
     decoder: DecoderEffect | None
+    uncalibrated_reason: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The fields as values that JSON can represent."""
@@ -79,7 +81,7 @@ def export(
     output: str | Path | None = None,
     tta: str = "recipe",
     overwrite: bool = False,
-    files: Sequence[str | Path] = (),
+    files: str | Path | Sequence[str | Path] = (),
 ) -> Exported:
     """Write a run's model and its preprocessing to one file.
 
@@ -94,7 +96,7 @@ def export(
         tta: test-time augmentation: ``recipe`` (as the run was evaluated), ``none``, ``mirror``, ``shift`` or
             ``mirror_shift``.
         overwrite: whether an existing file is replaced.
-        files: image files on which to measure the effect of decoding at full size.
+        files: image file or files on which to measure the effect of decoding at full size.
     Raises:
         UsageError: for an unknown format or tta, an existing file, or where the extra ``onnx`` is not installed.
         DataError: where none of ``files`` can be read.
@@ -107,6 +109,7 @@ def export(
     ('demo.pt2', ('blue', 'red'))
     """
     ExportConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
+    files = [files] if isinstance(files, str | Path) else files
     run = run if isinstance(run, Run) else load(run, "cpu")
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
@@ -135,7 +138,16 @@ def export(
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
     return Exported(
-        path, format, num_bytes, run.class_names, run.preprocessing.channels, views, run.temperature, checks, decoder
+        path,
+        format,
+        num_bytes,
+        run.class_names,
+        run.preprocessing.channels,
+        views,
+        run.temperature,
+        checks,
+        decoder,
+        run.uncalibrated_reason,
     )
 
 

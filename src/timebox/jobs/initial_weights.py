@@ -17,6 +17,7 @@ from timebox.recipe import parse_recipe, parse_settings
 from timebox.recipe.builtin import auto
 from timebox.run.files import CONFIG, MODEL
 from timebox.run.run import Run
+from timebox.run.tensors import check_finite
 
 # Recipe fields that the weights determine.
 WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "celu_alpha")
@@ -57,6 +58,7 @@ class InitialWeights:
             raise RunError(f"{str(path)!r} is neither a finished run nor a file with the weights of one") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise RunError(f"{str(file)!r} cannot be read: {error}") from error
+        check_finite(tensors, repr(str(file)))
         first = {name.removeprefix(FIRST_NETWORK): t for name, t in tensors.items() if name.startswith(FIRST_NETWORK)}
         tensors = first or tensors
         sha256 = hashlib.sha256(blob).hexdigest()

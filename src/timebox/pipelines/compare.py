@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebox.configs.call import refuse_unknown_arguments
+from timebox.configs.verbs import CompareConfig
 from timebox.errors import UsageError
 from timebox.pipelines.report import read_run_data, write_page
 from timebox.reporting import RunData, comparison_page
@@ -20,14 +21,15 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
     Returns:
         The content of each run's page, in order.
     Raises:
-        UsageError: for fewer than two. RunError, OutputError: as of :func:`report`.
+        UsageError: for fewer than two, and an output that is no path. RunError, OutputError: as of :func:`report`.
 
     >>> import timebox
     >>> [one.name for one in timebox.compare(["runs/demo", "runs/demo"], output="comparison.html")]
     ['demo', 'demo']
     """
-    if len(runs) < 2:
-        raise UsageError("give two runs or more to compare")
+    if isinstance(runs, str | Path | Run) or len(runs) < 2:
+        raise UsageError("give two runs or more to compare, as a list")
+    CompareConfig.from_call({"runs": [], "output": output})
     contents = [read_run_data(Run.of(run, "cpu"), thumbnails=False) for run in runs]
     if output:
         write_page(comparison_page(contents), Path(output))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from timebox.configs.call import refuse_unknown_arguments
+from timebox.configs.verbs import InspectConfig
 from timebox.data import Inspection, inspect_data, load_data
 from timebox.reporter import Reporter, SilentReporter
 
@@ -28,17 +29,17 @@ def inspect(
         coarse, class_depth, data_dir, max_bad_share, cache: as of :func:`timebox.train`.
         reporter: shows the progress; None for none.
     Raises:
-        DataError: for data that cannot be read.
+        UsageError: for an argument that cannot work. DataError: for data that cannot be read.
 
     >>> import timebox
     >>> timebox.inspect("photos").class_counts
     {'train': {'blue': 30, 'red': 30}}
     """
-    reporter = reporter or SilentReporter()
+    config, reporter = InspectConfig.from_call(locals()), reporter or SilentReporter()
     reporter.phase("reading")
     loaded = load_data(
-        data,
-        image_size=image_size,
+        config.data,
+        image_size=config.image_size,
         coarse=coarse,
         class_depth=class_depth,
         data_dir=Path(data_dir) if data_dir else None,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.configs.call import refuse_unknown_arguments
+from timebox.configs.verbs import ReportConfig
 from timebox.errors import RunError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole, written
@@ -29,13 +30,15 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
     Returns:
         The path of the page.
     Raises:
-        RunError: where the run cannot be read. OutputError: where the page cannot be written.
+        UsageError: for an output that is no path. RunError: where the run cannot be read. OutputError: where the page
+        cannot be written.
 
     >>> import timebox
     >>> timebox.report("runs/demo", output="demo.html").name
     'demo.html'
     """
     run = Run.of(run, "cpu")
+    ReportConfig.from_call({**locals(), "run": run.path})
     return write_page(report_page(read_run_data(run, thumbnails)), Path(output) if output else run.path / REPORT)
 
 

@@ -1,5 +1,6 @@
 """``timebox train``: trains on images before a deadline and writes a run directory."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import TrainConfig
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
+from timebox.errors import UsageError
 from timebox.jobs.context import RunContext, join_ranks
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
@@ -119,6 +121,11 @@ def train(
     >>> run.class_names, run.summary["steps"]
     (('blue', 'red'), 20)
     """
+    if not isinstance(data, str | os.PathLike | ImageDataset | None):
+        raise UsageError(
+            f"data is a {type(data).__name__}: give a path, a name, or timebox.ImageDataset(images, labels, "
+            "class_names, ids); TimeboxClassifier().fit(X, y) takes arrays"
+        )
     in_memory = data if isinstance(data, ImageDataset) else None
     config = TrainConfig.from_call({**locals(), "data": data if in_memory is None else IN_MEMORY})
     deadline, reporter = deadline or Deadline(config.budget), reporter or SilentReporter()

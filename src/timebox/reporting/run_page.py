@@ -11,6 +11,7 @@ from timebox.evaluation.metrics import per_class_metrics
 from timebox.reporting.rendering import render
 from timebox.reporting.run_data import RunData, SplitPredictions
 from timebox.reporting.svg import Chart, Line, confusion_heat_map, line_chart, reliability_diagram, timeline
+from timebox.run.summary import uncalibrated_reason
 
 # Rows shown at once; further classes and files are inside a <details> element.
 MAX_CLASSES, MAX_CONFUSIONS, MAX_FILES = 40, 10, 20
@@ -28,11 +29,13 @@ class Calibration:
         error_before, error_after: 0...1, without and with temperature scaling; the second is None where the run has no
             temperature.
         method: how the temperature was fitted, a phrase that follows the second error.
+        reason: why none was fitted; None where one was.
     """
 
     error_before: float
     error_after: float | None
     method: str
+    reason: str | None
     charts: Sequence[Chart]
 
 
@@ -125,10 +128,11 @@ def _calibration(run: RunData, predictions: SplitPredictions) -> Calibration:
     On the validation images themselves, two-fold cross-fitting keeps the error from being too low.
     """
     temperature, before = run.number("temperature"), predictions.probabilities
+    reason = uncalibrated_reason(run.summary)
     if predictions.split == "val":
         after = _cross_fit_temperature(predictions)
         method = f"with a temperature fitted on the other half of them ({temperature or 1.0:g} on all)"
-    elif temperature is not None:
+    elif temperature is not None and reason is None:
         after = apply_temperature(before, temperature)
         method = f"with the temperature {temperature:g}, fitted on the validation images"
     else:
@@ -139,6 +143,7 @@ def _calibration(run: RunData, predictions: SplitPredictions) -> Calibration:
         expected_calibration_error(before, predictions.labels),
         None if after is None else expected_calibration_error(after, predictions.labels),
         method,
+        reason,
         [
             Chart(title, reliability_diagram(probabilities.max(1).astype(np.float64), correct, title))
             for title, probabilities in titles.items()

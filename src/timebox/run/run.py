@@ -1,7 +1,8 @@
 """A run directory, loaded: its model, which predicts, its configuration and its summary."""
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from timebox.builders import build_model
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.data import decode_image, fit_images
+from timebox.data.images.collate import ImageFile, as_batch, collate
 from timebox.data.images.fit import batch_fit
-from timebox.errors import DataError, RunError, TimeboxError
+from timebox.data.images.pixel_range import BYTE, PixelScale
+from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.tta import check_tta
@@ -29,8 +31,8 @@ from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, to_json
 from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
-from timebox.run.summary import valid_summary
-from timebox.run.tensors import read_tensors, to_safetensors
+from timebox.run.summary import uncalibrated_reason, valid_summary
+from timebox.run.tensors import check_finite, read_tensors, to_safetensors
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
@@ -38,6 +40,7 @@ from timebox.runtime.torch_state import retain_freed_memory
 from timebox.training.state import TrainingState
 
 FILES_AT_ONCE = 125  # files that are decoded and predicted together
+BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of the images that a run is trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,8 @@ class Run:
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise UsageError(f"run {path!r} must be the path of a run directory, such as 'runs/demo'")
         self.path = Path(path)
         self.device = resolve_device(device)
         self.config = read_json(self.path / CONFIG, MODEL_FORMAT)
@@ -106,9 +111,15 @@ class Run:
 
     @property
     def temperature(self) -> float:
-        """The temperature that calibrates probabilities; 1 where the run had no validation images to fit it on."""
+        """The temperature that calibrates probabilities; 1 where none was fitted, see ``uncalibrated_reason``."""
         temperature = self._number("temperature")
         return 1.0 if temperature is None else temperature
+
+    @property
+    def uncalibrated_reason(self) -> str | None:
+        """Why no temperature was fitted on the validation images, for the user; None where one was."""
+        training = self.config.get("training")
+        return uncalibrated_reason(self.summary, not isinstance(training, dict) or training.get("scoring") is not False)
 
     def _number(self, key: str) -> float | None:
         """A number of the summary, None where it has none."""
@@ -123,6 +134,7 @@ class Run:
             weights = read_tensors(self.path / MODEL, model.state_dict())
         except FileNotFoundError:
             weights = self._weights_of_checkpoint()
+        check_finite(weights, f"the model of run {str(self.path)!r}")
         model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
@@ -169,12 +181,15 @@ class Run:
         """Class probabilities: float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
 
         Args:
-            images: uint8 (N, H, W, C) or (N, H, W), or a sequence of paths and PIL images of any size and mode. Images
-                of another size are resized to the model's as in training.
+            images: an array or a tensor of images, (N, H, W, C), (N, C, H, W) or grey (N, H, W), or of one image,
+                (H, W, C) or (H, W); a list, tuple or iterator of paths, PIL images, arrays and tensors of any size and
+                mode; or one of those. Pixels are uint8, booleans, whole numbers of 0...255, or floating-point numbers
+                of 0...1. Images of another size are resized to the model's as in training.
             tta: ``recipe`` (as the run was scored), ``none``, ``mirror``, ``shift`` or ``mirror_shift``.
             calibrate: whether to divide logits by the temperature fitted on the validation images, if there were any.
         Raises:
-            DataError: for an image that cannot be read.
+            DataError: for an image that cannot be read, and for arrays whose layout or scale has two readings.
+            RunError: where the model's probabilities are not finite.
         """
         views = self.views(tta)
         array = self._as_array(images)
@@ -183,6 +198,8 @@ class Run:
         config = InferenceConfig(*self.preprocessing.tensors(), views)
         with limit_threads_to_container(), retain_freed_memory():
             probabilities = predict_probabilities(self.model, array, config, self.device)
+        if not np.isfinite(probabilities).all():
+            raise RunError(f"the model of run {str(self.path)!r} computes NaN for some images: train it again")
         return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
@@ -213,28 +230,32 @@ class Run:
         except TimeboxError as error:
             return str(error)
 
-    def _decode(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
+    def _decode(self, image: ImageFile) -> NDArray[np.uint8]:
         form = self.preprocessing
         return decode_image(image, form.size, form.channels, self.recipe.image_fit, form.white_16bit)
 
     def _as_array(self, images: object) -> NDArray[np.uint8]:
         """Images of :meth:`predict_proba` as uint8 (N, H, W, C) of the working size."""
-        size, channels = self.preprocessing.size, self.preprocessing.channels
-        if isinstance(images, np.ndarray):
-            array = images[..., None] if images.ndim == 3 else images
-            if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:3]:
-                raise DataError(
-                    f"images are {images.dtype} {images.shape}: they must be uint8 (N, H, W), "
-                    "or (N, H, W, C) with 1, 3 or 4 channels"
-                )
-            # torch takes neither arrays with negative strides nor read-only ones.
-            array = fit_images(np.require(array, requirements=["C", "W"]), array.shape[1:3], channels)
-            return array if array.shape[1:3] == size else self._fitted(array)
-        if not isinstance(images, Sequence) or isinstance(images, str):
-            raise DataError("images must be a uint8 array (N, H, W, C) or a list of paths and PIL images")
-        if not images:
-            return np.zeros((0, *size, channels), np.uint8)
-        return np.stack([self._read(image, position) for position, image in enumerate(images)])
+        shape = self.preprocessing.image_shape
+        batch = collate(images, "images")
+        if isinstance(batch, np.ndarray):
+            return self._resized(*BYTE_SCALE.to_uint8([as_batch(batch, "images", shape)], "images"))
+        if not batch:
+            return np.zeros((0, *shape), np.uint8)
+        arrays = iter(BYTE_SCALE.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "images"))
+        return np.stack(
+            [
+                self._resized(next(arrays)[None])[0] if isinstance(item, np.ndarray) else self._read(item, position)
+                for position, item in enumerate(batch)
+            ]
+        )
+
+    def _resized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images (N, H, W, C) with the channels and the size of the model's."""
+        # torch takes neither arrays with negative strides nor read-only ones.
+        writable = np.require(images, requirements=["C", "W"])
+        array = fit_images(writable, images.shape[1:3], self.preprocessing.channels)
+        return array if array.shape[1:3] == self.preprocessing.size else self._fitted(array)
 
     def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Images resized to the working size, with the same tensor operations as in an exported model."""
@@ -245,13 +266,16 @@ class Run:
             fitted[position] = planes.permute(1, 2, 0).numpy()
         return fitted
 
-    def _read(self, image: object, position: int) -> NDArray[np.uint8]:
-        if not isinstance(image, str | Path | Image.Image):
-            raise DataError(f"image number {position} is a {type(image).__name__}: it must be a path or a PIL image")
+    def _read(self, image: ImageFile, position: int) -> NDArray[np.uint8]:
+        name = repr(str(image)) if isinstance(image, str | Path) else f"number {position}"
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            raise DataError(
+                f"image {name} is a folder: give its files, for instance sorted(Path({name}).glob('*.jpg')), or "
+                "`timebox predict` the folder"
+            )
         try:
             return self._decode(image)
         except DataError as error:
-            name = f"number {position}" if isinstance(image, Image.Image) else repr(str(image))
             raise DataError(f"image {name} cannot be read: {error}") from error
 
 

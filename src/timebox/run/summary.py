@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from timebox.configs.data import DataConfig
 from timebox.data.dataset import BadFile
+from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 
 
@@ -137,3 +138,27 @@ class StoppedSummary(Struct, frozen=True, kw_only=True):
 def valid_summary(values: Mapping[str, object]) -> dict[str, object]:
     """The values of a summary.json without those that are damaged, such as an accuracy of 3. Unknown keys stay."""
     return valid_values(valid_values(values, FinishedSummary), StoppedSummary)
+
+
+def uncalibrated_reason(summary: Mapping[str, object], is_scored: bool = True) -> str | None:
+    """Why a run has no fitted temperature, in words; None where it has one.
+
+    Args:
+        summary: the values of its summary.json; empty where there is none.
+        is_scored: whether the run was to score its splits.
+    """
+    num_scored, num_images = summary.get("val_images"), summary.get("val_images_total")
+    if not isinstance(num_scored, int) or not isinstance(num_images, int):
+        return "the run ended before its summary was written"
+    if num_scored >= MIN_IMAGES:
+        return None
+    if num_scored:
+        return (
+            f"the run scored {num_scored} of {num_images:,} validation images, and {MIN_IMAGES} or more are needed to "
+            "fit a temperature"
+        )
+    if not is_scored:
+        return "the run left its splits unscored, as it was told to"
+    if num_images:
+        return f"there was no time to score any of the {num_images:,} validation images"
+    return "the run had no validation images to fit a temperature on"

@@ -63,6 +63,17 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         raise RunError(f"{str(path)!r} cannot be read: {reason}") from error
 
 
+def check_finite(tensors: Mapping[str, Tensor], owner: str) -> None:
+    """Raise RunError where a tensor of ``owner`` holds NaN or infinite values, which make every prediction NaN."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            num = int((~tensor.isfinite()).sum())
+            raise RunError(
+                f"{owner} cannot be used: {num:,} of {tensor.numel():,} values of its tensor {_shown(name)} are NaN or "
+                "infinite; train again, with a lower learning rate if it was the training"
+            )
+
+
 def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
