@@ -49,3 +49,15 @@ def test_it_is_told_what_was_written_and_how_it_was_checked(timebox: Command, tm
     assert printed["checks"] == [
         {"size": [32, 40], "num_images": 8, "difference": 2e-6, "allowed": 9e-5, "num_changed": 0}
     ]
+
+
+def test_it_is_told_why_a_run_is_not_calibrated(timebox: Command, replace: Replace) -> None:
+    reason = "the run scored 10 of 10 validation images, and 20 or more are needed to fit a temperature"
+
+    def export(run: str, format: str, **options: object) -> Exported:
+        return Exported(Path("a.onnx"), format, 1, ("cat", "dog"), 3, "none", 1.0, (), None, reason)
+
+    replace("timebox.exporting", export=export)
+    lines = [" ".join(line.split()) for line in timebox("export", "runs/x").out.splitlines()]
+    assert lines[2] == f"gives probabilities: float32 (N, 2), not calibrated: {reason}"
+    assert json.loads(timebox("export", "runs/x", "--json").out)["uncalibrated_reason"] == reason

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from timebox.exporting import export
 from timebox.exporting.export import METADATA
 from timebox.exporting.parity import EPSILON, MARGIN, NUM_IMAGES
 
-from .conftest import ExportedOnce, TrainingResult, max_difference, onnx_predict
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
+from .conftest import ExportedOnce, TrainingResult, labelled_images, max_difference, onnx_predict
 
 
 def photo(path: Path, height: int, width: int, seed: int = 0) -> Path:
@@ -67,19 +64,6 @@ def test_grey_images_and_run_directory_as_path(trained: TrainingResult) -> None:
 
 
 @pytest.mark.integration
-def test_example_script_runs_without_torch(exported: ExportedOnce, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra `onnx`, is not installed")
-    run, written = exported("onnx", "haet2021", "bf16", "crop")
-    file = photo(tmp_path / "photo.png", 40, 50)
-    without = "sys.modules['torch'] = sys.modules['timebox'] = None"
-    code = f"import sys, runpy; {without}; sys.argv.pop(0); runpy.run_path(sys.argv[0])"
-    command = [sys.executable, "-c", code, str(EXAMPLE), str(written.path), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    label = run.predict([file])[0]
-    assert done.stdout.startswith(f"{file}: {label} (")
-
-
-@pytest.mark.integration
 def test_effect_of_decoding_at_full_size(plain: Run, tmp_path: Path) -> None:
     photos = [photo(tmp_path / f"{k}.jpg", 150, 200, seed=k) for k in range(6)]
     (tmp_path / "broken.jpg").write_bytes(b"")
@@ -119,3 +103,26 @@ def test_invalid_arguments_are_refused(plain: Run, tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UsageError, match=r"exporting to ONNX needs onnx: pip install 'timebox-vision\[onnx\]'"):
         export(plain, output=tmp_path / "a.onnx")
+
+
+@pytest.mark.integration
+def test_a_run_with_too_few_validation_images_says_so(plain: Run, tmp_path: Path) -> None:
+    assert export(plain, "torch", output=tmp_path / "a.pt2").uncalibrated_reason is None, "40 validation images"
+    images = labelled_images()
+    few = timebox.train(
+        images,
+        steps=1,
+        recipe="haet2021",
+        settings=["width=8", "batch_size=32", "tta=none"],
+        val=0.05,
+        device="cpu",
+        out=tmp_path / "run",
+    )
+    exported = export(few, "torch", output=tmp_path / "b.pt2", files=str(photo(tmp_path / "a.png", 30, 30)))
+    num = few.summary["val_images"]
+    assert exported.uncalibrated_reason == (
+        f"the run scored {num} of {num} validation images, and 20 or more are needed to fit a temperature"
+    )
+    assert exported.temperature == 1.0
+    assert exported.decoder is not None
+    assert exported.decoder.num_files == 1, "one path is one file"

@@ -110,7 +110,7 @@ def test_sentence_keeps_the_ellipsis_of_a_list_of_names():
 
 def test_uncalibrated_run_has_one_reliability_diagram():
     page = report_page(make_run_data(summary={"temperature": None}))
-    assert "The run is not calibrated" in page
+    assert "The run is not calibrated: the run ended before it was scored." in page
     assert page.count('<div class="square">') == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from timebox.distributed.heartbeat import RankInfo
 from timebox.run import Run
 from timebox.run.ranks_file import RanksRecord, record_rank_failures
-from timebox.run.summary import valid_summary
+from timebox.run.summary import uncalibrated_reason, valid_summary
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,37 @@ def test_keys_of_a_newer_version_are_kept_when_rank_failures_are_recorded(tmp_pa
     record_rank_failures(tmp_path, ["rank 1"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == {"format": 2, "stopped": True, "novel": {"a": 1}, "rank_failures": ["rank 1"]}
+
+
+@pytest.mark.parametrize(
+    ("num_scored", "num_images", "reason"),
+    [
+        (0, 0, "the run had no validation images to fit a temperature on"),
+        (
+            10,
+            10,
+            "the run scored 10 of 10 validation images, and 20 or more are needed to fit a temperature",
+        ),
+        (
+            19,
+            5000,
+            "the run scored 19 of 5,000 validation images, and 20 or more are needed to fit a temperature",
+        ),
+        (0, 5000, "there was no time to score any of the 5,000 validation images"),
+        (20, 20, None),
+        (20, 5000, None),
+    ],
+)
+def test_the_reason_for_no_temperature(num_scored: int, num_images: int, reason: str | None) -> None:
+    assert uncalibrated_reason({"val_images": num_scored, "val_images_total": num_images}) == reason
+
+
+def test_the_reason_for_no_temperature_of_other_runs(trained: Run) -> None:
+    assert uncalibrated_reason({}) == "the run ended before it was scored"
+    assert uncalibrated_reason({"stopped": True}) == "the run ended before it was scored"
+    assert uncalibrated_reason({"temperature": 1.3}) is None
+    unscored = {"val_images": 0, "val_images_total": 13, "temperature": None}
+    assert uncalibrated_reason(unscored, is_scored=False) == "the run left its splits unscored, as it was told to"
+    assert trained.uncalibrated_reason == (
+        "the run scored 13 of 13 validation images, and 20 or more are needed to fit a temperature"
+    )

@@ -21,7 +21,7 @@ def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path,
     with pytest.raises(UsageError) as caught:
         quick(data, out)
     assert str(caught.value) == (
-        f"output directory {str(out)!r} is not empty; give another, or --overwrite to replace a run"
+        f"output directory {str(out)!r} is not empty; give another, or overwrite=True to replace a run"
     )
     with pytest.raises(UsageError) as caught:
         quick(data, out, overwrite=True)

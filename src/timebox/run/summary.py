@@ -46,7 +46,8 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         test_accuracy: share of the scored test images that are right; null where none was scored.
         val_images, test_images: number of images scored.
         val_images_total, test_images_total: number of images in the split.
-        temperature: by which logits are divided to calibrate probabilities, fitted on the validation images.
+        temperature: by which logits are divided to calibrate probabilities, fitted on the validation images; 1 where
+            fewer than 20 were scored, null where none was.
         tta: views that are averaged for a prediction.
         budget_seconds: the budget; null where the steps were counted.
         elapsed_seconds: time since the deadline's clock started, downloads left out.
@@ -149,7 +150,7 @@ def uncalibrated_reason(summary: Mapping[str, object], is_scored: bool = True) -
     """
     num_scored, num_images = summary.get("val_images"), summary.get("val_images_total")
     if not isinstance(num_scored, int) or not isinstance(num_images, int):
-        return "the run ended before its summary was written"
+        return "the run ended before it was scored" if summary.get("temperature") is None else None
     if num_scored >= MIN_IMAGES:
         return None
     if num_scored:

@@ -61,6 +61,7 @@ WHITE_16BIT = 65_535  # the value of 16-bit grey images that becomes 255, unless
 
 CHANNEL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+_STEPS = {"LAB": "RGB", "HSV": "RGB", "La": "LA"}  # Pillow converts these modes to L and RGBA in two steps only
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
@@ -283,6 +284,8 @@ def _scale_jpeg_decoding(image: Image.Image, size: tuple[int, int], fit: str) ->
 def _convert(image: Image.Image, channels: int, white_16bit: int = WHITE_16BIT) -> Image.Image:
     """Convert any mode to L, RGB or RGBA; to L and RGB with a white background."""
     mode = CHANNEL_MODES[channels]
+    if image.mode in _STEPS:
+        image = image.convert(_STEPS[image.mode])
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # to 8 bits, by the same scale in every image of a data set
