@@ -157,7 +157,7 @@ def test_what_is_given_beside_resume_must_not_contradict(measure: Measure, trial
     message = refusal(lambda: measure(resume=done.path, seeds=9, val=0.2, out="there"))
     assert message == (
         "seeds 9 (the benchmark's is 2), val 0.2 (the benchmark's is 0.3), out there cannot be given with resume: "
-        "a benchmark goes on as it was begun; a new --budget may be given"
+        "a benchmark goes on as it was begun; a new budget may be given"
     )
     assert measure(resume=done.path).summary["num_done"] == 4, "a refusal lets go of the directory"
 
@@ -221,7 +221,7 @@ def test_a_place_that_is_taken_is_refused(measure: Measure, trials: Trials, tmp_
     (tmp_path / "bench" / "precious").touch()
     message = refusal(measure)
     assert message.endswith(
-        f"must be a directory that is new or empty; to go on with a benchmark, give --resume {tmp_path}/bench alone"
+        f'must be a directory that is new or empty; to go on with a benchmark, give resume="{tmp_path}/bench" alone'
     )
     assert not trials.done
 
@@ -262,7 +262,7 @@ def test_a_disk_that_fails_is_told(measure: Measure, tmp_path: Path) -> None:
 
 def test_the_published_test_split_is_needed_to_score_it(measure: Measure, trials: Trials) -> None:
     assert refusal(lambda: measure(score="test"), DataError) == (
-        "'digits' has no test split of its own to score; use --score val"
+        "'digits' has no test split of its own to score; use score=\"val\""
     )
     assert not trials.done
 
@@ -270,7 +270,7 @@ def test_the_published_test_split_is_needed_to_score_it(measure: Measure, trials
 def test_what_must_be_said(measure: Measure) -> None:
     assert refusal(lambda: measure(data=None)) == "say what to measure on: a path, or a name such as digits"
     assert refusal(lambda: measure(trial_budget=None)) == (
-        "say how long one trial may take, for instance --trial-budget 60s"
+        'say how long one trial may take, for instance trial_budget="60s"'
     )
     assert refusal(lambda: measure(recipes="auto")) == "recipes 'auto' must be a list of texts"
     assert "1.5 must be a fraction" in refusal(lambda: measure(val=1.5))

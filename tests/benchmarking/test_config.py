@@ -104,7 +104,7 @@ def test_a_wrong_setting_for_all_is_told_once() -> None:
     ("changes", "message"),
     [
         ({"seeds": 0}, "seeds 0 must be a whole number of at least 1"),
-        ({"recipes": ()}, "give at least one recipe, for instance --recipe auto"),
+        ({"recipes": ()}, 'give at least one recipe, for instance recipes=["auto"]'),
         ({"score": "train"}, "score 'train' must be one of val, test"),
         ({"tta": "ten"}, "tta 'ten' must be one of recipe, none, mirror, shift, mirror_shift"),
         (
@@ -113,7 +113,7 @@ def test_a_wrong_setting_for_all_is_told_once() -> None:
         ),
         (
             {"val": "none"},
-            "val 'none' leaves nothing to score: hold images out, or use --score test for a record",
+            "val 'none' leaves nothing to score: hold images out, or use score=\"test\" for a record",
         ),
         ({"precision": "fp8"}, "precision 'fp8' must be one of auto, fp32, bf16, fp16"),
     ],

@@ -51,7 +51,7 @@ def test_data_dir_precedes_the_variable_and_the_variable_the_cache(tmp_path, mon
 def test_without_download_the_error_names_the_files_and_folder(tmp_path):
     words = (
         r"^cifar10 is not on this machine \(looked in .*here, .*cache/timebox\), and downloading is switched off\. "
-        r"Put cifar-10-python\.tar\.gz into .*here, or say with --data-dir or TIMEBOX_DATA where it lies$"
+        r"Put cifar-10-python\.tar\.gz into .*here, or say with data_dir or TIMEBOX_DATA where it lies$"
     )
     with pytest.raises(DataError, match=words):
         load_data("cifar10", data_dir=tmp_path / "here", download=False)

@@ -120,7 +120,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_device("cuda")
     assert str(caught.value) == (
-        "device 'cuda' is not available: torch finds no CUDA GPU here; use --device cpu or auto"
+        "device 'cuda' is not available: torch finds no CUDA GPU here; use device=\"cpu\" or auto"
     )
     with pytest.raises(UsageError) as caught:
         resolve_device("tpu")

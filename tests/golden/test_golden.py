@@ -150,7 +150,7 @@ def test_a_finished_search_says_so(golden: Path, place: Path) -> None:
     with pytest.raises(RunError) as caught:
         timebox.tune(resume=path)
     assert str(caught.value) == (
-        f"search {str(path)!r} is finished: to go on with it, give a longer --budget for all of it"
+        f"search {str(path)!r} is finished: to go on with it, give a longer budget for all of it"
     )
 
 

@@ -170,7 +170,7 @@ def test_unknown_splits_tta_and_runs_are_refused(trained: Run, data: Path, tmp_p
     save_npz(foreign, num=30)
     for split in ("val", "test"):
         assert refusal(lambda split=split: evaluate(trained, foreign, split=split)) == (  # type: ignore[misc]
-            f"split {split!r}: these data have none, and the run held none out of them; use --split all"
+            f'split {split!r}: these data have none, and the run held none out of them; use split="all"'
         )
     assert refusal(lambda: evaluate(tmp_path / "missing", data), RunError) == (
         f"run {str(tmp_path / 'missing')!r} does not exist"

@@ -247,9 +247,9 @@ def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
     [
         (
             {"budget": "10s", "steps": 3},
-            "--budget and --steps exclude each other: give --budget for a deadline or --steps for a count",
+            "budget and steps exclude each other: give budget for a deadline or steps for a count",
         ),
-        ({}, "say how long to train, for instance --budget 10m (or --steps 1000 to count steps instead)"),
+        ({}, 'say how long to train, for instance budget="10m" (or steps=1000 to count steps instead)'),
         ({"steps": 0}, "steps 0 must be a whole number of at least 1"),
         ({"steps": 3, "precision": "fp8"}, "precision 'fp8' must be one of auto, fp32, bf16, fp16"),
         ({"steps": 3, "device": "tpu"}, "device 'tpu' must be one of auto, cpu, cuda; did you mean 'cpu'?"),
@@ -299,7 +299,8 @@ def test_tiny_images_are_refused_and_can_be_enlarged(tmp_path: Path, files_under
     with pytest.raises(UsageError) as caught:
         quick(tmp_path / "tiny.npz", tmp_path / "run")
     assert str(caught.value) == (
-        "images of 5x5 pixels are too small: both sides must be 8 to 4096; use --set image_size=8 to have them scaled"
+        "images of 5x5 pixels are too small: both sides must be 8 to 4096; use "
+        'settings=["image_size=8"] to have them scaled'
     )
     assert files_under() == ["tiny.npz"]
     run = quick(tmp_path / "tiny.npz", tmp_path / "run", settings=[*SMALL, "image_size=8"])

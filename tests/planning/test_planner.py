@@ -247,13 +247,13 @@ def test_with_steps_no_clock_is_read_and_the_plan_is_repeatable(recipe: str, mon
 
 def test_crops_and_image_sides_out_of_range_are_refused() -> None:
     assert refusal(UsageError, lambda: planned(settings=["crop_padding=8"], steps=5)) == (
-        "crop_padding 8 must be smaller than the images' side of 8 pixels; use --set crop_padding=1"
+        'crop_padding 8 must be smaller than the images\' side of 8 pixels; use settings=["crop_padding=1"]'
     )
     small = ImageDataset(np.zeros((20, 7, 9, 3), np.uint8), np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
     for recipe in ("auto", "haet2021"):
         assert refusal(UsageError, lambda recipe=recipe: planned(recipe, train=small, steps=5)) == (  # type: ignore[misc]
             "images of 9x7 pixels are too small: both sides must be 8 to 4096; "
-            "use --set image_size=8 to have them scaled"
+            'use settings=["image_size=8"] to have them scaled'
         )
 
 

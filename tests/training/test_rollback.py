@@ -124,7 +124,7 @@ def test_a_recurring_fault_restores_the_older_snapshot_and_ends_the_training() -
     assert restored_steps == [10, 0, 10, 0, 10, 0], "a new snapshot is tried once"
     expected = (
         "the loss became nan at step 16, and again after each of 6 rollbacks in a row, each at half the learning rate; "
-        "lower the learning rate with --set max_lr=VALUE, or use --precision fp32"
+        'lower the learning rate with settings=["max_lr=VALUE"], or use precision="fp32"'
     )
     with pytest.raises(TimeboxError, match=re.escape(expected)):
         training.guard.recover(NonFiniteError("the loss became nan", 16))
@@ -211,7 +211,7 @@ def test_normalisation_over_the_whole_batch_changes_at_the_first_split() -> None
 def test_the_error_at_the_end_names_the_cause() -> None:
     training = Training(batch_size=6, ghost_size=0)
     fault = OutOfMemoryError("no room")
-    expected = "6 images at a time.*--set width=VALUE.*--set image_size=VALUE"
+    expected = r"6 images at a time.*settings=\[.width=VALUE.\].*settings=\[.image_size=VALUE.\]"
     with pytest.raises(TimeboxError, match=expected) as caught:
         training.guard.recover(fault)
     assert caught.value.__cause__ is fault

@@ -89,7 +89,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
             photos,
             MB,
             "data/ needs about 1.2 MB of memory for 100 images of 64x64, and 1.0 MB are available here; "
-            "use a smaller --set image_size=N, or fewer images",
+            'use a smaller settings=["image_size=N"], or fewer images',
         ),
         (
             idx,
@@ -137,7 +137,7 @@ def test_memory_errors_use_readable_units(tmp_path: Path, monkeypatch: pytest.Mo
         ReadOptions().check_memory(200_000 * 256 * 256 * 3, "200,000 images of 256x256", photos, is_resized=True)
     assert str(caught.value) == (
         f"{photos}/ needs about 39.3 GB of memory for 200,000 images of 256x256, and 12.1 GB are available here; "
-        "use a smaller --set image_size=N, or fewer images"
+        'use a smaller settings=["image_size=N"], or fewer images'
     )
 
 
@@ -184,7 +184,7 @@ def test_copies_of_the_caller_are_included(
 def test_a_smaller_image_size_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = making.photo_folder(tmp_path)
     leave(monkeypatch, 2000)
-    with pytest.raises(DataError, match="use a smaller --set image_size=N"):
+    with pytest.raises(DataError, match=r'use a smaller settings=\["image_size=N"\]'):
         load_data(source)
     assert load_data(source, image_size=8).splits.train.image_shape == (8, 8, 3)
 
