@@ -260,6 +260,23 @@ def test_tables_of_pandas(tmp_path: Path, expected: NDArray[np.float32]) -> None
     assert refusal(lambda: quick().fit(IMAGES, numbers)).startswith("1 label is missing in y")
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"settings": "width=8"}, "settings 'width=8' must be a list of texts"),
+        ({"recipe": None}, "recipe None must be a text that is not empty"),
+        ({"recipe": ""}, "recipe '' must be a text that is not empty"),
+        ({"steps": 0}, "steps 0 must be a whole number of at least 1"),
+        ({"device": "gpu"}, "device 'gpu' must be one of auto, cpu, cuda; did you mean 'cpu'?"),
+        ({"image_shape": 5}, "image_shape 5 must be (H, W), (H, W, C) or 'square'"),
+    ],
+)
+def test_parameters_that_cannot_work(parameters: dict[str, Any], message: str) -> None:
+    assert refusal(lambda: quick(**parameters).fit(IMAGES.reshape(60, -1), LABELS), UsageError) == message
+    if "image_shape" not in parameters:
+        assert refusal(lambda: quick(**parameters).fit(["no.png"] * 60, LABELS), UsageError) == message
+
+
 def test_small_images_name_the_argument() -> None:
     assert refusal(lambda: quick().fit(IMAGES[:, :6, :8], LABELS), UsageError) == (
         "images of 8x6 pixels are too small: both sides must be 8 to 4096; use "

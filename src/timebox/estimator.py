@@ -17,7 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from timebox.clock import parse_budget
-from timebox.data import ImageDataset, decode_image
+from timebox.configs.call import refuse_unknown_arguments
+from timebox.configs.train import TrainConfig
+from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
 from timebox.data.images.decode import read_header
@@ -74,6 +76,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     True
     """
 
+    @refuse_unknown_arguments
     def __init__(
         self,
         budget: str | float = "60s",
@@ -98,6 +101,15 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")
+        options: dict[str, Any] = {
+            "budget": None if self.steps is not None else self.budget,
+            "steps": self.steps,
+            "recipe": self.recipe,
+            "settings": self.settings if isinstance(self.settings, str) else tuple(self.settings),
+            "device": self.device,
+            "precision": self.precision,
+        }
+        TrainConfig.from_call({**options, "data": IN_MEMORY})  # refuses before images are read
         labels = _read_targets(y)
         batch = self._collate(X, is_fit=True)
         if len(batch) != len(labels):
@@ -111,16 +123,11 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
             self.run_ = train(
                 dataset,
-                budget=None if self.steps is not None else self.budget,
-                steps=self.steps,
-                recipe=self.recipe,
-                settings=tuple(self.settings),
+                **options,
                 val="none",
                 test="none",
                 scoring=False,
                 seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
-                device=self.device,
-                precision=self.precision,
                 out=Path(folder) / "run",
             )
             _ = self.run_.model, self.run_.summary  # read before the folder is removed
@@ -302,6 +309,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             padded[:, :num_features] = rows
             factor = math.ceil(MIN_SIDE / side)
             return padded.reshape(len(rows), side, side).repeat(factor, axis=1).repeat(factor, axis=2)
+        if not isinstance(self.image_shape, Sequence):
+            raise UsageError(f"image_shape {self.image_shape!r} must be (H, W), (H, W, C) or 'square'")
         if len(self.image_shape) not in (2, 3) or math.prod(self.image_shape) != num_features:
             raise UsageError(
                 f"image_shape {tuple(self.image_shape)} has {math.prod(self.image_shape)} values, X has {num_features}"

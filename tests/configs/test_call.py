@@ -59,6 +59,17 @@ def test_missing_and_surplus_arguments() -> None:
     )
 
 
+def test_methods_of_public_classes(trained: timebox.Run) -> None:
+    assert refusal(lambda: trained.predict("a.png", tt="none")) == (  # type: ignore[call-arg]
+        "timebox.Run.predict has no argument 'tt'; did you mean 'tta'?"
+    )
+    assert refusal(lambda: trained.predict_proba()) == "timebox.Run.predict_proba lacks the argument 'images'"  # type: ignore[call-arg]
+    assert refusal(lambda: timebox.TimeboxClassifier(budgt="10s")) == (  # type: ignore[call-arg]
+        "timebox.TimeboxClassifier has no argument 'budgt'; did you mean 'budget'?"
+    )
+    assert timebox.TimeboxClassifier("10s").get_params()["budget"] == "10s"
+
+
 def test_a_wrapped_function_keeps_its_values_and_errors() -> None:
     @refuse_unknown_arguments
     def double(value: int, *, by: int = 2) -> int:

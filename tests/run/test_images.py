@@ -157,6 +157,8 @@ def test_a_stack_of_grey_images_stays_a_stack(num: int, grey: Run) -> None:
             "images mixes arrays of float64 and uint8, whose scales may differ: convert them to one",
         ),
         ("one.png", "image 'one.png' cannot be read: No such file or directory"),
+        ("x" * 5000, f"image {'x' * 5000!r} cannot be read: File name too long"),
+        ("a\0b", "image 'a\\x00b' cannot be read: embedded null byte"),
         (b"no image", "image number 0 cannot be read: not an image that can be read here"),
     ],
 )

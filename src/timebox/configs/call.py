@@ -36,7 +36,7 @@ def refuse_unknown_arguments(function: Callable[P, R]) -> Callable[P, R]:
     Without it they raise a TypeError of Python, which is no TimeboxError and knows no synonyms.
     """
     signature = inspect.signature(function)
-    name = f"timebox.{function.__qualname__}"
+    name = f"timebox.{function.__qualname__.removesuffix('.__init__')}"
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

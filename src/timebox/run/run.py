@@ -173,10 +173,12 @@ class Run:
         check_tta(views)
         return views
 
+    @refuse_unknown_arguments
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
         return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
 
+    @refuse_unknown_arguments
     def predict_proba(self, images: object, tta: str = "recipe", calibrate: bool = True) -> NDArray[np.float32]:
         """Class probabilities: float32 (N, num_classes), in the order of ``class_names``; rows sum to one.
 
@@ -268,14 +270,14 @@ class Run:
 
     def _read(self, image: ImageFile, position: int) -> NDArray[np.uint8]:
         name = repr(str(image)) if isinstance(image, str | Path) else f"number {position}"
-        if isinstance(image, str | Path) and Path(image).is_dir():
-            raise DataError(
-                f"image {name} is a folder: give its files, for instance sorted(Path({name}).glob('*.jpg')), or "
-                "`timebox predict` the folder"
-            )
         try:
             return self._decode(image)
         except DataError as error:
+            if isinstance(image, str | Path) and os.path.isdir(image):  # noqa: PTH112  # refuses no name, unlike Path's
+                raise DataError(
+                    f"image {name} is a folder: give its files, for instance sorted(Path({name}).glob('*.jpg')), or "
+                    "`timebox predict` the folder"
+                ) from error
             raise DataError(f"image {name} cannot be read: {error}") from error
 
 
