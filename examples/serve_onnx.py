@@ -32,10 +32,11 @@ class Classifier:
         self.session = onnxruntime.InferenceSession(path)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.class_names, self.channels = json.loads(metadata["class_names"]), json.loads(metadata["channels"])
+        self.white_16bit = json.loads(metadata["white_16bit"])
 
     def predict_proba(self, file: str | Path | BinaryIO) -> NDArray[np.float32]:
         """Probabilities of the classes, float32 (num_classes,). Raises timebox.DataError."""
-        pixels = timebox.decode_image(file, channels=self.channels)
+        pixels = timebox.decode_image(file, channels=self.channels, white_16bit=self.white_16bit)
         probabilities: NDArray[np.float32] = self.session.run(["probabilities"], {"images": pixels[None]})[0][0]
         return probabilities
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from timebox.configs.train import TrainConfig
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
-from timebox.data.images.decode import read_header
+from timebox.data.images.decode import WHITE_16BIT, largest_16bit_value, read_header, white_of
 from timebox.data.images.pixel_range import BYTE, PixelScale, check_numbers
 from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
@@ -169,6 +169,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             parameters["random_state"] = None
         scale = self._scale
         values = {"parameters": parameters, "range": (scale.low, scale.high), "natural_white": scale.natural_white}
+        values["white_16bit"] = self._white_16bit
         values = ESTIMATOR_FORMAT.numbered(values)
         if hasattr(self, "n_features_in_"):
             values["n_features_in"] = self.n_features_in_
@@ -203,6 +204,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         white = values.get("natural_white", high if classifier.scale is None else None)
         natural_white = float(white) if isinstance(white, int | float) else None
         classifier._scale = PixelScale(float(low), float(high), natural_white, is_natural=classifier.scale is None)
+        white_16bit = values.get("white_16bit", WHITE_16BIT)
+        classifier._white_16bit = white_16bit if isinstance(white_16bit, int) and white_16bit > 0 else WHITE_16BIT
         if isinstance(num_features := values.get("n_features_in"), int):
             classifier.n_features_in_ = num_features
         return classifier
@@ -254,6 +257,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """Training images as uint8 (N, H, W, C); determines the scale of pixels."""
         arrays = [item for item in batch if isinstance(item, np.ndarray)] if isinstance(batch, list) else [batch]
         self._scale = PixelScale.fit(arrays, "X", self.scale) if arrays else BYTE_SCALE
+        self._white_16bit = WHITE_16BIT  # of files; _decode finds it
         pixels = self._scale.to_uint8(arrays, "X")
         if isinstance(batch, list):
             remaining = iter(pixels)
@@ -271,13 +275,17 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """Decode training images to squares of a side that fits the recipe and the images."""
         image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
         side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
-        return np.stack([_decode_file(file, side, image_fit) for file in files])
+        self._white_16bit = white_of(max(map(_largest_16bit_value, files)))
+        return np.stack([_decode_file(file, (side, side), 3, image_fit, self._white_16bit) for file in files])
 
     def _file_on_scale(self, file: ImageFile) -> ImageFile | NDArray[np.uint8]:
         """A file to predict; its pixels, where training images were on a scale of their own."""
         scale = self._scale
         if scale.is_natural or scale == BYTE_SCALE:
-            return file
+            if self._white_16bit == WHITE_16BIT:
+                return file
+            form = self.run_.preprocessing
+            return _decode_file(file, form.size, form.channels, self.run_.recipe.image_fit, self._white_16bit)
         if scale.natural_white is None:
             raise DataError(
                 f"the training images were on the scale ({scale.low:g}, {scale.high:g}), which files do not have: give "
@@ -338,9 +346,22 @@ def _squeeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
-def _decode_file(file: ImageFile, side: int, image_fit: str) -> NDArray[np.uint8]:
+def _decode_file(
+    file: ImageFile, size: tuple[int, int], channels: int, image_fit: str, white_16bit: int
+) -> NDArray[np.uint8]:
     with _add_file_to_errors(file):
-        return decode_image(file, (side, side), 3, image_fit)
+        return decode_image(file, size, channels, image_fit, white_16bit)
+
+
+def _largest_16bit_value(file: ImageFile) -> int:
+    """Of a 16-bit grey image; 0 for any other."""
+    with _add_file_to_errors(file):
+        is_16bit = file.mode.startswith("I") if isinstance(file, Image.Image) else read_header(_path(file)).is_16bit
+        return largest_16bit_value(file) if is_16bit else 0
+
+
+def _path(file: str | Path | BinaryIO) -> Path | BinaryIO:
+    return Path(file) if isinstance(file, str) else file
 
 
 def _read_size(file: ImageFile) -> tuple[int, int]:
@@ -348,7 +369,7 @@ def _read_size(file: ImageFile) -> tuple[int, int]:
     if isinstance(file, Image.Image):
         return file.size
     with _add_file_to_errors(file):
-        header = read_header(Path(file) if isinstance(file, str) else file)
+        header = read_header(_path(file))
     return header.width, header.height
 
 

@@ -266,3 +266,35 @@ def test_grey_runs_decode_alike(files: list[Path], trained: TrainingResult) -> N
     run = trained("haet2021", channels=1, tta="none")
     for file in files:
         np.testing.assert_array_equal(timebox.decode_image(file, channels=1), run._decode(file), err_msg=file.name)
+
+
+def twelve_bits(folder: Path) -> list[Path]:
+    """Two classes of 16-bit images that use 12 bits."""
+    paths = []
+    for k in range(12):
+        pixels = RNG.integers(0, 2048, (SIDE, SIDE)) + 2047 * (k % 2)
+        paths.append(folder / "ab"[k % 2] / f"{k}.png")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint16)).save(paths[-1])
+    return paths
+
+
+def test_the_bits_in_use_are_kept_with_the_model(tmp_path: Path) -> None:
+    """Training, predict, the export's metadata and the estimator scale 12-bit images alike."""
+    paths = twelve_bits(tmp_path / "ds")
+    settings = ("width=8", "batch_size=8")
+    run = timebox.train(
+        tmp_path / "ds", steps=2, recipe="airbench94", settings=settings, val="none", out=tmp_path / "r"
+    )
+    assert run.preprocessing.white_16bit == 4095
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(int)
+    expected = (pixels * 255 // 4095).astype(np.uint8)[..., None]
+    decoded = np.stack([run._decode(path) for path in paths])
+    assert np.array_equal(decoded, expected)
+    assert np.array_equal(run.predict_proba(paths), run.predict_proba(expected))
+    classifier = TimeboxClassifier(steps=2, recipe="airbench94", settings=settings, random_state=0)
+    labels = [path.parent.name for path in paths]
+    classifier.fit([str(path) for path in paths], labels).save(tmp_path / "saved")
+    loaded = TimeboxClassifier.load(tmp_path / "saved")
+    grey = np.repeat(expected, 3, axis=3)
+    assert np.array_equal(loaded.predict_proba([str(path) for path in paths]), loaded.predict_proba(grey))

@@ -122,6 +122,7 @@ def export(
     metadata = {
         "class_names": list(run.class_names),
         "channels": run.preprocessing.channels,
+        "white_16bit": run.preprocessing.white_16bit,
         "tta": views,
         "temperature": run.temperature,
         "timebox": VERSION,
@@ -214,7 +215,9 @@ def _decoder_effect(run: Run, tta: str, predict: PredictFn, files: Sequence[str 
     difference = 0.0
     for prediction in run.predict_files(files, tta):
         if prediction.probabilities is not None:
-            probabilities = predict(decode_whole(prediction.path, run.preprocessing.channels)[None])[0]
+            probabilities = predict(
+                decode_whole(prediction.path, run.preprocessing.channels, run.preprocessing.white_16bit)[None]
+            )[0]
             difference = max(difference, float(np.abs(probabilities - prediction.probabilities).max()))
             num_changed += int(probabilities.argmax() != prediction.probabilities.argmax())
             num_files += 1

@@ -9,7 +9,7 @@ from timebox.data.folders.tree import ImageFolder
 
 _MIN_SHARED = 0.8  # of the smaller folder's images
 _MASK_STEM = re.compile(
-    r"(?P<image>.+?)[ _.-]*[_ .-](mask|masks|seg|segmentation|segmented|gt|groundtruth|trimap|matte|alpha)([_ -]?\d+)?",
+    r"(?P<image>.+?)[ _.-]*[_ .-](mask|masks|seg|segmentation|segmented|gt|groundtruth|trimap|matte)([_ -]?\d+)?",
     re.IGNORECASE,
 )
 

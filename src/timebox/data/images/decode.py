@@ -123,7 +123,7 @@ def decode_image(
     (16, 16, 3)
     """
     if size is None:
-        return decode_whole(file, channels)
+        return decode_whole(file, channels, white_16bit)
     with _open_image(file) as image:
         _scale_jpeg_decoding(image, size, fit)
         _check_pixels(image)
@@ -139,18 +139,25 @@ def decode_image(
             return np.asarray(fitted, dtype=np.uint8).reshape(*size, channels)
 
 
-def decode_whole(file: str | Path | BinaryIO | Image.Image, channels: int) -> NDArray[np.uint8]:
+def decode_whole(
+    file: str | Path | BinaryIO | Image.Image, channels: int, white_16bit: int = WHITE_16BIT
+) -> NDArray[np.uint8]:
     """Decode one image upright and at its own size: uint8 (height, width, channels). See decode_image."""
     with _open_image(file) as image:
         _check_pixels(image)
         image.load()
-        flat = _convert(image, channels)
+        flat = _convert(image, channels, white_16bit)
         orientation = _orientation(image)
         upright = flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
         return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
 
 
-def largest_16bit_value(file: Path | BinaryIO) -> int:
+def white_of(largest: int) -> int:
+    """The value of 16-bit images that becomes white: all ones, of as many bits as their largest value takes."""
+    return (1 << largest.bit_length()) - 1 if largest > 0 else WHITE_16BIT
+
+
+def largest_16bit_value(file: str | Path | BinaryIO | Image.Image) -> int:
     """The largest value of a 16-bit grey image, at most 65,535. Raises DataError as decode_image does."""
     with _open_image(file) as image:
         _check_pixels(image)

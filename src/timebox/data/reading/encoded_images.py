@@ -28,6 +28,7 @@ from timebox.data.images.decode import (
     decode_image,
     largest_16bit_value,
     read_header,
+    white_of,
 )
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
@@ -177,7 +178,7 @@ def _read_headers(
 
 
 def _find_white(images: Sequence[EncodedImage], headers: Sequence[ImageHeader | None], options: ReadOptions) -> int:
-    """The value of 16-bit grey images that becomes white: all ones, of as many bits as the largest value takes."""
+    """The value of 16-bit grey images that becomes white: see :func:`white_of`."""
     indices = [index for index, header in enumerate(headers) if header and header.is_16bit]
     largest = [0] * len(indices)
 
@@ -185,8 +186,7 @@ def _find_white(images: Sequence[EncodedImage], headers: Sequence[ImageHeader | 
         largest[position] = largest_16bit_value(images[indices[position]].file())
 
     _for_each(task, range(len(indices)), "measured", options)
-    bits = max(largest, default=0).bit_length()
-    return (1 << bits) - 1 if bits else WHITE_16BIT
+    return white_of(max(largest, default=0))
 
 
 def _decode(
