@@ -253,8 +253,8 @@ MODEL = ("cat", "dog", "train")
     [
         ({"cat": 2}, {"train": 2}),
         ({"dog": 1, "cat": 2}, {"train": 3}),
-        ({"test/cat": 2, "test/dog": 1}, {"train": 3}),
-        ({"test/dog": 2, "val/dog": 1}, {"train": 2}),
+        ({"test/cat": 2, "test/dog": 1}, {"train": 0, "test": 3}),
+        ({"test/dog": 2, "val/dog": 1}, {"train": 0, "val": 1, "test": 2}),
         ({"cat/a": 1, "cat/b": 1}, {"train": 2}),
         ({"train": 2, "dog": 1}, {"train": 3}),
         ({"new/cat": 2}, {"train": 2}),

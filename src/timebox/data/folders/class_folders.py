@@ -1,12 +1,13 @@
 """Finds the class folders of one split, and says where their level could be another."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timebox.data.folders.masks import find_masks, masks_of_others
-from timebox.data.folders.names import CONTAINERS, are_parts, split_of
+from timebox.data.folders.masks import find_masks, masks_of_others, without_masks
+from timebox.data.folders.names import CONTAINERS, UNLABELLED, are_parts, split_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.text import abbreviate_list, pluralize, printable
@@ -45,42 +46,75 @@ def class_root(folder: ImageFolder, class_names: Collection[str] = ()) -> ImageF
     ):
         inner = inner.holders[0]
     holders = inner.holders
-    if not holders or (len(holders) == 1 and holders[0].name.lower() in CONTAINERS):
+    if not holders or (len(holders) == 1 and is_container(holders[0], class_names)):
         return None
     in_folders = sum(holder.num_images for holder in holders)
     return inner if in_folders > len(inner.images) else None
 
 
-def find_class_folders(root: ImageFolder, depth: int | None, source: Path) -> ClassFolders:
+def is_container(folder: ImageFolder, class_names: Collection[str] = ()) -> bool:
+    """Whether the name of a folder says nothing of its images: "images", "data". Not where a model has that class."""
+    return folder.name.lower() in CONTAINERS and folder.name not in class_names
+
+
+def find_class_folders(
+    root: ImageFolder, depth: int | None, source: Path, class_names: Collection[str] = ()
+) -> ClassFolders:
     """The class folders in ``root``.
 
     Args:
         depth: as of :class:`ClassFolders`; None to find it.
         source: the path that relative paths in messages start from.
+        class_names: those of a model, if any.
     Raises:
         DataError: where the folders are no classes, or could be so at two depths.
     """
-    holders = root.holders
     notes: list[str] = []
-    if pair := find_masks(holders):
-        images, masks = pair
-        raise DataError(
-            f"{root.path}: {masks.name}/ holds masks of the images in {images.name}/, by their file names, and no "
-            "class "
-            "of its own; timebox learns one label an image: put images in class folders, or give a table of labels"
-        )
+    refuse_masks(root)
+    stripped = [without_masks(holder) for holder in root.holders]
+    holders = [holder for holder, _ in stripped if holder.num_images]
+    masks = [mask for _, removed in stripped for mask in removed]
     copies = _copies(holders)
-    holders = [holder for holder in holders if holder not in copies]
+    unlabelled = [holder for holder in holders if holder.name.lower() in UNLABELLED and len(holders) > 1]
+    holders = [holder for holder in holders if holder not in (*copies, *unlabelled)]
     if depth is None:
-        depth = _find_depth(root, holders, notes)
+        depth = _known_depth(holders, class_names) or _find_depth(root, holders, notes)
     if depth == 2:
         holders = [inner for holder in holders for inner in _inside(holder)]
     elif nested := [inner for holder in holders if len(holder.holders) > 1 for inner in holder.holders]:
         example = printable(nested[0].path.relative_to(source).as_posix())
         notes.append(f"images in folders below a class folder belong to that class: those of {example}/ too")
     found = _collect(root, depth, holders, notes, source)
-    repeated = LeftOut.of("folder", "with the same class folders again", [printable(copy.name) for copy in copies])
-    return replace(found, left_out=(*found.left_out, repeated)) if repeated else found
+
+    def names(folders: Sequence[ImageFolder]) -> list[str]:
+        return [printable(folder.path.relative_to(source).as_posix()) for folder in folders]
+
+    left_out = (
+        *found.left_out,
+        LeftOut.of("folder", "with the same class folders again", names(copies)),
+        LeftOut.of("folder", "of masks or thumbnails of other images", names(masks)),
+        LeftOut.of("folder", "of unlabelled images", names(unlabelled)),
+    )
+    return replace(found, left_out=tuple(each for each in left_out if each))
+
+
+def refuse_masks(folder: ImageFolder) -> None:
+    """Raise DataError where a folder holds images and, in another folder, their masks."""
+    if pair := find_masks(folder.holders):
+        images, masks = pair
+        raise DataError(
+            f"{folder.path}: {masks.name}/ holds masks of the images in {images.name}/, by their file names, and no "
+            "class "
+            "of its own; timebox learns one label an image: put images in class folders, or give a table of labels"
+        )
+
+
+def _known_depth(holders: Sequence[ImageFolder], class_names: Collection[str]) -> int | None:
+    """The depth at which all folders are classes of a model; None where none is so."""
+    if {clean_name(holder.name) for holder in holders} <= set(class_names):
+        return 1
+    inside = {clean_name(inner.name) for holder in holders for inner in _inside(holder)}
+    return 2 if inside and inside <= set(class_names) else None
 
 
 def _copies(holders: Sequence[ImageFolder]) -> list[ImageFolder]:
@@ -165,8 +199,9 @@ def _collect(
 
 
 def clean_name(text: str) -> str:
-    """A class name without spaces around it, in Unicode's composed form: what people mean by equal names."""
-    return unicodedata.normalize("NFC", text).strip()
+    """A class name without spaces around it and invisible characters, in Unicode's composed form."""
+    visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return unicodedata.normalize("NFC", visible).strip()
 
 
 def merged_names_notes(written: Mapping[str, set[str]]) -> list[str]:
@@ -182,7 +217,7 @@ def merged_names_notes(written: Mapping[str, set[str]]) -> list[str]:
         notes.append(f"{pluralize(len(merged), 'class')[:-1]}es in all came under several such names")
     by_letters: dict[str, list[str]] = {}
     for name in written:
-        by_letters.setdefault(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()), []).append(name)
+        by_letters.setdefault(_rough_name(name), []).append(name)
     alike = [sorted(names) for names in by_letters.values() if len(names) > 1]
     if alike:
         more = f", and {len(alike) - 1} more such" if len(alike) > 1 else ""
@@ -190,3 +225,10 @@ def merged_names_notes(written: Mapping[str, set[str]]) -> list[str]:
             f"{' and '.join(map(repr, alike[0]))} are different classes{more}: rename one if they are the same"
         )
     return notes
+
+
+def _rough_name(name: str) -> str:
+    """A class name without what is easily written in two ways: case, spaces, leading zeros, and the mark of a copy."""
+    text = re.sub(r"( -)? copy( \(\d+\))?$| \(\d+\)$", "", name.casefold().replace("_", " "))
+    text = " ".join(text.replace("-", " ").split())
+    return str(float(text)) if re.fullmatch(r"\d{1,15}(\.\d+)?", text) else text

@@ -4,16 +4,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from timebox.data.folders.class_folders import ClassFolders, class_root, find_class_folders
-from timebox.data.folders.names import CONTAINERS, SPLITS, split_of, split_word
-from timebox.data.folders.split_folders import nested_splits, split_folders
+from timebox.data.folders.class_folders import (
+    ClassFolders,
+    class_root,
+    find_class_folders,
+    is_container,
+    refuse_masks,
+)
+from timebox.data.folders.descend import inner_folder
+from timebox.data.folders.names import CONTAINERS, EVALUATION, SPLITS, split_word
+from timebox.data.folders.split_folders import NestedSplits, nested_splits, split_folders
 from timebox.data.folders.tree import ImageFolder
+from timebox.data.folders.unread import unread_files
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.text import abbreviate_list, pluralize, printable
 from timebox.errors import DataError
-
-# Files that may hold labels in a form that is not read.
-_LABEL_SUFFIXES = frozenset({".mat", ".json", ".xml", ".txt", ".pkl", ".xlsx", ".npy", ".h5", ".yaml", ".yml"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +27,7 @@ class FolderLayout:
 
     Attributes:
         base: the folder that was read, which is the source or a folder in it.
-        splits: "train", "val", "test" -> class name -> images; always with train.
+        splits: "train", "val", "test" -> class name -> images; with train, unless a model is to be scored.
         unlabelled: val and test folders without class folders.
         why: the evidence, for the user.
     """
@@ -63,44 +68,84 @@ def find_layout(root: ImageFolder, options: LayoutOptions) -> FolderLayout:
     """
     findings = _Findings()
     inner = _descend(root, options, findings)
+    refuse_masks(inner)
     train, held_out = split_folders(inner, options.wanted, options.class_names)
     if held_out and train is None and not _has_classes_beside(inner, held_out):
-        train, held_out = _only_held_out(inner, held_out, options, findings)
-    if train is None and not held_out and (by_split := nested_splits(inner)):
-        return _nested_layout(inner, by_split, options, findings)
+        return _held_out_layout(inner, held_out, options, findings)
+    if train is None and not held_out and (nested := nested_splits(inner)):
+        return _nested_layout(inner, nested, options, findings)
     if train is not None:
         _note_beside(inner, [train, *held_out.values()], findings)
     rest = train or _without(inner, held_out.values())
-    found = find_class_folders(class_root(rest, options.class_names or ()) or rest, options.class_depth, root.path)
-    _check_classes(root, rest, found)
+    found = _class_folders(root, rest, options)
     if train is None and held_out and len(found.images) < 2 and options.class_names is None:
         raise _one_class_beside(root, found, held_out)
     findings.notes += found.notes
+    findings.notes += [f"{folder.name}/ is taken for {split}" for split, folder in held_out.items() if _is_eval(folder)]
     outside = [printable(path.relative_to(root.path).as_posix()) for path in found.root.images]
     findings.left_out += [LeftOut.of("image", "outside any class folder", outside), *found.left_out]
     splits: dict[str, Mapping[str, Sequence[Path]]] = {"train": found.images}
     unlabelled: dict[str, ImageFolder] = {}
     for split, folder in held_out.items():
         if split in options.wanted:
-            if (classes := _held_out_classes(folder, found, root.path)) is None:
+            if (classes := _held_out_classes(folder, found, root.path, options)) is None:
                 unlabelled[split] = folder
             else:
                 splits[split] = classes
+    return _layout(inner.path, splits, unlabelled, _why(root, found), findings)
+
+
+def _class_folders(root: ImageFolder, folder: ImageFolder, options: LayoutOptions) -> ClassFolders:
+    """The class folders in a folder. Raises DataError where there are none."""
+    known = options.class_names or ()
+    if folder.images and not folder.holders and folder.name in known:
+        return ClassFolders(folder, 0, {folder.name: folder.images}, (f"all images are of the class {folder.name!r}",))
+    found = find_class_folders(class_root(folder, known) or folder, options.class_depth, root.path, known)
+    only = found.root.holders[0] if len(found.root.holders) == 1 else None
+    if found.images and not (only and is_container(only, known) and only.images):
+        return found
+    if folder.num_images:
+        example = printable(next(folder.all_images()).relative_to(root.path).as_posix())
+        raise DataError(
+            f"{root.path}: {pluralize(folder.num_images, 'image')}, but no class folders and no table of labels, so "
+            f"nothing says what {example} is: put them as CLASS/IMAGE.jpg, or add a table of file names and labels"
+            f"{unread_files(root)}"
+        )
+    raise DataError(
+        f"{root.path} holds no images in class folders: put them as {root.path}/CLASS/IMAGE.jpg{unread_files(root)}"
+    )
+
+
+def _why(root: ImageFolder, found: ClassFolders) -> str:
     where = printable(found.root.path.relative_to(root.path).as_posix())
-    why = f"images lie in the folders {abbreviate_list(list(found.images))}{'' if where == '.' else f' of {where}/'}"
-    return _layout(inner.path, splits, unlabelled, why, findings)
+    return f"images lie in the folders {abbreviate_list(list(found.images))}{'' if where == '.' else f' of {where}/'}"
+
+
+def _held_out_layout(
+    folder: ImageFolder, held_out: Mapping[str, ImageFolder], options: LayoutOptions, findings: _Findings
+) -> FolderLayout:
+    """The layout of val and test without train, to score a model on. Raises DataError for data to train on."""
+    if options.class_names is None:
+        listed = "/ and ".join(each.name for each in held_out.values())
+        raise DataError(f"{folder.path} has {listed}/ but no train/ to learn from")
+    _note_beside(folder, list(held_out.values()), findings)
+    found = {
+        split: _class_folders(inner, inner, options) for split, inner in held_out.items() if split in options.wanted
+    }
+    for each in found.values():
+        findings.notes += each.notes
+        findings.left_out += each.left_out
+    why = "; ".join(_why(folder, each) for each in found.values())
+    return _layout(folder.path, {split: each.images for split, each in found.items()}, {}, why, findings)
 
 
 def _nested_layout(
-    folder: ImageFolder,
-    by_split: Mapping[str, Mapping[str, Sequence[Path]]],
-    options: LayoutOptions,
-    findings: _Findings,
+    folder: ImageFolder, nested: NestedSplits, options: LayoutOptions, findings: _Findings
 ) -> FolderLayout:
     """The layout of class folders that hold train/, val/ or test/."""
-    splits = {split: classes for split, classes in by_split.items() if split == "train" or split in options.wanted}
-    _note_beside(folder, folder.holders, findings)
-    why = f"each class folder holds {abbreviate_list([f'{split}/' for split in by_split])}"
+    splits = {split: classes for split, classes in nested.splits.items() if split == "train" or split in options.wanted}
+    _note_beside(folder, nested.holders, findings)
+    why = f"each class folder holds {abbreviate_list([f'{split}/' for split in nested.splits])}"
     return _layout(folder.path, splits, {}, why, findings)
 
 
@@ -126,7 +171,11 @@ def _layout(
 def _descend(root: ImageFolder, options: LayoutOptions, findings: _Findings) -> ImageFolder:
     """Go into the only folder that holds class folders or splits."""
     folder = root
-    while inner := _only_candidate(folder, options, findings, root.path):
+    while inner := inner_folder(folder, options.class_names or ()):
+        names = [printable(path.relative_to(root.path).as_posix()) for path in folder.images]
+        beside = [printable(each.name) for each in folder.holders if each is not inner and each.name != "blobs"]
+        findings.left_out.append(LeftOut.of("image", f"beside {inner.name}/", names))
+        findings.left_out.append(LeftOut.of("folder", f"beside {inner.name}/", beside))
         folder = inner
     if folder is not root:
         where = printable(folder.path.relative_to(root.path).as_posix())
@@ -134,49 +183,12 @@ def _descend(root: ImageFolder, options: LayoutOptions, findings: _Findings) -> 
     return folder
 
 
-def _only_candidate(
-    folder: ImageFolder, options: LayoutOptions, findings: _Findings, source: Path
-) -> ImageFolder | None:
-    holders = folder.holders
-    known = options.class_names or frozenset()
-    if any(split_of(holder.name) or holder.name in known for holder in holders):
-        return None
-    if len(holders) == 1:
-        inner, rest = holders[0], []
-    else:
-        candidates = [holder for holder in holders if holder.name.lower() in CONTAINERS and holder.holders]
-        candidates = [holder for holder in candidates if not holder.images]
-        if len(candidates) != 1:
-            return None
-        inner = candidates[0]
-        rest = [holder for holder in holders if holder is not inner]
-        if 2 * sum(other.num_images for other in rest) > inner.num_images:
-            return None
-    if not inner.holders or len(folder.images) > inner.num_images / 2:
-        return None
-    if len(inner.images) > sum(holder.num_images for holder in inner.holders):
-        return None
-    names = [printable(path.relative_to(source).as_posix()) for path in folder.images]
-    findings.left_out.append(LeftOut.of("image", f"beside {inner.name}/", names))
-    findings.left_out.append(LeftOut.of("folder", f"beside {inner.name}/", [printable(each.name) for each in rest]))
-    return inner
-
-
 def _has_classes_beside(folder: ImageFolder, held_out: Mapping[str, ImageFolder]) -> bool:
     return any(holder not in held_out.values() for holder in folder.holders)
 
 
-def _only_held_out(
-    folder: ImageFolder, held_out: Mapping[str, ImageFolder], options: LayoutOptions, findings: _Findings
-) -> tuple[ImageFolder, dict[str, ImageFolder]]:
-    """(the folder to read, no others), for data without train/. Raises DataError where they are to be trained on."""
-    listed = "/ and ".join(each.name for each in held_out.values())
-    if options.class_names is None:
-        raise DataError(f"{folder.path} has {listed}/ but no train/ to learn from")
-    chosen = held_out.get("test") or next(iter(held_out.values()))
-    if len(held_out) > 1:
-        findings.notes.append(f"of {listed}/, {chosen.name}/ is read")
-    return chosen, {}
+def _is_eval(folder: ImageFolder) -> bool:
+    return folder.name.lower() in EVALUATION
 
 
 def _note_beside(folder: ImageFolder, used: Sequence[ImageFolder], findings: _Findings) -> None:
@@ -187,51 +199,29 @@ def _note_beside(folder: ImageFolder, used: Sequence[ImageFolder], findings: _Fi
     findings.left_out.append(LeftOut.of("image", f"beside {first}/", [printable(each.name) for each in folder.images]))
 
 
-def _check_classes(root: ImageFolder, rest: ImageFolder, found: ClassFolders) -> None:
-    """Raise DataError unless there are class folders."""
-    only = found.root.holders[0] if len(found.root.holders) == 1 else None
-    if not found.images or (only and only.name.lower() in CONTAINERS and only.images):
-        if rest.num_images:
-            example = printable(next(rest.all_images()).relative_to(root.path).as_posix())
-            raise DataError(
-                f"{root.path}: {pluralize(rest.num_images, 'image')}, but no class folders and no table of labels, so "
-                f"nothing says what {example} is: put them as CLASS/IMAGE.jpg, or add a table of file names and labels"
-                f"{_unread_files(root)}"
-            )
-        raise DataError(f"{root.path} holds no images in class folders: put them as {root.path}/CLASS/IMAGE.jpg")
-
-
 def _one_class_beside(root: ImageFolder, found: ClassFolders, held_out: Mapping[str, ImageFolder]) -> DataError:
     names = "/, ".join(folder.name for folder in held_out.values())
     return DataError(
         f"{root.path} has one class, {next(iter(found.images))!r}, beside {names}/, which stands for images to "
-        "validate or "
-        "test with: rename that folder if it is a class"
+        "validate "
+        "or test with: rename that folder if it is a class"
     )
 
 
-def _unread_files(root: ImageFolder) -> str:
-    """Files beside the images that may hold labels in a form that is not read."""
-    names = [
-        printable(path.name)
-        for folder in root.walk()
-        if folder is root or not folder.num_images
-        for path in folder.others
-        if path.suffix.lower() in _LABEL_SUFFIXES
-    ]
-    return f" ({abbreviate_list(names)} cannot be read as one)" if names else ""
-
-
-def _held_out_classes(folder: ImageFolder, train: ClassFolders, source: Path) -> Mapping[str, Sequence[Path]] | None:
+def _held_out_classes(
+    folder: ImageFolder, train: ClassFolders, source: Path, options: LayoutOptions
+) -> Mapping[str, Sequence[Path]] | None:
     """The classes of a val or test folder; None where its images have no labels.
 
     A folder of train's class names is labelled; any other with several folders is kept, so that the reader refuses it.
     """
-    root = class_root(folder)
+    known = options.class_names or train.images.keys()
+    root = class_root(folder, known)
     if root is None:
         return None
-    found = find_class_folders(root, train.depth if root.holders[0].holders else 1, source)
-    if set(found.images) & set(train.images):
+    depth = train.depth if train.depth and root.holders[0].holders else 1
+    found = find_class_folders(root, depth, source, known)
+    if set(found.images) & set(known):
         return found.images
     if len(found.images) > 1:
         return found.images

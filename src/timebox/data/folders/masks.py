@@ -1,12 +1,29 @@
-"""Recognises masks: images that label the pixels of other images, and are no class."""
+"""Recognises masks and thumbnails: images that describe or repeat other images, and are no class."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from timebox.data.folders.names import IMAGE_ROLES, MASK_ROLES, words_of
+from timebox.data.folders.names import split_camel_case, words_of
 from timebox.data.folders.tree import ImageFolder
 
+# Words of folder names, where they may stand beside any other; and such that count only alone.
+_MASK_WORDS = frozenset({
+    "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
+    "groundtruth", "groundtruths", "trimap", "trimaps", "gtfine", "gtcoarse", "labelids",
+})  # fmt: skip
+_MASK_NAMES = frozenset({
+    "seg", "target", "targets", "depth", "edges", "heatmap", "heatmaps", "matte", "mattes", "alpha", "y", "output",
+    "outputs", "truth",
+})  # fmt: skip
+_THUMBNAIL_WORDS = frozenset({"thumbnail", "thumbnails", "thumb", "thumbs", "preview", "previews"})
+# Beside these words, a mask is one that people wear.
+_WORN = frozenset({"no", "with", "without", "wearing", "worn", "face", "facemask", "surgical", "cloth", "n95", "un"})
+# Words of file names that tell an image from its mask.
+_ROLE_STEMS = _MASK_WORDS | frozenset({
+    "img", "image", "images", "imgs", "lbl", "lab", "l", "seg", "leftimg8bit", "color", "instanceids", "matte", "rgb",
+})  # fmt: skip
 _MIN_SHARED = 0.8  # of the smaller folder's images
 _MASK_STEM = re.compile(
     r"(?P<image>.+?)[ _.-]*[_ .-](mask|masks|seg|segmentation|segmented|gt|groundtruth|trimap|matte)([_ -]?\d+)?",
@@ -15,17 +32,46 @@ _MASK_STEM = re.compile(
 
 
 def find_masks(folders: Sequence[ImageFolder]) -> tuple[ImageFolder, ImageFolder] | None:
-    """(images, masks) of two folders of which one, by its name, masks the images of the other; None without such.
+    """(images, masks) of two folders of which one, by its name, masks the images of others; None without such.
 
-    The file names of one, without suffixes and endings such as ``_mask``, must be those of the other.
+    The names of its files, apart from words such as ``mask`` and ``img``, must be those of the others' files.
     """
-    images = [folder for folder in folders if _has_role(folder.name, IMAGE_ROLES)]
-    masks = [folder for folder in folders if _has_role(folder.name, MASK_ROLES)]
+    if any({"mask", "masks"} & set(words_of(folder.name)) and _is_worn(folder.name) for folder in folders):
+        return None
+    masks = [folder for folder in folders if is_mask_name(folder.name)]
+    others = [folder for folder in folders if folder not in masks]
+    if not others:
+        return None
     for mask in masks:
-        for image in images:
-            if mask is not image and _share_stems(image, mask):
-                return image, mask
+        if shares_names(mask, others):
+            return max(others, key=lambda other: len(_keys(other.all_images()) & _keys(mask.all_images()))), mask
     return None
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether the name of a folder is one of masks, such as "masks", "train_labels" or "SegmentationClass"."""
+    words = {word.rstrip("0123456789") for word in words_of(split_camel_case(name))} | set(words_of(name))
+    if _is_worn(name):
+        return False
+    return bool(words & _MASK_WORDS or {"ground", "truth"} <= words or (len(words) == 1 and words <= _MASK_NAMES))
+
+
+def without_masks(folder: ImageFolder) -> tuple[ImageFolder, list[ImageFolder]]:
+    """(a class folder without the folders below it that mask or repeat its images, these folders)."""
+    removed: list[ImageFolder] = []
+    kept: list[ImageFolder] = []
+    for inner in folder.folders:
+        rest = [other for other in folder.holders if other is not inner and not _is_secondary(other.name)]
+        if inner.num_images and _is_secondary(inner.name) and shares_names(inner, rest, folder.images):
+            removed.append(inner)
+        else:
+            inner, below = without_masks(inner)
+            kept.append(inner)
+            removed += below
+    if not removed:
+        return folder, []
+    num_images = len(folder.images) + sum(inner.num_images for inner in kept)
+    return replace(folder, folders=tuple(kept), num_images=num_images), removed
 
 
 def masks_of_others(images: Sequence[Path]) -> list[Path]:
@@ -35,23 +81,21 @@ def masks_of_others(images: Sequence[Path]) -> list[Path]:
     return [path for path, match in matches if match and match["image"].rstrip(" _.-") in stems]
 
 
-def _has_role(name: str, roles: frozenset[str]) -> bool:
-    """Whether a name is one of ``roles``, alone or with the word of another: "mask_images", "label1"."""
-    words = [word.rstrip("0123456789") for word in words_of(name)]
-    is_mask = any(word in MASK_ROLES for word in words)
-    if roles is MASK_ROLES:
-        return is_mask and all(word in MASK_ROLES or word in IMAGE_ROLES or not word for word in words)
-    return not is_mask and bool(words) and all(word in IMAGE_ROLES or not word for word in words)
+def shares_names(folder: ImageFolder, others: Sequence[ImageFolder], images: Collection[Path] = ()) -> bool:
+    """Whether most images of a folder are named as images of others, or as `images`."""
+    own = _keys(folder.all_images())
+    rest = _keys(images).union(*(_keys(other.all_images()) for other in others))
+    return bool(rest) and len(own & rest) >= _MIN_SHARED * min(len(own), len(rest))
 
 
-def _share_stems(images: ImageFolder, masks: ImageFolder) -> bool:
-    of_images = {path.stem for path in images.all_images()}
-    of_masks = {_image_stem(path.stem) for path in masks.all_images()} | {path.stem for path in masks.all_images()}
-    return len(of_images & of_masks) >= _MIN_SHARED * min(
-        len(of_images), len({path.stem for path in masks.all_images()})
-    )
+def _is_worn(name: str) -> bool:
+    return bool(set(words_of(name)) & _WORN)
 
 
-def _image_stem(stem: str) -> str:
-    match = _MASK_STEM.fullmatch(stem)
-    return match["image"] if match else stem
+def _is_secondary(name: str) -> bool:
+    return is_mask_name(name) or bool(set(words_of(name)) & _THUMBNAIL_WORDS)
+
+
+def _keys(paths: Iterable[Path]) -> set[str]:
+    """File names without suffix and without the words that tell an image from its mask."""
+    return {" ".join(word for word in words_of(path.stem) if word not in _ROLE_STEMS) or path.stem for path in paths}

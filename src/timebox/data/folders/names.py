@@ -8,6 +8,14 @@ _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "development": "val", "test": "test", "testing": "test",
 }  # fmt: skip
+# Folders of images that nobody has labelled.
+UNLABELLED = frozenset({"unlabeled", "unlabelled", "unsup", "unsupervised"})
+# Folders that lie beside the images of a source and are no class.
+_EXTRAS = frozenset({
+    "figures", "figure", "plots", "plot", "results", "result", "samples", "sample", "examples", "example", "previews",
+    "docs", "doc", "screenshots", "demo", "papers", "paper", "outputs", "output", "logs", "log", "assets", "readme",
+    "thumbnails", "thumbs", "visualization", "visualizations", "predictions", "misc", "media", "logo", "logos",
+})  # fmt: skip
 # Test where the source has a val split, val where it has a test split: see ``find_split_folders``.
 EVALUATION = frozenset({"eval", "evaluation"})
 # Words that the name of a split may hold besides: "train_images", "Training Set".
@@ -21,13 +29,6 @@ CONTAINERS = frozenset({
     "pngs", "data", "dataset", "datasets", "raw", "raw-img", "all", "unknown", "unlabeled", "unlabelled",
     "unclassified",
     "files", "input", "inputs", "rgb", "x",
-})  # fmt: skip
-IMAGE_ROLES = CONTAINERS | {"original", "originals"}
-MASK_ROLES = frozenset({
-    "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "segmented",
-    "segmentationclass", "segmentationobject", "seg", "gt", "groundtruth", "groundtruths", "target", "targets",
-    "trimap",
-    "trimaps", "depth", "edges", "heatmap", "heatmaps", "matte", "mattes", "alpha", "y", "output", "outputs",
 })  # fmt: skip
 _PART_WORDS = {
     "part", "parts", "batch", "images", "image", "imgs", "img", "photos", "pictures", "pics", "chunk", "shard",
@@ -59,6 +60,11 @@ def split_word(name: str) -> tuple[str, tuple[str, ...]] | None:
     return _SPLIT_OF[found[0]], tuple("*" if word == found[0] else word for word in words)
 
 
+def is_extra(name: str) -> bool:
+    """Whether the name of a folder is one of plots, examples and the like, which lie beside the images of a source."""
+    return any(word in _EXTRAS for word in words_of(name))
+
+
 def held_out_split(name: str) -> str | None:
     """ "val" or "test" for the name of a folder that stands for that split, alone or among other words; else None."""
     split = split_of(name) or (split_word(name) or (None,))[0]
@@ -68,6 +74,11 @@ def held_out_split(name: str) -> str | None:
 def words_of(name: str) -> list[str]:
     """The words of a name in lower case; digits belong to the word beside them."""
     return re.findall("[^\\W_]+", name.lower())
+
+
+def split_camel_case(name: str) -> str:
+    """ "SegmentationClass" as "Segmentation Class"."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 def is_system_name(name: str) -> bool:

@@ -1,13 +1,17 @@
 """Finds the folders of the splits: train/ val/ test/ beside each other, or inside each class folder."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from timebox.data.folders.class_folders import class_root, clean_name
-from timebox.data.folders.names import EVALUATION, split_of, split_word
+from timebox.data.folders.names import EVALUATION, is_extra, split_of, split_word
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.text import abbreviate_list, printable
 from timebox.errors import DataError
+
+_DOMAIN = re.compile("(train|val|test)[_-]?[ab]", re.IGNORECASE)  # trainA, testB: of image-to-image translation
 
 
 def split_folders(
@@ -23,6 +27,12 @@ def split_folders(
 
     Raises DataError where two folders mean the same split, or a folder could be a split or a class.
     """
+    domains = [each.name for each in folder.holders if _DOMAIN.fullmatch(each.name)]
+    if len(domains) > 1 and len(domains) == len(folder.holders):
+        listed = abbreviate_list([f"{name}/" for name in domains])
+        raise DataError(
+            f"{folder.path}: {listed} are splits of two sets, A and B: put them as train/A, train/B, test/A ..."
+        )
     known = {name for name in class_names or () if split_of(name)}
     named: dict[str, list[ImageFolder]] = {}
     for each in folder.folders:
@@ -48,24 +58,34 @@ def split_folders(
     }
 
 
-def nested_splits(folder: ImageFolder) -> dict[str, dict[str, list[Path]]] | None:
-    """The images by split and class, where every class folder holds train/, val/ or test/; else None.
+@dataclass(frozen=True, eq=False)
+class NestedSplits:
+    """The images by split and class, and the class folders, of a source with splits inside its class folders."""
 
-    Raises DataError where only some class folders do.
+    splits: dict[str, dict[str, list[Path]]]
+    holders: list[ImageFolder]
+
+
+def nested_splits(folder: ImageFolder) -> NestedSplits | None:
+    """The splits where every class folder holds train/, val/ or test/; else None.
+
+    Raises DataError where only some class folders do, or where the splits hold class folders: then there are several
+    data sets.
     """
-    holders = folder.holders
-    split_inside = [
-        bool(holder.holders) and all(split_of(inner.name) for inner in holder.holders) for holder in holders
-    ]
-    if not any(split_inside):
+    holders = [holder for holder in folder.holders if not is_extra(holder.name)]
+    inside = {holder: all(split_of(inner.name) for inner in holder.holders) and holder.holders for holder in holders}
+    if not any(inside.values()):
         return None
-    for holder, is_split in zip(holders, split_inside, strict=True):
-        if not is_split or holder.images:
-            inside = next(other for other, flag in zip(holders, split_inside, strict=True) if flag)
-            names = abbreviate_list([f"{inner.name}/" for inner in inside.holders])
+    with_splits = [holder for holder in holders if inside[holder]]
+    listed = abbreviate_list([f"{holder.name}/" for holder in with_splits])
+    if all(len(inner.holders) > 1 for holder in with_splits for inner in holder.holders):
+        raise DataError(f"{folder.path} holds several sets with splits of their own, {listed}: give one")
+    for holder in holders:
+        if not inside[holder] or holder.images:
+            names = abbreviate_list([f"{inner.name}/" for inner in with_splits[0].holders])
             raise DataError(
-                f"{folder.path}: {inside.name}/ holds {names}, but {holder.name}/ holds images outside such folders: "
-                "give every class the same folders"
+                f"{folder.path}: {with_splits[0].name}/ holds {names}, but {holder.name}/ holds images outside such "
+                "folders: give every class the same folders"
             )
     splits: dict[str, dict[str, list[Path]]] = {}
     for holder in holders:
@@ -74,7 +94,7 @@ def nested_splits(folder: ImageFolder) -> dict[str, dict[str, list[Path]]] | Non
             classes.setdefault(clean_name(printable(holder.name)), []).extend(inner.all_images())
     if "train" not in splits:
         raise DataError(f"{folder.path}: the class folders hold {abbreviate_list(list(splits))}, but no train/")
-    return splits
+    return NestedSplits(splits, holders)
 
 
 def _split_folders_with_affix(folder: ImageFolder) -> dict[str, list[ImageFolder]]:

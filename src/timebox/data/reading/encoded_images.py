@@ -267,10 +267,12 @@ def working_side(sizes: Sequence[tuple[int, int]], max_side: int = DEFAULT_MAX_S
 
 def _align_splits(path: Path, datasets: dict[str, ImageDataset], class_names: tuple[str, ...] | None) -> SourceSplits:
     """All splits with `class_names`, or else with train's classes, which are those with a readable image in train."""
-    if "train" not in datasets or not len(datasets["train"]):
+    train = datasets.get("train")
+    if class_names is not None:  # data to score a model on need no train split
+        first = next(iter(datasets.values()))
+        train = relabel(first.take([]) if train is None else train, class_names, str(path))
+    if train is None or (class_names is None and not len(train)):
         raise DataError(f"{path}: not one training image could be read")
-    train = datasets["train"]
-    train = train if class_names is None else relabel(train, class_names, str(path))
     others = {
         split: relabel(dataset, train.class_names, f"{path}: {split}")
         for split, dataset in datasets.items()

@@ -34,6 +34,10 @@ _NUM_SAMPLED_CELLS = 50
 _MIN_DISTINCT = 0.9  # of the cells of a column of names without suffix: labels and numbers repeat
 
 
+class NoImagesError(DataError):
+    """A table without a column of images."""
+
+
 class UnlabelledError(DataError):
     """A table with images but without a label column."""
 
@@ -103,12 +107,12 @@ def find_image_column(table: Table, has_image: HasImage, source: Path) -> tuple[
         if candidates:
             return _most_likely(preferred or candidates, _IMAGE_NAMES), "path" if kind == "name" else kind
     if len(table.columns) > 50 and sum(re.fullmatch(r"\D*\d+", name) is not None for name in table.columns) > 50:
-        raise DataError(
+        raise NoImagesError(
             f"{source}: {len(table.columns):,} columns of numbers hold the pixels themselves: save them as an .npz "
             "file of "
             "images, uint8 (N, H, W), and labels, (N,)"
         )
-    raise DataError(
+    raise NoImagesError(
         f"{source}: no column holds images or names image files that lie in {source.parent} or below. "
         f"Its first row: {table.describe_first_row()}"
     )

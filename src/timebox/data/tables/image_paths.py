@@ -1,5 +1,6 @@
 """ImagePaths: finds the image files that the cells of a table name."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from timebox.data.folders.tree import ImageFolder, is_image_name, scan
 from timebox.data.reading.text import abbreviate_list, printable
 
 Parts = tuple[str, ...]
+_Splits = set[str | None]
 
 _MAX_CHARACTERS = 4096
 _NUM_SAMPLED = 200
+_MIN_OF_OTHER_SPLITS = 0.2  # of the rows of a table that labels images of several splits by their names alone
 
 
 @dataclass(frozen=True)
@@ -59,20 +62,28 @@ class ImagePaths:
         """Whether a file has that name, and lies in a folder of the same name if the path gives one."""
         return any(len(parts) == 1 or inner[-2:-1] == parts[-2:-1] for inner in self._named(parts))
 
-    def find(self, texts: Sequence[str], split: str | None = None) -> FoundPaths:
-        """The files that cells name; `split` is that of all of them, None where the table says nothing of splits."""
+    def find(self, texts: Sequence[str], split: str | None = None, is_by_row: bool = False) -> FoundPaths:
+        """The files that cells name.
+
+        Args:
+            split: that of all cells; None where the table says nothing of splits.
+            is_by_row: whether a column gives the split: then a file may lie in the folder of another one, unless this
+                split has a folder too.
+        """
+        splits = {_split_of_parts(parts[:-1]) for parts in self._images} if self._needs_tree(texts) else set()
+        allowed = _allowed_splits(split, is_by_row, splits)
         step = max(1, len(texts) // _NUM_SAMPLED)
         sample = [text for text in texts[::step] if _parts(text)]
         most = len(sample) / 2
         if sum(self._exact(text, self._folder) is not None for text in sample) >= most:
             return self._found([self._exact(text, self._folder) for text in texts], texts)
-        if rule := self._shared_rule(sample, split):
+        if rule := self._shared_rule(sample, allowed):
             prefix, base = rule
             paths = [self._rebased(text, prefix, base) for text in texts]
             return self._found(paths, texts, _rule_note(prefix, base))
         if sum(self._above(text) is not None for text in sample) >= most:
             return self._found([self._above(text) for text in texts], texts)
-        return self._by_name(texts, split)
+        return self._by_name(texts, allowed, split)
 
     def split_of_file(self, path: Path) -> str | None:
         """The split whose folder a file lies in; None where it lies in none."""
@@ -96,6 +107,8 @@ class ImagePaths:
         path = base.joinpath(*parts)
         if _is_file(path):
             return path
+        if base == self._folder and (same := self._by_spelling.get(_spelling(parts))) is not None:
+            return base.joinpath(*same)
         if is_image_path(text):
             return None
         matching = [
@@ -110,7 +123,7 @@ class ImagePaths:
             return None
         return next((base / name for base in (self._folder, self._folder.parent) if _is_file(base / name)), None)
 
-    def _shared_rule(self, sample: Sequence[str], split: str | None) -> tuple[Parts, Parts] | None:
+    def _shared_rule(self, sample: Sequence[str], allowed: _Splits) -> tuple[Parts, Parts] | None:
         """(folders that all cells begin with and that are not there, the folder below that the rest is relative to)."""
         votes: Counter[tuple[Parts, Parts]] = Counter()
         for text in sample:
@@ -120,7 +133,7 @@ class ImagePaths:
             for length in range(len(parts), 1, -1):
                 tail = parts[-length:]
                 bases = {inner[:-length] for inner in self._named(parts) if inner[-length:-1] == tail[:-1]}
-                if rules := [(parts[:-length], base) for base in bases if _keeps_split(parts[:-length], base, split)]:
+                if rules := [(parts[:-length], base) for base in bases if _keeps_split(parts[:-length], base, allowed)]:
                     votes.update(rules)
                     break
         best = votes.most_common(1)
@@ -135,37 +148,41 @@ class ImagePaths:
         rest = (*base, *parts[len(prefix) :])
         return self._exact("/".join(rest), self._folder)
 
-    def _by_name(self, texts: Sequence[str], split: str | None) -> FoundPaths:
+    def _by_name(self, texts: Sequence[str], allowed: _Splits, split: str | None) -> FoundPaths:
         """The files by their names alone, each unique among the images of its split."""
-        splits = {_split_of_parts(parts[:-1]) for named in self._by_file_name.values() for parts in named}
-        # A table without a word on splits may lie above train/ and test/: its rows are those of train.
-        allowed = {split or "train", None}
-        allowed = allowed if split or allowed & splits else splits
-        paths: list[Path | None] = []
-        problems: list[str] = []
-        for text in texts:
-            parts = _parts(text)
-            named = self._named(parts) if len(parts) == 1 else []
-            candidates = [each for each in named if _split_of_parts(each[:-1]) in allowed]
-            paths.append(self._folder.joinpath(*candidates[0]) if len(candidates) == 1 else None)
-            problems.append("" if len(candidates) == 1 else _name_problem(named, candidates))
-        found = [(text, path) for text, path in zip(texts, paths, strict=True) if path]
+        named = [self._named(parts) if len(parts := _parts(text)) == 1 else [] for text in texts]
+        if split is None and self._label_several_splits(named, allowed):
+            allowed = allowed | {"val", "test"}
+        candidates = [[each for each in found if _split_of_parts(each[:-1]) in allowed] for found in named]
+        paths = [self._folder.joinpath(*found[0]) if len(found) == 1 else None for found in candidates]
+        problems = [
+            "" if path else _name_problem(everywhere, found)
+            for path, everywhere, found in zip(paths, named, candidates, strict=True)
+        ]
         note = None
-        if found:
-            text, path = found[0]
-            where = printable("/".join(self._relative(path)))
-            note = f"files are found by their names alone, as {text.strip()!r} at {where}"
-        return FoundPaths(
-            tuple(path or self._missing(text) for path, text in zip(paths, texts, strict=True)), tuple(problems), note
-        )
+        if first := next(((text, path) for text, path in zip(texts, paths, strict=True) if path), None):
+            where = printable("/".join(self._relative(first[1])))
+            note = f"files are found by their names alone, as {first[0].strip()!r} at {where}"
+        missing = (path or self._missing(text) for path, text in zip(paths, texts, strict=True))
+        return FoundPaths(tuple(missing), tuple(problems), note)
+
+    def _label_several_splits(self, named: Sequence[Sequence[Parts]], allowed: _Splits) -> bool:
+        """Whether the names of a table without splits are unique in the whole tree, and many lie in val and test."""
+        if any(len(found) > 1 for found in named):
+            return False
+        elsewhere = sum(_split_of_parts(found[0][:-1]) not in allowed for found in named if found)
+        return elsewhere >= _MIN_OF_OTHER_SPLITS * len(named)
+
+    def _needs_tree(self, texts: Sequence[str]) -> bool:
+        """Whether some cells are no plain paths of files, so that the images below the folder must be listed."""
+        return any(self._exact(text, self._folder) is None for text in texts[:_NUM_SAMPLED])
 
     def _named(self, parts: Parts) -> list[Parts]:
         """The images of the name that a path ends with, relative to the folder; a name may lack its suffix."""
         if not parts:
             return []
-        return self._by_file_name.get(parts[-1]) or (
-            [] if is_image_name(parts[-1]) else self._by_stem.get(parts[-1], [])
-        )
+        same = self._by_file_name.get(parts[-1]) or self._by_file_name.get(_spelling(parts[-1:])[0])
+        return same or ([] if is_image_name(parts[-1]) else self._by_stem.get(parts[-1], []))
 
     def _relative(self, path: Path) -> Parts:
         return path.relative_to(self._folder).parts if path.is_relative_to(self._folder) else path.parts
@@ -176,10 +193,20 @@ class ImagePaths:
         return [self._relative(path) for path in tree.all_images()]
 
     @cached_property
+    def _by_spelling(self) -> dict[Parts, Parts]:
+        """The images by their paths in one spelling, where that is unique."""
+        by_spelling: dict[Parts, list[Parts]] = {}
+        for parts in self._images:
+            by_spelling.setdefault(_spelling(parts), []).append(parts)
+        return {key: same[0] for key, same in by_spelling.items() if len(same) == 1}
+
+    @cached_property
     def _by_file_name(self) -> dict[str, list[Parts]]:
         by_name: dict[str, list[Parts]] = {}
         for parts in self._images:
             by_name.setdefault(parts[-1], []).append(parts)
+            if (spelled := _spelling(parts[-1:])[0]) != parts[-1]:
+                by_name.setdefault(spelled, []).append(parts)
         return by_name
 
     @cached_property
@@ -204,14 +231,28 @@ def _parts(text: str) -> Parts:
     return parts if parts and parts[-1] != ".." else ()
 
 
+def _spelling(parts: Parts) -> Parts:
+    """A path as file systems that fold upper and lower case, or decompose letters, compare it."""
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
+
+
 def _split_of_parts(folders: Parts) -> str | None:
     return next((split for folder in folders if (split := split_of(folder))), None)
 
 
-def _keeps_split(prefix: Parts, base: Parts, split: str | None) -> bool:
+def _allowed_splits(split: str | None, is_by_row: bool, splits: _Splits) -> _Splits:
+    """The splits whose folders may hold the files of rows of `split`; `splits` are those of all images there are."""
+    # A table without a word on splits may lie above train/ and test/: its rows are those of train.
+    allowed: _Splits = {split or "train", None}
+    if (split is None and not allowed & splits) or (is_by_row and split not in splits):
+        return splits | {None}
+    return allowed
+
+
+def _keeps_split(prefix: Parts, base: Parts, allowed: _Splits) -> bool:
     """Whether a file in `base` may stand for a path that begins with `prefix`: not in the folder of another split."""
-    wanted, found = _split_of_parts(prefix) or split, _split_of_parts(base)
-    return found is None or (wanted or "train") == found
+    wanted, found = _split_of_parts(prefix), _split_of_parts(base)
+    return found is None or (found == wanted if wanted else found in allowed)
 
 
 def _rule_note(prefix: Parts, base: Parts) -> str:

@@ -17,9 +17,15 @@ _MAX_CONFLICT_SHARE = 0.1  # of a table's images
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """The images of a table, with notes for the user and what was left out."""
+    """The images of a table.
+
+    Attributes:
+        named: paths of the files that any row names, with or without a label.
+        notes: for the user.
+    """
 
     images: tuple[EncodedImage, ...]
+    named: frozenset[str]
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -37,52 +43,60 @@ def labelled_images(
         DataError: where many images have several labels.
     """
     cells, labels = table.columns[roles.images], roles.labels.labels
-    rows = [row for row in range(table.num_rows) if cells[row] is not None and labels[row] is not None]
-    skipped = [f"row {row + 1}" for row in range(table.num_rows) if cells[row] is None or labels[row] is None]
+    rows = [row for row in range(table.num_rows) if cells[row] is not None]
     splits = [roles.splits.splits[row] if roles.splits else split for row in rows]
     texts = [cell for row in rows if isinstance(cell := cells[row], str)]
     notes: list[str] = []
     if len(texts) == len(rows) and not roles.is_base64:
-        images, note = _from_paths(texts, [str(labels[row]) for row in rows], splits, paths)
-        notes += [f"{source.name}: {note}"] if note else []
+        images, notes = _from_paths(texts, [labels[row] or "" for row in rows], splits, paths, roles.splits is not None)
     else:
         images = [
-            _encoded(cells[row], row, split or "train", str(labels[row]))
+            _encoded(cells[row], row, split or "train", labels[row] or "")
             for row, split in zip(rows, splits, strict=True)
         ]
-    images, conflicts = _without_conflicts(images, source)
-    reason = f"of {source.name} without an image or a label"
-    if skipped and (example := roles.labels.missing_example):
-        reason += f" ({example})"
+    named = frozenset(str(image.content) for image in images if isinstance(image.content, Path) and not image.problem)
+    images, conflicts = _without_conflicts([image for image in images if image.class_name], source)
+    skipped = [f"row {row + 1}" for row in range(table.num_rows) if cells[row] is None or labels[row] is None]
+    reason = f"of {source.name} without an image or a label ({roles.labels.missing_example})"
     left_out = (
         LeftOut.of("row", reason, skipped),
         LeftOut.of("image", f"with several labels in {source.name}", conflicts),
     )
-    notes += [f"{source.name}: {note}" for note in roles.notes]
-    return LabelledImages(tuple(images), tuple(notes), tuple(each for each in left_out if each))
+    notes = [f"{source.name}: {note}" for note in (*notes, *roles.notes)]
+    return LabelledImages(tuple(images), named, tuple(notes), tuple(each for each in left_out if each))
 
 
 def _from_paths(
-    texts: Sequence[str], labels: Sequence[str], splits: Sequence[str | None], paths: ImagePaths
-) -> tuple[list[EncodedImage], str | None]:
-    """(the images that texts name, how they were found where that is not plain)."""
+    texts: Sequence[str], labels: Sequence[str], splits: Sequence[str | None], paths: ImagePaths, is_by_row: bool
+) -> tuple[list[EncodedImage], list[str]]:
+    """(the images that texts name, notes). `is_by_row` says whether a column gives the splits."""
     found: dict[int, tuple[Path, str]] = {}
-    note = None
+    notes: list[str] = []
     for split in dict.fromkeys(splits):
         rows = [row for row, its_split in enumerate(splits) if its_split == split]
-        result = paths.find([texts[row] for row in rows], split)
+        result = paths.find([texts[row] for row in rows], split, is_by_row)
         found |= dict(zip(rows, zip(result.paths, result.problems, strict=True), strict=True))
-        note = note or result.note
+        notes += [result.note] if result.note and not notes else []
+    placed = [found[row] for row in range(len(texts))]
+    by_folder = [None if problem else paths.split_of_file(path) for path, problem in placed]
     if all(split is None for split in splits):
-        placed = [found[row] for row in range(len(texts))]
-        by_folder = [None if problem else paths.split_of_file(path) for path, problem in placed]
         if "train" in by_folder and {"val", "test"} & set(by_folder):
             splits = [split or "train" for split in by_folder]
-            note = f"{note + '; ' if note else ''}splits are those of the folders that the images lie in"
-    return [
+            notes.append("splits are those of the folders that the images lie in")
+    else:
+        pairs = zip(texts, splits, by_folder, strict=True)
+        if other := [(text, split, folder) for text, split, folder in pairs if folder and split and folder != split]:
+            text, split, folder = other[0]
+            notes.append(
+                f"{pluralize(len(other), 'image')} lie in the folder of another split than their row says, as {text} "
+                "of "
+                f"{split} lies in {folder}"
+            )
+    images = [
         EncodedImage(text, found[row][0], splits[row] or "train", labels[row], found[row][1])
         for row, text in enumerate(texts)
-    ], note
+    ]
+    return images, notes
 
 
 def _encoded(cell: object, row: int, split: str, label: str) -> EncodedImage:
@@ -99,17 +113,18 @@ def _without_conflicts(images: Sequence[EncodedImage], source: Path) -> tuple[li
     conflicting = {key for key, names in labels.items() if len(names) > 1}
     if len(conflicting) > _MAX_CONFLICT_SHARE * len(labels):
         example = next(image for position, image in enumerate(images) if _key(image, position) in conflicting)
-        names = sorted(labels[_key(example, 0)])[:3]
+        listed = sorted(labels[_key(example, 0)])[:3]
         raise DataError(
             f"{source}: {pluralize(len(conflicting), 'image')} of {len(labels):,} have several labels, as "
-            f"{example.name} "
-            f"has {', '.join(map(repr, names))}: timebox learns one label an image; keep one row for each"
+            f"{example.name} has "
+            f"{', '.join(map(repr, listed))}: timebox learns one label an image; keep one row for each"
         )
     kept: dict[object, EncodedImage] = {}
     for position, image in enumerate(images):
         if (key := _key(image, position)) not in conflicting:
             kept.setdefault(key, image)
-    return list(kept.values()), [str(key) for key in conflicting]
+    names = {_key(image, position): image.name for position, image in enumerate(images)}
+    return list(kept.values()), [names[key] for key in names if key in conflicting]
 
 
 def _key(image: EncodedImage, position: int) -> object:

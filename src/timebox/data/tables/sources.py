@@ -10,7 +10,7 @@ from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.downloaded import check_downloaded
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, printable
-from timebox.data.tables.columns import ColumnRoles, UnlabelledError, find_columns
+from timebox.data.tables.columns import ColumnRoles, NoImagesError, UnlabelledError, find_columns
 from timebox.data.tables.csv import read_csv
 from timebox.data.tables.image_paths import ImagePaths
 from timebox.data.tables.json_lines import read_json_lines
@@ -47,12 +47,14 @@ class FoundTables:
 
     Attributes:
         labelled: those that label images, at most one of each split.
-        error: why there are none, where a table names images; None where none does.
+        error: why a table that may label images cannot be read; None where there is no such table.
+        names_images: whether that table was seen to name images, or is damaged.
         notes: on tables that are not used.
     """
 
     labelled: tuple[LabelTable, ...]
     error: DataError | None = None
+    names_images: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -83,41 +85,42 @@ def find_tables(root: ImageFolder, options: ReadOptions) -> FoundTables:
         [(path, at_root, _split_in_name(path)) for path in beside if _depth(path, root) <= _MAX_DEPTH],
         [(path, ImagePaths(folder.path, folder, is_confined), split) for folder, split, path in _in_splits(root)],
     ]
-    error: DataError | None = None
+    errors: list[DataError] = []
     notes: list[str] = []
+    labelled: list[LabelTable] = []
     for group in groups:
         tables = [entry for entry in group if is_table(entry[0]) and "submission" not in entry[0].name.lower()]
-        labelled, unlabelled, errors = _read_group(tables, options)
-        notes += unlabelled
+        labelled = _read_group(tables, options, notes, errors)
         if labelled:
-            return FoundTables(_one_of_each_split(labelled, root, notes), None, tuple(notes))
-        error = error or next(iter(errors), None)
-    return FoundTables((), error, tuple(notes))
+            break
+    serious = [error for error in errors if _is_of_images(error)]
+    found = () if serious else _one_of_each_split(labelled, root, notes)
+    return FoundTables(found, next(iter([*serious, *errors]), None), bool(serious), tuple(notes))
 
 
 def _read_group(
-    tables: Sequence[tuple[Path, ImagePaths, str | None]], options: ReadOptions
-) -> tuple[list[LabelTable], list[str], list[DataError]]:
-    """(tables that label images, notes on those that name images without labels, errors of tables that name images)."""
+    tables: Sequence[tuple[Path, ImagePaths, str | None]],
+    options: ReadOptions,
+    notes: list[str],
+    errors: list[DataError],
+) -> list[LabelTable]:
+    """The tables that label images. Adds notes on those that name images without labels, and errors of others."""
     labelled: list[LabelTable] = []
-    notes: list[str] = []
-    errors: list[DataError] = []
     for files, paths, split in _shards(tables):
         try:
             labelled.append(read_label_table(files, paths, split, options))
         except UnlabelledError as error:
             name = files[0].name
-            notes.append(f"{name} has no labels: left out" if split != "train" else f"{name} is not read: {error}")
+            notes.append(f"{name} has no labels: left out")
             errors += [error] if split in (None, "train") else []
         except DataError as error:
-            if _is_image_table_error(error):
-                errors.append(error)
-    return labelled, notes, errors
+            errors.append(error)
+    return labelled
 
 
-def _is_image_table_error(error: DataError) -> bool:
-    """Whether a table was found to name images, or cannot be read at all."""
-    return "no column holds images" not in str(error)
+def _is_of_images(error: DataError) -> bool:
+    """Whether the table of an error names images, or is damaged, rather than one about other things."""
+    return not isinstance(error, UnlabelledError | NoImagesError)
 
 
 def _shards(
@@ -134,7 +137,7 @@ def _shards(
 
 def _one_of_each_split(labelled: Sequence[LabelTable], root: ImageFolder, notes: list[str]) -> tuple[LabelTable, ...]:
     """The tables to read. Raises DataError where two label the same split."""
-    if len(labelled) == 1:
+    if len(labelled) < 2:
         return tuple(labelled)
     by_split: dict[str | None, list[LabelTable]] = {}
     for table in labelled:
