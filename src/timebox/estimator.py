@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,8 @@ from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
-from timebox.files import parse_json_object, read_regular
+from timebox.files import parse_json_object, read_regular, temporary_directory
+from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
@@ -99,7 +99,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise DataError(f"y has one class, {self.classes_[0]!r}: a classifier needs at least two")
         ids = tuple(map(str, range(len(pixels))))
         dataset = ImageDataset(pixels, indices.astype(np.int64), _class_names(self.classes_), ids)
-        with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
+        with temporary_directory("timebox-") as folder:
             self.run_ = train(
                 dataset,
                 budget=None if self.steps is not None else self.budget,
@@ -134,7 +134,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Raises UsageError where the directory is not empty, or the labels are neither numbers nor texts.
         """
         check_is_fitted(self, "run_")
-        folder = Path(path)
+        folder = Path(expand_user(path))
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{str(folder)!r} is not empty; give another directory")
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
@@ -156,7 +156,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
         """Read a classifier that :meth:`save` wrote, without pickle. Raises RunError where there is none, or it is
         damaged."""
-        folder = Path(path)
+        folder = Path(expand_user(path))
         run = load(folder, device)
         try:
             values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
@@ -276,7 +276,9 @@ def _files(X: object) -> list[File]:  # noqa: N803
         return []
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
         return []
-    files = [item for item in X if isinstance(item, File)]
+    files: list[File] = [
+        item if isinstance(item, Image.Image) else Path(expand_user(item)) for item in X if isinstance(item, File)
+    ]
     return files if files and len(files) == len(X) else []
 
 

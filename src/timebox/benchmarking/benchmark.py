@@ -1,6 +1,5 @@
 """``timebox benchmark``: repeated, interleaved trials of recipes, and their statistics."""
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from timebox.configs.benchmark import BenchmarkConfig
 from timebox.errors import BudgetError, DataError, RunError, UsageError
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
+from timebox.paths import shell_quote
 from timebox.recipe import AUTO
 from timebox.run.directories import default_directory
 from timebox.runtime.device import resolve_device
@@ -234,7 +234,7 @@ class _BenchmarkRunner:
         num_done = self._num_trials - len(self._missing())
         self._notify(
             f"{reason}: {num_done} of {self._num_trials} trials are done and kept; the others: "
-            f"timebox benchmark --resume {shlex.quote(str(self._directory.path))}"
+            f"timebox benchmark --resume {shell_quote(self._directory.path)}"
         )
 
 

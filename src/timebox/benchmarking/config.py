@@ -13,6 +13,7 @@ from timebox.configs.train import TrainConfig
 from timebox.configs.verbs import EvaluateConfig
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
+from timebox.paths import expand_user
 from timebox.recipe import parse_recipe
 from timebox.run.json_values import Count, PositiveCount, Share
 
@@ -68,7 +69,7 @@ def with_absolute_paths(config: BenchmarkConfig) -> BenchmarkConfig:
 def absolute(place: str | Path) -> str:
     """An absolute path. Names of data sets and paths that do not exist stay as they are."""
     is_name = isinstance(place, str) and place in NAMES
-    path = Path(place).expanduser()
+    path = Path(expand_user(place))
     return str(place) if is_name or not path.exists() else str(path.absolute())
 
 

@@ -80,6 +80,7 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
             flag="--recipe",
             metavar="RECIPE",
             group="trials",
+            is_path=True,
         ),
     ] = ("auto",)
     settings: Annotated[

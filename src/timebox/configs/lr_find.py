@@ -47,7 +47,8 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None, option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR")
+        options.Text | None,
+        option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR", is_path=True),
     ] = None
 
     requirements: ClassVar[tuple[Rule, ...]] = ((("budget", "train_budget"), check_budgets),)

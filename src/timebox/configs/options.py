@@ -73,18 +73,22 @@ def check_test_split(config: Any) -> None:
         raise UsageError("test cannot be 'rest', as val can: give a fraction, a path or 'none'")
 
 
-Data = Annotated[Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA")]
+Data = Annotated[
+    Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA", is_path=True)
+]
 OptionalData = Annotated[
     Text | None,
     option(
-        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume", positional="DATA"
+        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume",
+        positional="DATA",
+        is_path=True,
     ),
 ]
-RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN")]
+RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN", is_path=True)]
 Budget = Annotated[Positive | None, option("", metavar="TIME", read=read_seconds, write=budget_text)]
 BudgetText = Annotated[Text, option("", metavar="TIME", read=read_budget_text)]
-OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output")]
-Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method")]
+OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output", is_path=True)]
+Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method", is_path=True)]
 Settings = Annotated[
     tuple[str, ...],
     option(
@@ -103,6 +107,7 @@ Val = Annotated[
         metavar="FRACTION|PATH|rest|none",
         group="data",
         read=read_split_size,
+        is_path=True,
         allowed="a fraction between 0 and 1, a path, 'rest' or 'none'",
     ),
 ]
@@ -114,6 +119,7 @@ Test = Annotated[
         metavar="FRACTION|PATH|none",
         group="data",
         read=read_split_size,
+        is_path=True,
         allowed="a fraction between 0 and 1, a path or 'none'",
     ),
 ]
@@ -167,6 +173,7 @@ DataDir = Annotated[
         "user cache)",
         metavar="DIR",
         group="data",
+        is_path=True,
     ),
 ]
 DeviceOption = Annotated[Device, option("where to compute (default: auto, a GPU if there is one)", group="machine")]

@@ -59,6 +59,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
             "a folder of class folders, a file, or a name: cifar10, digits, …; with --resume or --replay only where "
             "the run's data have moved",
             positional="DATA",
+            is_path=True,
         ),
     ] = None
     budget: Annotated[
@@ -89,6 +90,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         option(
             "begin with the weights of a run, or of its model.safetensors; classes it does not have get a new head",
             metavar="RUN|FILE",
+            is_path=True,
             group="method",
         ),
     ] = None

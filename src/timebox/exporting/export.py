@@ -18,6 +18,7 @@ from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
 from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
+from timebox.paths import expand_user
 from timebox.run import Run, load
 from timebox.version import VERSION
 
@@ -109,7 +110,7 @@ def export(
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
     views = run.views(tta)
-    path = Path(output) if output else run.path / f"model{SUFFIXES[format]}"
+    path = Path(expand_user(output)) if output else run.path / f"model{SUFFIXES[format]}"
     if path.exists() and not overwrite:
         raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with --overwrite")
     model = ModelWithPreprocessing(run, views).eval()
@@ -197,7 +198,7 @@ def _decoder_effect(run: Run, tta: str, predict: PredictFn, files: Sequence[str 
     """Compare predictions for files decoded at full size with the run's. Raises DataError where no file can be read."""
     num_files = num_changed = 0
     difference = 0.0
-    for prediction in run.predict_files(files, tta):
+    for prediction in run.predict_files(map(expand_user, files), tta):
         if prediction.probabilities is not None:
             probabilities = predict(decode_whole(prediction.path, run.preprocessing.channels)[None])[0]
             difference = max(difference, float(np.abs(probabilities - prediction.probabilities).max()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebox.errors import UsageError
+from timebox.paths import expand_user
 from timebox.pipelines.report import read_run_data, write_page
 from timebox.reporting import RunData, comparison_page
 from timebox.run.run import Run
@@ -28,5 +29,5 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
         raise UsageError("give two runs or more to compare")
     contents = [read_run_data(Run.of(run, "cpu"), thumbnails=False) for run in runs]
     if output:
-        write_page(comparison_page(contents), Path(output))
+        write_page(comparison_page(contents), Path(expand_user(output)))
     return contents

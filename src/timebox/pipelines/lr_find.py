@@ -154,7 +154,7 @@ def lr_find(
         job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
-    result = LRRange(test, plan.recipe, Path(out) if out else default_directory(f"{loaded.name}-lr"))
+    result = LRRange(test, plan.recipe, Path(config.out) if config.out else default_directory(f"{loaded.name}-lr"))
     with written(repr(str(result.path))):
         result.path.mkdir(parents=True, exist_ok=True)
         write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))

@@ -9,6 +9,7 @@ from timebox.errors import RunError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.examples import examples_from_columns
+from timebox.paths import expand_user
 from timebox.reporting import RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
 from timebox.run.metrics_log import downsampled_metrics
@@ -34,7 +35,9 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
     'demo.html'
     """
     run = Run.of(run, "cpu")
-    return write_page(report_page(read_run_data(run, thumbnails)), Path(output) if output else run.path / REPORT)
+    return write_page(
+        report_page(read_run_data(run, thumbnails)), Path(expand_user(output)) if output else run.path / REPORT
+    )
 
 
 def read_run_data(run: Run, thumbnails: bool = True) -> RunData:

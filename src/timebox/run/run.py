@@ -23,6 +23,7 @@ from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
+from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, to_json
@@ -67,7 +68,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
-        self.path = Path(path)
+        self.path = Path(expand_user(path))
         self.device = resolve_device(device)
         self.config = read_json(self.path / CONFIG, MODEL_FORMAT)
         where = repr(str(self.path / CONFIG))
@@ -213,6 +214,8 @@ class Run:
             return str(error)
 
     def _decode(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
+        if not isinstance(image, Image.Image):
+            image = expand_user(image)
         return decode_image(image, self.preprocessing.size, self.preprocessing.channels, self.recipe.image_fit)
 
     def _as_array(self, images: object) -> NDArray[np.uint8]:

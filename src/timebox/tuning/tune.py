@@ -1,7 +1,6 @@
 """``timebox tune``: search for the best recipe, and train with it, under one deadline."""
 
 import math
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from timebox.errors import BudgetError, RunError, UsageError
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
+from timebox.paths import shell_quote
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
@@ -249,7 +249,7 @@ def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Not
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:
-        notify(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        notify(f"stopped; to go on: timebox tune --resume {shell_quote(directory.path)}")
         raise
     return Tuned(directory.path, run, summary)
 
