@@ -53,7 +53,7 @@ class PredictConfig(Config, frozen=True, kw_only=True):
     images: Annotated[
         tuple[str, ...],
         option(
-            "image files, folders to look through, and - for a list of files, one a line, on stdin",
+            "image files, folders to look through, and - for a list of them on stdin, one a line or separated by NUL",
             positional="IMAGE",
             is_path=True,
         ),
