@@ -17,6 +17,7 @@ from timebox.configs.verbs import ExportConfig
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
+from timebox.exporting.onnx_runtime import import_onnxruntime
 from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
 from timebox.paths import expand_user
 from timebox.run import Run, load
@@ -142,8 +143,8 @@ def _write_onnx(
 ) -> PredictFn:
     """Write an ONNX file; return its predictions by ONNX Runtime."""
     try:
+        onnxruntime = import_onnxruntime()  # first: the others may import it
         import onnx  # noqa: F401
-        import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(f"exporting to ONNX needs {error.name}: pip install 'timebox-vision[onnx]'") from error
