@@ -5,6 +5,7 @@ been trained). Any other exception is a defect of timebox itself.
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 
 class TimeboxError(Exception):
@@ -20,7 +21,21 @@ class DataError(TimeboxError, ValueError):
 
 
 class BudgetError(UsageError):
-    """A budget that is too short, negative or not a duration."""
+    """A budget that is too short, negative or not a duration.
+
+    Attributes:
+        smallest_seconds: for one that is too short, a budget with which the same command works, if that is known.
+    """
+
+    smallest_seconds: int | None = None
+
+    @classmethod
+    def too_short(cls, message: str, smallest_seconds: float) -> "BudgetError":
+        """An error that ends by naming a budget that is long enough, rounded up to whole seconds."""
+        seconds = ceil(smallest_seconds)
+        error = cls(f"{message}; use at least {seconds}s")
+        error.smallest_seconds = seconds
+        return error
 
 
 class RunError(TimeboxError):

@@ -1,5 +1,6 @@
 """``timebox benchmark``: repeated, interleaved trials of recipes, and their statistics."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ class _BenchmarkRunner:
         refused = [trial.failed for trial in trials if isinstance(trial, FailedTrial) and trial.status == REFUSED]
         if len(trials) == len(refused) == len(self._config.variants):
             trials.clear()  # nothing was measured
-            raise UsageError(f"every recipe was refused: {refused[0]}")
+            raise UsageError(f"every recipe was refused: {max(refused, key=_named_seconds)}")
 
     def _notify_how_to_resume(self, stopped: str) -> None:
         reason = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
@@ -278,6 +279,12 @@ def _check_data(config: BenchmarkConfig, notify: Callable[[str], None], deadline
     if config.score == "val" and data_splits.val is None:
         raise DataError(f"{config.data!r} leaves no images to validate on: no class has two; give --val PATH")
     return loaded.name if config.train_limit is None else f"{loaded.name}-{config.train_limit}"
+
+
+def _named_seconds(refusal: str) -> float:
+    """The budget that a refusal says would do, in seconds; 0 for one that names none."""
+    named = re.search(r"; use at least (\d+)s", refusal)
+    return float(named[1]) if named else 0.0
 
 
 def _check_budget(config: BenchmarkConfig, deadline: Deadline) -> None:

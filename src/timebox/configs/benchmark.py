@@ -54,12 +54,6 @@ def check_scored_split(config: Any) -> None:
         raise UsageError("val 'none' leaves nothing to score: hold images out, or use --score test for a record")
 
 
-def check_trial_budget(config: Any) -> None:
-    """Raise BudgetError for a trial too short to train anything."""
-    if config.trial_budget is not None:
-        options.check_budget_length(parse_budget(config.trial_budget), "trial_budget")
-
-
 def check_complete(config: Any) -> None:
     """Raise UsageError where the data are missing, or the budget of a trial."""
     if config.resume is None and config.data is None:
@@ -134,7 +128,6 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
     rules: ClassVar[tuple[Rule, ...]] = (
         (("recipes",), check_recipes_given),
         (("score", "val"), check_scored_split),
-        (("trial_budget",), check_trial_budget),
     )
     requirements: ClassVar[tuple[Rule, ...]] = ((("data", "trial_budget", "resume"), check_complete),)
 

@@ -15,8 +15,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tta = Literal["recipe", "none", "mirror", "shift", "mirror_shift"]
 Split = Literal["test", "val", "train", "all"]
 
-# Starting Python and torch and leaving again takes up to about this long on a slow machine.
-SHORTEST_BUDGET_SECONDS = 4.0
 DEFAULT_MAX_BAD_SHARE = 0.1
 
 MAX_INT = 2**63 - 1
@@ -56,15 +54,6 @@ def read_split_size(value: Any) -> Any:
         return value if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return value
-
-
-def check_budget_length(seconds: float | None, name: str = "budget") -> None:
-    """Raise BudgetError for a budget, of the option ``name``, in which nothing can be trained; None passes."""
-    if seconds is not None and seconds < SHORTEST_BUDGET_SECONDS:
-        raise BudgetError(
-            f"{name} {format_duration(seconds)} is too short: starting and leaving alone take seconds; "
-            f"use at least {SHORTEST_BUDGET_SECONDS:.0f}s"
-        )
 
 
 def check_test_split(config: Any) -> None:

@@ -44,12 +44,6 @@ def check_complete(config: Any) -> None:
         raise UsageError("say what to train on: a path, or a name such as digits")
 
 
-def check_budget(config: Any) -> None:
-    """Raise BudgetError for a budget in which nothing can be trained."""
-    if config.resume is None:  # the budget of a resumed run is checked against what it still needs
-        options.check_budget_length(config.budget)
-
-
 class TrainConfig(Config, frozen=True, kw_only=True):
     """The arguments of :func:`timebox.train`; documented there."""
 
@@ -139,7 +133,6 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     requirements: ClassVar[tuple[Rule, ...]] = (
         (("resume", "replay"), check_continued),
         (("data", "budget", "steps", "resume", "replay"), check_complete),
-        (("budget", "resume"), check_budget),
     )
 
     @classmethod

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebox.builders import build_augmentation
-from timebox.clock import Deadline, parse_budget
+from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
@@ -40,6 +40,8 @@ MIN_LR_FACTOR, MAX_LR_FACTOR = 1e-3, 1e2
 MAX_STEPS = 200
 # For exiting, and for a slow last step.
 RESERVE_SECONDS = 1.5
+# Of the smallest budget that is named. Most of the time goes into planning a long training, which varies with other load.
+MARGIN = 1.6
 STEPS_BETWEEN_NOTES = 25
 
 
@@ -147,7 +149,10 @@ def lr_find(
         reporter.phase("reading")
         loaded, data_splits = reader.read_splits(source, image_size, image_fit)
         reporter.phase("planning")
-        plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+        try:
+            plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+        except BudgetError as error:  # of the training to come
+            raise BudgetError(f"train_{error}") from error
         # One network of the ensemble, at full image size from the first step on.
         recipe_of_one, step_seconds = plan.recipe.replace(ensemble_size=1, start_size=1.0), plan.step_seconds
         plan = replace(plan, recipe=recipe_of_one, step_seconds=step_seconds / plan.recipe.ensemble_size)
@@ -178,10 +183,13 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
     def seconds_left() -> float:
         return deadline.remaining() - RESERVE_SECONDS
 
-    if seconds_left() < MIN_STEPS * plan.step_seconds:
-        raise BudgetError(
-            f"there is no time for {MIN_STEPS} steps, which take about {MIN_STEPS * plan.step_seconds:.0f} s "
-            f"here: give a longer --budget, or a smaller --set batch_size=N"
+    needed_seconds, elapsed_seconds = MIN_STEPS * plan.step_seconds, deadline.elapsed()
+    if seconds_left() < needed_seconds:
+        raise BudgetError.too_short(
+            f"budget {format_duration(deadline.budget_seconds or 0.0)} is too short: reading and planning took "
+            f"{format_duration(elapsed_seconds)}, and {MIN_STEPS} steps take about {format_duration(needed_seconds)} "
+            "here",
+            MARGIN * (elapsed_seconds + needed_seconds) + RESERVE_SECONDS,
         )
     if seconds_left() > MAX_STEPS * plan.step_seconds:
         return StepPacer(MAX_STEPS)
