@@ -40,7 +40,7 @@ MIN_LR_FACTOR, MAX_LR_FACTOR = 1e-3, 1e2
 MAX_STEPS = 200
 # For exiting, and for a slow last step.
 RESERVE_SECONDS = 1.5
-# Of the smallest budget that is named. Most of the time goes into planning a long training, which varies with other load.
+# Of the smallest budget that is named. Most of the time goes into planning a long training, which other load disturbs.
 MARGIN = 1.6
 STEPS_BETWEEN_NOTES = 25
 
