@@ -10,16 +10,19 @@ Images are decoded as for training. Needs onnxruntime and timebox-vision, but no
 
 import io
 import json
+import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 import timebox
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+import onnxruntime
 
 ADDRESS = ("127.0.0.1", 8000)
 MAX_BYTES = 50_000_000

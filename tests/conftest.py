@@ -26,6 +26,9 @@ settings.load_profile("timebox")
 # anything else runs beside. Set before torch is imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# onnxruntime reads this when it is imported. What timebox itself imports is tested without.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # What a script starts with `&` ignores SIGINT, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

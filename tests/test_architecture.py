@@ -29,6 +29,7 @@ ESTIMATOR = "timebox.estimator"
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
+    ("paths",),
     ("clock", "files", "file_versions", "machine", "reporter"),
     ("configs",),
     ("data", "models", "optim", "recipe"),

@@ -74,6 +74,9 @@ class Deadline:
         budget_seconds: above zero; None for no deadline, where the number of steps is fixed.
         started_at: start of the budget on the clock of ``now``; None for the present time.
         now: a clock in seconds, with any zero point, that never runs backwards.
+
+    Attributes:
+        earlier_seconds: the part of the elapsed time that other processes spent.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Deadline:
         self.budget_seconds = budget_seconds
         self._now = now
         self.started_at = now() if started_at is None else started_at
+        self.earlier_seconds = 0.0
         self._open_phases: list[str] = []
         self._interval_start = now()
         self._phases = {"start-up": self._interval_start - self.started_at}
@@ -131,6 +135,7 @@ class Deadline:
         for name, seconds in phases.items():
             self._add(name, seconds)
             self.started_at -= seconds
+            self.earlier_seconds += seconds
 
     def phases_so_far(self) -> dict[str, float]:
         """Seconds spent in each phase until now; their sum is the elapsed time."""

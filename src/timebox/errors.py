@@ -6,6 +6,7 @@ been trained). Any other exception is a defect of timebox itself.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 
 # Options whose flag is not their name, and that take a list of texts.
 _LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
@@ -37,7 +38,21 @@ class DataError(TimeboxError, ValueError):
 
 
 class BudgetError(UsageError):
-    """A budget that is too short, negative or not a duration."""
+    """A budget that is too short, negative or not a duration.
+
+    Attributes:
+        smallest_seconds: for one that is too short, a budget with which the same command works, if that is known.
+    """
+
+    smallest_seconds: int | None = None
+
+    @classmethod
+    def too_short(cls, message: str, smallest_seconds: float) -> "BudgetError":
+        """An error that ends by naming a budget that is long enough, rounded up to whole seconds."""
+        seconds = ceil(smallest_seconds)
+        error = cls(f"{message}; use at least {seconds}s")
+        error.smallest_seconds = seconds
+        return error
 
 
 class RunError(TimeboxError):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,8 @@ from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
-from timebox.files import parse_json_object, read_regular
+from timebox.files import parse_json_object, read_regular, temporary_directory
+from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
@@ -120,7 +120,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise DataError(f"y has one class, {self.classes_.tolist()[0]!r}: a classifier needs at least two")
         ids = tuple(map(str, range(len(pixels))))
         dataset = ImageDataset(pixels, indices.astype(np.int64), class_names(self.classes_), ids)
-        with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
+        with temporary_directory("timebox-") as folder:
             self.run_ = train(
                 dataset,
                 **options,
@@ -158,7 +158,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Raises UsageError where the directory is not empty, or the labels are neither numbers nor texts.
         """
         check_is_fitted(self, "run_")
-        folder = Path(path)
+        folder = Path(expand_user(path))
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{str(folder)!r} is not empty; give another directory")
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
@@ -183,7 +183,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
         """Read a classifier that :meth:`save` wrote, without pickle. Raises RunError where there is none, or it is
         damaged."""
-        folder = Path(path)
+        folder = Path(expand_user(path))
         run = load(folder, device)
         try:
             values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
@@ -350,7 +350,8 @@ def _decode_file(
     file: ImageFile, size: tuple[int, int], channels: int, image_fit: str, white_16bit: int
 ) -> NDArray[np.uint8]:
     with _add_file_to_errors(file):
-        return decode_image(file, size, channels, image_fit, white_16bit)
+        source = file if isinstance(file, Image.Image) else _path(file)
+        return decode_image(source, size, channels, image_fit, white_16bit)
 
 
 def _largest_16bit_value(file: ImageFile) -> int:
@@ -361,7 +362,7 @@ def _largest_16bit_value(file: ImageFile) -> int:
 
 
 def _path(file: str | Path | BinaryIO) -> Path | BinaryIO:
-    return Path(file) if isinstance(file, str) else file
+    return Path(expand_user(file)) if isinstance(file, str | Path) else file
 
 
 def _read_size(file: ImageFile) -> tuple[int, int]:

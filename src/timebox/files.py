@@ -1,14 +1,16 @@
 """Opens and parses files that are not trusted, locks files, and writes files whole or not at all."""
 
+import errno
 import json
 import math
 import os
 import reprlib
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import IO, BinaryIO, NoReturn
 
 from timebox.errors import OutputError, TimeboxError, UsageError, option_text
 
@@ -18,6 +20,8 @@ except ImportError:  # on Windows, where an open file is locked anyway
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK_BYTES = 1 << 22
+# Errors of flock on file systems that have no locks, such as some network and FUSE file systems.
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM, errno.EINVAL)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -105,6 +109,32 @@ def written(what: str) -> Iterator[None]:
         raise OutputError(f"{what} cannot be written to: {error.strerror or error}") from error
 
 
+@contextmanager
+def temporary_directory(prefix: str) -> Iterator[str]:
+    """A directory that is removed at the end. Raises OutputError where no temporary directory can be written to."""
+    with _temporary():
+        folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    with folder as path:
+        yield path
+
+
+def temporary_file() -> IO[bytes]:
+    """A file that is gone once it is closed. Raises OutputError where no temporary directory can be written to."""
+    with _temporary():
+        return tempfile.TemporaryFile()
+
+
+@contextmanager
+def _temporary() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"no directory for temporary files can be written to ({error.strerror or error}); "
+            "set TMPDIR to one that can"
+        ) from error
+
+
 def check_free(path: Path, what: str) -> None:
     """Raise UsageError unless ``path`` is new or empty, for the directory of a new ``what``: "benchmark", "search"."""
     with written(f"{what} {str(path)!r}"):
@@ -118,10 +148,16 @@ def check_free(path: Path, what: str) -> None:
 def lock(file: int, *, wait: bool = False) -> None:
     """Lock an open file, given by its descriptor, until it is closed.
 
-    Where another process has it locked, wait for that process, or raise BlockingIOError.
+    Where another process has it locked, wait for that process, or raise BlockingIOError. On a file system without locks
+    nothing is locked: a process alone works there too. Processes that wait for each other do not, so with ``wait`` the
+    OSError of the file system is raised.
     """
     if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if wait or error.errno not in NO_LOCKS:
+                raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -123,9 +123,6 @@ def test_what_cannot_be_asked(changes: dict[str, object], message: str) -> None:
 
 
 def test_a_trial_budget_that_cannot_work() -> None:
-    assert refusal(lambda: CONFIG.replace(trial_budget="2s"), BudgetError) == (
-        "trial_budget 2.0s is too short: starting and leaving alone take seconds; use at least 4s"
-    )
     assert refusal(lambda: CONFIG.replace(trial_budget="soon"), BudgetError) == (
         "trial_budget 'soon' is not a duration; write it like 90s, 10m or 1h30m"
     )

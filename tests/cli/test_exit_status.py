@@ -42,7 +42,7 @@ def raising(error: BaseException) -> Callable[[], int]:
     ("error", "status", "line"),
     [
         (DataError("no images in 'x'"), 2, "timebox recipes: error: no images in 'x'"),
-        (DataError("two\nlines"), 2, "timebox recipes: error: two lines"),
+        (DataError("no images in a\nb"), 2, "timebox recipes: error: no images in a\\nb"),
         (OutputError("'out' is a file"), 2, "timebox recipes: error: 'out' is a file"),
         (exits.PartlyWrittenError("disk full"), 3, "timebox recipes: error: disk full"),
         (

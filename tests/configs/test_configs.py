@@ -87,8 +87,8 @@ def test_all_errors_are_told_at_once() -> None:
 
 def test_a_budget_alone_is_a_budget_error() -> None:
     assert refusal(lambda: TrainConfig(budget="soon"), BudgetError).startswith("budget 'soon' is not a duration")  # type: ignore[arg-type]
-    call = {"data": "digits", "budget": "2s"}
-    assert "use at least 4s" in refusal(lambda: TrainConfig.from_call(call), BudgetError)
+    call = {"data": "digits", "budget": "0s"}
+    assert "budget '0s' must be longer than zero" in refusal(lambda: TrainConfig.from_call(call), BudgetError)
     assert "seed -1" in refusal(lambda: TrainConfig.from_call({**call, "seed": -1}))
 
 

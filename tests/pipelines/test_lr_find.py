@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
         ({"low": 1.0, "high": 0.5}, UsageError, "the first must be above 0 and below the second"),
         ({"low": 0.0}, UsageError, "above 0"),
         ({"budget": "1s"}, BudgetError, "too short"),
-        ({"train_budget": "1s"}, BudgetError, "too short"),
+        ({"train_budget": "0.1s"}, BudgetError, r"^train_budget 0.1s is too short: reading "),
         ({"recipe": "nothing"}, UsageError, "nothing"),
     ],
 )

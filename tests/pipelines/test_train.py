@@ -280,10 +280,16 @@ def test_wrong_options_are_refused_before_data_are_read(
     assert files_under() == []
 
 
-@pytest.mark.parametrize("budget", ["3s", 2.5, "0.1s"])
-def test_a_budget_shorter_than_the_start_up_is_refused(budget: str | float, tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=r"is too short: starting and leaving alone take seconds; use at least 4s$"):
-        train("digits", budget=budget, out=tmp_path / "run")
+@pytest.mark.parametrize("budget", ["0.1s", 0.01])
+def test_a_budget_too_short_names_one_that_works(budget: str | float, tmp_path: Path, files_under: Listing) -> None:
+    words = r"^budget \d\.\ds is too short: reading 'digits' and planning took .*s, and 10 steps take about .*s here; "
+    with pytest.raises(BudgetError, match=words + r"use at least \d+s$") as refused:
+        train("digits", budget=budget, out=tmp_path / "run", device="cpu")
+    assert files_under() == []
+    smallest = refused.value.smallest_seconds
+    assert smallest is not None
+    assert str(refused.value).endswith(f"use at least {smallest}s")
+    assert train("digits", budget=smallest, out=tmp_path / "run", device="cpu").summary["late"] is False
 
 
 def test_a_budget_too_short_for_the_data_leaves_nothing(data: Path, tmp_path: Path, files_under: Listing) -> None:

@@ -1,12 +1,11 @@
 """``timebox benchmark``: repeated, interleaved trials of recipes, and their statistics."""
 
-import shlex
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 from timebox.benchmarking.config import arguments_of, check_recipes, command, data_config, with_absolute_paths
 from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile, trial_values
@@ -19,6 +18,7 @@ from timebox.configs.call import refuse_unknown_arguments
 from timebox.errors import BudgetError, DataError, RunError, UsageError, option_text
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
+from timebox.paths import shell_quote
 from timebox.recipe import AUTO
 from timebox.run.directories import default_directory
 from timebox.runtime.device import resolve_device
@@ -62,7 +62,7 @@ def benchmark(
     train_limit: int | None = None,
     split_seed: int = 0,
     coarse: bool = False,
-    class_depth: Literal[1, 2] | None = None,
+    class_depth: int | None = None,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     device: str = "auto",
@@ -232,14 +232,14 @@ class _BenchmarkRunner:
         refused = [trial.failed for trial in trials if isinstance(trial, FailedTrial) and trial.status == REFUSED]
         if len(trials) == len(refused) == len(self._config.variants):
             trials.clear()  # nothing was measured
-            raise UsageError(f"every recipe was refused: {refused[0]}")
+            raise UsageError(f"every recipe was refused: {max(refused, key=_named_seconds)}")
 
     def _notify_how_to_resume(self, stopped: str) -> None:
         reason = "the budget leaves no time for another trial" if stopped == BUDGET else "stopped"
         num_done = self._num_trials - len(self._missing())
         self._notify(
             f"{reason}: {num_done} of {self._num_trials} trials are done and kept; the others: "
-            f"timebox benchmark --resume {shlex.quote(str(self._directory.path))}"
+            f"timebox benchmark --resume {shell_quote(self._directory.path)}"
         )
 
 
@@ -284,6 +284,12 @@ def _check_data(config: BenchmarkConfig, notify: Callable[[str], None], deadline
         path = option_text("val", "PATH")
         raise DataError(f"{config.data!r} leaves no images to validate on: no class has two; give {path}")
     return loaded.name if config.train_limit is None else f"{loaded.name}-{config.train_limit}"
+
+
+def _named_seconds(refusal: str) -> float:
+    """The budget that a refusal says would do, in seconds; 0 for one that names none."""
+    named = re.search(r"; use at least (\d+)s", refusal)
+    return float(named[1]) if named else 0.0
 
 
 def _check_budget(config: BenchmarkConfig, deadline: Deadline) -> None:

@@ -9,10 +9,12 @@ from msgspec import Struct, structs
 from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.configs.data import DataConfig
+from timebox.configs.options import Depth
 from timebox.configs.train import TrainConfig
 from timebox.configs.verbs import EvaluateConfig
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
+from timebox.paths import expand_user
 from timebox.recipe import parse_recipe
 from timebox.run.json_values import Count, PositiveCount, Share
 
@@ -35,7 +37,7 @@ class BenchmarkArguments(Struct, frozen=True, kw_only=True):
     precision: str
     score: Literal["val", "test"]
     tta: str
-    class_depth: Literal[1, 2] | None = None
+    class_depth: Depth | None = None
 
 
 def check_recipes(config: BenchmarkConfig) -> None:
@@ -69,7 +71,7 @@ def with_absolute_paths(config: BenchmarkConfig) -> BenchmarkConfig:
 def absolute(place: str | Path) -> str:
     """An absolute path. Names of data sets and paths that do not exist stay as they are."""
     is_name = isinstance(place, str) and place in NAMES
-    path = Path(place).expanduser()
+    path = Path(expand_user(place))
     return str(place) if is_name or not path.exists() else str(path.absolute())
 
 

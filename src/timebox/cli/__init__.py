@@ -17,10 +17,19 @@ from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, 
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
+from timebox.cli.streams import make_encodable, open_closed_streams
 from timebox.configs.arguments import config_from_arguments
 from timebox.configs.config import did_you_mean
-from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError, UsageError, flags_in_messages
+from timebox.errors import (
+    NO_ANSWER,
+    OutputError,
+    RankFailureError,
+    TimeboxError,
+    UsageError,
+    flags_in_messages,
+)
 from timebox.machine import is_torchrun, is_worker_rank
+from timebox.paths import one_line
 from timebox.version import VERSION
 
 
@@ -85,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     would be taken from every budget. All files are closed by then.
     """
     if argv is None:
+        open_closed_streams()
         _share_processors()
     status = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:
@@ -107,9 +117,7 @@ def _share_processors() -> None:
 
 def run_command(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit status; an exception is reported in one line."""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):  # a file name may hold bytes the terminal cannot show
-            reconfigure(errors="backslashreplace")
+    make_encodable(sys.stdout, sys.stderr)
     with flags_in_messages(), exits.stop_signals() as received:
         try:
             status = _guarded(argv, received)
@@ -131,21 +139,32 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
         sys.stdout.flush()
         return status
     except SystemExit as leaving:  # argparse after --help and --version
-        return leaving.code if isinstance(leaving.code, int) else exits.DONE
+        return _flushed(argv, leaving.code if isinstance(leaving.code, int) else exits.DONE)
     except BrokenPipeError:  # `timebox … | head`: the reader has closed the pipe
         return exits.DONE
     except RankFailureError as error:
         # The main rank reports it, unless the main rank itself has failed.
         is_reported = is_worker_rank() and error.failed_ranks.get(0) != NO_ANSWER
-        return exits.REFUSED if is_reported else _fail(argv, str(error), exits.REFUSED)
+        return exits.REFUSED if is_reported else _fail(argv, one_line(str(error)), exits.REFUSED)
     except TimeboxError as error:
         partly = isinstance(error, exits.PartlyWrittenError)
-        return _fail(argv, str(error), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
+        return _fail(argv, one_line(str(error)), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
     except Exception as error:
         if received:
             raise KeyboardInterrupt from error
         message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
-        return _fail(argv, message, exits.OWN_FAULT)
+        return _fail(argv, " ".join(message.split()), exits.OWN_FAULT)
+
+
+def _flushed(argv: Sequence[str], status: int) -> int:
+    """The exit status after a text of argparse was printed: another one where it could not be written."""
+    try:
+        write("")
+    except BrokenPipeError:
+        return exits.DONE
+    except OutputError as error:
+        return _fail(argv, str(error), exits.REFUSED)
+    return status
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -164,8 +183,8 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 def _fail(argv: Sequence[str], message: str, status: int) -> int:
     if "--debug" in argv:
-        traceback.print_exc()
-    message = " ".join(message.split())
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     verb = next((word for word in argv if word in VERBS), None)
     say(f"timebox {verb}: error: {message}" if verb else f"timebox: error: {message}")
     if "--json" in argv:

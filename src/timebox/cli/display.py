@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from timebox.cli.formatting import percent, short
+from timebox.paths import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,7 @@ class LiveReporter:
 
     def note(self, text: str) -> None:
         with suppress(OSError):
-            self._live.console.print(text)
+            self._live.console.print(one_line(text))
 
     def step(self, status: "StepStatus") -> None:
         if self._now() >= self._next_draw:
@@ -148,7 +149,7 @@ class PlainReporter:
 
     def _line(self, text: str) -> None:
         with suppress(OSError):
-            print(f"{self._now() - self._started:7.1f}s  {text}", file=self._stream, flush=True)
+            print(f"{self._now() - self._started:7.1f}s  {one_line(text)}", file=self._stream, flush=True)
 
 
 def steady_console(stream: TextIO) -> "Console":

@@ -12,6 +12,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from timebox.errors import OutputError
+from timebox.paths import as_unicode, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,20 +53,21 @@ def results_width() -> int:
 def write(text: str) -> None:
     """Writes to stdout and flushes. Raises OutputError if that fails, as on a full disk; BrokenPipeError passes."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(as_unicode(text))
         sys.stdout.flush()
     except OSError as error:
         # Redirect stdout to /dev/null, or flushing its buffer would fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr and flushes; errors are ignored."""
+    """Prints a line on stderr and flushes; errors are ignored. A line break in a name is escaped."""
     with suppress(OSError):  # a closed stderr must not stop the work
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)
 
 
 def show(*renderables: "RenderableType") -> None:
@@ -100,15 +102,18 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     for column, header in enumerate(headers):
         result.add_column(Text(header), justify="right" if column else "left", no_wrap=bool(column))
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
+        result.add_row(*(Text(one_line(cell)) for cell in row))
     return result
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Lines of a label and its value; a repeated label is left blank, an empty one begins a new block."""
+    """Lines of a label and its value; a repeated label is left blank, an empty one begins a new block.
+
+    A line break in a value is escaped.
+    """
     lines, last = [], ""
     for label, value in rows:
-        lines.append(f"  {'' if label == last else label:<15}{value}".rstrip())
+        lines.append(one_line(f"  {'' if label == last else label:<15}{value}".rstrip()))
         last = label
     return "\n".join(lines)
 
@@ -118,7 +123,7 @@ def jsonable(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, str | PurePath):
-        return str(value)
+        return as_unicode(str(value))
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):  # numpy's arrays and numbers, without importing numpy

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from timebox.cli.parsing import VerbHelp
 from timebox.cli.text_plot import sketch
 from timebox.clock import Deadline
 from timebox.configs.lr_find import LrFindConfig
+from timebox.paths import shell_quote
 
 if TYPE_CHECKING:
     from timebox.pipelines.lr_find import LRRange
@@ -86,4 +86,4 @@ def result_rows(result: "LRRange", data: str) -> Iterator[tuple[str, str]]:
         recipe = "" if result.recipe.name == "auto" else f" --recipe {result.recipe.name}"
         settings = "".join(f" --set {setting}" for setting in result.settings)
         yield "", ""
-        yield "next", f"timebox train {shlex.quote(data)} --budget TIME{recipe}{settings}"
+        yield "next", f"timebox train {shell_quote(data)} --budget TIME{recipe}{settings}"

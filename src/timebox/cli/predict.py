@@ -4,16 +4,18 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
+from timebox.cli.file_list import read_names
 from timebox.cli.formatting import json_line, plural, write
 from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
+from timebox.paths import expand_user
 
 STDIN = "-"  # in place of an image: a list of files on stdin
 
@@ -31,7 +33,7 @@ HELP = VerbHelp(
     (
         "timebox predict runs/demo photo.jpg",
         "timebox predict runs/demo photos/ --top 3 --format jsonl",
-        "find / -name '*.jpg' | timebox predict runs/demo -",
+        "find / -name '*.jpg' -print0 | timebox predict runs/demo -",
     ),
     json_help="the same as --format jsonl",
 )
@@ -60,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def image_files(names: Sequence[str]) -> Iterator[Path]:
-    """Files as they are, the files listed on stdin for ``-``, and of each folder all images in and below it, sorted.
+    """Files as they are, those that a list on stdin names for ``-``, and of each folder all images in and below it.
 
-    Raises DataError, before the first is yielded, for a path that does not exist and for a folder without images.
+    Raises DataError, before the first is yielded, for a path that does not exist, for a folder without images, and for
+    an empty list.
     """
     for name in names:
         if name != STDIN and not Path(name).exists():
@@ -71,22 +74,35 @@ def image_files(names: Sequence[str]) -> Iterator[Path]:
 
 
 def _listed() -> Iterator[Path]:
-    for line in sys.stdin:
-        if name := line.rstrip("\n"):
-            yield Path(name)
+    """The files on stdin, and the images of the folders there. The first is read at once, the others as they come."""
+    stdin = getattr(sys.stdin, "buffer", None) or io.BytesIO(sys.stdin.read().encode() if sys.stdin else b"")
+    names = read_names(stdin)
+    first = next(names, None)
+    if first is None:
+        raise DataError("the list of files on standard input is empty")
+    return _files_of(chain([first], names))
+
+
+def _files_of(names: Iterable[str]) -> Iterator[Path]:
+    """The file of each name, or the images of a folder. A folder without any is reported in its place, as a file is."""
+    for name in names:
+        path = Path(expand_user(name))
+        yield from (_images_in(path) if path.is_dir() else []) or [path]
 
 
 def _images_at(path: Path) -> Sequence[Path]:
-    """A file itself, or the images in a folder."""
-    from timebox.data.images.decode import IMAGE_SUFFIXES
-
+    """A file itself, or the images in a folder. Raises DataError for a folder without any."""
     if not path.is_dir():
         return [path]
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{str(path)!r} holds no images; files are known by their suffix: {suffixes}")
+    if not (images := _images_in(path)):
+        raise DataError(f"{str(path)!r} holds no images")
     return images
+
+
+def _images_in(folder: Path) -> list[Path]:
+    from timebox.data.folders.tree import image_paths
+
+    return image_paths(folder)
 
 
 def _ranked(prediction: "FilePrediction", class_names: Sequence[str], top: int) -> "Ranked":

@@ -1,7 +1,6 @@
 """`timebox train`: trains a classifier before a deadline, and prints the summary of the run."""
 
 import argparse
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.configs.train import TrainConfig
 from timebox.errors import OutputError
 from timebox.machine import is_worker_rank
+from timebox.paths import shell_quote
 
 AFTER_TRAINING = ("saving", "scoring", "reporting")  # phases
 
@@ -79,7 +79,7 @@ def stopped_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     yield from _time(summary)
     yield "run", str(summary["run"])
     yield "", ""
-    yield "next", f"timebox train --resume {shlex.quote(str(summary['run']))}"
+    yield "next", f"timebox train --resume {shell_quote(str(summary['run']))}"
 
 
 def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -102,10 +102,10 @@ def summary_facts(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         alike = "the same weights, byte for byte" if summary["identical"] else "NOT the same weights"
         yield "replay of", f"{summary['replay_of']}: {alike}"
     yield "", ""
-    run_path = shlex.quote(str(summary["run"]))
+    run_path = shell_quote(str(summary["run"]))
     source = summary.get("source")
     data = source.get("data") if isinstance(source, Mapping) else "DATA"
-    yield "next", f"timebox evaluate {run_path} {shlex.quote(str(data))}"
+    yield "next", f"timebox evaluate {run_path} {shell_quote(str(data))}"
     yield "next", f"timebox predict {run_path} IMAGE…"
 
 

@@ -56,12 +56,6 @@ def check_scored_split(config: Any) -> None:
         )
 
 
-def check_trial_budget(config: Any) -> None:
-    """Raise BudgetError for a trial too short to train anything."""
-    if config.trial_budget is not None:
-        options.check_budget_length(parse_budget(config.trial_budget), "trial_budget")
-
-
 def check_complete(config: Any) -> None:
     """Raise UsageError where the data are missing, or the budget of a trial."""
     if config.resume is None and config.data is None:
@@ -81,6 +75,7 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
             '--recipe "haet2021 max_lr=0.4"; may be repeated, the others are compared with the first (default: auto)',
             metavar="RECIPE",
             group="trials",
+            is_path=True,
         ),
     ] = ("auto",)
     settings: Annotated[
@@ -135,7 +130,6 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
     rules: ClassVar[tuple[Rule, ...]] = (
         (("recipes",), check_recipes_given),
         (("score", "val"), check_scored_split),
-        (("trial_budget",), check_trial_budget),
     )
     requirements: ClassVar[tuple[Rule, ...]] = ((("data", "trial_budget", "resume"), check_complete),)
 

@@ -14,6 +14,7 @@ from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert
 from msgspec.structs import asdict, fields, force_setattr, replace
 
 from timebox.errors import BudgetError, UsageError, flag_of, flags_in_messages
+from timebox.paths import expand_user
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a list of texts"}
 _NO_UPPER_BOUND = 2**62  # messages leave out larger bounds: they only keep an integer in 64 bits, or a float finite
@@ -96,7 +97,8 @@ def option(help: str, **metadata: Any) -> Meta:
         help: the help text. Of nested annotations the outermost text counts.
         metadata: ``metavar``; ``group``: title of the option group; ``positional``: the metavar of a positional
             argument; ``read``: converts a value, raising ValueError; ``write``: converts a value to text that
-            ``read`` takes; ``allowed``: describes the values, where the type alone does not.
+            ``read`` takes; ``allowed``: describes the values, where the type alone does not;
+            ``is_path``: whether texts are paths, in which ``~`` is the home directory.
     """
     return Meta(description=help, extra=metadata)
 
@@ -132,6 +134,8 @@ class Option(NamedTuple):
         """
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
+        if self.metadata.get("is_path"):
+            value = _expanded(value)
         if value is not None and "read" in self.metadata:
             return self.metadata["read"](value)
         if isinstance(value, str) and is_text and (int in self.types or float in self.types):
@@ -151,6 +155,13 @@ class Option(NamedTuple):
             if int in self.types and len(str(value)) > len(str(_NO_UPPER_BOUND)) - 1:
                 allowed += ", below 2**63"
         return f"{reprlib.repr(value)} must be {allowed}{did_you_mean(str(value), self.choices)}"
+
+
+def _expanded(value: Any) -> Any:
+    """A path, or each path of a list, with the home directory in place of ``~``."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_expanded, value))
+    return expand_user(value) if isinstance(value, str | os.PathLike) else value
 
 
 @cache

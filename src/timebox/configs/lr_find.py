@@ -1,16 +1,9 @@
 """``LrFindConfig``: the options of ``timebox lr-find``."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
-from timebox.clock import parse_budget
 from timebox.configs import options
-from timebox.configs.config import Config, Rule, option
-
-
-def check_budgets(config: Any) -> None:
-    """Raise BudgetError for a test, or a training to come, too short to train anything."""
-    options.check_budget_length(config.budget)
-    options.check_budget_length(parse_budget(config.train_budget))
+from timebox.configs.config import Config, option
 
 
 class LrFindConfig(Config, frozen=True, kw_only=True):
@@ -48,7 +41,6 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
     out: Annotated[
-        options.Text | None, option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR")
+        options.Text | None,
+        option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR", is_path=True),
     ] = None
-
-    requirements: ClassVar[tuple[Rule, ...]] = ((("budget", "train_budget"), check_budgets),)

@@ -15,8 +15,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tta = Literal["recipe", "none", "mirror", "shift", "mirror_shift"]
 Split = Literal["test", "val", "train", "all"]
 
-# Starting Python and torch and leaving again takes up to about this long on a slow machine.
-SHORTEST_BUDGET_SECONDS = 4.0
 DEFAULT_MAX_BAD_SHARE = 0.1
 
 MAX_INT = 2**63 - 1
@@ -58,33 +56,28 @@ def read_split_size(value: Any) -> Any:
         return value
 
 
-def check_budget_length(seconds: float | None, name: str = "budget") -> None:
-    """Raise BudgetError for a budget, of the option ``name``, in which nothing can be trained; None passes."""
-    if seconds is not None and seconds < SHORTEST_BUDGET_SECONDS:
-        raise BudgetError(
-            f"{name} {format_duration(seconds)} is too short: starting and leaving alone take seconds; "
-            f"use at least {SHORTEST_BUDGET_SECONDS:.0f}s"
-        )
-
-
 def check_test_split(config: Any) -> None:
     """Raise UsageError for ``test="rest"``."""
     if config.test == "rest":
         raise UsageError("test cannot be 'rest', as val can: give a fraction, a path or 'none'")
 
 
-Data = Annotated[Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA")]
+Data = Annotated[
+    Text, option("a folder of class folders, a file, or a name: cifar10, digits, …", positional="DATA", is_path=True)
+]
 OptionalData = Annotated[
     Text | None,
     option(
-        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume", positional="DATA"
+        "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume",
+        positional="DATA",
+        is_path=True,
     ),
 ]
-RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN")]
+RunDirectory = Annotated[Text, option("a run directory that `timebox train` wrote", positional="RUN", is_path=True)]
 Budget = Annotated[Positive | None, option("", metavar="TIME", read=read_seconds, write=budget_text)]
 BudgetText = Annotated[Text, option("", metavar="TIME", read=read_budget_text)]
-OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output")]
-Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method")]
+OutputDirectory = Annotated[Text | None, option("", metavar="DIR", group="output", is_path=True)]
+Recipe = Annotated[Text, option("", metavar="NAME|FILE", group="method", is_path=True)]
 Settings = Annotated[
     tuple[str, ...],
     option(
@@ -102,6 +95,7 @@ Val = Annotated[
         metavar="FRACTION|PATH|rest|none",
         group="data",
         read=read_split_size,
+        is_path=True,
         allowed="a fraction between 0 and 1, a path, 'rest' or 'none'",
     ),
 ]
@@ -113,6 +107,7 @@ Test = Annotated[
         metavar="FRACTION|PATH|none",
         group="data",
         read=read_split_size,
+        is_path=True,
         allowed="a fraction between 0 and 1, a path or 'none'",
     ),
 ]
@@ -139,8 +134,9 @@ SplitSeed = Annotated[
     ),
 ]
 Coarse = Annotated[bool, option("CIFAR-100: its 20 superclasses in place of 100 classes", group="data")]
+Depth = Annotated[int, Meta(ge=1, le=2)]
 ClassDepth = Annotated[
-    Literal[1, 2] | None,
+    Depth | None,
     option(
         "1 where class folders lie in DATA or its splits, 2 where they lie in the folders there, as in "
         "--class-depth 2 for patient7/healthy/1.png (default: found from the folders, refused where both are "
@@ -176,6 +172,7 @@ DataDir = Annotated[
         "user cache)",
         metavar="DIR",
         group="data",
+        is_path=True,
     ),
 ]
 DeviceOption = Annotated[Device, option("where to compute (default: auto, a GPU if there is one)", group="machine")]

@@ -48,12 +48,6 @@ def check_complete(config: Any) -> None:
         raise UsageError("say what to train on: a path, or a name such as digits")
 
 
-def check_budget(config: Any) -> None:
-    """Raise BudgetError for a budget in which nothing can be trained."""
-    if config.resume is None:  # the budget of a resumed run is checked against what it still needs
-        options.check_budget_length(config.budget)
-
-
 class TrainConfig(Config, frozen=True, kw_only=True):
     """The arguments of :func:`timebox.train`; documented there."""
 
@@ -63,6 +57,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
             "a folder of class folders, a file, or a name: cifar10, digits, …; with --resume or --replay only where "
             "the run's data have moved",
             positional="DATA",
+            is_path=True,
         ),
     ] = None
     budget: Annotated[
@@ -93,6 +88,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         option(
             "begin with the weights of a run, or of its model.safetensors; classes it does not have get a new head",
             metavar="RUN|FILE",
+            is_path=True,
             group="method",
         ),
     ] = None
@@ -142,7 +138,6 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     requirements: ClassVar[tuple[Rule, ...]] = (
         (("resume", "replay"), check_continued),
         (("data", "budget", "steps", "resume", "replay"), check_complete),
-        (("budget", "resume"), check_budget),
     )
 
     @classmethod

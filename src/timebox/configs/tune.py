@@ -97,6 +97,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
         option(
             "a folder of class folders, a file, or a name: cifar10, digits, …; not needed with --resume",
             positional="DATA",
+            is_path=True,
         ),
     ] = None
     budget: Annotated[
@@ -124,6 +125,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
         option(
             "TOML file with the fields to search and their ranges (default: most fields)",
             metavar="FILE",
+            is_path=True,
             group="search",
         ),
     ] = None
@@ -136,7 +138,10 @@ class TuneConfig(Config, frozen=True, kw_only=True):
     storage: Annotated[
         options.Text | None,
         option(
-            "database for the trials, which other machines may share (default: a file)", metavar="URL", group="search"
+            "database for the trials, which other machines may share (default: a file)",
+            metavar="URL",
+            group="search",
+            is_path=True,
         ),
     ] = None
     study: Annotated[
@@ -172,7 +177,12 @@ class TuneConfig(Config, frozen=True, kw_only=True):
     precision: options.PrecisionOption = "auto"
     out: Annotated[
         options.Text | None,
-        option("the search's directory (default: runs/tune-<data>-<date>-<time>)", metavar="DIR", group="output"),
+        option(
+            "the search's directory (default: runs/tune-<data>-<date>-<time>)",
+            metavar="DIR",
+            group="output",
+            is_path=True,
+        ),
     ] = None
     resume: Annotated[
         options.Text | None,
@@ -180,6 +190,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
             "go on with a search that was stopped; all options but --budget are the search's own",
             metavar="DIR",
             group="output",
+            is_path=True,
         ),
     ] = None
 

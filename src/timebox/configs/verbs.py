@@ -54,7 +54,9 @@ class PredictConfig(Config, frozen=True, kw_only=True):
     images: Annotated[
         tuple[str, ...],
         option(
-            "image files, folders to look through, and - for a list of files, one a line, on stdin", positional="IMAGE"
+            "image files, folders to look through, and - for a list of them on stdin, one a line or separated by NUL",
+            positional="IMAGE",
+            is_path=True,
         ),
     ]
     top: Annotated[options.Count, option("how many labels for each image", metavar="K")] = 1
@@ -72,7 +74,8 @@ class ExportConfig(Config, frozen=True, kw_only=True):
         option("onnx, for onnxruntime and others (takes the extra `onnx`); torch, a program of torch.export"),
     ] = "onnx"
     output: Annotated[
-        options.Text | None, option("file to write (default: model.onnx or model.pt2 in RUN)", metavar="FILE")
+        options.Text | None,
+        option("file to write (default: model.onnx or model.pt2 in RUN)", metavar="FILE", is_path=True),
     ] = None
     overwrite: Annotated[bool, option("replace a file that is there")] = False
     check: Annotated[
@@ -81,6 +84,7 @@ class ExportConfig(Config, frozen=True, kw_only=True):
             "image files or folders on which to measure the effect of decoding at full size, as other programs do",
             metavar="IMAGE",
             nargs="+",
+            is_path=True,
         ),
     ] = ()
     tta: options.TtaOption = "recipe"
@@ -90,12 +94,16 @@ class ReportConfig(Config, frozen=True, kw_only=True):
     """The options of ``timebox report``."""
 
     run: options.RunDirectory
-    output: Annotated[options.Text | None, option("file to write (default: report.html in RUN)", metavar="FILE")] = None
+    output: Annotated[
+        options.Text | None, option("file to write (default: report.html in RUN)", metavar="FILE", is_path=True)
+    ] = None
     thumbnails: Annotated[bool, option("leave images of the data out of the page")] = True
     tensorboard: Annotated[
         options.Text | None,
         option(
-            "write the metrics for TensorBoard too, into a folder in DIR (takes the extra `tensorboard`)", metavar="DIR"
+            "write the metrics for TensorBoard too, into a folder in DIR (takes the extra `tensorboard`)",
+            metavar="DIR",
+            is_path=True,
         ),
     ] = None
 
@@ -103,11 +111,13 @@ class ReportConfig(Config, frozen=True, kw_only=True):
 class CompareConfig(Config, frozen=True, kw_only=True):
     """The arguments of :func:`timebox.compare`; documented there."""
 
-    runs: Annotated[tuple[str, ...], option("two run directories or more", positional="RUN")]
-    output: Annotated[options.Text | None, option("write a page as well", metavar="FILE")] = None
+    runs: Annotated[tuple[str, ...], option("two run directories or more", positional="RUN", is_path=True)]
+    output: Annotated[options.Text | None, option("write a page as well", metavar="FILE", is_path=True)] = None
 
 
 class RecipesConfig(Config, frozen=True, kw_only=True):
     """The options of ``timebox recipes``."""
 
-    name: Annotated[options.Text | None, option("a recipe to print (default: list all)", positional="NAME")] = None
+    name: Annotated[
+        options.Text | None, option("a recipe to print (default: list all)", positional="NAME", is_path=True)
+    ] = None

@@ -17,8 +17,9 @@ from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.data.reading.downloaded import check_downloaded
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, short_name
-from timebox.errors import DataError, UsageError
+from timebox.errors import DataError, TimeboxError, UsageError
 from timebox.files import open_regular
+from timebox.paths import expand_user
 
 # A class with at most this many images, and at most this fraction of the median class, gets a note.
 MAX_FEW_IMAGES, MAX_FEW_FRACTION = 9, 0.2
@@ -126,19 +127,17 @@ def _load_named(name: str, options: ReadOptions, data_dir: Path | None, allow_do
 
 def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
     try:
-        path = Path(source).expanduser()
+        path = Path(expand_user(source))
         if not path.exists():
             raise names.unknown_source(str(source))
         if path.is_file():
             check_downloaded(path)
         return _read(path, options)
+    except TimeboxError:
+        raise
     except OSError as error:  # no permission, name too long, circular links, ...
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"{error.filename or source}: {reason}") from error
-    except RuntimeError as error:  # expanduser does not know the user
-        if not str(source).startswith("~"):
-            raise
-        raise names.unknown_source(str(source)) from error
 
 
 def _read(path: Path, options: ReadOptions) -> LoadedData:

@@ -13,6 +13,7 @@ from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.download import PublishedFile, download
 from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.errors import DataError, option_text
+from timebox.paths import expand_user, user_cache
 
 DATA_DIR_VARIABLE = "TIMEBOX_DATA"
 
@@ -71,10 +72,13 @@ def locate(
     Searches data_dir, TIMEBOX_DATA and the user cache; a download goes to the first of these that is set. Raises
     DataError, with the files needed and where to put them, if there is no such data set and no download.
     """
-    import platformdirs  # imported only where a data set is given by name
-
-    named, user_cache = NAMED_DATASETS[name], platformdirs.user_cache_path("timebox")
-    roots = [Path(root) for root in (data_dir, os.environ.get(DATA_DIR_VARIABLE), user_cache) if root]
+    named = NAMED_DATASETS[name]
+    roots = [Path(expand_user(root)) for root in (data_dir, os.environ.get(DATA_DIR_VARIABLE), user_cache()) if root]
+    if not roots:
+        raise DataError(
+            f"{name} is not on this machine, and this user has no home directory to download it to: say with "
+            f"{option_text('data_dir')} or {DATA_DIR_VARIABLE} where it lies, or where to put it"
+        )
     for root in roots:
         if (path := _find(named, root)) is not None:
             return path, 0.0

@@ -18,7 +18,9 @@ from timebox.configs.verbs import ExportConfig
 from timebox.data import decode_whole
 from timebox.errors import DataError, OutputError, UsageError, option_text
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
+from timebox.exporting.onnx_runtime import import_onnxruntime
 from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
+from timebox.paths import expand_user
 from timebox.run import Run, load
 from timebox.version import VERSION
 
@@ -114,7 +116,7 @@ def export(
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
     views = run.views(tta)
-    path = Path(output) if output else run.path / f"model{SUFFIXES[format]}"
+    path = Path(expand_user(output)) if output else run.path / f"model{SUFFIXES[format]}"
     if path.exists() and not overwrite:
         overwriting = option_text("overwrite", True)
         raise UsageError(f"{str(path)!r} exists; give another output, or overwrite it with {overwriting}")
@@ -157,8 +159,8 @@ def _write_onnx(
 ) -> PredictFn:
     """Write an ONNX file; return its predictions by ONNX Runtime."""
     try:
+        onnxruntime = import_onnxruntime()  # first: the others may import it
         import onnx  # noqa: F401
-        import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(f"exporting to ONNX needs {error.name}: pip install 'timebox-vision[onnx]'") from error
@@ -213,7 +215,7 @@ def _decoder_effect(run: Run, tta: str, predict: PredictFn, files: Sequence[str 
     """Compare predictions for files decoded at full size with the run's. Raises DataError where no file can be read."""
     num_files = num_changed = 0
     difference = 0.0
-    for prediction in run.predict_files(files, tta):
+    for prediction in run.predict_files(map(expand_user, files), tta):
         if prediction.probabilities is not None:
             probabilities = predict(
                 decode_whole(prediction.path, run.preprocessing.channels, run.preprocessing.white_16bit)[None]

@@ -1,6 +1,5 @@
 """Carry out a training job: train, save, score, report, and write the summary of the run directory."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from timebox.jobs.examples import augmented_examples, columns_from_examples, pre
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished, broadcast_start_training
+from timebox.paths import shell_quote
 from timebox.reporting import Example, RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
 from timebox.run.json_values import to_values
@@ -85,7 +85,7 @@ def keep_partial_run(writer: RunWriter, context: RunContext) -> Iterator[None]:
             raise
         writer.save_stopped(context.deadline)
         record_rank_failures(writer.path, error.lines)
-        command = f"timebox train --resume {shlex.quote(str(writer.path))}"
+        command = f"timebox train --resume {shell_quote(writer.path)}"
         raise RankFailureError(error.failed_ranks, [*error.lines, f"resume with {command}"]) from error
     except BaseException:
         if writer.close_unfinished():

@@ -6,6 +6,7 @@ from pathlib import Path
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.verbs import CompareConfig
 from timebox.errors import UsageError
+from timebox.paths import expand_user
 from timebox.pipelines.report import read_run_data, write_page
 from timebox.reporting import RunData, comparison_page
 from timebox.run.run import Run
@@ -32,5 +33,5 @@ def compare(runs: Sequence[str | Path | Run], *, output: str | Path | None = Non
     CompareConfig.from_call({"runs": [], "output": output})
     contents = [read_run_data(Run.of(run, "cpu"), thumbnails=False) for run in runs]
     if output:
-        write_page(comparison_page(contents), Path(output))
+        write_page(comparison_page(contents), Path(expand_user(output)))
     return contents

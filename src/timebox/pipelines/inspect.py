@@ -1,7 +1,6 @@
 """``timebox inspect``: describe a data set as it is read, without training."""
 
 from pathlib import Path
-from typing import Literal
 
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.verbs import InspectConfig
@@ -15,7 +14,7 @@ def inspect(
     *,
     image_size: int | None = None,
     coarse: bool = False,
-    class_depth: Literal[1, 2] | None = None,
+    class_depth: int | None = None,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from timebox.builders import build_augmentation
-from timebox.clock import Deadline, parse_budget
+from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.errors import BudgetError, UsageError, option_text
+from timebox.errors import BudgetError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.context import RunContext
@@ -42,6 +41,8 @@ MIN_LR_FACTOR, MAX_LR_FACTOR = 1e-3, 1e2
 MAX_STEPS = 200
 # For exiting, and for a slow last step.
 RESERVE_SECONDS = 1.5
+# Of the smallest budget that is named. Most of the time goes into planning a long training, which other load disturbs.
+MARGIN = 1.6
 STEPS_BETWEEN_NOTES = 25
 
 
@@ -107,7 +108,7 @@ def lr_find(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
-    class_depth: Literal[1, 2] | None = None,
+    class_depth: int | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
     reporter: Reporter | None = None,
@@ -151,14 +152,17 @@ def lr_find(
         reporter.phase("reading")
         loaded, data_splits = reader.read_splits(source, image_size, image_fit)
         reporter.phase("planning")
-        plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+        try:
+            plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+        except BudgetError as error:  # of the training to come
+            raise BudgetError(f"train_{error}") from error
         # One network of the ensemble, at full image size from the first step on.
         recipe_of_one, step_seconds = plan.recipe.replace(ensemble_size=1, start_size=1.0), plan.step_seconds
         plan = replace(plan, recipe=recipe_of_one, step_seconds=step_seconds / plan.recipe.ensemble_size)
         job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
-    result = LRRange(test, plan.recipe, Path(out) if out else default_directory(f"{loaded.name}-lr"))
+    result = LRRange(test, plan.recipe, Path(config.out) if config.out else default_directory(f"{loaded.name}-lr"))
     with written(repr(str(result.path))):
         result.path.mkdir(parents=True, exist_ok=True)
         write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))
@@ -182,10 +186,13 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
     def seconds_left() -> float:
         return deadline.remaining() - RESERVE_SECONDS
 
-    if seconds_left() < MIN_STEPS * plan.step_seconds:
-        raise BudgetError(
-            f"there is no time for {MIN_STEPS} steps, which take about {MIN_STEPS * plan.step_seconds:.0f} s "
-            f"here: give a longer {option_text('budget')}, or a smaller {option_text('settings', 'batch_size=N')}"
+    needed_seconds, elapsed_seconds = MIN_STEPS * plan.step_seconds, deadline.elapsed()
+    if seconds_left() < needed_seconds:
+        raise BudgetError.too_short(
+            f"budget {format_duration(deadline.budget_seconds or 0.0)} is too short: reading and planning took "
+            f"{format_duration(elapsed_seconds)}, and {MIN_STEPS} steps take about {format_duration(needed_seconds)} "
+            "here",
+            MARGIN * (elapsed_seconds + needed_seconds) + RESERVE_SECONDS,
         )
     if seconds_left() > MAX_STEPS * plan.step_seconds:
         return StepPacer(MAX_STEPS)

@@ -11,6 +11,7 @@ from timebox.errors import RunError
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.examples import examples_from_columns
+from timebox.paths import expand_user
 from timebox.reporting import RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
 from timebox.run.metrics_log import downsampled_metrics
@@ -39,7 +40,9 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
     """
     run = Run.of(run, "cpu")
     ReportConfig.from_call({**locals(), "run": run.path})
-    return write_page(report_page(read_run_data(run, thumbnails)), Path(output) if output else run.path / REPORT)
+    return write_page(
+        report_page(read_run_data(run, thumbnails)), Path(expand_user(output)) if output else run.path / REPORT
+    )
 
 
 def read_run_data(run: Run, thumbnails: bool = True) -> RunData:

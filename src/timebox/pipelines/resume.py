@@ -12,7 +12,7 @@ from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.planning.batch_size import fit_batch_to_processes
-from timebox.planning.budget import FINAL_SCORING_SHARE
+from timebox.planning.budget import ELAPSED_MARGIN, FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import SUMMARY
@@ -21,7 +21,7 @@ from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
 
-# Starting Python and torch and reading the data again takes up to about this long.
+# Starting Python and torch and reading the data again takes about this long, or as long as it took this time.
 START_UP_SECONDS = 5.0
 
 
@@ -98,8 +98,10 @@ def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
     needed = plan.reserve_seconds + scoring_seconds
     if needed > deadline.remaining():
         left = format_duration(max(deadline.remaining(), 0.0))
+        elapsed_seconds = deadline.elapsed() - deadline.earlier_seconds  # of this process
+        start_up_seconds = max(START_UP_SECONDS, ELAPSED_MARGIN * elapsed_seconds)
         raise BudgetError(
             f"{left} left of {format_duration(budget)} are too short to complete the schedule; "
-            f"give a new budget of at least {ceil(1.1 * needed + START_UP_SECONDS)}s"
+            f"give a new budget of at least {ceil(1.3 * needed + start_up_seconds)}s"
         )
     return plan

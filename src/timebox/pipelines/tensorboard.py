@@ -4,6 +4,7 @@ from pathlib import Path
 
 from timebox.errors import UsageError
 from timebox.files import written
+from timebox.paths import expand_user
 from timebox.pipelines.report import read_run_data
 from timebox.run.run import Run
 
@@ -24,7 +25,7 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
     except ImportError as error:
         raise UsageError("TensorBoard is not installed: pip install 'timebox-vision[tensorboard]'") from error
     run_data = read_run_data(Run.of(run, "cpu"), thumbnails=False)
-    log_dir = Path(folder) / run_data.name
+    log_dir = Path(expand_user(folder)) / run_data.name
     with written(repr(str(log_dir))), SummaryWriter(str(log_dir)) as writer:
         for name in ("loss", "val_accuracy", "lr", "momentum"):
             for step, value in run_data.curve(name):

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def train(
     replay: str | Path | None = None,
     data_dir: str | Path | None = None,
     coarse: bool = False,
-    class_depth: Literal[1, 2] | None = None,
+    class_depth: int | None = None,
     group_by: str | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,

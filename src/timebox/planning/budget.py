@@ -1,7 +1,6 @@
 """The split of a budget into training, validation, scoring, saving and the end of the process."""
 
 from dataclasses import dataclass
-from math import ceil
 
 from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError
@@ -9,8 +8,12 @@ from timebox.evaluation.tta import NUM_VIEWS
 from timebox.planning.plan import NUM_VALIDATIONS
 from timebox.runtime.write_speed import WRITES_AT_THE_END, WriteSpeed
 
-# Shortest schedule, in steps.
-MIN_STEPS = 10
+# Shortest schedule, in steps; and the fewest for which measurements have to find time: a budget is refused below these
+# only, so that one that was named for the shortest schedule is not refused where the machine is a little slower then.
+MIN_STEPS, FEWEST_STEPS = 10, 8
+# Margins of the smallest budget that is named: of the time that went by before training, and of the training steps.
+# Both are measured once, on a machine that other programs may slow down.
+ELAPSED_MARGIN, STEPS_MARGIN = 1.25, 1.5
 # Fractions of the budget: scoring after the training; planned and largest time of all validations during it. Together
 # they stay within a tenth.
 FINAL_SCORING_SHARE = 0.07
@@ -72,11 +75,16 @@ class BudgetSplit:
 
 @dataclass(frozen=True)
 class Budget:
-    """A deadline, and the work besides training that has to be done before it."""
+    """A deadline, and the work besides training that has to be done before it.
+
+    Attributes:
+        planning_started: seconds of the deadline that had gone by when planning began.
+    """
 
     deadline: Deadline
     scoring: ScoringLoad
     write_speed: WriteSpeed
+    planning_started: float = 0.0
 
     @property
     def total_seconds(self) -> float:
@@ -116,14 +124,27 @@ class Budget:
         num_images = min(num_val, int(affordable), MAX_VALIDATION_IMAGES)
         return num_images if num_images >= min(num_val, MIN_VALIDATION_IMAGES) else 0
 
-    def check_training_time(self, split: BudgetSplit, step_seconds: float, source: str) -> None:
-        """Raise BudgetError with the smallest sufficient budget if there is no time for ``MIN_STEPS`` steps."""
-        needed_seconds = MIN_STEPS * step_seconds
-        if split.training_seconds >= needed_seconds:
+    def has_time_for(self, model: ModelCost, step_seconds: float) -> bool:
+        """Whether there is time left for ``FEWEST_STEPS`` steps."""
+        return self.split_for(model).training_seconds >= FEWEST_STEPS * step_seconds
+
+    def check_training_time(self, model: ModelCost, step_seconds: float, source: str) -> None:
+        """Raise BudgetError with the smallest sufficient budget if there is no time for ``FEWEST_STEPS`` steps."""
+        if self.has_time_for(model, step_seconds):
             return
-        smallest = ceil(1.1 * (self.total_seconds - split.training_seconds + needed_seconds) + 0.5)
-        raise BudgetError(
+        raise BudgetError.too_short(
             f"budget {format_duration(self.total_seconds)} is too short: reading {source!r} and planning took "
             f"{format_duration(self.deadline.elapsed())}, and {MIN_STEPS} steps take about "
-            f"{format_duration(needed_seconds)} here; use at least {smallest}s"
+            f"{format_duration(MIN_STEPS * step_seconds)} here",
+            self._smallest_seconds(model, step_seconds),
         )
+
+    def _smallest_seconds(self, model: ModelCost, step_seconds: float) -> float:
+        """The smallest budget with which a command like this one has time for ``MIN_STEPS`` steps, with margins."""
+        elapsed, (_, finish_seconds) = self.deadline.elapsed(), self._ending_seconds(model.num_bytes)
+        fixed = ELAPSED_MARGIN * elapsed + finish_seconds - STUTTER_SHARE * self.total_seconds + model.recording_seconds
+        fixed += STEPS_MARGIN * MIN_STEPS * step_seconds
+        # Scoring takes the planned time or its share of the budget, whichever is less.
+        with_planned_scoring = fixed + self.scoring.seconds(model.scoring_seconds_per_image, model.tta)
+        with_share = fixed / (1 - FINAL_SCORING_SHARE - STUTTER_SHARE)
+        return min(with_planned_scoring / (1 - STUTTER_SHARE), with_share)

@@ -14,8 +14,8 @@ from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.inference import inference_batch_size
 from timebox.planning.auto import auto_recipe, max_batch_size
 from timebox.planning.batch_size import choose_micro_batch, fit_batch_size, fit_batch_to_processes
-from timebox.planning.budget import MAX_VALIDATION_IMAGES, Budget, ModelCost, ScoringLoad
-from timebox.planning.dataset_profile import check_crop_padding, check_image_sides, profile_dataset
+from timebox.planning.budget import MAX_VALIDATION_IMAGES, MIN_STEPS, Budget, ModelCost, ScoringLoad
+from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, check_image_sides, profile_dataset
 from timebox.planning.describe import describe_batch_change, describe_device, describe_processes, describe_split
 from timebox.planning.distributed_throughput import build_throughput_benchmark
 from timebox.planning.plan import Plan
@@ -34,6 +34,16 @@ PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 4.0
 NUM_LARGE_MEASUREMENTS = 3
 # Seconds left below which a CPU measures the narrow probe only, in fp32 only.
 SHORT_BUDGET_SECONDS = 8.5
+# Seconds left from which all is measured that a selection wants to know: these, and the time of MIN_STEPS small
+# steps on a very slow machine, of so many FLOP/s.
+LONG_BUDGET_SECONDS, SLOW_FLOPS = 30.0, 2e9
+# Time limit for the first measurement on a CPU, in seconds; and how many times as long as that one all measurements of
+# a plan may take on a busy machine, and those that tune the number of threads.
+FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 8
+# Before a budget is refused, speed is measured again, so often and so long: other programs only make it seem slower.
+MAX_REMEASUREMENTS, MAX_REFUSAL_SECONDS = 2, 0.8
+# Seconds per image of inference, as a share of those of training, where there is no time to measure both.
+SCORING_PER_TRAINING = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,37 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Selection:
-    """A recipe, the precision to train it in, and lines that explain both to the user."""
+    """A recipe, the precision to train it in, and lines that explain both to the user.
+
+    Attributes:
+        is_quick: whether there was no time to measure more than one network.
+    """
 
     recipe: Recipe
     precision: str
     lines: tuple[str, ...]
+    is_quick: bool = False
+
+
+@dataclass(frozen=True)
+class QuickEstimate:
+    """A first measurement of the training speed, of a recipe that was asked for or of a narrow network.
+
+    Attributes:
+        benchmark: has measured ``probe``.
+        spare_seconds: time left of the budget after ``MIN_STEPS`` steps of the smallest training; negative where there
+            is no time for those.
+        seconds: time that the measurement took.
+    """
+
+    benchmark: ThroughputBenchmark
+    probe: Recipe
+    spare_seconds: float
+    seconds: float
+
+    def has_time_for(self, num_measurements: int) -> bool:
+        """Whether so many more measurements leave time for the training."""
+        return self.spare_seconds > num_measurements * self.seconds
 
 
 def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, write_speed: WriteSpeed) -> Plan:
@@ -84,7 +120,9 @@ def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, w
         check_crop_padding(request.spec.fixed, request.train)
     if num_steps is not None:
         return _plan_for_steps(request, num_steps)
-    budget, hardware = Budget(deadline, request.scoring, write_speed), request.hardware
+    budget, hardware = Budget(deadline, request.scoring, write_speed, deadline.elapsed()), request.hardware
+    if hardware.device.type == "cpu" and (quick := _quick_estimate(request, budget)):
+        return _plan_for_deadline(request, budget, _select_quickly(request, budget, quick), quick.benchmark)
     seconds = min(MAX_PLANNING_SECONDS, max(MIN_PLANNING_SECONDS, PLANNING_SHARE * budget.total_seconds))
     limit_seconds = seconds / NUM_LARGE_MEASUREMENTS
     benchmarks = {
@@ -102,25 +140,16 @@ def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, T
     speed interpolated between the two, measures the network of that recipe, and selects again by the corrected speed.
     """
     device, wanted, fixed = request.hardware.device, request.hardware.precision, request.spec.fixed
-    is_short = wanted == "auto" and device.type == "cpu" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
     narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
-    probe = fixed or (narrow if is_short else wide)
-    if is_short:
-        precision, reason = "fp32", "no time to measure more"
-    else:
-        precision, reason = resolve_precision(wanted, device, lambda name: benchmarks[name].remeasure(probe))
+    probe = fixed or wide
+    precision, reason = resolve_precision(wanted, device, lambda name: benchmarks[name].remeasure(probe))
     lines, benchmark = describe_device(device, precision, reason), benchmarks[precision]
     if fixed:
         return Selection(fixed, precision, (*lines, *_tune_threads(benchmark, fixed)))
     estimate, profile = benchmark.seconds_by_work(narrow, probe), profile_dataset(request.train)
 
     def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
-        training_seconds = budget.split().training_seconds
-
-        def images_affordable(recipe: Recipe) -> float:
-            return build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe))
-
-        return auto_recipe(profile, images_affordable, request.spec.overrides)
+        return _select_auto(request, budget, profile, seconds_per_image)
 
     first, _ = select(estimate)
     lines += _tune_threads(benchmark, first)
@@ -132,6 +161,54 @@ def _select_recipe(request: PlanRequest, budget: Budget, benchmarks: dict[str, T
         precision, more_reasons = _confirm_precision(precision, recipe, benchmarks)
         reasons += more_reasons
     return Selection(recipe, precision, (*lines, *reasons))
+
+
+def _select_auto(
+    request: PlanRequest, budget: Budget, profile: DatasetProfile, seconds_per_image: Callable[[Recipe], float]
+) -> tuple[Recipe, list[str]]:
+    """The automatic recipe for the time left and a speed, and the lines that explain it."""
+    training_seconds = budget.split().training_seconds
+
+    def images_affordable(recipe: Recipe) -> float:
+        return build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe))
+
+    return auto_recipe(profile, images_affordable, request.spec.overrides)
+
+
+def _quick_estimate(request: PlanRequest, budget: Budget) -> QuickEstimate | None:
+    """Measure one network, within a fraction of a second; None where the budget has time for a full selection."""
+    wanted, fixed, started = request.hardware.precision, request.spec.fixed, budget.deadline.elapsed()
+    precision = "fp32" if wanted == "auto" else wanted
+    benchmark = build_throughput_benchmark(
+        request.train, request.hardware.device, precision, FIRST_MEASUREMENT_SECONDS, request.hardware.group
+    )
+    probe = fixed or NARROW_PROBE["cpu"]
+    smallest = _fit_batch(request, probe, 0.0)
+    work = MIN_STEPS * smallest.batch_size * benchmark.flops_per_image(smallest)
+    if budget.deadline.remaining() > LONG_BUDGET_SECONDS + work / SLOW_FLOPS:
+        return None
+    image_seconds = benchmark.training_seconds_per_image(probe)
+    seconds = budget.deadline.elapsed() - started
+    model = _model_cost(benchmark, smallest, SCORING_PER_TRAINING * image_seconds)
+    spare_seconds = budget.split_for(model).training_seconds - MIN_STEPS * smallest.batch_size * image_seconds
+    quick = QuickEstimate(benchmark, probe, spare_seconds, seconds)
+    is_short = wanted == "auto" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
+    return quick if is_short or not quick.has_time_for(NUM_MEASUREMENTS) else None
+
+
+def _select_quickly(request: PlanRequest, budget: Budget, quick: QuickEstimate) -> Selection:
+    """Select a recipe by the speed of one small network, where there is no time to measure more."""
+    wanted, fixed, benchmark = request.hardware.precision, request.spec.fixed, quick.benchmark
+    reason = "no time to measure more" if wanted == "auto" else "as asked"
+    recipe, reasons = fixed, list[str]()
+    if recipe is None:
+        estimate, profile = benchmark.seconds_by_work(quick.probe, quick.probe), profile_dataset(request.train)
+        recipe, reasons = _select_auto(request, budget, profile, estimate)
+        check_crop_padding(recipe, request.train)
+    lines = describe_device(request.hardware.device, benchmark.precision, reason)
+    if quick.has_time_for(NUM_THREAD_MEASUREMENTS):
+        lines += _tune_threads(benchmark, recipe)
+    return Selection(recipe, benchmark.precision, (*lines, *reasons), is_quick=True)
 
 
 def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
@@ -206,20 +283,37 @@ def _fit_batch(request: PlanRequest, recipe: Recipe, images_affordable: float) -
     return fit_batch_to_processes(recipe, request.hardware.group.size, images_affordable, num_images, is_fixed)
 
 
+def _model_cost(benchmark: ThroughputBenchmark, recipe: Recipe, scoring_image_seconds: float) -> ModelCost:
+    recording_seconds = len(build_resizing(recipe).stages()) * benchmark.recording_seconds
+    return ModelCost(benchmark.num_bytes(recipe), scoring_image_seconds, recording_seconds, recipe.tta)
+
+
 def _plan_for_deadline(
     request: PlanRequest, budget: Budget, selection: Selection, benchmark: ThroughputBenchmark
 ) -> Plan:
     """The plan for a deadline: reserve time for scoring and saving, and train for the time that is left."""
-    recipe, group = selection.recipe, request.hardware.group
-    image_seconds = benchmark.training_seconds_per_image(recipe)
-    scoring_image_seconds = benchmark.scoring_seconds_per_image(recipe)
-    resizing = build_resizing(recipe)
-    recording_seconds = len(resizing.stages()) * benchmark.recording_seconds
-    cost = ModelCost(benchmark.num_bytes(recipe), scoring_image_seconds, recording_seconds, recipe.tta)
-    split = budget.split_for(cost)
-    recipe = _fit_batch(request, recipe, resizing.steps_in(split.training_seconds / image_seconds))
-    step_seconds = recipe.batch_size * image_seconds
-    budget.check_training_time(split, step_seconds, request.source)
+    group, resizing = request.hardware.group, build_resizing(selection.recipe)
+    image_seconds = benchmark.training_seconds_per_image(selection.recipe)
+    scoring_image_seconds = SCORING_PER_TRAINING * image_seconds
+    if not selection.is_quick:
+        scoring_image_seconds = benchmark.scoring_seconds_per_image(selection.recipe)
+    model = _model_cost(benchmark, selection.recipe, scoring_image_seconds)
+
+    def fit(image_seconds: float) -> tuple[Recipe, float]:
+        """The recipe with the batch size for a speed, and the seconds of a step."""
+        num_images = resizing.steps_in(budget.split_for(model).training_seconds / image_seconds)
+        fitted = _fit_batch(request, selection.recipe, num_images)
+        return fitted, fitted.batch_size * image_seconds
+
+    recipe, step_seconds = fit(image_seconds)
+    for _ in range(MAX_REMEASUREMENTS):
+        planning_seconds = budget.deadline.elapsed() - budget.planning_started
+        if budget.has_time_for(model, step_seconds) or planning_seconds > MAX_REFUSAL_SECONDS:
+            break
+        image_seconds = benchmark.remeasure(selection.recipe)
+        recipe, step_seconds = fit(image_seconds)
+    budget.check_training_time(model, step_seconds, request.source)
+    split = budget.split_for(model)
     micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)
     plan = Plan(
         recipe=recipe,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
+from timebox.paths import expand_user
 from timebox.recipe.builtin import RECIPES, auto
 from timebox.recipe.recipe import (
     FIELDS,
@@ -130,7 +131,7 @@ def _read(name: str) -> tuple[str | None, dict[str, object]]:
     if not name.endswith(".toml"):
         raise UsageError(_unknown(name))
     try:
-        values = tomllib.loads(read_regular(name, MAX_FILE_BYTES).decode("utf-8"))
+        values = tomllib.loads(read_regular(expand_user(name), MAX_FILE_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = "its values are nested too deeply" if isinstance(error, RecursionError) else error
         raise UsageError(f"recipe file {name!r} cannot be read: {reason}") from error

@@ -17,6 +17,7 @@ from timebox.data.arrays.npy import ArrayArchive, read_npy
 from timebox.errors import RunError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, FileFormat
 from timebox.files import open_regular, parse_json_object, read_regular
+from timebox.paths import as_unicode
 from timebox.run.json_values import to_values
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
@@ -51,7 +52,7 @@ def to_file(structure: Struct, file_format: FileFormat) -> bytes:
 def to_json(value: object) -> bytes:
     """Readable JSON, ending in a newline. A path that is not UTF-8 is written with JSON's escapes for its bytes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
+    return as_unicode(text).encode("utf-8", "backslashreplace")
 
 
 def to_npz(columns: Mapping[str, NDArray[np.generic]], file_format: FileFormat) -> bytes:

@@ -26,6 +26,7 @@ from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
+from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, to_json
@@ -73,7 +74,7 @@ class Run:
     def __init__(self, path: str | Path, device: str = "auto") -> None:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise UsageError(f"run {path!r} must be the path of a run directory, such as 'runs/demo'")
-        self.path = Path(path)
+        self.path = Path(expand_user(path))
         self.device = resolve_device(device)
         self.config = read_json(self.path / CONFIG, MODEL_FORMAT)
         where = repr(str(self.path / CONFIG))
@@ -233,6 +234,8 @@ class Run:
             return str(error)
 
     def _decode(self, image: ImageFile) -> NDArray[np.uint8]:
+        if isinstance(image, str | Path):
+            image = expand_user(image)
         form = self.preprocessing
         return decode_image(image, form.size, form.channels, self.recipe.image_fit, form.white_16bit)
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from io import BytesIO
@@ -57,8 +57,11 @@ class RunWriter:
         is_complete: whether summary.json is written.
     """
 
-    def __init__(self, out: Path, path: Path, metrics: MetricsLog, created: bool) -> None:
+    def __init__(
+        self, out: Path, path: Path, metrics: MetricsLog, created: bool, new_parents: Sequence[Path] = ()
+    ) -> None:
         self.out, self.path, self.metrics, self._created = out, path, metrics, created
+        self._new_parents = new_parents  # folders that were made for the run, the innermost first
         self.write_seconds, self.is_complete = 0.0, False
         self._writing_config = threading.Lock()
 
@@ -91,6 +94,7 @@ class RunWriter:
         """
         replaces = check_output_directory(out, overwrite)
         created = replaces or not out.exists()
+        new_parents = [parent for parent in out.parents if not parent.exists()]
         path = out
         with written(f"output directory {str(out)!r}"):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +105,7 @@ class RunWriter:
             path.mkdir(exist_ok=True)
             metrics = MetricsLog(path / METRICS)
         metrics.add(METRICS_FORMAT.numbered({}))
-        return cls(out, path, metrics, created)
+        return cls(out, path, metrics, created, new_parents)
 
     @classmethod
     def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
@@ -204,6 +208,9 @@ class RunWriter:
             return True
         if self._created:
             shutil.rmtree(self.path, ignore_errors=True)
+            for parent in self._new_parents:
+                with suppress(OSError):  # another run is there now
+                    parent.rmdir()
         else:
             shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
             for file in (METRICS, TRAINING_HASHES, CONFIG, RANKS):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from timebox.configs.options import Depth
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
@@ -55,7 +56,7 @@ class SearchArguments(Struct, frozen=True, kw_only=True):
     cache: bool
     device: str
     precision: str
-    class_depth: Literal[1, 2] | None = None
+    class_depth: Depth | None = None
 
     @classmethod
     def of(cls, config: TuneConfig) -> "SearchArguments":

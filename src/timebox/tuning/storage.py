@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.pool import NullPool
 
 from timebox.errors import OutputError, UsageError
-from timebox.files import lock
+from timebox.files import NO_LOCKS, lock
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
@@ -70,11 +70,15 @@ def open_storage(storage: str) -> BaseStorage:
     """
     if not is_url(storage):
         path = Path(storage)
+        journal_lock = JournalLock(path)
         try:
             path.touch()
+            journal_lock.acquire()
+            journal_lock.release()
         except OSError as error:
-            raise OutputError(f"{storage!r} cannot be written: {error.strerror or error}") from error
-        return JournalStorage(JournalFileBackend(storage, JournalLock(path)))  # type: ignore[arg-type]
+            reason = "the file system has no locks" if error.errno in NO_LOCKS else error.strerror or error
+            raise OutputError(f"{storage!r} cannot be written: {reason}") from error
+        return JournalStorage(JournalFileBackend(storage, journal_lock))  # type: ignore[arg-type]
     try:
         return _open_database(storage)
     except Exception as error:  # each database driver has exceptions of its own

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from timebox.clock import Deadline
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
+from timebox.files import temporary_directory
 from timebox.jobs.context import RunContext
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
@@ -107,7 +107,7 @@ class Trainer:
         splits = DataSplits(self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None)
         load, hardware = ScoringLoad(len(self.val_images), 0), Hardware(self.device, self.precision)
         request = PlanRequest(recipe, settings, self.train_images, load, hardware, self.source.data)
-        with preserve_torch_state(), TemporaryDirectory(prefix="timebox-trial-", ignore_cleanup_errors=True) as folder:
+        with preserve_torch_state(), temporary_directory("timebox-trial-") as folder:
             writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(request, deadline, None, NO_WRITES)
             job = TrainingJob(config, replace(plan, num_val_images=0), splits)

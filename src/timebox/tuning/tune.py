@@ -1,13 +1,12 @@
 """``timebox tune``: search for the best recipe, and train with it, under one deadline."""
 
 import math
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 
@@ -20,6 +19,7 @@ from timebox.errors import BudgetError, RunError, UsageError, option_text
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader, split_data
 from timebox.jobs.job import sha256_of
+from timebox.paths import shell_quote
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
@@ -81,7 +81,7 @@ def tune(
     split_seed: int = 0,
     seed: int = 0,
     coarse: bool = False,
-    class_depth: Literal[1, 2] | None = None,
+    class_depth: int | None = None,
     group_by: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -253,7 +253,7 @@ def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Not
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:
-        notify(f"stopped; to go on: timebox tune --resume {shlex.quote(str(directory.path))}")
+        notify(f"stopped; to go on: timebox tune --resume {shell_quote(directory.path)}")
         raise
     return Tuned(directory.path, run, summary)
 

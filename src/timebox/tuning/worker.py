@@ -18,8 +18,8 @@ import torch
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline
-from timebox.configs.tune import TuneConfig
-from timebox.errors import TimeboxError, UsageError
+from timebox.configs.tune import MIN_TRIALS_PER_BUDGET, TuneConfig
+from timebox.errors import BudgetError, TimeboxError, UsageError
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
 from timebox.run.json_values import to_values
@@ -157,7 +157,7 @@ class Worker:
             is_first = trial.number == 0 and isinstance(error, TimeboxError)
             any_measured = any(one.intermediate_values for one in self._study.get_trials(deepcopy=False))
             if is_first or (self._num_failures >= MAX_FAILURES and not any_measured):
-                self.fatal_error = str(error)
+                self.fatal_error = _refusal(error)
             raise optuna.TrialPruned(str(error)) from error
         self._num_failures = 0
         return accuracy
@@ -184,6 +184,13 @@ class Worker:
             if rung + 1 < len(spec.rungs) and trial.should_prune():
                 raise optuna.TrialPruned(f"not among the best {1 / REDUCTION_FACTOR:.0%} under {budget:.0f} s")
         return accuracy
+
+
+def _refusal(error: Exception) -> str:
+    """The reason why no trial can work; for a trial's budget with the budget of a search that has room for it."""
+    if not isinstance(error, BudgetError) or error.smallest_seconds is None:
+        return str(error)
+    return f"trial_{error}, and a budget of at least {MIN_TRIALS_PER_BUDGET * error.smallest_seconds}s"
 
 
 def _exit_with_parent(parent: int) -> None:

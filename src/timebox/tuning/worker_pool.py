@@ -5,13 +5,13 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from timebox.errors import UsageError
+from timebox.files import temporary_file
 from timebox.tuning.worker import EXIT_USER_ERROR, WorkerConfig
 
 # Workers in a row that may die without any trial measured meanwhile.
@@ -87,7 +87,7 @@ class WorkerPool:
         number, self._next_number = self._next_number, self._next_number + 1
         name = f"{platform.node()}-{os.getpid()}-{number}"
         config = replace(self._config, number=number, name=name, parent=os.getpid())
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed once the worker has ended
+        stderr = temporary_file()  # closed once the worker has ended
         process = subprocess.Popen(
             [sys.executable, "-m", "timebox.tuning.worker"],
             stdin=subprocess.PIPE,

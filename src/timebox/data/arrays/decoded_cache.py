@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.files import write_whole
+from timebox.errors import OutputError
+from timebox.files import write_whole, written
+from timebox.paths import expand_user, user_cache
 
 FORMAT = 2
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
@@ -53,28 +55,30 @@ class DecodedCache:
     """The cache in the folder `prepared` of TIMEBOX_CACHE or the user's cache, created with the first entry."""
 
     @cached_property
-    def _folder(self) -> Path:
-        if root := os.environ.get(CACHE_VARIABLE):
-            return Path(root) / "prepared"
-        import platformdirs  # imported only where encoded images are read
+    def _folder(self) -> Path | None:
+        """None where no directory is named and the user has no home."""
+        root = os.environ.get(CACHE_VARIABLE) or user_cache()
+        return Path(expand_user(root)) / "prepared" if root else None
 
-        return platformdirs.user_cache_path("timebox") / "prepared"
+    def begin_entry(self, key: str, num_bytes: int) -> "CacheWriter":
+        """Begin to write an entry of `num_bytes`, after old entries were removed to make room.
 
-    def has_room(self, num_bytes: int) -> bool:
-        """Whether the cache directory can be created and has room for `num_bytes` more."""
-        try:
+        Raises OutputError, with the reason in words, where the cache cannot be written to or has no room.
+        """
+        if self._folder is None:
+            raise OutputError(f"this user has no home directory, and {CACHE_VARIABLE} is not set")
+        with written(repr(str(self._folder))):
             self._folder.mkdir(parents=True, exist_ok=True)
-            return num_bytes <= MAX_BYTES and shutil.disk_usage(self._folder).free >= num_bytes + MIN_FREE_BYTES
-        except OSError:
-            return False
-
-    def begin_entry(self, key: str) -> "CacheWriter":
-        """Begin to write an entry, after old entries were removed to make room. Raises OSError."""
-        self._remove_old_entries()
-        return CacheWriter(Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self._folder)), self._folder / key)
+            if num_bytes > MAX_BYTES or shutil.disk_usage(self._folder).free < num_bytes + MIN_FREE_BYTES:
+                raise OutputError(f"{str(self._folder)!r} has no room for {num_bytes / 1e6:,.0f} MB")
+            _remove_old_entries(self._folder)
+            folder = Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self._folder))
+        return CacheWriter(folder, self._folder / key)
 
     def find(self, key: str) -> LoadedData | None:
         """The entry of a key, or None where there is none or it is damaged."""
+        if self._folder is None:
+            return None
         entry = self._folder / key
         try:
             loaded = _load_entry(entry, msgspec.json.decode((entry / INDEX).read_bytes(), type=_Index))
@@ -84,23 +88,24 @@ class DecodedCache:
             os.utime(entry)
         return loaded
 
-    def _remove_old_entries(self) -> None:
-        """Remove the least recently used entries above MAX_BYTES, and incomplete ones of killed processes.
 
-        Files and folders that are not entries are left alone.
-        """
-        entries: list[tuple[float, Path, int]] = []
-        for entry in self._folder.iterdir():
-            if _KEY.fullmatch(entry.name) or entry.name.startswith(INCOMPLETE_PREFIX):
-                with contextlib.suppress(OSError):  # another process may be removing it
-                    size = sum(file.stat().st_size for file in entry.iterdir())
-                    entries.append((entry.stat().st_mtime, entry, size))
-        total = sum(size for _, _, size in entries)
-        for used, entry, size in sorted(entries):
-            is_incomplete = entry.name.startswith(INCOMPLETE_PREFIX)
-            if total > MAX_BYTES or (is_incomplete and time.time() - used > MAX_INCOMPLETE_SECONDS):
-                shutil.rmtree(entry, ignore_errors=True)
-                total -= size
+def _remove_old_entries(cache: Path) -> None:
+    """Remove the least recently used entries above MAX_BYTES, and incomplete ones of killed processes.
+
+    Files and folders that are not entries are left alone.
+    """
+    entries: list[tuple[float, Path, int]] = []
+    for entry in cache.iterdir():
+        if _KEY.fullmatch(entry.name) or entry.name.startswith(INCOMPLETE_PREFIX):
+            with contextlib.suppress(OSError):  # another process may be removing it
+                size = sum(file.stat().st_size for file in entry.iterdir())
+                entries.append((entry.stat().st_mtime, entry, size))
+    total = sum(size for _, _, size in entries)
+    for used, entry, size in sorted(entries):
+        is_incomplete = entry.name.startswith(INCOMPLETE_PREFIX)
+        if total > MAX_BYTES or (is_incomplete and time.time() - used > MAX_INCOMPLETE_SECONDS):
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= size
 
 
 class CacheWriter:
@@ -110,10 +115,14 @@ class CacheWriter:
         self._folder, self._entry = folder, entry
 
     def allocate_images(self, split: str, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        """A writable memory map for the images of a split: uint8 (N, H, W, C), N above 0. Raises OSError."""
+        """A writable memory map for the images of a split: uint8 (N, H, W, C), N above 0.
+
+        Raises OutputError, with the reason in words, where there is no room or the file system maps no memory.
+        """
         file = _images_file(self._folder, split)
-        allocate_file(file, math.prod(shape))
-        return np.memmap(file, np.uint8, "r+", shape=shape)
+        with written(repr(str(self._folder.parent))):
+            allocate_file(file, math.prod(shape))
+            return np.memmap(file, np.uint8, "r+", shape=shape)
 
     def commit(self, loaded: LoadedData) -> None:
         """Complete the entry with the first images of each memory map. Where the disk fails, there is no entry."""

@@ -1,5 +1,6 @@
 """Memory-mapped image arrays, so that data sets may be larger than memory."""
 
+import errno
 import math
 import os
 import tempfile
@@ -39,4 +40,8 @@ def allocate_file(file: Path, num_bytes: int) -> None:
     with file.open("wb") as stream:
         stream.truncate(num_bytes)
         if num_bytes and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), 0, num_bytes)
+            try:
+                os.posix_fallocate(stream.fileno(), 0, num_bytes)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # the file system allocates late
+                    raise

@@ -18,7 +18,7 @@ from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name
 from timebox.errors import DataError
-from timebox.files import open_regular
+from timebox.files import open_regular, temporary_directory
 
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 
@@ -37,7 +37,7 @@ class Archive:
         return path.is_file() and (zipfile.is_zipfile(path) or first_member(path) is not None)
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
-        with tempfile.TemporaryDirectory(prefix="timebox-") as folder:
+        with temporary_directory("timebox-") as folder:
             root = Path(folder)
             notes = _unpack(path, root, options)
             inside = sorted(root.iterdir())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from timebox.data.dataset import LoadedData
+from timebox.data.folders.annotations import annotated_images
 from timebox.data.folders.layout import FolderLayout, LayoutOptions, find_layout
 from timebox.data.folders.names import is_system_name, split_of
 from timebox.data.folders.tree import ImageFolder, Scan, is_image_name, scan
@@ -13,7 +14,6 @@ from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import printable
-from timebox.data.tables.annotations import annotated_images
 from timebox.data.tables.beside_folders import (
     are_labels,
     table_decides,

@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -32,7 +32,7 @@ from timebox.data.images.decode import (
 )
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
-from timebox.errors import DataError
+from timebox.errors import DataError, OutputError
 from timebox.machine import available_memory, available_threads
 
 MIN_SIDE = 8  # pixels, of a working size chosen by working_side
@@ -40,6 +40,8 @@ MIN_SIDE = 8  # pixels, of a working size chosen by working_side
 # Decoding this many pixels takes a few seconds; sources with more are cached.
 MIN_CACHED_PIXELS = 300_000_000
 
+# The note where the cache cannot be written to; the data are read all the same.
+NOT_KEPT = "decoded images are not kept for the next run: {}"
 _MAX_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
 
 ClassOrder = Callable[[Sequence[str]], Sequence[str]]
@@ -100,7 +102,7 @@ def load_encoded(
         for split in SPLITS:
             if indices := [i for i, image in enumerate(images) if image.split == split and headers[i]]:
                 shape = (len(indices), side, side, channels)
-                pixels = writer.allocate_images(split, shape) if writer else np.empty(shape, np.uint8)
+                pixels = _allocate(split, shape, writer, options)
                 datasets[split] = _decode(
                     images, indices, pixels, failures, replace(options, white_16bit=white), class_order
                 )
@@ -154,11 +156,28 @@ def _cache_writer(
     is_slow = sum(header.width * header.height for header in headers) > MIN_CACHED_PIXELS
     is_large = available is not None and needed > available / 4
     with ExitStack() as stack:
-        if options.cache and (is_slow or is_large) and options.cache.has_room(needed):
-            with suppress(OSError):  # the cache directory is not writable
-                writer = options.cache.begin_entry(key)
+        if options.cache and (is_slow or is_large):
+            try:
+                writer = options.cache.begin_entry(key, needed)
                 stack.callback(writer.discard)
+            except OutputError as error:
+                options.notify(NOT_KEPT.format(error))
         yield writer
+
+
+def _allocate(
+    split: str, shape: tuple[int, int, int, int], writer: CacheWriter | None, options: ReadOptions
+) -> NDArray[np.uint8]:
+    """Uninitialised images of a split: uint8 (N, H, W, C), in the cache entry, or else in memory.
+
+    An entry that lacks a split is not completed.
+    """
+    if writer:
+        try:
+            return writer.allocate_images(split, shape)
+        except OutputError as error:
+            options.notify(NOT_KEPT.format(error))
+    return np.empty(shape, np.uint8)
 
 
 def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> tuple[BadFile, ...]:

@@ -1,10 +1,11 @@
 """File names, counts and lists as text for notes, errors and directory names."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from timebox.paths import as_unicode
 
 
 def pluralize(number: int, noun: str) -> str:
@@ -23,8 +24,8 @@ def first_repeated(names: Sequence[str]) -> str | None:
 
 
 def printable(name: str) -> str:
-    """A file name that UTF-8 can encode: bytes that are not UTF-8 become escapes, as in "caf\\xe9"."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name that UTF-8 can encode, in any locale: bytes that are not UTF-8 become escapes, as in "caf\\xe9"."""
+    return as_unicode(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def short_name(path: Path) -> str:

@@ -74,7 +74,8 @@ def unused_table_notes(found: FoundTables, tables: LabelledTables) -> list[str]:
         name = table.files[0].name
         if table.roles.is_label_named:
             notes.append(
-                f"{name}, which labels {pluralize(len(labelled.images), 'image')}, is not read: class folders do"
+                f"{name}, which labels {pluralize(len(labelled.images), 'image')}, is not read: the class folders "
+                "label them"
             )
         else:
             notes.append(f"{name} is not read: class folders label the images")

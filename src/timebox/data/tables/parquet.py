@@ -2,7 +2,6 @@
 
 import json
 import mmap
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
 from timebox.data.tables.table import Cell, Table
 from timebox.errors import DataError
-from timebox.files import open_regular
+from timebox.files import open_regular, temporary_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +32,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox-vision[tables]'") from error
     notify = ProgressNotifier(options.notify)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, tempfile.TemporaryFile() as temporary:
+        with open_regular(path) as file, parquet.ParquetFile(file) as table, temporary_file() as temporary:
             buffer = _ImageBuffer(temporary, path)
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))

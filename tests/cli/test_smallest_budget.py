@@ -1,0 +1,100 @@
+"""A budget too short is refused soon, with one that then works, in one step."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from budgets import smallest_named
+from timebox.cli.exit_status import DONE, REFUSED
+
+# Between the data being read and the refusal. Two seconds are promised; tests share the machine with each other.
+MAX_REFUSAL_SECONDS = 5.0
+STAMP = re.compile(r"^ *(\d+\.\d)s  planning$", re.MULTILINE)
+
+pytestmark = pytest.mark.integration
+
+
+def train(data: str, budget: float, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "timebox", "train", data, "--budget", f"{budget:g}s", "--device", "cpu", *words]
+    return subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+
+
+def check(data: str, out: Path, *words: str) -> None:
+    """Two seconds are refused, with a budget that works."""
+    refused = train(data, 2.0, out, *words)
+    assert refused.returncode == REFUSED
+    line = refused.stderr.splitlines()[-1]
+    found = re.search(r"planning took (\d+\.\d|\d+)s, and 10 steps take about .*s here; use at least \d+s$", line)
+    assert found, line
+    planning = STAMP.search(refused.stderr)
+    assert planning, refused.stderr
+    assert float(found[1]) - float(planning[1]) < MAX_REFUSAL_SECONDS
+    assert not out.exists()
+    worked = train(data, smallest_named(line), out, *words)
+    assert worked.returncode == DONE, worked.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for shade, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir()
+        for number in range(12):
+            pixels = rng.integers(100 * shade, 100 * shade + 150, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return str(folder)
+
+
+RECIPES = pytest.mark.parametrize(
+    "words", [(), ("--recipe", "haet2021", "--set", "width=16"), ("--recipe", "airbench94", "--precision", "fp32")]
+)
+
+
+@RECIPES
+def test_a_few_photos(photos: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    check(photos, tmp_path / "run", *words)
+
+
+@RECIPES
+def test_digits(words: tuple[str, ...], tmp_path: Path) -> None:
+    check("digits", tmp_path / "run", "--test", "0.2", *words)
+
+
+@RECIPES
+def test_cifar10(words: tuple[str, ...], tmp_path: Path, real_data: Callable[[str], Path]) -> None:
+    check(str(real_data("cifar10")), tmp_path / "run", *words)
+
+
+def test_a_trial_of_a_benchmark(photos: str, tmp_path: Path) -> None:
+    def benchmark(seconds: float, out: Path) -> subprocess.CompletedProcess[str]:
+        words = ["benchmark", photos, "--seeds", "1", "--trial-budget", f"{seconds:g}s", "--device", "cpu"]
+        command = [sys.executable, "-m", "timebox", *words, "--out", str(out)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    refused = benchmark(1.0, tmp_path / "refused")
+    assert refused.returncode == REFUSED
+    line = refused.stderr.splitlines()[-1]
+    assert "every recipe was refused: budget 1.0s is too short: reading " in line
+    assert benchmark(smallest_named(line), tmp_path / "done").returncode == DONE
+
+
+QUICK = ("--recipe", "haet2021", "--set", "width=8", "--precision", "fp32")
+
+
+def test_a_learning_rate_range_test(photos: str, tmp_path: Path) -> None:
+    def lr_find(seconds: float) -> subprocess.CompletedProcess[str]:
+        words = ["lr-find", photos, "--budget", f"{seconds:g}s", "--device", "cpu", *QUICK]
+        command = [sys.executable, "-m", "timebox", *words, "--out", str(tmp_path / "lr")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    refused = lr_find(1.0)
+    assert refused.returncode == REFUSED
+    line = refused.stderr.splitlines()[-1]
+    assert line.startswith("timebox lr-find: error: budget 1.0s is too short: reading and planning took ")
+    assert lr_find(smallest_named(line)).returncode == DONE
