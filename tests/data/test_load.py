@@ -154,7 +154,7 @@ def test_images_that_are_nearly_black_are_noted(tmp_path):
         pixels = np.random.default_rng(k).integers(0, 16, (8, 8, 3)).astype(np.uint8)
         (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "ab"[k % 2] / f"{k}.png")
-    note = "the images are nearly black: no pixel is above 15 of 255"
+    note = "the images are nearly black: hardly a pixel is above 15 of 255"
     assert any(text.startswith(note) for text in load_data(tmp_path).notes)
 
 

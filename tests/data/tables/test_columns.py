@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from timebox.data.tables.columns import find_columns
-from timebox.data.tables.table import Table
+from timebox.data.tables.files.table import Table
 from timebox.errors import DataError
 
 FILES = {"1.jpg", "2.jpg", "10.jpg"}

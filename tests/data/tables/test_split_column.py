@@ -2,8 +2,8 @@
 
 import pytest
 
+from timebox.data.tables.files.table import Table
 from timebox.data.tables.split_column import find_row_splits, unused_fold_note
-from timebox.data.tables.table import Table
 from timebox.errors import DataError
 
 
@@ -68,15 +68,41 @@ def test_unknown_words_are_refused_with_what_was_found(name, values, words):
         ({"Is Val": ["yes", "no"]}, ("val", "train")),
         ({"is_test": ["0.0", "1.0"]}, ("train", "test")),
         ({"is_training_image": ["1", "0"]}, ("train", "test")),
-        ({"is_valid": ["0", "1", "0"], "is_test": ["0", "0", "1"]}, ("train", "val", "test")),
-        ({"is_train": ["1", "0", "0"], "is_val": ["0", "1", "0"]}, ("train", "val", "test")),
+        ({"is_valid": ["0", "1", "0", "0"], "is_test": ["0", "0", "1", "0"]}, ("train", "val", "test", "train")),
+        ({"is_train": ["1", "0", "0", "1"], "is_val": ["0", "1", "0", "0"]}, ("train", "val", "test", "train")),
+        ({"test": ["False", "True"]}, ("train", "test")),
+        ({"train": ["1", "0"]}, ("train", "test")),
+        ({"valid": ["0", "1"]}, ("train", "val")),
+        ({"in_train": ["yes", "no"]}, ("train", "test")),
+        (
+            {"train": ["1", "1", "0", "0"], "val": ["0", "0", "1", "0"], "test": ["0", "0", "0", "1"]},
+            ("train", "train", "val", "test"),
+        ),
+        ({"cat": ["1", "0"], "dog": ["0", "1"], "test": ["0", "1"]}, ("train", "test")),
     ],
 )
 def test_columns_of_yes_and_no(columns, expected):
     found = splits_of(**columns)
     assert found.splits == expected
-    assert found.columns == tuple(columns)
+    assert set(found.columns) == {name for name in columns if name not in ("cat", "dog")}
     assert "1 is " in found.notes[0]
+
+
+def test_one_hot_classes_called_like_splits_are_classes():
+    assert splits_of(bus=["1", "0", "0"], car=["0", "1", "0"], train=["0", "0", "1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"is_valid": ["1", "1", "1", "0"]}, "'is_valid' would hold out 3 of 4 rows and leave few to train on"),
+        ({"is_valid": ["1", "0", "0"], "is_test": ["1", "0", "0"]}, "row 1 is of val and of test, by its columns"),
+        ({"split": ["train", "test"], "set": ["test", "train"]}, "the columns 'split' and 'set' give different splits"),
+    ],
+)
+def test_columns_that_contradict_each_other_are_refused(columns, words):
+    with pytest.raises(DataError, match=words):
+        splits_of(**columns)
 
 
 def test_a_column_of_any_name_with_nothing_but_splits():

@@ -34,12 +34,12 @@ class Npz:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 options.check_memory(sum(member.file_size for member in archive.infolist()), "its arrays", path)
                 arrays = ArrayArchive(archive, path)
-                content = _read_archive(arrays)
+                content = _read_archive(arrays, needs_train=options.class_names is None)
         except DataError:
             raise
         except ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error
-        splits = splits_from_arrays(content.splits, content.class_names, str(path))
+        splits = splits_from_arrays(content.splits, content.class_names, str(path), options.class_names is not None)
         loaded = loaded_from_arrays(short_name(path), ".npz file", splits, f"it holds {', '.join(arrays.names())}")
         notes = (*content.notes, *(each.sentence for each in content.left_out))
         return replace(loaded, notes=notes, left_out=content.left_out)
@@ -53,10 +53,10 @@ class _Content:
     left_out: tuple[LeftOut, ...]
 
 
-def _read_archive(arrays: ArrayArchive) -> _Content:
+def _read_archive(arrays: ArrayArchive, needs_train: bool) -> _Content:
     path = arrays.path
     names = _split_names(arrays)
-    if "train" not in names:
+    if not names or (needs_train and "train" not in names):
         raise DataError(
             f"{path}: holds {', '.join(arrays.names()) or 'nothing'}; it needs x_train and y_train, "
             "train_images and train_labels, or images and labels"

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from timebox.data.dataset import LoadedData
-from timebox.data.reading.encoded_images import load_encoded
+from timebox.data.left_out import LeftOut
+from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.text import sort_naturally
+from timebox.data.reading.text import pluralize, sort_naturally
 from timebox.data.tables.image_paths import ImagePaths
 from timebox.data.tables.labelled_images import LabelledImages, labelled_images
 from timebox.data.tables.sources import LabelTable, is_table, read_label_table
@@ -39,13 +40,43 @@ def load_tables(path: Path, tables: Sequence[tuple[LabelTable, LabelledImages]],
             raise UsageError(f"coarse asks for superclasses, but {table.files[0]} has no column of them")
     images = [image for _, labelled in tables for image in labelled.images]
     images = [image for image in images if image.split == "train" or image.split in options.wanted_splits]
-    if not any(image.split == "train" for image in images):
-        raise DataError(f"{path}: no row holds an image to train on")
+    images, unlabelled = _without_unknown_label(images)
+    if not images or (options.class_names is None and not any(image.split == "train" for image in images)):
+        counts = ", ".join(f"{table.files[0].name} has {table.table.num_rows:,} rows" for table, _ in tables)
+        raise DataError(f"{path}: no row holds an image to train on: {counts}, none with an image and a label")
     declared = [name for table, _ in tables for names in table.table.class_names.values() for name in names]
     loaded = load_encoded(path, _format_name(tables), images, options, lambda names: _sort(names, declared))
-    left_out = tuple(each for _, labelled in tables for each in labelled.left_out)
-    notes = (*(note for _, labelled in tables for note in labelled.notes), *(each.sentence for each in left_out))
+    left_out = (*(each for _, labelled in tables for each in labelled.left_out), *unlabelled)
+    notes = (
+        *(note for _, labelled in tables for note in labelled.notes),
+        *overlap_notes(images),
+        *(each.sentence for each in left_out),
+    )
     return replace(loaded, notes=(*notes, *loaded.notes), why=tables[0][0].roles.why, left_out=left_out)
+
+
+def _without_unknown_label(images: Sequence[EncodedImage]) -> tuple[list[EncodedImage], list[LeftOut]]:
+    """(the images, without those of a val or test split in which all have the label -1, which train does not have)."""
+    labels: dict[str, set[str]] = {}
+    for image in images:
+        labels.setdefault(image.split, set()).add(image.class_name)
+    hidden = {split for split, names in labels.items() if split != "train" and names == {"-1"}}
+    hidden -= set(labels) if "-1" in labels.get("train", set()) else set()
+    record = LeftOut.of("image", "with the label -1, which is none", [i.name for i in images if i.split in hidden])
+    return [image for image in images if image.split not in hidden], [record] if record else []
+
+
+def overlap_notes(images: Sequence[EncodedImage]) -> list[str]:
+    """A note on files that are in two splits."""
+    splits: dict[str, set[str]] = {}
+    for image in images:
+        if isinstance(image.content, Path):
+            splits.setdefault(str(image.content), set()).add(image.split)
+    both = [image for image in images if len(splits.get(str(image.content), ())) > 1]
+    if not both:
+        return []
+    number = len({str(image.content) for image in both})
+    return [f"{pluralize(number, 'image')} are in more than one split, such as {both[0].name}: scores will be too good"]
 
 
 def _sort(names: Sequence[str], declared: Sequence[str]) -> list[str]:

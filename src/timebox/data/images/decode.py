@@ -296,7 +296,10 @@ def _convert(image: Image.Image, channels: int, white_16bit: int = WHITE_16BIT) 
     if image.mode == "F":
         raise DataError("floating-point pixels have no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # to 8 bits, by the same scale in every image of a data set
-        values = np.clip(np.asarray(image), 0, white_16bit).astype(np.int64)
+        values = np.asarray(image)
+        if values.min() < 0:
+            raise DataError("pixels below 0, as of a CT image: shift and scale them to 0...65,535 or 0...255 first")
+        values = np.minimum(values, white_16bit).astype(np.int64)
         image = Image.fromarray((values * 255 // white_16bit).astype(np.uint8))
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha and channels < 4:

@@ -32,17 +32,23 @@ def as_images(array: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     return images
 
 
-def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ...] | None, source: str) -> SourceSplits:
+def splits_from_arrays(
+    arrays: dict[str, ArraySplit], class_names: tuple[str, ...] | None, source: str, is_scoring: bool = False
+) -> SourceSplits:
     """Map the labels of each split ("train", "val", "test") to class indices.
 
-    Without class_names, the classes are the labels of train in natural order. With class_names, integer labels are
-    indices into them, and string labels are looked up in them. Raises DataError for a label without a class.
+    Without class_names, the classes are the labels of train in natural order; with `is_scoring` those of all splits, of
+    which train may be missing. With class_names, integer labels are indices into them, and string labels are looked up
+    in them. Raises DataError for a label without a class.
     """
-    train = arrays["train"]
+    train = arrays["train"] if "train" in arrays else _empty_split(next(iter(arrays.values())))
+    arrays = {**arrays, "train": train}
     if class_names is not None and train.labels.dtype.kind != "U":
         names, index_of = class_names, {str(index): index for index in range(len(class_names))}
     else:
-        names = class_names or tuple(sort_naturally([str(label) for label in np.unique(train.labels)]))
+        sources = arrays.values() if is_scoring else [train]
+        labels = {str(label) for split in sources for label in np.unique(split.labels)}
+        names = class_names or tuple(sort_naturally(sorted(labels)))
         index_of = {name: index for index, name in enumerate(names)}
 
     def dataset(split: str) -> ImageDataset:
@@ -56,10 +62,15 @@ def splits_from_arrays(arrays: dict[str, ArraySplit], class_names: tuple[str, ..
                 f"({', '.join(list(index_of)[:10])}{', ...' if len(index_of) > 10 else ''})"
             )
         indices = np.array([index_of[str(value)] for value in values], dtype=np.int64)
-        ids = arrays[split].ids or tuple(map(str, range(len(images))))
-        return ImageDataset(images, indices[inverse], names, ids)
+        ids = arrays[split].ids
+        positions = tuple(map(str, range(len(images))))
+        return ImageDataset(images, indices[inverse], names, positions if ids is None else ids)
 
     return SourceSplits(**{split: dataset(split) for split in SPLITS if split in arrays})
+
+
+def _empty_split(split: ArraySplit) -> ArraySplit:
+    return ArraySplit(split.images[:0], split.labels[:0], ())
 
 
 def loaded_from_arrays(name: str, format_name: str, splits: SourceSplits, why: str) -> LoadedData:

@@ -90,7 +90,8 @@ def load_encoded(
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
     readable_headers = [header for header in headers if header]
     channels = 1 if all(header.is_grey for header in readable_headers) else 3
-    white = options.white_16bit or _find_white(images, headers, options)
+    found_white = _find_white(images, headers, options)
+    white = options.white_16bit or found_white
     sizes = [(header.width, header.height) for header in readable_headers]
     side = options.image_size or working_side(sizes, max_side)
     num_bytes = len(readable_headers) * side**2 * channels
@@ -114,7 +115,7 @@ def load_encoded(
         notes = (
             *_resize_notes(all_sizes, modes, side, channels, options.fit),
             *_misnamed_notes(images, headers),
-            *_white_notes(white, headers),
+            *_white_notes(white, found_white, headers),
         )
         described = format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else "")
         splits = _align_splits(path, datasets, options.class_names)
@@ -311,9 +312,12 @@ def _resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, chann
         yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
 
 
-def _white_notes(white: int, headers: Sequence[ImageHeader | None]) -> Iterator[str]:
+def _white_notes(white: int, found: int, headers: Sequence[ImageHeader | None]) -> Iterator[str]:
+    """Notes on 16-bit images; `found` is the white that their values suggest."""
     num_images = sum(header is not None and header.is_16bit for header in headers)
-    if num_images and white < WHITE_16BIT:
+    if num_images and found > white:
+        yield f"16-bit images hold values above {white:,}, which is white for this model: they become white too"
+    elif num_images and white < WHITE_16BIT:
         yield (
             f"{pluralize(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
             "white, "

@@ -8,8 +8,8 @@ from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage
 from timebox.data.reading.text import pluralize
 from timebox.data.tables.columns import ColumnRoles, decode_base64_image
+from timebox.data.tables.files.table import Table
 from timebox.data.tables.image_paths import ImagePaths
-from timebox.data.tables.table import Table
 from timebox.errors import DataError
 
 _MAX_CONFLICT_SHARE = 0.1  # of a table's images

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timebox.data.folders.names import SPLITS, split_of
@@ -10,12 +10,13 @@ from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.downloaded import check_downloaded
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, printable
-from timebox.data.tables.columns import ColumnRoles, NoImagesError, UnlabelledError, find_columns
-from timebox.data.tables.csv import read_csv
+from timebox.data.tables.columns import ColumnRoles, NoImagesError, find_columns
+from timebox.data.tables.files.csv import read_csv
+from timebox.data.tables.files.json_lines import read_json_lines
+from timebox.data.tables.files.parquet import read_parquet
+from timebox.data.tables.files.table import Table
 from timebox.data.tables.image_paths import ImagePaths
-from timebox.data.tables.json_lines import read_json_lines
-from timebox.data.tables.parquet import read_parquet
-from timebox.data.tables.table import Table
+from timebox.data.tables.label_column import UnlabelledError
 from timebox.errors import DataError
 
 READERS: Mapping[str, Callable[[Path, ReadOptions], Table]] = {
@@ -94,7 +95,7 @@ def find_tables(root: ImageFolder, options: ReadOptions) -> FoundTables:
         if labelled:
             break
     serious = [error for error in errors if _is_of_images(error)]
-    found = () if serious else _one_of_each_split(labelled, root, notes)
+    found = () if serious else _one_of_each_split(labelled, root, notes, options.class_names is not None)
     return FoundTables(found, next(iter([*serious, *errors]), None), bool(serious), tuple(notes))
 
 
@@ -135,14 +136,18 @@ def _shards(
         yield [path for path, _, _ in entries], entries[0][1], split
 
 
-def _one_of_each_split(labelled: Sequence[LabelTable], root: ImageFolder, notes: list[str]) -> tuple[LabelTable, ...]:
-    """The tables to read. Raises DataError where two label the same split."""
+def _one_of_each_split(
+    labelled: Sequence[LabelTable], root: ImageFolder, notes: list[str], is_scoring: bool
+) -> tuple[LabelTable, ...]:
+    """The tables to read. Raises DataError where two label the same split, and for data to train on without train."""
     if len(labelled) < 2:
-        return tuple(labelled)
+        keeps_split = is_scoring or (labelled and labelled[0].split == "train")
+        return tuple(labelled) if keeps_split else tuple(replace(table, split=None) for table in labelled)
     by_split: dict[str | None, list[LabelTable]] = {}
     for table in labelled:
         by_split.setdefault(table.split, []).append(table)
-    used = [split for split in SPLITS if split in by_split] if "train" in by_split else [None]
+    has_splits = "train" in by_split or (is_scoring and None not in by_split)
+    used = [split for split in SPLITS if split in by_split] if has_splits else [None]
     for split in used:
         if len(tables := by_split.get(split, [])) > 1:
             names = [printable(table.files[0].relative_to(root.path).as_posix()) for table in tables]

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from timebox.data.folders.names import split_of
-from timebox.data.tables.table import Table
+from timebox.data.tables.files.table import Table
 from timebox.errors import DataError
 
 # Columns of these names hold splits, whatever words are in them.
@@ -14,8 +14,7 @@ _NAMES = frozenset({"split", "splits", "datasplit", "traintest", "traintestsplit
 # Columns of these names hold splits where a word in them is one: "dataset" may name the source of an image too.
 _POSSIBLE_NAMES = frozenset({
     "set", "sets", "subset", "dataset", "partition", "usage", "fold", "phase", "mode", "type", "part", "purpose",
-    "role",
-    "stage",
+    "role", "stage",
 })  # fmt: skip
 # Columns of yes and no -> (split for yes, split for no).
 _FLAGS = {
@@ -25,6 +24,13 @@ _FLAGS = {
     "istrain": ("train", "test"), "istraining": ("train", "test"), "istrainingimage": ("train", "test"),
     "isholdout": ("test", "train"), "holdout": ("test", "train"),
 }  # fmt: skip
+# Names that count as such columns only where they are not classes of one-hot columns: bus, car, train.
+_PLAIN_FLAGS = {
+    "valid": ("val", "train"), "val": ("val", "train"), "validation": ("val", "train"), "dev": ("val", "train"),
+    "test": ("test", "train"), "testing": ("test", "train"),
+    "train": ("train", "test"), "training": ("train", "test"), "intrain": ("train", "test"),
+}  # fmt: skip
+_ALL_FLAGS = _FLAGS | _PLAIN_FLAGS
 _YES, _NO = frozenset({"1", "1.0", "true", "t", "yes", "y"}), frozenset({"0", "0.0", "false", "f", "no", "n"})
 # Numbers of splits, as in CelebA's list of partitions.
 _BY_NUMBER = {"0": "train", "1": "val", "2": "test"}
@@ -47,11 +53,34 @@ def find_row_splits(table: Table, images: str, source: object) -> RowSplits | No
     """
     columns = {name: _texts(table, name) for name in table.columns if name != images}
     found = {name: cells for name, cells in columns.items() if cells is not None}
-    for name, cells in found.items():
-        if _is_split_column(name, cells):
-            return RowSplits(*_read_words(name, cells, f"{source}: column {name!r}"))
-    flags = {name: cells for name, cells in found.items() if _letters(name) in _FLAGS}
+    by_words = [
+        RowSplits(*_read_words(name, cells, f"{source}: column {name!r}"))
+        for name, cells in found.items()
+        if _is_split_column(name, cells)
+    ]
+    if len({each.splits for each in by_words}) > 1:
+        first, second = (each.columns[0] for each in by_words[:2])
+        raise DataError(f"{source}: the columns {first!r} and {second!r} give different splits: keep one")
+    if by_words:
+        return by_words[0]
+    flags = _flag_columns(found)
     return _read_flags(flags, source) if flags else None
+
+
+def _flag_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The columns of yes and no that say whether a row is of a split."""
+    flags = {name: cells for name, cells in columns.items() if _letters(name) in _FLAGS}
+    yes_no = {
+        name: cells
+        for name, cells in columns.items()
+        if all(len(cell) < 6 and cell.lower() in _YES | _NO for cell in cells)
+    }
+    plain = {name: cells for name, cells in yes_no.items() if _letters(name) in _PLAIN_FLAGS}
+    others = [cells for name, cells in yes_no.items() if name not in plain and name not in flags]
+    is_one_hot = others and all(
+        sum(cell.lower() in _YES for cell in row) == 1 for row in zip(*others, *plain.values(), strict=True)
+    )
+    return flags if is_one_hot else flags | plain
 
 
 def unused_fold_note(table: Table) -> str | None:
@@ -108,12 +137,13 @@ def _read_words(
     return tuple(str(split_of(cell)) for cell in cells), (name,), ()
 
 
-def _read_flags(flags: dict[str, list[str]], source: object) -> RowSplits:
+def _read_flags(flags: Mapping[str, Sequence[str]], source: object) -> RowSplits:
     num_rows = len(next(iter(flags.values())))
     splits = ["train"] * num_rows
+    listed, held_out = " and ".join(map(repr, flags)), set()
     # A row that one column holds out is held out: is_test after is_valid, is_train first.
-    for name in sorted(flags, key=lambda name: ("train", "val", "test").index(_FLAGS[_letters(name)][0])):
-        yes, no = _FLAGS[_letters(name)]
+    for name in sorted(flags, key=lambda name: ("train", "val", "test").index(_ALL_FLAGS[_letters(name)][0])):
+        yes, no = _ALL_FLAGS[_letters(name)]
         for row, cell in enumerate(flags[name]):
             if cell.lower() not in _YES | _NO:
                 raise DataError(
@@ -122,6 +152,19 @@ def _read_flags(flags: dict[str, list[str]], source: object) -> RowSplits:
                     "False, to say which split a row belongs to"
                 )
             split = yes if cell.lower() in _YES else no
+            if cell.lower() in _YES and split != "train" and splits[row] not in ("train", split) and row in held_out:
+                raise DataError(f"{source}: row {row + 1} is of {splits[row]} and of {split}, by its columns {listed}")
+            if cell.lower() in _YES and split != "train":
+                held_out.add(row)
             splits[row] = split if split != "train" else splits[row]
-    meaning = "; ".join(f"{name!r}: 1 is {_FLAGS[_letters(name)][0]}, 0 {_FLAGS[_letters(name)][1]}" for name in flags)
+    num_held_out = sum(split != "train" for split in splits)
+    if 2 * num_held_out > num_rows:
+        raise DataError(
+            f"{source}: {listed} would hold out {num_held_out:,} of {num_rows:,} rows and leave few to train on: "
+            "rename "
+            "what says something else"
+        )
+    meaning = "; ".join(
+        f"{name!r}: 1 is {_ALL_FLAGS[_letters(name)][0]}, 0 {_ALL_FLAGS[_letters(name)][1]}" for name in flags
+    )
     return RowSplits(tuple(splits), tuple(flags), (f"splits by column {meaning}",))

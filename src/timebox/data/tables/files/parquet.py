@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from timebox.data.images.signatures import is_encoded_image
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
-from timebox.data.tables.table import Cell, Table
+from timebox.data.tables.files.table import Cell, Table, join_list
 from timebox.errors import DataError
 from timebox.files import open_regular, temporary_file
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 _ROWS_PER_BATCH = 64
+_MAX_TEXT_BYTES = 1_000
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Table:
     """Read the columns of text, numbers, booleans, bytes, lists of one of these, and Hugging Face images; others are
-    left out. A list of one element is that element; a longer one becomes its elements joined by "|".
+    left out. A list of one element is that element, a one-hot list the position of its 1; any other list becomes its
+    elements joined by ``LIST_SEPARATOR``.
 
     Encoded images are copied to a memory-mapped temporary file. Raises DataError where pyarrow is missing or fails.
     """
@@ -103,11 +106,24 @@ def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Sp
         if isinstance(value, Mapping):  # a Hugging Face image: its bytes or its path
             value = value.get("bytes") or value.get("path")
         if isinstance(value, list):
-            value = value[0] if len(value) == 1 else "|".join(map(str, value)) or None
-        if isinstance(value, bytes):
+            value = join_list(value)
+        if isinstance(value, bytes) and (text := _short_text(value)) is None:
             yield buffer.append(value)
+        elif isinstance(value, bytes):
+            yield text
         else:
             yield None if value is None else str(value)
+
+
+def _short_text(value: bytes) -> str | None:
+    """The text of bytes that are no image, as of a label; None for an image or other data."""
+    if len(value) > _MAX_TEXT_BYTES or is_encoded_image(value[:64]):
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() else None
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import first_repeated
+from timebox.data.tables.files.table import Cell, Table
 from timebox.data.tables.image_paths import is_image_path
-from timebox.data.tables.table import Cell, Table
 from timebox.errors import DataError
 from timebox.files import open_regular
 

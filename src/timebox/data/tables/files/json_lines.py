@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from timebox.data.reading.options import ReadOptions
-from timebox.data.tables.table import Cell, Table
+from timebox.data.tables.files.table import Cell, Table, join_list
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -37,6 +37,7 @@ def read_json_lines(path: Path, options: ReadOptions) -> Table:
         for name, value in values.items():
             cells = columns.setdefault(name, [])
             cells.extend([None] * (num_rows - len(cells)))
+            value = join_list(value) if isinstance(value, list) else value
             cells.append(str(value) if isinstance(value, str | int | float) else None)
         num_rows += 1
     if not num_rows:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+LIST_SEPARATOR = "\x1f"  # between the elements of a list, in a cell
 Cell = str | memoryview | None  # text, an encoded image, or an empty cell
 
 
@@ -21,6 +22,15 @@ class Table:
         """The first eight cells of the first row, for error messages."""
         cells = [(name, next(iter(cells), None)) for name, cells in self.columns.items()]
         return ", ".join(f"{name}={_preview(cell)}" for name, cell in cells[:8]) + (", ..." if len(cells) > 8 else "")
+
+
+def join_list(values: Sequence[object]) -> object:
+    """One value for a list: its only element, the position of the 1 of a one-hot list, else its elements as a text."""
+    if len(values) < 2:
+        return values[0] if values else None
+    if all(isinstance(value, int | float) and value in (0, 1) for value in values) and sum(map(bool, values)) == 1:
+        return [bool(value) for value in values].index(True)
+    return LIST_SEPARATOR.join(map(str, values))
 
 
 def _preview(cell: Cell) -> str:
