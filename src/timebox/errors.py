@@ -1,13 +1,16 @@
-"""The exceptions that timebox raises on purpose, and how their messages name options.
+"""The exceptions that timebox raises on purpose, how their messages name options, and texts in one line.
 
 The command line prints each as one line on stderr and exits with status 2 (3 for :class:`OutputError` once a model has
 been trained). Any other exception is a defect of timebox itself.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 
+# Control characters, line and paragraph separators, and bytes of file names that are no text.
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Options whose flag is not their name, and that take a list of texts.
 _LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
 _names_flags = False
@@ -23,6 +26,10 @@ class TimeboxError(Exception):
     ...     print(type(error).__name__)
     BudgetError
     """
+
+    def __str__(self) -> str:
+        """The message in one line: line breaks in it, as of a file name, are escaped."""
+        return one_line(super().__str__())
 
 
 class UsageError(TimeboxError, ValueError):
@@ -98,3 +105,28 @@ def flags_in_messages() -> Iterator[None]:
         yield
     finally:
         _names_flags = before
+
+
+def as_unicode(name: str) -> str:
+    """A file name with all that is UTF-8 in it decoded as such, whatever the locale; other bytes stay surrogates."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # other surrogates, which no file name has
+        return name
+
+
+def one_line(text: str) -> str:
+    r"""A text in which nothing breaks a line: ``\n`` for a line break in a file name, ``\xff`` for a byte."""
+    return _NOT_PRINTABLE.sub(lambda found: _escaped(found[0]), as_unicode(text))
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text holds nothing that :func:`one_line` escapes."""
+    return _NOT_PRINTABLE.search(text) is None
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""Paths: as users write them, with `~`; as texts of records and messages; and the user's cache directory.
+"""Paths: as users write them, with `~`; as words of a command line; and the user's cache directory.
 
 Every path of a user passes :func:`expand_user`: options by their config, arguments of Python functions where a file or
 a directory is opened.
@@ -9,10 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
-from timebox.errors import UsageError
-
-# Control characters, line and paragraph separators, and bytes of file names that are no text.
-_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from timebox.errors import UsageError, as_unicode, is_printable, one_line
 
 
 def expand_user(path: str | os.PathLike[str]) -> str:
@@ -46,30 +43,10 @@ def user_cache() -> Path | None:
     return folder if folder.is_absolute() else None
 
 
-def as_unicode(name: str) -> str:
-    """A file name with all that is UTF-8 in it decoded as such, whatever the locale; other bytes stay surrogates."""
-    try:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # other surrogates, which no file name has
-        return name
-
-
-def one_line(text: str) -> str:
-    r"""A text in which nothing breaks a line: ``\n`` for a line break in a file name, ``\xff`` for a byte."""
-    return _NOT_PRINTABLE.sub(lambda found: _escaped(found[0]), as_unicode(text))
-
-
 def shell_quote(path: str | os.PathLike[str]) -> str:
     r"""A path as one word of a command line, in one line: with ``$'…\n…'`` where it holds what cannot be printed."""
     text = as_unicode(os.fspath(path))
-    if not _NOT_PRINTABLE.search(text):
+    if is_printable(text):
         return shlex.quote(text)
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{one_line(quoted)}'"
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")

@@ -24,21 +24,84 @@ def test_no_such_path_suggests_a_name(tmp_path):
 
 
 def test_the_error_for_an_unknown_format_lists_the_formats(tmp_path):
-    (tmp_path / "photos.zip").write_bytes(b"PK")
+    (tmp_path / "photos.xyz").write_bytes(b"PK")
     with pytest.raises(
-        DataError, match=r"photos\.zip is a \.zip file, in no supported format\. Looked for: "
+        DataError, match=r"photos\.xyz is a \.xyz file, in no supported format\. Looked for: "
     ) as caught:
-        load_data(tmp_path / "photos.zip")
+        load_data(tmp_path / "photos.xyz")
     assert len(FORMATS) == 6
     assert all(candidate.name in str(caught.value) for candidate in FORMATS)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.tar", "a.tar.gz", "a"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a"])
 def test_files_of_other_formats_are_refused(tmp_path, name):
     (tmp_path / name).write_text("path,label")
     with pytest.raises(DataError, match="in no supported format"):
         load_data(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.xlsx", "is an Excel workbook: save the sheet as CSV"),
+        ("a.json", "is JSON: give labels as CSV or as JSON Lines"),
+        ("a.npy", r"is one NumPy array: save images and labels together as an \.npz"),
+        ("a.7z", "is a 7z archive: unpack it first"),
+        ("a.zip", "is a zip archive that is truncated or damaged: download it again"),
+        ("a.mat", "is a MATLAB file: save images and labels as"),
+        ("a.h5", "is an HDF5 file: save images and labels as"),
+        ("a.pkl", "is a pickle, which may run code when it is read: save"),
+        ("a.txt", "is a text: give labels as CSV, with the names of the image files"),
+        ("a.jpg", "is one image: give the folder above its class folder"),
+    ],
+)
+def test_files_of_other_programs_are_called_by_their_name(tmp_path, name, words):
+    (tmp_path / name).write_text("path,label")
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["train.zip"], r"a folder with train\.zip, which must be unpacked or given alone,"),
+        (["train.zip", "train.csv"], r"train\.csv: no column holds images .*\(train\.zip must be unpacked first\)"),
+        (["cat/1.dcm", "dog/2.dcm"], r"\(2 files such as 1\.dcm are no images: their format is unknown\)"),
+        (["cat/1.cr2"], "1 class"),
+    ],
+)
+def test_what_lies_in_a_folder_instead_of_images_is_said(tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("id,label\n1,a\n2,b")
+    if "cat/1.cr2" in files:
+        save(tmp_path / "cat" / "0.png")
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path)
+
+
+def test_a_table_beside_the_folder_given_is_pointed_to(tmp_path):
+    save(tmp_path / "images" / "1.png")
+    (tmp_path / "labels.csv").write_text("file,label\nimages/1.png,cat\n")
+    with pytest.raises(DataError, match=r"\(labels\.csv lies beside this folder: give that if it has the labels\)"):
+        load_data(tmp_path / "images")
+
+
+def test_messages_have_one_line(tmp_path):
+    photo_folder(tmp_path / "two\nlines", ("a\nb",))
+    with pytest.raises(DataError) as caught:
+        load_data(tmp_path / "two\nlines")
+    assert "\n" not in str(caught.value)
+    assert r"two\nlines has 1 class" in str(caught.value)
+
+
+def test_classes_that_differ_in_case_alone(tmp_path):
+    photo_folder(tmp_path / "train")
+    photo_folder(tmp_path / "test", ("Cat", "Dog"))
+    words = r"known are cat, dog; only upper and lower case differ\. To leave that split out, set test=\"none\""
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path)
 
 
 def test_folders_without_data_are_described(tmp_path):

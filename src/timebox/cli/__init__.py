@@ -27,9 +27,9 @@ from timebox.errors import (
     TimeboxError,
     UsageError,
     flags_in_messages,
+    one_line,
 )
 from timebox.machine import is_torchrun, is_worker_rank
-from timebox.paths import one_line
 from timebox.version import VERSION
 
 

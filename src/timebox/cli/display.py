@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from timebox.cli.formatting import percent, short
-from timebox.paths import one_line
+from timebox.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,8 +11,7 @@ from pathlib import PurePath
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from timebox.errors import OutputError
-from timebox.paths import as_unicode, one_line
+from timebox.errors import OutputError, as_unicode, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from timebox.paths import one_line
+from timebox.errors import one_line
 
 # In place of what an encoding cannot express. Braille dots, of a curve, become full stops.
 _PLAIN = {

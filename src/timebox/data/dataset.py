@@ -148,9 +148,11 @@ def relabel(dataset: ImageDataset, class_names: tuple[str, ...], source: str) ->
     label_of = {name: label for label, name in enumerate(class_names)}
     present = np.flatnonzero(dataset.class_counts()).tolist()
     if unknown := [dataset.class_names[label] for label in present if dataset.class_names[label] not in label_of]:
+        known = {name.casefold() for name in class_names}
+        only_case = "; only upper and lower case differ" if {name.casefold() for name in unknown} <= known else ""
         raise DataError(
             f"{source} has images of classes unknown to training ({', '.join(unknown[:5])}); "
-            f"known are {abbreviate_list(class_names, 10)}"
+            f"known are {abbreviate_list(class_names, 10)}{only_case}"
         )
     new_labels = np.array([label_of.get(name, 0) for name in dataset.class_names], dtype=np.int64)
     return ImageDataset(dataset.images, new_labels[dataset.labels], class_names, dataset.ids)

@@ -9,16 +9,14 @@ import numpy as np
 from timebox.data import named_datasets as names
 from timebox.data.arrays.decoded_cache import DecodedCache
 from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
-from timebox.data.folders.names import SPLITS, is_system_name
+from timebox.data.folders.names import SPLITS, is_archive_name, is_system_name
 from timebox.data.formats import FORMATS, detect
 from timebox.data.images.decode import CROP, FIT_DESCRIPTIONS, fit_images
-from timebox.data.images.signatures import describe_foreign
 from timebox.data.reading.array_splits import loaded_from_arrays
-from timebox.data.reading.downloaded import check_downloaded
+from timebox.data.reading.downloaded import check_downloaded, foreign_file
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, short_name
 from timebox.errors import DataError, TimeboxError, UsageError
-from timebox.files import open_regular
 from timebox.paths import expand_user
 
 # A class with at most this many images, and at most this fraction of the median class, gets a note.
@@ -148,24 +146,21 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
             return loaded
         note = f"read from {inner.relative_to(path)}/, as nothing else is there"
         return replace(loaded, name=short_name(path), notes=(note, *loaded.notes))
-    if path.is_file() and (what := _foreign(path)):
-        raise DataError(f"{path}: {what}")
-    known_formats = "; ".join(candidate.name for candidate in FORMATS)
+    if path.is_file() and (what := foreign_file(path)):
+        raise DataError(f"{path} is {what}")
+    known_formats = ", ".join(candidate.name for candidate in FORMATS)
     raise DataError(
-        f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}. "
-        f"Or give one of the names {', '.join(names.NAMES)}"
+        f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}; or give one of the "
+        "names "
+        f"{', '.join(names.NAMES)}"
     )
-
-
-def _foreign(path: Path) -> str | None:
-    """The kind of a file in no supported format, in words, such as "a PDF document"; None where it is unknown."""
-    with open_regular(path) as file:
-        return describe_foreign(file.read(512))
 
 
 def _description(path: Path) -> str:
     if path.is_dir():
         content = sorted(entry.name for entry in path.iterdir() if not is_system_name(entry.name))
+        if archives := [name for name in content if is_archive_name(name)]:
+            return f"a folder with {abbreviate_list(archives)}, which must be unpacked or given alone,"
         return f"a folder with {abbreviate_list(content)}" if content else "an empty folder"
     return f"a {''.join(path.suffixes[-2:])} file" if path.suffix else "a file"
 
@@ -200,7 +195,8 @@ def _check_learnable(train: ImageDataset, source: str | Path) -> list[str]:
         raise DataError(f"{source}: all {len(train):,} training images are the same: nothing tells them apart")
     notes = []
     sample = train.images[:: max(1, len(train) // MAX_SAMPLED_IMAGES), ::4, ::4]
-    brightest = int(np.searchsorted(np.cumsum(np.bincount(sample.ravel(), minlength=256)), 0.999 * sample.size))
+    values, numbers = np.unique(sample, return_counts=True)
+    brightest = int(values[np.searchsorted(np.cumsum(numbers), 0.999 * sample.size)])
     if brightest < DARK:
         notes.append(
             f"the images are nearly black: hardly a pixel is above {brightest} of 255; save pixels of other ranges, "

@@ -14,10 +14,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from timebox.data.arrays.npy import ArrayArchive, read_npy
-from timebox.errors import RunError
+from timebox.errors import RunError, as_unicode
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, FileFormat
 from timebox.files import open_regular, parse_json_object, read_regular
-from timebox.paths import as_unicode
 from timebox.run.json_values import to_values
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"

@@ -74,7 +74,7 @@ def _parse_header(text: str) -> tuple[np.dtype[np.generic], tuple[int, ...], boo
         raise ValueError("its header is not that of an array of numbers or strings")
     code, column_major, lengths = match.groups()
     if "O" in code:
-        raise ValueError("it holds Python objects, which are not unpickled")
+        raise ValueError("it holds Python objects, which are not unpickled: save it as an array of numbers or texts")
     try:
         dtype = np.dtype(code)
         shape = tuple(int(length.strip().removesuffix("L")) for length in lengths.split(",") if length.strip())

@@ -21,8 +21,9 @@ _MIN_NAMED = 0.5  # of the folder's images that a file must name
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """Labelled images of a split, and notes for the user."""
+    """Labelled images of a split, the file of their labels, and notes for the user."""
 
+    file: Path
     images: list[EncodedImage]
     notes: list[str]
 
@@ -52,7 +53,7 @@ def annotated_images(
         notes = [f"{where} has the labels of the {pluralize(len(images), 'image')} of {split}"]
         if rest := folder.num_images - len(images):
             notes.append(f"{pluralize(rest, 'image')} of {split} without a label in {where} left out")
-        return Annotated(images, notes)
+        return Annotated(path, images, notes)
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timebox.data.folders.masks import find_masks, masks_of_others, without_masks
+from timebox.data.folders.masks import find_masks, is_mask_name, masks_of_others, without_masks
 from timebox.data.folders.names import CONTAINERS, UNLABELLED, are_parts, split_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
@@ -102,8 +102,9 @@ def refuse_masks(folder: ImageFolder) -> None:
     """Raise DataError where a folder holds images and, in another folder, their masks."""
     if pair := find_masks(folder.holders):
         images, masks = pair
+        kind = "masks" if is_mask_name(masks.name) else "thumbnails"
         raise DataError(
-            f"{folder.path}: {masks.name}/ holds masks of the images in {images.name}/, by their file names, and no "
+            f"{folder.path}: {masks.name}/ holds {kind} of the images in {images.name}/, by their file names, and no "
             "class "
             "of its own; timebox learns one label an image: put images in class folders, or give a table of labels"
         )

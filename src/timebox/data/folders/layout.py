@@ -82,7 +82,8 @@ def find_layout(root: ImageFolder, options: LayoutOptions) -> FolderLayout:
         raise _one_class_beside(root, found, held_out)
     findings.notes += found.notes
     findings.notes += [f"{folder.name}/ is taken for {split}" for split, folder in held_out.items() if _is_eval(folder)]
-    outside = [printable(path.relative_to(root.path).as_posix()) for path in found.root.images]
+    images = found.root.images if found.depth else ()
+    outside = [printable(path.relative_to(root.path).as_posix()) for path in images]
     findings.left_out += [LeftOut.of("image", "outside any class folder", outside), *found.left_out]
     splits: dict[str, Mapping[str, Sequence[Path]]] = {"train": found.images}
     unlabelled: dict[str, ImageFolder] = {}
@@ -173,7 +174,8 @@ def _descend(root: ImageFolder, options: LayoutOptions, findings: _Findings) -> 
     folder = root
     while inner := inner_folder(folder, options.class_names or ()):
         names = [printable(path.relative_to(root.path).as_posix()) for path in folder.images]
-        beside = [printable(each.name) for each in folder.holders if each is not inner and each.name != "blobs"]
+        rest = [each for each in folder.holders if not inner.path.is_relative_to(each.path) and each.name != "blobs"]
+        beside = [printable(each.name) for each in rest]
         findings.left_out.append(LeftOut.of("image", f"beside {inner.name}/", names))
         findings.left_out.append(LeftOut.of("folder", f"beside {inner.name}/", beside))
         folder = inner

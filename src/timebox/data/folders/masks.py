@@ -32,13 +32,13 @@ _MASK_STEM = re.compile(
 
 
 def find_masks(folders: Sequence[ImageFolder]) -> tuple[ImageFolder, ImageFolder] | None:
-    """(images, masks) of two folders of which one, by its name, masks the images of others; None without such.
+    """(images, masks) of two folders of which one, by its name, masks or repeats the images of others; None without.
 
     The names of its files, apart from words such as ``mask`` and ``img``, must be those of the others' files.
     """
     if any({"mask", "masks"} & set(words_of(folder.name)) and _is_worn(folder.name) for folder in folders):
         return None
-    masks = [folder for folder in folders if is_mask_name(folder.name)]
+    masks = [folder for folder in folders if _is_secondary(folder.name)]
     others = [folder for folder in folders if folder not in masks]
     if not others:
         return None

@@ -37,6 +37,7 @@ _PART_WORDS = {
     "files", "file", "block", "page", "zip", "section",
 }  # fmt: skip
 _PART = re.compile(r"(?P<stem>.*?)(?:[\s_.-]*\d+|[\s_.-]+[a-z])", re.IGNORECASE)
+_ARCHIVE_SUFFIXES = frozenset({"zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar", "zst"})
 _SYSTEM_NAMES = frozenset({
     "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
     "recycled", "system volume information", "lost+found", "__pycache__", "thumbs.db", "ehthumbs.db",
@@ -84,6 +85,11 @@ def split_camel_case(name: str) -> str:
 def is_system_name(name: str) -> bool:
     """Whether a file or folder is hidden, or was left by an operating system, a file server or a notebook."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file is an archive, by its name."""
+    return name.lower().rpartition(".")[2] in _ARCHIVE_SUFFIXES
 
 
 def are_parts(names: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ from timebox.data.reading.text import abbreviate_list, pluralize, short_name
 from timebox.errors import DataError
 from timebox.files import open_regular, temporary_directory
 
+_DOCUMENTS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx"})  # are zip archives too
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 
 Member = tuple[PurePosixPath, IO[bytes] | None]  # path, and content; None for a link
@@ -34,7 +35,11 @@ class Archive:
         self._formats = formats
 
     def matches(self, path: Path) -> bool:
-        return path.is_file() and (zipfile.is_zipfile(path) or first_member(path) is not None)
+        return (
+            path.is_file()
+            and path.suffix.lower() not in _DOCUMENTS
+            and (zipfile.is_zipfile(path) or first_member(path) is not None)
+        )
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with temporary_directory("timebox-") as folder:
@@ -44,7 +49,7 @@ class Archive:
             content = inside[0] if len(inside) == 1 and inside[0].is_file() else root
             match = detect(content, self._formats)
             if match is None:
-                known_formats = "; ".join(known.name for known in self._formats)
+                known_formats = ", ".join(known.name for known in self._formats)
                 listed = abbreviate_list([entry.name + ("/" if entry.is_dir() else "") for entry in inside])
                 raise DataError(
                     f"{path} holds {listed or 'nothing'}, in no supported format. Looked for: {known_formats}"

@@ -73,7 +73,7 @@ _LAYOUTS = (
 
 
 class Cifar:
-    name = "CIFAR-10 or CIFAR-100 as published (python or binary, folder or .tar.gz)"
+    name = "CIFAR-10 or CIFAR-100 as published"
 
     def matches(self, path: Path) -> bool:
         return bool(_find_versions(path))

@@ -9,6 +9,7 @@ from timebox.data.folders.annotations import annotated_images
 from timebox.data.folders.layout import FolderLayout, LayoutOptions, find_layout
 from timebox.data.folders.names import is_system_name, split_of
 from timebox.data.folders.tree import ImageFolder, Scan, is_image_name, scan
+from timebox.data.folders.unread import unread_files
 from timebox.data.formats.tables import images_of, load_tables
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
@@ -21,16 +22,14 @@ from timebox.data.tables.beside_folders import (
     unnamed_images,
     unused_table_notes,
 )
+from timebox.data.tables.columns import NoImagesError
+from timebox.data.tables.label_column import UnlabelledError
 from timebox.data.tables.sources import find_tables, is_table
 from timebox.errors import DataError
 
 
 class Folder:
-    name = (
-        "a folder of class folders (photos/cat/1.jpg, photos/dog/2.png), with or without train/ val/ test/ above, or "
-        "of "
-        "images with a table of their labels"
-    )
+    name = "a folder of class folders (photos/cat/1.jpg), or of images with a table"
 
     def matches(self, path: Path) -> bool:
         return path.is_dir() and any(
@@ -54,12 +53,24 @@ class Folder:
             loaded = replace(loaded, notes=(*loaded.notes, *unnamed_notes), left_out=(*loaded.left_out, *unnamed))
             notes = found.notes
         elif layout is not None:
-            loaded = _load_layout(path, listed, layout, options)
-            notes = (*found.notes, *unused_table_notes(found, tables))
+            loaded, used = _load_layout(path, listed, layout, options)
+            notes = (
+                *found.notes,
+                *unused_table_notes(found, [each for each in tables if each[0].files[0] not in used]),
+            )
         else:
-            raise found.error or refusal or DataError(f"{path} holds no images in class folders")
+            raise _why_neither(listed.root, found.error, refusal)
         notes = (*(each.sentence for each in listed.left_out), *notes, *loaded.notes)
         return replace(loaded, notes=notes, left_out=(*listed.left_out, *loaded.left_out))
+
+
+def _why_neither(root: ImageFolder, error: DataError | None, refusal: DataError | None) -> DataError:
+    """Why neither tables nor folders label the images of a source."""
+    if refusal is None or isinstance(error, UnlabelledError):
+        return error or DataError(f"{root.path} holds no images in class folders")
+    if isinstance(error, NoImagesError):
+        return DataError(f"{refusal}. And {error}" if root.num_images else f"{error}{unread_files(root)}")
+    return refusal
 
 
 def _layout(root: ImageFolder, options: ReadOptions) -> tuple[FolderLayout | None, DataError | None]:
@@ -76,12 +87,15 @@ def _layout(root: ImageFolder, options: ReadOptions) -> tuple[FolderLayout | Non
     return layout, None
 
 
-def _load_layout(path: Path, listed: Scan, layout: FolderLayout, options: ReadOptions) -> LoadedData:
+def _load_layout(path: Path, listed: Scan, layout: FolderLayout, options: ReadOptions) -> tuple[LoadedData, list[Path]]:
+    """(the images in class folders, text files that label those of val or test)."""
     images = [image for split, classes in layout.splits.items() for image in _images(layout.base, split, classes)]
     notes: list[str] = []
+    used: list[Path] = []
     for split, folder in layout.unlabelled.items():
         annotated = annotated_images(folder, listed.root, layout.base, split, layout.splits.get("train", {}))
         images += annotated.images if annotated else []
+        used += [annotated.file] if annotated else []
         notes += annotated.notes if annotated else [unlabelled_note(path, split, folder)]
     loaded = load_encoded(path, "folder of class folders", images, options)
     class_names = loaded.splits.train.class_names
@@ -89,7 +103,7 @@ def _load_layout(path: Path, listed: Scan, layout: FolderLayout, options: ReadOp
     left_out = (*layout.left_out, LeftOut.of("class folder", "without a readable training image", sorted(set(empty))))
     kept = tuple(each for each in left_out if each)
     notes = [*layout.notes, *_split_class_notes(class_names), *(each.sentence for each in kept), *notes]
-    return replace(loaded, notes=(*notes, *loaded.notes), why=layout.why, left_out=kept)
+    return replace(loaded, notes=(*notes, *loaded.notes), why=layout.why, left_out=kept), used
 
 
 def _images(source: Path, split: str, classes: Mapping[str, Sequence[Path]]) -> Iterator[EncodedImage]:

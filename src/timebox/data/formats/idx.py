@@ -29,7 +29,7 @@ _MAX_DEFLATE_RATIO = 1032  # the highest ratio that the deflate format permits
 
 
 class Idx:
-    name = "MNIST-style IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., plain or .gz)"
+    name = "IDX files as of MNIST"
 
     def matches(self, path: Path) -> bool:
         return "train images" in _files(path)

@@ -24,7 +24,7 @@ _CLASS_NAMES = ("class_names", "label_names", "target_names", "classes")
 
 
 class Npz:
-    name = "an .npz file (x_train, y_train, ...; train_images, train_labels, ...; or images, labels)"
+    name = "an .npz of images and labels"
 
     def matches(self, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() == ".npz"

@@ -16,7 +16,7 @@ from timebox.errors import DataError, UsageError
 
 
 class Tables:
-    name = "a CSV, TSV, JSON Lines or Parquet table with the path or the bytes of an image and its label in a row"
+    name = "a CSV, TSV, JSON Lines or Parquet table of images and labels"
 
     def matches(self, path: Path) -> bool:
         return is_table(path) and not path.is_dir()
@@ -62,7 +62,7 @@ def _without_unknown_label(images: Sequence[EncodedImage]) -> tuple[list[Encoded
         labels.setdefault(image.split, set()).add(image.class_name)
     hidden = {split for split, names in labels.items() if split != "train" and names == {"-1"}}
     hidden -= set(labels) if "-1" in labels.get("train", set()) else set()
-    record = LeftOut.of("image", "with the label -1, which is none", [i.name for i in images if i.split in hidden])
+    record = LeftOut.of("image", "with the label -1 of hidden labels", [i.name for i in images if i.split in hidden])
     return [image for image in images if image.split not in hidden], [record] if record else []
 
 

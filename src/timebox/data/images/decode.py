@@ -54,6 +54,7 @@ _SUFFIXES = {
 # Suffixes of image files. Reading HEIC takes another package; without it the photos of phones are reported as
 # unreadable files and not ignored.
 IMAGE_SUFFIXES = frozenset.union(*map(frozenset, _SUFFIXES.values()))
+_RAW_SUFFIXES = frozenset({".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"})
 # Formats without a signature: files of these are known by their suffix alone.
 _BY_SUFFIX = {"TGA"}
 
@@ -223,6 +224,8 @@ def _why_unidentified(file: object) -> str:
         return "empty file (0 bytes)"
     if is_heif(start):
         return "a HEIC image: reading it takes pillow-heif: pip install 'timebox-vision[heic]'"
+    if isinstance(file, str | Path) and Path(file).suffix.lower() in _RAW_SUFFIXES:
+        return "a raw photo of a camera: develop it to JPEG or PNG first"
     if is_encoded_image(start):
         return f"an image in a format that Pillow {PIL.__version__} cannot read: pip install --upgrade pillow"
     if not any(start):

@@ -32,7 +32,7 @@ from timebox.data.images.decode import (
 )
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
 from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
-from timebox.errors import DataError, OutputError
+from timebox.errors import DataError, OutputError, option_text
 from timebox.machine import available_memory, available_threads
 
 MIN_SIDE = 8  # pixels, of a working size chosen by working_side
@@ -293,11 +293,14 @@ def _align_splits(path: Path, datasets: dict[str, ImageDataset], class_names: tu
         train = relabel(first.take([]) if train is None else train, class_names, str(path))
     if train is None or (class_names is None and not len(train)):
         raise DataError(f"{path}: not one training image could be read")
-    others = {
-        split: relabel(dataset, train.class_names, f"{path}: {split}")
-        for split, dataset in datasets.items()
-        if split != "train" and len(dataset)
-    }
+    others = {split: dataset for split, dataset in datasets.items() if split != "train" and len(dataset)}
+    for split, dataset in others.items():
+        try:
+            others[split] = relabel(dataset, train.class_names, f"{path}: {split}")
+        except DataError as error:
+            if class_names is not None:
+                raise
+            raise DataError(f"{error}. To leave that split out, set {option_text(split, 'none')}") from error
     return SourceSplits(train, **others)
 
 

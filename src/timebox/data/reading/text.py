@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from timebox.paths import as_unicode
+from timebox.errors import as_unicode
 
 
 def pluralize(number: int, noun: str) -> str:

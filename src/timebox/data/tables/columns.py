@@ -96,7 +96,7 @@ def find_image_column(table: Table, has_image: HasImage, source: Path) -> tuple[
         preferred = [name for name in candidates if not is_label_name(name) and letters(name) not in _INDEX_NAMES]
         if candidates:
             return _choose(preferred or candidates, source), "path" if kind == "name" else kind
-    if len(table.columns) > 50 and sum(re.fullmatch(r"\D*\d+", name) is not None for name in table.columns) > 50:
+    if len(table.columns) > 50 and sum(re.fullmatch(r"(\D*\d+){1,2}", name) is not None for name in table.columns) > 50:
         raise NoImagesError(
             f"{source}: {len(table.columns):,} columns of numbers hold the pixels themselves: save them as an .npz "
             "file of "

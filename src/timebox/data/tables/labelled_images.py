@@ -88,9 +88,9 @@ def _from_paths(
         if other := [(text, split, folder) for text, split, folder in pairs if folder and split and folder != split]:
             text, split, folder = other[0]
             notes.append(
-                f"{pluralize(len(other), 'image')} lie in the folder of another split than their row says, as {text} "
+                f"{pluralize(len(other), 'image')} lie in the folder of another split than their row says: {text} is "
                 "of "
-                f"{split} lies in {folder}"
+                f"{split} and lies in a folder of {folder}"
             )
     images = [
         EncodedImage(text, found[row][0], splits[row] or "train", labels[row], found[row][1])

@@ -1,1 +1,4 @@
-"""Reads the files of tables to a ``Table`` of cells by column. What the columns mean does not belong here."""
+"""Readers of table files: CSV, TSV, JSON Lines and Parquet.
+
+Each returns a ``Table``, the cells by column. Which columns hold images, labels and splits does not belong here.
+"""

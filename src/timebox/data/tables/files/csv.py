@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def read_csv(path: Path, options: ReadOptions) -> Table:
             text = file.read(size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start:,} is not UTF-8; save the table as UTF-8") from error
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # Excel's name for the separator
     lines = text[:_NUM_SAMPLED_CHARACTERS].splitlines()
     rows = list(_rows(text, _find_separator(lines, _SEPARATORS[path.suffix.lower()]), path))
     if not rows:
@@ -79,5 +81,5 @@ def _pop_header(rows: list[list[str]], path: Path) -> list[str]:
     del rows[0]
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(first, 1)]
     if (repeated := first_repeated(names)) is not None:
-        raise DataError(f"{path}: two columns are named {repeated!r}")
+        raise DataError(f"{path}: two columns are named {repeated!r}; the first row must name the columns")
     return names

@@ -28,7 +28,9 @@ def join_list(values: Sequence[object]) -> object:
     """One value for a list: its only element, the position of the 1 of a one-hot list, else its elements as a text."""
     if len(values) < 2:
         return values[0] if values else None
-    if all(isinstance(value, int | float) and value in (0, 1) for value in values) and sum(map(bool, values)) == 1:
+    # A list of two may be one-hot, or hold the labels 0 and 1.
+    are_flags = len(values) > 2 and all(isinstance(value, int | float) and value in (0, 1) for value in values)
+    if are_flags and sum(map(bool, values)) == 1:
         return [bool(value) for value in values].index(True)
     return LIST_SEPARATOR.join(map(str, values))
 
