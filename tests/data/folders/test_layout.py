@@ -115,7 +115,47 @@ READ = {
         None,
     ),
     "other files": (PETS | {"cat/boxes.txt": 1}, CAT_DOG, "1 other file in class folders left out: cat/boxes.txt"),
+    "masks below classes": (
+        {"cat/images": 4, "cat/masks": 4, "dog/images": 4, "dog/masks": 4},
+        CAT_DOG,
+        "2 folders of masks or thumbnails of other images left out: cat/masks, dog/masks",
+    ),
+    "masks below images": ({"cat": 4, "cat/lung masks": 4, "dog": 4}, CAT_DOG, "left out: cat/lung masks"),
+    "thumbnails below images": ({"cat": 4, "cat/thumbs": 4, "dog": 4}, CAT_DOG, "left out: cat/thumbs"),
+    "an unlabelled folder": (PETS | {"unlabeled": 9}, CAT_DOG, "1 folder of unlabelled images left out: unlabeled"),
+    "a cache of Hugging Face": (
+        {"blobs": 3, "refs": 0, "snapshots/abc/train/cat": 4, "snapshots/abc/train/dog": 4},
+        CAT_DOG,
+        "read from snapshots/abc/",
+    ),
+    "splits in classes beside plots": (
+        {"cat/train": 4, "cat/test": 2, "dog/train": 4, "dog/test": 2, "plots": 1},
+        WITH_TEST,
+        "1 folder beside cat/ left out: plots",
+    ),
+    "splits one below beside samples": (
+        {"pets/train/cat": 4, "pets/train/dog": 4, "pets/test/cat": 2, "pets/test/dog": 2, "sample_images": 2},
+        WITH_TEST,
+        "1 folder beside pets/ left out: sample_images",
+    ),
+    "a container that is a class": (
+        {"raw/beef": 2, "raw/pork": 2, "cooked": 4},
+        {"train": {"cooked": 4, "raw": 4}},
+        "images in folders below a class folder belong to that class: those of raw/beef/ too",
+    ),
+    "eval for val": (TRAIN | TEST | {"eval/cat": 1}, WITH_TEST | {"val": {"cat": 1}}, "eval/ is taken for val"),
     # Names
+    "a copy of a folder": (
+        PETS | {"cat - Copy": 2},
+        {"train": {"cat": 4, "cat - Copy": 2, "dog": 4}},
+        "'cat' and 'cat - Copy' are different classes",
+    ),
+    "leading zeros": (
+        {"1": 2, "01": 2},
+        {"train": {"01": 2, "1": 2}},
+        "'01' and '1' are different classes",
+    ),
+    "invisible characters": ({"cat\u200b": 2, "cat": 2, "dog": 4}, CAT_DOG, "are one class: 'cat'"),
     "a space in a name": ({"cat ": 2, "cat": 2, "dog": 4}, CAT_DOG, "'cat' and 'cat ' are one class: 'cat'"),
     "two forms of ö": (
         {"ko\u0308ter": 2, "k\u00f6ter": 2, "cat": 4},
@@ -175,6 +215,34 @@ REFUSED = {
         {"imgs/a.png": 1, "imgs/b.png": 1, "gt/a_mask.png": 1, "gt/b_mask.png": 1},
         "gt/ holds masks of the images in imgs/",
     ),
+    "masks of split folders": ({"images/train": 2, "masks/train": 2}, "masks/ holds masks of the images in images/"),
+    "masks beside splits": (
+        {"train": 3, "train_labels": 3, "test": 2, "test_labels": 2},
+        "labels/ holds masks of",
+    ),
+    "masks with other names": (
+        {"images/img_1.png": 1, "images/img_2.png": 1, "labels/lbl_1.png": 1, "labels/lbl_2.png": 1},
+        "labels/ holds masks of the images in images/",
+    ),
+    "city scapes": (
+        {"leftImg8bit/a_leftImg8bit.png": 1, "gtFine/a_gtFine_labelIds.png": 1},
+        "gtFine/ holds masks of the images in leftImg8bit/",
+    ),
+    "ground truth": (
+        {"Training_Input/1.png": 1, "Training_GroundTruth/1_segmentation.png": 1},
+        "Training_GroundTruth/ holds masks of the images in Training_Input/",
+    ),
+    "masks of each class": ({"cat": 2, "dog": 2, "cat_masks": 2, "dog_masks": 2}, "cat_masks/ holds masks of the"),
+    "thumbnails": ({"images": 3, "thumbnails": 3}, "thumbnails/ holds thumbnails of the images in images/"),
+    "two sets with splits": (
+        {"a/train/cat": 1, "a/train/dog": 1, "b/train/cat": 1, "b/train/dog": 1},
+        "several sets with splits of their own, a/, b/: give one",
+    ),
+    "domains": ({"trainA": 1, "trainB": 1, "testA": 1, "testB": 1}, "are splits of two sets, A and B"),
+    "two snapshots": (
+        {"blobs": 1, "snapshots/a/cat": 1, "snapshots/b/cat": 1},
+        r"cache of Hugging Face with several snapshots \(a, b\): give one",
+    ),
     "patients": ({"p1/0": 1, "p1/1": 1, "p2/0": 1, "p2/1": 1}, "could be p1, p2, or the folders in these, 0, 1"),
     "superclasses": ({"pet/cat": 1, "pet/dog": 1, "car/bus": 1, "car/van": 1}, "could be car, pet, or the folders in"),
     "letters": ({"a/abbey": 2, "a/arch": 2, "b/bank": 2}, "could be a, b, or the folders in these, abbey, arch, bank"),
@@ -212,7 +280,7 @@ def test_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_the_tables() -> None:
-    assert (len(READ), len(REFUSED)) == (46, 27)
+    assert (len(READ), len(REFUSED)) == (58, 37)
 
 
 @pytest.mark.parametrize(("depth", "names"), [(1, ("p1", "p2")), (2, ("0", "1"))])
@@ -259,12 +327,23 @@ MODEL = ("cat", "dog", "train")
         ({"train": 2, "dog": 1}, {"train": 3}),
         ({"new/cat": 2}, {"train": 2}),
         ({"train/cat": 2, "test/dog": 2}, {"train": 2, "test": 2}),
+        ({"siteA/cat": 1, "siteB/cat": 1, "siteA/dog": 1, "siteB/dog": 1}, {"train": 4}),
+        ({"cat/day": 1, "cat/night": 1, "dog/day": 1, "dog/night": 1}, {"train": 4}),
     ],
 )
 def test_data_to_score_a_model_on_may_lack_classes_and_train(tmp_path: Path, tree, counts) -> None:
     loaded = load_data(grow(tmp_path, tree), class_names=MODEL)
     assert {name: len(part) for name, part in loaded.splits.items()} == counts
     assert loaded.splits.train.class_names == MODEL
+
+
+@pytest.mark.parametrize("name", ["images", "unknown", "x", "cat"])
+def test_the_folder_of_one_class_can_be_scored(tmp_path: Path, name: str) -> None:
+    """Also where its name says nothing in other data, and where that folder itself is given."""
+    grow(tmp_path, {name: 2})
+    for path in (tmp_path, tmp_path / name):
+        train = load_data(path, class_names=(name, "zz")).splits.train
+        assert train.class_counts().tolist() == [2, 0]
 
 
 def test_data_to_score_a_model_on_must_have_its_classes(tmp_path: Path) -> None:

@@ -47,6 +47,42 @@ def test_several_ones_in_a_row_are_not_one_hot():
         roles_of({"image": ["1.jpg", "2.jpg"], "red": ["1", "0"], "round": ["1", "1"]})
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            {"left": ["1.jpg"], "right": ["2.jpg"], "label": ["x"]},
+            "columns 'left' and 'right' all name images",
+        ),
+        (
+            {"file": ["1.jpg", "2.jpg"], "target": ["a", "a"], "class": ["b", "c"]},
+            "'target' and 'class' could both be",
+        ),
+        (
+            {"file": [f"{k}.jpg" for k in range(10)], "caption": list("abcdefghij")},
+            "'caption' has another text in",
+        ),
+        ({"file": ["1.jpg"], "x": ["3"], "y": ["4"]}, "which column holds the labels"),
+    ],
+)
+def test_columns_with_two_readings_are_refused(columns, words):
+    with pytest.raises(DataError, match=words):
+        find_columns(Table(columns, {}), lambda text: text.endswith(".jpg"), SOURCE)
+
+
+def test_the_image_column_is_not_that_of_masks():
+    assert roles_of({"mask_path": ["1.jpg"], "scan_path": ["2.jpg"], "label": ["x"]}).images == "scan_path"
+
+
+def test_label_is_the_label_beside_other_columns():
+    assert roles_of({"file": ["1.jpg", "2.jpg"], "label": ["a", "b"], "target": ["1", "1"]}).labels.labels == ("a", "b")
+
+
+def test_one_hot_columns_may_be_called_labels():
+    roles = roles_of({"file": ["1.jpg", "2.jpg"], "label_0": ["1", "0"], "label_1": ["0", "1"]})
+    assert roles.labels.labels == ("label_0", "label_1")
+
+
 def test_numbers_become_declared_class_names():
     assert roles_of(
         {"image": ["1.jpg", "2.jpg", "10.jpg"], "label": ["1", "0", "-1"]}, label=("a", "b")

@@ -38,6 +38,40 @@ def test_labels_that_are_the_same(cells, labels):
     assert clean_labels(cells, "t.csv").labels == labels
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["b'cat'", "b'dog'"], ("cat", "dog")),
+        (["['cat']", "['dog']", ""], ("cat", "dog", None)),
+        (["[0]", "[1]"], ("0", "1")),
+        (["['cat']", "dog"], ("['cat']", "dog")),
+        (["-", "?", "#REF!", "nil", "a"], (None, None, None, None, "a")),
+        (["cat\u200b", "\ufeffcat"], ("cat", "cat")),
+    ],
+)
+def test_what_other_programs_write_around_a_label(cells, labels):
+    assert clean_labels(cells, "t.csv").labels == labels
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        (["['cat', 'dog']", "['cat']"], "label"),
+        (["16 0", "3", "0"], "Target"),
+        (["clear primary", "haze primary", "clear"], "tags"),
+        (["cat\x1fdog", "cat"], "label"),
+    ],
+)
+def test_several_labels_of_other_forms_are_refused(cells, column):
+    with pytest.raises(DataError, match="has several labels in a row"):
+        clean_labels(cells, "t.csv", column)
+
+
+def test_words_in_a_class_name_are_one_label():
+    cells = ["golden retriever", "labrador retriever", "golden eagle"]
+    assert clean_labels(cells, "t.csv", "breed").labels == tuple(cells)
+
+
 def test_what_became_one_class_is_said():
     assert clean_labels(["0", "0.0", "1"], "t.csv").notes == ("'0' and '0.0' are one class: '0'",)
     assert clean_labels(["cat", "cat ", "dog"], "t.csv").notes == ("'cat' and 'cat ' are one class: 'cat'",)

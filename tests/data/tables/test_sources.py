@@ -204,6 +204,96 @@ def test_json_lines_that_are_none(tmp_path: Path, line: str, words: str) -> None
         load_data(tmp_path / "metadata.jsonl")
 
 
+def test_labels_of_a_table_that_swaps_the_folders_are_refused(tmp_path: Path) -> None:
+    paths = class_folders(tmp_path)
+    table(tmp_path / "labels.csv", "path,label", *(f"{path},{('dog', 'cat')[k % 2]}" for k, path in enumerate(paths)))
+    with pytest.raises(DataError, match=r"an image in cat/ has the label 'dog'"):
+        load_data(tmp_path)
+
+
+def test_names_that_are_in_both_class_folders_are_refused(tmp_path: Path) -> None:
+    images(tmp_path, *(f"{folder}/{k}.png" for folder in "ab" for k in range(4)))
+    table(tmp_path / "labels.csv", "file,label", *(f"{k}.png,{'xy'[k % 2]}" for k in range(4)))
+    with pytest.raises(DataError, match=r"do not fit together \(0.png: 2 files have that name: a/0.png, b/0.png\)"):
+        load_data(tmp_path)
+
+
+def test_a_wrong_table_of_images_is_not_passed_over_for_another(tmp_path: Path) -> None:
+    rows = parts(tmp_path, ("part_1", "part_2"))
+    table(tmp_path / "few.csv", "image_id,dx", *rows[:2])
+    table(tmp_path / "full.csv", "image_id,dx,split", *(f"{row},holdout" for row in rows))
+    with pytest.raises(DataError, match="'holdout' is no split"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "files"),
+    [
+        (["IMG_1.JPG", "IMG_2.JPG"], ["img_1.jpg", "img_2.jpg"]),
+        (["k\u00f6ter.png", "b.png"], ["ko\u0308ter.png", "b.png"]),
+        (["train/X/1.png", "train/X/2.png"], ["Train/x/1.png", "Train/x/2.png"]),
+    ],
+)
+def test_names_in_another_spelling_are_found(tmp_path: Path, cells: list[str], files: list[str]) -> None:
+    images(tmp_path, *files)
+    table(tmp_path / "labels.csv", "file,label", *(f"{cell},{'ab'[k]}" for k, cell in enumerate(cells)))
+    assert len(load_data(tmp_path / "labels.csv").splits.train) == 2
+
+
+@pytest.mark.parametrize("cell", ["a%20b.png", "1.jpg", "9.png", "1.0"])
+def test_a_table_whose_names_do_not_fit_is_named(tmp_path: Path, cell: str) -> None:
+    images(tmp_path, "a b.png", "1.png", "2.png")
+    table(tmp_path / "labels.csv", "file,label", f"{cell},a", f"{cell},b")
+    with pytest.raises(DataError, match=r"labels\.csv: no column holds images .* Its first row: file="):
+        load_data(tmp_path)
+
+
+def test_a_split_column_outranks_the_folder_all_images_lie_in(tmp_path: Path) -> None:
+    images(tmp_path, *(f"train/{k}.jpg" for k in range(5)))
+    table(tmp_path / "t.csv", "fname,labels,is_valid", *(f"{k}.jpg,{'ab'[k % 2]},{k == 4}" for k in range(5)))
+    loaded = load_data(tmp_path)
+    assert (len(loaded.splits.train), len(loaded.splits.val)) == (4, 1)
+    says = (
+        "1 image lie in the folder of another split than their row says: 4.jpg is of val and lies in a folder of train"
+    )
+    assert any(says in note for note in loaded.notes)
+
+
+def test_unique_names_in_train_and_test_are_split_by_their_folders(tmp_path: Path) -> None:
+    images(tmp_path, *(f"train/a{k}.png" for k in range(4)), *(f"test/b{k}.png" for k in range(2)))
+    rows = [*(f"a{k}.png,{'xy'[k % 2]}" for k in range(4)), *(f"b{k}.png,{'xy'[k % 2]}" for k in range(2))]
+    table(tmp_path / "labels.csv", "file,label", *rows)
+    splits = load_data(tmp_path).splits
+    assert (len(splits.train), len(splits.test)) == (4, 2)
+
+
+def test_one_file_in_two_splits_is_noted(tmp_path: Path) -> None:
+    images(tmp_path, *(f"img/{k}.png" for k in range(6)))
+    rows = [f"img/{k}.png,{'ab'[k % 2]}" for k in range(6)]
+    table(tmp_path / "train.csv", "file,label", *rows)
+    table(tmp_path / "test.csv", "file,label", *rows[4:])
+    assert any("2 images are in more than one split, such as img/4.png" in note for note in load_data(tmp_path).notes)
+
+
+def test_hidden_labels_of_a_test_split_are_none(tmp_path: Path) -> None:
+    images(tmp_path, *(f"{k}.png" for k in range(6)))
+    table(tmp_path / "train.csv", "file,label", *(f"{k}.png,{k % 2}" for k in range(4)))
+    table(tmp_path / "test.csv", "file,label", "4.png,-1", "5.png,-1")
+    loaded = load_data(tmp_path)
+    assert loaded.splits.test is None
+    assert any(note.startswith("2 images with the label -1 of hidden labels left out") for note in loaded.notes)
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test/metadata.csv", "labels.csv"])
+def test_a_model_can_be_scored_on_a_table_of_test_alone(tmp_path: Path, name: str) -> None:
+    images(tmp_path, *(f"{name.rpartition('/')[0] or '.'}/{k}.png" for k in range(4)))
+    split = ",split" if name == "labels.csv" else ""
+    rows = (f"{k}.png,{'ab'[k % 2]}{',test' if split else ''}" for k in range(4))
+    table(tmp_path / name, f"file,label{split}", *rows)
+    splits = load_data(tmp_path, class_names=("a", "b")).splits
+    assert {split: len(part) for split, part in splits.items()} == {"train": 0, "test": 4}
+
+
 def annotated(folder: Path, lines: list[str], name: str = "val/val_annotations.txt") -> LoadedData:
     for k in range(4):
         images(folder, f"train/n0{k % 2}/images/t{k}.png", f"val/images/v{k}.png")

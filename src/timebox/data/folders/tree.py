@@ -103,7 +103,7 @@ def image_paths(folder: Path) -> list[Path]:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has the suffix of an image."""
-    return not is_system_name(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return not is_system_name(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  # faster
 
 
 def _identity(path: Path) -> _Identity:

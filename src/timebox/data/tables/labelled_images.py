@@ -88,7 +88,7 @@ def _from_paths(
         if other := [(text, split, folder) for text, split, folder in pairs if folder and split and folder != split]:
             text, split, folder = other[0]
             notes.append(
-                f"{pluralize(len(other), 'image')} lie in the folder of another split than their row says: {text} is "
+                f"{pluralize(len(other), 'image')} in the folder of another split than their row says: {text} is "
                 "of "
                 f"{split} and lies in a folder of {folder}"
             )
