@@ -41,6 +41,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         option("score N images, balanced over the classes, as in --test-limit 1000 (default: all)"),
     ] = None
     tta: options.TtaOption = "recipe"
+    class_depth: options.ClassDepth = None
     max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
     cache: options.Cache = True
     data_dir: options.DataDir = None

@@ -151,8 +151,7 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
     known_formats = ", ".join(candidate.name for candidate in FORMATS)
     raise DataError(
         f"{path} is {_description(path)}, in no supported format. Looked for: {known_formats}; or give one of the "
-        "names "
-        f"{', '.join(names.NAMES)}"
+        f"names {', '.join(names.NAMES)}"
     )
 
 

@@ -83,6 +83,7 @@ def evaluate(
     test_limit: int | None = None,
     tta: str = "recipe",
     device: str = "auto",
+    class_depth: int | None = None,
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
@@ -99,7 +100,8 @@ def evaluate(
         test_limit: number of images to score, a class-balanced cut.
         tta: as of :meth:`Run.predict_proba`.
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
-        data_dir, max_bad_share, cache: as of :func:`timebox.train`.
+        class_depth, data_dir, max_bad_share, cache: as of :func:`timebox.train`; folders named as the run's classes
+            tell the depth too.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
 
@@ -119,7 +121,7 @@ def evaluate(
             path,
             image_size=image_size,
             coarse=source.coarse,
-            class_depth=source.class_depth,
+            class_depth=class_depth,
             class_names=run.class_names,
             white_16bit=run.preprocessing.white_16bit,
             data_dir=Path(data_dir) if data_dir else None,

@@ -11,7 +11,7 @@ from timebox.data.folders.names import CONTAINERS, UNLABELLED, are_parts, split_
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.text import abbreviate_list, pluralize, printable
-from timebox.errors import DataError
+from timebox.errors import DataError, option_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def refuse_masks(folder: ImageFolder) -> None:
         kind = "masks" if is_mask_name(masks.name) else "thumbnails"
         raise DataError(
             f"{folder.path}: {masks.name}/ holds {kind} of the images in {images.name}/, by their file names, and no "
-            "class "
-            "of its own; timebox learns one label an image: put images in class folders, or give a table of labels"
+            "class of its own; timebox learns one label an image: put images in class folders, or give a table of "
+            "labels"
         )
 
 
@@ -147,8 +147,7 @@ def _find_depth(root: ImageFolder, holders: Sequence[ImageFolder], notes: list[s
             return 2
         raise DataError(
             f"{root.path}: {listed} look like parts of one set, not like classes: put the images in class folders, "
-            "give "
-            "the table that has their labels, or set class_depth to 1 if these are the classes"
+            f"give the table that has their labels, or set {option_text('class_depth', 1)} if these are the classes"
         )
     inside = [_inside(holder) for holder in holders]
     several = [[folder.name for folder in folders] for folders in inside if len(folders) > 1]
@@ -161,7 +160,7 @@ def _find_depth(root: ImageFolder, holders: Sequence[ImageFolder], notes: list[s
     inner = sorted({folder.name for folders in inside for folder in folders})
     raise DataError(
         f"{root.path}: the classes could be {abbreviate_list(names)}, or the folders in these, "
-        f"{abbreviate_list(inner)}: set class_depth to 1 or to 2"
+        f"{abbreviate_list(inner)}: set {option_text('class_depth', 1)} or {option_text('class_depth', 2)}"
     )
 
 

@@ -205,8 +205,7 @@ def _one_class_beside(root: ImageFolder, found: ClassFolders, held_out: Mapping[
     names = "/, ".join(folder.name for folder in held_out.values())
     return DataError(
         f"{root.path} has one class, {next(iter(found.images))!r}, beside {names}/, which stands for images to "
-        "validate "
-        "or test with: rename that folder if it is a class"
+        "validate or test with: rename that folder if it is a class"
     )
 
 

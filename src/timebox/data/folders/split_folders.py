@@ -9,7 +9,7 @@ from timebox.data.folders.class_folders import class_root, clean_name
 from timebox.data.folders.names import EVALUATION, is_extra, split_of, split_word
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.text import abbreviate_list, printable
-from timebox.errors import DataError
+from timebox.errors import DataError, option_text
 
 _DOMAIN = re.compile("(train|val|test)[_-]?[ab]", re.IGNORECASE)  # trainA, testB: of image-to-image translation
 
@@ -131,7 +131,7 @@ def _evaluation_folder(
     if len(missing) == 2:
         raise DataError(
             f"{folder.path}: {found[0].name}/ could be the validation or the test images: rename it val/ or test/, or "
-            "set one of val and test"
+            f"set {option_text('val', 'none')} or {option_text('test', 'none')}"
         )
     return {missing[0]: found[0]}
 
@@ -144,8 +144,7 @@ def _check_not_a_class(folder: ImageFolder, train: ImageFolder, held_out: Mappin
         names = abbreviate_list([f"{each.name}/" for each in others])
         raise DataError(
             f"{folder.path}: {train.name}/ could be the training images, or a class beside {names}: give {train.path} "
-            "to "
-            "train on that folder alone, or rename it"
+            "to train on that folder alone, or rename it"
         )
 
 

@@ -323,8 +323,7 @@ def _white_notes(white: int, found: int, headers: Sequence[ImageHeader | None]) 
     elif num_images and white < WHITE_16BIT:
         yield (
             f"{pluralize(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
-            "white, "
-            "in every image of this model"
+            "white, in every image of this model"
         )
 
 

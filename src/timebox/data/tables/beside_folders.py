@@ -54,8 +54,7 @@ def table_decides(path: Path, tables: LabelledTables, layout: FolderLayout) -> b
     first, second = next(pair for pair in pairs if pair[0] != pair[1])
     raise DataError(
         f"{path}: the labels of {file.name} are not those of the folders (an image in {first}/ has the label "
-        f"{second!r}): "
-        f"give {file} to learn the table's, or move that file away to learn the folders'"
+        f"{second!r}): give {file} to learn the table's, or move that file away to learn the folders'"
     )
 
 

@@ -99,8 +99,7 @@ def find_image_column(table: Table, has_image: HasImage, source: Path) -> tuple[
     if len(table.columns) > 50 and sum(re.fullmatch(r"(\D*\d+){1,2}", name) is not None for name in table.columns) > 50:
         raise NoImagesError(
             f"{source}: {len(table.columns):,} columns of numbers hold the pixels themselves: save them as an .npz "
-            "file of "
-            "images, uint8 (N, H, W), and labels, (N,)"
+            "file of images, uint8 (N, H, W), and labels, (N,)"
         )
     raise NoImagesError(
         f"{source}: no column holds images or names image files that lie in {source.parent} or below. "

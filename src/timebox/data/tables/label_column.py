@@ -131,8 +131,7 @@ def _labels_from_one_hot(table: Table, names: Sequence[str], source: Path) -> li
         if len(ones) > 1:
             raise DataError(
                 f"{source}: row {row} has a 1 in {' and in '.join(map(repr, ones[:3]))}: timebox learns one label an "
-                "image; "
-                "which column holds the labels? Name one of them 'label', or keep the rows with one"
+                "image; which column holds the labels? Name one of them 'label', or keep the rows with one"
             )
         labels.append(ones[0] if ones else None)
     return labels

@@ -88,8 +88,7 @@ def _from_paths(
         if other := [(text, split, folder) for text, split, folder in pairs if folder and split and folder != split]:
             text, split, folder = other[0]
             notes.append(
-                f"{pluralize(len(other), 'image')} in the folder of another split than their row says: {text} is "
-                "of "
+                f"{pluralize(len(other), 'image')} in the folder of another split than their row says: {text} is of "
                 f"{split} and lies in a folder of {folder}"
             )
     images = [
@@ -116,8 +115,8 @@ def _without_conflicts(images: Sequence[EncodedImage], source: Path) -> tuple[li
         listed = sorted(labels[_key(example, 0)])[:3]
         raise DataError(
             f"{source}: {pluralize(len(conflicting), 'image')} of {len(labels):,} have several labels, as "
-            f"{example.name} has "
-            f"{', '.join(map(repr, listed))}: timebox learns one label an image; keep one row for each"
+            f"{example.name} has {', '.join(map(repr, listed))}: timebox learns one label an image; keep one row for "
+            "each"
         )
     kept: dict[object, EncodedImage] = {}
     for position, image in enumerate(images):

@@ -128,6 +128,5 @@ def _are_tags(parts: Collection[str], counts: Counter[str]) -> bool:
 def _several_labels(where: str, example: str, num_rows: int) -> DataError:
     return DataError(
         f"{where} has several labels in a row, as in {example!r} ({pluralize(num_rows, 'row')}): timebox learns one "
-        "label "
-        "an image; keep the rows with one, or give each combination a name of its own"
+        "label an image; keep the rows with one, or give each combination a name of its own"
     )

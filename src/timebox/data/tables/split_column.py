@@ -147,9 +147,8 @@ def _read_flags(flags: Mapping[str, Sequence[str]], source: object) -> RowSplits
         for row, cell in enumerate(flags[name]):
             if cell.lower() not in _YES | _NO:
                 raise DataError(
-                    f"{source}: column {name!r} has {cell or '(empty)'!r} in row {row + 1}: it must be 0 or 1, or "
-                    "True or "
-                    "False, to say which split a row belongs to"
+                    f"{source}: column {name!r} has {cell or '(empty)'!r} in row {row + 1}: it must be 0 or 1, or True "
+                    "or False, to say which split a row belongs to"
                 )
             split = yes if cell.lower() in _YES else no
             if cell.lower() in _YES and split != "train" and splits[row] not in ("train", split) and row in held_out:
@@ -161,8 +160,7 @@ def _read_flags(flags: Mapping[str, Sequence[str]], source: object) -> RowSplits
     if 2 * num_held_out > num_rows:
         raise DataError(
             f"{source}: {listed} would hold out {num_held_out:,} of {num_rows:,} rows and leave few to train on: "
-            "rename "
-            "what says something else"
+            "rename what says something else"
         )
     meaning = "; ".join(
         f"{name!r}: 1 is {_ALL_FLAGS[_letters(name)][0]}, 0 {_ALL_FLAGS[_letters(name)][1]}" for name in flags
