@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from timebox.exporting.onnx_runtime import TELEMETRY_SWITCH, import_onnxruntime
 from timebox.run import Run
@@ -48,7 +49,10 @@ def test_python_sends_nothing_and_the_environment_is_as_before(plain: Run, tmp_p
 
 def test_the_example_sends_nothing(plain: Run, tmp_path: Path) -> None:
     files_left_by(["-m", "timebox", "export", str(plain.path), "--output", str(tmp_path / "a.onnx")], tmp_path / "one")
-    assert files_left_by([str(EXAMPLE), str(tmp_path / "a.onnx")], tmp_path / "two") == ("", [])
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")  # without a file to label, the example serves
+    printed, left = files_left_by([str(EXAMPLE), str(tmp_path / "a.onnx"), str(tmp_path / "a.png")], tmp_path / "two")
+    assert printed.startswith(f"{tmp_path / 'a.png'}: ")
+    assert left == []
 
 
 def test_a_users_own_setting_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,9 +253,7 @@ def test_a_split_column_outranks_the_folder_all_images_lie_in(tmp_path: Path) ->
     table(tmp_path / "t.csv", "fname,labels,is_valid", *(f"{k}.jpg,{'ab'[k % 2]},{k == 4}" for k in range(5)))
     loaded = load_data(tmp_path)
     assert (len(loaded.splits.train), len(loaded.splits.val)) == (4, 1)
-    says = (
-        "1 image lie in the folder of another split than their row says: 4.jpg is of val and lies in a folder of train"
-    )
+    says = "1 image in the folder of another split than their row says: 4.jpg is of val and lies in a folder of train"
     assert any(says in note for note in loaded.notes)
 
 
