@@ -18,7 +18,7 @@ from torch import Tensor
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object
-from timebox.files.folders import NOT_FOLLOWED, Folder, target_of_temporary
+from timebox.files.folders import FILE, NOT_FOLLOWED, Folder, target_of_temporary
 from timebox.run.files import MAX_JSON_BYTES, read_object, to_file
 from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
 from timebox.run.tensors import read_tensors, to_safetensors
@@ -155,7 +155,8 @@ def _remove_other_files(folder: Folder) -> None:
     except (OSError, ValueError):
         return
     for name in folder.names():
-        if name not in (current, MANIFEST) and is_checkpoint_file(target_of_temporary(name) or name):
+        is_own = is_checkpoint_file(target_of_temporary(name) or name)
+        if is_own and name not in (current, MANIFEST) and folder.kind(name) == FILE:
             folder.remove(name)
 
 

@@ -104,7 +104,7 @@ def check_no_links(folder: Folder) -> None:
         raise RunError(f"{str(folder.path / CHECKPOINT)!r} cannot be used: {reason}")
     if kind:
         with folder.folder(CHECKPOINT) as checkpoint:
-            for name in filter(_is_checkpoint_name, checkpoint.names()):
+            for name in filter(is_checkpoint_file, checkpoint.names()):
                 if (kind := checkpoint.kind(name)) not in (FILE, ""):
                     raise RunError(f"{str(checkpoint.path / name)!r} cannot be used: {_reason(kind)}")
 
