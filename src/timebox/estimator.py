@@ -27,17 +27,17 @@ from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
-from timebox.files import parse_json_object, read_regular, temporary_directory
+from timebox.files import open_regular, parse_json_object, read_regular, temporary_directory
 from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import parse_recipe
 from timebox.run import load
+from timebox.run.files import CLASSES, ESTIMATOR
 from timebox.runtime.device import resolve_device
 
 SQUARE = "square"
-ESTIMATOR, CLASSES = "estimator.json", "classes.npy"
 MAX_JSON_BYTES = 1 << 20
 BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of image files
 
@@ -186,9 +186,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         folder = Path(expand_user(path))
         run = load(folder, device)
         try:
-            values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES))
+            values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES, follow=False))
             values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
-            labels = np.load(folder / CLASSES, allow_pickle=False)
+            with open_regular(folder / CLASSES, follow=False) as file:
+                labels = np.load(file, allow_pickle=False)
             match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
                     classifier = cls()

@@ -41,6 +41,7 @@ from timebox.recipe import builtin, get_recipe, parse_recipe, recipe, upgrade_fi
 from timebox.recipe.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
 from timebox.run.checkpoint import read_checkpoint
+from timebox.run.directories.locks import lock_folder
 from timebox.run.metrics_log import downsampled_metrics, read_metrics
 from timebox.run.ranks_file import read_ranks_record
 from timebox.run.writer import RunWriter
@@ -204,7 +205,7 @@ def test_a_resumed_run_writes_a_format_line_where_the_format_differs(
     path = tmp_path / "metrics.jsonl"
     lines = '{"loss": 1.0, "step": 1}\n', '{"format": 2}\n', '{"loss": 3.0, "step": 2}\n'
     path.write_text("".join(lines))
-    writer = RunWriter.resumed(tmp_path, num_lines=kept, step=kept)
+    writer = RunWriter.resumed(lock_folder(tmp_path), num_lines=kept, step=kept)
     writer.metrics.flush()
     writer.metrics.close()
     assert path.read_text() == "".join([*lines[:kept], *['{"format": 2}\n'] * writes_line])

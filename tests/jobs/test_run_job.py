@@ -10,9 +10,11 @@ import pytest
 from cut_runs import STEPS, cut, names, summary
 from small_runs import FILES, quick, weights
 from timebox.errors import OutputError
+from timebox.files.folders import Folder
 from timebox.pipelines import train
 from timebox.run import load
-from timebox.run import writer as directory_module
+from timebox.run import writer as writer_module
+from timebox.run.directories import replacement
 from timebox.run.metrics_log import MetricsLog
 from timebox.run.writer import RunWriter
 
@@ -24,7 +26,7 @@ def test_an_interrupt_while_the_checkpoint_is_removed_leaves_the_complete_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory_module.shutil, "rmtree", interrupted)
+        patch.setattr(writer_module, "remove_checkpoint", interrupted)
         run = quick(data, tmp_path / "run")
     assert "stopped" not in summary(run)
     assert run.val_accuracy is not None
@@ -39,7 +41,7 @@ def test_a_directory_that_cannot_be_replaced_is_an_output_error(
 
     old = quick(data, tmp_path / "run")
     before = weights(old)
-    monkeypatch.setattr(directory_module, "replace_directory", refused)
+    monkeypatch.setattr(replacement, "_exchange", refused)
     with pytest.raises(OutputError, match=r"run' cannot be replaced: Permission denied$"):
         quick(data, tmp_path / "run", seed=4, overwrite=True)
     assert weights(load(tmp_path / "run")) == before
@@ -88,7 +90,7 @@ def test_a_directory_whose_checkpoint_is_damaged_is_not_removed(
 
 
 def test_a_metrics_log_closes_its_file_once(tmp_path: Path) -> None:
-    metrics = MetricsLog(tmp_path / "metrics.jsonl")
+    metrics = MetricsLog(Folder(tmp_path))
     metrics.close()
     reused = os.open(tmp_path / "other", os.O_CREAT | os.O_WRONLY)
     metrics.close()

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timebox.errors import RunError
-from timebox.files import write_durably
+from timebox.files.folders import Folder
 from timebox.run.checkpoint import MANIFEST, Checkpoint, read_checkpoint, write_checkpoint
 from timebox.training.state import Snapshot
 
@@ -35,6 +35,11 @@ def read(folder: Path) -> Checkpoint:
     return checkpoint
 
 
+def save(folder: Path, snapshot: Snapshot) -> None:
+    with Folder(folder.parent) as run, run.folder(folder.name, create=True) as opened:
+        write_checkpoint(opened, snapshot)
+
+
 def value_of(folder: Path) -> float:
     """The value that all weights of the checkpoint in a folder have."""
     return float(read(folder).snapshot(snapshot(1).tensors).tensors["model.weight"][0, 0])
@@ -47,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_checkpoint_is_read_as_it_was_written(folder: Path) -> None:
     written = snapshot(7, 0.1)
-    write_checkpoint(folder, written)
+    save(folder, written)
     checkpoint = read(folder)
     assert (checkpoint.step, checkpoint.progress, checkpoint.metadata) == (7, 0.07, FACTS)
     found = checkpoint.snapshot(written.tensors)
@@ -59,13 +64,13 @@ def test_a_checkpoint_is_read_as_it_was_written(folder: Path) -> None:
 
 
 def test_a_checkpoint_of_step_0(folder: Path) -> None:
-    write_checkpoint(folder, snapshot(0))
+    save(folder, snapshot(0))
     assert (read(folder).step, read(folder).progress) == (0, 0.0)
 
 
 def test_only_the_last_checkpoint_stays(folder: Path) -> None:
     for step in (1, 2, 30):
-        write_checkpoint(folder, snapshot(step, float(step)))
+        save(folder, snapshot(step, float(step)))
         assert value_of(folder) == step
         assert len(list(folder.iterdir())) == 2
 
@@ -81,14 +86,14 @@ def test_without_a_manifest_there_is_no_checkpoint(folder: Path) -> None:
 
 
 def test_tensors_other_than_the_expected_ones_are_refused(folder: Path) -> None:
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     with pytest.raises(RunError, match=r"its tensors are not the ones expected: it lacks 'model\.bias'"):
         read(folder).snapshot({**snapshot(7).tensors, "model.bias": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("position", [0, 9, 100, -1])
 def test_a_flipped_bit_is_detected(folder: Path, position: int) -> None:
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     file = read(folder).file
     content = bytearray(file.read_bytes())
     content[position] ^= 1
@@ -98,7 +103,7 @@ def test_a_flipped_bit_is_detected(folder: Path, position: int) -> None:
 
 
 def test_a_missing_file_of_tensors_is_named(folder: Path) -> None:
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     file = read(folder).file
     file.unlink()
     with pytest.raises(RunError, match=re.escape(f"{str(file)!r} cannot be read: ")):
@@ -114,13 +119,12 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool) -> None:
         self.count, self._fail_at, self._kill = 0, fail_at, kill
-        self._open = Path.open
-        monkeypatch.setattr(os, "fsync", self._failing(os.fsync))
-        for name in ("replace", "mkdir"):
-            monkeypatch.setattr(Path, name, self._failing(getattr(Path, name)))
-        unlink = Path.unlink
-        monkeypatch.setattr(Path, "unlink", lambda *args, **more: self._alive() or unlink(*args, **more))
-        monkeypatch.setattr(Path, "open", lambda path, *args, **more: self._opened(path, *args, **more))
+        for name in ("fsync", "replace", "mkdir"):
+            monkeypatch.setattr(os, name, self._failing(getattr(os, name)))
+        unlink, self._open, self._write = os.unlink, os.open, os.write
+        monkeypatch.setattr(os, "unlink", lambda *args, **more: self._alive() or unlink(*args, **more))
+        monkeypatch.setattr(os, "open", self._opened)
+        monkeypatch.setattr(os, "write", self._torn)
 
     @property
     def failed(self) -> bool:
@@ -143,35 +147,19 @@ class Disk:
 
         return wrapped
 
-    def _opened(self, path: Path, *args: Any, **more: Any) -> IO[bytes]:
-        if args[:1] == ("wb",):
+    def _opened(self, path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_CREAT:
             self.tick()
-        file: IO[bytes] = self._open(path, *args, **more)
-        if args[:1] != ("wb",):
-            return file
-        return TornFile(file, self)  # type: ignore[return-value]
+        return self._open(path, flags, *args, **more)
 
-
-class TornFile:
-    """A file that receives half of the write at which the disk fails."""
-
-    def __init__(self, file: IO[bytes], disk: Disk) -> None:
-        self._file, self._disk = file, disk
-        self.fileno, self.flush = file.fileno, file.flush
-
-    def write(self, content: bytes) -> int:
+    def _torn(self, descriptor: int, content: bytes) -> int:
+        """Half of the write at which the disk fails arrives."""
         try:
-            self._disk.tick()
+            self.tick()
         except BaseException:
-            self._file.write(content[: len(content) // 2])
+            self._write(descriptor, content[: len(content) // 2])
             raise
-        return self._file.write(content)
-
-    def __enter__(self) -> "TornFile":
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        self._file.close()
+        return self._write(descriptor, content)
 
 
 NUM_OPERATIONS = 11  # making the folder; and twice opening, writing, fsync, rename, fsync of the folder
@@ -184,12 +172,12 @@ def test_a_failed_write_leaves_the_checkpoint_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int, kill: bool, same_step: bool
 ) -> None:
     """Also where a training reaches the same step again after a rollback."""
-    write_checkpoint(folder, snapshot(7, 1.0))
+    save(folder, snapshot(7, 1.0))
     before = {path.name for path in folder.iterdir()}
     with monkeypatch.context() as patch:
         disk = Disk(patch, fail_at, kill)
         with pytest.raises(Killed if kill else OSError):
-            write_checkpoint(folder, snapshot(7 if same_step else 8, 2.0))
+            save(folder, snapshot(7 if same_step else 8, 2.0))
         assert disk.failed
     value = value_of(folder)
     assert value == (2.0 if fail_at == NUM_OPERATIONS - 1 else 1.0)
@@ -197,14 +185,14 @@ def test_a_failed_write_leaves_the_checkpoint_before(
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
         assert len(list(folder.iterdir())) == 2, "what a failed attempt wrote gives its room back"
         assert ({path.name for path in folder.iterdir()} == before) == (value == 1.0)
-    write_checkpoint(folder, snapshot(9, 3.0))
+    save(folder, snapshot(9, 3.0))
     assert value_of(folder) == 3.0
     assert len(list(folder.iterdir())) == 2, "what was left behind is cleared away"
 
 
 def test_every_operation_of_a_write_is_covered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch, 1000, kill=False)
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     assert disk.count == NUM_OPERATIONS
 
 
@@ -213,7 +201,7 @@ def test_a_failed_first_write_is_no_checkpoint(folder: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         Disk(patch, fail_at, kill=True)
         with pytest.raises(Killed):
-            write_checkpoint(folder, snapshot(7))
+            save(folder, snapshot(7))
     assert read_checkpoint(folder) is None
 
 
@@ -225,8 +213,8 @@ def test_a_durable_write_is_complete_or_changes_nothing(
     path.write_bytes(b"old content")
     with monkeypatch.context() as patch:
         Disk(patch, fail_at, kill=False)
-        with pytest.raises(OSError, match="No space left"):
-            write_durably(path, b"new content")
+        with pytest.raises(OSError, match="No space left"), Folder(tmp_path) as folder:
+            folder.write_durably("file", b"new content")
     assert path.read_bytes() == (b"new content" if fail_at == 4 else b"old content")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
@@ -235,7 +223,7 @@ def test_a_durable_write_is_complete_or_changes_nothing(
     "name", ["../outside", "/etc/hostname", "a/b", "..", ".", "", "checkpoint/../../outside", "nul\0", "x" * 5000]
 )
 def test_a_file_in_another_directory_is_refused(folder: Path, name: str) -> None:
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     content = read(folder).file.read_bytes()
     (folder.parent / "outside").write_bytes(content)
     edit(folder, file=name)
@@ -262,7 +250,7 @@ def edit(folder: Path, **changes: object) -> None:
     ],
 )
 def test_a_damaged_manifest_is_refused(folder: Path, changes: dict[str, object], words: str) -> None:
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     edit(folder, **changes)
     with pytest.raises(RunError, match=words):
         read_checkpoint(folder)
@@ -278,7 +266,7 @@ KEYS = ["format", "file", "sha256", "step", "progress", "training_state"]
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a checkpoint, and its manifest as it was written."""
     folder = tmp_path_factory.mktemp("damaged") / "checkpoint"
-    write_checkpoint(folder, snapshot(7))
+    save(folder, snapshot(7))
     return folder, (folder / MANIFEST).read_text()
 
 

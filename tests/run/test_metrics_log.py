@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import RunError, UsageError
+from timebox.files.folders import Folder
+from timebox.run.directories.locks import lock_folder
+from timebox.run.files import in_use
 from timebox.run.metrics_log import MetricsLog, final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.writer import RunWriter
 from timebox.training.schedule import StepPlan
@@ -40,12 +43,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "metrics.jsonl"
 
 
+def opened(path: Path, keep_bytes: int = 0) -> MetricsLog:
+    return MetricsLog(Folder(path.parent), keep_bytes)
+
+
 def save(path: Path, entries: list[Entry]) -> None:
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def test_flush_writes_the_lines(path: Path) -> None:
-    writer = MetricsLog(path)
+    writer = opened(path)
     writer.add(step(1))
     writer.add(step(2))
     assert path.read_bytes() == b""
@@ -59,7 +66,7 @@ def test_flush_writes_the_lines(path: Path) -> None:
 
 
 def test_lines_of_a_failed_write_are_written_with_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = MetricsLog(path)
+    writer = opened(path)
     writer.add(step(1))
     writer.flush()
     writer.add(step(2))
@@ -83,7 +90,7 @@ def test_lines_of_a_failed_write_are_written_with_the_next(path: Path, monkeypat
 
 
 def test_a_write_whose_sync_failed_is_repeated_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = MetricsLog(path)
+    writer = opened(path)
     writer.add(step(1))
 
     def fail(file: int) -> None:
@@ -100,7 +107,7 @@ def test_a_write_whose_sync_failed_is_repeated_in_place(path: Path, monkeypatch:
 
 
 def test_lines_are_added_while_others_are_written(path: Path) -> None:
-    writer = MetricsLog(path)
+    writer = opened(path)
     done = threading.Event()
 
     def flush_on() -> None:
@@ -120,7 +127,7 @@ def test_lines_are_added_while_others_are_written(path: Path) -> None:
 
 def test_the_file_is_cut_to_the_bytes_to_keep(path: Path) -> None:
     save(path, [step(1), step(2), step(3)])
-    writer = MetricsLog(path, keep_bytes=len(json.dumps(step(1))) + 1)
+    writer = opened(path, keep_bytes=len(json.dumps(step(1))) + 1)
     writer.add(step(2, lr=0.05))
     writer.flush()
     writer.close()
@@ -128,30 +135,31 @@ def test_the_file_is_cut_to_the_bytes_to_keep(path: Path) -> None:
 
 
 def test_a_second_writer_is_refused_and_changes_nothing(path: Path) -> None:
-    writer = MetricsLog(path)
+    writer = opened(path)
     writer.add(step(1))
     writer.flush()
-    expected = f"^run {re.escape(repr(str(path.parent)))} is being written by another process$"
+    expected = f"^{re.escape(in_use(path.parent))}$"
     with pytest.raises(UsageError, match=expected):
-        MetricsLog(path)
+        opened(path)
     assert lines_of(path) == [step(1)]
     writer.close()
-    MetricsLog(path).close()
+    opened(path).close()
 
 
 def test_a_lock_ends_with_its_process(path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from timebox.run.metrics_log import MetricsLog; "
-        f"writer = MetricsLog(Path({str(path)!r})); os._exit(9)"
+        "import os; from pathlib import Path; from timebox.files.folders import Folder; "
+        "from timebox.run.metrics_log import MetricsLog; "
+        f"writer = MetricsLog(Folder(Path({str(path.parent)!r}))); os._exit(9)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
-    MetricsLog(path).close()
+    opened(path).close()
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        MetricsLog(tmp_path / "nowhere" / "metrics.jsonl")
+        opened(tmp_path / "nowhere" / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("junk", [b"[1]\n", b"{broken\n", b'{"a": NaN}\n', b"\xff\xfe\n", b'{"a": 1, "a": 2}\n'])
@@ -204,7 +212,7 @@ def test_an_incomplete_last_line_is_not_kept(path: Path) -> None:
 def test_the_line_count_goes_on_from_the_lines_kept(tmp_path: Path, path: Path) -> None:
     """The next checkpoint counts lines that arrived late too, so that a second resume does not cut them off."""
     save(path, [step(1), step(2), step(3), step(4), step(5)])
-    writer = RunWriter.resumed(tmp_path, num_lines=2, step=4)
+    writer = RunWriter.resumed(lock_folder(tmp_path), num_lines=2, step=4)
     assert writer.metrics.num_lines == 4
     writer.metrics.add(accuracy(4))
     writer.metrics.flush()

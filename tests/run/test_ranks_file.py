@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from timebox.distributed.heartbeat import RankInfo
+from timebox.run.directories.replacement import make_beside
 from timebox.run.ranks_file import (
     RanksRecord,
     find_run_of_launcher,
@@ -53,10 +54,16 @@ def test_a_launcher_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unfinished_replacement_of_a_run_is_found(tmp_path: Path) -> None:
-    beside = tmp_path / ".run.new-abc"
+    with make_beside(tmp_path / "run") as beside:
+        RanksRecord.new(RANKS, 5.0).save(beside.path)
+    assert find_run_of_launcher(tmp_path / "run") == beside.path
+
+
+def test_a_directory_that_is_named_like_a_replacement_is_none(tmp_path: Path) -> None:
+    beside = tmp_path / ".run.new-0123456789abcdef"
     beside.mkdir()
     RanksRecord.new(RANKS, 5.0).save(beside)
-    assert find_run_of_launcher(tmp_path / "run") == beside
+    assert find_run_of_launcher(tmp_path / "run") is None
 
 
 def test_rank_failures_are_recorded_in_both_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from small_runs import FILES, SMALL, Listing, UnforeseenError, coloured, fail, quick, weights
 from timebox.errors import OutputError, TimeboxError, UsageError
+from timebox.files.folders import Folder
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run.writer import RunWriter
@@ -149,7 +150,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("timebox.files.os.fsync", full)
+    monkeypatch.setattr("timebox.files.folders.os.fsync", full)
     with pytest.raises(OutputError) as caught:
         writer.save_training_hashes(np.zeros(3, np.uint64))
     assert str(caught.value) == (
@@ -165,14 +166,14 @@ def test_seconds_per_byte_are_measured_once_and_only_for_large_files(
 ) -> None:
     written: list[int] = []
 
-    def slowly(path: Path, content: bytes) -> None:
-        assert path.parent.is_dir()
+    def slowly(folder: Folder, name: str, content: bytes) -> None:
+        assert (folder.path.name, name) == ("checkpoint", "probe")
         written.append(len(content))
         moments.append(moments[-1] + (4.0 if len(written) == 2 else 30.0))
 
     moments = [0.0]
     monkeypatch.setattr("timebox.run.writer.now", lambda: moments[-1])
-    monkeypatch.setattr("timebox.run.writer.write_durably", slowly)
+    monkeypatch.setattr(Folder, "write_durably", slowly)
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
     writer.write_seconds = 0.5
     assert writer.write_speed.expected_seconds(3, SMALL_BYTES) == 1.5
@@ -199,10 +200,10 @@ def test_writes_of_large_files_do_not_count_as_those_of_small_ones(
 
 
 def test_a_failed_measurement_of_the_write_speed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(folder: Folder, name: str, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("timebox.run.writer.write_durably", full)
+    monkeypatch.setattr(Folder, "write_durably", full)
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
     assert 0.0 <= writer.write_speed.expected_seconds(0, 2 * SMALL_BYTES) < 1.0
 

@@ -20,7 +20,7 @@ from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.paths import shell_quote
 from timebox.recipe import AUTO
-from timebox.run.directories import default_directory
+from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.runtime.device import resolve_device
 
 Record = Mapping[str, object]  # a line of trials.jsonl
@@ -116,7 +116,7 @@ def benchmark(
     deadline = deadline or Deadline(config.budget)
     notify = notify or (lambda line: None)
     if config.resume is not None:
-        directory = BenchmarkDirectory.existing(Path(config.resume))
+        directory = BenchmarkDirectory.existing(resolve_link(Path(config.resume)))
     else:
         directory = _begin(config, notify, deadline)
     try:
@@ -148,8 +148,8 @@ def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Dea
         arguments=arguments_of(config),
     )
     _check_budget(config, deadline)
-    out = Path(config.out) if config.out else default_directory(f"benchmark-{name}")
-    return BenchmarkDirectory.new(out, about)
+    out = resolve_link(Path(config.out)) if config.out else make_default_directory(f"benchmark-{name}")
+    return BenchmarkDirectory.new(out, about, is_claimed=not config.out)
 
 
 class _BenchmarkRunner:

@@ -2,8 +2,8 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -15,8 +15,10 @@ from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRe
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_SUMMARY_FORMAT, BENCHMARK_TRIAL_FORMAT
-from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
+from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files.folders import Folder
 from timebox.recipe import recipe_from, upgrade_fields
+from timebox.run.directories.locks import remove_run
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import from_values, to_values
 
@@ -57,29 +59,50 @@ class BenchmarkDirectory:
         self.path, self.about, self._created = path, about, created
         self.config = config_of(about.arguments, repr(str(path / CONFIG)))
         with written(_named(path)):
-            self._file = os.open(path / TRIALS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._folder = Folder(path)
+            try:
+                self._file = self._folder.open_own(TRIALS)
+            except BaseException:
+                self._folder.close()
+                raise
         try:
             self._lock()
             with written(_named(path)):
-                content = read_regular(path / TRIALS, _MAX_BYTES)
+                content = read_regular(path / TRIALS, _MAX_BYTES, follow=False)
                 whole = content.rfind(b"\n") + 1
                 os.ftruncate(self._file, whole)  # removes a line that a kill cut off
-            for partial_run in path.glob(f"{IN_FLIGHT}*"):
-                shutil.rmtree(partial_run, ignore_errors=True)
+                os.lseek(self._file, 0, os.SEEK_END)
+            for name in self._folder.names():
+                if name.startswith(IN_FLIGHT):
+                    remove_run(path / name)
             self.trials = list(_trials(content[:whole], self.config, path))
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def new(cls, path: Path, about: BenchmarkFile) -> "BenchmarkDirectory":
-        """A directory that does not exist yet, or is empty. Raises UsageError for one that is taken."""
+    def new(cls, path: Path, about: BenchmarkFile, is_claimed: bool = False) -> "BenchmarkDirectory":
+        """A directory that does not exist yet, or is empty. Raises UsageError for one that is taken.
+
+        Args:
+            is_claimed: whether the directory was made for this benchmark.
+        """
         check_free(path, "benchmark")
         with written(_named(path)):
-            created = not path.exists()
-            path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / CONFIG, to_json(BENCHMARK_FORMAT.numbered(to_values(about))))
-        return cls(path, about, created)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir()
+                is_claimed = True
+        directory = cls(path, about, is_claimed)
+        try:
+            if directory.trials or directory._folder.kind(CONFIG):
+                raise UsageError(_in_use(path))
+            with written(_named(path)):
+                directory._folder.write_whole(CONFIG, to_json(BENCHMARK_FORMAT.numbered(to_values(about))))
+        except BaseException:
+            directory.close()
+            raise
+        return directory
 
     @classmethod
     def existing(cls, path: Path) -> "BenchmarkDirectory":
@@ -102,19 +125,17 @@ class BenchmarkDirectory:
 
     def save_recipe(self, variant: RecipeVariant, trial: ScoredTrial) -> None:
         """Write the resolved recipe of the first trial of `variant`, which `timebox train --recipe` reads back."""
-        file = self.path / RECIPES / f"{variant.file_name}.toml"
-        if file.exists():
-            return
-        with written(_named(self.path)):
-            file.parent.mkdir(exist_ok=True)
-            text = f"# {variant.label}, as resolved in its first trial\n{recipe_from(trial.recipe).to_toml()}"
-            write_whole(file, text.encode())
+        name = f"{variant.file_name}.toml"
+        with written(_named(self.path)), self._folder.folder(RECIPES, create=True) as recipes:
+            if not recipes.kind(name):
+                text = f"# {variant.label}, as resolved in its first trial\n{recipe_from(trial.recipe).to_toml()}"
+                recipes.write_whole(name, text.encode())
 
     def save_summary(self, summary: BenchmarkSummary) -> Mapping[str, object]:
         """Write summary.json, and return its content."""
         values = BENCHMARK_SUMMARY_FORMAT.numbered(to_values(summary))
         with written(_named(self.path)):
-            write_whole(self.path / SUMMARY, to_json(values))
+            self._folder.write_whole(SUMMARY, to_json(values))
         return values
 
     @property
@@ -131,13 +152,20 @@ class BenchmarkDirectory:
         return self.path / RUNS / name
 
     def discard_if_empty(self) -> None:
-        """Close, and remove the directory if it was made for this benchmark and holds no trial."""
-        self.close()
+        """Close, and remove the directory if it was made for this benchmark and holds no trial.
+
+        Files that timebox has not written stay, and the directory with them.
+        """
         if self._created and not self.trials:
-            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):
+                for name in (SUMMARY, TRIALS, CONFIG):
+                    self._folder.remove(name)
+                self.path.rmdir()
+        self.close()
 
     def close(self) -> None:
-        """Close the file, which unlocks the directory."""
+        """Close the files, which unlocks the directory."""
+        self._folder.close()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -146,7 +174,7 @@ class BenchmarkDirectory:
         try:
             lock(self._file)
         except BlockingIOError as error:
-            raise UsageError(f"benchmark {str(self.path)!r} is being written by another process") from error
+            raise UsageError(_in_use(self.path)) from error
 
 
 def trial_values(trial: TrialRecord) -> Mapping[str, object]:
@@ -169,6 +197,10 @@ def _trials(content: bytes, config: BenchmarkConfig, path: Path) -> Iterator[Tri
         if trial.label not in labels or trial.block >= config.seeds:
             raise RunError(f"{where} is damaged: it is no trial of this benchmark")
         yield trial
+
+
+def _in_use(path: Path) -> str:
+    return f"benchmark {str(path)!r} is being written by another process"
 
 
 def _named(path: Path) -> str:

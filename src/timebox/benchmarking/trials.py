@@ -1,7 +1,6 @@
 """One trial: `timebox train` in a process of its own, then an untimed `timebox evaluate` of the whole split."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from timebox.clock import now
 from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError
+from timebox.run.directories.locks import remove_run
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, from_values
 
 # Exit statuses of `timebox train` after which there is a model: in time, and late or not wholly written.
@@ -182,7 +182,7 @@ def run_trial(
         if keep_at is not None:
             _move(run, keep_at)
     finally:
-        shutil.rmtree(run, ignore_errors=True)
+        remove_run(run)
     confusion: Any = scored.output["confusion"]
     record["correct"] = sum(row[place] for place, row in enumerate(confusion))
     record["evaluation_seconds"] = round(scored.seconds, 2)

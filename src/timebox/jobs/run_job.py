@@ -91,6 +91,8 @@ def keep_partial_run(writer: RunWriter, context: RunContext) -> Iterator[None]:
         if writer.close_unfinished():
             context.reporter.note(f"the model of the last checkpoint is kept in {str(writer.path)!r}")
         raise
+    finally:
+        writer.close()
 
 
 def score_held_out(job: TrainingJob, model: nn.Module, context: RunContext) -> list[SplitScore]:

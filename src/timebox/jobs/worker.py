@@ -16,7 +16,7 @@ from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.distributed_throughput import MeasurementRequest, ThroughputWorker
 from timebox.reporter import SilentReporter
-from timebox.run.ranks_file import record_rank_failures
+from timebox.run.ranks_file import record_rank_failures_of_dead
 from timebox.runtime.torch_state import preserve_torch_state
 
 
@@ -71,7 +71,7 @@ class WorkerRank:
         """Record the failed ranks in the run directory if the main rank is one, and this rank is the first left."""
         present = set(range(self._group.size)) - set(failed_ranks)
         if failed_ranks.get(0) == NO_ANSWER and self._group.rank == min(present) and self._path:
-            record_rank_failures(self._path, self._group.describe_failures(failed_ranks))
+            record_rank_failures_of_dead(self._path, self._group.describe_failures(failed_ranks))
 
     def _read(self, message: ReadData) -> DataSplits:
         self._reader.largest_side = lambda num_images: message.largest_side

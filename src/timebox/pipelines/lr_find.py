@@ -24,7 +24,7 @@ from timebox.planning.plan import Plan
 from timebox.recipe import AUTO, Recipe, parse_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
-from timebox.run.directories import default_directory
+from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
@@ -162,7 +162,8 @@ def lr_find(
         job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
         reporter.phase("testing rates")
         test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
-    result = LRRange(test, plan.recipe, Path(config.out) if config.out else default_directory(f"{loaded.name}-lr"))
+    out = resolve_link(Path(config.out)) if config.out else make_default_directory(f"{loaded.name}-lr")
+    result = LRRange(test, plan.recipe, out)
     with written(repr(str(result.path))):
         result.path.mkdir(parents=True, exist_ok=True)
         write_whole(result.path / RESULT, to_json(LR_FIND_FORMAT.numbered(result.as_dict())))

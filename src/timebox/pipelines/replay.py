@@ -20,9 +20,11 @@ from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
 
 
-def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, out: Path, overwrite: bool) -> Run:
+def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, out: Path | None, overwrite: bool) -> Run:
     """Train a finished run again with its recorded step plans, and compare the weights byte for byte.
 
+    Args:
+        out: the new run's directory; None for one in ``runs/``.
     Raises RunError where the run is not finished, or this machine and its versions could not give the same weights.
     """
     if not existing.is_finished:
@@ -36,7 +38,7 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     step_plans = final_step_plans((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
     loaded, data_splits = existing.read_data(reader, context)
     plan = replace(existing.plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=inf, finish_seconds=0.0)
-    writer = RunWriter.new(out, overwrite)
+    writer = RunWriter.new(out, overwrite) if out else RunWriter.new_in_runs(f"{existing.path.name}-replay")
 
     def compare_weights() -> dict[str, object]:
         identical = (writer.path / MODEL).read_bytes() == (existing.path / MODEL).read_bytes()

@@ -5,6 +5,7 @@ from math import ceil
 
 from timebox.clock import Deadline, format_duration
 from timebox.errors import BudgetError, RunError, UsageError
+from timebox.files.folders import Folder
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
@@ -15,7 +16,7 @@ from timebox.planning.batch_size import fit_batch_to_processes
 from timebox.planning.budget import ELAPSED_MARGIN, FINAL_SCORING_SHARE
 from timebox.planning.plan import Plan
 from timebox.run.checkpoint import Checkpoint
-from timebox.run.files import SUMMARY
+from timebox.run.directories.own_files import check_no_links
 from timebox.run.ranks_file import RestartedRun, read_ranks_record, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
@@ -25,39 +26,52 @@ from timebox.runtime.threads import cap_threads
 START_UP_SECONDS = 5.0
 
 
-def resume(existing: ExistingRun, reader: DatasetReader, context: RunContext, has_new_budget: bool) -> Run:
+def resume(
+    existing: ExistingRun, folder: Folder, reader: DatasetReader, context: RunContext, has_new_budget: bool
+) -> Run:
     """Continue a stopped run from its last checkpoint.
 
     Args:
+        folder: the directory of the run, locked.
         has_new_budget: whether the deadline has a budget of its own; else the rest of the run's budget is used.
     """
     if existing.is_finished:
         raise RunError(f"run {str(existing.path)!r} is finished: there is nothing to resume")
     if has_new_budget and existing.plan.num_steps is not None:
         raise UsageError(f"run {str(existing.path)!r} counts steps: resume it without a budget")
+    check_no_links(folder)
     checkpoint = existing.run.checkpoint()
     if not has_new_budget:
         _restore_clock(existing, checkpoint, context.deadline)
     record = read_ranks_record(existing.path)
-    return _resume_from(checkpoint, existing, reader, context, record.failures if record else ())
+    return _resume_from(checkpoint, folder, existing, reader, context, record.failures if record else ())
 
 
 def resume_after_restart(
-    existing: ExistingRun, restarted: RestartedRun, reader: DatasetReader, context: RunContext
+    existing: ExistingRun, folder: Folder, restarted: RestartedRun, reader: DatasetReader, context: RunContext
 ) -> Run:
-    """Continue the run of a group that ``torchrun`` restarted after a rank failure, under the first deadline."""
+    """Continue the run of a group that ``torchrun`` restarted after a rank failure, under the first deadline.
+
+    Args:
+        folder: the directory of the run, locked.
+    """
     if existing.is_finished:
         broadcast_run_finished(context.group, existing.path)
         return existing.run
     failures = restarted.record.failures
     context.reporter.note(f"restarted after {failures[-1] if failures else 'a failure'}")
-    return _resume_from(existing.run.checkpoint(), existing, reader, context, failures)
+    return _resume_from(existing.run.checkpoint(), folder, existing, reader, context, failures)
 
 
 def _resume_from(
-    checkpoint: Checkpoint, existing: ExistingRun, reader: DatasetReader, context: RunContext, failures: tuple[str, ...]
+    checkpoint: Checkpoint,
+    folder: Folder,
+    existing: ExistingRun,
+    reader: DatasetReader,
+    context: RunContext,
+    failures: tuple[str, ...],
 ) -> Run:
-    """Read the data, plan the rest, train from a checkpoint and finish the run."""
+    """Read the data, plan the rest, train from a checkpoint and finish the run, whose directory is locked."""
     path, deadline, num_ranks = existing.path, context.deadline, context.group.size
     fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, is_fixed=True)
     if existing.recorded.machine.processes == num_ranks:
@@ -65,10 +79,10 @@ def _resume_from(
     loaded, data_splits = existing.read_data(reader, context)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
     state = checkpoint.resume_state
-    writer = RunWriter.resumed(path, state.metrics_lines, checkpoint.step)
+    writer = RunWriter.resumed(folder, state.metrics_lines, checkpoint.step)
     context.reporter.note(f"resuming at step {checkpoint.step}, {checkpoint.progress:.0%} of the schedule")
     with keep_partial_run(writer, context):
-        (path / SUMMARY).unlink(missing_ok=True)
+        writer.remove_summary()
         save_ranks_record(context.group, path, deadline, failures)
         is_mixed = state.trained_on_other_machine or bool(existing.differences(num_ranks))
         job = TrainingJob(existing.config, plan, data_splits, checkpoint=checkpoint, is_mixed_environment=is_mixed)

@@ -26,7 +26,8 @@ from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO, parse_recipe
 from timebox.reporter import Reporter, SilentReporter
-from timebox.run.directories import check_output_directory, default_directory
+from timebox.run.directories.locks import locked_run
+from timebox.run.directories.output import check_output_directory, resolve_link
 from timebox.run.ranks_file import find_restarted_run, save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
@@ -143,18 +144,20 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
     image_size, image_fit = spec.image_form
     if spec.fixed is None:
         reader.largest_side = largest_side_for(deadline.budget_seconds, device)
-    out = Path(config.out) if config.out else None
+    out = _output_directory(config, reporter)
     if out and not is_torchrun():
         check_output_directory(out, config.overwrite)
     with preserve_torch_state(), join_ranks(device, deadline, reporter) as context:
         restarted = find_restarted_run(context.group, out, deadline)
         if restarted and restarted.has_checkpoint:
-            return resume_after_restart(ExistingRun.load(restarted.path), restarted, reader, context)
+            with locked_run(restarted.path) as folder:
+                existing = ExistingRun.load(restarted.path)
+                return resume_after_restart(existing, folder, restarted, reader, context)
         with context.phase("reading"):
             loaded, data_splits = reader.read_splits(config.source, image_size, image_fit)
             broadcast_read_data(context.group, config.source, image_size, image_fit, data_splits)
-        path = out or (restarted.path if restarted else default_directory(loaded.name))
-        writer = RunWriter.new(path, config.overwrite or restarted is not None)
+        path, overwrite = out or (restarted and restarted.path), config.overwrite or restarted is not None
+        writer = RunWriter.new(path, overwrite) if path else RunWriter.new_in_runs(loaded.name)
         with keep_partial_run(writer, context):
             failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
@@ -167,16 +170,28 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
 
 def _continue(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
     """Resume or replay a run."""
-    path = Path(str(config.replay if config.resume is None else config.resume))
-    existing = ExistingRun.load(path, config.data)
-    with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
-        has_budget = deadline.budget_seconds is not None
-        if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
-            return resume_after_restart(existing, restarted, reader, context)
-        if config.resume is not None:
-            return resume_run(existing, reader, context, has_budget)
-        out = Path(config.out) if config.out else default_directory(f"{path.name}-replay")
-        return replay_run(existing, reader, context, out, config.overwrite)
+    if config.resume is None:
+        existing, out = ExistingRun.load(Path(str(config.replay)), config.data), _output_directory(config, reporter)
+        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+            return replay_run(existing, reader, context, out, config.overwrite)
+    path, has_budget = resolve_link(Path(config.resume)), deadline.budget_seconds is not None
+    # Locked before anything is read: a training that goes on would change it.
+    with locked_run(path) as folder:
+        existing = ExistingRun.load(path, config.data)
+        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+            if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
+                return resume_after_restart(existing, folder, restarted, reader, context)
+            return resume_run(existing, folder, reader, context, has_budget)
+
+
+def _output_directory(config: TrainConfig, reporter: Reporter) -> Path | None:
+    """The directory that the run is to lie in, not a link to it; None for a new one in ``runs/``."""
+    if config.out is None:
+        return None
+    out = resolve_link(Path(config.out))
+    if out != Path(config.out):
+        reporter.note(f"{config.out!r} is a link: the run is written to {str(out)!r}")
+    return out
 
 
 def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: DataSplits, context: RunContext) -> None:

@@ -5,6 +5,7 @@ is killed, the manifest and the file it names belong together.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
-from timebox.files import open_regular, write_durably
-from timebox.run.files import read_object, to_file
+from timebox.files import open_regular, parse_json_object
+from timebox.files.folders import FILE, NOT_FOLLOWED, Folder, target_of_temporary
+from timebox.run.files import MAX_JSON_BYTES, read_object, to_file
 from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
 from timebox.run.tensors import read_tensors, to_safetensors
 from timebox.training.state import Metadata, Snapshot
 
 MANIFEST = "manifest.json"
+PROBE = "probe"  # a file that is written only to measure the time it takes
+_TENSORS = re.compile(r"\d{9,}-[0-9a-f]{8}\.safetensors")
 
 
 class ResumeState(Struct, frozen=True, kw_only=True):
@@ -90,9 +94,13 @@ class Checkpoint:
         return Snapshot(self.step, self.progress, read_tensors(self.file, expected), self.metadata)
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
+def is_checkpoint_file(name: str) -> bool:
+    """Whether a name in a checkpoint directory is one that timebox writes there."""
+    return name in (MANIFEST, PROBE) or _TENSORS.fullmatch(name) is not None
+
+
+def write_checkpoint(folder: Folder, snapshot: Snapshot) -> None:
     """Write a snapshot, then remove the checkpoint before it. Raises OSError where writing fails: the old one stays."""
-    folder.mkdir(exist_ok=True)
     content = to_safetensors(snapshot.tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     # After a rollback the training reaches the same step again: the file that the old manifest names must not change.
@@ -100,14 +108,16 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> None:
     state = dict(snapshot.metadata)
     manifest = Manifest(file=name, sha256=sha256, step=snapshot.step, progress=snapshot.progress, training_state=state)
     try:
-        write_durably(folder / name, content)
-        write_durably(folder / MANIFEST, to_file(manifest, CHECKPOINT_FORMAT))
+        folder.write_durably(name, content)
+        folder.write_durably(MANIFEST, to_file(manifest, CHECKPOINT_FORMAT))
     finally:
         _remove_other_files(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint in a folder, None where none was finished. Raises RunError for one that is damaged."""
+    if folder.is_symlink():
+        raise RunError(f"{str(folder)!r} cannot be read: {NOT_FOLLOWED.replace('the file', 'the directory')}")
     values = read_object(folder / MANIFEST)
     while values is not None:
         try:
@@ -132,20 +142,27 @@ def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:
     return Checkpoint(file, manifest.step, manifest.progress, manifest.training_state)
 
 
-def _remove_other_files(folder: Path) -> None:
-    """Remove all but the manifest and the file it names, also after a failure: a full disk needs the room."""
+def _remove_other_files(folder: Folder) -> None:
+    """Remove earlier checkpoints and unfinished files, also after a failure: a full disk needs the room.
+
+    Files that timebox has not written stay.
+    """
     try:
-        current = (read_object(folder / MANIFEST) or {}).get("file")
-    except RunError:
+        with folder.open_regular(MANIFEST) as file:
+            current = parse_json_object(file.read(MAX_JSON_BYTES)).get("file")
+    except FileNotFoundError:
+        current = None
+    except (OSError, ValueError):
         return
-    for file in folder.iterdir():
-        if file.name not in (current, MANIFEST):
-            file.unlink(missing_ok=True)
+    for name in folder.names():
+        is_own = is_checkpoint_file(target_of_temporary(name) or name)
+        if is_own and name not in (current, MANIFEST) and folder.kind(name) == FILE:
+            folder.remove(name)
 
 
 def _sha256_of(path: Path) -> str:
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error

@@ -22,6 +22,9 @@ from timebox.run.json_values import to_values
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
 EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
+REPLACEMENT = "replacement.txt"  # while a run is to replace another, see timebox.run.directories.replacement
+ESTIMATOR, CLASSES = "estimator.json", "classes.npy"  # what a saved TimeboxClassifier adds
+MODEL_EXPORTS = ("model.onnx", "model.pt2")  # what `timebox export` writes unless it is given another output
 
 MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
 
@@ -29,7 +32,7 @@ MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 cl
 def read_object(path: Path) -> dict[str, object] | None:
     """The JSON object in a file, None where there is no file. Raises RunError where it cannot be read."""
     try:
-        return parse_json_object(read_regular(path, MAX_JSON_BYTES))
+        return parse_json_object(read_regular(path, MAX_JSON_BYTES, follow=False))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -64,7 +67,7 @@ def to_npz(columns: Mapping[str, NDArray[np.generic]], file_format: FileFormat) 
 def read_arrays(path: Path, file_format: FileFormat) -> dict[str, NDArray[np.generic]]:
     """The arrays in an .npz file of a run, in its newest format; empty where there is none. Raises RunError."""
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path, follow=False) as file, zipfile.ZipFile(file) as archive:
             arrays = ArrayArchive(archive, path)
             columns = {name: arrays.read(name.lower()) for name in arrays.names()}
     except FileNotFoundError:
@@ -80,7 +83,7 @@ def read_training_hashes(path: Path) -> NDArray[np.uint64]:
     """The sorted hashes in a run's trained_on.npy; empty where there is no such file. Raises RunError."""
     path = path / TRAINING_HASHES
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             hashes = read_npy(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         return np.zeros(0, np.uint64)
@@ -89,6 +92,11 @@ def read_training_hashes(path: Path) -> NDArray[np.uint64]:
     if hashes.dtype != np.uint64 or hashes.ndim != 1:
         raise RunError(f"{str(path)!r} cannot be read: it holds no image hashes")
     return hashes.astype(np.uint64)
+
+
+def in_use(run: Path) -> str:
+    """The message for a run that another process holds."""
+    return f"run {str(run)!r} is still being trained by another process; wait until that has ended, or stop it"
 
 
 def _describe_absence(path: Path) -> str:

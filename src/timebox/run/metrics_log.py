@@ -18,6 +18,8 @@ from msgspec import Meta, Struct, structs
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
 from timebox.files import lock, open_regular, parse_json_object
+from timebox.files.folders import Folder
+from timebox.run.files import METRICS, in_use
 from timebox.run.json_values import Count, PositiveCount, Share, from_values
 from timebox.training.schedule import StepPlan
 
@@ -79,24 +81,25 @@ class FormatLine(Struct, frozen=True, kw_only=True):
 
 
 class MetricsLog:
-    """Collects lines and appends them to a file in :meth:`flush`, from any thread.
+    """Collects lines and appends them to metrics.jsonl in :meth:`flush`, from any thread.
 
     After a failed write the lines are kept, and written with the next. The file is locked while it is open: opening it
-    raises UsageError where another process writes it, OSError where it cannot be written to.
+    raises UsageError where another process writes it, OSError where it cannot be written to or is a link.
 
     Args:
+        folder: the run directory.
         keep_bytes: the file is cut to this length.
     """
 
-    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    def __init__(self, folder: Folder, keep_bytes: int = 0) -> None:
+        self._file = folder.open_own(METRICS)
         try:
             lock(self._file)
             os.ftruncate(self._file, keep_bytes)
         except OSError as error:
             os.close(self._file)
             if isinstance(error, BlockingIOError):
-                raise UsageError(f"run {str(path.parent)!r} is being written by another process") from error
+                raise UsageError(in_use(folder.path)) from error
             raise
         self._length = keep_bytes
         self._waiting: deque[bytes] = deque()
@@ -151,7 +154,7 @@ def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             yield from file
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error

@@ -14,9 +14,12 @@ from msgspec import Struct, structs
 from timebox.clock import Deadline, now, process_start
 from timebox.distributed.heartbeat import RankInfo
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
-from timebox.errors import RunError
+from timebox.errors import RunError, UsageError
 from timebox.file_versions import RANKS_FORMAT, SUMMARY_FORMAT
 from timebox.files import write_whole
+from timebox.run.directories.locks import locked_run
+from timebox.run.directories.output import resolve_link
+from timebox.run.directories.replacement import place_of
 from timebox.run.files import CONFIG, RANKS, SUMMARY, read_json, read_object, to_file, to_json
 from timebox.run.json_values import from_values
 
@@ -71,7 +74,8 @@ def find_run_of_launcher(out: Path | None) -> Path | None:
     """The run that this process's launcher began before it had to start its processes again, if any: in ``out``, the
     directory that the user asked for, or in ``runs/`` for None."""
     if out:
-        candidates = [out, *out.parent.glob(f".{glob.escape(out.name)}.new-*")]
+        out = resolve_link(out)
+        candidates = [out, *(path for path in out.parent.glob(f".{glob.escape(out.name)}.new-*") if place_of(path))]
     else:
         candidates = sorted(Path("runs").glob("*/"), reverse=True)
     own = launcher_id()
@@ -82,8 +86,14 @@ def find_run_of_launcher(out: Path | None) -> Path | None:
     return None
 
 
+def record_rank_failures_of_dead(run: Path, lines: Sequence[str]) -> None:
+    """Record rank failures in the run of a main rank that is dead, unless another process goes on with it already."""
+    with suppress(OSError, RunError, UsageError), locked_run(run):
+        record_rank_failures(run, lines)
+
+
 def record_rank_failures(run: Path, lines: Sequence[str]) -> None:
-    """Add rank failures to group.json and summary.json, where this process can write to them.
+    """Add rank failures to group.json and summary.json of a run that this process has locked, where it can write them.
 
     A finished run stays as it is. Keys of summary.json that this version does not know are kept.
     """

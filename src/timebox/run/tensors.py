@@ -54,7 +54,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         RunError: for a file that is damaged or has other tensors. FileNotFoundError: where there is no file.
     """
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             return _read(file, expected)
     except FileNotFoundError:
         raise

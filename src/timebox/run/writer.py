@@ -1,10 +1,7 @@
 """Writes the files of a run directory, each whole or not at all."""
 
-import re
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from io import BytesIO
@@ -18,9 +15,17 @@ from torch import nn
 from timebox.clock import Deadline, now
 from timebox.errors import OutputError, RunError
 from timebox.file_versions import EXAMPLES_FORMAT, METRICS_FORMAT, MODEL_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
-from timebox.files import sync_folder, write_durably, write_whole, written
-from timebox.run.checkpoint import read_checkpoint, write_checkpoint
-from timebox.run.directories import check_output_directory, remove_abandoned, replace_directory
+from timebox.files import written
+from timebox.files.folders import FILE, Folder
+from timebox.run.checkpoint import PROBE, read_checkpoint, write_checkpoint
+from timebox.run.directories.output import ClaimedOutput, claim_default_output, claim_output, resolve_link
+from timebox.run.directories.own_files import (
+    check_no_links,
+    remove_checkpoint,
+    remove_own_files,
+    remove_temporaries,
+)
+from timebox.run.directories.replacement import make_beside, place_of, put_in_place, remove_abandoned
 from timebox.run.files import (
     CHECKPOINT,
     CONFIG,
@@ -28,7 +33,6 @@ from timebox.run.files import (
     METRICS,
     MODEL,
     PREDICTIONS,
-    RANKS,
     REPORT,
     SUMMARY,
     TRAINING_HASHES,
@@ -42,26 +46,34 @@ from timebox.run.tensors import to_safetensors
 from timebox.runtime.write_speed import SMALL_BYTES, WriteSpeed
 from timebox.training.state import Snapshot
 
-PROBE = "probe"  # a file beside the checkpoints that is written only to measure the time it takes
-
 
 class RunWriter:
     """Writes one run directory: a new one in place; one that replaces another run beside it, until it is whole.
 
-    Use :meth:`new` or :meth:`resumed` to make one.
+    Use :meth:`new`, :meth:`new_in_runs` or :meth:`resumed` to make one. It holds the lock of the directory, and of the
+    one to be replaced, until :meth:`close`.
 
-    Attributes:
+    Args:
         out: the directory that the user asked for.
+        folder: the directory that is written, locked.
+        claim: how ``out`` was taken for a new run; None for one that is resumed.
+        replaced: the directory whose run is replaced, locked; None without one.
+    Attributes:
         path: the directory that is written.
         write_seconds: duration of the latest write of a small file.
         is_complete: whether summary.json is written.
     """
 
     def __init__(
-        self, out: Path, path: Path, metrics: MetricsLog, created: bool, new_parents: Sequence[Path] = ()
+        self,
+        out: Path,
+        folder: Folder,
+        metrics: MetricsLog,
+        claim: ClaimedOutput | None = None,
+        replaced: Folder | None = None,
     ) -> None:
-        self.out, self.path, self.metrics, self._created = out, path, metrics, created
-        self._new_parents = new_parents  # folders that were made for the run, the innermost first
+        self.out, self.path, self.metrics = out, folder.path, metrics
+        self._folder, self._claim, self._replaced = folder, claim, replaced
         self.write_seconds, self.is_complete = 0.0, False
         self._writing_config = threading.Lock()
 
@@ -76,59 +88,103 @@ class RunWriter:
 
         A failure is ignored here: it shows again when a file of the run is written.
         """
-        folder, content = self.path / CHECKPOINT, np.arange(SMALL_BYTES // 4, dtype=np.float32).tobytes()
+        content = np.arange(SMALL_BYTES // 4, dtype=np.float32).tobytes()
         moments = [now()]
         for _ in range(2):
-            with suppress(OSError):
-                folder.mkdir(exist_ok=True)
-                write_durably(folder / PROBE, content)
+            with suppress(OSError), self._folder.folder(CHECKPOINT, create=True) as folder:
+                folder.write_durably(PROBE, content)
             moments.append(now())
-        (folder / PROBE).unlink(missing_ok=True)
+        with suppress(OSError), self._folder.folder(CHECKPOINT) as folder:
+            folder.remove(PROBE)
         return min(after - before for before, after in pairwise(moments)) / SMALL_BYTES
 
     @classmethod
     def new(cls, out: Path, overwrite: bool) -> "RunWriter":
         """A writer of a directory that does not exist yet, is empty, or with ``overwrite`` holds a run.
 
-        Raises UsageError for a place that must not be written to, OutputError for one that cannot.
+        Raises UsageError for a place that must not be written to or that another process holds, OutputError for one
+        that cannot be written to.
         """
-        replaces = check_output_directory(out, overwrite)
-        created = replaces or not out.exists()
-        new_parents = [parent for parent in out.parents if not parent.exists()]
-        path = out
-        with written(f"output directory {str(out)!r}"):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            if replaces:
+        out = resolve_link(out)
+        claim = claim_output(out, overwrite)
+        try:
+            with written(f"output directory {str(out)!r}"):
+                if not claim.replaces:
+                    return cls._begun(out, claim.folder, claim)
                 remove_abandoned(out)
-                path = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
-                shutil.copymode(out, path)
-            path.mkdir(exist_ok=True)
-            metrics = MetricsLog(path / METRICS)
-        metrics.add(METRICS_FORMAT.numbered({}))
-        return cls(out, path, metrics, created, new_parents)
+                return cls._begun(out, make_beside(out), claim)
+        except BaseException:
+            claim.give_up()
+            raise
 
     @classmethod
-    def resumed(cls, path: Path, num_lines: int, step: int) -> "RunWriter":
-        """A writer of a run that is resumed from a checkpoint after ``step`` steps and ``num_lines`` of metrics."""
-        with written(f"run {str(path)!r}"):
-            prefix = prefix_at_checkpoint(path / METRICS, num_lines, step)
-            metrics = MetricsLog(path / METRICS, prefix.num_bytes)
+    def new_in_runs(cls, name: str) -> "RunWriter":
+        """A writer of a new directory in ``runs/``, named after data and the time of day."""
+        claim = claim_default_output(name)
+        try:
+            with written(f"output directory {str(claim.folder.path)!r}"):
+                return cls._begun(claim.folder.path, claim.folder, claim)
+        except BaseException:
+            claim.give_up()
+            raise
+
+    @classmethod
+    def _begun(cls, out: Path, folder: Folder, claim: ClaimedOutput) -> "RunWriter":
+        try:
+            metrics = MetricsLog(folder)
+        except BaseException:
+            folder.close()
+            raise
+        metrics.add(METRICS_FORMAT.numbered({}))
+        return cls(out, folder, metrics, claim, claim.folder if claim.replaces else None)
+
+    @classmethod
+    def resumed(cls, folder: Folder, num_lines: int, step: int) -> "RunWriter":
+        """A writer of a run that is resumed from a checkpoint after ``step`` steps and ``num_lines`` of metrics.
+
+        Args:
+            folder: the run directory, locked; the writer closes it in the end.
+        Raises:
+            RunError: where a link lies in the run. UsageError: where the run that it replaces must not be replaced.
+        """
+        path = folder.path
+        check_no_links(folder)
+        # A run that was to replace another when it was killed still does so in the end.
+        out = place_of(path)
+        replaced = claim_output(out, overwrite=True).folder if out and out.exists() else None
+        try:
+            with written(f"run {str(path)!r}"):
+                remove_temporaries(folder)
+                prefix = prefix_at_checkpoint(path / METRICS, num_lines, step)
+                metrics = MetricsLog(folder, prefix.num_bytes)
+        except BaseException:
+            if replaced:
+                replaced.close()
+            raise
         metrics.num_lines = prefix.num_lines
         if prefix.last_format != METRICS_FORMAT.newest:
             metrics.add(METRICS_FORMAT.numbered({}))
-        # A run that was to replace another when it was killed still does so in the end.
-        replacing = re.fullmatch(r"\.(.+)\.new-[^.]+", path.resolve().name)
-        out = path.resolve().parent / replacing[1] if replacing else path
-        return cls(out, path, metrics, created=False)
+        writer = cls(out or path, folder, metrics, replaced=replaced)
+        if out:
+            writer.path = path.resolve()  # no name such as "." can be exchanged
+        return writer
+
+    def remove_summary(self) -> None:
+        """Remove the summary of a stopped run that is resumed."""
+        with written(f"run {str(self.path)!r}"):
+            self._folder.remove(SUMMARY)
 
     def save_checkpoint(self, snapshot: Snapshot, config: TrainedModelConfig) -> None:
         """Write a checkpoint: from the first one on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
         self._save_config(config)
-        is_first = not (self.path / CHECKPOINT).exists()
-        write_checkpoint(self.path / CHECKPOINT, snapshot)
-        for folder in (self.path, self.path.parent) if is_first else ():
-            sync_folder(folder)
+        is_first = not self._folder.kind(CHECKPOINT)
+        with self._folder.folder(CHECKPOINT, create=True) as checkpoint:
+            write_checkpoint(checkpoint, snapshot)
+        if is_first:
+            self._folder.sync()
+            with suppress(PermissionError), Folder(self.path.parent) as parent:
+                parent.sync()
 
     def save_model(self, model: nn.Module, config: TrainedModelConfig) -> None:
         """Write model.json and the final weights."""
@@ -139,14 +195,14 @@ class RunWriter:
     def _save_config(self, config: TrainedModelConfig) -> None:
         """Write model.json, unless it is there. The checkpointer's thread and the main thread may call this at once."""
         with self._writing_config:
-            if not (self.path / CONFIG).is_file():
-                write_whole(self.path / CONFIG, to_file(config, MODEL_FORMAT))
+            if self._folder.kind(CONFIG) != FILE:
+                self._folder.write_whole(CONFIG, to_file(config, MODEL_FORMAT))
 
     @property
     def can_be_loaded(self) -> bool:
         """Whether there is a model, final or in a checkpoint. A damaged checkpoint counts: the user must see it."""
         try:
-            return (self.path / MODEL).is_file() or read_checkpoint(self.path / CHECKPOINT) is not None
+            return self._folder.kind(MODEL) == FILE or read_checkpoint(self.path / CHECKPOINT) is not None
         except RunError:
             return True
 
@@ -189,39 +245,39 @@ class RunWriter:
 
     def finish(self) -> None:
         """Remove the checkpoint, which the final model replaces, and move the run to where the user asked for it."""
-        shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
+        remove_checkpoint(self._folder)
         self.metrics.close()
-        if self.path == self.out:
-            return
-        try:
-            old = replace_directory(self.out, self.path) if self.out.exists() else self.path.rename(self.out)
-        except OSError as error:
-            raise OutputError(f"{str(self.out)!r} cannot be replaced: {error.strerror or error}") from error
-        self.path = self.out
-        if old != self.out:
-            shutil.rmtree(old, ignore_errors=True)
+        if self.path != self.out:
+            put_in_place(self._folder, self.path, self.out, self._replaced)
+            self.path = self.out
 
     def close_unfinished(self) -> bool:
-        """Close a run that ended early, and remove its files unless it has a model: whether it has one."""
+        """End a run that ended early, and remove its files unless it has a model: whether it has one."""
         self.metrics.close()
         if self.can_be_loaded:
             return True
-        if self._created:
-            shutil.rmtree(self.path, ignore_errors=True)
-            for parent in self._new_parents:
-                with suppress(OSError):  # another run is there now
-                    parent.rmdir()
+        if self._claim is None:  # it was resumed, and is damaged now
+            return False
+        remove_own_files(self._folder)
+        if self._replaced:
+            with suppress(OSError):
+                self.path.rmdir()
         else:
-            shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
-            for file in (METRICS, TRAINING_HASHES, CONFIG, RANKS):
-                (self.path / file).unlink(missing_ok=True)
+            self._claim.give_up()
         return False
+
+    def close(self) -> None:
+        """Close the files, and let other processes write the run. May be called twice."""
+        self.metrics.close()
+        self._folder.close()
+        if self._replaced:
+            self._replaced.close()
 
     def _write(self, name: str, content: bytes) -> None:
         before = now()
         with self._writing(name):
             # The sync after the model also secures the files written before it; a power cut may take later ones.
-            (write_durably if name == MODEL else write_whole)(self.path / name, content)
+            (self._folder.write_durably if name == MODEL else self._folder.write_whole)(name, content)
         if len(content) <= SMALL_BYTES:
             self.write_seconds = now() - before
 

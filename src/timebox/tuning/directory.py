@@ -2,7 +2,11 @@
 
 import json
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +16,8 @@ from timebox.configs.options import Depth
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
-from timebox.files import check_free, lock, parse_json_object, read_regular, write_whole, written
+from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
 from timebox.tuning.storage import without_password
@@ -20,7 +25,9 @@ from timebox.tuning.study import SearchTrial
 from timebox.version import VERSION
 
 CONFIG, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl", "summary.json", "best.toml"
-PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp"
+PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp-"
+FILES = (CONFIG, CLOCK, TRIALS, SUMMARY, BEST, PAGE, JOURNAL, f"{JOURNAL}.lock", LOCK)
+_MAX_NAME_BYTES = 100
 _MAX_TRIALS_BYTES = 1 << 28
 Phase = Literal["repeat", "check"]
 # Keys of tune.json by the option of TuneConfig, where they differ.
@@ -131,11 +138,16 @@ class TuneDirectory:
         self.seconds_before = 0.0
         self.repeats: list[RepeatedTrial] = []
         with written(_described(path)):
-            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            self._folder = Folder(path)
+            try:
+                self._lock = self._folder.open_own(LOCK)
+            except BaseException:
+                self._folder.close()
+                raise
         try:
             lock(self._lock)
         except BlockingIOError as error:
-            os.close(self._lock)
+            self.close()
             raise UsageError(f"search {str(path)!r} is running in another process") from error
 
     @classmethod
@@ -145,7 +157,13 @@ class TuneDirectory:
         with written(_described(path)):
             path.mkdir(parents=True, exist_ok=True)
         directory = cls(path, config)
-        directory.save_config(config)
+        try:
+            if directory._folder.kind(CONFIG):  # another search was faster
+                check_free(path, "search")
+            directory.save_config(config)
+        except BaseException:
+            directory.close()
+            raise
         return directory
 
     @classmethod
@@ -157,6 +175,7 @@ class TuneDirectory:
         where = repr(str(file))
         directory = cls(path, from_values(read_json(file, TUNE_FORMAT), SearchFile, where).config.to_config(where))
         try:
+            directory.check_no_links()
             if (path / CLOCK).exists():
                 seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
                 directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
@@ -196,11 +215,55 @@ class TuneDirectory:
         """Write a file atomically. Raises OutputError."""
         blob = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
         with written(_described(self.path)):
-            write_whole(self.path / name, blob)
+            self._folder.write_whole(name, blob)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; empty where there is none. Raises OutputError where it cannot be read."""
+        with written(_described(self.path)):
+            try:
+                return read_regular(self.path / name, _MAX_TRIALS_BYTES, follow=False)
+            except FileNotFoundError:
+                return b""
+
+    def check_no_links(self) -> None:
+        """Raise RunError where a name that the search writes is a link, a pipe or anything but a file."""
+        for name in FILES:
+            if (kind := self._folder.kind(name)) not in (FILE, ""):
+                reason = NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file"
+                raise RunError(f"{str(self.path / name)!r} cannot be used: {reason}")
+
+    @contextmanager
+    def temporary_directory(self) -> Iterator[Path]:
+        """A new directory in this one for the temporary files of workers, removed at the end.
+
+        The lock file holds its name, so that the next process removes what a killed one has left.
+        """
+        with written(_described(self.path)):
+            self._remove_temporary()
+            folder = self.path / f"{TEMPORARY}{secrets.token_hex(8)}"
+            self._write_lock(folder.name)
+            folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        name = os.pread(self._lock, _MAX_NAME_BYTES, 0).decode("utf-8", "replace")
+        if re.fullmatch(rf"{TEMPORARY}[0-9a-f]{{16}}", name) and self._folder.kind(name) == DIRECTORY:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def _write_lock(self, text: str) -> None:
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, text.encode(), 0)
+        os.fsync(self._lock)
 
     def close(self) -> None:
         """Unlock the directory."""
-        os.close(self._lock)
+        self._folder.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _read_repeats(path: Path) -> Iterator[RepeatedTrial]:
@@ -208,7 +271,7 @@ def _read_repeats(path: Path) -> Iterator[RepeatedTrial]:
         return
     where = repr(str(path))
     try:
-        for line in read_regular(path, _MAX_TRIALS_BYTES).decode("utf-8").splitlines():
+        for line in read_regular(path, _MAX_TRIALS_BYTES, follow=False).decode("utf-8").splitlines():
             values = TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line.encode()), where)
             if values.get("phase") != "search":
                 yield from_values(values, RepeatedTrial, where)

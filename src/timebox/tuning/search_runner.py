@@ -1,6 +1,5 @@
 """Runs a search: trials by workers, repeats of the top trials, a check on all images, the final run."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.json_values import from_values, to_values
 from timebox.run.run import Run
 from timebox.tuning import study as studies
-from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, TEMPORARY, Phase, RepeatedTrial, TuneDirectory
+from timebox.tuning.directory import BEST, FINAL, PAGE, SUMMARY, Phase, RepeatedTrial, TuneDirectory
 from timebox.tuning.outcome import (
     Candidate,
     CheckedAccuracy,
@@ -152,25 +151,23 @@ class SearchRunner:
             self._record_trials()
             return
         self._spec = studies.set_end(self._study, self._spec, time.time() + self._seconds_to(TRIALS_END))
-        temporary = self._directory.path / TEMPORARY
-        temporary.mkdir(exist_ok=True)
         first_number = len(self._study.get_trials(deepcopy=False))
-        pool = WorkerPool(self._config.workers, self._worker_config, temporary, first_number)
-        is_interrupted = True
-        try:
-            while pool.is_running and self._seconds_to(TRIALS_END) > 0:
-                time.sleep(_POLL_SECONDS)
+        with self._directory.temporary_directory() as temporary:
+            pool = WorkerPool(self._config.workers, self._worker_config, temporary, first_number)
+            is_interrupted = True
+            try:
+                while pool.is_running and self._seconds_to(TRIALS_END) > 0:
+                    time.sleep(_POLL_SECONDS)
+                    with self._tolerate_storage_errors():
+                        self._record_trials()
+                        dead = pool.replace_dead(sum(line.state != "failed" for line in self._lines))
+                        self._fail_orphans(dead, retry=True)
+                is_interrupted = False
+            finally:
+                workers = pool.stop()
                 with self._tolerate_storage_errors():
+                    self._fail_orphans(workers, retry=is_interrupted)
                     self._record_trials()
-                    dead = pool.replace_dead(sum(line.state != "failed" for line in self._lines))
-                    self._fail_orphans(dead, retry=True)
-            is_interrupted = False
-        finally:
-            workers = pool.stop()
-            shutil.rmtree(temporary, ignore_errors=True)
-            with self._tolerate_storage_errors():
-                self._fail_orphans(workers, retry=is_interrupted)
-                self._record_trials()
 
     @contextmanager
     def _tolerate_storage_errors(self) -> Iterator[None]:
@@ -280,7 +277,7 @@ class SearchRunner:
         config, spec = self._config, self._spec
         toml = best_toml(parse_recipe(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
-        can_resume = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
+        can_resume = (final / CHECKPOINT).exists() and self._directory.read(BEST) == toml.encode()
         self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from timebox.errors import OutputError, UsageError
 from timebox.files import NO_LOCKS, lock
+from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
@@ -38,7 +39,8 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Wait until no other process writes."""
-        file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        with Folder(self._path.parent) as folder:
+            file = folder.open_own(f"{self._path.name}.lock")
         lock(file, wait=True)
         self._file = file
         with self._path.open("rb+") as journal:
@@ -72,7 +74,8 @@ def open_storage(storage: str) -> BaseStorage:
         path = Path(storage)
         journal_lock = JournalLock(path)
         try:
-            path.touch()
+            with Folder(path.parent) as folder:
+                os.close(folder.open_own(path.name))  # creates it, and refuses a link
             journal_lock.acquire()
             journal_lock.release()
         except OSError as error:

@@ -1,6 +1,7 @@
 """One training of a trial: in this process, on images in memory, scored on validation images."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -108,12 +109,12 @@ class Trainer:
         load, hardware = ScoringLoad(len(self.val_images), 0), Hardware(self.device, self.precision)
         request = PlanRequest(recipe, settings, self.train_images, load, hardware, self.source.data)
         with preserve_torch_state(), temporary_directory("timebox-trial-") as folder:
-            writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             plan = make_plan(request, deadline, None, NO_WRITES)
             job = TrainingJob(config, replace(plan, num_val_images=0), splits)
             context = RunContext(deadline, DivergenceGuard())
+            writer = RunWriter.new(Path(folder) / "run", overwrite=False)
             training = Training(job, context, writer)
-            with training.checkpointer.wait_on_failure():
+            with closing(writer), training.checkpointer.wait_on_failure():
                 try:
                     trained = training.run()
                 except RecoverableError as error:

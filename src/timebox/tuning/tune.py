@@ -24,6 +24,7 @@ from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import AUTO, Recipe, RecipeSpec, parse_recipe
+from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
@@ -139,7 +140,7 @@ def tune(
     notify = notify or (lambda line: None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.resume is not None:
-        return _resume(Path(config.resume), config.storage, deadline, notify)
+        return _resume(resolve_link(Path(config.resume)), config.storage, deadline, notify)
     with closing(_set_up(config, deadline, notify)) as directory:  # frees the images that it read
         return _run(directory, config.storage or str(directory.path / JOURNAL), deadline, notify)
 
@@ -194,7 +195,7 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     )
     date = time.strftime("%Y%m%d-%H%M%S")
     study_name = config.study or f"{Path(source.data).stem}-{date}"
-    path = Path(config.out) if config.out else Path("runs") / f"tune-{loaded.name}-{date}"
+    path = resolve_link(Path(config.out)) if config.out else make_default_directory(f"tune-{loaded.name}")
     config = config.replace(study=study_name, trial_budget=budget_text(config.trial_seconds))
     directory = TuneDirectory.new(path, config)
     try:

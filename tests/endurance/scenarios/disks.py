@@ -22,7 +22,7 @@ class Failure(NamedTuple):
     """A file operation that fails.
 
     Attributes:
-        call: which one: open, write, fsync, replace or os.write.
+        call: which one: open, write, fsync or replace.
         name: pattern of the path's end.
         at: number of the call that fails, from 1.
         lasting: whether every later one fails too.
@@ -39,29 +39,29 @@ class Failure(NamedTuple):
 
 
 CHECKPOINT_FAILURES: tuple[Failure, ...] = (
-    Failure("write", f"{IN_CHECKPOINT}.safetensors.tmp", 2, False, 1000, "ENOSPC"),
-    Failure("write", f"{IN_CHECKPOINT}.safetensors.tmp", 3, True, 0, "ENOSPC"),
-    Failure("write", f"{IN_CHECKPOINT}manifest.json.tmp", 2, False, 10, "ENOSPC"),
+    Failure("write", f"{IN_CHECKPOINT}.safetensors.*.tmp", 2, False, 1000, "ENOSPC"),
+    Failure("write", f"{IN_CHECKPOINT}.safetensors.*.tmp", 3, True, 0, "ENOSPC"),
+    Failure("write", f"{IN_CHECKPOINT}manifest.json.*.tmp", 2, False, 10, "ENOSPC"),
     Failure("fsync", f"{IN_CHECKPOINT}.tmp", 3, False, 0, "ENOSPC"),
     Failure("fsync", f"{IN_CHECKPOINT}.tmp", 4, True, 0, "EIO"),
     Failure("replace", f"{IN_CHECKPOINT}.safetensors", 2, False, 0, "ENOSPC"),
     Failure("replace", f"{IN_CHECKPOINT}manifest.json", 3, True, 0, "EROFS"),
     Failure("open", f"{IN_CHECKPOINT}.tmp", 4, True, 0, "EROFS"),
     Failure("open", f"{IN_CHECKPOINT}.tmp", 4, False, 0, "EACCES"),
-    Failure("os.write", "/metrics.jsonl", 2, False, 0, "ENOSPC"),
+    Failure("write", "/metrics.jsonl", 2, False, 0, "ENOSPC"),
 )
 FIRST_CHECKPOINT_FAILURES: tuple[Failure, ...] = (
-    Failure("write", f"{IN_CHECKPOINT}.safetensors.tmp", 1, False, 1000, "ENOSPC"),
-    Failure("write", "/.model.json.tmp", 1, False, 10, "ENOSPC"),
-    Failure("os.write", "/metrics.jsonl", 1, False, 0, "ENOSPC"),
+    Failure("write", f"{IN_CHECKPOINT}.safetensors.*.tmp", 1, False, 1000, "ENOSPC"),
+    Failure("write", "/.model.json.*.tmp", 1, False, 10, "ENOSPC"),
+    Failure("write", "/metrics.jsonl", 1, False, 0, "ENOSPC"),
 )
 FINAL_FAILURES: tuple[Failure, ...] = (
-    Failure("write", "/.model.safetensors.tmp", 1, True, 1000, "ENOSPC"),
-    Failure("fsync", "/.model.safetensors.tmp", 1, True, 0, "EIO"),
+    Failure("write", "/.model.safetensors.*.tmp", 1, True, 1000, "ENOSPC"),
+    Failure("fsync", "/.model.safetensors.*.tmp", 1, True, 0, "EIO"),
     Failure("replace", "/model.safetensors", 1, True, 0, "EROFS"),
-    Failure("write", "/.predictions.npz.tmp", 1, True, 10, "ENOSPC"),
-    Failure("write", "/.summary.json.tmp", 1, True, 10, "ENOSPC"),
-    Failure("open", "/.summary.json.tmp", 1, True, 0, "EROFS"),
+    Failure("write", "/.predictions.npz.*.tmp", 1, True, 10, "ENOSPC"),
+    Failure("write", "/.summary.json.*.tmp", 1, True, 10, "ENOSPC"),
+    Failure("open", "/.summary.json.*.tmp", 1, True, 0, "EROFS"),
 )
 
 

@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO
 
 import timebox.cli
 import timebox.cli.train
@@ -82,13 +81,24 @@ def kill_at(fault: Faults) -> None:
 
     def hook(event: str, given: tuple[object, ...]) -> None:
         nonlocal seen
-        if event in KILLED_AT and any(str(word).startswith(fault["under"]) for word in given[:2]):
+        if event in KILLED_AT and _is_below(fault["under"], event, given):
             # Reading kills no file.
             seen += event != "open" or bool(given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
             if seen == fault["number"]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def _is_below(folder: str, event: str, given: tuple[object, ...]) -> bool:
+    """Whether an operation is on a path below a folder, or on a mere name, relative to an open directory there."""
+    if any(str(word).startswith(folder) for word in given[:2]):
+        return True
+    if "/" in str(given[0]) or isinstance(given[0], int):
+        return False
+    # The event of an opened file does not tell the directory: timebox writes only files of runs by mere names.
+    place = {"os.rename": 2, "os.remove": 1, "os.mkdir": 2, "os.rmdir": 1}.get(event)
+    return place is None or (given[place] >= 0 and path_of(given[place]).startswith(folder))
 
 
 def stop_at(fault: Faults) -> None:
@@ -196,38 +206,16 @@ def files(faults: list[Faults]) -> None:
                     error.arriving = min(fault.get("after", 0), size)
                     raise error
 
-    class Failing:
-        """A file opened for writing that may fail midway."""
+    real_open, real_replace, real_fsync, real_write = os.open, os.replace, os.fsync, os.write
 
-        def __init__(self, file: IO[bytes], path: str) -> None:
-            self._file, self._path = file, path
-            self.flush, self.fileno = file.flush, file.fileno
+    def opened(path: object, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT:
+            check("open", full_path(path, dir_fd))
+        return real_open(path, flags, mode, dir_fd=dir_fd)
 
-        def __enter__(self) -> "Failing":
-            return self
-
-        def __exit__(self, *given: object) -> None:
-            self._file.close()
-
-        def write(self, content: bytes) -> int:
-            try:
-                check("write", self._path, len(content))
-            except OSError as error:
-                self._file.write(content[: error.arriving])
-                raise
-            return self._file.write(content)
-
-    real_open, real_replace, real_fsync, real_write = Path.open, Path.replace, os.fsync, os.write
-
-    def opened(self: Path, mode: str = "r", *more: object, **named: object) -> object:
-        if "w" in mode:
-            check("open", str(self))
-        file = real_open(self, mode, *more, **named)
-        return Failing(file, str(self)) if mode == "wb" else file
-
-    def replace(self: Path, target: Path) -> Path:
-        check("replace", str(target))
-        return real_replace(self, target)
+    def replace(old: object, new: object, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        check("replace", full_path(new, dst_dir_fd))
+        real_replace(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def fsync(handle: int) -> None:
         check("fsync", path_of(handle))
@@ -235,14 +223,18 @@ def files(faults: list[Faults]) -> None:
 
     def write(handle: int, content: bytes) -> int:
         try:
-            check("os.write", path_of(handle), len(content))
+            check("write", path_of(handle), len(content))
         except OSError as error:
-            if error.arriving:
-                return real_write(handle, content[: error.arriving])
+            real_write(handle, content[: error.arriving])
             raise
         return real_write(handle, content)
 
-    Path.open, Path.replace, os.fsync, os.write = opened, replace, fsync, write
+    os.open, os.replace, os.fsync, os.write = opened, replace, fsync, write
+
+
+def full_path(path: object, handle: int | None) -> str:
+    """Of a name that may be relative to an open directory."""
+    return str(path) if handle is None or handle < 0 else f"{path_of(handle)}/{path}"
 
 
 def path_of(handle: int) -> str:

@@ -20,6 +20,7 @@ FILES = {
     "model.json",
     MODEL,
     "predictions.npz",
+    "replacement.txt",  # where a process was killed just after it had put the run in another's place
     "report.html",
     SUMMARY,
     "trained_on.npy",

@@ -1,4 +1,8 @@
-"""Opens and parses files that are not trusted, locks files, and writes files whole or not at all."""
+"""Opens and parses files that are not trusted, locks files, and writes files whole or not at all.
+
+Directories whose files must never lead elsewhere are opened as a :class:`~timebox.files.folders.Folder`. The modules
+here know nothing of runs or data.
+"""
 
 import errno
 import json
@@ -13,40 +17,51 @@ from pathlib import Path
 from typing import IO, BinaryIO, NoReturn
 
 from timebox.errors import OutputError, TimeboxError, UsageError, option_text
+from timebox.files.folders import LINK, NOT_FOLLOWED, Folder, kind_of
 
 try:
     import fcntl
 except ImportError:  # on Windows, where an open file is locked anyway
     fcntl = None  # type: ignore[assignment]
 
-_CHUNK_BYTES = 1 << 22
 # Errors of flock on file systems that have no locks, such as some network and FUSE file systems.
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM, errno.EINVAL)
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading. Raises OSError for any other, also for a path that no file can have.
 
     A pipe would block until another process writes to it, and opening a device can have effects of its own.
+
+    Args:
+        follow: False where the file must not be a symbolic link: one in a run directory may lead anywhere.
     """
     try:
-        mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(f"a {_kind(mode)}, not a file")
+        mode = Path(path).stat().st_mode if follow else Path(path).lstat().st_mode
+        _check_regular(mode)
         # Another process may have replaced the file by a pipe since stat: O_NONBLOCK opens a pipe without waiting.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
     except ValueError as error:  # a null byte
         raise OSError(str(error)) from error
     file = os.fdopen(descriptor, "rb")
-    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+    try:
+        _check_regular(os.fstat(descriptor).st_mode)
+    except OSError:
         file.close()
-        raise OSError(f"a {_kind(mode)}, not a file")
+        raise
     return file
 
 
-def read_regular(path: str | Path, max_bytes: int) -> bytes:
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = kind_of(mode)
+        raise OSError(NOT_FOLLOWED if kind == LINK else f"a {kind}, not a file")
+
+
+def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
     """The content of a regular file. Raises OSError for any other kind of file, and above ``max_bytes``."""
-    with open_regular(path) as file:
+    with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
@@ -85,17 +100,6 @@ def _refuse_number(text: str) -> NoReturn:
 def _finite_float(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse_number(text)
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "directory",
-        stat.S_IFIFO: "named pipe",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFCHR: "device",
-        stat.S_IFBLK: "device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "special file")
 
 
 @contextmanager
@@ -161,32 +165,9 @@ def lock(file: int, *, wait: bool = False) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then."""
-    temporary = path.parent / f".{path.name}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            for start in range(0, len(content), _CHUNK_BYTES):
-                file.write(content[start : start + _CHUNK_BYTES])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then.
 
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file as :func:`write_whole` does; once this returns, it also survives a power cut. Raises OSError."""
-    write_whole(path, content)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, which writes renames in it to the disk; does nothing where folders cannot be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    Where ``path`` is a link, the file takes its place; what it leads to stays as it is.
+    """
+    with Folder(path.parent) as folder:
+        folder.write_whole(path.name, content)
