@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from timebox.configs.storage_url import hide_passwords
 from timebox.errors import UsageError
 from timebox.files import temporary_file
 from timebox.processes import children
@@ -64,6 +65,7 @@ class WorkerPool:
             is_progress = num_measured > worker.num_measured_at_start
             self._num_failed_starts = 0 if is_progress else self._num_failed_starts + 1
             if status == EXIT_USER_ERROR or self._num_failed_starts >= MAX_FAILED_STARTS:
+                message = hide_passwords(message, self._config.storage)
                 raise UsageError(message or f"a worker ended with status {status}")
             self._workers.append(self._start(num_measured))
         return [worker.name for worker in ended]
