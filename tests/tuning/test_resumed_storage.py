@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,28 @@ def test_a_worker_has_no_password_in_its_words(tmp_path: Path) -> None:
             pool.replace_dead(0)
     assert str(caught.value).startswith("storage 'postgresql://me:***@127.0.0.1:9/x?sslpassword=***' cannot be used: ")
     assert pool.stop() == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "ending"),
+    [
+        ("journal.log", ""),
+        ("postgresql://me@host/x", " --storage postgresql://me@host/x"),
+        ("postgresql://me:hunter2@host/x", " --storage 'postgresql://me:***@host/x'"),
+    ],
+)
+def test_a_stopped_search_says_how_to_go_on(
+    data: Path, tmp_path: Path, storage: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    module = sys.modules["timebox.tuning.tune"]
+    monkeypatch.setattr(module, "open_storage", lambda storage: None)
+    monkeypatch.setattr(module.studies, "load", lambda storage, name: (None, None))
+    monkeypatch.setattr(module, "SearchRunner", stop)
+    begun_elsewhere(tmp_path / "tune", data, None)
+    said: list[str] = []
+    with closing(TuneDirectory.existing(tmp_path / "tune")) as directory, pytest.raises(KeyboardInterrupt):
+        module._run(directory, storage, None, said.append)
+    assert said == [f"stopped; to go on: timebox tune --resume {tmp_path / 'tune'}{ending}"]
