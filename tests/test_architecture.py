@@ -30,7 +30,7 @@ ESTIMATOR = "timebox.estimator"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("paths",),
-    ("clock", "files", "file_versions", "machine", "reporter"),
+    ("clock", "files", "file_versions", "machine", "processes", "reporter"),
     ("configs",),
     ("data", "models", "optim", "recipe"),
     ("builders",),

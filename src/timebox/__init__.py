@@ -7,10 +7,14 @@ hardware could train, with proof of what it reached.
 ['red']
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from timebox.processes.import_path import drop_working_directory
 
-from timebox.version import VERSION as __version__
+drop_working_directory()  # before any other import
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from timebox.version import VERSION as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark

@@ -1,4 +1,4 @@
-"""The exceptions that timebox raises on purpose, how their messages name options, and texts in one line.
+"""The exceptions that timebox raises on purpose, how their messages name options, and texts that are safe to print.
 
 The command line prints each as one line on stderr and exits with status 2 (3 for :class:`OutputError` once a model has
 been trained). Any other exception is a defect of timebox itself.
@@ -9,8 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 
-# Control characters, line and paragraph separators, and bytes of file names that are no text.
-_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, line and paragraph separators, changes of the direction of writing, which make a name look like
+# another, and bytes of file names that are no text.
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters but tab and line break: a terminal obeys them.
+_TERMINAL_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# In place of a password.
+HIDDEN = "***"
+_SECRET = r"pass|pwd|secret|token|credential|(?:api|access|private)[_-]?key|odbc_connect|\bdsn\b"
+_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
+# scheme://user:password@host; a user may hold an @.
+_URL_PASSWORD = re.compile(r"(\w:/{1,3}[^\s:/'\"]*):[^\s'\"]*@")
+# ?password=…, &token=…; and of a list of words such as "host=h password=…".
+_PARAMETER = re.compile(
+    rf"((?:^|[?&;#\s])[\w.%-]*(?:{_SECRET})[\w.%-]*=)('[^']*'|\"[^\"]*\"|[^&;#\s'\"]+)", re.IGNORECASE
+)
 # Options whose flag is not their name, and that take a list of texts.
 _LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
 _names_flags = False
@@ -28,8 +41,8 @@ class TimeboxError(Exception):
     """
 
     def __str__(self) -> str:
-        """The message in one line: line breaks in it, as of a file name, are escaped."""
-        return one_line(super().__str__())
+        """The message in one line: line breaks in it, as of a file name, are escaped, and passwords are hidden."""
+        return one_line(without_passwords(super().__str__()))
 
 
 class UsageError(TimeboxError, ValueError):
@@ -118,6 +131,29 @@ def as_unicode(name: str) -> str:
 def one_line(text: str) -> str:
     r"""A text in which nothing breaks a line: ``\n`` for a line break in a file name, ``\xff`` for a byte."""
     return _NOT_PRINTABLE.sub(lambda found: _escaped(found[0]), as_unicode(text))
+
+
+def without_controls(text: str) -> str:
+    r"""A text whose control characters, but tabs and line breaks, are escaped: ``\x1b`` for one that sets a colour."""
+    return _TERMINAL_CONTROL.sub(lambda found: _escaped(found[0]), text)
+
+
+def without_passwords(text: str) -> str:
+    """A text with ``***`` in place of the passwords in its URLs, and of values as of ``password=`` and ``token=``.
+
+    The passwords of a URL that is known are hidden by :mod:`timebox.configs.storage_url`, however they are written.
+    """
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text))
+
+
+def secret_values(text: str) -> list[str]:
+    """The values of parameters such as ``password=`` in a text."""
+    return [found[1].strip("'\"") for found in _PARAMETER.findall(text)]
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter of this name may hold a password."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def is_printable(text: str) -> bool:

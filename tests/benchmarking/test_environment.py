@@ -49,7 +49,7 @@ def test_what_nothing_tells_is_none(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_does_not_answer_is_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_output", lambda command: "")
+    monkeypatch.setattr(module, "output_of_code", lambda code, max_seconds: "")
     assert device_name(torch.device("cuda")) == "cuda"
 
 

@@ -145,3 +145,67 @@ def test_home_is_found_in_arguments_and_lists(
     monkeypatch.setenv("HOME", str(photos))
     assert str(photos / "b.png") in timebox("predict", "runs/x", "~/b.png").out
     assert [row["path"] for row in listed(b"~/b.png\n")] == [str(photos / "b.png")]
+
+
+@pytest.fixture
+def hostile_run(replace: Replace) -> None:
+    """A run whose classes a spreadsheet or a terminal would obey, and which reads no file with a tab in its name."""
+
+    def predict_files(paths: Iterable[Path], tta: str) -> Iterator[SimpleNamespace]:
+        for path in paths:
+            broken = "\t" in path.name
+            probabilities = None if broken else np.array([0.75, 0.25], np.float32)
+            yield SimpleNamespace(path=str(path), probabilities=probabilities, error="=broken\r" if broken else None)
+
+    run = SimpleNamespace(class_names=('=cmd|"/C calc"!A0', "\x1b[31mred"), predict_files=predict_files)
+    replace("timebox.run.run", load=lambda path, device: run)
+
+
+@pytest.fixture
+def hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names = ["=1+1.png", "-a.png", "+a.png", "@a.png", "a\rb.png", "'a.png", "\ta.png", "a\nb.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return names
+
+
+@pytest.mark.usefixtures("hostile_run")
+def test_csv_is_safe_in_a_spreadsheet_and_can_be_undone(
+    timebox: Command, hostile_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "\0".join(hostile_files).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    out = timebox("predict", "runs/x", "-", "--top", 2).out
+    rows = list(csv.DictReader(io.StringIO(out, newline="")))
+    assert [row["path"].removeprefix("'") for row in rows] == hostile_files
+    assert not [cell for row in rows for cell in row.values() if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    assert {row["label"] for row in rows} == {"", '\'=cmd|"/C calc"!A0'}
+    assert {row["label_2"] for row in rows} == {"", "\\x1b[31mred"}
+    assert {row["probability"] for row in rows} == {"", "0.750000"}
+    assert {row["error"] for row in rows} == {"", "'=broken\r"}
+    assert '"a\rb.png"' in out
+
+
+@pytest.mark.usefixtures("hostile_run")
+def test_json_lines_are_exact(timebox: Command, hostile_files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = "\0".join(hostile_files).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    out = timebox("predict", "runs/x", "-", "--format", "jsonl", "--top", 2).out
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["path"] for line in lines] == hostile_files
+    assert lines[0]["top"][1]["label"] == "\x1b[31mred"
+    assert lines[6]["error"] == "=broken\r"
+    assert "\x1b" not in out
+
+
+@pytest.mark.usefixtures("hostile_run")
+def test_csv_on_a_terminal_has_no_line_ends_within_cells(
+    timebox: Command, hostile_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    out = timebox("predict", "runs/x", "a\rb.png", "a\nb.png").out
+    assert out.splitlines()[1:] == [
+        'a\\rb.png,"\'=cmd|""/C calc""!A0",0.750000,',
+        'a\\nb.png,"\'=cmd|""/C calc""!A0",0.750000,',
+    ]

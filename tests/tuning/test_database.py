@@ -111,6 +111,7 @@ def test_three_workers_one_of_them_killed(
     assert not tuned.summary["late"]
     assert not (tmp_path / "tune" / "journal.log").exists()
     assert "secret" not in (tmp_path / "tune" / "tune.json").read_text()
+    assert all(b"secret" not in file.read_bytes() for file in (tmp_path / "tune").rglob("*") if file.is_file())
     with pytest.raises(UsageError, match="give storage once more"):
         tune(resume=tmp_path / "tune")
     with pytest.raises(UsageError, match="cannot be given"):

@@ -1,5 +1,6 @@
 """Journals and databases as storage."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import optuna
 import pytest
 
 from timebox.errors import OutputError, UsageError
-from timebox.tuning.storage import is_url, open_storage, without_password
+from timebox.tuning import storage as storages
+from timebox.tuning.storage import open_storage
 
 WRITER = """
 import sys, optuna
@@ -77,18 +79,64 @@ def test_a_journal_in_a_missing_directory_is_refused(tmp_path: Path) -> None:
         "mysql://me:secret@127.0.0.1:9/searches",
         "nonsense://me:secret@127.0.0.1/searches",
         "postgresql://me:secret@nowhere.invalid/searches",
+        "postgresql://me:se/cret@127.0.0.1:9/searches",
+        "postgresql://me:s@secret@127.0.0.1:9/searches",
+        "postgresql://me:it's secret@127.0.0.1:9/searches",
+        "postgresql://me:secret@127.0.0.1:port/searches",
     ],
 )
 def test_an_unreachable_database_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_storage(url)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(caught.value)
+    assert "cret" not in str(caught.value)
     assert "me:***@" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_urls_are_distinguished_from_paths() -> None:
-    assert is_url("postgresql://host/name")
-    assert not is_url("runs/tune/journal.log")
-    assert without_password("postgresql://host/name") == "postgresql://host/name"
-    assert "ss" not in without_password("mysql://me:p@ss@host/name?password=ss&x=1").replace("password", "")
+def test_a_driver_that_quotes_the_password_does_not_give_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str) -> None:
+        raise ValueError(f"invalid dsn near 'hunter 2' in {url}, password=hunter%202")
+
+    monkeypatch.setattr(storages, "_open_database", refuse)
+    with pytest.raises(UsageError) as caught:
+        open_storage("postgresql://me:hunter%202@host/x")
+    assert str(caught.value) == (
+        "storage 'postgresql://me:***@host/x' cannot be used: invalid dsn near '***' in "
+        "postgresql://me:***@host/x, password=***"
+    )
+    assert "hunter" not in repr(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["journal.log", "journal.log.lock"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_journal_that_is_a_link_is_refused(tmp_path: Path, name: str, exists: bool) -> None:
+    outside = tmp_path / "outside"
+    if exists:
+        outside.write_bytes(b"mine\nnot ended")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / name).symlink_to(outside)
+    with pytest.raises(
+        OutputError, match=f"{name}' is a link: a search keeps its trials in a file of its own directory"
+    ):
+        open_storage(str(tmp_path / "search" / "journal.log"))
+    assert (outside.read_bytes() if exists else outside.exists()) == (b"mine\nnot ended" if exists else False)
+
+
+@pytest.mark.parametrize("name", ["journal.log", "journal.log.lock"])
+def test_a_pipe_in_place_of_a_journal_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OutputError, match=f"{name}' is no regular file"):
+        open_storage(str(tmp_path / "journal.log"))
+
+
+def test_a_journal_that_becomes_a_link_is_not_written_to(tmp_path: Path) -> None:
+    path, outside = tmp_path / "journal.log", tmp_path / "outside"
+    storage = open_storage(str(path))
+    outside.write_bytes(b"mine")
+    path.unlink()
+    path.symlink_to(outside)
+    with pytest.raises(OutputError, match="is a link"):
+        optuna.create_study(study_name="s", storage=storage)
+    assert outside.read_bytes() == b"mine"

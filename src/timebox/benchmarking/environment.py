@@ -2,14 +2,13 @@
 
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from msgspec import Struct
 
 from timebox.machine import available_threads
+from timebox.processes.children import output_of, output_of_code
 from timebox.run.json_values import Count, PositiveCount
 from timebox.run.model_config import installed_versions
 
@@ -75,7 +74,7 @@ def device_name(device: torch.device) -> str:
     """``cpu``, or the name of the GPU."""
     if device.type != "cuda":
         return "cpu"
-    return _output([sys.executable, "-c", _DEVICE_NAME]) or "cuda"
+    return output_of_code(_DEVICE_NAME, _LONGEST_SECONDS) or "cuda"
 
 
 def commit(package: Path = PACKAGE) -> str | None:
@@ -83,20 +82,13 @@ def commit(package: Path = PACKAGE) -> str | None:
 
     A package that merely lies inside some repository, as in a virtual environment there, is no checkout of it.
     """
-    git = ["git", "-C", str(package)]
-    if not _output([*git, "ls-files", "__init__.py"]):
+    # A program that the settings of a repository name is not run: the package may lie in somebody else's.
+    git = ["git", "-c", "core.fsmonitor=false", "-C", str(package)]
+    if not output_of([*git, "ls-files", "__init__.py"], _LONGEST_SECONDS):
         return None
-    changed = _output([*git, "status", "--porcelain", "--", "."])
-    return f"{_output([*git, 'rev-parse', '--short', 'HEAD'])}{'-dirty' if changed else ''}"
-
-
-def _output(command: list[str]) -> str:
-    """The output of a command, stripped; empty if it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+    changed = output_of([*git, "status", "--porcelain", "--", "."], _LONGEST_SECONDS)
+    head = output_of([*git, "rev-parse", "--short", "HEAD"], _LONGEST_SECONDS)
+    return f"{head}{'-dirty' if changed else ''}"
 
 
 def _field(file: Path, name: str) -> str:

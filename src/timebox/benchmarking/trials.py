@@ -1,8 +1,6 @@
 """One trial: `timebox train` in a process of its own, then an untimed `timebox evaluate` of the whole split."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from timebox.clock import now
 from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError
+from timebox.processes import children
 from timebox.run.directories.locks import remove_run
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, from_values
 
@@ -203,13 +202,11 @@ def _run_timebox(arguments: Sequence[str], ends_at: float, max_seconds: float = 
     """Run a timebox command to its end. The process is killed when this returns or raises."""
     began = now()
     timeout = min(ends_at - began, max_seconds)
-    command = [sys.executable, "-m", "timebox", *arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
+    streams = {"stdin": children.DEVNULL, "stdout": children.PIPE, "stderr": children.PIPE}
+    with children.start_module("timebox", arguments, text=True, errors="replace", **streams) as process:
         try:
             out, err = process.communicate(timeout=None if timeout == float("inf") else max(timeout, 0.0))
-        except subprocess.TimeoutExpired as error:
+        except children.TimeoutExpired as error:
             if now() >= ends_at:
                 raise CutOffError from error
             return _CommandResult(-1, {}, f"it did not end within {timeout:.0f} s and was stopped", now() - began)

@@ -17,9 +17,10 @@ from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, 
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
-from timebox.cli.streams import make_encodable, open_closed_streams
+from timebox.cli.streams import guard_stderr, make_encodable, open_closed_streams
 from timebox.configs.arguments import config_from_arguments
 from timebox.configs.config import did_you_mean
+from timebox.configs.storage_url import hide_passwords, is_url
 from timebox.errors import (
     NO_ANSWER,
     OutputError,
@@ -28,6 +29,8 @@ from timebox.errors import (
     UsageError,
     flags_in_messages,
     one_line,
+    without_controls,
+    without_passwords,
 )
 from timebox.machine import is_torchrun, is_worker_rank
 from timebox.version import VERSION
@@ -95,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         open_closed_streams()
+        guard_stderr()
         _share_processors()
     status = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:
@@ -182,12 +186,22 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _fail(argv: Sequence[str], message: str, status: int) -> int:
+    message = _without_passwords_of(argv, message)
     if "--debug" in argv:
         with contextlib.suppress(OSError):
-            traceback.print_exc()
+            sys.stderr.write(without_controls(_without_passwords_of(argv, traceback.format_exc())))
     verb = next((word for word in argv if word in VERBS), None)
     say(f"timebox {verb}: error: {message}" if verb else f"timebox: error: {message}")
     if "--json" in argv:
         with contextlib.suppress(OSError):
             write(json_line({"error": message}))
     return status
+
+
+def _without_passwords_of(argv: Sequence[str], text: str) -> str:
+    """A text without the passwords of all URLs on the command line, wherever they were given."""
+    for word in argv:
+        value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
+        if is_url(value):
+            text = hide_passwords(text, value)
+    return without_passwords(text)

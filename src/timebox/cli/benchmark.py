@@ -12,7 +12,7 @@ from timebox.cli.formatting import UNKNOWN, facts, json_line, number, percent, p
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.benchmark import BenchmarkConfig
-from timebox.errors import OutputError
+from timebox.errors import OutputError, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,7 +99,7 @@ def renderables(summary: "BenchmarkSummary", path: Path) -> "Iterator[Renderable
                 for one in comparisons
             ],
         )
-        yield "\n".join(f"  {one.recipe}: {one.verdict}" for one in comparisons)
+        yield "\n".join(one_line(f"  {one.recipe}: {one.verdict}") for one in comparisons)
         yield ""
     yield facts(_facts(summary, path))
 

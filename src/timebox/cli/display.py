@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from timebox.cli.formatting import percent, short
+from timebox.cli.streams import guard_stderr, unguarded
 from timebox.errors import one_line
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class LiveReporter:
         self.last_phase = name
         from rich.text import Text
 
-        self._draw(Text(f"{name} …", style="bright_black", no_wrap=True, overflow="crop", end=""))
+        self._draw(Text(f"{one_line(name)} …", style="bright_black", no_wrap=True, overflow="crop", end=""))
 
     def note(self, text: str) -> None:
         with suppress(OSError):
@@ -171,7 +172,8 @@ def progress(budget_seconds: float | None = None) -> Iterator[LiveReporter | Pla
     """The reporter for stderr: a live line on a terminal, else plain lines. Closed also when an error ends the work."""
     reporter: LiveReporter | PlainReporter
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        reporter = LiveReporter(steady_console(sys.stderr), budget_seconds)
+        reporter = LiveReporter(steady_console(unguarded(sys.stderr)), budget_seconds)
+        guard_stderr()  # rich has put a stream of its own in place, until the line is removed
     else:
         reporter = PlainReporter(sys.stderr, budget_seconds)
     try:

@@ -11,6 +11,7 @@ from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plura
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import format_duration
 from timebox.configs.verbs import EvaluateConfig
+from timebox.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,9 +59,9 @@ def renderables(evaluation: "Evaluation", width: int) -> "Iterator[RenderableTyp
     else:
         yield from _confusions(evaluation)
     for note in evaluation.notes:
-        yield f"  note           {note}"
+        yield one_line(f"  note           {note}")
     for line in _bad_files(evaluation):
-        yield f"  unreadable     {line}"
+        yield one_line(f"  unreadable     {line}")
     if evaluation.num_seen_in_training:
         yield f"  WARNING        {seen_in_training(evaluation)}"
 

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from timebox.errors import OutputError, as_unicode, one_line
+from timebox.errors import OutputError, as_unicode, one_line, without_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +50,13 @@ def results_width() -> int:
 
 
 def write(text: str) -> None:
-    """Writes to stdout and flushes. Raises OutputError if that fails, as on a full disk; BrokenPipeError passes."""
+    """Writes to stdout and flushes. Control characters but tabs and line breaks are escaped. Raises OutputError if that
+    fails, as on a full disk; BrokenPipeError passes."""
+    write_raw(without_controls(text))
+
+
+def write_raw(text: str) -> None:
+    """Writes a text in which the caller has escaped all that a terminal would obey; otherwise as :func:`write`."""
     try:
         sys.stdout.write(as_unicode(text))
         sys.stdout.flush()
@@ -71,7 +77,7 @@ def say(line: str) -> None:
 
 def show(*renderables: "RenderableType") -> None:
     """Prints text and tables on stdout: colours on a terminal, plain lines elsewhere. Text is never cut into lines,
-    so that paths and commands can be copied.
+    so that paths and commands can be copied. Control characters in it are escaped.
     """
     from rich.console import Console
     from rich.padding import Padding
@@ -85,10 +91,12 @@ def show(*renderables: "RenderableType") -> None:
     for renderable in renderables:
         if isinstance(renderable, Table):
             console.print(Padding(renderable, (0, 0, 0, 1)))
+        elif isinstance(renderable, str):
+            console.print("\n".join(map(one_line, renderable.split("\n"))), soft_wrap=True)
         else:
             console.print(renderable, soft_wrap=True)
     text = buffer.getvalue()
-    write(text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+    write_raw(text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
@@ -99,7 +107,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
 
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column, header in enumerate(headers):
-        result.add_column(Text(header), justify="right" if column else "left", no_wrap=bool(column))
+        result.add_column(Text(one_line(header)), justify="right" if column else "left", no_wrap=bool(column))
     for row in rows:
         result.add_row(*(Text(one_line(cell)) for cell in row))
     return result

@@ -1,7 +1,6 @@
 """`timebox predict`: labels and probabilities for image files, as CSV or JSON lines, written as they come."""
 
 import argparse
-import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timebox.cli.csv_line import csv_line
 from timebox.cli.exit_status import DONE
 from timebox.cli.file_list import read_names
-from timebox.cli.formatting import json_line, plural, write
+from timebox.cli.formatting import json_line, plural, write, write_raw
 from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
@@ -50,12 +50,15 @@ def run(args: argparse.Namespace) -> int:
     top = min(config.top, len(trained.class_names))
     is_csv = config.format == "csv" and not args.json
     if is_csv:
-        write(_csv_line(["path", *_columns(top), "error"]))
+        write_raw(csv_line(["path", *_columns(top), "error"]))
     num_files = num_read = 0
     for prediction in trained.predict_files(paths, config.tta):
         num_files, num_read = num_files + 1, num_read + (prediction.error is None)
         ranked = _ranked(prediction, trained.class_names, top)
-        write(_as_csv(prediction, ranked, top) if is_csv else _as_json(prediction, ranked))
+        if is_csv:
+            write_raw(_as_csv(prediction, ranked, top, for_terminal=sys.stdout.isatty()))
+        else:
+            write(_as_json(prediction, ranked))
     if not num_read:
         raise DataError(f"no image could be read, of {plural(num_files, 'file')}; each line says why")
     return DONE
@@ -118,15 +121,9 @@ def _columns(top: int) -> Iterator[str]:
         yield from (f"label{ending}", f"probability{ending}")
 
 
-def _as_csv(prediction: "FilePrediction", ranked: "Ranked", top: int) -> str:
+def _as_csv(prediction: "FilePrediction", ranked: "Ranked", top: int, *, for_terminal: bool) -> str:
     cells = [cell for label, probability in ranked for cell in (label, f"{probability:.6f}")] or [""] * (2 * top)
-    return _csv_line([prediction.path, *cells, prediction.error or ""])
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    return csv_line([prediction.path, *cells, prediction.error or ""], for_terminal)
 
 
 def _as_json(prediction: "FilePrediction", ranked: "Ranked") -> str:

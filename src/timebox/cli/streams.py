@@ -1,12 +1,14 @@
-"""Standard streams: those that the caller has closed, and encodings that cannot express all that is written."""
+"""Standard streams: those that the caller has closed, encodings that cannot express all that is written, and a guard
+before the terminal."""
 
 import codecs
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO, cast
 
-from timebox.errors import one_line
+from timebox.errors import one_line, without_controls, without_passwords
 
 # In place of what an encoding cannot express. Braille dots, of a curve, become full stops.
 _PLAIN = {
@@ -40,6 +42,38 @@ def open_closed_streams() -> None:
         if getattr(sys, name) is None:
             with suppress(OSError):
                 setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+class GuardedStream:
+    """A stream on which control characters are escaped and passwords hidden, whoever writes: a warning or a traceback
+    of some library may quote the name of a file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; returns its length."""
+        self.stream.write(without_controls(without_passwords(text)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each line."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def guard_stderr() -> None:
+    """Put a guard before stderr. :func:`unguarded` is for what sends colours to a terminal itself."""
+    if sys.stderr is not None and not isinstance(sys.stderr, GuardedStream):
+        sys.stderr = cast(TextIO, GuardedStream(sys.stderr))
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """The stream behind a guard."""
+    return stream.stream if isinstance(stream, GuardedStream) else stream
 
 
 def make_encodable(*streams: TextIO | None) -> None:

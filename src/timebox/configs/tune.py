@@ -8,6 +8,7 @@ from timebox.configs import options
 from timebox.configs.arguments import to_arguments
 from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
+from timebox.configs.storage_url import is_url, without_password
 from timebox.errors import BudgetError, UsageError, option_text
 
 Sampler = Literal["tpe", "random"]
@@ -34,8 +35,10 @@ def check_join(config: Any) -> None:
 
 def check_storage(config: Any) -> None:
     """Raise UsageError for a storage that is no URL."""
-    if config.storage is not None and "://" not in config.storage:
-        raise UsageError(f"storage {config.storage!r} must be a URL, such as postgresql://user@host/name")
+    if config.storage is not None and not is_url(config.storage):
+        raise UsageError(
+            f"storage {without_password(config.storage)!r} must be a URL, such as postgresql://user@host/name"
+        )
 
 
 def check_resumed(config: Any) -> None:
@@ -187,7 +190,8 @@ class TuneConfig(Config, frozen=True, kw_only=True):
     resume: Annotated[
         options.Text | None,
         option(
-            "go on with a search that was stopped; all options but --budget are the search's own",
+            "go on with a search that was stopped; all options but --budget are the search's own. --storage is given "
+            "once more",
             metavar="DIR",
             group="output",
             is_path=True,

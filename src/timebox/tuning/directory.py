@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from timebox.configs.options import Depth
+from timebox.configs.storage_url import without_password
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
@@ -20,7 +21,6 @@ from timebox.files import check_free, lock, parse_json_object, read_regular, wri
 from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
-from timebox.tuning.storage import without_password
 from timebox.tuning.study import SearchTrial
 from timebox.version import VERSION
 

@@ -10,6 +10,7 @@ import optuna
 from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline, format_duration
+from timebox.configs.storage_url import hide_passwords, is_url
 from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.evaluation.metrics import standard_error
 from timebox.file_versions import TUNE_SUMMARY_FORMAT
@@ -34,7 +35,6 @@ from timebox.tuning.outcome import (
     trial_text,
 )
 from timebox.tuning.space import Space
-from timebox.tuning.storage import is_url
 from timebox.tuning.study import SearchSpec, SearchTrial
 from timebox.tuning.trial import DivergedError, Trainer
 from timebox.tuning.worker import READING, SLACK_SECONDS, WorkerConfig, load_trainer
@@ -175,7 +175,8 @@ class SearchRunner:
         try:
             yield
         except OptunaError as error:
-            self._notify(f"the storage does not answer: {' '.join(str(error).split())}")
+            reason = hide_passwords(" ".join(str(error).split()), self._worker_config.storage)
+            self._notify(f"the storage does not answer: {reason}")
 
     def _fail_orphans(self, dead_workers: Sequence[str], retry: bool) -> None:
         for trial in studies.orphaned_trials(self._study, dead_workers, include_unclaimed=self._is_journal):

@@ -1,28 +1,28 @@
 """Optuna storages of a search: a journal file on this machine, or a database by its URL."""
 
+import errno
 import os
-import re
 import socket
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalStorage
+from sqlalchemy import make_url
 from sqlalchemy.pool import NullPool
 
+from timebox.configs.storage_url import hide_passwords, is_url, without_password
 from timebox.errors import OutputError, UsageError
 from timebox.files import NO_LOCKS, lock
-from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 3, 12
 # A trial whose worker died so often is not tried again.
 MAX_RETRIES = 2
-HIDDEN_PASSWORD = ":***@"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
@@ -39,11 +39,10 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Wait until no other process writes."""
-        with Folder(self._path.parent) as folder:
-            file = folder.open_own(f"{self._path.name}.lock")
+        file = _open_own(f"{self._path}.lock")
         lock(file, wait=True)
         self._file = file
-        with self._path.open("rb+") as journal:
+        with os.fdopen(_open_own(self._path), "rb+") as journal:
             size = journal.seek(0, os.SEEK_END)
             journal.seek(max(0, size - 1))
             if size and journal.read() != b"\n":
@@ -58,9 +57,25 @@ class JournalLock:
             self._file = None
 
 
-def is_url(storage: str) -> bool:
-    """Whether a storage is the URL of a database, not the path of a journal."""
-    return "://" in storage
+def _open_own(path: str | Path) -> int:
+    """Open a regular file to be written, created where there is none; its descriptor.
+
+    Raises OutputError for a link, which may lead out of the search's directory, and for pipes and devices; OSError
+    where the system refuses.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OutputError(
+            f"{str(path)!r} is a link: a search keeps its trials in a file of its own directory"
+        ) from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OutputError(f"{str(path)!r} is no regular file: a search keeps its trials in a file of its own directory")
+    return file
 
 
 def open_storage(storage: str) -> BaseStorage:
@@ -74,10 +89,11 @@ def open_storage(storage: str) -> BaseStorage:
         path = Path(storage)
         journal_lock = JournalLock(path)
         try:
-            with Folder(path.parent) as folder:
-                os.close(folder.open_own(path.name))  # creates it, and refuses a link
+            os.close(_open_own(path))
             journal_lock.acquire()
             journal_lock.release()
+        except OutputError:
+            raise
         except OSError as error:
             reason = "the file system has no locks" if error.errno in NO_LOCKS else error.strerror or error
             raise OutputError(f"{storage!r} cannot be written: {reason}") from error
@@ -85,16 +101,16 @@ def open_storage(storage: str) -> BaseStorage:
     try:
         return _open_database(storage)
     except Exception as error:  # each database driver has exceptions of its own
-        reason = without_password(str(error)).strip() or type(error).__name__
-        raise UsageError(f"storage {without_password(storage)!r} cannot be used: {reason.splitlines()[0]}") from None
+        lines = hide_passwords(str(error), storage).strip().splitlines() or [type(error).__name__]
+        raise UsageError(f"storage {without_password(storage)!r} cannot be used: {lines[0]}") from None
 
 
 def _open_database(url: str) -> RDBStorage:
-    parts = urlsplit(url)
-    scheme = parts.scheme.partition("+")[0]
-    if parts.hostname and (port := parts.port or _PORTS.get(scheme)):
+    parts = make_url(url)
+    scheme = parts.get_backend_name()
+    if parts.host and (port := parts.port or _PORTS.get(scheme)):
         # Drivers may wait for minutes for a host that does not answer.
-        socket.create_connection((parts.hostname, port), MAX_CONNECT_SECONDS).close()
+        socket.create_connection((parts.host, port), MAX_CONNECT_SECONDS).close()
     connect = {"connect_timeout": MAX_CONNECT_SECONDS} if scheme in _PORTS else {}
     with warnings.catch_warnings(action="ignore"):  # heartbeats are marked experimental
         return RDBStorage(
@@ -110,8 +126,3 @@ def retry_callback() -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]
     """Optuna's callback that enqueues a failed trial again, with its reported accuracies."""
     with warnings.catch_warnings(action="ignore"):  # it is marked experimental
         return RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES, inherit_intermediate_values=True)
-
-
-def without_password(storage: str) -> str:
-    """A storage URL with its password hidden."""
-    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", rf"\1{HIDDEN_PASSWORD}", storage))

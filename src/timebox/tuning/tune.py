@@ -13,6 +13,7 @@ import optuna
 from timebox.clock import Deadline, format_duration
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.options import budget_text
+from timebox.configs.storage_url import is_same_storage, is_url, without_password
 from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, RunError, UsageError, option_text
@@ -31,7 +32,7 @@ from timebox.tuning import study as studies
 from timebox.tuning.directory import JOURNAL, TuneDirectory
 from timebox.tuning.search_runner import CHECK_END, SearchRunner
 from timebox.tuning.space import default_space, read_space
-from timebox.tuning.storage import HIDDEN_PASSWORD, is_url, open_storage, without_password
+from timebox.tuning.storage import open_storage
 from timebox.tuning.study import REDUCTION_FACTOR, SearchSpec
 from timebox.tuning.trial import MAX_VAL_IMAGES
 from timebox.tuning.worker import WorkerConfig, run_worker
@@ -120,7 +121,7 @@ def tune(
         seed: of the search and of the final run.
         out: the directory, new or empty. Default ``runs/tune-<data>-<date>-<time>``.
         resume: directory of a search that was stopped or killed. Its trials are kept; it continues with the rest of its
-            budget, or with a new ``budget`` for the whole search. A ``storage`` with a password must be given again.
+            budget, or with a new ``budget`` for the whole search. Its ``storage`` must be given again, if it has one.
         notify: called with each line of progress.
         deadline: a running clock, in place of ``budget``.
     Returns:
@@ -217,16 +218,11 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
 
 
 def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify) -> Tuned:
-    """Continue a search; ``storage`` is its URL with the password, which tune.json does not hold."""
+    """Continue a search; ``storage`` is its URL, given once more."""
     with closing(TuneDirectory.existing(path)) as directory:
         config = directory.config
-        if storage is not None and without_password(storage) != config.storage:
-            raise UsageError(
-                f"storage {without_password(storage)!r} cannot be given: the search's is {config.storage!r}"
-            )
-        if storage is None and config.storage and HIDDEN_PASSWORD in config.storage:
-            raise UsageError(f"give {option_text('storage')} once more: the password of {config.storage!r} is not kept")
-        storage = storage or config.storage or str(path / JOURNAL)
+        _check_storage(storage, config.storage)
+        storage = storage or str(path / JOURNAL)
         if deadline.budget_seconds is None and directory.is_finished:
             longer = f"give a longer {option_text('budget')} for all of it"
             raise RunError(f"search {str(path)!r} is finished: to go on with it, {longer}")
@@ -249,12 +245,29 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
         return _run(directory, storage, deadline, notify)
 
 
+def _check_storage(storage: str | None, recorded: str | None) -> None:
+    """Raise UsageError unless the URL given is that of the search, or neither has one.
+
+    A file may be somebody else's: the URL in it is compared, never opened.
+    """
+    own = recorded and without_password(recorded)
+    if storage is None and own:
+        raise UsageError(
+            f"give {option_text('storage')} once more: the search keeps its trials in {own!r}, and a URL that only a "
+            "file names is not opened"
+        )
+    if storage is not None and (recorded is None or not is_same_storage(storage, recorded)):
+        where = f"the search's is {own!r}" if own else f"the search keeps its trials in its own {JOURNAL}"
+        raise UsageError(f"storage {without_password(storage)!r} cannot be given: {where}")
+
+
 def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Notify) -> Tuned:
     study, spec = studies.load(open_storage(storage), directory.study_name)
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:
-        notify(f"stopped; to go on: timebox tune --resume {shell_quote(directory.path)}")
+        again = f" --storage {shell_quote(without_password(storage))}" if is_url(storage) else ""
+        notify(f"stopped; to go on: timebox tune --resume {shell_quote(directory.path)}{again}")
         raise
     return Tuned(directory.path, run, summary)
 

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -55,7 +55,7 @@ class WorkerConfig:
         parent: process id; the worker ends when this process does.
     """
 
-    storage: str
+    storage: str = field(repr=False)
     study: str
     data: str | None = None
     data_dir: str | None = None

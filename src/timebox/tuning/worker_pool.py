@@ -3,15 +3,15 @@
 import json
 import os
 import platform
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from timebox.configs.storage_url import hide_passwords
 from timebox.errors import UsageError
 from timebox.files import temporary_file
+from timebox.processes import children
 from timebox.tuning.worker import EXIT_USER_ERROR, WorkerConfig
 
 # Workers in a row that may die without any trial measured meanwhile.
@@ -23,7 +23,7 @@ _STDERR_BYTES = 4000
 @dataclass(frozen=True)
 class _WorkerProcess:
     name: str
-    process: subprocess.Popen[bytes]
+    process: children.ByteProcess
     stderr: IO[bytes]
     num_measured_at_start: int
 
@@ -65,6 +65,7 @@ class WorkerPool:
             is_progress = num_measured > worker.num_measured_at_start
             self._num_failed_starts = 0 if is_progress else self._num_failed_starts + 1
             if status == EXIT_USER_ERROR or self._num_failed_starts >= MAX_FAILED_STARTS:
+                message = hide_passwords(message, self._config.storage)
                 raise UsageError(message or f"a worker ended with status {status}")
             self._workers.append(self._start(num_measured))
         return [worker.name for worker in ended]
@@ -77,7 +78,7 @@ class WorkerPool:
         for worker in stopped:
             try:
                 worker.process.wait(TERMINATE_SECONDS)
-            except subprocess.TimeoutExpired:
+            except children.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
             worker.stderr.close()
@@ -88,12 +89,13 @@ class WorkerPool:
         name = f"{platform.node()}-{os.getpid()}-{number}"
         config = replace(self._config, number=number, name=name, parent=os.getpid())
         stderr = temporary_file()  # closed once the worker has ended
-        process = subprocess.Popen(
-            [sys.executable, "-m", "timebox.tuning.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+        spin_count = os.environ.get("GOMP_SPINCOUNT", "1000")  # see the command line
+        process: children.ByteProcess = children.start_module(
+            "timebox.tuning.worker",
+            stdin=children.PIPE,
+            stdout=children.DEVNULL,
             stderr=stderr,
-            env={"GOMP_SPINCOUNT": "1000", **os.environ, "TMPDIR": str(self._temporary)},  # see the command line
+            env={"GOMP_SPINCOUNT": spin_count, "TMPDIR": str(self._temporary)},
             start_new_session=True,  # Ctrl-C goes to the search alone
         )
         assert process.stdin is not None

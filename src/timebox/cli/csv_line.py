@@ -1,0 +1,37 @@
+"""Lines of CSV that are safe to open in a spreadsheet and to print."""
+
+import re
+from collections.abc import Sequence
+
+from timebox.errors import as_unicode, one_line
+
+# A spreadsheet takes a cell that begins so for a formula, also the wide forms of East Asian keyboards, also after
+# blanks. An apostrophe stands before such a cell, and before one that begins with an apostrophe.
+_FORMULA = re.compile(r"[\s\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20]|['\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# Separators of other programs are quoted too, so that a cell is not cut in two.
+_TO_QUOTE = re.compile(r"[,;\t\r\n\"|]|^\s|\s$")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def csv_line(cells: Sequence[str], for_terminal: bool = False) -> str:
+    """A line of CSV, with its line break.
+
+    An apostrophe stands before a cell that a spreadsheet would take for a formula, and before one that begins with an
+    apostrophe: to undo this, take one away. Numbers stay as they are. Control characters but tabs and line ends are
+    escaped, as in messages.
+
+    Args:
+        for_terminal: whether tabs and line ends in cells are escaped too.
+    """
+    return ",".join(_quoted(_cell(cell, for_terminal)) for cell in cells) + "\n"
+
+
+def _cell(cell: str, for_terminal: bool) -> str:
+    text = as_unicode(cell)
+    text = one_line(text) if for_terminal else _CONTROL.sub(lambda found: one_line(found[0]), text)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if _TO_QUOTE.search(cell) else cell
