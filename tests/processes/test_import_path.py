@@ -147,3 +147,12 @@ def test_a_program_that_imports_timebox_keeps_its_path(tmp_path: Path, monkeypat
     monkeypatch.setattr(import_path, "ROOT", "/elsewhere")
     drop_working_directory()
     assert path == ["/usr/lib/python3"]
+
+
+@pytest.mark.integration
+def test_the_ranks_that_torchrun_starts_import_nothing_of_the_working_directory(place: Path) -> None:
+    launcher = ["-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "timebox"]
+    options = ("--steps", "2", "--out", "run", "--device", "cpu", "--recipe", "airbench94", "--set", "width=8")
+    done = start(place, launcher, "train", "data/images.npz", *options)
+    assert done.returncode == 0, done.stderr
+    assert (place / "run" / "model.safetensors").exists()
