@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from timebox.distributed.heartbeat import RankInfo
+from timebox.files.folders import Folder
 from timebox.run.directories.replacement import make_beside
 from timebox.run.ranks_file import (
     RanksRecord,
@@ -54,7 +55,8 @@ def test_a_launcher_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unfinished_replacement_of_a_run_is_found(tmp_path: Path) -> None:
-    with make_beside(tmp_path / "run") as beside:
+    (tmp_path / "run").mkdir()
+    with Folder(tmp_path / "run") as run, make_beside(tmp_path / "run", run) as beside:
         RanksRecord.new(RANKS, 5.0).save(beside.path)
     assert find_run_of_launcher(tmp_path / "run") == beside.path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from timebox.configs.tune import TuneConfig
-from timebox.errors import OutputError, UsageError, flags_in_messages
+from timebox.errors import RunError, UsageError, flags_in_messages
 from timebox.tuning import tune
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.worker import WorkerConfig
@@ -115,7 +115,7 @@ def test_a_journal_that_leads_out_of_the_search_is_not_opened(data: Path, tmp_pa
     path, outside = begun_elsewhere(tmp_path / "tune", data, None), tmp_path / "outside"
     outside.write_bytes(b"mine")
     (path / name).symlink_to(outside)
-    with pytest.raises(OutputError, match=f"{name}' is a link"):
+    with pytest.raises(RunError, match=f"{name}' cannot be used: it is a symbolic link, which is not followed here"):
         tune(resume=path)
     assert outside.read_bytes() == b"mine"
 

@@ -111,8 +111,8 @@ class RunWriter:
             with written(f"output directory {str(out)!r}"):
                 if not claim.replaces:
                     return cls._begun(out, claim.folder, claim)
-                remove_abandoned(out)
-                return cls._begun(out, make_beside(out), claim)
+                remove_abandoned(out, claim.folder)
+                return cls._begun(out, make_beside(out, claim.folder), claim)
         except BaseException:
             claim.give_up()
             raise

@@ -1,9 +1,7 @@
 """Optuna storages of a search: a journal file on this machine, or a database by its URL."""
 
-import errno
 import os
 import socket
-import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from timebox.configs.storage_url import hide_passwords, is_url, without_password
 from timebox.errors import OutputError, UsageError
-from timebox.files import NO_LOCKS, lock
+from timebox.files import NO_LOCKS, lock, written
+from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
@@ -58,24 +57,13 @@ class JournalLock:
 
 
 def _open_own(path: str | Path) -> int:
-    """Open a regular file to be written, created where there is none; its descriptor.
+    """Open a file of a search to be written, created where there is none; its descriptor.
 
-    Raises OutputError for a link, which may lead out of the search's directory, and for pipes and devices; OSError
-    where the system refuses.
+    Raises OutputError for a link, which may lead out of the search's directory, and for pipes and devices.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise OutputError(
-            f"{str(path)!r} is a link: a search keeps its trials in a file of its own directory"
-        ) from error
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OutputError(f"{str(path)!r} is no regular file: a search keeps its trials in a file of its own directory")
-    return file
+    path = Path(path)
+    with written(f"{str(path)!r}"), Folder(path.parent) as folder:
+        return folder.open_own(path.name)
 
 
 def open_storage(storage: str) -> BaseStorage:

@@ -10,6 +10,7 @@ import pytest
 from cut_runs import STEPS, KilledError, cut, names
 from small_runs import FILES, fail, quick, weights
 from timebox.errors import OutputError, UsageError
+from timebox.files.folders import Folder
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run.directories import replacement
@@ -85,7 +86,7 @@ def test_directories_of_the_user_beside_a_run_stay(data: Path, tmp_path: Path) -
         for name in (".demo.old-2025", ".demo.new-photos", ".demo.old-0123456789abcdef", ".demo.new-0123456789abcdef")
     ]
     shutil.copytree(run, tmp_path / ".demo.new-00112233aabbccdd")
-    with make_beside(run) as folder:  # ours, but a photo came in
+    with Folder(run) as old, make_beside(run, old) as folder:  # ours, but a photo came in
         kept.append(photo(folder.path))
     (tmp_path / ".demo.old-1111222233334444").symlink_to(tmp_path / ".demo.old-2025")
     before = names(tmp_path)
@@ -144,6 +145,35 @@ def test_a_kill_while_runs_are_exchanged_leaves_one_and_no_litter(
             quick(data, run, seed=1, overwrite=True)
     assert (weights(load(run)) == old) == (moment == "_exchange_names")
     quick(data, run, seed=2, overwrite=True)
+    assert names(tmp_path) == {"run"}
+    assert names(run) == FILES
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_kill_while_the_new_directory_is_made_leaves_no_litter(
+    number: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has its token, while that is written, and after it."""
+    run = tmp_path / "run"
+    old = weights(quick(data, run))
+    real, count = Folder.write_whole, 0
+
+    def write_whole(self: Folder, name: str, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == number == 2:
+            (self.path / f".{name}.0123456789abcdef.tmp").write_bytes(content[:10])
+        if count == number:
+            raise KilledError
+        real(self, name, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Folder, "write_whole", write_whole)
+        patch.setattr(RunWriter, "close_unfinished", lambda self: False)
+        quick(data, run, seed=1, overwrite=True)
+    assert len(names(tmp_path)) == (1 if number == 1 else 2)
+    assert weights(load(run)) == old
+    quick(data, run, seed=1, overwrite=True)
     assert names(tmp_path) == {"run"}
     assert names(run) == FILES
 
@@ -210,6 +240,7 @@ def test_a_failed_training_leaves_nothing_beside_the_run(
 
 def test_a_new_directory_has_the_mode_of_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o750)
-    with make_beside(tmp_path / "run") as folder:
+    with Folder(tmp_path / "run") as run, make_beside(tmp_path / "run", run) as folder:
+        assert run.names() == []
         assert os.stat(folder.path).st_mode & 0o777 == 0o750  # noqa: PTH116
         assert place_of(folder.path) == tmp_path / "run"

@@ -1,7 +1,8 @@
 """Replacing one run by another: the new one is written beside it, in ``.NAME.new-TOKEN``, and then takes its place.
 
 ``replacement.txt`` in such a directory holds the token of its name, and a hash of the path that it is for. Only with it
-is a directory of such a name ours; others are left alone, and resumed where they are.
+is a directory of such a name ours; others are left alone, and resumed where they are. Until the new directory has that
+file, the run to be replaced holds it, so that a kill in between leaves nothing behind for ever.
 """
 
 import ctypes
@@ -26,16 +27,17 @@ _NAME = re.compile(r"\.(.+)\.(?:new|old)-([0-9a-f]{16})", re.DOTALL)
 _MAX_BYTES = 200
 
 
-def make_beside(out: Path) -> Folder:
-    """A new directory, locked, whose run is to take the place of the one in ``out``."""
+def make_beside(out: Path, replaced: Folder) -> Folder:
+    """A new directory, locked, whose run is to take the place of the one in ``out``, which is ``replaced``, locked."""
     token = secrets.token_hex(8)
     path = out.parent / f".{out.name}.new-{token}"
+    replaced.write_whole(REPLACEMENT, _content(token, out))
     path.mkdir(mode=0o700)
     folder = lock_folder(path)
     try:
         folder.write_whole(REPLACEMENT, _content(token, out))
-        with suppress(FileNotFoundError):
-            shutil.copymode(out, path)
+        replaced.remove(REPLACEMENT)
+        shutil.copymode(out, path)
     except BaseException:
         folder.close()
         raise
@@ -47,17 +49,26 @@ def place_of(path: Path) -> Path | None:
     path = path.resolve()
     if found := _NAME.fullmatch(path.name):
         out = path.parent / found[1]
-        with suppress(OSError), Folder(path) as folder, folder.open_regular(REPLACEMENT) as file:
-            if file.read(_MAX_BYTES) == _content(found[2], out):
-                return out
+        with suppress(OSError), Folder(path) as folder:
+            return out if _holds_token(folder, found[2], out) else None
     return None
 
 
-def remove_abandoned(out: Path) -> None:
-    """Remove the directories beside ``out`` that killed replacements of it have left."""
+def _holds_token(folder: Folder, token: str, out: Path) -> bool:
+    with suppress(OSError), folder.open_regular(REPLACEMENT) as file:
+        return file.read(_MAX_BYTES) == _content(token, out)
+    return False
+
+
+def remove_abandoned(out: Path, replaced: Folder) -> None:
+    """Remove the directories beside ``out``, which is ``replaced``, that killed replacements of it have left."""
     for name in os.listdir(out.parent):  # noqa: PTH208  # cheaper than paths, where there are many
         path = out.parent / name
-        if (found := _NAME.fullmatch(name)) and found[1] == out.name and not path.is_symlink() and place_of(path):
+        found = _NAME.fullmatch(name)
+        if not found or found[1] != out.name or path.is_symlink():
+            continue
+        # A process that was killed just after it had made the directory has left its token in the old run.
+        if place_of(path) or _holds_token(replaced, found[2], out):
             remove_run(path)
 
 
