@@ -116,7 +116,7 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(tmp_path / "mine")
         with pytest.raises(OutputError) as caught:
             open_storage(str(journal))
-        assert str(caught.value) == f"{str(journal)!r} cannot be written to: {NOT_FOLLOWED}"
+        assert str(caught.value) == f"{str(tmp_path / name)!r} cannot be written to: {NOT_FOLLOWED}"
         (tmp_path / name).unlink()
     assert (tmp_path / "mine").read_bytes() == b"of the user"
 
