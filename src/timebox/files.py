@@ -32,7 +32,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     try:
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(f"a {_kind(mode)}, not a file")
+            raise OSError(f"a {file_kind(mode)}, not a file")
         # Another process may have replaced the file by a pipe since stat: O_NONBLOCK opens a pipe without waiting.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a null byte
@@ -40,7 +40,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         file.close()
-        raise OSError(f"a {_kind(mode)}, not a file")
+        raise OSError(f"a {file_kind(mode)}, not a file")
     return file
 
 
@@ -87,7 +87,8 @@ def _finite_float(text: str) -> float:
     return value if math.isfinite(value) else _refuse_number(text)
 
 
-def _kind(mode: int) -> str:
+def file_kind(mode: int) -> str:
+    """The kind of anything but a regular file in words, from its mode: "named pipe"."""
     kinds = {
         stat.S_IFDIR: "directory",
         stat.S_IFIFO: "named pipe",

@@ -89,7 +89,7 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666)  # a pipe would wait
         try:
             lock(self._file)
             os.ftruncate(self._file, keep_bytes)

@@ -280,7 +280,7 @@ class SearchRunner:
         config, spec = self._config, self._spec
         toml = best_toml(parse_recipe(spec.recipe, (*spec.settings, *winner.settings)))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
-        can_resume = (final / CHECKPOINT).exists() and best.exists() and best.read_text(encoding="utf-8") == toml
+        can_resume = (final / CHECKPOINT).exists() and best.is_file() and best.read_text(encoding="utf-8") == toml
         self._directory.write(BEST, toml)
         seconds = self._deadline.remaining() - RESERVE_SECONDS
         self._notify(f"training on all images for {format_duration(seconds)}")
