@@ -140,6 +140,8 @@ class _FunctionWithBudget:
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'timebox' has no attribute {name!r}")
+    if name in globals():  # asked for by pickle
+        return globals()[name]
     value: object = _FunctionWithBudget(name) if name in _WITH_BUDGET else _load(name)
     globals()[name] = value
     return value

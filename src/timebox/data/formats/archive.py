@@ -29,7 +29,7 @@ from timebox.files import open_regular, temporary_directory
 
 _DOCUMENTS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx"})  # are zip archives too
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
-_UNPACKING_SHARE = 0.45  # of the time left for reading, where a part of the images may be read
+_UNPACKING_SHARE = 0.4  # of the time left for reading, where a part of the images may be read
 
 Member = tuple[PurePosixPath, IO[bytes] | None]  # path, and content; None for a link
 

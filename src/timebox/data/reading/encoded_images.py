@@ -92,12 +92,14 @@ def load_encoded(
         note = "decoded by an earlier run: read from the cache"
         return replace(cached, name=short_name(path), notes=(*cached.notes, note))
     num_total, (images, order) = len(images), _choose_part(images, options)
-    following = cache(lambda: len(images) * _decoding_seconds(images, options))
-    headers, failures = _read_headers(images, options, following)
+    # A part that was chosen for the time left may become smaller yet, where decoding takes longer than was measured.
+    may_end = options.time.allow_partial
+    later = cache(lambda: 0.0 if may_end else len(images) * _decoding_seconds(images, options))
+    headers, failures = _read_headers(images, options, later)
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
     readable_headers = [header for header in headers if header]
     channels = 1 if all(header.is_grey for header in readable_headers) else 3
-    found_white = _find_white(images, headers, options, following)
+    found_white = _find_white(images, headers, options, later)
     white = options.white_16bit or found_white
     sizes = [(header.width, header.height) for header in readable_headers]
     side = options.image_size or working_side(sizes, max_side)
@@ -209,6 +211,8 @@ def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> t
 
 def _part_read(images: Sequence[EncodedImage], num_read: int, num_total: int, options: ReadOptions) -> PartRead | None:
     """The part that was read; None for all. Raises BudgetError where it lacks a class."""
+    if options.time.allow_partial:
+        options.time.extend()
     if num_read == num_total:
         return None
     if num_read < len({(image.split, image.class_name) for image in images}):
@@ -235,6 +239,7 @@ def _choose_part(images: Sequence[EncodedImage], options: ReadOptions) -> tuple[
             time.whole_reason = "there is no time for an image of each class"
             raise time.refuse(seconds * len(images) if seconds < inf else None)
         order = order[:num_affordable]
+        time.whole_reason = "reading became slower than it was measured"
     kept = sorted(order)
     position_of = {index: position for position, index in enumerate(kept)}
     return [images[index] for index in kept], [position_of[index] for index in order]
@@ -247,13 +252,11 @@ def _decoding_seconds(images: Sequence[EncodedImage], options: ReadOptions) -> f
 
 
 def _read_headers(
-    images: Sequence[EncodedImage], options: ReadOptions, following: Callable[[], float]
+    images: Sequence[EncodedImage], options: ReadOptions, later: Callable[[], float]
 ) -> tuple[list[ImageHeader | None], dict[int, str]]:
     """(header of each image, None where unreadable; reason of each failure by index)."""
     headers: list[ImageHeader | None] = [None] * len(images)
-    done = for_each(
-        lambda image: read_header(image.file()), headers.__setitem__, images, "looked at", options, following
-    )
+    done = for_each(lambda image: read_header(image.file()), headers.__setitem__, images, "looked at", options, later)
     return headers, done.failures
 
 
@@ -261,14 +264,12 @@ def _find_white(
     images: Sequence[EncodedImage],
     headers: Sequence[ImageHeader | None],
     options: ReadOptions,
-    following: Callable[[], float],
+    later: Callable[[], float],
 ) -> int:
     """The value of 16-bit grey images that becomes white: see :func:`white_of`."""
     measured = [image for image, header in zip(images, headers, strict=True) if header and header.is_16bit]
     largest = [0] * len(measured)
-    for_each(
-        lambda image: largest_16bit_value(image.file()), largest.__setitem__, measured, "measured", options, following
-    )
+    for_each(lambda image: largest_16bit_value(image.file()), largest.__setitem__, measured, "measured", options, later)
     return white_of(max(largest, default=0))
 
 

@@ -36,7 +36,7 @@ _MAX_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
 # A file that takes longer is named where the time is over.
 _SLOW_SECONDS = 1.0
 # Share of the time left that the last pass may take, where it may end early: splitting and hashing follow.
-_LAST_SHARE = 0.85
+_LAST_SHARE = 0.8
 # To measure the speed of decoding, so many images are decoded, for so long at most.
 _MAX_SAMPLE, _SAMPLE_SECONDS = 512, 0.4
 # Threads that are at work when a pass ends early have so long to finish, together.
@@ -132,13 +132,13 @@ def for_each(
     images: Sequence[I],
     verb: str,
     options: ReadOptions,
-    following: Callable[[], float] | None = None,
+    later: Callable[[], float] | None = None,
 ) -> Done:
     """Run a task on images in threads, as Pillow releases the GIL, and store its results by the position of the image.
 
     Args:
         verb: for messages: "read".
-        following: measures the seconds of the passes to come. None for the last pass: where a part of the images may be
+        later: measures the seconds of the passes to come. None for the last pass: where a part of the images may be
             read, it ends when the time is over.
     Raises BudgetError where the time to read cannot be enough.
     """
@@ -146,7 +146,7 @@ def for_each(
     notify, pool, may_end = (
         ProgressNotifier(options.notify),
         DaemonPool(),
-        following is None and options.time.allow_partial,
+        later is None and options.time.allow_partial,
     )
     is_done = bytearray(len(images))
 
@@ -170,7 +170,7 @@ def for_each(
             return text
         return f"{text}, and has waited {format_duration(slowest[1])} for {images[slowest[0]].name}"
 
-    stage = Stage(options.time, describe, len(images), following or (lambda: 0.0), _LAST_SHARE if may_end else None)
+    stage = Stage(options.time, describe, len(images), later or (lambda: 0.0), _LAST_SHARE if may_end else None)
 
     def advance(done: int) -> bool:
         notify(f"{verb} {done:,} of {len(images):,} images")

@@ -16,9 +16,13 @@ READING_SHARE, MIN_SECONDS = 0.6, 2.0
 # A speed counts once it was measured for so many seconds. Reading is refused early where it would take so many times
 # its share; on a busy machine a speed is too low at times.
 MEASURING_SECONDS, EARLY_FACTOR = 1.0, 1.3
+# Of the time of a pass: where nothing was done for longer, it stands still.
+STANDSTILL_SHARE = 0.25
 # Margins of the budget that a refusal names: of the start of the process, and of reading; and the least time in seconds
 # that planning, training and saving need beside.
 START_MARGIN, READING_MARGIN, REST_SECONDS = 1.25, 1.4, 8.0
+# Of the time between the share of reading and the deadline, for what follows the reading of a part.
+PART_EXTENSION = 0.3
 # Left before the deadline for leaving the process after a refusal.
 EXIT_SECONDS = 1.0
 
@@ -96,6 +100,10 @@ class ReadingTime:
             )
         return self._refusal
 
+    def extend(self) -> None:
+        """Let the splits and hashes of a part that was read take some time of the rest."""
+        self.seconds += PART_EXTENSION * (self._last_seconds - self.seconds)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the time inside out, as of a download."""
@@ -138,7 +146,7 @@ class Stage:
     Args:
         describe: how far it has come, from the number of things done: "read 20 of 100 images".
         total: number of things.
-        following: measures the seconds of the passes to come; called once, where the time may not be enough.
+        later: measures the seconds of the passes to come; called once, where the time may not be enough.
         share: of the time left for reading, where the pass may end before the last thing; None if it may not.
     """
 
@@ -147,13 +155,14 @@ class Stage:
         time: ReadingTime,
         describe: Callable[[int], str],
         total: float,
-        following: Callable[[], float] = lambda: 0.0,
+        later: Callable[[], float] = lambda: 0.0,
         share: float | None = None,
     ) -> None:
-        self._time, self._describe, self._total, self._following = time, describe, total, following
+        self._time, self._describe, self._total, self._later = time, describe, total, later
         self._begin = self._estimated_at = time.used
         self._ends_at = None if share is None else self._begin + share * max(time.left, 0.0)
-        self._following_seconds: float | None = None
+        self._later_seconds: float | None = None
+        self._done, self._progressed_at = 0.0, self._begin
 
     def advance(self, done: float) -> bool:
         """Note how many things are done; whether there is time for more. Raises BudgetError where the time is over, or
@@ -162,27 +171,31 @@ class Stage:
         if not time.is_limited:
             return True
         time.progress, used = self._describe(int(done)), time.used
+        if done > self._done:
+            self._done, self._progressed_at = done, used
         if self._ends_at is not None:
             return used < self._ends_at
         if time.left < 0:
-            raise time.refuse(self._seconds_left(done) if done and not self._stands_still(done) else None)
-        if done and used - self._estimated_at >= MEASURING_SECONDS:
+            raise time.refuse(self._seconds_left(done) if done and not self._stands_still else None)
+        if done and not self._stands_still and used - self._estimated_at >= MEASURING_SECONDS:
             self._estimated_at = used
             seconds = self._seconds_left(done)
             if time.used + seconds > EARLY_FACTOR * time.seconds:
                 raise time.refuse(seconds)
         return True
 
-    def _stands_still(self, done: float) -> bool:
-        """Whether all that was left is so little that it was not the speed that took the time."""
-        return (self._time.used - self._begin) * (self._total / done - 1) < 0.05 * self._time.seconds
+    @property
+    def _stands_still(self) -> bool:
+        """Whether nothing was done for so long that the speed so far says nothing: a read may not return."""
+        used = self._time.used
+        return used - self._progressed_at > max(MEASURING_SECONDS, STANDSTILL_SHARE * (used - self._begin))
 
     def _seconds_left(self, done: float) -> float:
         """Of this pass at its speed so far, and of those that follow."""
         seconds = (self._time.used - self._begin) * (self._total / done - 1)
-        if self._following_seconds is None:
-            self._following_seconds = self._following()
-        return seconds + self._following_seconds
+        if self._later_seconds is None:
+            self._later_seconds = self._later()
+        return seconds + self._later_seconds
 
 
 def timed(time: ReadingTime, items: Sequence[T], verb: str) -> Iterator[T]:
