@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 
-from timebox.clock import Deadline, format_duration, now, parse_budget, process_start
+from timebox.clock import Deadline, call_started, format_duration, now, parse_budget, process_start
 from timebox.errors import BudgetError, UsageError
 
 
@@ -218,3 +219,30 @@ def test_a_command_name_with_brackets_and_spaces(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("timebox.clock.os.sysconf", ticks)
     monkeypatch.setattr("timebox.clock._IMPORTED_AT", 15.0)
     assert process_start() == 12.34
+
+
+def test_a_budget_begins_with_the_call_that_asks_for_it() -> None:
+    with call_started():
+        time.sleep(0.05)
+        assert Deadline.since_call(10.0).elapsed() >= 0.05
+        assert Deadline.since_call(10.0).elapsed() < 0.05, "a call within has a clock of its own"
+    assert Deadline.since_call(10.0).elapsed() < 0.05
+
+
+def test_functions_with_a_budget_are_imported_by_their_call() -> None:
+    code = (
+        "import sys, pickle, inspect, timebox\n"
+        "functions = [timebox.train, timebox.tune, timebox.benchmark, timebox.lr_find]\n"
+        "print('torch' in sys.modules)\n"
+        "print([pickle.loads(pickle.dumps(one)) is one for one in functions])\n"
+        "print(['budget' in inspect.signature(one).parameters for one in functions], timebox.train.__doc__[:18])\n"
+        "import timebox.pipelines.train\n"
+        "print(timebox.train.__wrapped__ is sys.modules['timebox.pipelines.train'].train, timebox.train)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "False",
+        "[True, True, True, True]",
+        "[True, True, True, True] Train a classifier",
+        "True <function timebox.train>",
+    ]

@@ -12,8 +12,9 @@ from timebox.processes.import_path import drop_working_directory
 drop_working_directory()  # before any other import
 
 from importlib import import_module  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
+from timebox.clock import call_started  # noqa: E402
 from timebox.version import VERSION as __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -90,11 +91,62 @@ _HOMES = {
 }  # all others are in timebox.pipelines
 
 
+# Functions with a budget, which begins with their call and not with the imports before it.
+_WITH_BUDGET = ("benchmark", "lr_find", "train", "tune")
+
+
+def _home_of(name: str) -> str:
+    return next((module for module, names in _HOMES.items() if name in names), "timebox.pipelines")
+
+
+def _load(name: str) -> Any:
+    return getattr(import_module(_home_of(name)), name)
+
+
+class _FunctionWithBudget:
+    """A public function that is imported by its first call, so that its budget includes the imports.
+
+    Documentation, signature and all other attributes are those of the function.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = f"{_home_of(name)}.{name}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with call_started():
+            return _load(self.__name__)(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Any:
+        return _load(self.__name__)
+
+    @property
+    def __signature__(self) -> Any:
+        from inspect import signature  # takes some milliseconds
+
+        return signature(self.__wrapped__)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.__wrapped__.__doc__  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_load(self.__name__), name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return __getattr__, (self.__name__,)
+
+    def __repr__(self) -> str:
+        return f"<function timebox.{self.__name__}>"
+
+
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'timebox' has no attribute {name!r}")
-    home = next((module for module, names in _HOMES.items() if name in names), "timebox.pipelines")
-    value: object = getattr(import_module(home), name)
+    if name in globals():  # asked for by pickle
+        return globals()[name]
+    value: object = _FunctionWithBudget(name) if name in _WITH_BUDGET else _load(name)
     globals()[name] = value
     return value
 

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from timebox.errors import BudgetError
@@ -37,6 +38,20 @@ def process_start(pid: int | None = None) -> float:
     except (OSError, ValueError, IndexError):
         return _IMPORTED_AT
     return started if 0 <= _IMPORTED_AT - started < 3600 or pid else _IMPORTED_AT
+
+
+_call_started_at: ContextVar[float | None] = ContextVar("_call_started_at", default=None)
+
+
+@contextmanager
+def call_started() -> Iterator[None]:
+    """Within the block, the call of a public function counts as begun at its start: imports that the call causes are
+    part of its budget."""
+    token = _call_started_at.set(now())
+    try:
+        yield
+    finally:
+        _call_started_at.reset(token)
 
 
 def parse_budget(budget: str | float) -> float:
@@ -95,6 +110,16 @@ class Deadline:
     def since_process_start(cls, budget_seconds: float | None) -> "Deadline":
         """A deadline whose budget began when this process was started, as the command line promises."""
         return cls(budget_seconds, process_start())
+
+    @classmethod
+    def since_call(cls, budget_seconds: float | None) -> "Deadline":
+        """A deadline whose budget began with the call of the public function that asks, see :func:`call_started`.
+
+        The function must ask before it calls another one, and once.
+        """
+        started_at = _call_started_at.get()
+        _call_started_at.set(None)  # functions called within begin their own
+        return cls(budget_seconds, started_at)
 
     def elapsed(self) -> float:
         """Seconds since the start of the budget."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +16,19 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from timebox.clock import parse_budget
+from timebox.clock import Deadline, now, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import TrainConfig
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
+from timebox.data.arrays.npy import read_npy
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
 from timebox.data.images.decode import WHITE_16BIT, largest_16bit_value, read_header, white_of
 from timebox.data.images.pixel_range import BYTE, PixelScale, check_numbers
 from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
+from timebox.data.reading.threads import read_in_time
+from timebox.data.reading.time_limit import ReadingTime, timed
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import open_regular, parse_json_object, read_regular, temporary_directory
@@ -99,6 +103,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Raises UsageError or DataError, both ValueErrors, for parameters, images or labels that cannot be trained on.
         """
+        started_at = now()
         if y is None:
             raise UsageError("TimeboxClassifier requires y to be passed, but the target y is None")
         options: dict[str, Any] = {
@@ -109,12 +114,15 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "device": self.device,
             "precision": self.precision,
         }
-        TrainConfig.from_call({**options, "data": IN_MEMORY})  # refuses before images are read
+        config = TrainConfig.from_call({**options, "data": IN_MEMORY})  # refuses before images are read
+        deadline = Deadline(config.budget, started_at)
         labels = _read_targets(y)
         batch = self._collate(X, is_fit=True)
         if len(batch) != len(labels):
             raise DataError(f"X has {len(batch):,} images and y {len(labels):,} labels: each image needs one label")
-        pixels = self._training_pixels(batch)
+        time = ReadingTime(deadline)
+        time.source = "X"
+        pixels = read_in_time(lambda notify: self._training_pixels(batch, time), time, lambda text: None)
         self.classes_, indices = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y has one class, {self.classes_.tolist()[0]!r}: a classifier needs at least two")
@@ -129,6 +137,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 scoring=False,
                 seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
                 out=Path(folder) / "run",
+                deadline=deadline,
             )
             _ = self.run_.model, self.run_.summary  # read before the folder is removed
         return self
@@ -189,14 +198,14 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES, follow=False))
             values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             with open_regular(folder / CLASSES, follow=False) as file:
-                labels = np.load(file, allow_pickle=False)
+                labels = read_npy(file, os.fstat(file.fileno()).st_size)
             match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
                     classifier = cls()
                     classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, MemoryError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error}") from error
         if labels.shape != (len(run.class_names),):
             raise RunError(f"{str(folder)!r} is damaged: labels {labels.shape} for {len(run.class_names)} classes")
@@ -254,7 +263,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         checked: Array = validate_data(self, table, reset=is_fit, dtype="numeric")
         return checked
 
-    def _training_pixels(self, batch: Batch) -> NDArray[np.uint8]:
+    def _training_pixels(self, batch: Batch, time: ReadingTime) -> NDArray[np.uint8]:
         """Training images as uint8 (N, H, W, C); determines the scale of pixels."""
         arrays = [item for item in batch if isinstance(item, np.ndarray)] if isinstance(batch, list) else [batch]
         self._scale = PixelScale.fit(arrays, "X", self.scale) if arrays else BYTE_SCALE
@@ -262,9 +271,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         pixels = self._scale.to_uint8(arrays, "X")
         if isinstance(batch, list):
             remaining = iter(pixels)
-            return self._decode(
-                [Image.fromarray(_squeeze(next(remaining))) if isinstance(x, np.ndarray) else x for x in batch]
-            )
+            files = [Image.fromarray(_squeeze(next(remaining))) if isinstance(x, np.ndarray) else x for x in batch]
+            return self._decode(files, time)
         images: NDArray[np.uint8] = self._reshape_rows(pixels[0]) if batch.ndim == 2 else pixels[0]
         images = images[..., None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[3] not in NUM_CHANNELS:
@@ -272,12 +280,13 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         # torch takes neither arrays with negative strides nor read-only ones, as pandas gives them.
         return np.require(images, requirements=["C", "W"])
 
-    def _decode(self, files: Sequence[ImageFile]) -> NDArray[np.uint8]:
+    def _decode(self, files: Sequence[ImageFile], time: ReadingTime) -> NDArray[np.uint8]:
         """Decode training images to squares of a side that fits the recipe and the images."""
         image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
-        side = image_size or working_side([_read_size(file) for file in files], self._largest_side(len(files)))
-        self._white_16bit = white_of(max(map(_largest_16bit_value, files)))
-        return np.stack([_decode_file(file, (side, side), 3, image_fit, self._white_16bit) for file in files])
+        sizes = [_read_size(file) for file in timed(time, files, "looked at")]
+        side = image_size or working_side(sizes, self._largest_side(len(files)))
+        self._white_16bit = white = white_of(max(map(_largest_16bit_value, timed(time, files, "measured"))))
+        return np.stack([_decode_file(file, (side, side), 3, image_fit, white) for file in timed(time, files, "read")])
 
     def _file_on_scale(self, file: ImageFile) -> ImageFile | NDArray[np.uint8]:
         """A file to predict; its pixels, where training images were on a scale of their own."""

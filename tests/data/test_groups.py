@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,41 @@ def test_frame_series_are_recognized_by_file_name():
 def test_numbered_photos_are_not_frame_series(name):
     labels = np.arange(400) % 4
     assert guess_group_pattern([name.format(c=k % 4, k=k) for k in range(400)], labels) is None
+
+
+SLOW = f"it is not done with 'x/{'a' * 40}!' after 2 s; a repeat within a repeat, such as (a+)+, may take for ever"
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$", r"(a*)*$", r"^x/(\w+\s?)*$"])
+def test_a_pattern_that_takes_for_ever_ends(pattern):
+    begin = time.monotonic()
+    with pytest.raises(UsageError) as refused:
+        assign_groups(["x/b.png", "x/" + "a" * 40 + "!"], pattern)
+    assert time.monotonic() - begin < 20
+    assert str(refused.value).startswith(f"group_by {pattern!r} takes too long: {SLOW}")
+
+
+def test_all_paths_have_the_time_that_is_left():
+    with pytest.raises(UsageError, match=r"takes too long: it is not done with 400,000 paths after 2\.0s; a repeat"):
+        assign_groups([f"{'a' * 17}{number}!" for number in range(400_000)], r"(a+)+$", seconds=0.1)
+
+
+def test_patterns_are_matched_where_no_interpreter_can_be_started(monkeypatch):
+    monkeypatch.setattr("timebox.data.groups.sys.executable", "")
+    assert assign_groups(["v1_0", "v1_1", "v2_0"], r"(v\d)_").tolist() == [0, 0, 1]
+    with pytest.raises(
+        UsageError, match=r"group_by '\(' is no regular expression: missing \), unterminated subpattern"
+    ):
+        assign_groups(["a"], "(")
+
+
+def test_the_matching_process_runs_no_code_of_the_working_directory(tmp_path, monkeypatch):
+    for name in ("re", "json", "signal"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    assert assign_groups(["a1", "a1", "b2"], r"\d").tolist() == [0, 0, 1]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_that_are_no_unicode_are_matched():
+    assert assign_groups(["\udcff_1", "\udcff_2", "é\n_3"], r"(?s)(.*)_").tolist() == [0, 0, 1]

@@ -1,6 +1,7 @@
 """timebox.train(resume=…): continuing a stopped run."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -384,3 +385,32 @@ def test_a_run_is_resumed_with_its_planned_thread_count(
         torch.set_num_threads(before)
     assert summary(load(out))["threads"] == before
     assert not summary(load(out))["trained_on_other_machine"]
+
+
+def test_a_plan_of_fewer_steps_than_the_checkpoint_has_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
+    out = tmp_path / "run"
+    cut(5, KeyboardInterrupt, quick, data, out, STEPS)
+    config = json.loads((out / "model.json").read_text())
+    config["plan"]["num_steps"] = 2
+    (out / "model.json").write_text(json.dumps(config))
+    step = json.loads((out / "checkpoint" / "manifest.json").read_text())["step"]
+    assert step > 2
+    with pytest.raises(RunError) as refused:
+        train(resume=out)
+    assert str(refused.value) == (
+        f"run {str(out)!r} cannot be resumed: its plan has 2 steps, and its checkpoint is at step {step}: one of the "
+        "two files was changed; train anew"
+    )
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint/manifest.json", "model.json"])
+def test_pipes_in_a_stopped_run_are_refused(name: str, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cut(5, KeyboardInterrupt, quick, data, out, STEPS)
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    with pytest.raises(TimeboxError, match=str(out)):
+        train(resume=out)

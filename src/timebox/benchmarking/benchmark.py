@@ -113,7 +113,7 @@ def benchmark(
     (1, 0)
     """
     config = BenchmarkConfig.from_call(locals())
-    deadline = deadline or Deadline(config.budget)
+    deadline = deadline or Deadline.since_call(config.budget)
     notify = notify or (lambda line: None)
     if config.resume is not None:
         directory = BenchmarkDirectory.existing(resolve_link(Path(config.resume)))

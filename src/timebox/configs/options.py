@@ -165,6 +165,14 @@ Cache = Annotated[
         group="data",
     ),
 ]
+AllowPartial = Annotated[
+    bool,
+    option(
+        "where the budget leaves no time to read all images, train on those that can be read, the same share of each "
+        "class (by default such a budget is refused)",
+        group="data",
+    ),
+]
 DataDir = Annotated[
     Text | None,
     option(

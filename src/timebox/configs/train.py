@@ -8,6 +8,7 @@ from timebox.configs.arguments import to_arguments
 from timebox.configs.config import Config, Rule, changed_fields, option
 from timebox.configs.data import DataConfig
 from timebox.errors import UsageError, option_text
+from timebox.machine import is_torchrun
 
 # Options that may be given beside --resume and --replay; everything else is the run's own.
 BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache")
@@ -22,6 +23,19 @@ def check_exclusive(config: Any) -> None:
         budget, steps = option_text("budget"), option_text("steps")
         raise UsageError(
             f"{budget} and {steps} exclude each other: give {budget} for a deadline or {steps} for a count"
+        )
+
+
+def check_partial(config: Any) -> None:
+    """Raise UsageError for a part that no clock can choose, or that every process would choose for itself."""
+    if config.allow_partial and config.budget is None and config.steps is not None:
+        raise UsageError(
+            f"{option_text('allow_partial', True)} needs a budget: with {option_text('steps')} no clock is read, and "
+            "all images are"
+        )
+    if config.allow_partial and is_torchrun():
+        raise UsageError(
+            f"{option_text('allow_partial', True)} works in one process: each rank of torchrun would read another part"
         )
 
 
@@ -108,6 +122,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     coarse: options.Coarse = False
     class_depth: options.ClassDepth = None
     max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
+    allow_partial: options.AllowPartial = False
     cache: options.Cache = True
     data_dir: options.DataDir = None
     device: options.DeviceOption = "auto"
@@ -138,6 +153,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     requirements: ClassVar[tuple[Rule, ...]] = (
         (("resume", "replay"), check_continued),
         (("data", "budget", "steps", "resume", "replay"), check_complete),
+        (("allow_partial", "budget", "steps"), check_partial),
     )
 
     @classmethod

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from timebox.data.arrays.memory_map import take_images
 from timebox.data.images.decode import CROP, WHITE_16BIT, fit_images
 from timebox.data.left_out import LeftOut
+from timebox.data.part import PartRead
 from timebox.data.reading.text import abbreviate_list, first_repeated
 from timebox.errors import DataError
 
@@ -123,6 +124,7 @@ class LoadedData:
     why: str = ""  # the evidence for the format: "it holds data_batch_1 and test_batch"
     left_out: tuple[LeftOut, ...] = ()  # files, folders and rows that are not read; each has a sentence in notes
     white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
+    part: PartRead | None = None  # the part of the images that was read, where there was no time for all
 
 
 def align_labels(

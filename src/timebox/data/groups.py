@@ -1,15 +1,25 @@
 """Groups of images that must stay in one split, such as the frames of a video (`--group-by`)."""
 
+import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.clock import format_duration
+from timebox.data import match_script
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
+
+# Time limits of a pattern, in seconds: processor time for one path, and for all, with the start of a process, where no
+# budget sets a shorter one.
+_SECONDS_FOR_ONE, _MAX_SECONDS, _SECONDS_PER_ID, _MIN_SECONDS = 2.0, 60.0, 1e-3, 2.0
 
 # A file name with a frame number at its end; the group is the name before the number.
 _FRAME = r"([^/]*[_-])\d+\.\w+$"
@@ -18,32 +28,51 @@ _FRAME = r"([^/]*[_-])\d+\.\w+$"
 _MIN_FRAMES, _MAX_FRAMES, _MIN_FRACTION = 3, 1000, 0.8
 
 
-def assign_groups(ids: Sequence[str], pattern: str) -> Indices:
+def assign_groups(ids: Sequence[str], pattern: str, seconds: float = inf) -> Indices:
     """The group number of each image: int64 (N,).
 
     `pattern` is a regular expression, searched in each id. Images with equal text in the first capture group that took
     part in the match, or in the whole match if there is none, are in one group. An image whose id does not match is a
-    group of its own. Raises UsageError where the pattern is not a regular expression, or matches no id.
+    group of its own. Raises UsageError where the pattern is not a regular expression, matches no id, or is not done
+    with an id in 2 s, or with all in `seconds`.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"group_by {pattern!r} is no regular expression: {error}") from error
-    matches = [compiled.search(name) for name in ids]
-    if not any(matches):
-        raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
     # The integer position of an image without a match never equals the text of a match.
-    keys = [
-        next((group for group in match.groups() if group is not None), match[0]) if match else position
-        for position, match in enumerate(matches)
-    ]
+    matches = _match(ids, pattern, seconds)
+    if not any(match is not None for match in matches):
+        raise UsageError(f"group_by {pattern!r} matches no image; the first is {ids[0] if ids else None!r}")
+    keys = [position if match is None else match for position, match in enumerate(matches)]
     numbers: dict[str | int, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def count_shared_groups(ids: Sequence[str], others: Sequence[str], pattern: str) -> int:
-    """Number of images of `ids` whose group also occurs in `others`."""
-    groups = assign_groups([*ids, *others], pattern)
+def _match(ids: Sequence[str], pattern: str, seconds: float) -> list[str | None]:
+    """The text that each id matches; None for none. In a process of its own, which can be ended."""
+    seconds = max(min(seconds, _MAX_SECONDS + _SECONDS_PER_ID * len(ids)), _MIN_SECONDS)
+    arguments = {"pattern": pattern, "names": list(ids), "seconds": _SECONDS_FOR_ONE}
+    try:
+        command = [sys.executable, "-I", "-S", match_script.__file__]
+        done = subprocess.run(command, input=json.dumps(arguments).encode(), capture_output=True, timeout=seconds)
+        result = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        result = {"late": seconds}
+    except (OSError, ValueError):  # no such interpreter, as in a program that embeds Python
+        result = match_script.match_names(pattern, ids)
+    match result:
+        case {"keys": list(keys)}:
+            return keys
+        case {"error": reason}:
+            raise UsageError(f"group_by {pattern!r} is no regular expression: {reason}")
+        case {"slow": int(position)}:
+            late = f"it is not done with {ids[position]!r} after {_SECONDS_FOR_ONE:g} s"
+        case _:
+            late = f"it is not done with {len(ids):,} paths after {format_duration(seconds)}"
+    advice = "a repeat within a repeat, such as (a+)+, may take for ever: write it without"
+    raise UsageError(f"group_by {pattern!r} takes too long: {late}; {advice}")
+
+
+def count_shared_groups(ids: Sequence[str], others: Sequence[str], pattern: str, seconds: float = inf) -> int:
+    """Number of images of `ids` whose group also occurs in `others`; see :func:`assign_groups`."""
+    groups = assign_groups([*ids, *others], pattern, seconds)
     return int(np.isin(groups[: len(ids)], groups[len(ids) :]).sum())
 
 

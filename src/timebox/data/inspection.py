@@ -1,6 +1,7 @@
 """`timebox inspect`: class counts, channel statistics and duplicate images of a data set."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
 
@@ -79,9 +80,18 @@ def inspect_data(loaded: LoadedData) -> Inspection:
     )
 
 
-def image_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The 64-bit BLAKE2b hash of each image's bytes, equal on every machine: uint8 (N, H, W, C) -> uint64 (N,)."""
-    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+def image_hashes(
+    images: NDArray[np.uint8], advance: Callable[[int], object] = lambda num_done: None
+) -> NDArray[np.uint64]:
+    """The 64-bit BLAKE2b hash of each image's bytes, equal on every machine: uint8 (N, H, W, C) -> uint64 (N,).
+
+    `advance` is called with the number of images done, every few images.
+    """
+    digests = bytearray()
+    for number, image in enumerate(images):
+        if number % _CHUNK_IMAGES == 0:
+            advance(number)
+        digests += hashlib.blake2b(image.tobytes(), digest_size=8).digest()
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 

@@ -12,11 +12,14 @@ from timebox.data.dataset import ImageDataset, LoadedData, SourceSplits
 from timebox.data.folders.names import SPLITS, is_archive_name, is_system_name
 from timebox.data.formats import FORMATS, detect
 from timebox.data.images.decode import CROP, FIT_DESCRIPTIONS, fit_images
+from timebox.data.part import PartRead
 from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.data.reading.downloaded import check_downloaded, foreign_file
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, short_name
+from timebox.data.reading.time_limit import ReadingTime, Stage
 from timebox.errors import DataError, TimeboxError, UsageError
+from timebox.files.folders import kind_of
 from timebox.paths import expand_user
 
 # A class with at most this many images, and at most this fraction of the median class, gets a note.
@@ -44,6 +47,8 @@ def load_data(
     class_depth: int | None = None,
     class_names: Sequence[str] | None = None,
     white_16bit: int | None = None,
+    time: ReadingTime | None = None,
+    part: PartRead | None = None,
 ) -> LoadedData:
     """Read a data set, whatever its format.
 
@@ -72,8 +77,11 @@ def load_data(
             split; None for data to train on.
         white_16bit: the value of 16-bit grey images that becomes 255, 1..65535. None: the largest that the bits in use
             can hold.
+        time: in which the data must be read; None for no limit.
+        part: read the part of the images that an earlier run had time for.
     Raises:
         DataError: for data that cannot be read, cannot be learned from, or do not fit into memory.
+        BudgetError: for data that cannot be read in time.
         UsageError: for an argument out of range.
     """
     if image_size is not None and image_size < 1:
@@ -87,7 +95,10 @@ def load_data(
         class_depth=class_depth,
         class_names=None if class_names is None else tuple(class_names),
         white_16bit=white_16bit,
+        time=time or ReadingTime(),
+        part=part,
     )
+    options.time.source = str(source)
     options = options if max_side is None else replace(options, max_side=max_side)
     if source in names.NAMES:
         loaded = _load_named(str(source), options, data_dir, download)
@@ -103,12 +114,17 @@ def load_data(
 
 
 def load_images_in_memory(
-    dataset: ImageDataset, image_size: int | None = None, num_copies: int = 1, fit: str = CROP
+    dataset: ImageDataset,
+    image_size: int | None = None,
+    num_copies: int = 1,
+    fit: str = CROP,
+    time: ReadingTime | None = None,
 ) -> LoadedData:
     """LoadedData of images that are already in memory. Arguments and errors are those of load_data."""
     loaded = loaded_from_arrays("images", IN_MEMORY, SourceSplits(dataset), "they were passed as arrays")
     if image_size is not None:
-        options = ReadOptions(image_size, num_copies=num_copies, fit=fit)
+        options = ReadOptions(image_size, num_copies=num_copies, fit=fit, time=time or ReadingTime())
+        options.time.source = IN_MEMORY
         loaded = _resize(loaded, image_size, options, Path(IN_MEMORY))
     return replace(loaded, notes=(*loaded.notes, *_check_learnable(loaded.splits.train, IN_MEMORY)))
 
@@ -117,7 +133,8 @@ def _load_named(name: str, options: ReadOptions, data_dir: Path | None, allow_do
     shadowed = (f"{name} is read as the data set of that name, not as ./{name}",) if Path(name).exists() else ()
     if name == "digits":
         return replace(names.read_digits(), notes=shadowed)
-    path, seconds = names.locate(name, data_dir=data_dir, allow_download=allow_download, notify=options.notify)
+    with options.time.paused():
+        path, seconds = names.locate(name, data_dir=data_dir, allow_download=allow_download, notify=options.notify)
     loaded = _read(path, options)
     name = f"{name}-coarse" if options.coarse else name
     return replace(loaded, name=name, notes=(*loaded.notes, *shadowed), download_seconds=seconds)
@@ -130,6 +147,8 @@ def _load_path(source: str | Path, options: ReadOptions) -> LoadedData:
             raise names.unknown_source(str(source))
         if path.is_file():
             check_downloaded(path)
+        elif not path.is_dir():
+            raise DataError(f"{source} is a {kind_of(path.stat().st_mode)}: give a folder or a file of images")
         return _read(path, options)
     except TimeboxError:
         raise
@@ -172,10 +191,16 @@ def _resize(loaded: LoadedData, side: int, options: ReadOptions, source: Path) -
     num_images = loaded.splits.num_images
     description = f"{num_images:,} images of {side}x{side}"
     options.check_memory(num_images * side**2 * channels, description, source, is_resized=True)
-    resized = {
-        split: replace(dataset, images=fit_images(dataset.images, (side, side), channels, options.fit))
-        for split, dataset in loaded.splits.items()
-    }
+    stage = Stage(options.time, lambda done: f"resized {done:,} of {num_images:,} images", num_images)
+    resized: dict[str, ImageDataset] = {}
+    num_before = 0
+    for split, dataset in loaded.splits.items():
+
+        def advance(done: int, num_before: int = num_before) -> None:
+            stage.advance(num_before + done)
+
+        images = fit_images(dataset.images, (side, side), channels, options.fit, advance)
+        resized[split], num_before = replace(dataset, images=images), num_before + len(dataset)
     note = f"images of {width}x{height} resized to {side}x{side}: {FIT_DESCRIPTIONS[options.fit]}"
     return replace(loaded, splits=SourceSplits(**resized), notes=(*loaded.notes, note))
 

@@ -4,6 +4,7 @@ No global random state is read or written. Every index array is int64 and sorted
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from timebox.data.dataset import ImageDataset, SourceSplits, align_labels
 from timebox.data.groups import assign_groups, split_by_group
 from timebox.data.images.decode import CROP, WHITE_16BIT
+from timebox.data.part import PartRead, ranks_within_class
 from timebox.errors import UsageError
 
 Indices = NDArray[np.int64]
@@ -57,7 +59,7 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
     """
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
-    position = (_ranks(shuffled) + 0.5) / np.bincount(labels)[shuffled]
+    position = (ranks_within_class(shuffled) + 0.5) / np.bincount(labels)[shuffled]
     permutation: Indices = order[np.argsort(position, kind="stable")]
     return permutation
 
@@ -95,6 +97,7 @@ class SplitConfig:
         split_seed: 0 or more, seed of every split and limit.
         group_by: a pattern for :func:`assign_groups`: every group stays in one split, with val "rest" in train.
         fit: how images of another data set get train's shape, ``crop`` or ``letterbox``.
+        match_seconds: that matching group_by may take.
     """
 
     val: SplitSize = None
@@ -104,6 +107,7 @@ class SplitConfig:
     split_seed: int = 0
     group_by: str | None = None
     fit: str = CROP
+    match_seconds: float = inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,7 @@ class DataSplits:
     val_origin: SplitOrigin | None
     test_origin: SplitOrigin | None
     white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
+    part: PartRead | None = None  # the part of the source that was read, where there was no time for all
 
 
 def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
@@ -142,7 +147,7 @@ def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
         return value
 
     val_size, test_size = align(config.val, "val"), align(config.test, "test")
-    groups = None if config.group_by is None else assign_groups(train.ids, config.group_by)
+    groups = None if config.group_by is None else assign_groups(train.ids, config.group_by, config.match_seconds)
     pool = _Subset(train, SplitOrigin("train"), groups)
     test: _Subset | None
     if isinstance(test_size, float | int):
@@ -283,18 +288,8 @@ def _draw(labels: NDArray[np.int64], shares: Indices, seed: int) -> tuple[Indice
     """Split indices into (rest, part), with shares[c] images of each class c drawn at random."""
     order = _generator(seed).permutation(len(labels))
     shuffled = labels[order]
-    is_part = _ranks(shuffled) < shares[shuffled]
+    is_part = ranks_within_class(shuffled) < shares[shuffled]
     return np.sort(order[~is_part]), np.sort(order[is_part])
-
-
-def _ranks(labels: NDArray[np.int64]) -> Indices:
-    """For each label, the number of equal labels before it."""
-    by_class = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    starts = np.cumsum(counts) - counts
-    ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
-    return ranks
 
 
 def _proportional_shares(counts: Indices, capacity: Indices, num: int) -> Indices:

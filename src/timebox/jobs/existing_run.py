@@ -20,6 +20,9 @@ from timebox.run.model_config import Machine, TrainedModelConfig, installed_vers
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
 
+# Of the time left, for reading: a run that is resumed may have little left to train.
+RESUMED_SHARE = 0.9
+
 
 @dataclass(frozen=True, eq=False)
 class ExistingRun:
@@ -72,6 +75,9 @@ class ExistingRun:
         with context.phase("reading"):
             height, width, _ = image_shape = self.run.preprocessing.image_shape
             image_size, image_fit = self.run.recipe.image_size or None, self.run.recipe.image_fit
+            if part := self.recorded.training.part_read:
+                reader.part, image_size = part, image_size or self.run.preprocessing.square_side
+            reader.share = RESUMED_SHARE
             reader.largest_side = lambda num_images: max(height, width)
             source = self.config.source
             loaded, data_splits = reader.read_splits(source, image_size, image_fit)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -97,6 +97,7 @@ class TrainingJob:
                 init_sha256=self.initial.sha256 if self.initial else None,
                 budget_seconds=context.deadline.budget_seconds,
                 data_sha256=self.data_sha256,
+                part_read=self.data_splits.part,
             ),
             plan=PlanRecord.of(self.plan),
             machine=Machine.current(self.plan.device, context.group.size),
@@ -129,7 +130,8 @@ def plan_training(
     plan = make_plan(request, context.deadline, config.steps, write_speed)
     for line in plan.lines:
         context.reporter.note(line)
-    return plan
+    part = data_splits.part  # reading has reported it
+    return replace(plan, lines=(part.sentence, *plan.lines)) if part else plan
 
 
 def sha256_of(dataset: ImageDataset) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import UNSET
 from numpy.typing import NDArray
 from torch import nn
 
@@ -214,6 +215,7 @@ class RunFinisher:
             notes=loaded.notes,
             events=tuple(self.training.events),
             bad_files=loaded.bad_files,
+            part_read=loaded.part or UNSET,
             versions=installed_versions(),
             unwritten=tuple(self.unwritten),
             late=is_late,

@@ -12,6 +12,7 @@ from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
+from timebox.data.reading.time_limit import budget_for_share
 from timebox.errors import BudgetError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole, written
@@ -137,7 +138,7 @@ def lr_find(
     ('lr', True)
     """
     config = LrFindConfig.from_call(locals())
-    deadline, reporter = deadline or Deadline(config.budget), reporter or SilentReporter()
+    deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     source = DataConfig.of(config, val="none", test="none")
     options = config.as_dict(("recipe", "settings", "seed", "precision"))
     train_config = TrainConfig.of(source, **options, scoring=False)
@@ -188,12 +189,16 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
         return deadline.remaining() - RESERVE_SECONDS
 
     needed_seconds, elapsed_seconds = MIN_STEPS * plan.step_seconds, deadline.elapsed()
+    reading_seconds = deadline.phases_so_far().get("reading", 0.0)
     if seconds_left() < needed_seconds:
         raise BudgetError.too_short(
             f"budget {format_duration(deadline.budget_seconds or 0.0)} is too short: reading and planning took "
             f"{format_duration(elapsed_seconds)}, and {MIN_STEPS} steps take about {format_duration(needed_seconds)} "
             "here",
-            MARGIN * (elapsed_seconds + needed_seconds) + RESERVE_SECONDS,
+            max(
+                MARGIN * (elapsed_seconds + needed_seconds) + RESERVE_SECONDS,
+                budget_for_share(elapsed_seconds - reading_seconds, MARGIN * reading_seconds),
+            ),
         )
     if seconds_left() > MAX_STEPS * plan.step_seconds:
         return StepPacer(MAX_STEPS)

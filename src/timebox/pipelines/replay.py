@@ -6,10 +6,11 @@ from pathlib import Path
 
 from timebox.data import image_hashes
 from timebox.errors import RunError
+from timebox.files import read_regular
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
-from timebox.jobs.initial_weights import InitialWeights
+from timebox.jobs.initial_weights import MAX_BYTES, InitialWeights
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.run.files import METRICS, MODEL
@@ -41,7 +42,7 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     writer = RunWriter.new(out, overwrite) if out else RunWriter.new_in_runs(f"{existing.path.name}-replay")
 
     def compare_weights() -> dict[str, object]:
-        identical = (writer.path / MODEL).read_bytes() == (existing.path / MODEL).read_bytes()
+        identical = _same_content(writer.path / MODEL, existing.path / MODEL)
         result = "identical to" if identical else "NOT identical to"
         context.reporter.note(f"the weights are {result} those of {str(existing.path)!r}")
         return {"replay_of": str(existing.path), "identical": identical}
@@ -52,6 +53,14 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
         job = TrainingJob(existing.config, plan, data_splits, _read_initial_weights(existing), step_plans=step_plans)
         run_job(job, loaded, writer, context, compare_weights)
     return Run(writer.path)
+
+
+def _same_content(written: Path, recorded: Path) -> bool:
+    """Whether two files are the same, byte for byte. Raises RunError where the second cannot be read."""
+    try:
+        return written.read_bytes() == read_regular(recorded, MAX_BYTES)
+    except OSError as error:
+        raise RunError(f"{str(recorded)!r} cannot be read: {error}") from error
 
 
 def _read_initial_weights(existing: ExistingRun) -> InitialWeights | None:

@@ -73,6 +73,12 @@ def _resume_from(
 ) -> Run:
     """Read the data, plan the rest, train from a checkpoint and finish the run, whose directory is locked."""
     path, deadline, num_ranks = existing.path, context.deadline, context.group.size
+    num_steps = existing.plan.num_steps
+    if num_steps is not None and checkpoint.step > num_steps:
+        raise RunError(
+            f"run {str(path)!r} cannot be resumed: its plan has {num_steps:,} steps, and its checkpoint is at step "
+            f"{checkpoint.step:,}: one of the two files was changed; train anew"
+        )
     fit_batch_to_processes(existing.plan.recipe, num_ranks, 0.0, 0, is_fixed=True)
     if existing.recorded.machine.processes == num_ranks:
         cap_threads(existing.plan.threads)

@@ -9,9 +9,9 @@ import numpy as np
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import TrainConfig
-from timebox.data import IN_MEMORY, DataSplits, ImageDataset, image_hashes
+from timebox.data import IN_MEMORY, DataSplits, ImageDataset
 from timebox.errors import UsageError
-from timebox.jobs.context import RunContext, join_ranks
+from timebox.jobs.context import join_ranks
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
@@ -63,6 +63,7 @@ def train(
     class_depth: int | None = None,
     group_by: str | None = None,
     max_bad_share: float = 0.1,
+    allow_partial: bool = False,
     cache: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
@@ -105,6 +106,8 @@ def train(
         group_by: a regular expression for the images' paths; images for which it matches the same text (its first
             group, or the whole match) stay together when images are split, such as the frames of a video.
         max_bad_share: share of unreadable files, 0...1, above which the data are refused.
+        allow_partial: where the budget leaves no time to read all images, whether to train on those that can be read,
+            the same share of each class; else such a budget is refused.
         cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
         reporter: receives phases, notes and steps as they happen.
         deadline: a clock already running, in place of ``budget``.
@@ -128,8 +131,16 @@ def train(
         )
     in_memory = data if isinstance(data, ImageDataset) else None
     config = TrainConfig.from_call({**locals(), "data": data if in_memory is None else IN_MEMORY})
-    deadline, reporter = deadline or Deadline(config.budget), reporter or SilentReporter()
-    reader = DatasetReader(config.data_dir, config.max_bad_share, reporter.note, deadline, in_memory, config.cache)
+    deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
+    reader = DatasetReader(
+        config.data_dir,
+        config.max_bad_share,
+        reporter.note,
+        deadline,
+        in_memory,
+        config.cache,
+        config.allow_partial,
+    )
     if is_worker_rank():
         return Run(run_worker(resolve_device(device), deadline, reader), device)
     if config.resume is not None or config.replay is not None:
@@ -161,8 +172,8 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
         with keep_partial_run(writer, context):
             failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
+            _save_training_hashes(writer, config, data_splits, reader)
             with context.phase("planning"):
-                _save_training_hashes(writer, config, data_splits, context)
                 plan = plan_training(config, data_splits, device, context, writer.write_speed, initial)
             run_job(TrainingJob(config, plan, data_splits, initial), loaded, writer, context)
     return Run(writer.path, config.device)
@@ -194,11 +205,13 @@ def _output_directory(config: TrainConfig, reporter: Reporter) -> Path | None:
     return out
 
 
-def _save_training_hashes(writer: RunWriter, config: TrainConfig, data_splits: DataSplits, context: RunContext) -> None:
+def _save_training_hashes(
+    writer: RunWriter, config: TrainConfig, data_splits: DataSplits, reader: DatasetReader
+) -> None:
     """Save a hash of each training image, and report how many images to be scored are among them."""
-    hashes = image_hashes(data_splits.train.images)
+    hashes = reader.hashes(data_splits.train)
     writer.save_training_hashes(hashes)
     for name, split in (("val", data_splits.val), ("test", data_splits.test)) if config.scoring else ():
-        if split is not None and (num_seen := int(np.isin(image_hashes(split.images), hashes).sum())):
+        if split is not None and (num_seen := int(np.isin(reader.hashes(split), hashes).sum())):
             images = f"{num_seen:,} of {len(split):,} images of {name}"
-            context.reporter.note(f"{images} are training images too, pixel for pixel")
+            reader.notify(f"{images} are training images too, pixel for pixel")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from timebox.clock import Deadline, format_duration
+from timebox.data.reading.time_limit import budget_for_share
 from timebox.errors import BudgetError
 from timebox.evaluation.tta import NUM_VIEWS
 from timebox.planning.plan import NUM_VALIDATIONS
@@ -147,4 +148,6 @@ class Budget:
         # Scoring takes the planned time or its share of the budget, whichever is less.
         with_planned_scoring = fixed + self.scoring.seconds(model.scoring_seconds_per_image, model.tta)
         with_share = fixed / (1 - FINAL_SCORING_SHARE - STUTTER_SHARE)
-        return min(with_planned_scoring / (1 - STUTTER_SHARE), with_share)
+        reading_seconds = self.deadline.phases_so_far().get("reading", 0.0)
+        for_reading = budget_for_share(self.planning_started - reading_seconds, ELAPSED_MARGIN * reading_seconds)
+        return max(min(with_planned_scoring / (1 - STUTTER_SHARE), with_share), for_reading)

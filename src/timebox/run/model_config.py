@@ -11,6 +11,7 @@ from torch import Tensor
 
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
+from timebox.data.part import PartRead
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
@@ -21,7 +22,7 @@ from timebox.version import VERSION
 MIN_STD = 1e-4
 
 # Options of TrainConfig that model.json records under the same names.
-_SHARED_OPTIONS = ("recipe", "settings", "precision", "scoring", "thumbnails", "init")
+_SHARED_OPTIONS = ("recipe", "settings", "precision", "scoring", "thumbnails", "init", "allow_partial")
 
 Side = Annotated[int, Meta(ge=8, le=4096)]
 ImageShape = tuple[Side, Side, Literal[1, 3, 4]]
@@ -100,6 +101,8 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
         init_sha256: SHA-256 of the weights that the training began with.
         budget_seconds: the budget; null where the steps were counted.
         data_sha256: SHA-256 of the training images and labels, in order.
+        allow_partial: whether a part of the images was to be read where there was no time for all.
+        part_read: that part; null for all.
     """
 
     recipe: str
@@ -112,6 +115,8 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
     init_sha256: str | None = None
     budget_seconds: Seconds | None = None
     data_sha256: str | None = None
+    allow_partial: bool = False
+    part_read: PartRead | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, **checksums: Any) -> "TrainingRequest":

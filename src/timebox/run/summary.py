@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from timebox.configs.data import DataConfig
 from timebox.data.dataset import BadFile
+from timebox.data.part import PartRead
 from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 
@@ -64,6 +65,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         plan: the decisions of the planner, in words.
         notes: remarks about the data.
         events: events of the training, such as a rollback.
+        part_read: the part of the images that was read, where there was no time for all.
         resumed_at_step: the step of the checkpoint that the training was resumed from.
         replay_of: the run that was replayed.
         identical: whether the replay came to the same weights, byte for byte.
@@ -106,6 +108,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
     events: tuple[str, ...]
     bad_files: tuple[BadFile, ...]
     versions: dict[str, str]
+    part_read: PartRead | UnsetType = UNSET
     resumed_at_step: Count | UnsetType = UNSET
     replay_of: str | UnsetType = UNSET
     identical: bool | UnsetType = UNSET

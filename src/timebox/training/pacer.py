@@ -52,7 +52,7 @@ class StepPacer:
         self._num_issued = 0
 
     def next(self, num_unfinished: int) -> float | None:
-        if self._num_issued == self._num_steps:
+        if self._num_issued >= self._num_steps:  # above it after a rewind to a step that is not of this plan
             return None
         self._num_issued += 1
         return self._num_issued / self._num_steps

@@ -137,7 +137,7 @@ def tune(
     ('tune', False)
     """
     config = TuneConfig.from_call(locals())
-    deadline = deadline or Deadline(config.budget)
+    deadline = deadline or Deadline.since_call(config.budget)
     notify = notify or (lambda line: None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.resume is not None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.errors import OutputError
-from timebox.files import write_whole, written
+from timebox.files import read_regular, write_whole, written
 from timebox.paths import expand_user, user_cache
 
 FORMAT = 2
@@ -31,6 +31,7 @@ INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
 MAX_INCOMPLETE_SECONDS = 86_400
 _KEY = re.compile("[0-9a-f]{32}")
 CACHE_VARIABLE = "TIMEBOX_CACHE"
+_MAX_INDEX_BYTES = 1 << 30
 MAX_BYTES = 64 << 30  # of all entries together; the least recently used is removed first
 MIN_FREE_BYTES = 2 << 30  # left free on the disk
 
@@ -81,7 +82,7 @@ class DecodedCache:
             return None
         entry = self._folder / key
         try:
-            loaded = _load_entry(entry, msgspec.json.decode((entry / INDEX).read_bytes(), type=_Index))
+            loaded = _load_entry(entry, msgspec.json.decode(read_regular(entry / INDEX, _MAX_INDEX_BYTES), type=_Index))
         except (OSError, ValueError, TypeError):
             return None
         with contextlib.suppress(OSError):  # a read-only cache

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from timebox.files import open_regular
 
 _MAX_DEPTH, _MAX_LINKED_FOLDERS = 100, 10_000
 _SIGNATURE_BYTES = 64
+_ENTRIES_PER_CHECK = 256
 
 _Identity = tuple[int, int]  # device and inode of a folder
 
@@ -66,22 +67,23 @@ class Scan:
 
 @dataclass(eq=False)
 class _Skipped:
-    """Paths that are not in the list."""
+    """Paths that are not in the list; and what is called every few files."""
 
+    check_time: Callable[[], None]
     system: list[Path] = field(default_factory=list)
     loops: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
     num_linked: int = 0
 
 
-def scan(path: Path) -> Scan:
+def scan(path: Path, check_time: Callable[[], None] = lambda: None) -> Scan:
     """List a folder and all folders below it.
 
     A file is an image by its suffix, or where the suffix is not an image's by its first bytes. Links are followed,
-    except to a folder that they lie in. Raises OSError for a folder that cannot be listed, and DataError for one too
-    deep.
+    except to a folder that they lie in. Raises OSError for a folder that cannot be listed, DataError for one too deep,
+    and whatever `check_time` raises, which is called every few files.
     """
-    skipped = _Skipped()
+    skipped = _Skipped(check_time)
     above = tuple(_identity(parent) for parent in path.resolve().parents)
     root = _list(path, above, 0, skipped)
 
@@ -120,8 +122,8 @@ def _list(path: Path, above: tuple[_Identity, ...], depth: int, skipped: _Skippe
     images: list[Path] = []
     others: list[Path] = []
     with os.scandir(path) as listed:
-        entries = sorted(listed, key=lambda entry: entry.name)
-    for entry in entries:
+        entries = sorted(_checked(listed, skipped.check_time), key=lambda entry: entry.name)
+    for entry in _checked(entries, skipped.check_time):
         child = Path(entry.path)
         if is_system_name(entry.name):
             if _is_folder(entry) or Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
@@ -137,6 +139,14 @@ def _list(path: Path, above: tuple[_Identity, ...], depth: int, skipped: _Skippe
             (images if _starts_like_an_image(child) else others).append(child)
     num_images = len(images) + sum(folder.num_images for folder in folders)
     return ImageFolder(path, tuple(folders), tuple(images), tuple(others), num_images)
+
+
+def _checked(entries: Iterable["os.DirEntry[str]"], check_time: Callable[[], None]) -> Iterator["os.DirEntry[str]"]:
+    """The entries, with a call of `check_time` before each few of them."""
+    for number, entry in enumerate(entries):
+        if number % _ENTRIES_PER_CHECK == 0:
+            check_time()
+        yield entry
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

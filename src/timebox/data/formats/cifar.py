@@ -16,7 +16,7 @@ from timebox.data.reading.array_splits import loaded_from_arrays
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.safe_pickle import load_pickled_dict
 from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, open_tar
-from timebox.errors import DataError, UsageError
+from timebox.errors import DataError, TimeboxError, UsageError
 from timebox.files import read_regular
 
 _SIDE = 32
@@ -129,7 +129,7 @@ def _tar_members(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
                 if len(blob) < member.size:
                     raise EOFError(f"{inner.name} ends early")
                 yield inner.name, blob
-    except DataError:
+    except TimeboxError:
         raise
     except TAR_ERRORS as error:
         raise DataError(f"{path}: the archive is truncated or damaged ({error})") from error
@@ -149,6 +149,7 @@ def _read(layout: _Layout, members: Iterable[tuple[str, bytes]], source: Path, o
     notify = ProgressNotifier(options.notify)
     for name, blob in members:
         notify(f"read {name}")
+        options.time.check()
         if name in (*layout.train, layout.test):
             parse = _parse_binary if layout.is_binary else _parse_pickle
             batches[name] = parse(blob, layout.is_cifar100, options.coarse, f"{source}: {name}")

@@ -39,7 +39,7 @@ class Folder:
         )
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
-        listed = scan(path)
+        listed = scan(path, options.time.check)
         found = find_tables(listed.root, options)
         tables = [(table, images_of(table)) for table in found.labelled]
         layout, refusal = _layout(listed.root, options)

@@ -14,7 +14,7 @@ from timebox.data.reading.array_splits import ArraySplit, loaded_from_arrays, sp
 from timebox.data.reading.array_values import decode_texts, plain_images, plain_labels
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import short_name
-from timebox.errors import DataError
+from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular
 
 # Words for images and for labels in the names of arrays, the first of several in one archive first.
@@ -35,7 +35,7 @@ class Npz:
                 options.check_memory(sum(member.file_size for member in archive.infolist()), "its arrays", path)
                 arrays = ArrayArchive(archive, path)
                 content = _read_archive(arrays, needs_train=options.class_names is None)
-        except DataError:
+        except TimeboxError:
             raise
         except ZIP_ERRORS as error:
             raise DataError(f"{path}: not an .npz archive, or a damaged one ({error})") from error

@@ -7,7 +7,7 @@ applied; transparent pixels get a white background. Pillow's global settings are
 import contextlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ FIT_DESCRIPTIONS = {
 }
 
 _SIGNATURE_BYTES = 512
+_IMAGES_PER_CALL = 64
 
 MAX_FILE_BYTES = 1 << 29  # MAX_DECODED_PIXELS of three channels and 8 bits, unpacked, are 300 MB
 
@@ -166,15 +167,24 @@ def largest_16bit_value(file: str | Path | BinaryIO | Image.Image) -> int:
             return int(np.clip(np.asarray(image).max(), 0, WHITE_16BIT))
 
 
-def fit_images(images: NDArray[np.uint8], size: tuple[int, int], channels: int, fit: str = CROP) -> NDArray[np.uint8]:
+def fit_images(
+    images: NDArray[np.uint8],
+    size: tuple[int, int],
+    channels: int,
+    fit: str = CROP,
+    advance: Callable[[int], object] = lambda num_done: None,
+) -> NDArray[np.uint8]:
     """Resize and convert images in memory as decode_image does: uint8 (N, H, W, C) to (N, *size, channels).
 
-    `size` is (height, width) in pixels. Returns `images` itself where it has that shape.
+    `size` is (height, width) in pixels; `advance` is called with the number of images done. Returns `images` itself
+    where it has that shape.
     """
     if images.shape[1:] == (*size, channels):
         return images
     fitted = np.empty((len(images), *size, channels), np.uint8)
-    for source, target in zip(images, fitted, strict=True):
+    for number, (source, target) in enumerate(zip(images, fitted, strict=True)):
+        if number % _IMAGES_PER_CALL == 0:
+            advance(number)
         image = _convert(Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source), channels)
         target[...] = np.asarray(_FITS[fit](image, size[1], size[0])).reshape(target.shape)
     return fitted

@@ -6,10 +6,11 @@ A first pass reads all headers, which determine the working size and the channel
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +22,6 @@ from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cach
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, relabel
 from timebox.data.folders.names import SPLITS
 from timebox.data.images.decode import (
-    CHANNEL_MODES,
-    FIT_DESCRIPTIONS,
     WHITE_16BIT,
     ImageHeader,
     decode_image,
@@ -30,10 +29,13 @@ from timebox.data.images.decode import (
     read_header,
     white_of,
 )
-from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
-from timebox.data.reading.text import abbreviate_list, pluralize, short_name, sort_naturally
+from timebox.data.images.header_notes import misnamed_notes, resize_notes, white_notes
+from timebox.data.part import PartRead, part_order
+from timebox.data.reading.options import DEFAULT_MAX_SIDE, ReadOptions
+from timebox.data.reading.text import short_name, sort_naturally
+from timebox.data.reading.threads import NOT_IN_TIME, for_each, seconds_per_image
 from timebox.errors import DataError, OutputError, option_text
-from timebox.machine import available_memory, available_threads
+from timebox.machine import available_memory
 
 MIN_SIDE = 8  # pixels, of a working size chosen by working_side
 
@@ -42,7 +44,10 @@ MIN_CACHED_PIXELS = 300_000_000
 
 # The note where the cache cannot be written to; the data are read all the same.
 NOT_KEPT = "decoded images are not kept for the next run: {}"
-_MAX_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
+
+# Where a part may be read: the share of the time left that it is chosen for, and the number of images up to which all
+# are tried.
+_PART_SHARE, _MIN_IMAGES_FOR_PART = 0.7, 200
 
 ClassOrder = Callable[[Sequence[str]], Sequence[str]]
 
@@ -82,15 +87,19 @@ def load_encoded(
     """
     max_side = options.max_side(len(images))
     key = _cache_key(images, options, max_side) if options.cache else ""
-    if options.cache and (cached := options.cache.find(key)):
+    if options.cache and options.part is None and (cached := options.cache.find(key)):
         _check_failures(path, len(images), cached.bad_files, options.max_bad_share)
         note = "decoded by an earlier run: read from the cache"
         return replace(cached, name=short_name(path), notes=(*cached.notes, note))
-    headers, failures = _read_headers(images, options)
+    num_total, (images, order) = len(images), _choose_part(images, options)
+    # A part that was chosen for the time left may become smaller yet, where decoding takes longer than was measured.
+    may_end = options.time.allow_partial
+    later = cache(lambda: 0.0 if may_end else len(images) * _decoding_seconds(images, options))
+    headers, failures = _read_headers(images, options, later)
     _check_failures(path, len(images), _bad_files(images, failures), options.max_bad_share)
     readable_headers = [header for header in headers if header]
     channels = 1 if all(header.is_grey for header in readable_headers) else 3
-    found_white = _find_white(images, headers, options)
+    found_white = _find_white(images, headers, options, later)
     white = options.white_16bit or found_white
     sizes = [(header.width, header.height) for header in readable_headers]
     side = options.image_size or working_side(sizes, max_side)
@@ -99,29 +108,39 @@ def load_encoded(
         if writer is None:
             description = f"{len(readable_headers):,} images of {side}x{side}"
             options.check_memory(num_bytes, description, path, is_resized=True)
-        datasets: dict[str, ImageDataset] = {}
-        for split in SPLITS:
-            if indices := [i for i, image in enumerate(images) if image.split == split and headers[i]]:
-                shape = (len(indices), side, side, channels)
-                pixels = _allocate(split, shape, writer, options)
-                datasets[split] = _decode(
-                    images, indices, pixels, failures, replace(options, white_16bit=white), class_order
-                )
+        indices = {
+            split: [i for i, image in enumerate(images) if image.split == split and headers[i]] for split in SPLITS
+        }
+        shape = (side, side, channels)
+        targets = _Targets(
+            {
+                split: _allocate(split, (len(of_split), *shape), writer, options)
+                for split, of_split in indices.items()
+                if of_split
+            },
+            indices,
+        )
+        num_read, bad = _decode(images, order, targets, replace(options, white_16bit=white))
+        part = _part_read(images, num_read, num_total, options)
+        reached = set(order[:num_read])
+        failures = {index: reason for index, reason in {**failures, **bad}.items() if index in reached}
+        good = reached - failures.keys()
+        datasets = {split: targets.dataset(split, images, good, class_order) for split in targets.pixels}
         bad_files = _bad_files(images, failures)
-        _check_failures(path, len(images), bad_files, options.max_bad_share)
-        decoded_headers = [header for i, header in enumerate(headers) if header and i not in failures]
+        _check_failures(path, num_read, bad_files, options.max_bad_share)
+        decoded_headers = [header for i, header in enumerate(headers) if header and i in good]
         all_sizes = dict(Counter(f"{header.width}x{header.height}" for header in decoded_headers).most_common())
         modes = dict(Counter(header.mode for header in decoded_headers).most_common())
         notes = (
-            *_resize_notes(all_sizes, modes, side, channels, options.fit),
-            *_misnamed_notes(images, headers),
-            *_white_notes(white, found_white, headers),
+            *resize_notes(all_sizes, modes, side, channels, options.fit),
+            *misnamed_notes([image.name for image in images], headers),
+            *white_notes(white, found_white, headers),
         )
         described = format_name + (f" in {', '.join(datasets)}" if len(datasets) > 1 else "")
         splits = _align_splits(path, datasets, options.class_names)
         loaded = LoadedData(short_name(path), described, splits, bad_files, all_sizes, modes, notes, white_16bit=white)
-        if writer is None:
-            return loaded
+        if writer is None or part or NOT_IN_TIME in failures.values():
+            return replace(loaded, part=part)
         writer.commit(loaded)
     # Map the images from the committed entry; where committing failed, the arrays of `loaded` are still valid.
     cached = options.cache.find(key) if options.cache else None
@@ -140,12 +159,17 @@ def _cache_key(images: Sequence[EncodedImage], options: ReadOptions, max_side: i
             return replace(options.archive, name=image.name, size=fingerprint.size)
         return fingerprint
 
+    contents = []
+    for number, image in enumerate(images):
+        if number % 256 == 0:
+            options.time.check()
+        contents.append(content_of(image))
     listed = [(image.name, image.split, image.class_name) for image in images]
     settings = (
         options.image_size, options.fit, max_side, MIN_SIDE, PIL.__version__, options.archive, options.white_16bit,
         options.class_names, listed,
     )  # fmt: skip
-    return cache_key([content_of(image) for image in images], settings)
+    return cache_key(contents, settings)
 
 
 @contextmanager
@@ -185,80 +209,122 @@ def _bad_files(images: Sequence[EncodedImage], failures: Mapping[int, str]) -> t
     return tuple(BadFile(images[i].name, failures[i]) for i in sorted(failures))
 
 
+def _part_read(images: Sequence[EncodedImage], num_read: int, num_total: int, options: ReadOptions) -> PartRead | None:
+    """The part that was read; None for all. Raises BudgetError where it lacks a class."""
+    if options.time.allow_partial:
+        options.time.extend()
+    if num_read == num_total:
+        return None
+    if num_read < len({(image.split, image.class_name) for image in images}):
+        options.time.whole_reason = "there is no time for an image of each class"
+        raise options.time.refuse(options.time.used * (num_total / max(num_read, 1) - 1))
+    return PartRead(num_read, num_total)
+
+
+def _choose_part(images: Sequence[EncodedImage], options: ReadOptions) -> tuple[list[EncodedImage], list[int]]:
+    """(the images to read, and the order to read them in): all, or the part that there is or was time for.
+
+    Raises BudgetError where there is no time for an image of each class.
+    """
+    groups, time = [(image.split, image.class_name) for image in images], options.time
+    if options.part is None and not time.allow_partial:
+        return list(images), list(range(len(images)))
+    order = part_order(groups).tolist()
+    if options.part is not None:
+        order = order[: options.part.images]
+    elif len(images) > _MIN_IMAGES_FOR_PART:
+        seconds = _decoding_seconds(images, options)
+        num_affordable = int(_PART_SHARE * time.left / seconds)
+        if num_affordable < min(len(set(groups)), len(images)):
+            time.whole_reason = "there is no time for an image of each class"
+            raise time.refuse(seconds * len(images) if seconds < inf else None)
+        order = order[:num_affordable]
+        time.whole_reason = "reading became slower than it was measured"
+    kept = sorted(order)
+    position_of = {index: position for position, index in enumerate(kept)}
+    return [images[index] for index in kept], [position_of[index] for index in order]
+
+
+def _decoding_seconds(images: Sequence[EncodedImage], options: ReadOptions) -> float:
+    """Seconds of decoding an image, measured on some."""
+    size = (options.image_size or DEFAULT_MAX_SIDE,) * 2
+    return seconds_per_image(lambda image: decode_image(image.file(), size, 3, options.fit), images)
+
+
 def _read_headers(
-    images: Sequence[EncodedImage], options: ReadOptions
+    images: Sequence[EncodedImage], options: ReadOptions, later: Callable[[], float]
 ) -> tuple[list[ImageHeader | None], dict[int, str]]:
     """(header of each image, None where unreadable; reason of each failure by index)."""
     headers: list[ImageHeader | None] = [None] * len(images)
-
-    def task(index: int) -> None:
-        headers[index] = read_header(images[index].file())
-
-    return headers, _for_each(task, range(len(images)), "looked at", options)
+    done = for_each(lambda image: read_header(image.file()), headers.__setitem__, images, "looked at", options, later)
+    return headers, done.failures
 
 
-def _find_white(images: Sequence[EncodedImage], headers: Sequence[ImageHeader | None], options: ReadOptions) -> int:
+def _find_white(
+    images: Sequence[EncodedImage],
+    headers: Sequence[ImageHeader | None],
+    options: ReadOptions,
+    later: Callable[[], float],
+) -> int:
     """The value of 16-bit grey images that becomes white: see :func:`white_of`."""
-    indices = [index for index, header in enumerate(headers) if header and header.is_16bit]
-    largest = [0] * len(indices)
-
-    def task(position: int) -> None:
-        largest[position] = largest_16bit_value(images[indices[position]].file())
-
-    _for_each(task, range(len(indices)), "measured", options)
+    measured = [image for image, header in zip(images, headers, strict=True) if header and header.is_16bit]
+    largest = [0] * len(measured)
+    for_each(lambda image: largest_16bit_value(image.file()), largest.__setitem__, measured, "measured", options, later)
     return white_of(max(largest, default=0))
 
 
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """Where images are decoded to: an array uint8 (N, H, W, C) for each split, and the indices of its images."""
+
+    pixels: dict[str, NDArray[np.uint8]]
+    indices: dict[str, list[int]]
+
+    def place(self) -> dict[int, tuple[NDArray[np.uint8], int]]:
+        """Index of an image -> its array and row."""
+        return {
+            index: (self.pixels[split], row) for split in self.pixels for row, index in enumerate(self.indices[split])
+        }
+
+    def dataset(
+        self, split: str, images: Sequence[EncodedImage], good: Collection[int], class_order: ClassOrder
+    ) -> ImageDataset:
+        """The good images of a split, moved to the first rows of its array."""
+        pixels, indices = self.pixels[split], self.indices[split]
+        good_rows = [row for row, index in enumerate(indices) if index in good]
+        if len(good_rows) < len(indices):  # close the gaps in place: a second array may not fit into memory
+            for target, row in enumerate(good_rows):
+                pixels[target] = pixels[row]
+        kept = [images[indices[row]] for row in good_rows]
+        names = tuple(class_order(sorted({image.class_name for image in kept})))
+        label_of = {name: label for label, name in enumerate(names)}
+        labels = np.array([label_of[image.class_name] for image in kept], dtype=np.int64)
+        return ImageDataset(pixels[: len(kept)], labels, names, tuple(image.name for image in kept))
+
+
 def _decode(
-    images: Sequence[EncodedImage],
-    indices: list[int],
-    pixels: NDArray[np.uint8],
-    failures: dict[int, str],
-    options: ReadOptions,
-    class_order: ClassOrder,
-) -> ImageDataset:
-    """Decode the images at `indices` into the first rows of `pixels`; unreadable ones are added to `failures`."""
-    height, width, channels = pixels.shape[1:]
+    images: Sequence[EncodedImage], order: Sequence[int], targets: _Targets, options: ReadOptions
+) -> tuple[int, dict[int, str]]:
+    """Decode images in order: (how many of ``order`` were reached in time, why some are unreadable by index)."""
+    place = targets.place()
+    readable = [index for index in order if index in place]
+    some = next(iter(targets.pixels.values()))
+    (height, width), channels, white = some.shape[1:3], some.shape[3], options.white_16bit or WHITE_16BIT
 
-    def task(row: int) -> None:
-        pixels[row] = decode_image(
-            images[indices[row]].file(), (height, width), channels, options.fit, options.white_16bit or WHITE_16BIT
-        )
+    def store(position: int, image: NDArray[np.uint8]) -> None:
+        pixels, row = place[readable[position]]
+        pixels[row] = image
 
-    bad_rows = _for_each(task, range(len(indices)), "read", options)
-    failures.update({indices[row]: reason for row, reason in bad_rows.items()})
-    good_rows = [row for row in range(len(indices)) if row not in bad_rows]
-    good = [indices[row] for row in good_rows]
-    if bad_rows:  # close the gaps in place: a second array of this size may not fit into memory
-        for target, row in enumerate(good_rows):
-            pixels[target] = pixels[row]
-    names = tuple(class_order(sorted({images[index].class_name for index in good})))
-    label_of = {name: label for label, name in enumerate(names)}
-    labels = np.array([label_of[images[index].class_name] for index in good], dtype=np.int64)
-    return ImageDataset(pixels[: len(good)], labels, names, tuple(images[index].name for index in good))
-
-
-def _for_each(task: Callable[[int], None], indices: range, verb: str, options: ReadOptions) -> dict[int, str]:
-    """Run task(index) in threads; Pillow releases the GIL. Returns the reason of each DataError by index."""
-    failures: dict[int, str] = {}
-    notify = ProgressNotifier(options.notify)
-
-    def run(chunk: range) -> int:
-        for index in chunk:
-            try:
-                task(index)
-            except DataError as error:
-                failures[index] = str(error)
-        return len(chunk)
-
-    size = max(1, min(_MAX_IMAGES_PER_TASK, len(indices) // (_TASKS_PER_THREAD * available_threads())))
-    chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
-    num_done = 0
-    with ThreadPoolExecutor(available_threads()) as pool:
-        for number in pool.map(run, chunks):
-            num_done += number
-            notify(f"{verb} {num_done:,} of {len(indices):,} images")
-    return failures
+    done = for_each(
+        lambda image: decode_image(image.file(), (height, width), channels, options.fit, white),
+        store,
+        [images[index] for index in readable],
+        "read",
+        options,
+    )
+    failures = {readable[position]: reason for position, reason in done.failures.items()}
+    num_read = len(order) if done.num_images == len(readable) else order.index(readable[done.num_images])
+    return num_read, failures
 
 
 def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], max_bad_share: float) -> None:
@@ -302,36 +368,3 @@ def _align_splits(path: Path, datasets: dict[str, ImageDataset], class_names: tu
                 raise
             raise DataError(f"{error}. To leave that split out, set {option_text(split, 'none')}") from error
     return SourceSplits(train, **others)
-
-
-def _resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, channels: int, fit: str) -> Iterator[str]:
-    if list(sizes) != [f"{side}x{side}"]:
-        common = abbreviate_list([f"{size} ({number:,})" for size, number in sizes.items()])
-        resized = f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
-        yield f"images of {pluralize(len(sizes), 'size')} ({common}) resized to {resized}"
-    mode = CHANNEL_MODES[channels]
-    if list(modes) != [mode]:
-        listed = ", ".join(f"{name} ({number:,})" for name, number in modes.items())
-        yield f"images of mode {listed} converted to {mode}, transparent pixels on a white background"
-
-
-def _white_notes(white: int, found: int, headers: Sequence[ImageHeader | None]) -> Iterator[str]:
-    """Notes on 16-bit images; `found` is the white that their values suggest."""
-    num_images = sum(header is not None and header.is_16bit for header in headers)
-    if num_images and found > white:
-        yield f"16-bit images hold values above {white:,}, which is white for this model: they become white too"
-    elif num_images and white < WHITE_16BIT:
-        yield (
-            f"{pluralize(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
-            "white, in every image of this model"
-        )
-
-
-def _misnamed_notes(images: Sequence[EncodedImage], headers: list[ImageHeader | None]) -> Iterator[str]:
-    pairs = zip(images, headers, strict=True)
-    if misnamed := [(image, header.misnamed_as) for image, header in pairs if header and header.misnamed_as]:
-        image, true_format = misnamed[0]
-        yield (
-            f"{pluralize(len(misnamed), 'file')} not of the format the suffix says ({image.name} is {true_format}): "
-            "read by content"
-        )

@@ -8,6 +8,8 @@ from pathlib import Path
 from timebox.data.arrays.decoded_cache import DecodedCache, FileFingerprint
 from timebox.data.folders.names import SPLITS
 from timebox.data.images.decode import CROP
+from timebox.data.part import PartRead
+from timebox.data.reading.time_limit import ReadingTime
 from timebox.errors import DataError, option_text
 from timebox.machine import available_memory
 
@@ -38,6 +40,8 @@ class ReadOptions:
         class_depth: 1 where class folders lie in the source, 2 where they lie in the folders there; None to find it.
         class_names: the classes of a model that is to be scored on the data; None for data to train on.
         white_16bit: the value of 16-bit grey images that becomes 255; None to find it from the data.
+        time: in which the data must be read.
+        part: the part of the images to read, as an earlier run had time for; None for all, or what there is time for.
     """
 
     image_size: int | None = None
@@ -53,6 +57,8 @@ class ReadOptions:
     class_names: tuple[str, ...] | None = None
     white_16bit: int | None = None
     max_side: Callable[[int], int] = field(default=lambda num_images: DEFAULT_MAX_SIDE)
+    time: ReadingTime = field(default_factory=ReadingTime)
+    part: PartRead | None = None
 
     def check_memory(
         self, num_bytes: int, description: str, source: Path, *, peak_copies: float = 1.0, is_resized: bool = False

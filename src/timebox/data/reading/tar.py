@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, BinaryIO
 
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.errors import DataError
@@ -21,10 +21,16 @@ TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, V
 @contextmanager
 def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar file, plain or compressed, as a stream. Raises DataError when it exceeds the decompression limits."""
-    with open_regular(path) as file:
-        limited = _LimitedReader(_decompress(file), path)
-        with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read
-            yield archive
+    with open_regular(path) as file, read_tar(file, path) as archive:
+        yield archive
+
+
+@contextmanager
+def read_tar(file: BinaryIO, path: Path) -> Iterator[tarfile.TarFile]:
+    """Open the tar file at `path`, which is open as `file`, as :func:`open_tar` does."""
+    limited = _LimitedReader(_decompress(file), path)
+    with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read
+        yield archive
 
 
 def first_member(path: Path) -> tarfile.TarInfo | None:

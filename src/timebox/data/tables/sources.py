@@ -66,9 +66,14 @@ def is_table(path: Path) -> bool:
 
 def read_label_table(files: Sequence[Path], paths: ImagePaths, split: str | None, options: ReadOptions) -> LabelTable:
     """Read tables of the same columns as one. Raises DataError where they hold no images or no labels."""
+    tables: list[Table] = []
     for path in files:
-        check_downloaded(path)
-    table = _concatenate([READERS[path.suffix.lower()](path, options) for path in files], files)
+        try:
+            check_downloaded(path)
+            tables.append(READERS[path.suffix.lower()](path, options))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+    table = _concatenate(tables, files)
     source = files[0] if len(files) == 1 else files[0].parent
     return LabelTable(tuple(files), table, find_columns(table, paths.has_image, source, options.coarse), paths, split)
 

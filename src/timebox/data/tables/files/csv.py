@@ -34,7 +34,7 @@ def read_csv(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: byte {error.start:,} is not UTF-8; save the table as UTF-8") from error
     text = re.sub(r"\Asep=.\r?\n", "", text)  # Excel's name for the separator
     lines = text[:_NUM_SAMPLED_CHARACTERS].splitlines()
-    rows = list(_rows(text, _find_separator(lines, _SEPARATORS[path.suffix.lower()]), path))
+    rows = list(_rows(text, _find_separator(lines, _SEPARATORS[path.suffix.lower()]), path, options))
     if not rows:
         raise DataError(f"{path}: holds no rows")
     names = _pop_header(rows, path)
@@ -50,12 +50,15 @@ def read_csv(path: Path, options: ReadOptions) -> Table:
     return Table(columns, {})
 
 
-def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
+def _rows(text: str, separator: str, path: Path, options: ReadOptions) -> Iterator[list[str]]:
     before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
-        yield from (
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True) if row
-        )
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        for number, row in enumerate(reader):
+            if number % 1024 == 0:
+                options.time.check()
+            if row:
+                yield row
     except csv.Error as error:
         raise DataError(f"{path}: not a table of separated cells: {error}") from error
     finally:

@@ -26,6 +26,8 @@ def read_json_lines(path: Path, options: ReadOptions) -> Table:
     columns: dict[str, list[Cell]] = {}
     num_rows = 0
     for number, line in enumerate(lines, 1):
+        if number % 1024 == 0:
+            options.time.check()
         if not line.strip():
             continue
         try:

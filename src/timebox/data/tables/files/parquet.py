@@ -11,7 +11,7 @@ from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
 from timebox.data.tables.files.table import Cell, Table, join_list
-from timebox.errors import DataError
+from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular, temporary_file
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
             for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=readable):
                 for name, cells in columns.items():
                     cells.extend(_cells(batch.column(name), buffer))
+                options.time.check()
                 notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
             memory = buffer.map()
             return Table(
@@ -56,7 +57,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
                 _class_names(table.schema_arrow.metadata or {}),
             )
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, TimeboxError):
             raise
         raise DataError(f"{path}: not a Parquet table, or a damaged one ({error})") from error
 
