@@ -25,7 +25,7 @@ from timebox.run.directories.own_files import (
     remove_own_files,
     remove_temporaries,
 )
-from timebox.run.directories.replacement import make_beside, place_of, put_in_place, remove_abandoned
+from timebox.run.directories.replacement import discard, make_beside, place_of, put_in_place, remove_abandoned
 from timebox.run.files import (
     CHECKPOINT,
     CONFIG,
@@ -258,11 +258,10 @@ class RunWriter:
             return True
         if self._claim is None:  # it was resumed, and is damaged now
             return False
-        remove_own_files(self._folder)
         if self._replaced:
-            with suppress(OSError):
-                self.path.rmdir()
+            discard(self._folder, self.out, self._replaced)
         else:
+            remove_own_files(self._folder)
             self._claim.give_up()
         return False
 

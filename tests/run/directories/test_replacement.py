@@ -149,6 +149,47 @@ def test_a_kill_while_runs_are_exchanged_leaves_one_and_no_litter(
     assert names(run) == FILES
 
 
+def test_a_kill_while_an_empty_directory_is_removed_leaves_no_litter(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old run's, that of an abandoned replacement, and that of a failed one."""
+    run = tmp_path / "run"
+
+    def killed(*given: object) -> None:
+        raise KilledError
+
+    def overwrite_and_die(**options: object) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            patch.setattr(Path, "rmdir", killed)
+            quick(data, run, overwrite=True, **options)
+        (left,) = (path for path in tmp_path.iterdir() if path != run)
+        assert names(left) == set()
+
+    quick(data, run)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "close_unfinished", lambda self: False)
+        overwrite_and_die(seed=1)
+    assert load(run).summary["seed"] == 1
+    quick(data, run, overwrite=True)
+    assert names(tmp_path) == {"run"}
+    begun_replacement(data, tmp_path / "other")
+    (begun,) = tmp_path.glob(".other.new-*")
+    shutil.rmtree(run)
+    (tmp_path / "other").rename(run)
+    with Folder(run) as old, make_beside(run, old):
+        pass
+    shutil.rmtree(begun)
+    overwrite_and_die()
+    quick(data, run, overwrite=True)
+    assert names(tmp_path) == {"run"}
+    with monkeypatch.context() as patch:
+        patch.setattr("timebox.jobs.fit.train_model", fail)
+        overwrite_and_die()
+    quick(data, run, overwrite=True)
+    assert names(tmp_path) == {"run"}
+    assert names(run) == FILES
+
+
 @pytest.mark.parametrize("number", range(1, 4))
 def test_a_kill_while_the_new_directory_is_made_leaves_no_litter(
     number: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,8 +1,8 @@
 """Replacing one run by another: the new one is written beside it, in ``.NAME.new-TOKEN``, and then takes its place.
 
 ``replacement.txt`` in such a directory holds the token of its name, and a hash of the path that it is for. Only with it
-is a directory of such a name ours; others are left alone, and resumed where they are. Until the new directory has that
-file, the run to be replaced holds it, so that a kill in between leaves nothing behind for ever.
+is a directory of such a name ours; others are left alone, and resumed where they are. While the directory is empty, as
+it is made and removed, the run in its place holds that file: so a kill leaves nothing behind for ever.
 """
 
 import ctypes
@@ -25,6 +25,7 @@ from timebox.run.files import REPLACEMENT, in_use
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NAME = re.compile(r"\.(.+)\.(?:new|old)-([0-9a-f]{16})", re.DOTALL)
 _MAX_BYTES = 200
+_TOKEN_LENGTH = 16
 
 
 def make_beside(out: Path, replaced: Folder) -> Folder:
@@ -67,9 +68,20 @@ def remove_abandoned(out: Path, replaced: Folder) -> None:
         found = _NAME.fullmatch(name)
         if not found or found[1] != out.name or path.is_symlink():
             continue
-        # A process that was killed just after it had made the directory has left its token in the old run.
         if place_of(path) or _holds_token(replaced, found[2], out):
-            remove_run(path)
+            with suppress(OSError):
+                replaced.write_whole(REPLACEMENT, _content(found[2], out))
+                remove_run(path)
+                replaced.remove(REPLACEMENT)
+
+
+def discard(new: Folder, out: Path, replaced: Folder) -> None:
+    """Remove the directory that :func:`make_beside` has made, unless it holds a file that is not ours."""
+    with suppress(OSError):
+        replaced.write_whole(REPLACEMENT, _content(new.path.name[-_TOKEN_LENGTH:], out))
+        remove_own_files(new)
+        new.path.rmdir()
+        replaced.remove(REPLACEMENT)
 
 
 def put_in_place(new: Folder, path: Path, out: Path, replaced: Folder | None) -> None:
@@ -116,14 +128,13 @@ def _exchange(new: Folder, path: Path, out: Path, replaced: Folder) -> None:
 
     Where the system cannot exchange two names at once, there is a moment in which nothing is at ``out``.
     """
-    token = path.name[-16:]
+    token = path.name[-_TOKEN_LENGTH:]
     replaced.write_whole(REPLACEMENT, _content(token, out))
     old = path
     if not _exchange_names(out, path):
         old = out.parent / f".{out.name}.old-{token}"
         out.rename(old)
         path.rename(out)
-    new.remove(REPLACEMENT)
     remove_own_files(replaced)
     with suppress(OSError):  # a file that has just come in
         old.rmdir()
