@@ -114,7 +114,7 @@ def test_all_paths_have_the_time_that_is_left():
 
 
 def test_patterns_are_matched_where_no_interpreter_can_be_started(monkeypatch):
-    monkeypatch.setattr("timebox.data.groups.sys.executable", "")
+    monkeypatch.setattr("timebox.processes.children.sys.executable", "")
     assert assign_groups(["v1_0", "v1_1", "v2_0"], r"(v\d)_").tolist() == [0, 0, 1]
     with pytest.raises(
         UsageError, match=r"group_by '\(' is no regular expression: missing \), unterminated subpattern"

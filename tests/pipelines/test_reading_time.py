@@ -191,6 +191,7 @@ def test_the_budget_of_a_call_includes_its_imports(seconds: int, tmp_path: Path)
 
 
 @pytest.mark.integration
+@pytest.mark.endurance  # on a machine with two busy cores it may be late
 def test_the_budget_of_a_range_test_includes_its_imports(tmp_path: Path) -> None:
     save_npz(tmp_path / "data.npz")
     call = "timebox.lr_find('data.npz', budget=25, train_budget=30, recipe='haet2021', device='cpu', out='lr')"

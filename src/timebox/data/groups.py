@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from math import inf
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from timebox.clock import format_duration
 from timebox.data import match_script
 from timebox.errors import UsageError
+from timebox.processes import children
 
 Indices = NDArray[np.int64]
 
@@ -50,10 +49,8 @@ def _match(ids: Sequence[str], pattern: str, seconds: float) -> list[str | None]
     seconds = max(min(seconds, _MAX_SECONDS + _SECONDS_PER_ID * len(ids)), _MIN_SECONDS)
     arguments = {"pattern": pattern, "names": list(ids), "seconds": _SECONDS_FOR_ONE}
     try:
-        command = [sys.executable, "-I", "-S", match_script.__file__]
-        done = subprocess.run(command, input=json.dumps(arguments).encode(), capture_output=True, timeout=seconds)
-        result = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
+        result = json.loads(children.run_script(match_script.__file__, json.dumps(arguments).encode(), seconds))
+    except children.TimeoutExpired:
         result = {"late": seconds}
     except (OSError, ValueError):  # no such interpreter, as in a program that embeds Python
         result = match_script.match_names(pattern, ids)

@@ -47,6 +47,15 @@ def output_of(command: Sequence[str], max_seconds: float, env: Mapping[str, str]
     return done.stdout.strip()
 
 
+def run_script(script: str, content: bytes, max_seconds: float) -> bytes:
+    """What a Python script that needs the standard library alone prints, given `content` on stdin.
+
+    The process searches no folder of the user for code. Raises TimeoutExpired, or OSError where it cannot start.
+    """
+    command = [sys.executable, "-I", "-S", script]
+    return subprocess.run(command, input=content, capture_output=True, timeout=max_seconds, check=False).stdout
+
+
 def child_environment(environment: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
     """The variables of a child process that runs Python.
 
