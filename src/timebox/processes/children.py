@@ -48,7 +48,7 @@ def output_of(command: Sequence[str], max_seconds: float, env: Mapping[str, str]
 
 
 def run_script(script: str, content: bytes, max_seconds: float) -> bytes:
-    """What a Python script that needs the standard library alone prints, given `content` on stdin.
+    """The output of a Python script that needs the standard library alone, given `content` on stdin.
 
     The process searches no folder of the user for code. Raises TimeoutExpired, or OSError where it cannot start.
     """
