@@ -10,7 +10,7 @@ from pathlib import Path
 from timebox.data.folders.names import split_of, words_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.encoded_images import EncodedImage
-from timebox.data.reading.text import pluralize, printable
+from timebox.data.reading.text import pluralize, relative_name
 from timebox.errors import DataError
 from timebox.files import read_regular
 
@@ -45,11 +45,11 @@ def annotated_images(
         if len(named) < _MIN_NAMED * folder.num_images or not named:
             continue
         images = [
-            EncodedImage(printable(file.relative_to(base).as_posix()), file, split, label)
+            EncodedImage(relative_name(file, base), file, split, label)
             for name, label in named.items()
             for file in by_name[name]
         ]
-        where = printable(path.relative_to(root.path).as_posix())
+        where = relative_name(path, root.path)
         notes = [f"{where} has the labels of the {pluralize(len(images), 'image')} of {split}"]
         if rest := folder.num_images - len(images):
             notes.append(f"{pluralize(rest, 'image')} of {split} without a label in {where} left out")

@@ -10,7 +10,7 @@ from timebox.data.folders.masks import find_masks, is_mask_name, masks_of_others
 from timebox.data.folders.names import CONTAINERS, UNLABELLED, are_parts, split_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import abbreviate_list, pluralize, printable
+from timebox.data.reading.text import abbreviate_list, pluralize, printable, relative_name
 from timebox.errors import DataError, option_text
 
 
@@ -87,7 +87,7 @@ def find_class_folders(
     found = _collect(root, depth, holders, notes, source)
 
     def names(folders: Sequence[ImageFolder]) -> list[str]:
-        return [printable(folder.path.relative_to(source).as_posix()) for folder in folders]
+        return [relative_name(folder.path, source) for folder in folders]
 
     left_out = (
         *found.left_out,
@@ -189,7 +189,7 @@ def _collect(
     notes += merged_names_notes(written)
 
     def names(paths: Sequence[Path]) -> list[str]:
-        return [printable(path.relative_to(source).as_posix()) for path in paths]
+        return [relative_name(path, source) for path in paths]
 
     left_out = (
         LeftOut.of("mask", "of another image", names(masks)),

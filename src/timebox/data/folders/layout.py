@@ -17,7 +17,7 @@ from timebox.data.folders.split_folders import NestedSplits, nested_splits, spli
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.folders.unread import unread_files
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import abbreviate_list, pluralize, printable
+from timebox.data.reading.text import abbreviate_list, pluralize, printable, relative_name
 from timebox.errors import DataError
 
 
@@ -83,7 +83,7 @@ def find_layout(root: ImageFolder, options: LayoutOptions) -> FolderLayout:
     findings.notes += found.notes
     findings.notes += [f"{folder.name}/ is taken for {split}" for split, folder in held_out.items() if _is_eval(folder)]
     images = found.root.images if found.depth else ()
-    outside = [printable(path.relative_to(root.path).as_posix()) for path in images]
+    outside = [relative_name(path, root.path) for path in images]
     findings.left_out += [LeftOut.of("image", "outside any class folder", outside), *found.left_out]
     splits: dict[str, Mapping[str, Sequence[Path]]] = {"train": found.images}
     unlabelled: dict[str, ImageFolder] = {}
@@ -106,7 +106,7 @@ def _class_folders(root: ImageFolder, folder: ImageFolder, options: LayoutOption
     if found.images and not (only and is_container(only, known) and only.images):
         return found
     if folder.num_images:
-        example = printable(next(folder.all_images()).relative_to(root.path).as_posix())
+        example = relative_name(next(folder.all_images()), root.path)
         raise DataError(
             f"{root.path}: {pluralize(folder.num_images, 'image')}, but no class folders and no table of labels, so "
             f"nothing says what {example} is: put them as CLASS/IMAGE.jpg, or add a table of file names and labels"
@@ -118,7 +118,7 @@ def _class_folders(root: ImageFolder, folder: ImageFolder, options: LayoutOption
 
 
 def _why(root: ImageFolder, found: ClassFolders) -> str:
-    where = printable(found.root.path.relative_to(root.path).as_posix())
+    where = relative_name(found.root.path, root.path)
     return f"images lie in the folders {abbreviate_list(list(found.images))}{'' if where == '.' else f' of {where}/'}"
 
 
@@ -173,14 +173,14 @@ def _descend(root: ImageFolder, options: LayoutOptions, findings: _Findings) -> 
     """Go into the only folder that holds class folders or splits."""
     folder = root
     while inner := inner_folder(folder, options.class_names or ()):
-        names = [printable(path.relative_to(root.path).as_posix()) for path in folder.images]
+        names = [relative_name(path, root.path) for path in folder.images]
         rest = [each for each in folder.holders if not inner.path.is_relative_to(each.path) and each.name != "blobs"]
         beside = [printable(each.name) for each in rest]
         findings.left_out.append(LeftOut.of("image", f"beside {inner.name}/", names))
         findings.left_out.append(LeftOut.of("folder", f"beside {inner.name}/", beside))
         folder = inner
     if folder is not root:
-        where = printable(folder.path.relative_to(root.path).as_posix())
+        where = relative_name(folder.path, root.path)
         findings.notes.append(f"read from {where}/, the only folder with class folders")
     return folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from timebox.data.folders.class_folders import class_root, clean_name
 from timebox.data.folders.names import EVALUATION, is_extra, split_of, split_word
 from timebox.data.folders.tree import ImageFolder
-from timebox.data.reading.text import abbreviate_list, printable
+from timebox.data.reading.text import abbreviate_list, printable, relative_name
 from timebox.errors import DataError, option_text
 
 _DOMAIN = re.compile("(train|val|test)[_-]?[ab]", re.IGNORECASE)  # trainA, testB: of image-to-image translation
@@ -157,7 +157,7 @@ def _beside_unlabelled_train(
         return {split: folders[0] for split, folders in held_out.items() if folders[0].num_images}
     names = "/ and ".join(sorted(each.name for each in named))
     example = next(train.all_images(), None)
-    detail = f": nothing says what {printable(example.relative_to(folder.path).as_posix())} is" if example else ""
+    detail = f": nothing says what {relative_name(example, folder.path)} is" if example else ""
     raise DataError(
         f"{folder.path} has {names}/ but no class folders in {train.name}/, and no table of labels{detail}; "
         "put images in class folders, or add a table of file names and labels"

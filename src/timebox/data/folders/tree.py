@@ -10,7 +10,7 @@ from timebox.data.folders.names import is_system_name
 from timebox.data.images.decode import IMAGE_SUFFIXES
 from timebox.data.images.signatures import is_encoded_image
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import printable
+from timebox.data.reading.text import relative_name
 from timebox.errors import DataError
 from timebox.files import open_regular
 
@@ -88,7 +88,7 @@ def scan(path: Path, check_time: Callable[[], None] = lambda: None) -> Scan:
     root = _list(path, above, 0, skipped)
 
     def names(paths: Iterable[Path]) -> list[str]:
-        return [printable(each.relative_to(path).as_posix()) for each in paths]
+        return [relative_name(each, path) for each in paths]
 
     left_out = (
         LeftOut.of("hidden or system item", "", names(skipped.system)),

@@ -14,7 +14,7 @@ from timebox.data.formats.tables import images_of, load_tables
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.text import printable
+from timebox.data.reading.text import printable, relative_name
 from timebox.data.tables.beside_folders import (
     are_labels,
     table_decides,
@@ -109,7 +109,7 @@ def _load_layout(path: Path, listed: Scan, layout: FolderLayout, options: ReadOp
 def _images(source: Path, split: str, classes: Mapping[str, Sequence[Path]]) -> Iterator[EncodedImage]:
     for name in sorted(classes):
         for path in classes[name]:
-            yield EncodedImage(printable(path.relative_to(source).as_posix()), path, split, name)
+            yield EncodedImage(relative_name(path, source), path, split, name)
 
 
 def _empty_folders(root: ImageFolder, layout: FolderLayout) -> list[str]:

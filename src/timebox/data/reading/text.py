@@ -28,6 +28,11 @@ def printable(name: str) -> str:
     return as_unicode(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def relative_name(path: Path, source: Path) -> str:
+    """A path in `source`, relative to it and printable, with / between folders."""
+    return printable(path.relative_to(source).as_posix())
+
+
 def short_name(path: Path) -> str:
     """The last part of a path, without suffixes, usable as a directory name: "My photos.npz" -> "My-photos"."""
     path = path.resolve()

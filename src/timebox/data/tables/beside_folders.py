@@ -7,7 +7,7 @@ from timebox.data.folders.layout import FolderLayout
 from timebox.data.folders.names import held_out_split
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import pluralize, printable
+from timebox.data.reading.text import pluralize, relative_name
 from timebox.data.tables.labelled_images import LabelledImages
 from timebox.data.tables.sources import FoundTables, LabelTable
 from timebox.errors import DataError
@@ -97,7 +97,7 @@ def unnamed_images(root: ImageFolder, tables: LabelledTables) -> tuple[list[str]
             notes.append(unlabelled_note(root.path, split, folder))
             return
         rest = [path for path in folder.images if str(path) not in named]
-        unnamed.extend(printable(path.relative_to(root.path).as_posix()) for path in rest)
+        unnamed.extend(relative_name(path, root.path) for path in rest)
         for inner in folder.folders:
             visit(inner)
 
@@ -109,11 +109,11 @@ def unnamed_images(root: ImageFolder, tables: LabelledTables) -> tuple[list[str]
 
 def unlabelled_note(source: Path, split: str, folder: ImageFolder) -> str:
     """A note on a val or test folder without labels."""
-    where = printable(folder.path.relative_to(source).as_posix())
+    where = relative_name(folder.path, source)
     first = next(folder.all_images(), None)
     if first is None:
         return f"{where}/ holds no images: no {split} split"
-    example = printable(first.relative_to(source).as_posix())
+    example = relative_name(first, source)
     return (
         f"{where}/ holds {pluralize(folder.num_images, 'image')} without labels, such as {example}: left for timebox "
         f"predict; no {split} split"
