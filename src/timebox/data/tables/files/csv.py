@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -10,26 +9,19 @@ from pathlib import Path
 
 from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import first_repeated
-from timebox.data.tables.files.table import Cell, Table
+from timebox.data.tables.files.table import Cell, Table, read_table_bytes
 from timebox.data.tables.image_paths import is_image_path
 from timebox.errors import DataError
-from timebox.files import open_regular
 
 _SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 _NUM_SAMPLED_LINES, _NUM_SAMPLED_CHARACTERS = 50, 1 << 20
-_MAX_BYTES = 4 << 30
 _MAX_CELL_CHARACTERS = 1 << 29  # a cell may hold an image in base64
 
 
 def read_csv(path: Path, options: ReadOptions) -> Table:
     """Read a table of UTF-8 text; short rows are padded with None. Raises DataError where the file is not a table."""
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > _MAX_BYTES:
-                raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
-            options.check_memory(size, "its cells", path, peak_copies=4)
-            text = file.read(size).decode("utf-8-sig")
+        text = read_table_bytes(path, options).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start:,} is not UTF-8; save the table as UTF-8") from error
     text = re.sub(r"\Asep=.\r?\n", "", text)  # Excel's name for the separator

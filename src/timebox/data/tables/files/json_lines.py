@@ -1,15 +1,11 @@
 """Reads JSON Lines: an object with the name of an image file and its label in each line."""
 
 import json
-import os
 from pathlib import Path
 
 from timebox.data.reading.options import ReadOptions
-from timebox.data.tables.files.table import Cell, Table, join_list
+from timebox.data.tables.files.table import Cell, Table, join_list, read_table_bytes
 from timebox.errors import DataError
-from timebox.files import open_regular
-
-_MAX_BYTES = 4 << 30
 
 
 def read_json_lines(path: Path, options: ReadOptions) -> Table:
@@ -17,12 +13,7 @@ def read_json_lines(path: Path, options: ReadOptions) -> Table:
 
     Raises DataError for a line that is no JSON object.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_BYTES:
-            raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
-        options.check_memory(size, "its cells", path, peak_copies=4)
-        lines = file.read(size).removeprefix(b"\xef\xbb\xbf").splitlines()
+    lines = read_table_bytes(path, options).removeprefix(b"\xef\xbb\xbf").splitlines()
     columns: dict[str, list[Cell]] = {}
     num_rows = 0
     for number, line in enumerate(lines, 1):
