@@ -12,12 +12,15 @@ from timebox.errors import UsageError
 
 def test_collectives_of_a_single_process_return_their_input() -> None:
     assert SINGLE_PROCESS.share == DataShard(0, 1)
-    assert SINGLE_PROCESS.broadcast("plan") == SINGLE_PROCESS.broadcast_timed("plan") == "plan"
-    assert SINGLE_PROCESS.all_gather(3) == SINGLE_PROCESS.all_gather_timed(3) == [3]
+    SINGLE_PROCESS.broadcast("plan")
+    assert SINGLE_PROCESS.broadcast_timed(3.5) == 3.5
+    assert SINGLE_PROCESS.all_gather("plan") == ["plan"]
+    assert SINGLE_PROCESS.all_gather_timed(3) == [3]
     assert SINGLE_PROCESS.failed_ranks() == {}
     tensor = torch.arange(3.0)
     SINGLE_PROCESS.all_reduce_mean_([tensor])
     SINGLE_PROCESS.broadcast_parameters_([tensor])
+    SINGLE_PROCESS.all_reduce_sum_timed_(tensor)
     assert tensor.tolist() == [0.0, 1.0, 2.0]
 
 

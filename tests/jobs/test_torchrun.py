@@ -2,14 +2,20 @@
 
 import json
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 from budgets import run_within_budget
 from timebox.clock import now
@@ -156,6 +162,10 @@ def test_sigterm_is_no_rank_failure(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen([*command(2), *map(str, many_steps(run))], stderr=subprocess.PIPE, text=True) as group:
         kill_after_checkpoint(run, None)
+        for member in members_of(run):
+            addresses = listening_addresses(member["pid"])
+            assert addresses
+            assert all(address.is_loopback for address in addresses), "no other host reaches a rank"
         group.send_signal(signal.SIGTERM)
         _, err = group.communicate()
     assert "internal error" not in err
@@ -195,6 +205,59 @@ def advance(self, progress):
 TrainingState.advance = advance
 main()
 """
+
+
+def listening_addresses(pid: int) -> list[IPv4Address | IPv6Address]:
+    """The addresses on which a process listens for TCP connections."""
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    own = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
+    addresses = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in own:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                ordered = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                addresses.append(ip_address(ordered))
+    return addresses
+
+
+def test_pickles_sent_to_the_launchers_port_are_refused_and_run_no_code(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = (
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        port,
+    )
+    launcher = [sys.executable, *map(str, words), "-m", "timebox"]
+    marker = tmp_path / "attacked"
+    attack = b64encode(pickle.dumps(MakesFolder(str(marker)))).decode()
+    arguments = map(str, many_steps(tmp_path / "run"))
+    with subprocess.Popen([*launcher, *arguments], stderr=subprocess.PIPE, text=True) as group:
+        store = TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=60), wait_for_workers=False)
+        for number in range(1, 20):
+            store.set(f"timebox/0/0/messages/broadcast/{number}", attack)
+        _, err = group.communicate()
+    assert group.returncode != 0
+    assert "between the ranks is not signed with this run's key" in err
+    assert not marker.exists()
+
+
+class MakesFolder:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.path,)
 
 
 def kill_after_checkpoint(run: Path, rank: int | None) -> None:

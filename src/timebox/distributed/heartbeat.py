@@ -1,23 +1,26 @@
 """Heartbeats: each rank increments a counter in the launcher's store, so that other ranks notice when it dies."""
 
-import json
 import os
 import signal
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
 
+import msgspec
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from timebox.clock import now, process_start
-from timebox.errors import NO_ANSWER
+from timebox.distributed.messages import MessageChannel
+from timebox.errors import NO_ANSWER, UsageError, one_line
 
 # Interval of the heartbeat. A rank without one for the timeout, while another rank checks, has failed.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
+# Longest reason for which a rank may say that it leaves.
+MAX_REASON_CHARACTERS = 2000
 # Largest difference of start times at which a process id still belongs to the same process.
 SAME_PROCESS_SECONDS = 0.05
 
@@ -54,11 +57,13 @@ class Heartbeat:
         store: a connection to the launcher's store that nothing else uses.
         size: number of ranks.
         attempt: number of restarts by the launcher, 0 or more. Recorded failures are kept for the next attempt.
+        key: of the run, which signs the reasons of ranks that leave.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, attempt: int = 0) -> None:
+    def __init__(self, store: Store, rank: int, size: int, attempt: int = 0, key: bytes = b"") -> None:
         self._failures, self._attempt = PrefixStore("failures", store), attempt
         self._store, self._rank, self._size = PrefixStore(str(attempt), store), rank, size
+        self._channel = MessageChannel(self._store, f"heartbeat/{attempt}", key)
         self._has_ended = Event()
         Thread(target=self._beat, name="timebox-heartbeat", daemon=True).start()
 
@@ -70,16 +75,24 @@ class Heartbeat:
     def leave(self, reason: str = "") -> None:
         """End the heartbeat and tell the other ranks the reason; empty at the regular end of the training."""
         self._has_ended.set()
-        _set_timed(self._store, f"left/{self._rank}", reason)
+        _call_timed(lambda: self._channel.send(f"left/{self._rank}", one_line(reason)[:MAX_REASON_CHARACTERS]))
 
     def record_failures(self, lines: Sequence[str]) -> None:
         """Store a line per failed rank for the processes of the next attempt."""
-        _set_timed(self._failures, str(self._attempt), json.dumps(lines))
+        text = msgspec.json.encode(list(lines)).decode()
+        _call_timed(lambda: self._failures.set(str(self._attempt), text))
 
     def failures_before_restart(self) -> tuple[str, ...]:
-        """The lines recorded during the previous attempt."""
+        """The lines recorded during the previous attempt, for the report.
+
+        They are not signed, as each attempt has a key of its own. Lines that are no text count as none.
+        """
         before = str(self._attempt - 1)
-        return tuple(json.loads(self._failures.get(before))) if self._failures.check([before]) else ()
+        lines: list[str] = []
+        if self._failures.check([before]):
+            with suppress(ValueError, RecursionError):
+                lines = msgspec.json.decode(self._failures.get(before), type=list[str])
+        return tuple(one_line(line)[:MAX_REASON_CHARACTERS] for line in lines[: self._size])
 
     def failed_ranks(self) -> dict[int, str]:
         """The other ranks that have failed, each with the reason it gave or ``NO_ANSWER``. Takes up to two seconds."""
@@ -99,23 +112,31 @@ class Heartbeat:
             before = [self._store.add(f"beat/{rank}", 0) for rank in range(self._size)]
             while now() < until and len(reasons) < self._size - 1:
                 for rank in set(range(self._size)) - {self._rank, *reasons}:
-                    if self._store.check([f"left/{rank}"]):
-                        reasons[rank] = self._store.get(f"left/{rank}").decode()
+                    if (reason := self._reason_of(rank)) is not None:
+                        reasons[rank] = reason
                     elif self._store.add(f"beat/{rank}", 0) > before[rank]:
                         reasons[rank] = ""
                 sleep(HEARTBEAT_SECONDS / 10)
 
+    def _reason_of(self, rank: int) -> str | None:
+        """The reason that a rank left for; None where it has not left. One that it did not sign does not count."""
+        if self._channel.is_sent(f"left/{rank}"):
+            with suppress(UsageError):
+                reason: str = self._channel.receive(f"left/{rank}", str)
+                return reason
+        return None
 
-def _set_timed(store: Store, key: str, text: str) -> None:
-    """Set a key, waiting for a limited time: where its host is gone, the store may never answer."""
 
-    def set_key() -> None:
+def _call_timed(write: Callable[[], None]) -> None:
+    """Write to the store, waiting for a limited time: where its host is gone, the store may never answer."""
+
+    def call() -> None:
         with suppress(RuntimeError):
-            store.set(key, text)
+            write()
 
-    setting = Thread(target=set_key, daemon=True)
-    setting.start()
-    setting.join(HEARTBEAT_TIMEOUT_SECONDS)
+    writing = Thread(target=call, daemon=True)
+    writing.start()
+    writing.join(HEARTBEAT_TIMEOUT_SECONDS)
 
 
 def kill_stopped_ranks(ranks: Iterable[RankInfo]) -> None:

@@ -5,16 +5,14 @@ else by gloo. A training on one process uses :data:`SINGLE_PROCESS`, which sends
 """
 
 import os
-import pickle
 import socket
-from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from math import ceil
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,8 +24,11 @@ from torch.distributed.rendezvous import rendezvous
 from timebox.clock import Deadline, now, process_start
 from timebox.data.device.resident import DataShard
 from timebox.distributed.heartbeat import Heartbeat, RankInfo, kill_stopped_ranks
+from timebox.distributed.interface import listen_on_interface_of
+from timebox.distributed.messages import MessageChannel
+from timebox.distributed.run_key import shared_run_key
 from timebox.errors import RankFailureError, UsageError
-from timebox.machine import is_torchrun
+from timebox.machine import is_torchrun, local_world_size
 from timebox.runtime.device import device_name
 
 # Least time that ranks wait for all others to be started.
@@ -41,6 +42,7 @@ MIN_SETUP_SECONDS, MAX_SETUP_SECONDS, SETUP_SHARE = 20.0, 120.0, 1 / 3
 MIN_STEP_TIMEOUT_SECONDS, TIMEOUT_STEPS = 10.0, 20
 # Bytes of the timed all-reduce, and its repetitions, the fastest of which counts.
 PROBE_BYTES, NUM_PROBES = 4 << 20, 3
+T = TypeVar("T")
 # Numbers the groups of this process: each training has a group of its own.
 _group_numbers = count()
 
@@ -58,21 +60,23 @@ class ProcessGroup:
         """The shard of every batch that this rank computes."""
         return DataShard(self.rank, self.size)
 
-    def broadcast(self, value: Any = None) -> Any:
-        """Broadcast ``value`` from rank 0, which does not block. Other ranks raise RuntimeError if rank 0 dies."""
-        return value
+    def broadcast(self, message: object) -> None:
+        """Broadcast a message from rank 0, which does not block. The other ranks call ``receive_broadcast``."""
 
-    def all_gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, by rank. Waits for each rank, and raises RuntimeError if one dies."""
-        return [value]
+    def all_gather(self, message: T) -> list[T]:
+        """The messages of all ranks, by rank. Waits for each rank, and raises RuntimeError if one dies."""
+        return [message]
 
-    def broadcast_timed(self, value: Any) -> Any:
-        """Broadcast ``value`` from rank 0. Raises RuntimeError where a rank does not answer in time."""
-        return value
+    def broadcast_timed(self, number: float) -> float:
+        """Broadcast a number from rank 0. Raises RuntimeError where a rank does not answer in time."""
+        return number
 
-    def all_gather_timed(self, value: Any) -> list[Any]:
-        """The values of all ranks, by rank. Raises RuntimeError where a rank does not answer in time."""
-        return [value]
+    def all_gather_timed(self, number: float) -> list[float]:
+        """The numbers of all ranks, by rank. Raises RuntimeError where a rank does not answer in time."""
+        return [number]
+
+    def all_reduce_sum_timed_(self, numbers: Tensor) -> None:
+        """Replace a CPU tensor by its sum over the ranks. Raises RuntimeError where a rank does not answer in time."""
 
     def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks. For small floating-point tensors of one dtype."""
@@ -128,15 +132,18 @@ class TorchrunGroup(ProcessGroup):
         store, self.rank, self.size = next(rendezvous("env://", timeout=timeout))
         # The launcher's store outlives the processes: a restarted group must not read keys of the previous attempt.
         number = next(_group_numbers)
-        self._store = PrefixStore(f"timebox/{self.num_restarts}/{number}", store)
+        prefix = f"timebox/{self.num_restarts}/{number}"
+        own_store = PrefixStore(prefix, store)
         self._num_broadcasts = self._num_all_gathers = 0
         self.ranks: list[RankInfo] = []
-        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout)
-        # The heartbeat needs a connection of its own: it must not wait for operations of the groups.
-        second_store, _, _ = next(rendezvous("env://", timeout=timeout))
-        heartbeat_store = PrefixStore(f"timebox/heartbeat/{number}", second_store)
-        self._heartbeat = Heartbeat(heartbeat_store, self.rank, self.size, self.num_restarts)
-        self.device = _local_device(self.broadcast(device.type))
+        dist.init_process_group("gloo", store=own_store, rank=self.rank, world_size=self.size, timeout=timeout)
+        with shared_run_key(own_store, self.rank, is_one_host()) as key:
+            self._channel = MessageChannel(store, f"{prefix}/messages", key)
+            # The heartbeat needs a connection of its own: it must not wait for operations of the groups.
+            second_store, _, _ = next(rendezvous("env://", timeout=timeout))
+            heartbeat_store = PrefixStore(f"timebox/heartbeat/{number}", second_store)
+            self._heartbeat = Heartbeat(heartbeat_store, self.rank, self.size, self.num_restarts, key)
+            self.device = _local_device(self.all_gather(device.type)[0])
         setup_seconds = min(max(SETUP_SHARE * seconds_left, MIN_SETUP_SECONDS), MAX_SETUP_SECONDS)
         self._create_timed_groups(timedelta(seconds=setup_seconds))
         self._seconds_per_byte: float = max(self.all_gather_timed(self._time_all_reduce())) / PROBE_BYTES
@@ -149,29 +156,34 @@ class TorchrunGroup(ProcessGroup):
         self.gradient_group = dist.new_group(backend="nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
         self._control_group = dist.new_group(backend="gloo", timeout=timeout)
 
-    def broadcast(self, value: Any = None) -> Any:
+    def broadcast(self, message: object) -> None:
+        assert self.rank == 0, "worker ranks call receive_broadcast"
         self._num_broadcasts += 1
-        key = f"broadcast/{self._num_broadcasts}"
-        if self.rank == 0:
-            self._store.set(key, _serialize(value))
-            return value
-        return self._wait_for(key, 0)
+        self._channel.send(f"broadcast/{self._num_broadcasts}", message)
 
-    def broadcast_timed(self, value: Any) -> Any:
-        box = [value]
-        dist.broadcast_object_list(box, 0, group=self._control_group)
-        return box[0]
+    def receive_broadcast(self, kind: Any) -> Any:
+        """The next message of rank 0, on another rank, of type ``kind``, which may be a union.
 
-    def all_gather(self, value: Any) -> list[Any]:
+        Raises RuntimeError if rank 0 dies, and UsageError for a message that is not rank 0's.
+        """
+        self._num_broadcasts += 1
+        return self._wait_for(f"broadcast/{self._num_broadcasts}", kind, 0)
+
+    def broadcast_timed(self, number: float) -> float:
+        box = torch.tensor([number], dtype=torch.float64)
+        dist.broadcast(box, 0, group=self._control_group)
+        return box.item()
+
+    def all_gather(self, message: T) -> list[T]:
         self._num_all_gathers += 1
-        key = f"all_gather/{self._num_all_gathers}"
-        self._store.set(f"{key}/{self.rank}", _serialize(value))
-        return [self._wait_for(f"{key}/{rank}", rank) for rank in range(self.size)]
+        name = f"all_gather/{self._num_all_gathers}"
+        self._channel.send(f"{name}/{self.rank}", message)
+        return [self._wait_for(f"{name}/{rank}", type(message), rank) for rank in range(self.size)]
 
-    def _wait_for(self, key: str, rank: int) -> Any:
-        """The value that ``rank`` stores under a key. Raises RuntimeError where its heartbeat ends before that."""
+    def _wait_for(self, name: str, kind: Any, rank: int) -> Any:
+        """The message that ``rank`` sends under a name. Raises RuntimeError where its heartbeat ends before that."""
         alive_at = checked_at = now()
-        while not self._store.check([key]):
+        while not self._channel.is_sent(name):
             sleep(POLL_SECONDS)
             if now() - checked_at > HEARTBEAT_CHECK_SECONDS:
                 has_failed = rank in self._heartbeat.failed_ranks()
@@ -179,12 +191,15 @@ class TorchrunGroup(ProcessGroup):
                 alive_at = alive_at if has_failed else checked_at
                 if checked_at - alive_at > MIN_STEP_TIMEOUT_SECONDS:
                     raise RuntimeError(f"rank {rank} sends no heartbeat")
-        return pickle.loads(b64decode(self._store.get(key)))
+        return self._channel.receive(name, kind)
 
-    def all_gather_timed(self, value: Any) -> list[Any]:
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._control_group)
-        return values
+    def all_gather_timed(self, number: float) -> list[float]:
+        boxes = [torch.zeros(1, dtype=torch.float64) for _ in range(self.size)]
+        dist.all_gather(boxes, torch.tensor([number], dtype=torch.float64), group=self._control_group)
+        return [box.item() for box in boxes]
+
+    def all_reduce_sum_timed_(self, numbers: Tensor) -> None:
+        dist.all_reduce(numbers, group=self._control_group)
 
     def broadcast_async(self, numbers: Tensor) -> Work:
         """Start to broadcast a CPU tensor from rank 0 into those of the others. The work returned waits for it."""
@@ -276,16 +291,18 @@ def join_process_group(device: torch.device, deadline: Deadline) -> Iterator[Pro
     if not is_torchrun():
         yield SINGLE_PROCESS
         return
-    group = TorchrunGroup(device, deadline.remaining())
-    with group.leave_at_exit(), group.raise_on_rank_failure():
-        elapsed_seconds: float = max(group.all_gather(deadline.elapsed()))
-        deadline.add_earlier_phases({"start-up": max(elapsed_seconds - deadline.elapsed(), 0.0)})
-        yield group
+    address, port = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
+    with listen_on_interface_of(address, port, is_one_host()):
+        group = TorchrunGroup(device, deadline.remaining())
+        with group.leave_at_exit(), group.raise_on_rank_failure():
+            elapsed_seconds = max(group.all_gather(deadline.elapsed()))
+            deadline.add_earlier_phases({"start-up": max(elapsed_seconds - deadline.elapsed(), 0.0)})
+            yield group
 
 
-def _serialize(value: Any) -> str:
-    """A value as text, which a store needs."""
-    return b64encode(pickle.dumps(value)).decode()
+def is_one_host() -> bool:
+    """Whether ``torchrun`` started all ranks on this host."""
+    return local_world_size() == int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _local_device(kind: str) -> torch.device:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -86,7 +85,8 @@ def predict_probabilities(
     """
     mean, std = config.mean.to(device), config.std.to(device)
     batch_size = config.batch_size or inference_batch_size(device, 0.0)
-    outputs: list[Tensor] = []
+    outputs: dict[int, Tensor] = {}  # of this rank's batches, by their first image
+    num_scored = 0
     if not len(images):
         raise ValueError("no images to score")
     with evaluation_mode(model):
@@ -96,7 +96,12 @@ def predict_probabilities(
             own = start + group.rank * batch_size
             batch = torch.from_numpy(images[own : own + batch_size]).to(device, non_blocking=True)
             if len(batch):
-                outputs.append(average_views(model, batch_normalize(batch, mean, std), config.tta))
-        by_rank = group.all_gather_timed([output.cpu().numpy() for output in outputs])
-    # Batches go to the ranks in turn.
-    return np.concatenate([batch for turn in zip_longest(*by_rank) for batch in turn if batch is not None])
+                outputs[own] = average_views(model, batch_normalize(batch, mean, std), config.tta)
+            num_scored = min(start + group.size * batch_size, len(images))
+    # A rank without a batch does not know the number of classes.
+    num_classes = int(max(group.all_gather_timed(max((len(output[0]) for output in outputs.values()), default=0))))
+    probabilities = torch.zeros(num_scored, num_classes, dtype=torch.float32)
+    for first, output in outputs.items():
+        probabilities[first : first + len(output)] = output.cpu()
+    group.all_reduce_sum_timed_(probabilities)
+    return probabilities.numpy()

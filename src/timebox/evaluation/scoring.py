@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, stratified_order
+from timebox.distributed.messages import Message
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.calibration import fit_temperature
 from timebox.evaluation.inference import InferenceConfig, never, predict_probabilities
@@ -43,8 +44,7 @@ class SplitScore:
         return fit_temperature(self.probabilities, self.dataset.labels)
 
 
-@dataclass(frozen=True)
-class ScoreSplit:
+class ScoreSplit(Message, frozen=True):
     """Message of the main rank: score this split, with this test-time augmentation."""
 
     split: str

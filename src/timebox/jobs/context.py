@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from timebox.clock import Deadline
-from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, is_one_host, join_process_group
+from timebox.distributed.run_key import KEY_VARIABLE, is_key_secret
+from timebox.machine import is_torchrun
 from timebox.reporter import Reporter
 
 
@@ -34,4 +36,9 @@ def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> 
     Every rank's clock is set back to the start of the earliest rank. An error inside is passed on to the other ranks.
     """
     with join_process_group(device, deadline) as group:
+        if is_torchrun() and not is_key_secret(is_one_host()):
+            reporter.note(
+                f"the network between the hosts is trusted: {KEY_VARIABLE} is not set, so that anyone who reaches "
+                "torchrun's port could send the ranks messages of their own"
+            )
         yield RunContext(deadline, reporter, group)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
-from math import inf
+from math import inf, isnan, nan
 
 import torch
 from torch import nn
@@ -67,8 +67,8 @@ class Training:
         self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, self._group)
         with self._group.raise_on_rank_failure():  # every rank starts with the main rank's weights and step
             self._group.broadcast_parameters_(list(self._state.tensors().values()))
-            step_and_progress = self._state.step, self._state.progress
-            self._state.step, self._state.progress = self._group.broadcast_timed(step_and_progress)
+            self._state.step = int(self._group.broadcast_timed(self._state.step))
+            self._state.progress = self._group.broadcast_timed(self._state.progress)
         can_shrink = self._group.size == 1
         self._guard = RollbackGuard(
             self._state, self._schedule, plan.recipe, self._snapshot_steps(), self._notify, can_shrink
@@ -114,7 +114,13 @@ class Training:
     def throughputs(self) -> list[Throughput]:
         """The throughput of each rank; empty for a process that trained alone. All ranks call this together."""
         runner = self._step_runner
-        return self._group.all_gather_timed(runner.throughput) if isinstance(runner, DataParallelStepRunner) else []
+        if not isinstance(runner, DataParallelStepRunner):
+            return []
+        columns = [
+            self._group.all_gather_timed(nan if value is None else value) for value in astuple(runner.throughput)
+        ]
+        rows = zip(*columns, strict=True)
+        return [Throughput(*(None if isnan(value) else value for value in row)) for row in rows]
 
     def _restore(self, schedule: PacedSchedule, checkpoint: Checkpoint) -> None:
         """Restore state and schedule. Raises RunError where the checkpoint is damaged."""

@@ -15,7 +15,6 @@ A group of one process sends nothing.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,14 +22,16 @@ import torch
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits
+from timebox.distributed.messages import Message
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
+from timebox.recipe import Recipe
+from timebox.run.model_config import PlanRecord
 
 
-@dataclass(frozen=True)
-class ReadData:
+class ReadData(Message, frozen=True):
     """Read and split the training data, as of :meth:`DatasetReader.read_splits`.
 
     Attributes:
@@ -43,16 +44,14 @@ class ReadData:
     largest_side: int
 
 
-@dataclass(frozen=True)
-class ReadResult:
+class ReadResult(Message, frozen=True):
     """Answer to :class:`ReadData`: the SHA-256 of the training images and labels, or the error that reading raised."""
 
     sha256: str | None
     error: str = ""
 
 
-@dataclass(frozen=True)
-class StartTraining:
+class StartTraining(Message, frozen=True):
     """Train with this config and plan.
 
     Attributes:
@@ -61,16 +60,21 @@ class StartTraining:
     """
 
     config: TrainConfig
-    plan: Plan
-    path: Path
+    recipe: Recipe
+    plan: PlanRecord
+    path: str
     threads_share: float
 
+    @property
+    def full_plan(self) -> Plan:
+        """The main rank's plan, with its recipe."""
+        return self.plan.plan(self.recipe)
 
-@dataclass(frozen=True)
-class RunFinished:
+
+class RunFinished(Message, frozen=True):
     """The run is complete, in this directory on the main rank's host."""
 
-    path: Path
+    path: str
 
 
 def broadcast_read_data(
@@ -80,7 +84,7 @@ def broadcast_read_data(
     if not isinstance(group, TorchrunGroup):
         return
     group.broadcast(ReadData(source, image_size, image_fit, max(data_splits.train.image_shape[:2])))
-    results: list[ReadResult] = group.all_gather(ReadResult(sha256_of(data_splits.train)))
+    results = group.all_gather(ReadResult(sha256_of(data_splits.train)))
     for rank, result in zip(group.ranks, results, strict=True):
         if result.error:
             raise DataError(f"{rank}: {result.error}")
@@ -92,10 +96,11 @@ def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) 
     """Have every rank train the job."""
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
-        group.broadcast(StartTraining(job.config, job.plan, path.resolve(), min(share, 1.0)))
+        plan = PlanRecord.of(job.plan)
+        group.broadcast(StartTraining(job.config, job.plan.recipe, plan, str(path.resolve()), min(share, 1.0)))
 
 
 def broadcast_run_finished(group: ProcessGroup, path: Path) -> None:
     """Let the worker ranks leave. A worker rank that is gone already is no error: the run is complete."""
     with suppress(RuntimeError):
-        group.broadcast(RunFinished(path.resolve()))
+        group.broadcast(RunFinished(str(path.resolve())))

@@ -51,21 +51,20 @@ class WorkerRank:
 
     def run(self) -> Path:
         """Follow the main rank's messages to the end; the run directory."""
-        message = self._group.broadcast()
+        message: ReadData | RunFinished = self._group.receive_broadcast(ReadData | RunFinished)
         if isinstance(message, RunFinished):
-            return message.path
+            return Path(message.path)
         data_splits = self._read(message)
         start = self._measure_throughput(data_splits)
-        self._path = start.path
-        job = TrainingJob(start.config, start.plan, data_splits)
+        self._path = Path(start.path)
+        job = TrainingJob(start.config, start.full_plan, data_splits)
         training = Training(job, self._context)
         result = training.run()
         training.throughputs()
         scorer, splits = job.scorer(self._group), job.held_out
-        while isinstance(message := self._group.broadcast(), ScoreSplit):
-            scorer.score_split(result.model, message.split, splits[message.split], message.tta)
-        finished: RunFinished = message
-        return finished.path
+        while isinstance(after := self._group.receive_broadcast(ScoreSplit | RunFinished), ScoreSplit):
+            scorer.score_split(result.model, after.split, splits[after.split], after.tta)
+        return Path(after.path)
 
     def record_failures(self, failed_ranks: dict[int, str]) -> None:
         """Record the failed ranks in the run directory if the main rank is one, and this rank is the first left."""
@@ -86,7 +85,8 @@ class WorkerRank:
     def _measure_throughput(self, data_splits: DataSplits) -> StartTraining:
         """Answer throughput measurements until training starts."""
         worker = ThroughputWorker(data_splits.train, self._group)
-        while isinstance(message := self._group.broadcast(), MeasurementRequest):
+        kinds = MeasurementRequest | StartTraining
+        while isinstance(message := self._group.receive_broadcast(kinds), MeasurementRequest):
             worker.measure(message)
         start: StartTraining = message
         worker.use_threads(start.threads_share)

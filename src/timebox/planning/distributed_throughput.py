@@ -1,19 +1,18 @@
 """The throughput of several processes that train together: all ranks measure at once, and the slowest sets the pace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 import torch
 
 from timebox.data.dataset import ImageDataset
+from timebox.distributed.messages import Message
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.planning.throughput import ThroughputBenchmark
 from timebox.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class MeasurementRequest:
+class MeasurementRequest(Message, frozen=True):
     """Message of the main rank: measure training steps, or else scoring, with batches of one rank.
 
     Each rank uses ``threads_share`` of its threads, above 0, at most 1.

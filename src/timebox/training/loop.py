@@ -38,7 +38,7 @@ class PeriodicValidation:
     measure: Callable[[nn.Module], float]
     validate_at: list[float]
     limit_seconds: float
-    broadcast: Callable[[bool], bool] = bool
+    broadcast: Callable[[bool], float] = bool
     total_seconds: float = 0.0
     last_seconds: float = 0.0
 
