@@ -42,7 +42,8 @@ endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for ha
 	$(MAKE) fuzz FUZZ_SECONDS=110
 
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table archive recipe continuing
+FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table json_lines parquet archive recipe continuing messages \
+	run_directory search_directory benchmark_directory classifier_directory image_cache
 
 fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_SECONDS (600) in all; stops at a failure
 	$(BIN)/python fuzz/seeds.py build/fuzz

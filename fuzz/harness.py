@@ -27,8 +27,9 @@ MAX_GROWTH_BYTES = 512 << 20
 with atheris.instrument_imports(
     include=["timebox", "tarfile", "zipfile", "gzip", "pickle", "tomllib", "json", "PIL"], enable_loader_override=False
 ):
-    for name in ("data", "recipe", "jobs.data", "run"):
+    for name in ("data", "recipe", "jobs", "run", "distributed.messages", "tuning.directory", "benchmarking.directory"):
         import_module(f"timebox.{name}")
+    import_module("timebox.estimator")
 
 Target = Callable[[Path, bytes], object]
 
@@ -39,7 +40,7 @@ def fuzz(target: Target) -> None:
     The command line takes libFuzzer's options: a folder for the corpus, -max_total_time=60 and so on.
     """
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(prefix="timebox-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="timebox-fuzz-", ignore_cleanup_errors=True) as scratch:
 
         def once(data: bytes) -> None:
             started = time.process_time()

@@ -11,13 +11,19 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 from PIL import Image
 from safetensors.torch import save
 
 from timebox.builders import build_model
+from timebox.evaluation.scoring import ScoreSplit
 from timebox.file_versions import CHECKPOINT_FORMAT, MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.jobs.messages import ReadResult, RunFinished
+from timebox.planning.distributed_throughput import MeasurementRequest
 from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
 from timebox.run.json_values import to_values
@@ -117,6 +123,41 @@ def table() -> Blobs:
         "\n".join(["path,split,A,B", "0.png,train,1,0", "1.png,train,0,1", "0.png,test,1,0"]).encode(),
         "\n".join(["image,label", f"{encoded[0]},cat", f"{encoded[1]},dog"]).encode(),
     ]
+
+
+def json_lines() -> Blobs:
+    rows: list[list[dict[str, object]]] = [
+        [{"path": "0.png", "label": "cat"}, {"path": "1.png", "label": "dog"}],
+        [{"file_name": "0.png", "label": 0, "split": "train"}, {"file_name": "1.png", "label": 1, "split": "train"}],
+        [{"image": base64.b64encode(blob).decode(), "label": label} for label, blob in enumerate(image()[:2])],
+    ]
+    return ["\n".join(map(json.dumps, lines)).encode() for lines in rows]
+
+
+def parquet() -> Blobs:
+    blobs = image()[:2]
+    columns: list[dict[str, list[object]]] = [
+        {"path": ["0.png", "1.png"], "label": ["cat", "dog"]},
+        {"image": [{"bytes": blob, "path": None} for blob in blobs], "label": [0, 1]},
+        {"image": list(blobs), "label": [1.0, 2.0]},
+    ]
+    tables = [pyarrow.table(values) for values in columns]
+    streams = []
+    for number, written in enumerate([*tables, tables[0]]):
+        streams.append(io.BytesIO())
+        pyarrow.parquet.write_table(written, streams[-1], compression="none" if number < len(tables) else "snappy")
+    return [stream.getvalue() for stream in streams]
+
+
+def messages() -> Blobs:
+    sent = (ScoreSplit("val", "mirror"), RunFinished("runs/a"), ReadResult("0" * 64), ReadResult(None, "no images"))
+    measured = MeasurementRequest(True, "fp32", RECIPES["haet2021"](), 0.5, 3.0)
+    return [msgspec.msgpack.encode(message) for message in (*sent, measured)]
+
+
+def undamaged() -> Blobs:
+    """Operations of `damage` that leave every file as it is."""
+    return [b"", b"\0", b"\1", bytes(40)]
 
 
 def archive() -> Blobs:
@@ -227,10 +268,18 @@ SEEDS = {
     "image": image,
     "tar": tar,
     "table": table,
+    "json_lines": json_lines,
+    "parquet": parquet,
     "archive": archive,
     "recipe": recipe,
     "run": run,
     "continuing": continuing,
+    "messages": messages,
+    "run_directory": undamaged,
+    "search_directory": undamaged,
+    "benchmark_directory": undamaged,
+    "classifier_directory": undamaged,
+    "image_cache": undamaged,
 }
 
 

@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from torch.distributed import HashStore
 
+from directories import DIRECTORY_TARGETS
 from harness import Target, fuzz
 from timebox.configs.data import DataConfig
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header
+from timebox.distributed.messages import MessageChannel, decode_message
 from timebox.errors import TimeboxError
+from timebox.evaluation.scoring import ScoreSplit
 from timebox.jobs.existing_run import ExistingRun
+from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
+from timebox.planning.distributed_throughput import MeasurementRequest
 from timebox.recipe import get_recipe, parse_settings
 from timebox.run.files import read_training_hashes
 from timebox.run.metrics_log import final_step_plans, prefix_at_checkpoint, read_metrics
@@ -84,10 +90,22 @@ def tar(scratch: Path, data: bytes) -> None:
 
 
 def table(scratch: Path, data: bytes) -> None:
-    for name in ("0.png", "1.png"):
-        if not (scratch / name).exists():
-            Image.new("L", (8, 8), 255 * int(name[0])).save(scratch / name)
-    path = scratch / "a.csv"
+    _load_table(scratch, "a.csv", data)
+
+
+def json_lines(scratch: Path, data: bytes) -> None:
+    _load_table(scratch, "a.jsonl", data)
+
+
+def parquet(scratch: Path, data: bytes) -> None:
+    _load_table(scratch, "a.parquet", data)
+
+
+def _load_table(scratch: Path, name: str, data: bytes) -> None:
+    for image_name in ("0.png", "1.png"):
+        if not (scratch / image_name).exists():
+            Image.new("L", (8, 8), 255 * int(image_name[0])).save(scratch / image_name)
+    path = scratch / name
     path.write_bytes(data)
     load_data(path)
 
@@ -143,6 +161,19 @@ def continuing(scratch: Path, data: bytes) -> None:
     _ = ExistingRun.load(folder).device
 
 
+MESSAGES = ReadData | ReadResult | MeasurementRequest | StartTraining | ScoreSplit | RunFinished
+
+
+def messages(scratch: Path, data: bytes) -> None:
+    """A message as it comes through the network, and one that is signed."""
+    store = HashStore()
+    store.set("run/one", data.decode("latin-1"))
+    with contextlib.suppress(TimeboxError):
+        MessageChannel(store, "run", b"k" * 32).receive("one", MESSAGES)
+        raise AssertionError("a message that is not signed was received")
+    decode_message(data, MESSAGES, "one")
+
+
 TARGETS: dict[str, Target] = {
     "cifar_pickle": cifar_pickle,
     "cifar_binary": cifar_binary,
@@ -151,10 +182,14 @@ TARGETS: dict[str, Target] = {
     "image": image,
     "tar": tar,
     "table": table,
+    "json_lines": json_lines,
+    "parquet": parquet,
     "archive": archive,
     "recipe": recipe,
     "run": run,
     "continuing": continuing,
+    "messages": messages,
+    **DIRECTORY_TARGETS,
 }
 
 if __name__ == "__main__":
