@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 from torch.distributed import HashStore
 
-from directories import DIRECTORY_TARGETS
 from harness import Target, fuzz
+from saved_directories import DIRECTORY_TARGETS
 from timebox.configs.data import DataConfig
 from timebox.data import load_data
 from timebox.data.images.decode import decode_image, read_header

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from timebox.errors import OutputError, UsageError
+from timebox.errors import OutputError, RunError, UsageError
 from timebox.tuning import storage as storages
 from timebox.tuning.storage import open_storage
 
@@ -43,6 +43,46 @@ def test_an_unfinished_line_is_truncated_before_the_next_write(tmp_path: Path) -
     assert path.read_bytes().startswith(whole)
     again = optuna.load_study(study_name="s", storage=open_storage(str(path)))
     assert [trial.value for trial in again.trials] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("length", [0, 1, 65_535, 65_536, 200_000])
+def test_an_unfinished_line_of_any_length_is_truncated(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "journal.log"
+    study = optuna.create_study(study_name="s", storage=open_storage(str(path)))
+    study.tell(study.ask(), 1.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x" * length)
+    open_storage(str(path))
+    assert path.read_bytes() == whole
+
+
+DAMAGED = {
+    "not JSON": b"{\n",
+    "a list": b"[]\n",
+    "a number": b"3\n",
+    "deeply nested": b"[" * 100_000 + b"\n",
+    "no operation": b'{"worker_id": "a"}\n',
+    "an unknown operation": b'{"op_code": 99, "worker_id": "a"}\n',
+    "not UTF-8": b'{"op_code": 0, "worker_id": "\xff", "study_name": "s", "directions": [1]}\n',
+    "a direction that is none": b'{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [99]}\n',
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_journal_is_refused_with_its_name(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.log"
+    optuna.create_study(study_name="s", storage=open_storage(str(path)))
+    path.write_bytes(path.read_bytes() + line + path.read_bytes())
+    with pytest.raises(RunError, match=r"journal\.log' is damaged, no search can go on with it: "):
+        open_storage(str(path))
+
+
+def test_a_journal_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(b"")
+    os.truncate(path, 1 << 40)  # sparse
+    with pytest.raises(RunError, match=r"has 1,099,511,627,776 bytes; a search writes at most 268,435,456"):
+        open_storage(str(path))
 
 
 @pytest.mark.integration

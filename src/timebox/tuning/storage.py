@@ -5,6 +5,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -13,13 +14,16 @@ from sqlalchemy import make_url
 from sqlalchemy.pool import NullPool
 
 from timebox.configs.storage_url import hide_passwords, is_url, without_password
-from timebox.errors import OutputError, UsageError
+from timebox.errors import OutputError, RunError, UsageError, one_line
 from timebox.files import NO_LOCKS, lock, written
 from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 3, 12
+# A journal takes about 300 bytes a trial and epoch; Optuna reads all of it.
+MAX_JOURNAL_BYTES = 1 << 28
+_BLOCK_BYTES, _MAX_REASON_CHARACTERS = 1 << 16, 200
 # A trial whose worker died so often is not tried again.
 MAX_RETRIES = 2
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
@@ -43,10 +47,12 @@ class JournalLock:
         self._file = file
         with os.fdopen(_open_own(self._path), "rb+") as journal:
             size = journal.seek(0, os.SEEK_END)
+            if size > MAX_JOURNAL_BYTES:
+                self.release()
+                raise RunError(f"{str(self._path)!r} has {size:,} bytes; a search writes at most {MAX_JOURNAL_BYTES:,}")
             journal.seek(max(0, size - 1))
             if size and journal.read() != b"\n":
-                journal.seek(0)
-                journal.truncate(journal.read().rfind(b"\n") + 1)
+                journal.truncate(_end_of_last_line(journal, size))
         return True
 
     def release(self) -> None:
@@ -54,6 +60,17 @@ class JournalLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _end_of_last_line(journal: BinaryIO, size: int) -> int:
+    """The offset after the last line break; read from the end in blocks, as a cut-off line is short."""
+    while size:
+        begin = max(0, size - _BLOCK_BYTES)
+        journal.seek(begin)
+        if (found := journal.read(size - begin).rfind(b"\n")) >= 0:
+            return begin + found + 1
+        size = begin
+    return 0
 
 
 def _open_own(path: str | Path) -> int:
@@ -71,26 +88,36 @@ def open_storage(storage: str) -> BaseStorage:
 
     Raises:
         UsageError: within seconds, for a database that cannot be reached; the message hides its password.
-        OutputError: for a journal that cannot be written.
+        OutputError: for a journal that cannot be written. RunError: for one that is damaged.
     """
     if not is_url(storage):
-        path = Path(storage)
-        journal_lock = JournalLock(path)
-        try:
-            os.close(_open_own(path))
-            journal_lock.acquire()
-            journal_lock.release()
-        except OutputError:
-            raise
-        except OSError as error:
-            reason = "the file system has no locks" if error.errno in NO_LOCKS else error.strerror or error
-            raise OutputError(f"{storage!r} cannot be written: {reason}") from error
-        return JournalStorage(JournalFileBackend(storage, journal_lock))  # type: ignore[arg-type]
+        return _open_journal(storage)
     try:
         return _open_database(storage)
     except Exception as error:  # each database driver has exceptions of its own
         lines = hide_passwords(str(error), storage).strip().splitlines() or [type(error).__name__]
         raise UsageError(f"storage {without_password(storage)!r} cannot be used: {lines[0]}") from None
+
+
+def _open_journal(storage: str) -> JournalStorage:
+    path = Path(storage)
+    journal_lock = JournalLock(path)
+    try:
+        os.close(_open_own(path))
+        journal_lock.acquire()
+        journal_lock.release()
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = "the file system has no locks" if error.errno in NO_LOCKS else error.strerror or error
+        raise OutputError(f"{storage!r} cannot be written: {reason}") from error
+    try:
+        return JournalStorage(JournalFileBackend(storage, journal_lock))  # type: ignore[arg-type]
+    except Exception as error:  # Optuna takes the lines as they are: KeyError, TypeError, AssertionError, ...
+        reason = one_line(str(error))[:_MAX_REASON_CHARACTERS]
+        raise RunError(
+            f"{storage!r} is damaged, no search can go on with it: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _open_database(url: str) -> RDBStorage:
