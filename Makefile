@@ -39,7 +39,7 @@ digest: $(VENV)/.installed-dev ## sums of the models that fixed trainings come t
 endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for half an hour: make endurance [ENDURANCE_SCALE=1]
 	$(PYTEST) tests/endurance
 	$(PYTEST) -m endurance tests
-	$(MAKE) fuzz FUZZ_SECONDS=110
+	$(MAKE) fuzz FUZZ_SECONDS=190
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table json_lines parquet archive recipe continuing messages \
@@ -47,10 +47,13 @@ FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table json_lines
 
 fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_SECONDS (600) in all; stops at a failure
 	$(BIN)/python fuzz/seeds.py build/fuzz
-	set -e; for target in $(FUZZ_TARGETS); do \
-		OMP_NUM_THREADS=1 $(BIN)/python fuzz/targets.py $$target build/fuzz/$$target -artifact_prefix=build/fuzz/$$target- \
-			-max_total_time=$$(( $(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)) )) -verbosity=0 -print_final_stats=1; \
-	done
+	$(MAKE) --no-print-directory -j $(WORKERS) $(addprefix fuzz-,$(FUZZ_TARGETS))
+
+fuzz-%:
+	OMP_NUM_THREADS=1 $(BIN)/python fuzz/targets.py $* build/fuzz/$* -artifact_prefix=build/fuzz/$*- -verbosity=0 \
+		-max_total_time=$$(( $(FUZZ_SECONDS) * $(WORKERS) / $(words $(FUZZ_TARGETS)) )) -print_final_stats=1 2>build/fuzz/$*.log || \
+		{ grep -v ^INFO build/fuzz/$*.log; exit 1; }
+	@grep -E "executed_units|per_sec|peak_rss" build/fuzz/$*.log | sed 's/^stat::/$*: /'
 
 schemas: $(VENV)/.installed ## write the JSON Schemas of timebox's files again, from their types
 	$(BIN)/python docs/schemas/make.py
