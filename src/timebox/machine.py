@@ -45,19 +45,26 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min(available, default=None)
 
 
-def check_memory(num_bytes: int, where: str, purpose: str, error: type[TimeboxError]) -> None:
-    """Raise `error` where `num_bytes` cannot be allocated without swapping. Call it before the allocation.
+def memory_shortage(num_bytes: int, purpose: str) -> str | None:
+    """Why `num_bytes` cannot be allocated without swapping, in words that follow the name of the file at fault; None
+    where they can. Call it before the allocation.
 
     Args:
-        where: the file or directory at fault, as messages name it.
         purpose: of the memory: "its arrays".
     """
     available = available_memory()
-    if available is not None and num_bytes > available:
-        raise error(
-            f"{where} needs about {format_bytes(num_bytes)} of memory for {purpose}, and {format_bytes(available)} are "
-            "available here"
-        )
+    if available is None or num_bytes <= available:
+        return None
+    return (
+        f"needs about {format_bytes(num_bytes)} of memory for {purpose}, and {format_bytes(available)} are available "
+        "here"
+    )
+
+
+def check_memory(num_bytes: int, where: str, purpose: str, error: type[TimeboxError]) -> None:
+    """Raise `error` for a :func:`memory_shortage` at `where`, a file or directory as messages name it."""
+    if reason := memory_shortage(num_bytes, purpose):
+        raise error(f"{where} {reason}")
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -60,7 +60,7 @@ class _SafeUnpickler(pickle._Unpickler):
     def __init__(self, blob: bytes) -> None:
         super().__init__(io.BytesIO(blob), encoding="bytes")
         self.dispatch = _CountedDispatch(self.dispatch)  # type: ignore[misc]
-        self._max_encoded = len(blob)
+        self._encode = _Encode(len(blob))
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) == ("_codecs", "encode"):
@@ -69,18 +69,6 @@ class _SafeUnpickler(pickle._Unpickler):
         if replacement is None:
             raise DataError(f"this pickle asks for {module}.{name}, which no CIFAR file holds; refused")
         return _Global(replacement)
-
-    def _encode(self, text: object, encoding: object) -> bytes:
-        """Replacement of _codecs.encode, which Python 3 uses to pickle bytes in protocol 2.
-
-        All texts together may be as long as the pickle: each text is encoded once, in a file that Python wrote.
-        """
-        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-            raise DataError(f"this pickle asks for the encoding {shown(encoding)}; refused")
-        self._max_encoded -= len(text)
-        if self._max_encoded < 0:
-            raise DataError("this pickle encodes more text than it holds; refused")
-        return text.encode("latin1")
 
     def get_extension(self, code: int) -> object:
         raise DataError(f"this pickle asks for the registered extension {code}, which no CIFAR file holds; refused")
@@ -149,7 +137,7 @@ class _CountedDispatch(dict[int, Any]):
     def __getitem__(self, code: int) -> Any:
         self._num_left -= 1
         if self._num_left < 0:
-            raise DataError(f"this pickle has more than {_MAX_OPERATIONS:,} operations, more than any CIFAR file; refused")
+            raise DataError(f"this pickle has more than {_MAX_OPERATIONS:,} operations, more than any CIFAR file")
         return super().__getitem__(code)
 
 
@@ -177,6 +165,26 @@ class _Global:
 
     def __setstate__(self, state: object) -> None:
         raise DataError("this pickle sets the state of a Global; refused")
+
+
+class _Encode:
+    """Replacement of _codecs.encode, which Python 3 uses to pickle bytes in protocol 2.
+
+    All texts together may be as long as the pickle: each text is encoded once, in a file that Python wrote.
+    """
+
+    __slots__ = ("_max_characters",)
+
+    def __init__(self, max_characters: int) -> None:
+        self._max_characters = max_characters
+
+    def __call__(self, text: object, encoding: object) -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise DataError(f"this pickle asks for the encoding {shown(encoding)}; refused")
+        self._max_characters -= len(text)
+        if self._max_characters < 0:
+            raise DataError("this pickle encodes more text than it holds; refused")
+        return text.encode("latin1")
 
 
 class _DType:
