@@ -15,7 +15,7 @@ class TableMemory:
     available when reading began."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._packed_bytes, self._available = path, path.stat().st_size, available_memory()
+        self._source, self._packed_bytes, self._available = str(path), path.stat().st_size, available_memory()
         self._num_cells = self._num_bytes = 0
 
     def add(self, num_cells: int, num_bytes: int) -> None:
@@ -27,10 +27,10 @@ class TableMemory:
     def check(self, num_cells: int, num_bytes: int = 0, *, working_bytes: int = 0) -> None:
         """Check that so many more cells may be read, for which the reader itself takes `working_bytes` for a while."""
         num_cells, num_bytes = self._num_cells + num_cells, self._num_bytes + num_bytes
-        check_unpacked(num_cells * _REFERENCE_BYTES + num_bytes, self._packed_bytes, str(self._path))
+        check_unpacked(num_cells * _REFERENCE_BYTES + num_bytes, self._packed_bytes, self._source)
         needed = num_cells * _OBJECT_BYTES + num_bytes + working_bytes
         if self._available is not None and needed > self._available:
             raise DataError(
-                f"{self._path} needs about {format_bytes(needed)} of memory for {num_cells:,} cells, and "
+                f"{self._source} needs about {format_bytes(needed)} of memory for {num_cells:,} cells, and "
                 f"{format_bytes(self._available)} are available here; split it into smaller tables"
             )
