@@ -45,14 +45,15 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min(available, default=None)
 
 
-def memory_shortage(num_bytes: int, purpose: str) -> str | None:
+def memory_shortage(num_bytes: int, purpose: str, available: int | None = None) -> str | None:
     """Why `num_bytes` cannot be allocated without swapping, in words that follow the name of the file at fault; None
     where they can. Call it before the allocation.
 
     Args:
         purpose: of the memory: "its arrays".
+        available: bytes of the memory that is meant; None for this process's on the machine.
     """
-    available = available_memory()
+    available = available_memory() if available is None else available
     if available is None or num_bytes <= available:
         return None
     return (
@@ -61,9 +62,11 @@ def memory_shortage(num_bytes: int, purpose: str) -> str | None:
     )
 
 
-def check_memory(num_bytes: int, where: str, purpose: str, error: type[TimeboxError]) -> None:
+def check_memory(
+    num_bytes: int, where: str, purpose: str, error: type[TimeboxError], available: int | None = None
+) -> None:
     """Raise `error` for a :func:`memory_shortage` at `where`, a file or directory as messages name it."""
-    if reason := memory_shortage(num_bytes, purpose):
+    if reason := memory_shortage(num_bytes, purpose, available):
         raise error(f"{where} {reason}")
 
 
