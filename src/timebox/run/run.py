@@ -24,7 +24,7 @@ from timebox.data.images.pixel_range import BYTE, PixelScale
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import InferenceConfig, inference_batch_size, predict_probabilities
-from timebox.evaluation.inference_memory import inference_bytes
+from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads, check_memory
@@ -160,7 +160,8 @@ class Run:
     def _batch_size(self, num_images: int) -> int | None:
         """Images that are computed at once; None for the usual number. Raises RunError where not even one fits."""
         usual, available = min(num_images, inference_batch_size(self.device, 0.0)), free_memory(self.device)
-        if available is None or usual * self.bytes_per_image <= available:
+        bound = inference_bytes_bound(self.recipe, self.preprocessing.image_shape, len(self.class_names))
+        if available is None or usual * bound <= available or usual * self.bytes_per_image <= available:
             return None
         height, width = self.preprocessing.size
         self.check_memory(self.bytes_per_image, f"an image of {height}x{width} pixels in its network", available)
