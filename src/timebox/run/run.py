@@ -160,12 +160,15 @@ class Run:
     def _batch_size(self, num_images: int) -> int | None:
         """Images that are computed at once; None for the usual number. Raises RunError where not even one fits."""
         usual, available = min(num_images, inference_batch_size(self.device, 0.0)), free_memory(self.device)
+        if available is None:
+            return None
         bound = inference_bytes_bound(self.recipe, self.preprocessing.image_shape, len(self.class_names))
-        if available is None or usual * bound <= available or usual * self.bytes_per_image <= available:
+        room = available // 2  # the rest is for images, and for other programs
+        if usual * bound <= room or usual * self.bytes_per_image <= room:
             return None
         height, width = self.preprocessing.size
         self.check_memory(self.bytes_per_image, f"an image of {height}x{width} pixels in its network", available)
-        return available // self.bytes_per_image
+        return max(1, room // self.bytes_per_image)
 
     def checkpoint(self) -> Checkpoint:
         """The last checkpoint. Raises RunError where there is none."""
