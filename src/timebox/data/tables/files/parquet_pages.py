@@ -24,7 +24,7 @@ _UNPACKED_SIZE, _PACKED_SIZE, _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 2, 3
 
 @dataclass(frozen=True)
 class ColumnPages:
-    """What the pages of a column chunk claim.
+    """The sizes that the pages of a column chunk claim.
 
     Attributes:
         is_repeated: whether a row holds a list of values.
