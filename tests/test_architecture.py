@@ -29,8 +29,8 @@ ESTIMATOR = "timebox.estimator"
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
-    ("paths",),
-    ("clock", "files", "file_versions", "machine", "processes", "reporter"),
+    ("machine", "paths"),
+    ("clock", "files", "file_versions", "processes", "reporter"),
     ("configs",),
     ("data", "models", "optim", "recipe"),
     ("builders",),

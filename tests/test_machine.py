@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from timebox import machine
-from timebox.machine import available_memory, available_threads
+from timebox.errors import RunError
+from timebox.machine import available_memory, available_threads, check_memory
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -129,6 +130,14 @@ def group_v2(path: str, limit: str, used: int, inactive: int = 0, active: int = 
     }
 
 
+def process(space: int | None, data: int | None) -> list[tuple[str, str]]:
+    """The limits of a process that uses 1 GiB of its address space, half of it for data."""
+    limits = {"Max cpu time": None, "Max data size": data, "Max address space": space}
+    lines = [f"{name:<26}{limit or 'unlimited':<21}unlimited            bytes" for name, limit in limits.items()]
+    status = f"Name:\tpython\nVmPeak:\t 9 kB\nVmSize:\t {MIB} kB\nVmData:\t {MIB // 2} kB\n"
+    return [("proc/self/limits", "\n".join(lines)), ("proc/self/status", status)]
+
+
 @pytest.mark.parametrize(
     ("files", "room"),
     [
@@ -156,6 +165,15 @@ def group_v2(path: str, limit: str, used: int, inactive: int = 0, active: int = 
         ),
         pytest.param(dict([MEMINFO]) | group_v2("", "plenty", 0), 32 * GIB, id="nonsense"),
         pytest.param(dict([MEMINFO, cgroup("memory.max", str(GIB))]), GIB, id="use unknown"),
+        pytest.param(dict([MEMINFO, *process(space=10 * GIB, data=None)]), 9 * GIB, id="ulimit -v"),
+        pytest.param(dict([MEMINFO, *process(space=None, data=4 * GIB)]), 3 * GIB + GIB // 2, id="ulimit -d"),
+        pytest.param(dict([MEMINFO, *process(space=GIB // 2, data=GIB)]), 0, id="already above ulimit -v"),
+        pytest.param(dict([MEMINFO, *process(space=None, data=None)]), 32 * GIB, id="unlimited"),
+        pytest.param(
+            dict([MEMINFO, *process(space=6 * GIB, data=None)]) | group_v2("", str(8 * GIB), 6 * GIB),
+            2 * GIB,
+            id="a cgroup with less than ulimit -v",
+        ),
         pytest.param({"proc/meminfo": "MemAvailable: lots\n"}, None, id="nothing known"),
         pytest.param({}, None, id="no files"),
         pytest.param(
@@ -183,6 +201,17 @@ def test_memory_is_the_minimum_of_the_machine_and_all_limits(
     tmp_path: Path, files: dict[str, str], room: int | None
 ) -> None:
     assert available_memory(tree(tmp_path, files)) == room
+
+
+def test_a_refusal_names_the_file_and_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: 3 * 10**9)
+    check_memory(3 * 10**9, "'a'", "its arrays", RunError)
+    with pytest.raises(RunError) as caught:
+        check_memory(12_345_678_901, "'a'", "its arrays", RunError)
+    words = "'a' needs about 12.3 GB of memory for its arrays, and 3.0 GB are available here"
+    assert str(caught.value) == words
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    check_memory(1 << 60, "'a'", "its arrays", RunError)
 
 
 def test_reading_needs_neither_torch_nor_numpy() -> None:

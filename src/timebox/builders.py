@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from timebox.data.device.augment import batch_normalize
 from timebox.data.device.loader import Augmentation
 from timebox.data.device.resize import Resizing
+from timebox.errors import UsageError
+from timebox.machine import check_memory
 from timebox.models import (
     Airbench,
     AirbenchConfig,
@@ -24,10 +26,22 @@ from timebox.recipe import Recipe
 NUM_WHITENING_PIXELS = 2**20
 # Lower bound for the standard deviation of a channel, which is 0 in a constant one.
 MIN_STD = 1 / 255
+# Bytes of a weight in training: itself, its gradient, momentum and average, in float32.
+_TRAINING_BYTES, _UNCHECKED_WEIGHTS = 16, 1 << 24
 
 
 def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
-    """The recipe's network, or its ensemble, with random weights, float32, channels_last, on the CPU."""
+    """The recipe's network, or its ensemble, with random weights, float32, channels_last, on the CPU.
+
+    Raises UsageError where its weights, gradients and averages do not fit into memory.
+    """
+    if torch.get_default_device().type != "meta":
+        with torch.device("meta"):
+            network = _build_network(recipe, in_channels, num_classes)
+        num_weights = recipe.ensemble_size * sum(weight.numel() for weight in network.parameters())
+        if num_weights > _UNCHECKED_WEIGHTS:
+            where, purpose = f"recipe {recipe.name!r}", f"training a network of {num_weights:,} weights"
+            check_memory(num_weights * _TRAINING_BYTES, where, purpose, UsageError)
     networks = [_build_network(recipe, in_channels, num_classes) for _ in range(recipe.ensemble_size)]
     model = networks[0] if recipe.ensemble_size == 1 else Ensemble(networks)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

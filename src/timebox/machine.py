@@ -8,8 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from timebox.errors import TimeboxError
+
 # cgroup v1 writes a huge number of bytes for "no limit". No machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
+# Lines of proc's limits and status: of setrlimit, RLIMIT_AS and RLIMIT_DATA, and how much of each is used.
+_PROCESS_LIMITS = {"Max address space": "VmSize:", "Max data size": "VmData:"}
 
 
 def available_threads(root: Path = Path("/")) -> int:
@@ -28,15 +32,47 @@ def available_threads(root: Path = Path("/")) -> int:
 def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process can allocate without swapping; None if unknown.
 
-    The minimum of the machine's available memory and the rest of each cgroup's limit. Cached files count as available,
-    because the kernel drops them when memory is short. Swap does not count: it is too slow to meet a deadline.
+    The minimum of the machine's available memory, the rest of each cgroup's limit, and the rest of the limits of this
+    process (``ulimit -v`` and ``ulimit -d``). Cached files count as available, because the kernel drops them when
+    memory is short. Swap does not count: it is too slow to meet a deadline.
     """
     folders = _control_groups(root, "memory")
     available = [num_bytes for folder in folders if (num_bytes := _available_bytes(folder)) is not None]
+    available += _rests_of_process_limits(root)
     machine = _fields(root / "proc/meminfo").get("MemAvailable:")
     if machine is not None:
         available.append(machine * 1024)
     return min(available, default=None)
+
+
+def memory_shortage(num_bytes: int, purpose: str, available: int | None = None) -> str | None:
+    """Why `num_bytes` cannot be allocated without swapping, in words that follow the name of the file at fault; None
+    where they can. Call it before the allocation.
+
+    Args:
+        purpose: of the memory: "its arrays".
+        available: bytes of the memory that is meant; None for this process's on the machine.
+    """
+    available = available_memory() if available is None else available
+    if available is None or num_bytes <= available:
+        return None
+    return (
+        f"needs about {format_bytes(num_bytes)} of memory for {purpose}, and {format_bytes(available)} are available "
+        "here"
+    )
+
+
+def check_memory(
+    num_bytes: int, where: str, purpose: str, error: type[TimeboxError], available: int | None = None
+) -> None:
+    """Raise `error` for a :func:`memory_shortage` at `where`, a file or directory as messages name it."""
+    if reason := memory_shortage(num_bytes, purpose, available):
+        raise error(f"{where} {reason}")
+
+
+def format_bytes(num_bytes: float) -> str:
+    """A number of bytes in GB or MB: "1.5 GB"."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def is_torchrun() -> bool:
@@ -93,6 +129,15 @@ def _available_bytes(folder: Path) -> int | None:
     if limit is None or limit >= _NO_LIMIT_BYTES:
         return None
     return max(0, limit - max(0, (used or 0) - sum(cached)))
+
+
+def _rests_of_process_limits(root: Path) -> Iterator[int]:
+    """The bytes left of the limits that are set for this process alone."""
+    used = _fields(root / "proc/self/status")
+    for line in _text(root / "proc/self/limits").splitlines():
+        for name, use in _PROCESS_LIMITS.items():
+            if line.startswith(name) and (limit := _number(line.removeprefix(name).split()[0])) is not None:
+                yield max(0, limit - used.get(use, 0) * 1024)
 
 
 def _fields(file: Path) -> dict[str, int]:

@@ -24,7 +24,7 @@ from timebox.run.json_values import from_values, to_values
 
 CONFIG, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
 IN_FLIGHT = "in-flight-"  # prefix of the directory of a trial's run, which a killed benchmark leaves behind
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 1 << 28
 
 
 class BenchmarkFile(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE_LEVEL = 0.95
+CONFUSION_CELL_BYTES = 24  # of a confusion matrix, as an array and as lists of JSON
 
 
 @dataclass(frozen=True)

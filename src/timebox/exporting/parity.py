@@ -1,6 +1,6 @@
 """Numerical parity of an exported model with its run: equal probabilities up to float32 rounding."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +28,9 @@ TIE_MARGIN = 8
 MIN_COMPARED_PROBABILITY = 1e-30
 NUM_IMAGES = 8
 MAX_REDRAWS = 20
+# Bytes of a pixel while images are drawn: two of them in float64, and their noise.
+_DRAWING_BYTES = 32
+_FLOAT64_FACTOR = 2  # of float32
 
 # A model as a function: uint8 (N, H, W, C) -> float32 (N, num_classes).
 PredictFn = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -106,6 +109,7 @@ def compute_reference(run: Run, tta: str) -> ReferenceOutputs:
     """
     height, width = run.preprocessing.size
     sizes = ((height, width), (height * 3 // 4, width * 2 // 3), (2 * height + 1, 3 * width))
+    check_comparison_memory(run, sizes)
     images = tuple(images_without_ties(run, NUM_IMAGES, *size) for size in sizes)
     exact = tuple(_predict_float64(run, batch, tta) for batch in images)
     error = max(_rounding_error(run, *pair, tta) for pair in zip(images, exact, strict=True))
@@ -115,6 +119,15 @@ def compute_reference(run: Run, tta: str) -> ReferenceOutputs:
             "errors too much for an exported model to be compared with it; nothing is written"
         )
     return ReferenceOutputs(images, exact, MARGIN * max(error, EPSILON * _num_layers(run)))
+
+
+def check_comparison_memory(run: Run, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raise RunError where the images to compare on, and the network that computes them, do not fit into memory."""
+    height, width = max(sizes)
+    pixels = sum(NUM_IMAGES * run.preprocessing.channels * h * w for h, w in sizes)
+    largest = NUM_IMAGES * run.preprocessing.channels * height * width
+    num_bytes = pixels + largest * _DRAWING_BYTES + NUM_IMAGES * run.bytes_per_image * _FLOAT64_FACTOR
+    run.check_memory(num_bytes, f"comparing the exported model with it on images of {height}x{width} pixels")
 
 
 def images_without_ties(run: Run, num_images: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from typing import IO, BinaryIO, NoReturn
 
 from timebox.errors import OutputError, TimeboxError, UsageError, option_text
 from timebox.files.folders import LINK, NOT_FOLLOWED, Folder, kind_of
+from timebox.machine import memory_shortage
 
 try:
     import fcntl
@@ -26,6 +27,9 @@ except ImportError:  # on Windows, where an open file is locked anyway
 
 # Errors of flock on file systems that have no locks, such as some network and FUSE file systems.
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM, errno.EINVAL)
+
+# Smaller contents are read without asking how much memory is available, which takes longer than they do.
+UNCHECKED_BYTES = 16 << 20
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
@@ -60,11 +64,14 @@ def _check_regular(mode: int) -> None:
 
 
 def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
-    """The content of a regular file. Raises OSError for any other kind of file, and above ``max_bytes``."""
+    """The content of a regular file. Raises OSError for any other kind of file, above ``max_bytes``, and where it does
+    not fit into memory."""
     with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+        if size > UNCHECKED_BYTES and (reason := memory_shortage(size, "its content")):
+            raise OSError(f"it {reason}")
         return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 

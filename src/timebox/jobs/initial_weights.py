@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from timebox.errors import RunError, UsageError
 from timebox.files import read_regular
+from timebox.machine import check_memory
 from timebox.models import networks_of
 from timebox.recipe import parse_recipe, parse_settings
 from timebox.recipe.builtin import auto
@@ -52,6 +53,7 @@ class InitialWeights:
         beside = file.parent / CONFIG
         run = Run(file.parent, "cpu") if beside.is_file() and file.name == MODEL else None
         try:
+            check_memory(2 * file.stat().st_size, repr(str(file)), "its tensors and a copy of them", RunError)
             blob = read_regular(file, MAX_BYTES)
             tensors = load(blob)
         except FileNotFoundError as error:

@@ -22,7 +22,13 @@ from timebox.data import (
     load_data,
 )
 from timebox.errors import TimeboxError, UsageError, option_text
-from timebox.evaluation.metrics import ClassMetrics, confusion_matrix, macro_averages, per_class_metrics
+from timebox.evaluation.metrics import (
+    CONFUSION_CELL_BYTES,
+    ClassMetrics,
+    confusion_matrix,
+    macro_averages,
+    per_class_metrics,
+)
 from timebox.jobs.data import split_data
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.files import read_training_hashes
@@ -114,6 +120,8 @@ def evaluate(
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = Run.of(run, device)
     source = DataConfig.of_run(run.config, run.path)
+    num_classes = len(run.class_names)
+    run.check_memory(num_classes**2 * CONFUSION_CELL_BYTES, f"the confusion matrix of {num_classes:,} classes")
     reporter.phase("reading")
 
     def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from timebox.data import image_hashes
 from timebox.errors import RunError
-from timebox.files import read_regular
+from timebox.files import open_regular
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
-from timebox.jobs.initial_weights import MAX_BYTES, InitialWeights
+from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.run.files import METRICS, MODEL
@@ -19,6 +19,8 @@ from timebox.run.ranks_file import save_ranks_record
 from timebox.run.run import Run
 from timebox.run.writer import RunWriter
 from timebox.runtime.threads import cap_threads
+
+_BLOCK_BYTES = 1 << 20
 
 
 def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, out: Path | None, overwrite: bool) -> Run:
@@ -58,7 +60,11 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
 def _same_content(written: Path, recorded: Path) -> bool:
     """Whether two files are the same, byte for byte. Raises RunError where the second cannot be read."""
     try:
-        return written.read_bytes() == read_regular(recorded, MAX_BYTES)
+        with open_regular(written) as one, open_regular(recorded, follow=False) as other:
+            while (block := one.read(_BLOCK_BYTES)) == other.read(_BLOCK_BYTES):
+                if not block:
+                    return True
+        return False
     except OSError as error:
         raise RunError(f"{str(recorded)!r} cannot be read: {error}") from error
 

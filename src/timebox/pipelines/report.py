@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.verbs import ReportConfig
 from timebox.errors import RunError
+from timebox.evaluation.metrics import CONFUSION_CELL_BYTES
 from timebox.file_versions import EXAMPLES_FORMAT, PREDICTIONS_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.examples import examples_from_columns
@@ -48,6 +49,7 @@ def report(run: str | Path | Run, *, output: str | Path | None = None, thumbnail
 def read_run_data(run: Run, thumbnails: bool = True) -> RunData:
     """The content of a run's page. Raises RunError where a file of the run is damaged."""
     metrics, num_classes = run.path / METRICS, len(run.class_names)
+    run.check_memory(num_classes**2 * CONFUSION_CELL_BYTES, f"the confusion matrix of {num_classes:,} classes")
     try:
         return RunData(
             run.path.resolve().name,

@@ -24,6 +24,7 @@ from timebox.run.json_values import Count, PositiveCount, Share, from_values
 from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
+MAX_LINE_BYTES = 1 << 20  # a line has 200 bytes
 MAX_CURVE_POINTS = 4000  # of a chart; a training may have many more steps
 
 
@@ -155,7 +156,10 @@ def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]
 def _lines(path: Path) -> Iterator[bytes]:
     try:
         with open_regular(path, follow=False) as file:
-            yield from file
+            while line := file.readline(MAX_LINE_BYTES):
+                if len(line) == MAX_LINE_BYTES:
+                    raise RunError(f"{str(path)!r} is damaged: it has a line of {MAX_LINE_BYTES:,} bytes or more")
+                yield line
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 

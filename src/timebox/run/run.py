@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from timebox.data.images.fit import batch_fit
 from timebox.data.images.pixel_range import BYTE, PixelScale
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
-from timebox.evaluation.inference import InferenceConfig, predict_probabilities
+from timebox.evaluation.inference import InferenceConfig, inference_batch_size, predict_probabilities
+from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
-from timebox.machine import available_threads
+from timebox.machine import available_threads, check_memory
 from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
@@ -34,13 +36,14 @@ from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
 from timebox.run.summary import uncalibrated_reason, valid_summary
 from timebox.run.tensors import check_finite, read_tensors, to_safetensors
-from timebox.runtime.device import resolve_device
+from timebox.runtime.device import free_memory, resolve_device
 from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.runtime.torch_state import retain_freed_memory
 from timebox.training.state import TrainingState
 
-FILES_AT_ONCE = 125  # files that are decoded and predicted together
+# Files that are decoded and predicted together: fewer where their pixels and probabilities take more bytes than this.
+FILES_AT_ONCE, BYTES_AT_ONCE = 125, 1 << 28
 BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of the images that a run is trained on
 
 
@@ -144,6 +147,29 @@ class Run:
         with torch.device("meta"):
             return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
 
+    @cached_property
+    def bytes_per_image(self) -> int:
+        """Bytes that the network takes for each image that it computes at once."""
+        return inference_bytes(self.bare_model().eval(), self.preprocessing.image_shape)
+
+    def check_memory(self, num_bytes: int, purpose: str, available: int | None = None) -> None:
+        """Raise RunError where `num_bytes` for a purpose cannot be allocated: model.json may claim any size. See
+        :func:`timebox.machine.check_memory`."""
+        check_memory(num_bytes, f"run {str(self.path)!r}", purpose, RunError, available)
+
+    def _batch_size(self, num_images: int) -> int | None:
+        """Images that are computed at once; None for the usual number. Raises RunError where not even one fits."""
+        usual, available = min(num_images, inference_batch_size(self.device, 0.0)), free_memory(self.device)
+        if available is None:
+            return None
+        bound = inference_bytes_bound(self.recipe, self.preprocessing.image_shape, len(self.class_names))
+        room = available // 2  # the rest is for images, and for other programs
+        if usual * bound <= room or usual * self.bytes_per_image <= room:
+            return None
+        height, width = self.preprocessing.size
+        self.check_memory(self.bytes_per_image, f"an image of {height}x{width} pixels in its network", available)
+        return max(1, room // self.bytes_per_image)
+
     def checkpoint(self) -> Checkpoint:
         """The last checkpoint. Raises RunError where there is none."""
         if checkpoint := read_checkpoint(self.path / CHECKPOINT):
@@ -198,7 +224,10 @@ class Run:
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
-        config = InferenceConfig(*self.preprocessing.tensors(), views)
+        self.check_memory(
+            len(array) * self._probability_bytes, f"the probabilities of {len(self.class_names):,} classes"
+        )
+        config = InferenceConfig(*self.preprocessing.tensors(), views, self._batch_size(len(array)))
         with limit_threads_to_container(), retain_freed_memory():
             probabilities = predict_probabilities(self.model, array, config, self.device)
         if not np.isfinite(probabilities).all():
@@ -211,10 +240,11 @@ class Run:
         Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time.
         """
         remaining = iter(paths)
+        at_once = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // (self._pixel_bytes + self._probability_bytes)))
         with ThreadPoolExecutor(available_threads()) as pool:
             started: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
             while True:
-                while len(started) < 2 and (batch := list(islice(remaining, FILES_AT_ONCE))):
+                while len(started) < 2 and (batch := list(islice(remaining, at_once))):
                     started.append((batch, pool.map(self._decode_or_explain, batch)))
                 if not started:
                     return
@@ -225,6 +255,16 @@ class Run:
                 for path, image in zip(batch, images, strict=True):
                     error = image if isinstance(image, str) else None
                     yield FilePrediction(str(path), next(rows) if error is None else None, error)
+
+    @property
+    def _pixel_bytes(self) -> int:
+        """Bytes of an image of the model's size."""
+        return prod(self.preprocessing.image_shape)
+
+    @property
+    def _probability_bytes(self) -> int:
+        """Bytes of the probabilities of an image, in the three copies that calibration makes."""
+        return len(self.class_names) * 3 * np.dtype(np.float32).itemsize
 
     def _decode_or_explain(self, path: str | Path) -> NDArray[np.uint8] | str:
         """The pixels of a file, or the reason why it cannot be read."""
@@ -247,6 +287,7 @@ class Run:
             return self._resized(*BYTE_SCALE.to_uint8([as_batch(batch, "images", shape)], "images"))
         if not batch:
             return np.zeros((0, *shape), np.uint8)
+        self.check_memory(2 * len(batch) * self._pixel_bytes, f"{len(batch):,} images of its size")
         arrays = iter(BYTE_SCALE.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "images"))
         return np.stack(
             [
@@ -264,6 +305,7 @@ class Run:
 
     def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Images resized to the working size, with the same tensor operations as in an exported model."""
+        self.check_memory(len(images) * self._pixel_bytes, f"{len(images):,} images of its size")
         fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
         for position, image in enumerate(images):
             planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()

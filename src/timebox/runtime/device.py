@@ -3,6 +3,7 @@
 import torch
 
 from timebox.errors import UsageError, option_text
+from timebox.machine import available_memory
 
 
 def resolve_device(device: str) -> torch.device:
@@ -20,3 +21,11 @@ def resolve_device(device: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The model name of a GPU, or ``cpu``. Opens a CUDA context."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can allocate on a device; None if unknown."""
+    if device.type != "cuda":
+        return available_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

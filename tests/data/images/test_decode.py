@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from data.making import picture, png_bytes, save
+from timebox import machine
+from timebox.data.images import decode
 from timebox.data.images.decode import IMAGE_SUFFIXES, decode_image, fit_images, read_header
 from timebox.errors import DataError
 
@@ -218,3 +220,15 @@ def test_a_large_jpeg_in_a_letterbox_is_averaged_too(tmp_path):
     assert inside.mean() == pytest.approx(np.asarray(noise).mean(), abs=3)
     assert inside.std() < 20
     assert (decoded[:24] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_a_large_image_is_refused_where_memory_is_short(tmp_path, monkeypatch, mode):
+    Image.new(mode, (90, 60)).save(tmp_path / "a.png")
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 5_000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 86_400)
+    assert decode_image(tmp_path / "a.png", (8, 8)).shape == (8, 8, 3)
+    monkeypatch.setattr(machine, "available_memory", lambda: 86_399)
+    for read in (lambda path: decode_image(path, (8, 8)), decode_image):
+        with pytest.raises(DataError, match=r"^it needs about 0\.1 MB of memory for 90x60 pixels, and 0\.1 MB are"):
+            read(tmp_path / "a.png")

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from timebox.data.reading import safe_pickle
 from timebox.data.reading.safe_pickle import load_pickled_dict
 from timebox.errors import DataError
 
@@ -108,6 +109,50 @@ def test_a_huge_memo_index_allocates_nothing():
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def text_of(length, character="a", protocol=2):
+    """A pickle of a long text that ends in a character."""
+    return pickle.dumps("a" * length + character, protocol)
+
+
+ENCODE = b"c_codecs\nencode\nq\x00X\x00\x00\x01\x00" + b"a" * 65_536 + b"q\x01U\x06latin1q\x02"
+HUGE = [
+    pytest.param(b"\x80\x05\x96" + (1 << 32).to_bytes(8, "little"), "bytearray", id="bytearray"),
+    pytest.param(b"\x80\x04\x8e" + (1 << 32).to_bytes(8, "little"), "truncated", id="bytes"),
+    pytest.param(b"\x80\x04\x8d" + (1 << 32).to_bytes(8, "little"), "truncated", id="text"),
+    pytest.param(b"\x80\x04\x95" + (1 << 32).to_bytes(8, "little"), "truncated", id="frame"),
+    pytest.param(b"\x80\x02\x8b" + (1 << 30).to_bytes(4, "little"), "truncated", id="whole number"),
+    pytest.param(b"\x80\x02]" + b"]a" * 20_000, "more than 10,000 operations, more than any CIFAR", id="nested lists"),
+    pytest.param(b"\x80\x02]" + b"2a" * 20_000, "more than 10,000 operations", id="a list in itself"),
+    pytest.param(b"\x80\x02" + b"(" * 20_000, "more than 10,000 operations", id="marks"),
+    pytest.param(b"\x80\x02" + b"}" * 20_000, "more than 10,000 operations", id="dictionaries"),
+    pytest.param(b"\x80\x02" + ENCODE + b"h\x00h\x01h\x02\x86R" * 999, "encodes more text than it holds", id="encode"),
+    pytest.param(text_of(70_000, "\u0100"), "a text of 70,002 bytes with characters that are no bytes", id="wide"),
+    pytest.param(text_of(70_000, "\U0001f600", 4), "a text of 70,004 bytes with characters", id="wider, protocol 4"),
+    pytest.param(text_of(70_000, "\u0100", 0), "a text of 70,006 bytes with characters", id="wide, protocol 0"),
+]
+
+
+@pytest.mark.parametrize(("blob", "words"), HUGE)
+def test_a_small_pickle_takes_little_memory(monkeypatch, blob, words):
+    monkeypatch.setattr(safe_pickle, "_MAX_OPERATIONS", 10_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f"^batch_1: .*{words}"):
+            load_pickled_dict(blob + b".", "batch_1")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_every_protocol_holds_a_whole_cifar_file(protocol):
+    names = [f"{number}.png".encode() for number in range(2_000)]
+    planes = np.arange(400_000, dtype=np.uint32).astype(np.uint8).reshape(100, 4_000)
+    loaded = load_pickled_dict(pickle.dumps({"data": planes, "filenames": names}, protocol), "batch_1")
+    assert np.array_equal(loaded["data"], planes)
+    assert loaded["filenames"] == names
 
 
 def test_truncated_damaged_and_other_pickles_are_refused():

@@ -11,11 +11,12 @@ from timebox.data.folders.names import split_of, words_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.encoded_images import EncodedImage
 from timebox.data.reading.text import pluralize, relative_name
+from timebox.data.tables.files.table_memory import TableMemory
 from timebox.errors import DataError
 from timebox.files import read_regular
 
 _SUFFIXES = frozenset({".txt", ".csv", ".tsv"})
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 26
 _MIN_NAMED = 0.5  # of the folder's images that a file must name
 
 
@@ -73,8 +74,14 @@ def _labels(path: Path, by_name: Collection[str], class_names: Collection[str]) 
         text = read_regular(path, _MAX_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    rows = [[cell.strip() for cell in row] for row in _rows(text) if len(row) > 1]
+    memory = TableMemory(path)
+    rows: list[list[str]] = []
+    for row in _rows(text):
+        if len(row) > 1:
+            memory.add(len(row), sum(map(len, row)))
+            rows.append([cell.strip() for cell in row])
     width = max(map(len, rows), default=0)
+    memory.check(width * len(rows))
     columns = [[row[index] if index < len(row) else "" for row in rows] for index in range(width)]
     names = _best([[_file_name(cell) for cell in column] for column in columns], by_name)
     labels = _best(columns, class_names)

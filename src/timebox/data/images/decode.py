@@ -22,6 +22,7 @@ from PIL.Image import Transpose
 from timebox.data.images.signatures import describe_foreign, is_encoded_image, is_heif
 from timebox.errors import DataError
 from timebox.files import open_regular
+from timebox.machine import memory_shortage
 
 # Largest decoded image, after JPEG scaling: above the resolution of any camera, and far below the memory of a laptop.
 # A few hundred kilobytes of PNG can declare more pixels (a decompression bomb).
@@ -30,6 +31,7 @@ MAX_DECODED_PIXELS = 100_000_000
 # Larger images are decoded one at a time: several threads at once would multiply the memory.
 LARGE_PIXELS = 20_000_000
 _LARGE_IMAGE_LOCK = threading.Lock()
+_DECODING_BYTES = 16  # of a pixel, in all modes: four channels, with the copies of _convert; or 16 bits in its steps
 
 # Values of `fit`. The descriptions are written to model.json.
 CROP, LETTERBOX = "crop", "letterbox"
@@ -284,6 +286,11 @@ def _one_line(error: Exception) -> str:
 def _check_pixels(image: Image.Image) -> None:
     if image.width * image.height > MAX_DECODED_PIXELS:
         raise DataError(f"{image.width}x{image.height} pixels are over the limit of {MAX_DECODED_PIXELS:,} pixels")
+    num_pixels = image.width * image.height
+    if num_pixels > LARGE_PIXELS:
+        reason = memory_shortage(num_pixels * _DECODING_BYTES, f"{image.width}x{image.height} pixels")
+        if reason:
+            raise DataError(f"it {reason}")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -312,7 +319,7 @@ def _convert(image: Image.Image, channels: int, white_16bit: int = WHITE_16BIT) 
         values = np.asarray(image)
         if values.min() < 0:
             raise DataError("pixels below 0, as of a CT image: shift and scale them to 0...65,535 or 0...255 first")
-        values = np.minimum(values, white_16bit).astype(np.int64)
+        values = np.minimum(values, white_16bit).astype(np.uint32)
         image = Image.fromarray((values * 255 // white_16bit).astype(np.uint8))
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha and channels < 4:

@@ -11,7 +11,7 @@ from timebox.data.images.decode import CROP
 from timebox.data.part import PartRead
 from timebox.data.reading.time_limit import ReadingTime
 from timebox.errors import DataError, option_text
-from timebox.machine import available_memory
+from timebox.machine import available_memory, format_bytes
 
 # Pixels: the largest side that encoded images are resized to, unless the caller has a use for larger ones.
 DEFAULT_MAX_SIDE = 64
@@ -77,10 +77,6 @@ class ReadOptions:
             smaller = option_text("settings", "image_size=N")
             remedy = f"use a smaller {smaller}, or fewer images" if is_resized else "use fewer images"
             raise DataError(
-                f"{source}{'/' if source.is_dir() else ''} needs about {_format_bytes(needed)} of memory for "
-                f"{description}, and {_format_bytes(available)} are available here; {remedy}"
+                f"{source}{'/' if source.is_dir() else ''} needs about {format_bytes(needed)} of memory for "
+                f"{description}, and {format_bytes(available)} are available here; {remedy}"
             )
-
-
-def _format_bytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -2,22 +2,31 @@
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from timebox.data.images.signatures import is_encoded_image
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
+from timebox.data.tables.files.parquet_pages import column_pages, footer_length
 from timebox.data.tables.files.table import Cell, Table, join_list
+from timebox.data.tables.files.table_memory import TableMemory
 from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular, temporary_file
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
 
-_ROWS_PER_BATCH = 64
+# A value may be as long as the largest page, so that a dictionary, or a shared prefix, is copied so many times.
+_ROWS_PER_BATCH, _BATCH_BYTES = 64, 1 << 29
+_BUFFER_BYTES = 1 << 20  # pages are read piece by piece, rather than a whole column of a row group
+# pyarrow's own limits on metadata.
+_MAX_METADATA_ITEMS, _MAX_METADATA_TEXT = 1_000_000, 100_000_000
+# Bytes of an item of a list, as pyarrow holds it with its levels, and as Python does.
+_ARROW_ITEM_BYTES, _PYTHON_ITEM_BYTES = 12, 64
 _MAX_TEXT_BYTES = 1_000
 
 
@@ -35,23 +44,23 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow: pip install 'timebox-vision[tables]'") from error
     notify = ProgressNotifier(options.notify)
     try:
-        with open_regular(path) as file, parquet.ParquetFile(file) as table, temporary_file() as temporary:
-            buffer = _ImageBuffer(temporary, path)
-            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
-            check_unpacked(sum(group.total_byte_size for group in groups), path.stat().st_size, str(path))
+        with open_regular(path) as file, _open(file, parquet) as table, temporary_file() as temporary:
             if (repeated := first_repeated([field.name for field in table.schema_arrow])) is not None:
                 raise DataError(f"{path}: two columns are named {repeated!r}")
             readable = [field.name for field in table.schema_arrow if _is_readable(field.type, pyarrow)]
+            memory, buffer = TableMemory(path), _ImageBuffer(temporary, path)
+            rows_per_batch = _check_pages(file, table, readable, path, memory)
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
-            for batch in table.iter_batches(batch_size=_ROWS_PER_BATCH, columns=readable):
+            # Without columns, pyarrow counts up to any number of rows that the metadata claim.
+            for batch in table.iter_batches(rows_per_batch, columns=readable) if readable else ():
                 for name, cells in columns.items():
-                    cells.extend(_cells(batch.column(name), buffer))
+                    cells.extend(_cells(batch.column(name), buffer, memory))
                 options.time.check()
                 notify(f"read {len(next(iter(columns.values()), [])):,} of {table.metadata.num_rows:,} rows")
-            memory = buffer.map()
+            images = buffer.map()
             return Table(
                 {
-                    name: [memory[slice(*cell)] if isinstance(cell, _Span) else cell for cell in cells]
+                    name: [images[slice(*cell)] if isinstance(cell, _Span) else cell for cell in cells]
                     for name, cells in columns.items()
                 },
                 _class_names(table.schema_arrow.metadata or {}),
@@ -66,6 +75,40 @@ class _Span(tuple[int, int]):
     """(start, stop) in bytes of an encoded image in the buffer."""
 
     __slots__ = ()
+
+
+def _open(file: BinaryIO, parquet: Any) -> "parquet.ParquetFile":
+    """Open a table whose metadata and pages are read piece by piece, no list in the metadata longer than they are."""
+    length = footer_length(file)
+    return parquet.ParquetFile(
+        file,
+        buffer_size=_BUFFER_BYTES,
+        thrift_container_size_limit=min(_MAX_METADATA_ITEMS, length),
+        thrift_string_size_limit=min(_MAX_METADATA_TEXT, length),
+    )
+
+
+def _check_pages(
+    file: BinaryIO, table: "parquet.ParquetFile", readable: Sequence[str], path: Path, memory: TableMemory
+) -> int:
+    """The number of rows to read at once. Raises DataError where what the pages hold exceeds the decompression limits,
+    or the memory."""
+    packed_bytes = path.stat().st_size
+    groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+    check_unpacked(sum(group.total_byte_size for group in groups), packed_bytes, str(path))
+    num_bytes = num_cells = num_items = working = largest = 0
+    for group in range(len(groups)):
+        chunks = column_pages(file, table, readable, group)
+        num_bytes += sum(chunk.num_bytes for chunk in chunks)
+        num_cells += sum(chunk.num_values for chunk in chunks if not chunk.is_repeated)
+        items = sum(chunk.num_values for chunk in chunks if chunk.is_repeated)
+        num_items += items
+        largest = max([largest, *(chunk.largest_page for chunk in chunks)])
+        # All the items of a row group may be in the list of one row.
+        working = max(working, sum(chunk.working_bytes for chunk in chunks) + items * _ARROW_ITEM_BYTES)
+        check_unpacked(num_bytes + num_items * _ARROW_ITEM_BYTES, packed_bytes, str(path))
+        memory.check(num_cells, working_bytes=working)
+    return max(1, min(_ROWS_PER_BATCH, _BATCH_BYTES // max(1, largest)))
 
 
 class _ImageBuffer:
@@ -102,7 +145,9 @@ def _is_readable(kind: "pyarrow.DataType", pyarrow: Any) -> bool:
     return any(test(kind) for test in (*tests, types.is_boolean, types.is_floating, types.is_decimal))
 
 
-def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Span]:
+def _cells(column: "pyarrow.Array", buffer: _ImageBuffer, memory: TableMemory) -> Iterator[Cell | _Span]:
+    if hasattr(column.type, "value_field"):  # of lists
+        memory.check(0, working_bytes=len(column.flatten()) * _PYTHON_ITEM_BYTES)
     for value in column.to_pylist():
         if isinstance(value, Mapping):  # a Hugging Face image: its bytes or its path
             value = value.get("bytes") or value.get("path")
@@ -110,10 +155,10 @@ def _cells(column: "pyarrow.Array", buffer: _ImageBuffer) -> Iterator[Cell | _Sp
             value = join_list(value)
         if isinstance(value, bytes) and (text := _short_text(value)) is None:
             yield buffer.append(value)
-        elif isinstance(value, bytes):
-            yield text
-        else:
-            yield None if value is None else str(value)
+            continue
+        cell = None if value is None else text if isinstance(value, bytes) else str(value)
+        memory.add(1, len(cell or ""))
+        yield cell
 
 
 def _short_text(value: bytes) -> str | None:

@@ -1,15 +1,7 @@
 """Table, the cells of a table file by column."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from timebox.data.reading.options import ReadOptions
-from timebox.errors import DataError
-from timebox.files import open_regular
-
-_MAX_BYTES = 4 << 30  # of a table of text
 
 LIST_SEPARATOR = "\x1f"  # between the elements of a list, in a cell
 Cell = str | memoryview | None  # text, an encoded image, or an empty cell
@@ -30,16 +22,6 @@ class Table:
         """The first eight cells of the first row, for error messages."""
         cells = [(name, next(iter(cells), None)) for name, cells in self.columns.items()]
         return ", ".join(f"{name}={_preview(cell)}" for name, cell in cells[:8]) + (", ..." if len(cells) > 8 else "")
-
-
-def read_table_bytes(path: Path, options: ReadOptions) -> bytes:
-    """The content of a table of text. Raises DataError where it is too large, for such a table or for the memory."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_BYTES:
-            raise DataError(f"{path}: {size:,} bytes are over the limit of {_MAX_BYTES:,} bytes for such a table")
-        options.check_memory(size, "its cells", path, peak_copies=4)
-        return file.read(size)
 
 
 def join_list(values: Sequence[object]) -> object:
