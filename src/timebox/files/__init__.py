@@ -68,6 +68,15 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> by
         return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 
+def check_readable(content: bytes, max_bytes: int) -> bytes:
+    """``content`` itself, of a file that is read with a limit of ``max_bytes``. Raises OutputError above it."""
+    if len(content) > max_bytes:
+        raise OutputError(
+            f"it would have {len(content):,} bytes and could not be read again: such a file may have {max_bytes:,}"
+        )
+    return content
+
+
 def parse_json_object(blob: bytes) -> dict[str, object]:
     """The JSON object in ``blob``. Raises ValueError for anything but strict JSON: a key twice, NaN or Infinity."""
     try:

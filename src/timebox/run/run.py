@@ -22,7 +22,8 @@ from timebox.data.images.fit import batch_fit
 from timebox.data.images.pixel_range import BYTE, PixelScale
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
-from timebox.evaluation.inference import InferenceConfig, predict_probabilities
+from timebox.evaluation.inference import GPU_BATCH_SIZE, InferenceConfig, predict_probabilities
+from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads
@@ -177,7 +178,18 @@ class Run:
     @refuse_unknown_arguments
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
-        return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
+        return [self.class_names[index] for index in self.predict_indices(images, tta)]
+
+    def predict_indices(self, images: object, tta: str = "recipe") -> NDArray[np.int64]:
+        """The index of the most probable class of each image, int64 (N,); see :meth:`predict_proba`.
+
+        The probabilities of all images are never held together: with many classes they would take gigabytes.
+        """
+        array, views = self._as_array(images), self.views(tta)
+        num_whole_batches = MAX_PROBABILITIES // len(self.class_names) // GPU_BATCH_SIZE
+        size = max(1, num_whole_batches) * GPU_BATCH_SIZE
+        parts = [self._probabilities(array[i : i + size], views).argmax(1) for i in range(0, len(array), size)]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
 
     @refuse_unknown_arguments
     def predict_proba(self, images: object, tta: str = "recipe", calibrate: bool = True) -> NDArray[np.float32]:
@@ -198,12 +210,16 @@ class Run:
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
+        return apply_temperature(self._probabilities(array, views), self.temperature if calibrate else 1.0)
+
+    def _probabilities(self, array: NDArray[np.uint8], views: str) -> NDArray[np.float32]:
+        """Class probabilities, not calibrated, of images of the working size. Raises RunError for those not finite."""
         config = InferenceConfig(*self.preprocessing.tensors(), views)
         with limit_threads_to_container(), retain_freed_memory():
             probabilities = predict_probabilities(self.model, array, config, self.device)
         if not np.isfinite(probabilities).all():
             raise RunError(f"the model of run {str(self.path)!r} computes NaN for some images: train it again")
-        return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
+        return probabilities
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, with calibrated probabilities. An unreadable file raises nothing.

@@ -17,7 +17,7 @@ from timebox.configs.storage_url import without_password
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
-from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files import check_free, check_readable, lock, parse_json_object, read_regular, written
 from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
@@ -28,7 +28,7 @@ CONFIG, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl"
 PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp-"
 FILES = (CONFIG, CLOCK, TRIALS, SUMMARY, BEST, PAGE, JOURNAL, f"{JOURNAL}.lock", LOCK)
 _MAX_NAME_BYTES = 100
-_MAX_TRIALS_BYTES = 1 << 28
+_MAX_TRIALS_BYTES = 1 << 30  # a trial takes one or two kilobytes
 Phase = Literal["repeat", "check"]
 # Keys of tune.json by the option of TuneConfig, where they differ.
 _KEYS = {"budget": "budget_seconds", "trial_budget": "trial_seconds"}
@@ -214,6 +214,7 @@ class TuneDirectory:
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file atomically. Raises OutputError."""
         blob = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+        check_readable(blob, _MAX_TRIALS_BYTES)
         with written(_described(self.path)):
             self._folder.write_whole(name, blob)
 
