@@ -61,7 +61,8 @@ class BenchmarkDirectory:
         with written(_named(path)):
             self._folder = Folder(path)
             try:
-                self._file = self._folder.open_own(TRIALS)
+                with written(repr(str(path / TRIALS))):
+                    self._file = self._folder.open_own(TRIALS)
             except BaseException:
                 self._folder.close()
                 raise

@@ -1,7 +1,7 @@
 """Carry out a training job: train, save, score, report, and write the summary of the run directory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from timebox.builders import build_augmentation
 from timebox.data import LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
-from timebox.errors import OutputError, RankFailureError
+from timebox.errors import OutputError, RankFailureError, RunError
 from timebox.evaluation.scoring import ScoringTime, SplitScore
 from timebox.jobs.context import RunContext
 from timebox.jobs.examples import augmented_examples, columns_from_examples, prediction_examples
@@ -246,7 +246,9 @@ def _ranks_summary(group: ProcessGroup, run: Path, throughputs: Sequence[Through
     """The summary's values about ranks and rank failures; empty for a single process."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    pairs, record = zip(group.ranks, throughputs, strict=True), read_ranks_record(run)
+    pairs, record = zip(group.ranks, throughputs, strict=True), None
+    with suppress(RunError):  # it was damaged while the model was trained, which is whole
+        record = read_ranks_record(run)
     ranks = tuple(RankSummary(**asdict(rank), **asdict(throughput)) for rank, throughput in pairs)
     return {"ranks": ranks, "rank_failures": record.failures if record else ()}
 

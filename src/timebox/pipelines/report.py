@@ -1,5 +1,6 @@
 """``timebox report``: write the HTML page of a run from the files in its directory."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def read_run_data(run: Run, thumbnails: bool = True) -> RunData:
             run.path.resolve().name,
             run.summary,
             run.class_names,
-            downsampled_metrics(metrics) if metrics.is_file() else [],
+            downsampled_metrics(metrics) if os.path.lexists(metrics) else [],
             _predictions(read_arrays(run.path / PREDICTIONS, PREDICTIONS_FORMAT), num_classes),
             examples_from_columns(read_arrays(run.path / EXAMPLES, EXAMPLES_FORMAT), num_classes) if thumbnails else [],
         )

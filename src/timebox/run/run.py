@@ -95,7 +95,7 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, object]:
         """summary.json in its newest format, without damaged values; empty where the run was killed."""
-        if not (self.path / SUMMARY).is_file():
+        if not os.path.lexists(self.path / SUMMARY):
             return {}
         summary = valid_summary(read_json(self.path / SUMMARY, SUMMARY_FORMAT))
         recipe = summary.get("recipe")

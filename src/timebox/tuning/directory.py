@@ -96,6 +96,12 @@ class SearchFile(Struct, frozen=True, kw_only=True):
     config: SearchArguments
 
 
+class ClockFile(Struct, frozen=True, kw_only=True):
+    """clock.json: the seconds of a search's budget that are used."""
+
+    elapsed_seconds: Seconds
+
+
 class RepeatedTrial(Struct, frozen=True, kw_only=True):
     """A line of trials.jsonl: a training of one of the best trials, or of the start, with another seed.
 
@@ -177,8 +183,8 @@ class TuneDirectory:
         try:
             directory.check_no_links()
             if (path / CLOCK).exists():
-                seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
-                directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
+                clock = from_values(read_json(path / CLOCK, TUNE_CLOCK_FORMAT), ClockFile, repr(str(path / CLOCK)))
+                directory.seconds_before = clock.elapsed_seconds
             directory.repeats = list(_read_repeats(path / TRIALS))
         except BaseException:
             directory.close()
@@ -194,7 +200,7 @@ class TuneDirectory:
     def is_finished(self) -> bool:
         """Whether the search has a summary, under the budget of its config."""
         path, budget_seconds = self.path / SUMMARY, self.config.budget_seconds
-        return path.is_file() and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
+        return os.path.lexists(path) and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
 
     def save_config(self, config: TuneConfig) -> None:
         """Write tune.json."""

@@ -13,8 +13,8 @@ from sqlalchemy import make_url
 from sqlalchemy.pool import NullPool
 
 from timebox.configs.storage_url import hide_passwords, is_url, without_password
-from timebox.errors import OutputError, UsageError
-from timebox.files import NO_LOCKS, lock, written
+from timebox.errors import OutputError, RunError, UsageError
+from timebox.files import NO_LOCKS, lock, parse_json_object, read_regular, written
 from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
@@ -22,6 +22,7 @@ MAX_CONNECT_SECONDS = 4
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 3, 12
 # A trial whose worker died so often is not tried again.
 MAX_RETRIES = 2
+MAX_JOURNAL_BYTES = 4 << 30  # a trial takes some kilobytes
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
@@ -56,6 +57,25 @@ class JournalLock:
             self._file = None
 
 
+def check_journal(path: Path) -> None:
+    """Raise RunError for a journal that is not there, holds no search, or has a line that Optuna has not written.
+
+    The last line may be unfinished.
+    """
+    number = 0
+    try:
+        content = read_regular(path, MAX_JOURNAL_BYTES, follow=False)
+        for line in content[: content.rfind(b"\n") + 1].splitlines():
+            number += 1
+            if not isinstance(parse_json_object(line).get("op_code"), int):
+                raise ValueError("it is no entry of a journal")
+    except (OSError, ValueError) as error:
+        place = f"line {number} of " if number else ""
+        raise RunError(f"{place}{str(path)!r} cannot be read: {error}") from error
+    if not number:
+        raise RunError(f"{str(path)!r} is damaged: it holds no search")
+
+
 def _open_own(path: str | Path) -> int:
     """Open a file of a search to be written, created where there is none; its descriptor.
 
@@ -71,7 +91,7 @@ def open_storage(storage: str) -> BaseStorage:
 
     Raises:
         UsageError: within seconds, for a database that cannot be reached; the message hides its password.
-        OutputError: for a journal that cannot be written.
+        OutputError: for a journal that cannot be written. RunError: for one that is damaged.
     """
     if not is_url(storage):
         path = Path(storage)
@@ -85,7 +105,10 @@ def open_storage(storage: str) -> BaseStorage:
         except OSError as error:
             reason = "the file system has no locks" if error.errno in NO_LOCKS else error.strerror or error
             raise OutputError(f"{storage!r} cannot be written: {reason}") from error
-        return JournalStorage(JournalFileBackend(storage, journal_lock))  # type: ignore[arg-type]
+        try:
+            return JournalStorage(JournalFileBackend(storage, journal_lock))  # type: ignore[arg-type]
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RecursionError) as error:
+            raise RunError(f"{storage!r} is damaged: {type(error).__name__}: {error}") from error
     try:
         return _open_database(storage)
     except Exception as error:  # each database driver has exceptions of its own
