@@ -57,7 +57,7 @@ def test_json_must_be_strict() -> None:
         "b": {"a": "é"},
     }
     for blob, words in {
-        b"": "Expecting value",
+        b"": "it is empty",
         b"[]": "it holds no JSON object",
         b'{"a": 1, "a": 2}': "it has the key 'a' twice",
         b'{"a": {"b": NaN}}': "NaN is no number of JSON",

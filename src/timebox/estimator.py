@@ -31,18 +31,17 @@ from timebox.data.reading.threads import read_in_time
 from timebox.data.reading.time_limit import ReadingTime, timed
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
-from timebox.files import open_regular, parse_json_object, read_regular, temporary_directory
+from timebox.files import check_readable, open_regular, temporary_directory
 from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import parse_recipe
 from timebox.run import load
-from timebox.run.files import CLASSES, ESTIMATOR
+from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object
 from timebox.runtime.device import resolve_device
 
 SQUARE = "square"
-MAX_JSON_BYTES = 1 << 20
 BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of image files
 
 
@@ -144,22 +143,24 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict_proba(self, X: object) -> NDArray[np.float32]:  # noqa: N803
         """Class probabilities, float32 (N, num_classes), in the order of ``classes_``."""
+        return self.run_.predict_proba(self._images(X))
+
+    def predict(self, X: object) -> NDArray[np.generic]:  # noqa: N803
+        """The most probable label of each image, (N,)."""
+        images = self._images(X)  # first, as it raises NotFittedError
+        labels: NDArray[np.generic] = self.classes_[self.run_.predict_indices(images)]
+        return labels
+
+    def _images(self, X: object) -> object:  # noqa: N803
+        """Images as :meth:`Run.predict_proba` takes them. Raises NotFittedError before ``fit``."""
         check_is_fitted(self, "run_")
         batch = self._collate(X, is_fit=False)
         if isinstance(batch, list):
             arrays = iter(self._scale.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "X"))
-            return self.run_.predict_proba(
-                [next(arrays) if isinstance(item, np.ndarray) else self._file_on_scale(item) for item in batch]
-            )
+            return [next(arrays) if isinstance(item, np.ndarray) else self._file_on_scale(item) for item in batch]
         (pixels,) = self._scale.to_uint8([batch], "X")
         images = self._reshape_rows(pixels) if pixels.ndim == 2 else pixels
-        return self.run_.predict_proba(images[..., None] if images.ndim == 3 else images)
-
-    def predict(self, X: object) -> NDArray[np.generic]:  # noqa: N803
-        """The most probable label of each image, (N,)."""
-        probabilities = self.predict_proba(X)  # first, as it raises NotFittedError
-        labels: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
-        return labels
+        return images[..., None] if images.ndim == 3 else images
 
     def save(self, path: str | Path) -> None:
         """Write the fitted classifier to a new directory, without pickle: a run, the labels and the parameters.
@@ -182,33 +183,34 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         values = ESTIMATOR_FORMAT.numbered(values)
         if hasattr(self, "n_features_in_"):
             values["n_features_in"] = self.n_features_in_
-        text = json.dumps(values, indent=2, default=float)  # converts NumPy scalars
+        content = json.dumps(values, indent=2, default=float, allow_nan=False).encode()  # float of NumPy scalars
         folder.mkdir(parents=True, exist_ok=True)
         self.run_.save(folder)
         np.save(folder / CLASSES, labels, allow_pickle=False)
-        (folder / ESTIMATOR).write_text(text, encoding="utf-8")
+        (folder / ESTIMATOR).write_bytes(check_readable(content, MAX_JSON_BYTES))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
-        """Read a classifier that :meth:`save` wrote, without pickle. Raises RunError where there is none, or it is
-        damaged."""
+        """Read a classifier that :meth:`save` wrote. Raises RunError where there is none, or it is damaged."""
         folder = Path(expand_user(path))
-        run = load(folder, device)
+        run, name = load(folder, device), CLASSES
         try:
-            values = parse_json_object(read_regular(folder / ESTIMATOR, MAX_JSON_BYTES, follow=False))
-            values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             with open_regular(folder / CLASSES, follow=False) as file:
                 labels = read_npy(file, os.fstat(file.fileno()).st_size)
+            values = read_object(folder / (name := ESTIMATOR)) or {}
+            values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
+                    if low >= high:
+                        raise ValueError(f"its range of pixels from {low:g} to {high:g} is empty")
                     classifier = cls()
                     classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
         except (OSError, EOFError, ValueError, MemoryError) as error:
-            raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error}") from error
-        if labels.shape != (len(run.class_names),):
-            raise RunError(f"{str(folder)!r} is damaged: labels {labels.shape} for {len(run.class_names)} classes")
+            raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error} ({name})") from error
+        if labels.shape != (len(run.class_names),) or len(np.unique(labels)) < len(labels):
+            raise RunError(f"{str(folder / CLASSES)!r} has not {len(run.class_names)} labels that are all different")
         classifier.run_, classifier.classes_ = run, labels
         # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
         white = values.get("natural_white", high if classifier.scale is None else None)

@@ -25,7 +25,7 @@ def test_trials_that_are_a_link_are_not_written(measure: Measure, tmp_path: Path
     (done.path / "trials.jsonl").symlink_to(mine)
     with pytest.raises(TimeboxError) as caught:
         measure(resume=done.path)
-    assert str(caught.value) == f"benchmark {str(done.path)!r} cannot be written to: {NOT_FOLLOWED}"
+    assert str(caught.value) == f"{str(done.path / 'trials.jsonl')!r} cannot be written to: {NOT_FOLLOWED}"
     assert mine.read_bytes() == before
 
 

@@ -43,11 +43,15 @@ class FakeEvaluation:
     macro_precision: float = 0.25
     macro_f1: float = 0.125
     classes: tuple[Figures, ...] = ()
+    confusion_pairs: NDArray[np.int64] = field(init=False)
+    num_correct: int = field(init=False)
     num_images: int = field(init=False)
     accuracy: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.num_images = int(self.confusion.sum())
+        self.num_images, self.num_correct = int(self.confusion.sum()), int(self.confusion.trace())
+        indices = np.argwhere(self.confusion)
+        self.confusion_pairs = np.column_stack([indices, self.confusion[tuple(indices.T)]])
         self.accuracy = float(self.confusion.trace() / self.num_images) if self.num_images else float("nan")
         counts = self.confusion.sum(1).tolist()
         self.classes = tuple(Figures(f"class {i}", count, 0.5, 0.25, 1 / (i + 3)) for i, count in enumerate(counts))

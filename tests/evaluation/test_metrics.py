@@ -3,16 +3,33 @@
 import numpy as np
 import pytest
 
-from timebox.evaluation.metrics import accuracy_interval, confusion_matrix, macro_averages, per_class_metrics
+from timebox.evaluation.metrics import (
+    accuracy_interval,
+    confusion_matrix,
+    confusion_pairs,
+    macro_averages,
+    per_class_metrics,
+)
 
 
 def test_labels_are_rows_of_the_confusion_matrix():
     labels, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
-    assert confusion_matrix(labels, predicted, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    pairs = confusion_pairs(labels, predicted)
+    assert pairs.tolist() == [[0, 0, 1], [0, 1, 1], [1, 1, 1], [2, 0, 1]]
+    assert confusion_matrix(pairs, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_the_memory_of_metrics_grows_with_images_and_classes_and_not_with_their_square():
+    labels, predicted = np.array([0, 99_999, 7]), np.array([0, 5, 7])
+    pairs = confusion_pairs(labels, predicted)
+    assert pairs.shape == (3, 3)
+    metrics = per_class_metrics([""] * 100_000, pairs)  # its square would be 80 GB
+    assert [one.recall for one in metrics if one.num_images] == [1.0, 1.0, 0.0]
+    assert confusion_pairs(labels[:0], predicted[:0]).shape == (0, 3)
 
 
 def test_means_leave_out_classes_without_images():
-    metrics = per_class_metrics(("a", "b", "c"), np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    metrics = per_class_metrics(("a", "b", "c"), np.array([[0, 0, 3], [0, 1, 1], [1, 1, 4]]))
     means = macro_averages(metrics)
     assert means["balanced_accuracy"] == pytest.approx((0.75 + 1) / 2)
     assert means["macro_precision"] == pytest.approx((1 + 0.8) / 2)

@@ -97,3 +97,12 @@ def test_a_time_limit_stops_before_an_interval_that_would_not_fit() -> None:
     stop = TimeLimit(Deadline(None, started_at=0.0, now=lambda: next(moments)), 10.0)
     answers = [stop() for _ in range(4)]
     assert answers == [False, False, False, True], "the longest took 3 s: 7.5 s and 3 s are beyond 10 s"
+
+
+def test_no_more_images_are_scored_than_whose_probabilities_may_be_held(
+    score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.evaluation.scoring.MAX_PROBABILITIES", 3 * 20)
+    val, test = score(30, 15, budget=1000, planned_seconds=1000)
+    assert [(len(one.dataset), one.num_total) for one in (val, test)] == [(20, 30), (15, 15)]
+    assert np.bincount(val.dataset.labels).tolist() in ([7, 7, 6], [7, 6, 7], [6, 7, 7]), "stratified"

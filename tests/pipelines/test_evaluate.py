@@ -1,6 +1,7 @@
 """timebox.evaluate: the split that is scored, the metrics, and the count of training images."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,10 +52,25 @@ def test_metrics_are_consistent(trained: Run, data: Path) -> None:
     ready = result.as_dict()
     assert list(ready) == list(Evaluation.__dataclass_fields__)
     assert ready["confusion"] == result.confusion.tolist()
+    assert result.num_correct == result.confusion.trace()
+    counts = np.zeros((3, 3), np.int64)
+    for label, predicted, count in ready["confusion_pairs"]:
+        counts[label, predicted] = count
+    np.testing.assert_array_equal(counts, result.confusion)
+
+
+def test_above_2000_classes_there_are_pairs_and_no_matrix(
+    trained: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["timebox.pipelines.evaluate"], "MAX_MATRIX_CLASSES", 2)
+    result = evaluate(trained, data, split="all")
+    assert result.confusion is None
+    assert result.as_dict()["confusion"] is None
+    assert result.confusion_pairs[:, 2].sum() == 150
 
 
 def test_per_class_metrics() -> None:
-    confusion = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]])
+    confusion = np.array([[0, 0, 6], [0, 1, 2], [1, 0, 1], [1, 1, 3], [3, 0, 2]])
     a, b, unseen, missed = per_class_metrics(("a", "b", "unseen", "missed"), confusion)
     assert (a.num_images, a.precision, a.recall, a.f1) == (8, 6 / 9, 6 / 8, pytest.approx(12 / 17))
     assert (b.precision, b.recall, b.f1) == (3 / 5, 3 / 4, pytest.approx(6 / 9))

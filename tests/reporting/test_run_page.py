@@ -163,3 +163,19 @@ def test_curve_leaves_out_steps_that_were_rolled_back():
     lines: list[dict[str, object]] = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}]
     lines += [{"step": 1, "rolled_back": True}, {"step": 2, "loss": 2.0}]
     assert RunData("", {}, (), lines, (), ()).curve("loss") == [(1, 3.0), (2, 2.0)]
+
+
+def test_tables_of_very_many_classes_are_cut_and_the_page_says_so():
+    names = [f"class {number}" for number in range(3000)]
+    page = report_page(make_run_data(class_names=names, predictions=[make_predictions(num=9000, num_classes=3000)]))
+    assert "The matrix of 3,000 classes is too large to draw." in page
+    assert "Most frequent confusions" in page
+    assert "1,000 more classes, with higher recall" in page or "1000 more classes, with higher recall" in page
+    assert "further classes, with higher recall, are not shown: timebox evaluate --json has all." in page
+    assert len(page) < 500_000
+
+
+def test_unreadable_files_beyond_those_listed_are_counted():
+    page = report_page(make_run_data(summary={"num_bad_files": 5_001}))
+    assert "5,001 unreadable files left out" in page
+    assert "5,000 further files are not listed: timebox inspect lists all." in page

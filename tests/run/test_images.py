@@ -1,6 +1,7 @@
 """Run.predict takes images as people have them: one or many, of any size, layout and scale that is certain."""
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,3 +216,15 @@ def test_probabilities_that_are_not_finite_are_refused(trained: Run, monkeypatch
     assert refusal(lambda: trained.predict(IMAGES[0]), RunError) == (
         f"the model of run {str(trained.path)!r} computes NaN for some images: train it again"
     )
+
+
+def test_indices_are_those_of_the_probabilities_however_few_may_be_held(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (25, 8, 8, 3), dtype=np.uint8)
+    expected = trained.predict_proba(images).argmax(1)
+    monkeypatch.setattr(sys.modules["timebox.run.run"], "GPU_BATCH_SIZE", 10)
+    monkeypatch.setattr(sys.modules["timebox.run.run"], "MAX_PROBABILITIES", 3)
+    np.testing.assert_array_equal(trained.predict_indices(images), expected)
+    assert trained.predict(images) == [trained.class_names[index] for index in expected]
+    assert trained.predict_indices(images[:0]).shape == (0,)

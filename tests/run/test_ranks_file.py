@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from timebox.distributed.heartbeat import RankInfo
+from timebox.errors import RunError
 from timebox.files.folders import Folder
 from timebox.run.directories.replacement import make_beside
 from timebox.run.ranks_file import (
@@ -35,9 +36,10 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         '{"format": 2, "launcher": "a", "ranks": []}',
     ],
 )
-def test_a_missing_or_damaged_record_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "group.json").write_text(text)
-    assert read_ranks_record(tmp_path) is None
+    with pytest.raises(RunError, match=r"group\.json' (is damaged|cannot be read): "):
+        read_ranks_record(tmp_path)
     assert read_ranks_record(tmp_path / "nowhere") is None
 
 

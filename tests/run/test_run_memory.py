@@ -13,7 +13,7 @@ from timebox import machine
 from timebox.errors import RunError
 from timebox.exporting import export
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.pipelines import compare, evaluate, report
+from timebox.pipelines import report
 from timebox.run import Run, load
 from timebox.run.files import CONFIG, METRICS, MODEL, PREDICTIONS, SUMMARY, TRAINING_HASHES, read_training_hashes
 from timebox.run.metrics_log import read_metrics
@@ -115,23 +115,6 @@ def test_a_run_that_claims_large_images(copy: Path, use: Use, purpose: str) -> N
     words = refusal(lambda: use(run))
     assert words.startswith(f"run {str(copy)!r} needs about ")
     assert words.endswith(f" of memory for {purpose}, {AVAILABLE}")
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        pytest.param(lambda run: evaluate(run, "no data are read"), id="evaluate"),
-        pytest.param(report, id="report"),
-        pytest.param(lambda run: compare([run, run]), id="compare"),
-    ],
-)
-def test_a_run_that_claims_many_classes(copy: Path, use: Use) -> None:
-    run = Run(claim(copy, num_classes=30_000), "cpu")
-    words = refusal(lambda: use(run))
-    assert (
-        words
-        == f"run {str(copy)!r} needs about 21.6 GB of memory for the confusion matrix of 30,000 classes, {AVAILABLE}"
-    )
 
 
 def test_batches_are_smaller_where_memory_is_short(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:

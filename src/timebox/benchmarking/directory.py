@@ -13,7 +13,7 @@ from timebox.benchmarking.environment import Environment
 from timebox.benchmarking.summary import BenchmarkSummary
 from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRecord
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
-from timebox.errors import RunError, UsageError
+from timebox.errors import OutputError, RunError, UsageError
 from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_SUMMARY_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_regular, written
 from timebox.files.folders import Folder
@@ -61,7 +61,8 @@ class BenchmarkDirectory:
         with written(_named(path)):
             self._folder = Folder(path)
             try:
-                self._file = self._folder.open_own(TRIALS)
+                with written(repr(str(path / TRIALS))):
+                    self._file = self._folder.open_own(TRIALS)
             except BaseException:
                 self._folder.close()
                 raise
@@ -117,6 +118,8 @@ class BenchmarkDirectory:
         values = trial_values(trial)
         line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
         with written(_named(self.path)):
+            if os.fstat(self._file).st_size + len(line) > _MAX_BYTES:
+                raise OutputError(f"{str(self.path / TRIALS)!r} would have over {_MAX_BYTES:,} bytes: begin another")
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)

@@ -182,8 +182,7 @@ def run_trial(
             _move(run, keep_at)
     finally:
         remove_run(run)
-    confusion: Any = scored.output["confusion"]
-    record["correct"] = sum(row[place] for place, row in enumerate(confusion))
+    record["correct"] = scored.output["num_correct"]
     record["evaluation_seconds"] = round(scored.seconds, 2)
     return from_values({**trained.output, **scored.output, **record}, ScoredTrial, "the output of a trial")
 

@@ -87,7 +87,7 @@ def seen_in_training(evaluation: "Evaluation") -> str:
 
 def _metrics(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     total, scored = evaluation.num_images_total, evaluation.num_images
-    correct = int(evaluation.confusion.trace())
+    correct = evaluation.num_correct
     of = f", of {total:,} in all" if total != scored else ""
     yield "accuracy", f"{percent(evaluation.accuracy)}   {correct:,} of {plural(scored, 'image')}{of}"
     if scored:
@@ -118,9 +118,12 @@ def _class_table(classes: "tuple[ClassMetrics, ...]") -> "Iterator[RenderableTyp
 
 
 def _matrix(evaluation: "Evaluation") -> "Table":
+    from timebox.evaluation.metrics import confusion_matrix
+
     names = [one.name for one in evaluation.classes]
+    counts = confusion_matrix(evaluation.confusion_pairs, len(names)).tolist()
     rows = [
-        (f"{index} {name}", *(f"{count:,}" if count else "·" for count in evaluation.confusion[index].tolist()))
+        (f"{index} {name}", *(f"{count:,}" if count else "·" for count in counts[index]))
         for index, name in enumerate(names)
     ]
     return table(("true, by predicted", *map(str, range(len(names)))), rows)
@@ -135,10 +138,7 @@ def _columns_of(matrix: "Table") -> int:
 def _confusions(evaluation: "Evaluation") -> "Iterator[RenderableType]":
     names = [one.name for one in evaluation.classes]
     confusions = sorted(
-        (-count, true, predicted)
-        for true, row in enumerate(evaluation.confusion.tolist())
-        for predicted, count in enumerate(row)
-        if count and true != predicted
+        (-count, true, predicted) for true, predicted, count in evaluation.confusion_pairs.tolist() if true != predicted
     )
     if confusions:
         sizes = [one.num_images for one in evaluation.classes]

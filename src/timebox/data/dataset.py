@@ -13,6 +13,8 @@ from timebox.data.part import PartRead
 from timebox.data.reading.text import abbreviate_list, first_repeated
 from timebox.errors import DataError
 
+MAX_NAMES_BYTES = 32 << 20  # of all class names, in UTF-8: model.json holds them, and is read with a limit
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
@@ -51,6 +53,11 @@ class ImageDataset:
             raise DataError(f"class names must be distinct, but {repeated!r} comes twice")
         if bad := next((name for name in self.class_names if re.search("[\ud800-\udfff]", name)), None):
             raise DataError(f"class name {bad!r} cannot be encoded in UTF-8: rename the class")
+        if (num_bytes := sum(map(len, map(str.encode, self.class_names)))) > MAX_NAMES_BYTES:
+            raise DataError(
+                f"the names of {self.num_classes:,} classes take {num_bytes:,} bytes, and {MAX_NAMES_BYTES:,} are "
+                "allowed: give the classes shorter names"
+            )
         if "" in self.class_names:
             raise DataError("a class has an empty name: rename the class")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE_LEVEL = 0.95
-CONFUSION_CELL_BYTES = 24  # of a confusion matrix, as an array and as lists of JSON
+MAX_MATRIX_CLASSES = 2000  # the confusion matrix of more classes takes more than 32 MB
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,30 @@ class ClassMetrics:
     f1: float
 
 
-def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """int64 (num_classes, num_classes): number of images by label (row) and predicted class (column)."""
+def confusion_pairs(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The entries of the confusion matrix that are not 0: int64 (K, 3) of label, predicted class and number of images.
+
+    K is at most the number of images, however many classes there are. Sorted by label, then by predicted class.
+    """
+    pairs, counts = np.unique(np.stack([labels, predicted], 1), axis=0, return_counts=True)
+    return np.concatenate([pairs, counts[:, None]], 1).astype(np.int64)
+
+
+def confusion_matrix(pairs: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """The :func:`confusion_pairs` as int64 (num_classes, num_classes): labels are rows, predicted classes columns."""
     confusion = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    confusion[pairs[:, 0], pairs[:, 1]] = pairs[:, 2]
     return confusion
 
 
-def per_class_metrics(class_names: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, from a :func:`confusion_matrix`."""
-    right = confusion.diagonal()
-    predicted, actual = confusion.sum(0), confusion.sum(1)
+def per_class_metrics(class_names: Sequence[str], pairs: NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
+    """Precision, recall and F1 of each class, from :func:`confusion_pairs`."""
+    labels, predictions, counts = pairs.T
+    is_right = labels == predictions
+    right, predicted, actual = (
+        np.bincount(classes, weights=numbers, minlength=len(class_names)).astype(np.int64)
+        for classes, numbers in ((labels, counts * is_right), (predictions, counts), (labels, counts))
+    )
     metrics = []
     for i, name in enumerate(class_names):
         precision = right[i] / predicted[i] if predicted[i] else 0.0

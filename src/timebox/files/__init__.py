@@ -4,6 +4,7 @@ Directories whose files must never lead elsewhere are opened as a :class:`~timeb
 here know nothing of runs or data.
 """
 
+import codecs
 import errno
 import json
 import math
@@ -30,6 +31,7 @@ NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.E
 
 # Smaller contents are read without asking how much memory is available, which takes longer than they do.
 UNCHECKED_BYTES = 16 << 20
+_MAX_DIGITS = 4000  # Python converts no more than 4,300
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
@@ -75,15 +77,31 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> by
         return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 
+def check_readable(content: bytes, max_bytes: int) -> bytes:
+    """``content`` itself, of a file that is read with a limit of ``max_bytes``. Raises OutputError above it."""
+    if len(content) > max_bytes:
+        raise OutputError(
+            f"it would have {len(content):,} bytes and could not be read again: such a file may have {max_bytes:,}"
+        )
+    return content
+
+
 def parse_json_object(blob: bytes) -> dict[str, object]:
     """The JSON object in ``blob``. Raises ValueError for anything but strict JSON: a key twice, NaN or Infinity."""
+    if not blob.strip():
+        raise ValueError("it is empty")
+    if blob.startswith(codecs.BOM_UTF8):
+        raise ValueError("it begins with a byte order mark: save it as UTF-8 without one")
     try:
         value = json.loads(
             blob.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_number,
             parse_float=_finite_float,
+            parse_int=_short_int,
         )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: byte {error.start:,} is 0x{blob[error.start]:02x}") from error
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
     if not isinstance(value, dict):
@@ -102,6 +120,10 @@ def _unique_keys(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_number(text: str) -> NoReturn:
     raise ValueError(f"{reprlib.repr(text).strip(chr(39))} is no number of JSON, or too large for one")
+
+
+def _short_int(text: str) -> int:
+    return int(text) if len(text) <= _MAX_DIGITS else _refuse_number(text)
 
 
 def _finite_float(text: str) -> float:

@@ -68,6 +68,10 @@ class Folder:
         """``file``, ``directory``, ``symbolic link``, ``named pipe``, …; empty for a name that is not there."""
         return _kind_at(self._place(name), self._where)
 
+    def status(self) -> os.stat_result:
+        """Owner, mode and times of the directory."""
+        return os.stat(self.path if self.handle is None else self.handle)  # noqa: PTH116  # takes a handle
+
     def folder(self, name: str, *, create: bool = False) -> "Folder":
         """A directory in this one. Raises OSError where it is something else, or a link to a directory."""
         if create:
@@ -119,8 +123,7 @@ class Folder:
     def is_at(self, path: Path) -> bool:
         """Whether this directory is the one at ``path`` today."""
         try:
-            own = os.stat(self.path if self.handle is None else self.handle)  # noqa: PTH116  # takes a handle
-            return os.path.samestat(own, path.stat())
+            return os.path.samestat(self.status(), path.stat())
         except OSError:
             return False
 

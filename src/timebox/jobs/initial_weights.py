@@ -1,6 +1,7 @@
 """Initial weights: start a training from the weights of an earlier run."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,10 @@ class InitialWeights:
         first network. Raises RunError where there is no such file, or it is damaged."""
         file = path / MODEL if path.is_dir() else path
         beside = file.parent / CONFIG
-        run = Run(file.parent, "cpu") if beside.is_file() and file.name == MODEL else None
+        run = Run(file.parent, "cpu") if os.path.lexists(beside) and file.name == MODEL else None
         try:
-            check_memory(2 * file.stat().st_size, repr(str(file)), "its tensors and a copy of them", RunError)
-            blob = read_regular(file, MAX_BYTES)
+            blob = read_regular(file, MAX_BYTES, follow=file == path)  # none of the links in a run
+            check_memory(len(blob), repr(str(file)), "a copy of its tensors", RunError)
             tensors = load(blob)
         except FileNotFoundError as error:
             raise RunError(f"{str(path)!r} is neither a finished run nor a file with the weights of one") from error

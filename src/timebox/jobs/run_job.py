@@ -1,7 +1,7 @@
 """Carry out a training job: train, save, score, report, and write the summary of the run directory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from timebox.builders import build_augmentation
 from timebox.data import LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
-from timebox.errors import OutputError, RankFailureError
+from timebox.errors import OutputError, RankFailureError, RunError
 from timebox.evaluation.scoring import ScoringTime, SplitScore
 from timebox.jobs.context import RunContext
 from timebox.jobs.examples import augmented_examples, columns_from_examples, prediction_examples
@@ -29,7 +29,7 @@ from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.summary import DataDescription, FinishedSummary, RankSummary
+from timebox.run.summary import MAX_BAD_FILES, DataDescription, FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import device_name
 from timebox.training.data_parallel import Throughput
@@ -128,7 +128,7 @@ class RunFinisher:
         with context.phase("scoring"), context.group.raise_on_rank_failure():
             scores = score_held_out(job, self.result.model, context)
         with context.phase("saving"):
-            if scores:
+            if scores and self._is_time_for_predictions(scores):
                 self._write_optional(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
             checkpointer.wait(max(0.0, context.deadline.remaining() - job.plan.finish_seconds / 2))
             if checkpointer.has_failed:
@@ -143,6 +143,15 @@ class RunFinisher:
         with context.deadline.phase("saving"):
             writer.save_summary(self._summary(scores))
             writer.finish()
+
+    def _is_time_for_predictions(self, scores: Sequence[SplitScore]) -> bool:
+        """Whether enough time is left to write the probabilities, which take hundreds of megabytes of many classes."""
+        plan, num_bytes = self.job.plan, sum(score.probabilities.nbytes for score in scores)
+        seconds = self.writer.write_speed.planned_seconds(0, num_bytes)
+        is_time = self.context.deadline.remaining() - seconds > plan.finish_seconds - plan.saving_seconds
+        if not is_time:
+            self.context.reporter.note(f"no {PREDICTIONS}: no time is left to write its {num_bytes / 1e6:,.0f} MB")
+        return is_time
 
     @property
     def _is_time_for_report(self) -> bool:
@@ -214,7 +223,8 @@ class RunFinisher:
             plan=plan.lines,
             notes=loaded.notes,
             events=tuple(self.training.events),
-            bad_files=loaded.bad_files,
+            bad_files=loaded.bad_files[:MAX_BAD_FILES],
+            num_bad_files=len(loaded.bad_files),
             part_read=loaded.part or UNSET,
             versions=installed_versions(),
             unwritten=tuple(self.unwritten),
@@ -236,7 +246,9 @@ def _ranks_summary(group: ProcessGroup, run: Path, throughputs: Sequence[Through
     """The summary's values about ranks and rank failures; empty for a single process."""
     if not isinstance(group, TorchrunGroup):
         return {}
-    pairs, record = zip(group.ranks, throughputs, strict=True), read_ranks_record(run)
+    pairs, record = zip(group.ranks, throughputs, strict=True), None
+    with suppress(RunError):  # it was damaged while the model was trained, which is whole
+        record = read_ranks_record(run)
     ranks = tuple(RankSummary(**asdict(rank), **asdict(throughput)) for rank, throughput in pairs)
     return {"ranks": ranks, "rank_failures": record.failures if record else ()}
 

@@ -23,9 +23,10 @@ from timebox.data import (
 )
 from timebox.errors import TimeboxError, UsageError, option_text
 from timebox.evaluation.metrics import (
-    CONFUSION_CELL_BYTES,
+    MAX_MATRIX_CLASSES,
     ClassMetrics,
     confusion_matrix,
+    confusion_pairs,
     macro_averages,
     per_class_metrics,
 )
@@ -40,19 +41,23 @@ class Evaluation:
     """The metrics of a run on a split of a data set.
 
     Attributes:
-        num_images, num_images_total: images scored, and images of the split.
+        num_correct, num_images, num_images_total: images predicted right, images scored, and images of the split.
         num_seen_in_training: scored images that are, pixel for pixel, training images of the run.
         accuracy_unseen: accuracy on the other images; None where there are none.
         bad_files: image files of the data that could not be read.
         seconds: duration of the evaluation, reading included.
         balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is the mean recall.
-        confusion: int64 (num_classes, num_classes); rows are true classes, columns predicted ones.
+        confusion: int64 (num_classes, num_classes); rows are true classes, columns predicted ones. None for more than
+            2,000 classes, where it would take gigabytes.
+        confusion_pairs: int64 (K, 3), the entries of the confusion matrix that are not 0: true class, predicted class
+            and number of images.
     """
 
     run: str
     data: str
     split: str
     accuracy: float
+    num_correct: int
     num_images: int
     num_images_total: int
     num_seen_in_training: int
@@ -63,7 +68,8 @@ class Evaluation:
     macro_precision: float
     macro_f1: float
     classes: tuple[ClassMetrics, ...]
-    confusion: NDArray[np.int64]
+    confusion: NDArray[np.int64] | None
+    confusion_pairs: NDArray[np.int64]
     notes: tuple[str, ...]
     bad_files: tuple[BadFile, ...] = ()
 
@@ -74,7 +80,8 @@ class Evaluation:
         return {
             **vars(self),
             "classes": classes,
-            "confusion": self.confusion.tolist(),
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "confusion_pairs": self.confusion_pairs.tolist(),
             "notes": list(self.notes),
             "bad_files": bad_files,
         }
@@ -120,8 +127,6 @@ def evaluate(
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = Run.of(run, device)
     source = DataConfig.of_run(run.config, run.path)
-    num_classes = len(run.class_names)
-    run.check_memory(num_classes**2 * CONFUSION_CELL_BYTES, f"the confusion matrix of {num_classes:,} classes")
     reporter.phase("reading")
 
     def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
@@ -148,15 +153,16 @@ def evaluate(
             raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
         dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
     reporter.phase("scoring")
-    predicted = run.predict_proba(dataset.images, tta).argmax(1)
+    predicted = run.predict_indices(dataset.images, tta)
     is_seen = np.isin(image_hashes(dataset.images), read_training_hashes(run.path))
-    confusion = confusion_matrix(dataset.labels, predicted, len(run.class_names))
-    classes = per_class_metrics(run.class_names, confusion)
+    pairs, num_classes = confusion_pairs(dataset.labels, predicted), len(run.class_names)
+    classes = per_class_metrics(run.class_names, pairs)
     return Evaluation(
         run=str(run.path),
         data=str(data),
         split=name,
         accuracy=float((predicted == dataset.labels).mean()),
+        num_correct=int((predicted == dataset.labels).sum()),
         num_images=len(dataset),
         num_images_total=num_total,
         num_seen_in_training=int(is_seen.sum()),
@@ -165,7 +171,8 @@ def evaluate(
         seconds=round(now() - started, 3),
         **macro_averages(classes),
         classes=classes,
-        confusion=confusion,
+        confusion=confusion_matrix(pairs, num_classes) if num_classes <= MAX_MATRIX_CLASSES else None,
+        confusion_pairs=pairs,
         notes=loaded.notes,
         bad_files=loaded.bad_files,
     )

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.evaluation.metrics import accuracy_interval, confusion_matrix, macro_averages, per_class_metrics
+from timebox.evaluation.metrics import accuracy_interval, confusion_pairs
 
 _SPLIT_TITLES = {"test": "test images", "val": "validation images"}
 
@@ -55,13 +55,9 @@ class SplitPredictions:
         return accuracy_interval(self.num_correct, self.num_images)
 
     @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """int64 (num_classes, num_classes): rows are true classes, columns predicted classes."""
-        return confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
-
-    def macro_averages(self) -> dict[str, float]:
-        """Balanced accuracy, macro precision and macro F1."""
-        return macro_averages(per_class_metrics([""] * len(self.confusion), self.confusion))
+    def confusion_pairs(self) -> NDArray[np.int64]:
+        """See :func:`timebox.evaluation.metrics.confusion_pairs`."""
+        return confusion_pairs(self.labels, self.predicted)
 
 
 @dataclass(frozen=True, eq=False)

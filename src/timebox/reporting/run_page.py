@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
-from timebox.evaluation.metrics import per_class_metrics
+from timebox.evaluation.metrics import confusion_matrix, macro_averages, per_class_metrics
 from timebox.reporting.rendering import render
 from timebox.reporting.run_data import RunData, SplitPredictions
 from timebox.reporting.svg import Chart, Line, confusion_heat_map, line_chart, reliability_diagram, timeline
@@ -15,9 +15,9 @@ from timebox.run.summary import uncalibrated_reason
 
 # Rows shown at once; further classes and files are inside a <details> element.
 MAX_CLASSES, MAX_CONFUSIONS, MAX_FILES = 40, 10, 20
-MAX_MATRIX_CLASSES = 200
-# The confusion matrix of more classes takes more than 32 MB.
-MAX_COUNTED_CLASSES = 2000
+MAX_DRAWN_CLASSES = 200
+# Rows inside of it: a page with more becomes slow to open. `timebox evaluate --json` has all classes.
+MAX_HIDDEN_CLASSES = 1000
 MIN_PHASE_SECONDS = 0.005
 
 
@@ -44,16 +44,17 @@ class Evaluation:
     """All that the report shows of the predictions for one split.
 
     Attributes:
-        classes: rows of class name, images, precision, recall and F1, lowest recall first; like ``confusions`` None
-            where there are too many classes to count.
+        classes: rows of class name, images, precision, recall and F1, lowest recall first, of at most 1,040 classes.
+        num_classes: classes that have scored images.
         confusions: rows of true class, predicted class, images and share of the true class, most frequent first.
         matrix: the confusion matrix as SVG, empty where there are too many classes to draw.
         averages: see :func:`timebox.evaluation.metrics.macro_averages`.
     """
 
     predictions: SplitPredictions
-    classes: Sequence[tuple[str, ...]] | None
-    confusions: Sequence[tuple[str, ...]] | None
+    classes: Sequence[tuple[str, ...]]
+    num_classes: int
+    confusions: Sequence[tuple[str, ...]]
     matrix: str
     averages: Mapping[str, float]
     calibration: Calibration
@@ -81,6 +82,7 @@ def report_page(run: RunData) -> str:
         environment={**environment, **run.mapping("versions")},
         max_classes=MAX_CLASSES,
         max_files=MAX_FILES,
+        num_bad_files=int(run.number("num_bad_files") or 0),
     )
 
 
@@ -99,26 +101,26 @@ def _curves(run: RunData) -> Iterator[Chart]:
 
 def _evaluation(run: RunData, predictions: SplitPredictions) -> Evaluation:
     names, calibration = run.class_names, _calibration(run, predictions)
-    if len(names) > MAX_COUNTED_CLASSES:
-        return Evaluation(predictions, None, None, "", {}, calibration)
-    confusion = predictions.confusion
-    matrix = confusion_heat_map(confusion, names, "confusion matrix") if len(names) <= MAX_MATRIX_CLASSES else ""
+    pairs, matrix = predictions.confusion_pairs, ""
+    if len(names) <= MAX_DRAWN_CLASSES:
+        matrix = confusion_heat_map(confusion_matrix(pairs, len(names)), names, "confusion matrix")
+    metrics = [one for one in per_class_metrics(names, pairs) if one.num_images]
     classes = [
         (one.name, f"{one.num_images:,}", f"{one.precision:.1%}", f"{one.recall:.1%}", f"{one.f1:.1%}")
-        for one in sorted(per_class_metrics(names, confusion), key=lambda one: one.recall)
-        if one.num_images
+        for one in sorted(metrics, key=lambda one: one.recall)[: MAX_CLASSES + MAX_HIDDEN_CLASSES]
     ]
-    confusions = _confusions(confusion, names)
-    return Evaluation(predictions, classes, confusions, matrix, predictions.macro_averages(), calibration)
+    return Evaluation(
+        predictions, classes, len(metrics), _confusions(pairs, names), matrix, macro_averages(metrics), calibration
+    )
 
 
-def _confusions(confusion: NDArray[np.int64], names: Sequence[str]) -> list[tuple[str, ...]]:
-    errors = confusion - np.diag(confusion.diagonal())
-    order = np.argsort(errors, axis=None)[::-1][:MAX_CONFUSIONS]
-    pairs = [np.unravel_index(index, errors.shape) for index in order]
-    totals = confusion.sum(1)
+def _confusions(pairs: NDArray[np.int64], names: Sequence[str]) -> list[tuple[str, ...]]:
+    totals = np.bincount(pairs[:, 0], weights=pairs[:, 2], minlength=len(names))
+    errors = pairs[pairs[:, 0] != pairs[:, 1]]
+    most_frequent = errors[np.argsort(-errors[:, 2], kind="stable")[:MAX_CONFUSIONS]]
     return [
-        (names[i], names[j], f"{errors[i, j]:,}", f"{errors[i, j] / totals[i]:.1%}") for i, j in pairs if errors[i, j]
+        (names[label], names[predicted], f"{count:,}", f"{count / totals[label]:.1%}")
+        for label, predicted, count in most_frequent.tolist()
     ]
 
 

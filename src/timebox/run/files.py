@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from timebox.data.arrays.npy import ArrayArchive, read_npy
 from timebox.errors import RunError, as_unicode
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, FileFormat
-from timebox.files import open_regular, parse_json_object, read_regular
+from timebox.files import check_readable, open_regular, parse_json_object, read_regular
 from timebox.run.json_values import to_values
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
@@ -26,7 +26,9 @@ REPLACEMENT = "replacement.txt"  # while a run is to replace another, see timebo
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"  # what a saved TimeboxClassifier adds
 MODEL_EXPORTS = ("model.onnx", "model.pt2")  # what `timebox export` writes unless it is given another output
 
-MAX_JSON_BYTES = 16 << 20  # a model.json with the names of ImageNet's 21,841 classes has about half a megabyte
+# A model.json with the names of ImageNet's 21,841 classes has half a megabyte; with the most that class names may take
+# (timebox.data.dataset.MAX_NAMES_BYTES), each byte as a JSON escape of six, it has 200.
+MAX_JSON_BYTES = 256 << 20
 
 
 def read_object(path: Path) -> dict[str, object] | None:
@@ -52,9 +54,12 @@ def to_file(structure: Struct, file_format: FileFormat) -> bytes:
 
 
 def to_json(value: object) -> bytes:
-    """Readable JSON, ending in a newline. A path that is not UTF-8 is written with JSON's escapes for its bytes."""
+    """Readable JSON, ending in a newline. A path that is not UTF-8 is written with JSON's escapes for its bytes.
+
+    Raises OutputError for a content that :func:`read_object` would refuse.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return as_unicode(text).encode("utf-8", "backslashreplace")
+    return check_readable(as_unicode(text).encode("utf-8", "backslashreplace"), MAX_JSON_BYTES)
 
 
 def to_npz(columns: Mapping[str, NDArray[np.generic]], file_format: FileFormat) -> bytes:

@@ -17,14 +17,14 @@ from msgspec import Meta, Struct, structs
 
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
-from timebox.files import lock, open_regular, parse_json_object
+from timebox.files import check_readable, lock, open_regular, parse_json_object
 from timebox.files.folders import Folder
 from timebox.run.files import METRICS, in_use
 from timebox.run.json_values import Count, PositiveCount, Share, from_values
 from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
-MAX_LINE_BYTES = 1 << 20  # a line has 200 bytes
+MAX_LINE_BYTES = 1 << 16  # a line takes some hundred
 MAX_CURVE_POINTS = 4000  # of a chart; a training may have many more steps
 
 
@@ -109,7 +109,7 @@ class MetricsLog:
 
     def add(self, entry: Entry) -> None:
         """Append one line in memory; :meth:`flush` writes it."""
-        self._waiting.append((json.dumps(entry) + "\n").encode())
+        self._waiting.append(check_readable((json.dumps(entry) + "\n").encode(), MAX_LINE_BYTES))
         self.num_lines += 1
 
     def flush(self) -> None:
@@ -156,9 +156,9 @@ def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]
 def _lines(path: Path) -> Iterator[bytes]:
     try:
         with open_regular(path, follow=False) as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                if len(line) == MAX_LINE_BYTES:
-                    raise RunError(f"{str(path)!r} is damaged: it has a line of {MAX_LINE_BYTES:,} bytes or more")
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise OSError(f"it has a line of over {MAX_LINE_BYTES:,} bytes")
                 yield line
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error

@@ -1,6 +1,7 @@
 """model.json: class names, preprocessing and recipe of a model, and the options and plan of its training."""
 
 import platform
+import re
 from math import inf
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError("class_names has a name twice")
+        if any(re.search("[\ud800-\udfff]", name) for name in self.class_names):
+            raise ValueError("class_names has a name that UTF-8 cannot encode")
 
 
 class TrainingRequest(Struct, frozen=True, kw_only=True):

@@ -54,15 +54,11 @@ class RanksRecord(Struct, frozen=True, kw_only=True):
 
 
 def read_ranks_record(run: Path) -> RanksRecord | None:
-    """The record in a run directory; None where there is none, or it is damaged. Raises RunError for a newer format."""
+    """The record in a run directory; None where there is none. Raises RunError for one that is damaged."""
     where = repr(str(run / RANKS))
-    values = None
-    with suppress(RunError):
-        values = read_object(run / RANKS)
-    upgraded = values and RANKS_FORMAT.upgraded(values, where)
-    with suppress(RunError):
-        return from_values(upgraded, RanksRecord, where)
-    return None
+    if (values := read_object(run / RANKS)) is None:
+        return None
+    return from_values(RANKS_FORMAT.upgraded(values, where), RanksRecord, where)
 
 
 def launcher_id() -> str:
@@ -80,7 +76,7 @@ def find_run_of_launcher(out: Path | None) -> Path | None:
         candidates = sorted(Path("runs").glob("*/"), reverse=True)
     own = launcher_id()
     for run in candidates:
-        with suppress(RunError):  # written by another version, and so not begun by this launcher
+        with suppress(RunError):  # damaged or of another version, and so not begun by this launcher
             if (record := read_ranks_record(run)) and record.launcher == own:
                 return run
     return None

@@ -23,8 +23,9 @@ from timebox.data.images.fit import batch_fit
 from timebox.data.images.pixel_range import BYTE, PixelScale
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
-from timebox.evaluation.inference import InferenceConfig, inference_batch_size, predict_probabilities
+from timebox.evaluation.inference import GPU_BATCH_SIZE, InferenceConfig, inference_batch_size, predict_probabilities
 from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound
+from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.machine import available_threads, check_memory
@@ -97,7 +98,7 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, object]:
         """summary.json in its newest format, without damaged values; empty where the run was killed."""
-        if not (self.path / SUMMARY).is_file():
+        if not os.path.lexists(self.path / SUMMARY):
             return {}
         summary = valid_summary(read_json(self.path / SUMMARY, SUMMARY_FORMAT))
         recipe = summary.get("recipe")
@@ -203,7 +204,18 @@ class Run:
     @refuse_unknown_arguments
     def predict(self, images: object, tta: str = "recipe") -> list[str]:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
-        return [self.class_names[i] for i in self.predict_proba(images, tta).argmax(1)]
+        return [self.class_names[index] for index in self.predict_indices(images, tta)]
+
+    def predict_indices(self, images: object, tta: str = "recipe") -> NDArray[np.int64]:
+        """The index of the most probable class of each image, int64 (N,); see :meth:`predict_proba`.
+
+        The probabilities of all images are never held together: with many classes they would take gigabytes.
+        """
+        array, views = self._as_array(images), self.views(tta)
+        num_whole_batches = MAX_PROBABILITIES // len(self.class_names) // GPU_BATCH_SIZE
+        size = max(1, num_whole_batches) * GPU_BATCH_SIZE
+        parts = [self._probabilities(array[i : i + size], views).argmax(1) for i in range(0, len(array), size)]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
 
     @refuse_unknown_arguments
     def predict_proba(self, images: object, tta: str = "recipe", calibrate: bool = True) -> NDArray[np.float32]:
@@ -224,6 +236,10 @@ class Run:
         array = self._as_array(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
+        return apply_temperature(self._probabilities(array, views), self.temperature if calibrate else 1.0)
+
+    def _probabilities(self, array: NDArray[np.uint8], views: str) -> NDArray[np.float32]:
+        """Class probabilities, not calibrated, of images of the working size. Raises RunError for those not finite."""
         self.check_memory(
             len(array) * self._probability_bytes, f"the probabilities of {len(self.class_names):,} classes"
         )
@@ -232,7 +248,7 @@ class Run:
             probabilities = predict_probabilities(self.model, array, config, self.device)
         if not np.isfinite(probabilities).all():
             raise RunError(f"the model of run {str(self.path)!r} computes NaN for some images: train it again")
-        return apply_temperature(probabilities, self.temperature if calibrate else 1.0)
+        return probabilities
 
     def predict_files(self, paths: Iterable[str | Path], tta: str = "recipe") -> Iterator[FilePrediction]:
         """Predictions for image files, in order, with calibrated probabilities. An unreadable file raises nothing.

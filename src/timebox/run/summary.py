@@ -11,6 +11,8 @@ from timebox.data.part import PartRead
 from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 
+MAX_BAD_FILES = 1000  # listed in summary.json; `timebox inspect` lists all
+
 
 class DataDescription(Struct, frozen=True, kw_only=True):
     """The data as they were read: their name, their format, and why they were taken for that format."""
@@ -65,6 +67,8 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         plan: the decisions of the planner, in words.
         notes: remarks about the data.
         events: events of the training, such as a rollback.
+        bad_files: image files that were left out, with the reason; the first 1,000.
+        num_bad_files: number of image files that were left out.
         part_read: the part of the images that was read, where there was no time for all.
         resumed_at_step: the step of the checkpoint that the training was resumed from.
         replay_of: the run that was replayed.
@@ -108,6 +112,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
     events: tuple[str, ...]
     bad_files: tuple[BadFile, ...]
     versions: dict[str, str]
+    num_bad_files: Count | UnsetType = UNSET
     part_read: PartRead | UnsetType = UNSET
     resumed_at_step: Count | UnsetType = UNSET
     replay_of: str | UnsetType = UNSET

@@ -16,11 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from timebox.data.arrays.npy import read_into
-from timebox.errors import RunError
+from timebox.errors import OutputError, RunError
 from timebox.files import UNCHECKED_BYTES, open_regular, parse_json_object
 from timebox.machine import memory_shortage
 
-MAX_HEADER_BYTES = 4 << 20  # a network of a thousand tensors takes a hundred kilobytes
+MAX_HEADER_BYTES = 64 << 20  # a network of a thousand tensors takes a hundred kilobytes
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -40,8 +40,14 @@ class _Entry:
 
 
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """The content of a safetensors file with these tensors, from whatever device."""
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    """The content of a safetensors file with these tensors, from whatever device.
+
+    Raises OutputError for more tensors than :func:`read_tensors` accepts.
+    """
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
+        raise OutputError(f"the header of its {len(tensors):,} tensors has {length:,} bytes, over {MAX_HEADER_BYTES:,}")
+    return content
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

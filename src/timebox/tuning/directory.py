@@ -17,7 +17,7 @@ from timebox.configs.storage_url import without_password
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
-from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files import check_free, check_readable, lock, parse_json_object, read_regular, written
 from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
@@ -28,7 +28,7 @@ CONFIG, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl"
 PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp-"
 FILES = (CONFIG, CLOCK, TRIALS, SUMMARY, BEST, PAGE, JOURNAL, f"{JOURNAL}.lock", LOCK)
 _MAX_NAME_BYTES = 100
-_MAX_TRIALS_BYTES = 1 << 28
+_MAX_TRIALS_BYTES = 1 << 30  # a trial takes one or two kilobytes
 Phase = Literal["repeat", "check"]
 # Keys of tune.json by the option of TuneConfig, where they differ.
 _KEYS = {"budget": "budget_seconds", "trial_budget": "trial_seconds"}
@@ -94,6 +94,12 @@ class SearchFile(Struct, frozen=True, kw_only=True):
     version: str
     command: str
     config: SearchArguments
+
+
+class ClockFile(Struct, frozen=True, kw_only=True):
+    """clock.json: the seconds of a search's budget that are used."""
+
+    elapsed_seconds: Seconds
 
 
 class RepeatedTrial(Struct, frozen=True, kw_only=True):
@@ -177,8 +183,8 @@ class TuneDirectory:
         try:
             directory.check_no_links()
             if (path / CLOCK).exists():
-                seconds = read_json(path / CLOCK, TUNE_CLOCK_FORMAT).get("elapsed_seconds")
-                directory.seconds_before = seconds if isinstance(seconds, float) else 0.0
+                clock = from_values(read_json(path / CLOCK, TUNE_CLOCK_FORMAT), ClockFile, repr(str(path / CLOCK)))
+                directory.seconds_before = clock.elapsed_seconds
             directory.repeats = list(_read_repeats(path / TRIALS))
         except BaseException:
             directory.close()
@@ -194,7 +200,7 @@ class TuneDirectory:
     def is_finished(self) -> bool:
         """Whether the search has a summary, under the budget of its config."""
         path, budget_seconds = self.path / SUMMARY, self.config.budget_seconds
-        return path.is_file() and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
+        return os.path.lexists(path) and read_json(path, TUNE_SUMMARY_FORMAT).get("budget_seconds") == budget_seconds
 
     def save_config(self, config: TuneConfig) -> None:
         """Write tune.json."""
@@ -214,6 +220,7 @@ class TuneDirectory:
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file atomically. Raises OutputError."""
         blob = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+        check_readable(blob, _MAX_TRIALS_BYTES)
         with written(_described(self.path)):
             self._folder.write_whole(name, blob)
 

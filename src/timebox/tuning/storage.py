@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from timebox.configs.storage_url import hide_passwords, is_url, without_password
 from timebox.errors import OutputError, RunError, UsageError, one_line
-from timebox.files import NO_LOCKS, lock, written
+from timebox.files import NO_LOCKS, lock, parse_json_object, read_regular, written
 from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
@@ -71,6 +71,25 @@ def _end_of_last_line(journal: BinaryIO, size: int) -> int:
             return begin + found + 1
         size = begin
     return 0
+
+
+def check_journal(path: Path) -> None:
+    """Raise RunError for a journal that is not there, holds no search, or has a line that Optuna has not written.
+
+    The last line may be unfinished.
+    """
+    number = 0
+    try:
+        content = read_regular(path, MAX_JOURNAL_BYTES, follow=False)
+        for line in content[: content.rfind(b"\n") + 1].splitlines():
+            number += 1
+            if not isinstance(parse_json_object(line).get("op_code"), int):
+                raise ValueError("it is no entry of a journal")
+    except (OSError, ValueError) as error:
+        place = f"line {number} of " if number else ""
+        raise RunError(f"{place}{str(path)!r} cannot be read: {error}") from error
+    if not number:
+        raise RunError(f"{str(path)!r} is damaged: it holds no search")
 
 
 def _open_own(path: str | Path) -> int:

@@ -32,7 +32,7 @@ from timebox.tuning import study as studies
 from timebox.tuning.directory import JOURNAL, TuneDirectory
 from timebox.tuning.search_runner import CHECK_END, SearchRunner
 from timebox.tuning.space import default_space, read_space
-from timebox.tuning.storage import open_storage
+from timebox.tuning.storage import check_journal, open_storage
 from timebox.tuning.study import REDUCTION_FACTOR, SearchSpec
 from timebox.tuning.trial import MAX_VAL_IMAGES
 from timebox.tuning.worker import WorkerConfig, run_worker
@@ -235,6 +235,8 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
                 f"of {format_duration(config.budget_seconds)} {format_duration(max(0.0, deadline.remaining()))} are "
                 f"left, too little to train in: give a longer {option_text('budget')} for all of it"
             )
+        if not is_url(storage):
+            check_journal(Path(storage))
         if (version := studies.adopt_version(open_storage(storage), directory.study_name)) != VERSION:
             notify(f"the search was begun by timebox {version}; it goes on with {VERSION}")
         if not is_url(storage):

@@ -3,12 +3,14 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
 
 from data.making import photo_folder, picture, save
 from timebox.data import load_data
+from timebox.data.arrays import checksums
 from timebox.data.arrays.decoded_cache import INCOMPLETE_PREFIX, INDEX, DecodedCache, FileFingerprint, cache_key
 from timebox.data.reading import encoded_images as encoded
 
@@ -227,3 +229,120 @@ def test_memory_mapped_images_take_no_anonymous_memory(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) * 1024)
     assert peaks[1] - peaks[0] < 0.5 * 3500 * 64 * 64 * 3
+
+
+def _replace(path, make):
+    path.unlink()
+    make(path)
+
+
+def _flip(path):
+    blob = bytearray(path.read_bytes())
+    blob[-1] ^= 1
+    path.write_bytes(blob)
+
+
+def _change_label(path):
+    values = json.loads(path.read_text())
+    values["splits"]["train"]["labels"][0] ^= 1
+    path.write_text(json.dumps(values))
+
+
+def _link(path):
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+DAMAGES = {
+    "a pixel": ("train.images", _flip, "train.images is damaged: its checksum is wrong"),
+    "cut off": ("train.images", lambda path: os.truncate(path, 10), "train.images has 10 bytes in place of 4,608"),
+    "longer": ("train.images", lambda path: os.truncate(path, 5000), "train.images has 5,000 bytes in place of 4,608"),
+    "empty": ("train.images", lambda path: os.truncate(path, 0), "train.images has 0 bytes in place of 4,608"),
+    "a pipe": ("train.images", lambda path: _replace(path, os.mkfifo), "it is a named pipe, not a file"),
+    "a link": ("train.images", _link, "it is a symbolic link, which is not followed here"),
+    "a link that leads nowhere": (
+        "train.images", lambda path: _replace(path, lambda path: path.symlink_to("nowhere")), "it is a symbolic link",
+    ),
+    "a label": (INDEX, _change_label, "index.json is damaged: its checksum is wrong"),
+    "an index that is a pipe": (INDEX, lambda path: _replace(path, os.mkfifo), "it is a named pipe, not a file"),
+    "an empty index": (INDEX, lambda path: path.write_text(""), "Expecting value"),
+    "a number out of range": (INDEX, lambda path: path.write_text('{"name": 1e999}'), "is no number of JSON"),
+    "a number of 5,000 digits": (INDEX, lambda path: path.write_text('{"name": ' + "9" * 5000 + "}"), "digits"),
+    "brackets": (INDEX, lambda path: path.write_text("[" * 100_000), "nested too deeply"),
+    "a key twice": (INDEX, lambda path: path.write_text('{"name": "a", "name": "b"}'), "has the key 'name' twice"),
+    "no UTF-8": (INDEX, lambda path: path.write_bytes(b'{"name": "\xff"}'), "'utf-8' codec can't decode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "reason"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_entry_is_named_not_used_and_written_again(tmp_path, cache, name, damage, reason):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    plain = load_data(folder, cache=False)
+    (entry,) = cache.iterdir()
+    assert (entry / "train.images").stat().st_size == 4608
+    damage(entry / name)
+    notes = []
+    again = load_data(folder, notify=notes.append)
+    assert NOTE not in again.notes
+    assert same(again, plain)
+    (note,) = (note for note in notes if "decoded again" in note)
+    assert note.startswith(f"the cached images in {str(entry)!r} are not used, but decoded again: ")
+    assert reason in note
+    if name != "a link":  # the file that it led to is none of ours, so the folder stays as it is
+        assert NOTE in load_data(folder).notes or (entry / "elsewhere").exists()
+
+
+def test_the_damages_are_all_tried():
+    assert len(DAMAGES) == 15
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files to other users")
+@pytest.mark.parametrize("whose", ["train.images", INDEX, ".", ".."])
+def test_what_belongs_to_another_user_is_not_used(tmp_path, cache, whose):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    (entry,) = cache.iterdir()
+    os.chown(entry / whose, 12345, -1)
+    notes = []
+    assert NOTE not in load_data(folder, notify=notes.append).notes
+    assert any("belongs to another user (number 12345)" in note for note in notes)
+    notes.clear()
+    is_ours = whose in ("train.images", INDEX)  # else there is nothing that is ours to write again
+    assert (NOTE in load_data(folder, notify=notes.append).notes) == is_ours
+    assert any(note.startswith("decoded images are not kept for the next run: ") for note in notes) != is_ours
+
+
+@pytest.mark.parametrize("which", [".", ".."])
+def test_a_folder_that_everyone_can_write_to_is_not_used(tmp_path, cache, which):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    (entry,) = cache.iterdir()
+    (entry / which).chmod(0o777)
+    notes = []
+    assert NOTE not in load_data(folder, notify=notes.append).notes
+    assert any("can be written to by every user: chmod o-w " in note for note in notes)
+    (entry / which).chmod(0o755)
+    assert NOTE in load_data(folder).notes
+
+
+def test_an_entry_that_is_a_link_is_neither_used_nor_removed(tmp_path, cache):
+    folder = photo_folder(tmp_path / "pets")
+    load_data(folder)
+    (entry,) = cache.iterdir()
+    entry.rename(tmp_path / "elsewhere")
+    entry.symlink_to(tmp_path / "elsewhere")
+    notes = []
+    assert NOTE not in load_data(folder, notify=notes.append).notes
+    assert any(f"{str(entry)!r} is a symbolic link; remove it" in note for note in notes)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == [INDEX, "train.images"]
+
+
+def test_checksums_are_of_blocks_and_the_first_fault_ends_reading(monkeypatch):
+    monkeypatch.setattr(checksums, "BLOCK_BYTES", 10)
+    array, calls = np.arange(95, dtype=np.uint8).reshape(5, 19), []
+    found = list(checksums.block_checksums(array, lambda: calls.append(1)))
+    assert found == [zlib.crc32(array.tobytes()[start : start + 10]) for start in range(0, 95, 10)]
+    assert 1 <= len(calls) <= 10
+    assert list(checksums.block_checksums(array[:0])) == []

@@ -1,6 +1,8 @@
 """Disk cache of decoded images: a second run does not decode again, and data sets may be larger than memory.
 
-An entry is a folder with the pixels of each split, which are memory-mapped, and an index in JSON.
+An entry is a folder with the pixels of each split, which are memory-mapped, and an index in JSON, with checksums of all
+of it. An entry is used only where every checksum is right, and nobody else can have written it: its folders and files
+belong to this user, others may not write to the folders, and none is a link or a pipe.
 """
 
 import contextlib
@@ -8,32 +10,43 @@ import hashlib
 import math
 import os
 import re
+import shlex
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from timebox.data.arrays.checksums import block_checksums
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.errors import OutputError
-from timebox.files import read_regular, write_whole, written
+from timebox.errors import BudgetError, OutputError, TimeboxError
+from timebox.files import parse_json_object, write_whole, written
+from timebox.files.folders import DIRECTORY, Folder, target_of_temporary
 from timebox.paths import expand_user, user_cache
 
-FORMAT = 2
+FORMAT = 3
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
 MAX_INCOMPLETE_SECONDS = 86_400
 _KEY = re.compile("[0-9a-f]{32}")
+_IMAGES = ".images"  # ending of the files with pixels; timebox.data.arrays.memory_map begins temporary ones with it
 CACHE_VARIABLE = "TIMEBOX_CACHE"
 _MAX_INDEX_BYTES = 1 << 30
 MAX_BYTES = 64 << 30  # of all entries together; the least recently used is removed first
 MIN_FREE_BYTES = 2 << 30  # left free on the disk
+
+
+def _ignore(*rest: object) -> None:
+    """Takes a message that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +83,56 @@ class DecodedCache:
             raise OutputError(f"this user has no home directory, and {CACHE_VARIABLE} is not set")
         with written(repr(str(self._folder))):
             self._folder.mkdir(parents=True, exist_ok=True)
+            with Folder(self._folder) as cache:
+                _check_own(self._folder, cache.status())
+                if (kind := cache.kind(key)) not in ("", DIRECTORY):
+                    raise OutputError(f"{str(self._folder / key)!r} is a {kind}; remove it")
+                if kind:
+                    with cache.folder(key) as entry:
+                        _check_own(entry.path, entry.status())
             if num_bytes > MAX_BYTES or shutil.disk_usage(self._folder).free < num_bytes + MIN_FREE_BYTES:
                 raise OutputError(f"{str(self._folder)!r} has no room for {num_bytes / 1e6:,.0f} MB")
             _remove_old_entries(self._folder)
             folder = Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self._folder))
         return CacheWriter(folder, self._folder / key)
 
-    def find(self, key: str) -> LoadedData | None:
-        """The entry of a key, or None where there is none or it is damaged."""
+    def find(
+        self, key: str, notify: Callable[[str], None] = _ignore, check_time: Callable[[], None] = _ignore
+    ) -> LoadedData | None:
+        """The entry of a key, or None where there is none or it cannot be used, which ``notify`` is told.
+
+        ``check_time`` is called while checksums are computed.
+        """
         if self._folder is None:
             return None
-        entry = self._folder / key
         try:
-            loaded = _load_entry(entry, msgspec.json.decode(read_regular(entry / INDEX, _MAX_INDEX_BYTES), type=_Index))
-        except (OSError, ValueError, TypeError):
-            return None
-        with contextlib.suppress(OSError):  # a read-only cache
-            os.utime(entry)
-        return loaded
+            with Folder(self._folder) as cache:
+                if not cache.kind(key):
+                    return None
+                _check_own(self._folder, cache.status())
+                with cache.folder(key) as entry:
+                    loaded = _load_entry(entry, check_time)
+        except TimeboxError as error:
+            if isinstance(error, BudgetError):
+                raise
+            reason: object = error
+        except (OSError, ValueError, TypeError) as error:
+            reason = error
+        else:
+            with contextlib.suppress(OSError):  # a read-only cache
+                os.utime(self._folder / key)
+            return loaded
+        if not isinstance(reason, FileNotFoundError | NotADirectoryError):
+            notify(f"the cached images in {str(self._folder / key)!r} are not used, but decoded again: {reason}")
+        return None
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    """Raise OutputError unless a file or folder of the cache belongs to this user, and others may not write to it."""
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise OutputError(f"{str(path)!r} belongs to another user (number {status.st_uid})")
+    if hasattr(os, "geteuid") and status.st_mode & stat.S_IWOTH:
+        raise OutputError(f"{str(path)!r} can be written to by every user: chmod o-w {shlex.quote(str(path))}")
 
 
 def _remove_old_entries(cache: Path) -> None:
@@ -105,8 +150,20 @@ def _remove_old_entries(cache: Path) -> None:
     for used, entry, size in sorted(entries):
         is_incomplete = entry.name.startswith(INCOMPLETE_PREFIX)
         if total > MAX_BYTES or (is_incomplete and time.time() - used > MAX_INCOMPLETE_SECONDS):
-            shutil.rmtree(entry, ignore_errors=True)
+            _remove_entry(entry)
             total -= size
+
+
+def _remove_entry(entry: Path) -> None:
+    """Remove the files of an entry that timebox writes, then the folder, unless anything else is in it."""
+    with contextlib.suppress(OSError), Folder(entry, follow=False) as folder:
+        for name in folder.names():
+            is_own = (
+                name.endswith(_IMAGES) or name.startswith(f"{_IMAGES}-") or INDEX in (name, target_of_temporary(name))
+            )
+            if is_own and folder.kind(name) != DIRECTORY:
+                folder.remove(name)
+        entry.rmdir()
 
 
 class CacheWriter:
@@ -132,17 +189,17 @@ class CacheWriter:
                 with _images_file(self._folder, split).open("r+b") as file:
                     file.truncate(dataset.images.nbytes)
                     os.fsync(file.fileno())  # an entry that exists after a power failure is complete
-            write_whole(self._folder / INDEX, msgspec.json.encode(_index(loaded)))
-            shutil.rmtree(self._entry, ignore_errors=True)  # a damaged entry
+            write_whole(self._folder / INDEX, _index(loaded).to_json())
+            _remove_entry(self._entry)  # a damaged entry
             self._folder.rename(self._entry)
 
     def discard(self) -> None:
         """Remove the entry unless it was committed."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove_entry(self._folder)
 
 
 def _images_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}.images"
+    return folder / f"{split}{_IMAGES}"
 
 
 def cache_key(content: Sequence[FileFingerprint | bytes], settings: Sequence[object]) -> str:
@@ -155,12 +212,13 @@ def cache_key(content: Sequence[FileFingerprint | bytes], settings: Sequence[obj
 
 class _SplitIndex(msgspec.Struct):
     shape: tuple[int, int, int, int]
+    checksums: tuple[int, ...]
     labels: list[int]
     ids: tuple[str, ...]
 
 
 class _Index(msgspec.Struct):
-    """The content of index.json."""
+    """The content of index.json. ``checksum`` is that of the index with a checksum of 0."""
 
     name: str
     format: str
@@ -171,12 +229,26 @@ class _Index(msgspec.Struct):
     white_16bit: int
     class_names: tuple[str, ...]
     splits: dict[str, _SplitIndex]
+    checksum: int = 0
+
+    def to_json(self) -> bytes:
+        """The content of the file, with its checksum."""
+        return msgspec.json.encode(msgspec.structs.replace(self, checksum=self._own_checksum()))
+
+    def check(self) -> None:
+        """Raise ValueError where the checksum is not right."""
+        if self.checksum != self._own_checksum():
+            raise ValueError(f"{INDEX} is damaged: its checksum is wrong")
+
+    def _own_checksum(self) -> int:
+        return zlib.crc32(msgspec.json.encode(msgspec.structs.replace(self, checksum=0)))
 
 
 def _index(loaded: LoadedData) -> _Index:
     bad_files = tuple((bad.path, bad.reason) for bad in loaded.bad_files)
     splits = {
-        name: _SplitIndex(split.images.shape, split.labels.tolist(), split.ids) for name, split in loaded.splits.items()
+        name: _SplitIndex(split.images.shape, tuple(block_checksums(split.images)), split.labels.tolist(), split.ids)
+        for name, split in loaded.splits.items()
     }
     class_names = loaded.splits.train.class_names
     return _Index(
@@ -192,10 +264,17 @@ def _index(loaded: LoadedData) -> _Index:
     )
 
 
-def _load_entry(entry: Path, index: _Index) -> LoadedData:
-    """The data of an entry, memory-mapped. Raises OSError, ValueError or TypeError where the entry is damaged."""
+def _load_entry(entry: Folder, check_time: Callable[[], None]) -> LoadedData:
+    """The data of an entry, memory-mapped. Raises OSError, ValueError or TypeError where it is damaged."""
+    _check_own(entry.path, entry.status())
+    with entry.open_regular(INDEX) as file:
+        size = _own_size(file, entry.path / INDEX)
+        if size > _MAX_INDEX_BYTES:
+            raise ValueError(f"{INDEX} has {size:,} bytes, over {_MAX_INDEX_BYTES:,}")
+        index = msgspec.convert(parse_json_object(file.read(size)), _Index)
+    index.check()
     datasets = {
-        name: _map_split(_images_file(entry, name), split, index.class_names) for name, split in index.splits.items()
+        name: _map_split(entry, name, split, index.class_names, check_time) for name, split in index.splits.items()
     }
     bad_files = tuple(BadFile(path, reason) for path, reason in index.bad_files)
     splits = SourceSplits(**datasets)
@@ -211,9 +290,25 @@ def _load_entry(entry: Path, index: _Index) -> LoadedData:
     )
 
 
-def _map_split(path: Path, split: _SplitIndex, class_names: tuple[str, ...]) -> ImageDataset:
-    if path.stat().st_size != math.prod(split.shape):
-        raise ValueError("the file has the wrong length")
-    # Copy-on-write: torch warns about arrays that are not writable, and nothing writes to them.
-    images = np.memmap(path, np.uint8, "c", shape=split.shape)
+def _map_split(
+    entry: Folder, name: str, split: _SplitIndex, class_names: tuple[str, ...], check_time: Callable[[], None]
+) -> ImageDataset:
+    path = _images_file(entry.path, name)
+    with entry.open_regular(path.name) as file:
+        if (size := _own_size(file, path)) != math.prod(split.shape):
+            raise ValueError(f"{path.name} has {size:,} bytes in place of {math.prod(split.shape):,}")
+        # Copy-on-write: torch warns about arrays that are not writable, and nothing writes to them. The file that was
+        # checked is mapped, whatever the name leads to by now; the array keeps the name.
+        with open(path, "rb", opener=lambda *_: os.dup(file.fileno())) as named:  # Path has no opener
+            images = np.memmap(named, np.uint8, "c", shape=split.shape)
+    expected = iter(split.checksums)
+    if any(found != next(expected, None) for found in block_checksums(images, check_time)):
+        raise ValueError(f"{path.name} is damaged: its checksum is wrong")
     return ImageDataset(images, np.array(split.labels, np.int64), class_names, split.ids)
+
+
+def _own_size(file: BinaryIO, path: Path) -> int:
+    """Size of a file in bytes. Raises OutputError for one of another user."""
+    status = os.fstat(file.fileno())
+    _check_own(path, status)
+    return status.st_size

@@ -87,7 +87,8 @@ def load_encoded(
     """
     max_side = options.max_side(len(images))
     key = _cache_key(images, options, max_side) if options.cache else ""
-    if options.cache and options.part is None and (cached := options.cache.find(key)):
+    notifying = options.notify, options.time.check
+    if options.cache and options.part is None and (cached := options.cache.find(key, *notifying)):
         _check_failures(path, len(images), cached.bad_files, options.max_bad_share)
         note = "decoded by an earlier run: read from the cache"
         return replace(cached, name=short_name(path), notes=(*cached.notes, note))
@@ -143,7 +144,7 @@ def load_encoded(
             return replace(loaded, part=part)
         writer.commit(loaded)
     # Map the images from the committed entry; where committing failed, the arrays of `loaded` are still valid.
-    cached = options.cache.find(key) if options.cache else None
+    cached = options.cache.find(key, *notifying) if options.cache else None
     return loaded if cached is None else replace(cached, name=loaded.name)
 
 
