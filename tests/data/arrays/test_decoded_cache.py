@@ -266,12 +266,12 @@ DAMAGES = {
     ),
     "a label": (INDEX, _change_label, "index.json is damaged: its checksum is wrong"),
     "an index that is a pipe": (INDEX, lambda path: _replace(path, os.mkfifo), "it is a named pipe, not a file"),
-    "an empty index": (INDEX, lambda path: path.write_text(""), "Expecting value"),
+    "an empty index": (INDEX, lambda path: path.write_text(""), "it is empty"),
     "a number out of range": (INDEX, lambda path: path.write_text('{"name": 1e999}'), "is no number of JSON"),
-    "a number of 5,000 digits": (INDEX, lambda path: path.write_text('{"name": ' + "9" * 5000 + "}"), "digits"),
+    "a number of 5,000 digits": (INDEX, lambda path: path.write_text('{"name": ' + "9" * 5000 + "}"), "is no number"),
     "brackets": (INDEX, lambda path: path.write_text("[" * 100_000), "nested too deeply"),
     "a key twice": (INDEX, lambda path: path.write_text('{"name": "a", "name": "b"}'), "has the key 'name' twice"),
-    "no UTF-8": (INDEX, lambda path: path.write_bytes(b'{"name": "\xff"}'), "'utf-8' codec can't decode"),
+    "no UTF-8": (INDEX, lambda path: path.write_bytes(b'{"name": "\xff"}'), "it is not UTF-8: byte 10 is 0xff"),
 }  # fmt: skip
 
 
