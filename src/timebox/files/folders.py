@@ -92,9 +92,12 @@ class Folder:
         """Open a file for reading. Raises OSError for anything but a regular file."""
         return os.fdopen(self.open_file(name, os.O_RDONLY), "rb")
 
-    def write_whole(self, name: str, content: bytes) -> None:
-        """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then."""
-        with self._replacing(name) as descriptor:
+    def write_whole(self, name: str, content: bytes, *, sync: bool = True) -> None:
+        """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then.
+
+        Without ``sync`` it does not wait for the disk: a kill leaves the file whole or as it was, a power cut may not.
+        """
+        with self._replacing(name, sync) as descriptor:
             _write_all(descriptor, content)
 
     def write_durably(self, name: str, content: bytes) -> None:
@@ -148,7 +151,7 @@ class Folder:
             raise OSError(NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file")
 
     @contextmanager
-    def _replacing(self, name: str) -> Iterator[int]:
+    def _replacing(self, name: str, sync: bool = True) -> Iterator[int]:
         """The descriptor of a temporary file that takes the name at the end, and is removed after an error."""
         temporary = f".{name[:_MAX_STEM]}.{secrets.token_hex(8)}.tmp"
         place, where = self._place(temporary), self._where
@@ -157,7 +160,8 @@ class Folder:
         try:
             try:
                 yield descriptor
-                os.fsync(descriptor)
+                if sync:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             handles = {f"{end}_dir_fd": handle for end in ("src", "dst") for handle in where.values()}

@@ -111,7 +111,7 @@ class MetricsLog:
         self._waiting.append((json.dumps(entry) + "\n").encode())
         self.num_lines += 1
 
-    def flush(self) -> None:
+    def flush(self, *, sync: bool = True) -> None:
         """Write all lines and sync the file. Raises OSError where that fails, as it does once the file is closed."""
         with self._writing:
             count = len(self._waiting)
@@ -121,7 +121,8 @@ class MetricsLog:
             written = 0
             while written < len(content):
                 written += os.write(self._file, content[written:])
-            os.fsync(self._file)
+            if sync:
+                os.fsync(self._file)
             self._length += written
             for _ in range(count):
                 self._waiting.popleft()
