@@ -9,8 +9,8 @@ from timebox.runtime.write_speed import (
     MARGIN,
     NO_WRITES,
     SMALL_BYTES,
-    WRITES_AT_THE_END,
     WRITES_OF_A_CHECKPOINT,
+    WRITES_OF_THE_WEIGHTS,
     WriteSpeed,
     WriteTime,
     num_bytes,
@@ -37,7 +37,7 @@ def test_the_time_per_byte_is_measured_once_and_for_large_files_only() -> None:
 
 
 def test_the_time_to_save_is_a_multiple_of_the_time_of_a_checkpoint() -> None:
-    by_number = MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
+    by_number = MARGIN * WRITES_OF_THE_WEIGHTS / WRITES_OF_A_CHECKPOINT
     assert WriteSpeed(0.1, lambda: 1.0).saving_share(0, 0) == pytest.approx(by_number)
     assert NO_WRITES.saving_share(LARGE, LARGE) == pytest.approx(by_number), "without any measurement"
     by_bytes = WriteSpeed(0.0, lambda: 1e-9).saving_share(LARGE, 2 * LARGE)

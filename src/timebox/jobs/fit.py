@@ -23,7 +23,7 @@ from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
-from timebox.runtime.write_speed import NO_WRITES, WRITES_AT_THE_END, WRITES_OF_A_CHECKPOINT, num_bytes
+from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, WRITES_OF_THE_WEIGHTS, num_bytes
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
 from timebox.training.graphed_step import build_step_runner
@@ -195,12 +195,12 @@ class Training:
 
     @property
     def _saving_seconds(self) -> float:
-        """Seconds to reserve for the files that a run must have, by the latest checkpoints and by the latest small
+        """Seconds to reserve for the weights as the disk is now, by the latest checkpoints and by the latest small
         files: whichever of them met the slower disk."""
         by_checkpoints = self._saving_share * self.checkpointer.recent_seconds
         if self._writer is None:
             return by_checkpoints
-        return max(by_checkpoints, self._writer.write_speed.planned_seconds(WRITES_AT_THE_END, self._model_bytes))
+        return max(by_checkpoints, self._writer.write_speed.planned_seconds(WRITES_OF_THE_WEIGHTS, self._model_bytes))
 
     def _snapshot_steps(self) -> int:
         seconds = self._job.plan.step_seconds

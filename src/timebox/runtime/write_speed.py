@@ -15,6 +15,8 @@ MARGIN, BYTES_MARGIN = 1.3, 2.0
 WRITES_AT_THE_END = 5
 # Metrics, configuration, tensors, their folder, manifest, its folder.
 WRITES_OF_A_CHECKPOINT = 6
+# Weights and their folder: all that a run waits for the disk for where time is short.
+WRITES_OF_THE_WEIGHTS = 2
 # Metrics and summary.
 WRITES_OF_THE_SUMMARY = 2
 # A write time that is shorter than the estimate counts for half after so many seconds: a disk that others use is slow
@@ -44,14 +46,14 @@ class WriteSpeed:
         return MARGIN * num_files * self._file_seconds + BYTES_MARGIN * self._large_seconds(num_bytes)
 
     def saving_share(self, model_bytes: int, checkpoint_bytes: int) -> float:
-        """Time to reserve for the files at the end of a run, as a multiple of the time that a checkpoint takes.
+        """Time to reserve for the weights at the end of a run, as a multiple of the time that a checkpoint takes.
 
         A checkpoint has at least as many bytes as the model, so its time shows whether a disk is fast at first only.
         """
         checkpoint = self.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes)
         if not checkpoint:
-            return MARGIN * WRITES_AT_THE_END / WRITES_OF_A_CHECKPOINT
-        return MARGIN * self.expected_seconds(WRITES_AT_THE_END, model_bytes) / checkpoint
+            return MARGIN * WRITES_OF_THE_WEIGHTS / WRITES_OF_A_CHECKPOINT
+        return MARGIN * self.expected_seconds(WRITES_OF_THE_WEIGHTS, model_bytes) / checkpoint
 
     def _large_seconds(self, num_bytes: int) -> float:
         return num_bytes * self._byte_seconds if num_bytes > SMALL_BYTES else 0.0
