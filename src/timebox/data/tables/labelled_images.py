@@ -71,7 +71,7 @@ def labelled_images(
 
 
 def _refusal(images: Sequence[EncodedImage], rows: Sequence[int], paths: ImagePaths, source: Path) -> str:
-    """What the first row says that names a file outside the archive of its table; "" without one."""
+    """A refusal that tells the first row that names a file outside the archive of its table; "" without one."""
     for image, row in zip(images, rows, strict=True):
         if image.problem and (reason := paths.refusal(image.name)):
             return (
