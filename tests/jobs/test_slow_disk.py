@@ -9,6 +9,7 @@ import pytest
 from small_runs import FILES, quick, save_npz
 from timebox.clock import Deadline
 from timebox.run import Run
+from timebox.run.summary import FinishedSummary
 from timebox.run.writer import RunWriter
 from timebox.training.checkpointer import AsyncCheckpointer
 
@@ -85,8 +86,8 @@ def test_a_summary_that_comes_too_late_says_so(
     summaries: list[bool] = []
     save = RunWriter.save_summary
 
-    def stalls(writer, summary, **options):  # type: ignore[no-untyped-def]
-        save(writer, summary, **options)
+    def stalls(writer: RunWriter, summary: FinishedSummary) -> None:
+        save(writer, summary)
         summaries.append(summary.late)
         monkeypatch.setattr(TimeLeft, "remaining", lambda deadline: -1.0)
 

@@ -92,12 +92,14 @@ class Folder:
         """Open a file for reading. Raises OSError for anything but a regular file."""
         return os.fdopen(self.open_file(name, os.O_RDONLY), "rb")
 
-    def write_whole(self, name: str, content: bytes, *, sync: bool = True) -> None:
-        """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then.
+    def write_whole(self, name: str, content: bytes) -> None:
+        """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then."""
+        with self._replacing(name) as descriptor:
+            _write_all(descriptor, content)
 
-        Without ``sync`` it does not wait for the disk: a kill leaves the file whole or as it was, a power cut may not.
-        """
-        with self._replacing(name, sync) as descriptor:
+    def write_unsynced(self, name: str, content: bytes) -> None:
+        """Write a file as :meth:`write_whole` does, not waiting for the disk: a power cut may leave a part of it."""
+        with self._replacing(name, sync=False) as descriptor:
             _write_all(descriptor, content)
 
     def write_durably(self, name: str, content: bytes) -> None:

@@ -182,17 +182,16 @@ class RunFinisher:
         return False
 
     def _is_time_to_sync(self, num_syncs: int) -> bool:
-        """Whether there is time to wait for the disk so many times, and for the summary. A file that is not synced is
-        whole after a kill of the process, but perhaps not after a power cut."""
+        """Whether there is time to wait for the disk so many times, and for the summary."""
         return self.context.deadline.remaining() > self._closing_seconds / 2 + self._files_seconds(num_syncs)
 
     def _write_summary(self, scores: Sequence[SplitScore]) -> None:
-        """Write the summary; without waiting for the disk where there is no time to."""
-        deadline, writer = self.context.deadline, self.writer
-        summary = self._summary(scores)
-        writer.save_summary(summary, sync=self._is_time_to_sync(0))
-        if deadline.late and not summary.late:
-            writer.save_summary(self._summary(scores), sync=False)
+        """Write the summary, without waiting for the disk where there is no time to; again if it came too late."""
+        writer, summary = self.writer, self._summary(scores)
+        writer.waits_for_disk = self._is_time_to_sync(0)
+        writer.save_summary(summary)
+        if self.context.deadline.late and not summary.late:
+            writer.save_summary(self._summary(scores))
 
     def _write_report(self, scores: Sequence[SplitScore]) -> None:
         summary, writer = self._summary(scores), self.writer

@@ -65,6 +65,7 @@ class RunWriter:
         path: the directory that is written.
         write_time: of a small file, as the disk is now.
         is_complete: whether summary.json is written.
+        waits_for_disk: whether files are synced. If not, a kill leaves them whole, a power cut perhaps not.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class RunWriter:
     ) -> None:
         self.out, self.path, self.metrics = out, folder.path, metrics
         self._folder, self._claim, self._replaced = folder, claim, replaced
-        self.write_time, self.is_complete = WriteTime(now), False
+        self.write_time, self.is_complete, self.waits_for_disk = WriteTime(now), False, True
         self._writing_config = threading.Lock()
 
     @property
@@ -239,12 +240,11 @@ class RunWriter:
         """Write report.html."""
         self._write(REPORT, page.encode("utf-8", "backslashreplace"))
 
-    def save_summary(self, summary: FinishedSummary, *, sync: bool = True) -> None:
-        """Write metrics.jsonl and summary.json of a finished run; without ``sync`` they do not wait for the disk."""
+    def save_summary(self, summary: FinishedSummary) -> None:
+        """Write metrics.jsonl and summary.json of a finished run."""
         with self._writing(METRICS):
-            self.metrics.flush(sync=sync)
-        with self._writing(SUMMARY), self.write_time.measure():
-            self._folder.write_whole(SUMMARY, to_file(summary, SUMMARY_FORMAT), sync=sync)
+            self.metrics.flush(sync=self.waits_for_disk)
+        self._write(SUMMARY, to_file(summary, SUMMARY_FORMAT))
         self.is_complete = True
 
     def save_stopped(self, deadline: Deadline) -> None:
@@ -291,7 +291,7 @@ class RunWriter:
     def _write(self, name: str, content: bytes) -> None:
         is_small = len(content) <= SMALL_BYTES
         with self._writing(name), self.write_time.measure() if is_small else nullcontext():
-            self._folder.write_whole(name, content)
+            (self._folder.write_whole if self.waits_for_disk else self._folder.write_unsynced)(name, content)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
