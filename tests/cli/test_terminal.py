@@ -184,7 +184,8 @@ def _chunks(terminal: int) -> Iterator[bytes]:
 def commands_in(text: bytes) -> list[bytes]:
     """All that a terminal would obey, without the colours and movements of rich."""
     rest = OWN.sub(b"", text).replace(b"\r\n", b"\n").decode(errors="replace")
-    obeyed = OBEYED.replace("x09", "x08").replace("x0b-\x1f", "x0b\x0c\x0e-\x1f")  # rich moves to the start of its line
+    # Tabs are of no harm, and rich moves to the start of its line.
+    obeyed = OBEYED.replace("\x09", "\x08").replace("\x0b-", "\x0b\x0c\x0e-")
     return [found.encode() for found in re.findall(rf"[{obeyed}].{{0,20}}", rest)]
 
 
