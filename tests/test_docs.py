@@ -12,10 +12,11 @@ from timebox.run.summary import FinishedSummary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 13
+NUM_PAGES = 14
 TOPICS = (
     "your-photos",
     "reading-the-report",
+    "security",
     "shipping",
     "recipes",
     "tuning",

@@ -12,8 +12,8 @@ from math import ceil
 # Control characters, line and paragraph separators, changes of the direction of writing, which make a name look like
 # another, and bytes of file names that are no text.
 _NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# Control characters but tab and line break: a terminal obeys them.
-_TERMINAL_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters but tab and line break, and changes of the direction of writing: a terminal obeys them.
+_TERMINAL_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # In place of a password.
 HIDDEN = "***"
 _SECRET = r"pass|pwd|secret|token|credential|(?:api|access|private)[_-]?key|odbc_connect|\bdsn\b"
@@ -134,7 +134,7 @@ def one_line(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    r"""A text whose control characters, but tabs and line breaks, are escaped: ``\x1b`` for one that sets a colour."""
+    r"""A text in which all that a terminal obeys, but tabs and line breaks, is escaped: ``\x1b`` before a colour."""
     return _TERMINAL_CONTROL.sub(lambda found: _escaped(found[0]), text)
 
 

@@ -12,6 +12,9 @@ The data are cut to 5,000 training images, and nothing is validated or tested, b
                 environment and data were dropped from the page cache and timebox's byte code was deleted
     large-val   --val rest and 10/11 of the cut: what is left out of CIFAR-10 is ten times as much; tested too
     slow-disk   each fsync takes half a second, and what is written goes at 20 MB/s (deadlines/slow_disk.py)
+    slowing-disk
+                the disk becomes so from a random moment in the last 70 % of the budget on
+    slow-save   the disk becomes so with the final weights
 
 The wall time counts from just before the process is made to its exit. Each run is appended to the results as a JSON
 line; runs the file holds already are not repeated, so that a benchmark broken off goes on. The order is random, seeded,
@@ -36,7 +39,9 @@ from deadlines.disturbances import Installation, keep_busy, leave_alone, stop_an
 from deadlines.process_timing import observe
 from deadlines.report import Record, misses, read_figures, read_records, table, tail
 
-SCENARIOS = ("idle", "busy", "stopped", "first-run", "large-val", "slow-disk")
+SCENARIOS = ("idle", "busy", "stopped", "first-run", "large-val", "slow-disk", "slowing-disk", "slow-save")
+# Share of the budget after which a disk becomes slow at the earliest.
+EARLIEST_SLOWING = 0.3
 DISTURBANCES = {"busy": keep_busy, "stopped": stop_and_continue}
 HERE = Path(__file__).resolve().parent
 
@@ -114,7 +119,9 @@ def run(cell: Cell, arguments: argparse.Namespace, installation: Installation) -
     with tempfile.TemporaryDirectory(prefix="timebox-deadline-") as folder:
         out = Path(folder) / "run"
         words = train_words(cell, arguments, seed)
-        command = [*program(cell.scenario, installation), *words, "--out", str(out), "--json"]
+        slowing_at = round(random.uniform(EARLIEST_SLOWING, 1.0) * cell.budget_seconds, 3)
+        slowing = {"moment": slowing_at} if cell.scenario == "slowing-disk" else {}
+        command = [*program(cell.scenario, installation, slowing_at), *words, "--out", str(out), "--json"]
         disturb = DISTURBANCES.get(cell.scenario, leave_alone)
         outcome = observe(command, cell.budget_seconds, disturb, random, environment)
         figures = read_figures(out, outcome.stdout, cell.budget_seconds)
@@ -128,18 +135,23 @@ def run(cell: Cell, arguments: argparse.Namespace, installation: Installation) -
         late=outcome.wall_seconds > cell.budget_seconds,
         stalled_seconds=round(outcome.stalled_seconds, 3),
         status=outcome.status,
-        disturbance={**first, **outcome.disturbance},
+        disturbance={**first, **slowing, **outcome.disturbance},
         stderr=tail(outcome.stderr),
         figures=figures,
     )
 
 
-def program(scenario: str, installation: Installation) -> list[str]:
-    """What stands before `train` on the command line."""
+def program(scenario: str, installation: Installation, slowing_at: float) -> list[str]:
+    """The words before `train` on the command line. A disk that becomes slow does so after ``slowing_at`` seconds."""
     if scenario == "first-run":
         return [str(installation.timebox)]
-    if scenario == "slow-disk":
-        return [sys.executable, str(HERE / "deadlines" / "slow_disk.py"), "--"]
+    options = {
+        "slow-disk": [],
+        "slowing-disk": ["--from-seconds", str(slowing_at)],
+        "slow-save": ["--from-file", "model.safetensors"],
+    }
+    if scenario in options:
+        return [sys.executable, str(HERE / "deadlines" / "slow_disk.py"), *options[scenario], "--"]
     return [sys.executable, "-m", "timebox"]
 
 

@@ -21,7 +21,7 @@ from scale import scaled
 
 pytestmark = pytest.mark.timeout(300)
 
-SCENARIOS = ("idle", "busy", "stopped", "large-val", "slow-disk")
+SCENARIOS = ("idle", "busy", "stopped", "large-val", "slow-disk", "slowing-disk", "slow-save")
 
 
 class TrainingJob(NamedTuple):

@@ -17,10 +17,12 @@ import pytest
 from .conftest import ENDURANCE
 
 from deadline import SCENARIOS, Cell, order, train_words  # isort: skip
-from deadlines.disturbances import evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
+from deadline import program as program_of  # isort: skip
+from deadlines.disturbances import Installation, evict, keep_busy, leave_alone, stop_and_continue  # isort: skip
 from deadlines.process_timing import Observed, longest_stall, observe  # isort: skip
 from deadlines.report import Figures, Record, Schedule, broken_promises, judge_schedule  # isort: skip
 from deadlines.report import misses, read_records, table  # isort: skip
+from deadlines.slow_disk import from_file, from_moment, slow_down_disk  # isort: skip
 
 FIGURES = Figures(
     late=False,
@@ -158,7 +160,8 @@ def test_every_repeat_holds_all_cells_in_an_order_of_its_own() -> None:
     cells = order(SCENARIOS, (10.0, 30.0), repeats=3, seed=0)
     assert len(cells) == len(set(cells)) == 3 * 2 * len(SCENARIOS)
     assert cells == order(SCENARIOS, (10.0, 30.0), repeats=3, seed=0)
-    blocks = [cells[i : i + 12] for i in range(0, 36, 12)]
+    size = 2 * len(SCENARIOS)
+    blocks = [cells[start : start + size] for start in range(0, 3 * size, size)]
     assert all({cell.repeat for cell in block} == {repeat} for repeat, block in enumerate(blocks))
     assert len({tuple((cell.scenario, cell.budget_seconds) for cell in block) for block in blocks}) == 3
 
@@ -301,3 +304,26 @@ def test_only_the_large_validation_set_is_scored() -> None:
     )
     large = train_words(Cell("large-val", 30.0, 0), options, seed=7)
     assert " ".join(large[6:]) == "--train-limit 4545 --val rest --precision fp32"
+
+
+def test_a_disk_becomes_slow_with_a_file_or_at_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    slow_down_disk(0.5, 1.0, from_file("model.safetensors"))
+    for name in ("summary.json", ".model.json.1a.tmp", ".model.safetensors.1a.tmp", "summary.json"):
+        with (tmp_path / name).open("wb") as file:
+            os.fsync(file.fileno())
+    assert seconds == [0.5, 0.5]
+    moments = iter([10.0, 12.9, 13.0, 13.1])
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    begins = from_moment(3.0)
+    assert [begins(0) for _ in range(3)] == [False, True, True]
+
+
+def test_the_disk_of_a_scenario_becomes_slow_in_its_way() -> None:
+    installation = Installation(Path("/env"))
+    assert program_of("slow-disk", installation, 7.5)[2:] == ["--"]
+    assert program_of("slowing-disk", installation, 7.5)[2:] == ["--from-seconds", "7.5", "--"]
+    assert program_of("slow-save", installation, 7.5)[2:] == ["--from-file", "model.safetensors", "--"]
+    assert program_of("idle", installation, 7.5)[1:] == ["-m", "timebox"]

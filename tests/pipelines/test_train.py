@@ -29,8 +29,8 @@ SUMMARY_KEYS = {
     "val_accuracy", "test_accuracy", "val_images", "test_images", "val_images_total", "test_images_total", "tta",
     "late", "budget_seconds", "elapsed_seconds", "download_seconds", "temperature", "command", "phases", "steps",
     "epochs", "images_per_second", "final_lr", "train_images", "num_classes", "data", "device", "threads", "precision",
-    "seed", "source", "recipe", "plan", "notes", "bad_files", "versions", "events", "reserve_seconds", "unwritten",
-    "trained_on_other_machine", "format",
+    "seed", "source", "recipe", "plan", "notes", "bad_files", "num_bad_files", "versions", "events", "reserve_seconds",
+    "unwritten", "trained_on_other_machine", "format",
 }  # fmt: skip
 
 

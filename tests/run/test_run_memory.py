@@ -91,7 +91,8 @@ def test_a_head_of_many_classes_is_refused(copy: Path) -> None:
 def test_initial_weights_that_do_not_fit_are_refused(copy: Path, file: str) -> None:
     make_hole(copy / file, 4 << 30)
     words = refusal(lambda: InitialWeights.read(copy / file))
-    assert words == f"{str(copy / file)!r} needs about 8.6 GB of memory for its tensors and a copy of them, {AVAILABLE}"
+    assert words.startswith(f"{str(copy / file)!r} cannot be read: it needs about 4.3 GB of memory")
+    assert words.endswith(AVAILABLE)
 
 
 Use = Callable[[Run], object]
@@ -135,10 +136,10 @@ def test_batches_are_smaller_where_memory_is_short(trained: Run, monkeypatch: py
 @pytest.mark.parametrize(
     ("file", "start", "read", "words"),
     [
-        (CONFIG, b"{", lambda run: Run(run), "larger than the 16,777,216 bytes such a file may have"),
-        (SUMMARY, b"{", lambda run: Run(run).summary, "larger than the 16,777,216 bytes such a file may have"),
-        (METRICS, b"", lambda run: list(read_metrics(run / METRICS)), "it has a line of 1,048,576 bytes or more"),
-        (METRICS, b'{"format": 1}\n', report, "it has a line of 1,048,576 bytes or more"),
+        (CONFIG, b"{", lambda run: Run(run), "larger than the 268,435,456 bytes such a file may have"),
+        (SUMMARY, b"{", lambda run: Run(run).summary, "larger than the 268,435,456 bytes such a file may have"),
+        (METRICS, b"", lambda run: list(read_metrics(run / METRICS)), "it has a line of over 65,536 bytes"),
+        (METRICS, b'{"format": 1}\n', report, "it has a line of over 65,536 bytes"),
         (PREDICTIONS, b"PK", report, "cannot be read"),
         (TRAINING_HASHES, npy((HOLE - 100) // 8), read_training_hashes, "for its array, and 1.0 GB are available here"),
     ],

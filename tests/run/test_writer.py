@@ -12,7 +12,7 @@ from timebox.files.folders import Folder
 from timebox.pipelines import train
 from timebox.run import load
 from timebox.run.writer import RunWriter
-from timebox.runtime.write_speed import BYTES_MARGIN, SMALL_BYTES
+from timebox.runtime.write_speed import BYTES_MARGIN, SMALL_BYTES, WriteTime
 
 
 def test_a_directory_that_holds_something_is_refused(data: Path, tmp_path: Path, files_under: Listing) -> None:
@@ -175,7 +175,7 @@ def test_seconds_per_byte_are_measured_once_and_only_for_large_files(
     monkeypatch.setattr("timebox.run.writer.now", lambda: moments[-1])
     monkeypatch.setattr(Folder, "write_durably", slowly)
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
-    writer.write_seconds = 0.5
+    writer.write_time = WriteTime(lambda: 0.0, 0.5)
     assert writer.write_speed.expected_seconds(3, SMALL_BYTES) == 1.5
     assert written == []
     for _ in range(2):
@@ -194,9 +194,9 @@ def test_writes_of_large_files_do_not_count_as_those_of_small_ones(
     monkeypatch.setattr("timebox.run.writer.now", lambda: next(moments))
     writer = RunWriter.new(tmp_path / "run", overwrite=False)
     writer.save_report("small")
-    assert writer.write_seconds == 0.25
+    assert writer.write_time.seconds == 0.25
     writer.save_report("large" * (SMALL_BYTES // 4))
-    assert writer.write_seconds == 0.25
+    assert writer.write_time.seconds == 0.25
 
 
 def test_a_failed_measurement_of_the_write_speed_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

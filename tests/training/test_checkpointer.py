@@ -26,10 +26,11 @@ class Disk:
         self.may_finish.set()
         self.attempts: list[int] = []
         self.written: list[int] = []
+        self.probes: list[float] = []
         self.messages: list[str] = []
         deadline = Deadline(None, now=lambda: self.time)
         self.checkpointer = AsyncCheckpointer(
-            self.write, deadline, lambda: self.seconds_left, self.messages.append, expected_seconds
+            self.write, deadline, lambda: self.seconds_left, self.messages.append, expected_seconds, self.probe
         )
 
     def write(self, snapshot: Snapshot) -> None:
@@ -39,6 +40,21 @@ class Disk:
         if self.failure:
             raise self.failure
         self.written.append(snapshot.step)
+
+    def probe(self) -> None:
+        self.may_finish.wait()
+        self.time += self.cost
+        self.probes.append(self.time)
+        if self.failure:
+            raise self.failure
+
+    def probe_for(self, seconds: float) -> None:
+        """Ask for probes, every tenth of a second."""
+        end = self.time + seconds
+        while self.time < end:
+            self.checkpointer.probe_if_due()
+            assert self.checkpointer.wait(10)
+            self.time += 0.1
 
     def write_and_wait(self, step: int) -> None:
         self.checkpointer.save(snapshot(step))
@@ -251,3 +267,85 @@ def test_an_error_in_the_training_waits_for_the_write_in_progress() -> None:
         threading.Timer(0.05, failed.set).start()
         raise KeyboardInterrupt
     assert written == [3]
+
+
+def test_a_slow_checkpoint_counts_at_once_and_a_quick_one_later() -> None:
+    disk = Disk(cost=0.01)
+    disk.write_and_wait(0)
+    disk.cost = 4.0
+    disk.write_and_wait(1)
+    assert disk.checkpointer.recent_seconds == pytest.approx(4.0)
+    disk.cost = 0.01
+    disk.time += 10.0
+    disk.write_and_wait(2)
+    assert disk.checkpointer.recent_seconds == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_checkpoint_in_progress_counts_with_the_time_so_far() -> None:
+    disk = Disk()
+    disk.may_finish.clear()
+    disk.checkpointer.save(snapshot(1))
+    while not disk.attempts:
+        pass
+    disk.time += 7.0
+    assert disk.checkpointer.recent_seconds == pytest.approx(7.0)
+    disk.may_finish.set()
+    assert disk.checkpointer.wait(10)
+
+
+def test_none_is_due_where_the_disk_has_become_too_slow_for_the_time_left() -> None:
+    disk = Disk(cost=0.01, seconds_left=7.0)
+    disk.write_and_wait(0)
+    disk.cost = 4.0
+    disk.write_and_wait(1)
+    disk.time += 1000
+    assert not disk.checkpointer.is_due()
+    disk.seconds_left = 8.1
+    assert disk.checkpointer.is_due()
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(0.0001, 9), (0.02, 5), (2.0, 2)])
+def test_probes_take_little_of_the_time(cost: float, expected: int) -> None:
+    disk = Disk(cost=cost, seconds_left=1000.0)
+    disk.probe_for(10.0)
+    assert len(disk.probes) == pytest.approx(expected, abs=1)
+
+
+def test_no_probe_soon_after_a_checkpoint_and_none_where_no_clock_is_read() -> None:
+    disk = Disk(seconds_left=1000.0)
+    for step in range(10):
+        disk.write_and_wait(step)
+        disk.probe_for(0.8)
+    assert disk.probes == []
+    disk.seconds_left = float("inf")
+    disk.probe_for(10.0)
+    assert disk.probes == []
+
+
+def test_no_probe_beside_a_write() -> None:
+    disk = Disk(seconds_left=1000.0)
+    disk.may_finish.clear()
+    disk.checkpointer.save(snapshot(1))
+    disk.time += 100.0
+    disk.checkpointer.probe_if_due()
+    disk.may_finish.set()
+    assert disk.checkpointer.wait(10)
+    assert (disk.written, disk.probes) == ([1], [])
+
+
+def test_a_probe_that_fails_says_nothing_and_is_tried_again() -> None:
+    disk = Disk(seconds_left=1000.0)
+    disk.failure = OSError(28, "No space left on device")
+    disk.probe_for(5.0)
+    assert len(disk.probes) >= 2
+    assert disk.messages == []
+    assert not disk.checkpointer.has_failed
+
+
+def test_no_probe_shortly_before_the_end() -> None:
+    disk = Disk(cost=3.0, seconds_left=0.9)
+    disk.probe_for(10.0)
+    assert disk.probes == []
+    disk.seconds_left = 5.0
+    disk.probe_for(10.0)
+    assert len(disk.probes) == 1, "the next might take longer than there is time"

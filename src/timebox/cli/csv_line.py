@@ -5,9 +5,13 @@ from collections.abc import Sequence
 
 from timebox.errors import as_unicode, one_line
 
-# A spreadsheet takes a cell that begins so for a formula, also the wide forms of East Asian keyboards, also after
-# blanks. An apostrophe stands before such a cell, and before one that begins with an apostrophe.
-_FORMULA = re.compile(r"[\s\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20]|['\t\r\n]")
+# A spreadsheet takes a cell that begins so for a formula, also in the wide and small forms of East Asian keyboards, and
+# after blanks and characters that show nothing. An apostrophe stands before such a cell, and before one that begins
+# with an apostrophe.
+_FORMULA = re.compile(
+    r"[\s\ufeff\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069]*"
+    r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]|['\t\r\n]"
+)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # Separators of other programs are quoted too, so that a cell is not cut in two.
 _TO_QUOTE = re.compile(r"[,;\t\r\n\"|]|^\s|\s$")

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timebox.data.arrays.memory_map import take_images
+from timebox.data.folders.outside import OutsideFiles
 from timebox.data.images.decode import CROP, WHITE_16BIT, fit_images
 from timebox.data.left_out import LeftOut
 from timebox.data.part import PartRead
@@ -132,6 +133,7 @@ class LoadedData:
     left_out: tuple[LeftOut, ...] = ()  # files, folders and rows that are not read; each has a sentence in notes
     white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
     part: PartRead | None = None  # the part of the images that was read, where there was no time for all
+    outside_files: OutsideFiles | None = None  # files outside the source's folder; their sentence is in notes
 
 
 def align_labels(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
+from timebox.data.folders.outside import OutsideFiles
 from timebox.data.groups import frame_series_notes
 from timebox.data.left_out import LeftOut
 
@@ -44,6 +45,7 @@ class Inspection:
     duplicates: tuple[Duplicates, ...]  # for each split and pair of splits that has any
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    outside_files: OutsideFiles | None = None  # image files outside the source's folder
 
     @property
     def num_images(self) -> dict[str, int]:
@@ -76,6 +78,7 @@ def inspect_data(loaded: LoadedData) -> Inspection:
         bad_files=loaded.bad_files,
         duplicates=_find_duplicates(splits),
         left_out=loaded.left_out,
+        outside_files=loaded.outside_files,
         notes=(*loaded.notes, *frame_series_notes(splits.train.ids, splits.train.labels)),
     )
 

@@ -101,6 +101,11 @@ class Folder:
         with self._replacing(name) as descriptor:
             _write_all(descriptor, content)
 
+    def write_unsynced(self, name: str, content: bytes) -> None:
+        """Write a file as :meth:`write_whole` does, not waiting for the disk: a power cut may leave a part of it."""
+        with self._replacing(name, sync=False) as descriptor:
+            _write_all(descriptor, content)
+
     def write_durably(self, name: str, content: bytes) -> None:
         """Write a file as :meth:`write_whole` does; once this returns, it also survives a power cut."""
         self.write_whole(name, content)
@@ -151,7 +156,7 @@ class Folder:
             raise OSError(NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file")
 
     @contextmanager
-    def _replacing(self, name: str) -> Iterator[int]:
+    def _replacing(self, name: str, sync: bool = True) -> Iterator[int]:
         """The descriptor of a temporary file that takes the name at the end, and is removed after an error."""
         temporary = f".{name[:_MAX_STEM]}.{secrets.token_hex(8)}.tmp"
         place, where = self._place(temporary), self._where
@@ -160,7 +165,8 @@ class Folder:
         try:
             try:
                 yield descriptor
-                os.fsync(descriptor)
+                if sync:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             handles = {f"{end}_dir_fd": handle for end in ("src", "dst") for handle in where.values()}

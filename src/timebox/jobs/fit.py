@@ -23,7 +23,7 @@ from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
-from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, num_bytes
+from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, WRITES_OF_THE_WEIGHTS, num_bytes
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
 from timebox.training.graphed_step import build_step_runner
@@ -61,7 +61,8 @@ class Training:
         self._state = TrainingState(network, plan.recipe, Precision(plan.precision, plan.device), self._metadata)
         writes = writer.write_speed if writer else NO_WRITES
         checkpoint_bytes = num_bytes(self._state.tensors())
-        self._saving_share = writes.saving_share(num_bytes(self._state.average.model.state_dict()), checkpoint_bytes)
+        self._model_bytes = num_bytes(self._state.average.model.state_dict())
+        self._saving_share = writes.saving_share(self._model_bytes, checkpoint_bytes)
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
         self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, self._group)
@@ -153,7 +154,8 @@ class Training:
         if self._writer is None:
             return None
         save = partial(self._writer.save_checkpoint, config=self._job.model_config(self._context))
-        return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds)
+        probe = self._writer.probe
+        return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds, probe)
 
     def _build_schedule(self) -> Schedule:
         """The main rank's schedule, which worker ranks receive while they train."""
@@ -189,12 +191,22 @@ class Training:
         return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing)
 
     def _seconds_left(self) -> float:
-        """Seconds until training must have ended. Saving takes as long as planned, or longer if checkpoints did."""
+        """Seconds until training must have ended. Saving takes as long as planned, or longer where the disk is slower
+        now."""
         plan = self._job.plan
         if self._deadline.budget_seconds is None:
             return inf
-        slower_saving = max(0.0, self._saving_share * self.checkpointer.cost_seconds - plan.saving_seconds)
+        slower_saving = max(0.0, self._saving_seconds - plan.saving_seconds)
         return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
+
+    @property
+    def _saving_seconds(self) -> float:
+        """Seconds to reserve for the weights as the disk is now, by the latest checkpoints and by the latest small
+        files: whichever of them met the slower disk."""
+        by_checkpoints = self._saving_share * self.checkpointer.recent_seconds
+        if self._writer is None:
+            return by_checkpoints
+        return max(by_checkpoints, self._writer.write_speed.planned_seconds(WRITES_OF_THE_WEIGHTS, self._model_bytes))
 
     def _snapshot_steps(self) -> int:
         seconds = self._job.plan.step_seconds

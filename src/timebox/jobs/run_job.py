@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from timebox.builders import build_augmentation
+from timebox.clock import format_duration
 from timebox.data import LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import OutputError, RankFailureError, RunError
@@ -32,6 +33,7 @@ from timebox.run.ranks_file import read_ranks_record, record_rank_failures
 from timebox.run.summary import MAX_BAD_FILES, DataDescription, FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import device_name
+from timebox.runtime.write_speed import WRITES_OF_THE_SUMMARY
 from timebox.training.data_parallel import Throughput
 from timebox.training.loop import TrainingResult
 
@@ -96,11 +98,18 @@ def keep_partial_run(writer: RunWriter, context: RunContext) -> Iterator[None]:
         writer.close()
 
 
-def score_held_out(job: TrainingJob, model: nn.Module, context: RunContext) -> list[SplitScore]:
-    """Score the val and test splits within the time planned for it; nothing where the job leaves scoring out."""
+def score_held_out(
+    job: TrainingJob, model: nn.Module, context: RunContext, slower_saving_seconds: float = 0.0
+) -> list[SplitScore]:
+    """Score the val and test splits within the time planned for it; nothing where the job leaves scoring out.
+
+    Args:
+        slower_saving_seconds: time that saving takes beyond what was planned, as the disk has become slower.
+    """
     if not job.config.scoring:
         return []
-    time = ScoringTime(context.deadline, job.plan.scoring_seconds, job.plan.finish_seconds)
+    reserved_seconds = job.plan.finish_seconds + slower_saving_seconds
+    time = ScoringTime(context.deadline, job.plan.scoring_seconds, reserved_seconds)
     return job.scorer(context.group).score_splits(model, job.held_out, job.plan.recipe.tta, time)
 
 
@@ -125,15 +134,21 @@ class RunFinisher:
     def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
         job, context, writer, checkpointer = self.job, self.context, self.writer, self.training.checkpointer
+        with context.deadline.phase("saving"):
+            if self._is_time_to_sync(1):
+                writer.sync_model()
         with context.phase("scoring"), context.group.raise_on_rank_failure():
-            scores = score_held_out(job, self.result.model, context)
+            slower_saving = self._files_seconds(1) - job.plan.saving_seconds
+            scores = score_held_out(job, self.result.model, context, max(slower_saving, 0.0))
         with context.phase("saving"):
-            if scores and self._is_time_for_predictions(scores):
+            num_bytes = sum(score.probabilities.nbytes for score in scores)
+            if scores and self._is_time_for(PREDICTIONS, self._files_seconds(1, num_bytes), self._closing_seconds / 2):
                 self._write_optional(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
-            checkpointer.wait(max(0.0, context.deadline.remaining() - job.plan.finish_seconds / 2))
+            needed_seconds = self._closing_seconds / 2 + self._files_seconds(0)
+            checkpointer.wait(max(0.0, context.deadline.remaining() - needed_seconds))
             if checkpointer.has_failed:
                 self.unwritten.append("a checkpoint")
-        if self._is_time_for_report:
+        if job.config.scoring and self._is_time_for(REPORT, self._files_seconds(2), self._closing_seconds):
             with context.phase("reporting"):
                 try:
                     self._write_report(scores)
@@ -141,23 +156,43 @@ class RunFinisher:
                     context.reporter.note(f"no report: {type(error).__name__}: {error}")
                     self.unwritten.append(REPORT)
         with context.deadline.phase("saving"):
-            writer.save_summary(self._summary(scores))
+            self._write_summary(scores)
             writer.finish()
 
-    def _is_time_for_predictions(self, scores: Sequence[SplitScore]) -> bool:
-        """Whether enough time is left to write the probabilities, which take hundreds of megabytes of many classes."""
-        plan, num_bytes = self.job.plan, sum(score.probabilities.nbytes for score in scores)
-        seconds = self.writer.write_speed.planned_seconds(0, num_bytes)
-        is_time = self.context.deadline.remaining() - seconds > plan.finish_seconds - plan.saving_seconds
-        if not is_time:
-            self.context.reporter.note(f"no {PREDICTIONS}: no time is left to write its {num_bytes / 1e6:,.0f} MB")
-        return is_time
-
     @property
-    def _is_time_for_report(self) -> bool:
-        """Whether enough time is left to write a report and exit."""
-        plan, deadline = self.job.plan, self.context.deadline
-        return self.job.config.scoring and deadline.remaining() > plan.finish_seconds - plan.saving_seconds
+    def _closing_seconds(self) -> float:
+        """Seconds planned for the report, the end of the process and a machine that stutters."""
+        return self.job.plan.finish_seconds - self.job.plan.saving_seconds
+
+    def _files_seconds(self, num_files: int, num_bytes: int = 0) -> float:
+        """Seconds to reserve for so many files and the summary, as the disk is now; the largest has ``num_bytes``."""
+        return self.writer.write_speed.planned_seconds(num_files + WRITES_OF_THE_SUMMARY, num_bytes)
+
+    def _is_time_for(self, name: str, files_seconds: float, seconds: float) -> bool:
+        """Whether files that the run can do without, the summary and ``seconds`` more fit before the deadline.
+
+        Where they do not, says so.
+        """
+        remaining = self.context.deadline.remaining()
+        if remaining > seconds + files_seconds:
+            return True
+        left, needed = format_duration(max(remaining, 0.0)), format_duration(files_seconds)
+        event = f"{name} left out: {left} before the deadline, and the files left may take {needed} now"
+        self.training.events.append(event)
+        self.context.reporter.note(event)
+        return False
+
+    def _is_time_to_sync(self, num_syncs: int) -> bool:
+        """Whether there is time to wait for the disk so many times, and for the summary."""
+        return self.context.deadline.remaining() > self._closing_seconds / 2 + self._files_seconds(num_syncs)
+
+    def _write_summary(self, scores: Sequence[SplitScore]) -> None:
+        """Write the summary, without waiting for the disk where there is no time to; again if it came too late."""
+        writer, summary = self.writer, self._summary(scores)
+        writer.waits_for_disk = self._is_time_to_sync(0)
+        writer.save_summary(summary)
+        if self.context.deadline.late and not summary.late:
+            writer.save_summary(self._summary(scores))
 
     def _write_report(self, scores: Sequence[SplitScore]) -> None:
         summary, writer = self._summary(scores), self.writer
@@ -187,8 +222,6 @@ class RunFinisher:
         """The summary at this moment."""
         job, loaded, result, deadline = self.job, self.loaded, self.result, self.context.deadline
         plan, config, train, held_out = job.plan, job.config, job.data_splits.train, job.held_out
-        # Writing the summary takes time too, about as long as the latest small file did.
-        is_late = deadline.remaining() < self.writer.write_seconds
         by_split = {score.split: score for score in scores}
         val, test = by_split.get("val"), by_split.get("test")
         phases = deadline.phases_so_far()
@@ -228,7 +261,7 @@ class RunFinisher:
             part_read=loaded.part or UNSET,
             versions=installed_versions(),
             unwritten=tuple(self.unwritten),
-            late=is_late,
+            late=deadline.late,
             trained_on_other_machine=job.is_mixed_environment,
             **self.extra_summary,
         )

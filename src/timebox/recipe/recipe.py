@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-from timebox.errors import UsageError
+from timebox.errors import UsageError, is_printable
 
 MAX_INT_BITS = 256  # of a whole number in a recipe file; a longer one overflows a float
 MAX_NUMBER_CHARS = 1000  # of the text of a number or a boolean; int() takes quadratic time
@@ -179,8 +179,15 @@ class Recipe:
         """The complete recipe as TOML, each field with its description as a comment; parses to an equal recipe."""
         import tomli_w  # imported here because training works without it
 
-        entries = {name: tomli_w.dumps({name: value}).strip() for name, value in self.as_dict().items()}
+        entries = {
+            name: _printable_toml(tomli_w.dumps({name: value}).strip()) for name, value in self.as_dict().items()
+        }
         return "".join(f"{entry:<28} # {describe_field(name)}\n" for name, entry in entries.items())
+
+
+def _printable_toml(text: str) -> str:
+    r"""A TOML entry in which all that a terminal obeys is escaped as TOML does: ``\U0000202e``."""
+    return "".join(each if is_printable(each) else f"\\U{ord(each):08x}" for each in text)
 
 
 # Fields that have only one value for a network.

@@ -112,7 +112,7 @@ class MetricsLog:
         self._waiting.append(check_readable((json.dumps(entry) + "\n").encode(), MAX_LINE_BYTES))
         self.num_lines += 1
 
-    def flush(self) -> None:
+    def flush(self, *, sync: bool = True) -> None:
         """Write all lines and sync the file. Raises OSError where that fails, as it does once the file is closed."""
         with self._writing:
             count = len(self._waiting)
@@ -122,7 +122,8 @@ class MetricsLog:
             written = 0
             while written < len(content):
                 written += os.write(self._file, content[written:])
-            os.fsync(self._file)
+            if sync:
+                os.fsync(self._file)
             self._length += written
             for _ in range(count):
                 self._waiting.popleft()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
@@ -17,7 +17,7 @@ from timebox.errors import OutputError, RunError
 from timebox.file_versions import EXAMPLES_FORMAT, METRICS_FORMAT, MODEL_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
 from timebox.files import written
 from timebox.files.folders import FILE, Folder
-from timebox.run.checkpoint import PROBE, read_checkpoint, write_checkpoint
+from timebox.run.checkpoint import MANIFEST, PROBE, read_checkpoint, write_checkpoint
 from timebox.run.directories.output import ClaimedOutput, claim_default_output, claim_output, resolve_link
 from timebox.run.directories.own_files import (
     check_no_links,
@@ -43,8 +43,11 @@ from timebox.run.metrics_log import MetricsLog, prefix_at_checkpoint
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.summary import FinishedSummary, StoppedSummary
 from timebox.run.tensors import to_safetensors
-from timebox.runtime.write_speed import SMALL_BYTES, WriteSpeed
+from timebox.runtime.write_speed import SMALL_BYTES, WriteSpeed, WriteTime
 from timebox.training.state import Snapshot
+
+# As large as the weights of a small model.
+PROBE_CONTENT = bytes(range(256)) * 1024
 
 
 class RunWriter:
@@ -60,8 +63,9 @@ class RunWriter:
         replaced: the directory whose run is replaced, locked; None without one.
     Attributes:
         path: the directory that is written.
-        write_seconds: duration of the latest write of a small file.
+        write_time: of a small file, as the disk is now.
         is_complete: whether summary.json is written.
+        waits_for_disk: whether files are synced. If not, a kill leaves them whole, a power cut perhaps not.
     """
 
     def __init__(
@@ -74,13 +78,13 @@ class RunWriter:
     ) -> None:
         self.out, self.path, self.metrics = out, folder.path, metrics
         self._folder, self._claim, self._replaced = folder, claim, replaced
-        self.write_seconds, self.is_complete = 0.0, False
+        self.write_time, self.is_complete, self.waits_for_disk = WriteTime(now), False, True
         self._writing_config = threading.Lock()
 
     @property
     def write_speed(self) -> WriteSpeed:
-        """The speed at which files are written to this directory."""
-        return WriteSpeed(self.write_seconds, lambda: self._byte_seconds)
+        """The speed at which files are written to this directory now."""
+        return WriteSpeed(self.write_time.seconds, lambda: self._byte_seconds)
 
     @cached_property
     def _byte_seconds(self) -> float:
@@ -178,19 +182,31 @@ class RunWriter:
         """Write a checkpoint: from the first one on, the run can be loaded and resumed. Raises OSError."""
         self.metrics.flush()
         self._save_config(config)
-        is_first = not self._folder.kind(CHECKPOINT)
         with self._folder.folder(CHECKPOINT, create=True) as checkpoint:
+            is_first = not checkpoint.kind(MANIFEST)
             write_checkpoint(checkpoint, snapshot)
         if is_first:
             self._folder.sync()
             with suppress(PermissionError), Folder(self.path.parent) as parent:
                 parent.sync()
 
+    def probe(self) -> None:
+        """Write and remove a small file beside the checkpoint, to measure the disk as it is now. Raises OSError."""
+        with self._folder.folder(CHECKPOINT, create=True) as checkpoint:
+            with self.write_time.measure():
+                checkpoint.write_whole(PROBE, PROBE_CONTENT)
+            checkpoint.remove(PROBE)
+
     def save_model(self, model: nn.Module, config: TrainedModelConfig) -> None:
-        """Write model.json and the final weights."""
+        """Write model.json and the final weights; see :meth:`sync_model`."""
         with self._writing(CONFIG):
             self._save_config(config)
         self._write(MODEL, to_safetensors(model.state_dict()))
+
+    def sync_model(self) -> None:
+        """Write the names of the files to the disk: from then on the model and all before it survive a power cut."""
+        with self._writing(MODEL), self.write_time.measure():
+            self._folder.sync()
 
     def _save_config(self, config: TrainedModelConfig) -> None:
         """Write model.json, unless it is there. The checkpointer's thread and the main thread may call this at once."""
@@ -227,7 +243,7 @@ class RunWriter:
     def save_summary(self, summary: FinishedSummary) -> None:
         """Write metrics.jsonl and summary.json of a finished run."""
         with self._writing(METRICS):
-            self.metrics.flush()
+            self.metrics.flush(sync=self.waits_for_disk)
         self._write(SUMMARY, to_file(summary, SUMMARY_FORMAT))
         self.is_complete = True
 
@@ -273,12 +289,9 @@ class RunWriter:
             self._replaced.close()
 
     def _write(self, name: str, content: bytes) -> None:
-        before = now()
-        with self._writing(name):
-            # The sync after the model also secures the files written before it; a power cut may take later ones.
-            (self._folder.write_durably if name == MODEL else self._folder.write_whole)(name, content)
-        if len(content) <= SMALL_BYTES:
-            self.write_seconds = now() - before
+        is_small = len(content) <= SMALL_BYTES
+        with self._writing(name), self.write_time.measure() if is_small else nullcontext():
+            (self._folder.write_whole if self.waits_for_disk else self._folder.write_unsynced)(name, content)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

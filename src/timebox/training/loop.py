@@ -100,6 +100,8 @@ def _run_steps(components: TrainingComponents) -> None:
             # refuses snapshots that are not finite.
             monitor.collect(drain=not monitor.in_lockstep)
             checkpointer.save(state.snapshot())
+        elif checkpointer:
+            checkpointer.probe_if_due()
     monitor.collect(drain=True)
     # No loss shows the effect of the last update.
     if not state.is_finite():

@@ -101,7 +101,42 @@ def test_rules_other_than_plain_paths_are_said(folder):
 def test_a_confined_search_finds_nothing_outside_its_folder(folder):
     for text in ("above.png", "../above.png", str(folder.parent / "above.png"), "/etc/hostname"):
         assert found(folder, [text], is_confined=True) == [MISSING]
-        assert not ImagePaths(folder, is_confined=True).has_image(text)
+    assert not ImagePaths(folder, is_confined=True).has_image("above.png")
+    assert not ImagePaths(folder, is_confined=True).has_image("/etc/hostname")
+
+
+OUTSIDE = "which lies outside the archive"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/etc/a.png", OUTSIDE),
+        ("../a.png", OUTSIDE),
+        ("train/../../a.png", OUTSIDE),
+        ("..\\a.png", OUTSIDE),
+        ("\\\\server\\share\\a.png", OUTSIDE),
+        ("\\a.png", OUTSIDE),
+        ("C:\\a.png", OUTSIDE),
+        ("c:a.png", OUTSIDE),
+        ("file:///etc/a.png", OUTSIDE),
+        ("file:/etc/a.png", OUTSIDE),
+        ("HTTP://host/a.png", OUTSIDE),
+        (" /etc/a.png", OUTSIDE),
+        ("train/9.jpg", None),
+        ("12:30.png", None),
+        ("Cat: a.png", None),
+        ("a..b/c.png", None),
+        ("~/a.png", None),
+        ("link/a.png", "a link in the archive, or a file behind one"),
+        ("x/alias.png", "a link in the archive, or a file behind one"),
+    ],
+)
+def test_a_cell_that_leads_out_of_an_archive_is_refused_and_counts_as_an_image(folder, text, reason):
+    paths = ImagePaths(folder, None, True, frozenset({folder / "link", folder / "x" / "alias.png"}))
+    assert paths.refusal(text) == reason
+    assert paths.has_image(text) == (reason is not None)
+    assert ImagePaths(folder).refusal(text) is None
 
 
 def test_the_path_of_a_missing_file_lies_inside_the_folder(folder):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -51,8 +52,9 @@ class Archive:
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with temporary_directory("timebox-") as folder:
-            root = Path(folder)
-            notes, part = _unpack(path, root, options)
+            root = Path(folder) / "archive"  # beside which nothing lies that a message could name
+            root.mkdir()
+            links, part = _unpack(path, root, options)
             inside = sorted(root.iterdir())
             content = inside[0] if len(inside) == 1 and inside[0].is_file() else root
             match = detect(content, self._formats)
@@ -64,10 +66,12 @@ class Archive:
                 )
             format, inner = match
             try:
-                loaded = format.read(inner, replace(options, archive=FileFingerprint.of(path, path.name)))
+                fingerprint = FileFingerprint.of(path, path.name)
+                loaded = format.read(inner, replace(options, archive=fingerprint, archive_links=frozenset(links)))
             except DataError as error:
-                raise DataError(str(error).replace(folder, str(path))) from error
-        notes = [note.replace(folder, str(path)) for note in (*notes, *loaded.notes)]
+                raise DataError(str(error).replace(str(root), str(path))) from error
+        left = [f"{pluralize(len(links), 'link')} in the archive left out"] if links else []
+        notes = [*left, *(note.replace(str(root), str(path)) for note in loaded.notes)]
         kind = "zip" if zipfile.is_zipfile(path) else "tar"
         if part:
             part = replace(part, images=loaded.part.images if loaded.part else part.images)
@@ -80,9 +84,9 @@ class Archive:
         )
 
 
-def _unpack(path: Path, root: Path, options: ReadOptions) -> tuple[list[str], PartRead | None]:
+def _unpack(path: Path, root: Path, options: ReadOptions) -> tuple[list[Path], PartRead | None]:
     """Unpack all files that are not hidden to `root`, or a part of the images of a zip archive where a part may be
-    read. Returns notes on members left out, and the part."""
+    read. Returns the links, which are left out, as the paths they would have, and the part."""
     is_zip = zipfile.is_zipfile(path)
     errors = ZIP_ERRORS if is_zip else TAR_ERRORS
     try:
@@ -93,10 +97,10 @@ def _unpack(path: Path, root: Path, options: ReadOptions) -> tuple[list[str], Pa
         raise DataError(f"{path}: the archive is truncated, damaged or locked ({error})") from error
 
 
-def _unpack_tar(path: Path, root: Path, options: ReadOptions) -> tuple[list[str], None]:
+def _unpack_tar(path: Path, root: Path, options: ReadOptions) -> tuple[list[Path], None]:
     notify, num_bytes = ProgressNotifier(options.notify), path.stat().st_size
     unpacked: list[Path] = []
-    num_links = 0
+    links: list[Path] = []
     options.time.whole_reason = "a tar archive is read from its beginning to its end"
 
     def describe(position: int) -> str:
@@ -106,18 +110,19 @@ def _unpack_tar(path: Path, root: Path, options: ReadOptions) -> tuple[list[str]
     with open_regular(path) as file:
         for member, content in _tar_members(file, path):
             if content is None:
-                num_links += 1
+                links.append(root / member)
                 continue
             unpacked.append(_write(root / member, content, options))
             notify(f"unpacked {len(unpacked):,} files")
             stage.advance(file.tell())
-    return ([f"{pluralize(num_links, 'link')} in the archive left out"] if num_links else []), None
+    return links, None
 
 
-def _unpack_zip(path: Path, root: Path, options: ReadOptions) -> tuple[list[str], PartRead | None]:
+def _unpack_zip(path: Path, root: Path, options: ReadOptions) -> tuple[list[Path], PartRead | None]:
     notify, time, recorded = ProgressNotifier(options.notify), options.time, options.part
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        members = _zip_members(archive, path)
+        members, linking = _zip_members(archive, path)
+        links = [root / check_member_path(member.filename, path) for member in linking]
         has_table = any(is_table(Path(_name(member))) for member in members if not is_image_name(_name(member)))
         if time.allow_partial and has_table:
             time.whole_reason = "a zip archive with a table is unpacked as a whole"
@@ -143,7 +148,7 @@ def _unpack_zip(path: Path, root: Path, options: ReadOptions) -> tuple[list[str]
     if num_unpacked < len(set(map(_folder, images))) or len(unpacked) < len(rest):
         time.whole_reason = "there is no time for an image of each folder"
         raise time.refuse(time.used * (len(members) / max(len(unpacked), 1) - 1))
-    return [], None if num_unpacked == num_images else PartRead(num_unpacked, num_images, num_unpacked)
+    return links, None if num_unpacked == num_images else PartRead(num_unpacked, num_images, num_unpacked)
 
 
 def _images_apart(members: Sequence[zipfile.ZipInfo]) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
@@ -181,13 +186,19 @@ def _write(target: Path, content: IO[bytes], options: ReadOptions) -> Path:
     return target
 
 
-def _zip_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
-    """The files that are not hidden. Raises DataError where they would take too much room."""
+def _zip_members(archive: zipfile.ZipFile, path: Path) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
+    """(the files, the links) that are not hidden. Raises DataError where they would take too much room."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     num_bytes = sum(member.file_size for member in members)
     check_unpacked(num_bytes, path.stat().st_size, str(path))
     _check_disk_space(num_bytes, path)
-    return [member for member in members if not _is_hidden(member.filename)]
+    shown = [member for member in members if not _is_hidden(member.filename)]
+    return [member for member in shown if not _is_link(member)], [member for member in shown if _is_link(member)]
+
+
+def _is_link(member: zipfile.ZipInfo) -> bool:
+    """Whether a member of a zip archive is a symbolic link, by the mode of Unix that it carries."""
+    return stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _is_hidden(name: str) -> bool:

@@ -22,8 +22,7 @@ class Tables:
         return is_table(path) and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
-        paths = ImagePaths(path.parent, is_confined=options.archive is not None)
-        table = read_label_table([path], paths, None, options)
+        table = read_label_table([path], ImagePaths.of(path.parent, None, options), None, options)
         return load_tables(path, [(table, images_of(table))], options)
 
 
@@ -35,7 +34,9 @@ def images_of(table: LabelTable) -> LabelledImages:
 
 def load_tables(path: Path, tables: Sequence[tuple[LabelTable, LabelledImages]], options: ReadOptions) -> LoadedData:
     """Decode the images of tables, one of each split. Raises DataError where none is to be trained on."""
-    for table, _ in tables:
+    for table, labelled in tables:
+        if labelled.refusal:
+            raise DataError(labelled.refusal)
         if options.coarse and "coarse" not in table.roles.why.lower():
             raise UsageError(f"coarse asks for superclasses, but {table.files[0]} has no column of them")
     images = [image for _, labelled in tables for image in labelled.images]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from timebox.data.arrays.decoded_cache import CacheWriter, FileFingerprint, cache_key
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, relabel
 from timebox.data.folders.names import SPLITS
+from timebox.data.folders.outside import find_outside_files
 from timebox.data.images.decode import (
     WHITE_16BIT,
     ImageHeader,
@@ -85,6 +86,17 @@ def load_encoded(
     `path` is the source in errors and in the name of the data; `class_order` sorts class names. Raises DataError where
     too many images are unreadable, or they do not fit into memory.
     """
+    loaded = _load(path, format_name, images, options, class_order)
+    if options.archive:
+        return loaded
+    files = ((image.name, image.content) for image in images if isinstance(image.content, Path) and not image.problem)
+    outside = find_outside_files(path, files, options.time.check)
+    return replace(loaded, outside_files=outside, notes=(*loaded.notes, outside.sentence)) if outside else loaded
+
+
+def _load(
+    path: Path, format_name: str, images: Sequence[EncodedImage], options: ReadOptions, class_order: ClassOrder
+) -> LoadedData:
     max_side = options.max_side(len(images))
     key = _cache_key(images, options, max_side) if options.cache else ""
     notifying = options.notify, options.time.check

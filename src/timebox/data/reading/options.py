@@ -36,6 +36,7 @@ class ReadOptions:
     Args:
         cache: where decoded images are kept between runs; None for nowhere.
         archive: the archive that the files were unpacked from; None for files of the user.
+        archive_links: paths where links of the archive would lie, which are not unpacked.
         wanted_splits: the splits that are used; formats of encoded images leave the others unread.
         class_depth: 1 where class folders lie in the source, 2 where they lie in the folders there; None to find it.
         class_names: the classes of a model that is to be scored on the data; None for data to train on.
@@ -52,6 +53,7 @@ class ReadOptions:
     cache: DecodedCache | None = None
     fit: str = CROP
     archive: FileFingerprint | None = None
+    archive_links: frozenset[Path] = frozenset()
     wanted_splits: frozenset[str] = frozenset(SPLITS)
     class_depth: int | None = None
     class_names: tuple[str, ...] | None = None

@@ -1,5 +1,6 @@
 """ImagePaths: finds the image files that the cells of a table name."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from timebox.data.folders.names import split_of
 from timebox.data.folders.tree import ImageFolder, is_image_name, scan
+from timebox.data.reading.options import ReadOptions
 from timebox.data.reading.text import abbreviate_list, printable
 
 Parts = tuple[str, ...]
 _Splits = set[str | None]
 
 _MAX_CHARACTERS = 4096
+_SCHEME = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")  # the letter of a drive, or what a URL begins with
 _NUM_SAMPLED = 200
 _MIN_OF_OTHER_SPLITS = 0.2  # of the rows of a table that labels images of several splits by their names alone
 
@@ -46,17 +49,42 @@ class ImagePaths:
         folder: the folder of the table.
         tree: the images below it; None to list them where they are needed.
         is_confined: whether only files in the folder count, as for tables in an archive.
+        links: paths in the folder that would be links, and are not there.
     """
 
-    def __init__(self, folder: Path, tree: ImageFolder | None = None, is_confined: bool = False) -> None:
-        self._folder, self._tree, self._is_confined = folder, tree, is_confined
+    def __init__(
+        self,
+        folder: Path,
+        tree: ImageFolder | None = None,
+        is_confined: bool = False,
+        links: frozenset[Path] = frozenset(),
+    ) -> None:
+        self._folder, self._tree, self._is_confined, self._links = folder, tree, is_confined, links
+
+    @classmethod
+    def of(cls, folder: Path, tree: ImageFolder | None, options: ReadOptions) -> "ImagePaths":
+        """Those of a table that is read under ``options``: confined where it comes from an archive."""
+        return cls(folder, tree, options.archive is not None, options.archive_links)
 
     def has_image(self, text: str) -> bool:
         """Whether a file of that path or name is there at all."""
         parts = _parts(text)
         return bool(parts) and (
-            self._exact(text, self._folder) is not None or self._above(text) is not None or self._has_tail(parts)
+            self._exact(text, self._folder) is not None
+            or self._above(text) is not None
+            or self._has_tail(parts)
+            or (is_image_path(text) and self.refusal(text) is not None)
         )
+
+    def refusal(self, text: str) -> str | None:
+        """Why a cell that names no file of the archive is refused: it leads out of it; None for any other."""
+        if not self._is_confined:
+            return None
+        if leads_out(text):
+            return "which lies outside the archive"
+        path = self._missing(text)
+        is_link = not self._links.isdisjoint((path, *path.parents))
+        return "a link in the archive, or a file behind one" if is_link else None
 
     def _has_tail(self, parts: Parts) -> bool:
         """Whether a file has that name, and lies in a folder of the same name if the path gives one."""
@@ -215,6 +243,12 @@ class ImagePaths:
         for parts in self._images:
             by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append(parts)
         return by_stem
+
+
+def leads_out(text: str) -> bool:
+    """Whether a path is absolute, on a drive, of another machine, a URL, or has a ``..``."""
+    name = text.strip().replace("\\", "/")
+    return name.startswith("/") or _SCHEME.match(name) is not None or ".." in PurePosixPath(name).parts
 
 
 def is_image_path(text: str) -> bool:

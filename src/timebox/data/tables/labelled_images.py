@@ -6,7 +6,7 @@ from pathlib import Path
 
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage
-from timebox.data.reading.text import pluralize
+from timebox.data.reading.text import pluralize, printable
 from timebox.data.tables.columns import ColumnRoles, decode_base64_image
 from timebox.data.tables.files.table import Table
 from timebox.data.tables.image_paths import ImagePaths
@@ -22,12 +22,14 @@ class LabelledImages:
     Attributes:
         named: paths of the files that any row names, with or without a label.
         notes: for the user.
+        refusal: why the table must not be used, as a row of it names a file outside its archive; "" where it may.
     """
 
     images: tuple[EncodedImage, ...]
     named: frozenset[str]
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    refusal: str = ""
 
 
 def labelled_images(
@@ -47,8 +49,10 @@ def labelled_images(
     splits = [roles.splits.splits[row] if roles.splits else split for row in rows]
     texts = [cell for row in rows if isinstance(cell := cells[row], str)]
     notes: list[str] = []
+    refusal = ""
     if len(texts) == len(rows) and not roles.is_base64:
         images, notes = _from_paths(texts, [labels[row] or "" for row in rows], splits, paths, roles.splits is not None)
+        refusal = _refusal(images, rows, paths, source)
     else:
         images = [
             _encoded(cells[row], row, split or "train", labels[row] or "")
@@ -63,7 +67,18 @@ def labelled_images(
         LeftOut.of("image", f"with several labels in {source.name}", conflicts),
     )
     notes = [f"{source.name}: {note}" for note in (*notes, *roles.notes)]
-    return LabelledImages(tuple(images), named, tuple(notes), tuple(each for each in left_out if each))
+    return LabelledImages(tuple(images), named, tuple(notes), tuple(each for each in left_out if each), refusal)
+
+
+def _refusal(images: Sequence[EncodedImage], rows: Sequence[int], paths: ImagePaths, source: Path) -> str:
+    """A refusal that tells the first row that names a file outside the archive of its table; "" without one."""
+    for image, row in zip(images, rows, strict=True):
+        if image.problem and (reason := paths.refusal(image.name)):
+            return (
+                f"{source}: row {row + 1} names {printable(image.name)!r}, {reason}; refused: a table in an archive "
+                "may name only files of that archive"
+            )
+    return ""
 
 
 def _from_paths(

@@ -83,13 +83,12 @@ def find_tables(root: ImageFolder, options: ReadOptions) -> FoundTables:
 
     Raises DataError where two tables label the same images.
     """
-    is_confined = options.archive is not None
-    at_root = ImagePaths(root.path, root, is_confined)
+    at_root = ImagePaths.of(root.path, root, options)
     beside = [path for folder in root.walk() if folder is not root and not folder.num_images for path in folder.others]
     groups: list[list[tuple[Path, ImagePaths, str | None]]] = [
         [(path, at_root, _split_in_name(path)) for path in root.others],
         [(path, at_root, _split_in_name(path)) for path in beside if _depth(path, root) <= _MAX_DEPTH],
-        [(path, ImagePaths(folder.path, folder, is_confined), split) for folder, split, path in _in_splits(root)],
+        [(path, ImagePaths.of(folder.path, folder, options), split) for folder, split, path in _in_splits(root)],
     ]
     errors: list[DataError] = []
     notes: list[str] = []
