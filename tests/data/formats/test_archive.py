@@ -154,3 +154,47 @@ def test_messages_name_nothing_that_lies_beside_the_temporary_folder(tmp_path, m
     with pytest.raises(DataError, match=r"nothing says what photos/0\.png is") as refused:
         load_data(zipped(tmp_path / "pets", tmp_path / "a.zip"))
     assert "other.csv" not in str(refused.value)
+
+
+def packed(path: Path, files: list[tuple[str, bytes]]) -> Path:
+    """A zip or tar archive with members of any names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, blob in files:
+                member = zipfile.ZipInfo("any")
+                member.filename = name
+                archive.writestr(member, blob)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, blob in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(blob)
+                archive.addfile(member, io.BytesIO(blob))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", r"a\.\w+: holds a file without a name \(''\); pack it again"),
+        (".", r"a\.\w+: holds a file without a name \('\.'\); pack it again"),
+        ("cat", r"a\.\w+/cat\S*' cannot be unpacked: the archive uses that name for a folder and for a file"),
+        ("cat/0.png/1.png", r"a\.\w+/cat/0\.png\S*' cannot be unpacked: the archive uses that name for a folder"),
+        ("cat/" + "x" * 300 + ".png", "cannot be unpacked: File name too long"),
+        ("d/" * 3000 + "0.png", "cannot be unpacked: File name too long"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused(tmp_path, monkeypatch, kind, name, words):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    files = [
+        ("cat/0.png", png_bytes(picture(seed=0))),
+        ("dog/0.png", png_bytes(picture(seed=1))),
+        (name, png_bytes(picture(seed=2))),
+    ]
+    with pytest.raises(DataError, match=words) as caught:
+        load_data(packed(tmp_path / f"a.{kind}", files))
+    assert "scratch" not in str(caught.value)
+    assert not list(scratch.iterdir())

@@ -1,5 +1,6 @@
 """Zip and tar archives of any other format, unpacked to a temporary folder while they are read."""
 
+import errno
 import re
 import shutil
 import stat
@@ -91,6 +92,8 @@ def _unpack(path: Path, root: Path, options: ReadOptions) -> tuple[list[Path], P
     errors = ZIP_ERRORS if is_zip else TAR_ERRORS
     try:
         return (_unpack_zip if is_zip else _unpack_tar)(path, root, options)
+    except DataError as error:
+        raise DataError(str(error).replace(str(root), str(path))) from error
     except TimeboxError:
         raise
     except errors as error:
@@ -177,9 +180,15 @@ def _reading_seconds(files: Sequence[Path]) -> float:
 
 
 def _write(target: Path, content: IO[bytes], options: ReadOptions) -> Path:
-    """Write an unpacked file; returns its path."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with content, target.open("wb") as file:
+    """Write an unpacked file; returns its path. Raises DataError where its name cannot be one of a file."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        opened = target.open("wb")
+    except OSError as error:
+        clash = error.errno in (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+        reason = "the archive uses that name for a folder and for a file" if clash else error.strerror
+        raise DataError(f"{str(target)!r} cannot be unpacked: {reason}") from error
+    with content, opened as file:
         while block := content.read(1 << 20):
             options.time.check()
             file.write(block)
@@ -188,12 +197,19 @@ def _write(target: Path, content: IO[bytes], options: ReadOptions) -> Path:
 
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
     """(the files, the links) that are not hidden. Raises DataError where they would take too much room."""
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     num_bytes = sum(member.file_size for member in members)
     check_unpacked(num_bytes, path.stat().st_size, str(path))
     _check_disk_space(num_bytes, path)
+    for member in members:
+        if not check_member_path(member.filename, path).parts:
+            raise DataError(_without_name(path, member.filename))
     shown = [member for member in members if not _is_hidden(member.filename)]
     return [member for member in shown if not _is_link(member)], [member for member in shown if _is_link(member)]
+
+
+def _without_name(path: Path, name: str) -> str:
+    return f"{path}: holds a file without a name ({name!r}); pack it again"
 
 
 def _is_link(member: zipfile.ZipInfo) -> bool:
@@ -211,6 +227,8 @@ def _tar_members(file: BinaryIO, path: Path) -> Iterator[Member]:
     with read_tar(file, path) as archive:
         for member in archive:
             member_path = check_member_path(member.name, path)
+            if not member_path.parts and not member.isdir():
+                raise DataError(_without_name(path, member.name))
             if member.isdir() or any(map(is_system_name, member_path.parts)):
                 continue
             if not member.isreg() or member.issparse():  # a sparse file may declare any length
