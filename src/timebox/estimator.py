@@ -143,7 +143,8 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict_proba(self, X: object) -> NDArray[np.float32]:  # noqa: N803
         """Class probabilities, float32 (N, num_classes), in the order of ``classes_``."""
-        return self.run_.predict_proba(self._images(X))
+        images = self._images(X)  # first, as it raises NotFittedError
+        return self.run_.predict_proba(images)
 
     def predict(self, X: object) -> NDArray[np.generic]:  # noqa: N803
         """The most probable label of each image, (N,)."""

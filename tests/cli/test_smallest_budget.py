@@ -51,8 +51,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+HAET = ("--recipe", "haet2021", "--set", "width=16")
+AIRBENCH = ("--recipe", "airbench94", "--precision", "fp32")
 RECIPES = pytest.mark.parametrize(
-    "words", [(), ("--recipe", "haet2021", "--set", "width=16"), ("--recipe", "airbench94", "--precision", "fp32")]
+    "words",
+    [(), pytest.param(HAET, marks=pytest.mark.endurance), pytest.param(AIRBENCH, marks=pytest.mark.endurance)],
 )
 
 

@@ -248,6 +248,7 @@ def test_nothing_of_a_name_reaches_a_terminal_raw(place: Path, command: str, say
 
 
 @pytest.mark.integration
+@pytest.mark.endurance
 def test_nothing_of_a_name_reaches_a_terminal_raw_from_a_benchmark(place: Path) -> None:
     options = ("--seeds", "1", "--trial-budget", "15s", "--precision", "fp32", "--device", "cpu")
     words = ("--recipe", "airbench94 width=8", "--max-bad-share", "0.5", "--out", f"b{RED}")

@@ -30,6 +30,7 @@ DIGITS = ("digits", "--test", "0.2", "--device", "cpu", "--precision", "fp32")
 SMALL = ("--recipe", "airbench94", "--set", "width=8")
 # Few steps, at a low learning rate: max-pooling, and Muon's iterations in bf16, amplify rounding errors with each step.
 SMOOTH = ("--recipe", "haet2021", "--set", "width=8", "--set", "max_lr=x0.3")
+ENSEMBLE = ("--set", "flip=none", "--set", "ensemble_size=2")
 TOLERANCE = 5e-5
 MANY = 600
 
@@ -71,7 +72,7 @@ def summary_of(run: Path) -> dict[str, object]:
     ("processes", "steps", "settings"),
     [
         (3, 6, SMOOTH),
-        (2, 4, (*SMALL, "--set", "flip=none", "--set", "ensemble_size=2")),
+        pytest.param(2, 4, (*SMALL, *ENSEMBLE), marks=pytest.mark.endurance),
         pytest.param(4, 6, SMOOTH, marks=pytest.mark.endurance),
     ],
 )

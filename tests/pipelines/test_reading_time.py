@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from budgets import within_budget
 from small_runs import SMALL, quick, save_npz
 from timebox.cli.exit_status import DONE, REFUSED
 from timebox.data.reading import encoded_images
@@ -115,7 +116,7 @@ def test_a_run_on_a_part_is_resumed_on_the_same_part(tmp_path: Path, monkeypatch
     training = stopped.config["training"]
     assert isinstance(training, dict)
     assert 50 < training["part_read"]["images"] < 1000
-    resumed = train(resume=out, budget="30s", cache=False)
+    resumed, _ = within_budget(lambda budget: train(resume=out, budget=budget, cache=False), 8.0)
     assert resumed.summary["part_read"] == training["part_read"]
     assert resumed.summary["late"] is False
 
@@ -183,7 +184,7 @@ def measured(call: str, folder: Path, prepare: str = "") -> tuple[str, float]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("seconds", [14, 20])
+@pytest.mark.parametrize("seconds", [14, pytest.param(20, marks=pytest.mark.endurance)])
 def test_the_budget_of_a_call_includes_its_imports(seconds: int, tmp_path: Path) -> None:
     save_npz(tmp_path / "data.npz")
     word, taken = measured(f"timebox.train('data.npz', budget={seconds}, device='cpu', out='run')", tmp_path)
@@ -199,6 +200,7 @@ def test_the_budget_of_a_range_test_includes_its_imports(tmp_path: Path) -> None
 
 
 @pytest.mark.integration
+@pytest.mark.endurance
 def test_the_budget_of_the_classifier_begins_with_fit(tmp_path: Path) -> None:
     prepare = (
         "import numpy as np; y = np.arange(200) % 2; "

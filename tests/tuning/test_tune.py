@@ -40,6 +40,7 @@ def check_complete(tuned: Tuned) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.endurance
 def test_a_whole_search_with_a_killed_worker(
     data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
