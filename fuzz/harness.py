@@ -5,6 +5,7 @@ one input. libFuzzer writes the input that caused it into the current directory.
 """
 
 import contextlib
+import os
 import resource
 import sys
 import tempfile
@@ -13,6 +14,9 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+
+# pyarrow's own allocator reserves gigabytes of addresses, which the limit below counts as memory.
+os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
 import atheris
 

@@ -139,7 +139,7 @@ def image_cache(scratch: Path, data: bytes) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((16, 16), 10 * number, np.uint8)).save(path)
     shutil.rmtree(scratch / "cache", ignore_errors=True)
-    expected = load_data(images).splits.train.images
+    expected = np.array(load_data(images).splits.train.images)  # a copy: they are mapped from the cache's files
     outside = write_outside(scratch)
     before = contents(outside)
     damage(scratch / "cache", outside, data)

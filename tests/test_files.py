@@ -59,6 +59,7 @@ def test_json_must_be_strict() -> None:
     for blob, words in {
         b"": "it is empty",
         b"[]": "it holds no JSON object",
+        b'{"a": 1}' + bytes(1 << 20): "it holds zero bytes",
         b'{"a": 1, "a": 2}': "it has the key 'a' twice",
         b'{"a": {"b": NaN}}': "NaN is no number of JSON",
         b'{"a": [1e999]}': "1e999 is no number of JSON, or too large for one",

@@ -31,6 +31,9 @@ def verb_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], 
     return put
 
 
+NO_MEMORY = "memory ran out: end other programs, or raise the limit of this one (`ulimit -a`, or the container's)"
+
+
 def raising(error: BaseException) -> Callable[[], int]:
     def action() -> int:
         raise error
@@ -49,6 +52,18 @@ def raising(error: BaseException) -> Callable[[], int]:
             ZeroDivisionError("division by zero"),
             1,
             "timebox recipes: error: internal error: ZeroDivisionError: division by zero; run again with --debug",
+        ),
+        (MemoryError(), 2, f"timebox recipes: error: {NO_MEMORY}"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            2,
+            f"timebox recipes: error: {NO_MEMORY}",
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            2,
+            "timebox recipes: error: no more threads can be started: memory, or the number of processes, is used up "
+            "(see `ulimit -a`)",
         ),
         (KeyboardInterrupt(), 130, "timebox: stopped: nothing was saved"),
     ],

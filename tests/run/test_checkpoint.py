@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from timebox.errors import RunError
 from timebox.files.folders import Folder
+from timebox.run import checkpoint as checkpoints
 from timebox.run.checkpoint import MANIFEST, Checkpoint, read_checkpoint, write_checkpoint
 from timebox.training.state import Snapshot
 
@@ -98,7 +99,25 @@ def test_a_flipped_bit_is_detected(folder: Path, position: int) -> None:
     content = bytearray(file.read_bytes())
     content[position] ^= 1
     file.write_bytes(content)
-    with pytest.raises(RunError, match=re.escape(f"{str(file)!r} is damaged: its checksum is not the one in manifest")):
+    with pytest.raises(RunError) as caught:
+        read_checkpoint(folder)
+    assert str(file) in str(caught.value)
+    is_of_header = position in (0, 9, 100)
+    assert (" cannot be read: " if is_of_header else "its checksum is not the one in manifest") in str(caught.value)
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_tensors_of_gigabytes_are_not_hashed(folder: Path, claimed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with a hole takes no room on the disk; its header says its length, or does not."""
+    save(folder, snapshot(7))
+    file, num_bytes = read(folder).file, 1 << 40
+    entry = {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"weight": entry if claimed else {**entry, "shape": [1], "data_offsets": [0, 1]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, 8 + len(header) + num_bytes)
+    monkeypatch.setattr(checkpoints, "_sha256_of", lambda path: pytest.fail("it is hashed"))
+    words = "it needs about 2,199.0 GB of memory" if claimed else "it is longer than its tensors"
+    with pytest.raises(RunError, match=f"cannot be read: {words}"):
         read_checkpoint(folder)
 
 

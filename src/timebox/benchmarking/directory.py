@@ -24,7 +24,7 @@ from timebox.run.json_values import from_values, to_values
 
 CONFIG, TRIALS, SUMMARY, RECIPES, RUNS = "benchmark.json", "trials.jsonl", "summary.json", "recipes", "runs"
 IN_FLIGHT = "in-flight-"  # prefix of the directory of a trial's run, which a killed benchmark leaves behind
-_MAX_BYTES = 1 << 28
+_MAX_BYTES, _MAX_LINE_BYTES = 1 << 28, 1 << 20
 
 
 class BenchmarkFile(Struct, frozen=True, kw_only=True):
@@ -71,6 +71,10 @@ class BenchmarkDirectory:
             with written(_named(path)):
                 content = read_regular(path / TRIALS, _MAX_BYTES, follow=False)
                 whole = content.rfind(b"\n") + 1
+                if len(content) - whole > _MAX_LINE_BYTES:
+                    raise RunError(
+                        f"{str(path / TRIALS)!r} is damaged: {len(content) - whole:,} bytes follow its last line"
+                    )
                 os.ftruncate(self._file, whole)  # removes a line that a kill cut off
                 os.lseek(self._file, 0, os.SEEK_END)
             for name in self._folder.names():

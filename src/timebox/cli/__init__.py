@@ -156,8 +156,19 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
     except Exception as error:
         if received:
             raise KeyboardInterrupt from error
+        if reason := _shortage(error):
+            return _fail(argv, reason, exits.REFUSED)
         message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
         return _fail(argv, " ".join(message.split()), exits.OWN_FAULT)
+
+
+def _shortage(error: Exception) -> str:
+    """A sentence for an error by which the machine says that it has no more memory or threads; else empty."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return "memory ran out: end other programs, or raise the limit of this one (`ulimit -a`, or the container's)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "no more threads can be started: memory, or the number of processes, is used up (see `ulimit -a`)"
+    return ""
 
 
 def _flushed(argv: Sequence[str], status: int) -> int:

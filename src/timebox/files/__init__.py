@@ -92,6 +92,8 @@ def parse_json_object(blob: bytes) -> dict[str, object]:
         raise ValueError("it is empty")
     if blob.startswith(codecs.BOM_UTF8):
         raise ValueError("it begins with a byte order mark: save it as UTF-8 without one")
+    if b"\0" in blob:  # as in a file with holes, which may be far larger than it looks
+        raise ValueError("it holds zero bytes")
     try:
         value = json.loads(
             blob.decode("utf-8"),
@@ -104,6 +106,8 @@ def parse_json_object(blob: bytes) -> dict[str, object]:
         raise ValueError(f"it is not UTF-8: byte {error.start:,} is 0x{blob[error.start]:02x}") from error
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
+    except MemoryError as error:
+        raise ValueError(f"the values in its {len(blob):,} bytes do not fit into memory") from error
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")
     return value

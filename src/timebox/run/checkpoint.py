@@ -21,7 +21,7 @@ from timebox.files import open_regular, parse_json_object
 from timebox.files.folders import FILE, NOT_FOLLOWED, Folder, target_of_temporary
 from timebox.run.files import MAX_JSON_BYTES, read_object, to_file
 from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
-from timebox.run.tensors import read_tensors, to_safetensors
+from timebox.run.tensors import check_length, read_tensors, to_safetensors
 from timebox.training.state import Metadata, Snapshot
 
 MANIFEST = "manifest.json"
@@ -137,6 +137,7 @@ def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:
     file = folder / manifest.file
     if Path(manifest.file).name != manifest.file:
         raise RunError(f"{where} is damaged: its file is not the name of a file in the same directory")
+    check_length(file)
     if _sha256_of(file) != manifest.sha256:
         raise RunError(f"{str(file)!r} is damaged: its checksum is not the one in {MANIFEST}")
     return Checkpoint(file, manifest.step, manifest.progress, manifest.training_state)

@@ -70,6 +70,19 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         raise RunError(f"{str(path)!r} cannot be read: {reason}") from error
 
 
+def check_length(path: Path) -> None:
+    """Raise RunError where a safetensors file is longer or shorter than its header says, or does not fit into memory.
+
+    Reads the header alone.
+    """
+    try:
+        with open_regular(path, follow=False) as file:
+            _check_memory(_read_entries(file))
+    except (OSError, ValueError, MemoryError) as error:
+        reason = str(error) or "its header does not fit into memory"
+        raise RunError(f"{str(path)!r} cannot be read: {reason}") from error
+
+
 def check_finite(tensors: Mapping[str, Tensor], owner: str) -> None:
     """Raise RunError where a tensor of ``owner`` holds NaN or infinite values, which make every prediction NaN."""
     for name, tensor in tensors.items():
@@ -82,6 +95,16 @@ def check_finite(tensors: Mapping[str, Tensor], owner: str) -> None:
 
 
 def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    entries = _read_entries(file)
+    _check_expected(entries, expected)
+    _check_memory(entries)
+    in_order = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
+    tensors = {name: _tensor(file, name, entry) for name, entry in in_order}
+    return {name: tensors[name] for name in expected}
+
+
+def _read_entries(file: BinaryIO) -> dict[str, _Entry]:
+    """The header's entries, which fill the file; leaves the file at the end of its header."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
@@ -92,13 +115,13 @@ def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     header.pop("__metadata__", None)
     entries = {name: _entry(name, value) for name, value in header.items()}
     _check_extent(entries, size - 8 - length)
-    _check_expected(entries, expected)
+    return entries
+
+
+def _check_memory(entries: Mapping[str, _Entry]) -> None:
     num_bytes = sum(entry.end - entry.begin for entry in entries.values())
     if num_bytes > UNCHECKED_BYTES and (reason := memory_shortage(2 * num_bytes, "its tensors and a copy of them")):
         raise ValueError(f"it {reason}")
-    in_order = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
-    tensors = {name: _tensor(file, name, entry) for name, entry in in_order}
-    return {name: tensors[name] for name in expected}
 
 
 def _entry(name: str, value: object) -> _Entry:

@@ -32,6 +32,10 @@ I = TypeVar("I", bound=Named)  # noqa: E741
 _POLL_SECONDS = 0.1
 # Why an image is unreadable whose file could not be read in time.
 NOT_IN_TIME = "not read in time: the read did not return"
+NO_THREAD = (
+    "no thread can be started to read the images with: memory, or the number of processes that this user may have, is "
+    "used up (`ulimit -a` shows the limits)"
+)
 _MAX_IMAGES_PER_TASK, _TASKS_PER_THREAD = 64, 8
 # A file that takes longer is named where the time is over.
 _SLOW_SECONDS = 1.0
@@ -89,9 +93,16 @@ class DaemonPool:
                 results.put(error)
             results.put(None)
 
-        threads = [threading.Thread(target=work, name="timebox-read", daemon=True) for _ in range(available_threads())]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
+        for _ in range(available_threads()):
+            thread = threading.Thread(target=work, name="timebox-read", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not threads:
+                    raise DataError(NO_THREAD) from error
+                break
+            threads.append(thread)
         num_done, num_running = 0, len(threads)
         try:
             while num_running:
