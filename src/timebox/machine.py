@@ -12,6 +12,8 @@ from timebox.errors import TimeboxError
 
 # cgroup v1 writes a huge number of bytes for "no limit". No machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
+# Up to so many bytes are allocated without asking how many are available, which takes longer than reading them: 2 ms.
+UNCHECKED_BYTES = 16 << 20
 # Lines of proc's limits and status: of setrlimit, RLIMIT_AS and RLIMIT_DATA, and how much of each is used.
 _PROCESS_LIMITS = {"Max address space": "VmSize:", "Max data size": "VmData:"}
 
@@ -51,9 +53,10 @@ def memory_shortage(num_bytes: int, purpose: str, available: int | None = None) 
 
     Args:
         purpose: of the memory: "its arrays".
-        available: bytes of the memory that is meant; None for this process's on the machine.
+        available: bytes of the memory that is meant; None for :func:`available_memory`, asked above 16 MB only.
     """
-    available = available_memory() if available is None else available
+    if available is None and num_bytes > UNCHECKED_BYTES:
+        available = available_memory()
     if available is None or num_bytes <= available:
         return None
     return (

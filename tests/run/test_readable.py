@@ -64,7 +64,7 @@ def test_the_limit_is_exact_for_json_files(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError) as caught:
         to_json({"name": "x" * 101})
     assert str(caught.value) == (
-        f"it would have {largest + 1} bytes and could not be read again: such a file may have {largest}"
+        f"a JSON file of {largest + 1} bytes could not be read again: at most {largest} are read"
     )
 
 
@@ -87,7 +87,7 @@ def test_a_line_of_metrics_that_could_not_be_read_is_not_written(
     with Folder(tmp_path) as folder:
         log = MetricsLog(folder)
         log.add(entry)
-        with pytest.raises(OutputError, match="could not be read again"):
+        with pytest.raises(OutputError, match=r"^a line of metrics\.jsonl of \d+ bytes could not be read again"):
             log.add({"step": 11, "loss": 0.5})
         log.flush()
         log.close()
@@ -95,9 +95,9 @@ def test_a_line_of_metrics_that_could_not_be_read_is_not_written(
 
 
 def test_the_files_of_a_search_have_one_limit_when_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutputError, match="could not be read again"):
-        check_readable(bytes(11), 10)
-    assert check_readable(bytes(10), 10) == bytes(10)
+    with pytest.raises(OutputError, match=r"^'a/tune\.html' of 11 bytes could not be read again: at most 10 are read$"):
+        check_readable(bytes(11), 10, "'a/tune.html'")
+    assert check_readable(bytes(10), 10, "'a/tune.html'") == bytes(10)
     assert search._MAX_TRIALS_BYTES > 2_000 * 100_000, "a hundred thousand trials"
 
 

@@ -73,7 +73,7 @@ class Heartbeat:
                 self._store.add(f"beat/{self._rank}", 1)
 
     def leave(self, reason: str = "") -> None:
-        """End the heartbeat and tell the other ranks the reason; empty at the regular end of the training."""
+        """End the heartbeat and send the other ranks the reason; empty at the regular end of the training."""
         self._has_ended.set()
         _call_timed(lambda: self._channel.send(f"left/{self._rank}", one_line(reason)[:MAX_REASON_CHARACTERS]))
 

@@ -28,6 +28,7 @@ from timebox.evaluation.inference_memory import inference_bytes, inference_bytes
 from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.files import write_whole
 from timebox.machine import available_threads, check_memory
 from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
@@ -179,9 +180,9 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write model.json, model.safetensors and summary.json to a directory. Raises OSError where that fails."""
-        (path / CONFIG).write_bytes(to_json(self.config))
-        (path / SUMMARY).write_bytes(to_json(self.summary))
-        (path / MODEL).write_bytes(to_safetensors(self.model.state_dict()))
+        write_whole(path / CONFIG, to_json(self.config))
+        write_whole(path / SUMMARY, to_json(self.summary))
+        write_whole(path / MODEL, to_safetensors(self.model.state_dict()))
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The weights of the last checkpoint, averaged where the recipe averages them."""

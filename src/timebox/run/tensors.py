@@ -17,7 +17,7 @@ from torch import Tensor
 
 from timebox.data.arrays.npy import read_into
 from timebox.errors import OutputError, RunError
-from timebox.files import UNCHECKED_BYTES, open_regular, parse_json_object
+from timebox.files import open_regular, parse_json_object
 from timebox.machine import memory_shortage
 
 MAX_HEADER_BYTES = 64 << 20  # a network of a thousand tensors takes a hundred kilobytes
@@ -94,7 +94,7 @@ def _read(file: BinaryIO, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     _check_extent(entries, size - 8 - length)
     _check_expected(entries, expected)
     num_bytes = sum(entry.end - entry.begin for entry in entries.values())
-    if num_bytes > UNCHECKED_BYTES and (reason := memory_shortage(2 * num_bytes, "its tensors and a copy of them")):
+    if reason := memory_shortage(2 * num_bytes, "its tensors and a copy of them"):
         raise ValueError(f"it {reason}")
     in_order = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
     tensors = {name: _tensor(file, name, entry) for name, entry in in_order}

@@ -220,7 +220,7 @@ class TuneDirectory:
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file atomically. Raises OutputError."""
         blob = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-        check_readable(blob, _MAX_TRIALS_BYTES)
+        check_readable(blob, _MAX_TRIALS_BYTES, repr(str(self.path / name)))
         with written(_described(self.path)):
             self._folder.write_whole(name, blob)
 
