@@ -29,7 +29,8 @@ from timebox.data.tables.sources import is_table
 from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular, temporary_directory
 
-_DOCUMENTS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx"})  # are zip archives too
+# Of other programs; they are zip archives too.
+_OTHER_ZIPS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx", ".pt", ".pth", ".ckpt"})
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 _UNPACKING_SHARE = 0.4  # of the time left for reading, where a part of the images may be read
 
@@ -47,7 +48,7 @@ class Archive:
     def matches(self, path: Path) -> bool:
         return (
             path.is_file()
-            and path.suffix.lower() not in _DOCUMENTS
+            and path.suffix.lower() not in _OTHER_ZIPS
             and (zipfile.is_zipfile(path) or first_member(path) is not None)
         )
 
