@@ -40,7 +40,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
     """
     folders = _control_groups(root, "memory")
     available = [num_bytes for folder in folders if (num_bytes := _available_bytes(folder)) is not None]
-    available += _rests_of_process_limits(root)
+    available += _left_of_process_limits(root)
     machine = _fields(root / "proc/meminfo").get("MemAvailable:")
     if machine is not None:
         available.append(machine * 1024)
@@ -134,7 +134,7 @@ def _available_bytes(folder: Path) -> int | None:
     return max(0, limit - max(0, (used or 0) - sum(cached)))
 
 
-def _rests_of_process_limits(root: Path) -> Iterator[int]:
+def _left_of_process_limits(root: Path) -> Iterator[int]:
     """The bytes left of the limits that are set for this process alone."""
     used = _fields(root / "proc/self/status")
     for line in _text(root / "proc/self/limits").splitlines():

@@ -54,7 +54,7 @@ class Archive:
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with temporary_directory("timebox-") as folder:
-            root = Path(folder) / "archive"  # beside which nothing lies that a message could name
+            root = Path(folder) / "archive"  # messages replace this path by that of the archive
             root.mkdir()
             links, part = _unpack(path, root, options)
             inside = sorted(root.iterdir())
