@@ -176,8 +176,8 @@ class RunFinisher:
         remaining = self.context.deadline.remaining()
         if remaining > seconds + files_seconds:
             return True
-        left, needed = format_duration(max(remaining, 0.0)), format_duration(files_seconds)
-        event = f"{name} left out: {left} before the deadline, and the files left may take {needed} now"
+        left, needed = format_duration(max(remaining, 0.0)), format_duration(seconds + files_seconds)
+        event = f"{name} left out: {left} before the deadline, and all that is left to do may take {needed} now"
         self.training.events.append(event)
         self.context.reporter.note(event)
         return False
