@@ -211,7 +211,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         except (OSError, EOFError, ValueError, MemoryError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error} ({name})") from error
         if labels.shape != (len(run.class_names),) or len(np.unique(labels)) < len(labels):
-            raise RunError(f"{str(folder / CLASSES)!r} has not {len(run.class_names)} labels that are all different")
+            raise RunError(f"{str(folder / CLASSES)!r} does not hold {len(run.class_names)} different labels")
         classifier.run_, classifier.classes_ = run, labels
         # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
         white = values.get("natural_white", high if classifier.scale is None else None)

@@ -19,7 +19,7 @@ from timebox.errors import NO_ANSWER, UsageError, one_line
 
 # Interval of the heartbeat. A rank without one for the timeout, while another rank checks, has failed.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
-# Longest reason for which a rank may say that it leaves.
+# Longest reason that a rank gives for leaving.
 MAX_REASON_CHARACTERS = 2000
 # Largest difference of start times at which a process id still belongs to the same process.
 SAME_PROCESS_SECONDS = 0.05
