@@ -207,6 +207,7 @@ class Run:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
         return [self.class_names[index] for index in self.predict_indices(images, tta)]
 
+    @refuse_unknown_arguments
     def predict_indices(self, images: object, tta: str = "recipe") -> NDArray[np.int64]:
         """The index of the most probable class of each image, int64 (N,); see :meth:`predict_proba`.
 
@@ -231,7 +232,7 @@ class Run:
             calibrate: whether to divide logits by the temperature fitted on the validation images, if there were any.
         Raises:
             DataError: for an image that cannot be read, and for arrays whose layout or scale has two readings.
-            RunError: where the model's probabilities are not finite.
+            RunError: where probabilities are not finite, or they or the images do not fit into memory.
         """
         views = self.views(tta)
         array = self._as_array(images)
