@@ -1,6 +1,6 @@
 """Damages a directory as bytes say: files cut off, changed, replaced by links, pipes, sockets and folders.
 
-`outside_of` is what no command may change: a folder and a file beside the directory, to which some of the links lead.
+`write_outside` writes what no command may change: a folder and a file beside the directory, to which some links lead.
 """
 
 import os

@@ -31,14 +31,14 @@ from timebox.data.reading.threads import read_in_time
 from timebox.data.reading.time_limit import ReadingTime, timed
 from timebox.errors import DataError, RunError, UsageError
 from timebox.file_versions import ESTIMATOR_FORMAT
-from timebox.files import check_readable, open_regular, temporary_directory
+from timebox.files import check_readable, open_regular, temporary_directory, write_whole, written
 from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
 from timebox.recipe import parse_recipe
 from timebox.run import load
-from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object
+from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object, to_npy
 from timebox.runtime.device import resolve_device
 
 SQUARE = "square"
@@ -166,7 +166,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def save(self, path: str | Path) -> None:
         """Write the fitted classifier to a new directory, without pickle: a run, the labels and the parameters.
 
-        Raises UsageError where the directory is not empty, or the labels are neither numbers nor texts.
+        Raises OutputError, and UsageError for a directory that is not empty, or labels that are no numbers or texts.
         """
         check_is_fitted(self, "run_")
         folder = Path(expand_user(path))
@@ -180,15 +180,15 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             parameters["random_state"] = None
         scale = self._scale
         values = {"parameters": parameters, "range": (scale.low, scale.high), "natural_white": scale.natural_white}
-        values["white_16bit"] = self._white_16bit
-        values = ESTIMATOR_FORMAT.numbered(values)
+        values = ESTIMATOR_FORMAT.numbered({**values, "white_16bit": self._white_16bit})
         if hasattr(self, "n_features_in_"):
             values["n_features_in"] = self.n_features_in_
         content = json.dumps(values, indent=2, default=float, allow_nan=False).encode()  # float of NumPy scalars
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run_.save(folder)
-        np.save(folder / CLASSES, labels, allow_pickle=False)
-        (folder / ESTIMATOR).write_bytes(check_readable(content, MAX_JSON_BYTES))
+        with written(repr(str(folder))):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.run_.save(folder)
+            write_whole(folder / CLASSES, to_npy(labels))
+            write_whole(folder / ESTIMATOR, check_readable(content, MAX_JSON_BYTES, ESTIMATOR))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
@@ -211,7 +211,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         except (OSError, EOFError, ValueError, MemoryError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error} ({name})") from error
         if labels.shape != (len(run.class_names),) or len(np.unique(labels)) < len(labels):
-            raise RunError(f"{str(folder / CLASSES)!r} has not {len(run.class_names)} labels that are all different")
+            raise RunError(f"{str(folder / CLASSES)!r} does not hold {len(run.class_names)} different labels")
         classifier.run_, classifier.classes_ = run, labels
         # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
         white = values.get("natural_white", high if classifier.scale is None else None)

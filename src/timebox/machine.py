@@ -12,6 +12,8 @@ from timebox.errors import TimeboxError
 
 # cgroup v1 writes a huge number of bytes for "no limit". No machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
+# Up to so many bytes are allocated without asking how many are available, which takes longer than reading them: 2 ms.
+UNCHECKED_BYTES = 16 << 20
 # Lines of proc's limits and status: of setrlimit, RLIMIT_AS and RLIMIT_DATA, and how much of each is used.
 _PROCESS_LIMITS = {"Max address space": "VmSize:", "Max data size": "VmData:"}
 
@@ -38,7 +40,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
     """
     folders = _control_groups(root, "memory")
     available = [num_bytes for folder in folders if (num_bytes := _available_bytes(folder)) is not None]
-    available += _rests_of_process_limits(root)
+    available += _left_of_process_limits(root)
     machine = _fields(root / "proc/meminfo").get("MemAvailable:")
     if machine is not None:
         available.append(machine * 1024)
@@ -51,9 +53,10 @@ def memory_shortage(num_bytes: int, purpose: str, available: int | None = None) 
 
     Args:
         purpose: of the memory: "its arrays".
-        available: bytes of the memory that is meant; None for this process's on the machine.
+        available: bytes of the memory that is meant; None for :func:`available_memory`, asked above 16 MB only.
     """
-    available = available_memory() if available is None else available
+    if available is None and num_bytes > UNCHECKED_BYTES:
+        available = available_memory()
     if available is None or num_bytes <= available:
         return None
     return (
@@ -131,7 +134,7 @@ def _available_bytes(folder: Path) -> int | None:
     return max(0, limit - max(0, (used or 0) - sum(cached)))
 
 
-def _rests_of_process_limits(root: Path) -> Iterator[int]:
+def _left_of_process_limits(root: Path) -> Iterator[int]:
     """The bytes left of the limits that are set for this process alone."""
     used = _fields(root / "proc/self/status")
     for line in _text(root / "proc/self/limits").splitlines():

@@ -9,7 +9,7 @@ import pytest
 from benchmarking.conftest import Measure, Trials
 from cut_runs import STEPS, KilledError, cut
 from small_runs import quick
-from timebox.errors import TimeboxError, UsageError
+from timebox.errors import OutputError, TimeboxError, UsageError
 from timebox.files.folders import NOT_FOLLOWED
 from timebox.run.directories.locks import locked_run
 
@@ -115,3 +115,11 @@ def test_benchmarks_of_the_same_second(measure: Measure, tmp_path: Path, monkeyp
     monkeypatch.setattr("timebox.run.directories.output.time.strftime", lambda form: "now")
     names = [measure(out=None).path.name for _ in range(2)]
     assert names[1] == f"{names[0]}-2"
+
+
+def test_trials_that_could_not_be_read_again_are_not_written(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timebox.benchmarking.directory._MAX_BYTES", 100)
+    with pytest.raises(OutputError, match=r"trials\.jsonl' would have over 100 bytes: begin another benchmark$"):
+        measure()

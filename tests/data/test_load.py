@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from timebox.data import load_data
@@ -60,6 +61,14 @@ def test_files_of_other_programs_are_called_by_their_name(tmp_path, name, words)
     (tmp_path / name).write_text("path,label")
     with pytest.raises(DataError, match=words):
         load_data(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".PTH"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_files_of_torch_are_called_by_their_name(tmp_path, suffix, is_zip):
+    torch.save({"a": torch.zeros(3)}, tmp_path / f"a{suffix}", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(DataError, match=rf"a{suffix} is a file of torch, which may hold a pickle: save images"):
+        load_data(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize(

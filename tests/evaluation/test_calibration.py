@@ -66,7 +66,7 @@ def test_fifty_images_without_an_error_do_not_give_certainty():
 
 def test_with_many_classes_the_fit_uses_fewer_images(monkeypatch):
     probabilities, labels = calibrated()
-    monkeypatch.setattr("timebox.evaluation.calibration.MAX_PROBABILITIES", 500 * 5)
+    monkeypatch.setattr("timebox.evaluation.calibration.MAX_FITTED_PROBABILITIES", 500 * 5)
     assert fit_temperature(probabilities, labels) == fit_temperature(probabilities[:500], labels[:500])
-    monkeypatch.setattr("timebox.evaluation.calibration.MAX_PROBABILITIES", 1)
+    monkeypatch.setattr("timebox.evaluation.calibration.MAX_FITTED_PROBABILITIES", 1)
     assert fit_temperature(probabilities, labels) == fit_temperature(probabilities[:20], labels[:20])

@@ -106,6 +106,15 @@ def test_weights_that_do_not_fit_are_refused(first: Run, tmp_path: Path) -> None
     assert not {path.name for path in tmp_path.iterdir()} & {"a", "b", "c", "d"}
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_of_torch_is_not_unpickled(tmp_path: Path, is_zip: bool) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(
+        RunError, match=r"a\.pt' cannot be read: it holds a pickle of torch\.save, which is not loaded; "
+    ):
+        InitialWeights.read(tmp_path / "a.pt")
+
+
 def test_auto_takes_the_width_of_the_weights(first: Run, tmp_path: Path) -> None:
     started = train(dataset(), steps=2, init=first.path, val="none", out=tmp_path / "auto")
     assert started.recipe.width == 4

@@ -22,7 +22,7 @@ def test_nothing_is_scored_and_the_summary_has_the_totals(unscored: Run) -> None
     summary = unscored.summary
     assert (summary["val_accuracy"], summary["val_images"], summary["val_images_total"]) == (None, 0, 13)
     assert (summary["test_accuracy"], summary["test_images"], summary["test_images_total"]) == (None, 0, 24)
-    assert unscored.uncalibrated_reason == "the run left its splits unscored, as it was told to"
+    assert unscored.uncalibrated_reason == "the run was trained without scoring any images"
     assert "predictions.npz" not in names(unscored.path)
     assert not [entry for entry in entries(unscored.path) if "val_accuracy" in entry]
 

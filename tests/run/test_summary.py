@@ -72,7 +72,7 @@ def test_the_reason_for_no_temperature_of_other_runs(trained: Run) -> None:
     assert uncalibrated_reason({"stopped": True}) == "the run ended before it was scored"
     assert uncalibrated_reason({"temperature": 1.3}) is None
     unscored = {"val_images": 0, "val_images_total": 13, "temperature": None}
-    assert uncalibrated_reason(unscored, is_scored=False) == "the run left its splits unscored, as it was told to"
+    assert uncalibrated_reason(unscored, is_scored=False) == "the run was trained without scoring any images"
     assert trained.uncalibrated_reason == (
         "the run scored 13 of 13 validation images, and 20 or more are needed to fit a temperature"
     )

@@ -126,3 +126,13 @@ def test_a_journal_with_another_name_is_copied(tmp_path: Path) -> None:
     os.link(tmp_path / "backup", tmp_path / "journal.log")
     open_storage(str(tmp_path / "journal.log"))
     assert (tmp_path / "journal.log").stat().st_nlink == 1
+
+
+def test_a_file_that_could_not_be_read_again_is_not_written(search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timebox.tuning.directory._MAX_TRIALS_BYTES", 10)
+    directory = TuneDirectory.existing(search)
+    directory.write("tune.html", bytes(10))
+    with pytest.raises(OutputError, match=r"tune\.html' of 11 bytes could not be read again: at most 10 are read$"):
+        directory.write("tune.html", bytes(11))
+    assert directory.read("tune.html") == bytes(10)
+    directory.close()

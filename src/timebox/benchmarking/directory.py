@@ -123,7 +123,8 @@ class BenchmarkDirectory:
         line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
         with written(_named(self.path)):
             if os.fstat(self._file).st_size + len(line) > _MAX_BYTES:
-                raise OutputError(f"{str(self.path / TRIALS)!r} would have over {_MAX_BYTES:,} bytes: begin another")
+                full = f"{str(self.path / TRIALS)!r} would have over {_MAX_BYTES:,} bytes"
+                raise OutputError(f"{full}: begin another benchmark")
             while line:
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)

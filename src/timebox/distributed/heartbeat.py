@@ -19,7 +19,7 @@ from timebox.errors import NO_ANSWER, UsageError, one_line
 
 # Interval of the heartbeat. A rank without one for the timeout, while another rank checks, has failed.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.3, 1.5
-# Longest reason for which a rank may say that it leaves.
+# Longest reason that a rank gives for leaving.
 MAX_REASON_CHARACTERS = 2000
 # Largest difference of start times at which a process id still belongs to the same process.
 SAME_PROCESS_SECONDS = 0.05
@@ -73,7 +73,7 @@ class Heartbeat:
                 self._store.add(f"beat/{self._rank}", 1)
 
     def leave(self, reason: str = "") -> None:
-        """End the heartbeat and tell the other ranks the reason; empty at the regular end of the training."""
+        """End the heartbeat and send the other ranks the reason; empty at the regular end of the training."""
         self._has_ended.set()
         _call_timed(lambda: self._channel.send(f"left/{self._rank}", one_line(reason)[:MAX_REASON_CHARACTERS]))
 

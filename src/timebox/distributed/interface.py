@@ -15,7 +15,9 @@ _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
 @contextmanager
 def listen_on_interface_of(address: str, port: int, is_one_host: bool) -> Iterator[str | None]:
-    """Have process groups made in the body listen on the interface that leads to ``torchrun``'s address; its name.
+    """Have process groups made in the body listen on the interface that leads to ``torchrun``'s address.
+
+    Yields its name; None where it is unknown, and gloo and NCCL choose.
 
     Ranks of one host listen on the loopback interface alone. Between hosts only gloo is bound: NCCL would lose the
     bandwidth of further network cards. Interfaces that the user has named stay as they are.

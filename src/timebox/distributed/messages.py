@@ -45,7 +45,7 @@ class MessageChannel:
         self._store.set(path, b64encode(self._signature(path, encoded) + encoded).decode())
 
     def is_sent(self, name: str) -> bool:
-        """Whether there is a message under a name; the check is not signed."""
+        """Whether there is a message under a name, whoever wrote it: :meth:`receive` verifies that."""
         return bool(self._store.check([self._path(name)]))
 
     def receive(self, name: str, kind: Any) -> Any:

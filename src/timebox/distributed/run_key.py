@@ -13,6 +13,7 @@ from pathlib import Path
 from torch.distributed.distributed_c10d import Store
 
 from timebox.errors import UsageError
+from timebox.files import open_regular
 
 # The user's own key; ranks on several hosts have no other secret in common.
 KEY_VARIABLE = "TIMEBOX_GROUP_KEY"
@@ -74,17 +75,14 @@ def _write_private(path: Path, content: bytes) -> None:
 def _read_private(path: Path) -> bytes:
     """The key in a file that no other user can read or write. The path comes from the store, where anyone may write."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:
+        with open_regular(path, follow=False) as file:
+            status, key = os.fstat(file.fileno()), file.read(KEY_BYTES)
+    except OSError as error:
         raise UsageError(f"the key of the run cannot be read from {str(path)!r}: {error}") from error
-    try:
-        status = os.fstat(descriptor)
-        is_private = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
-        if not stat.S_ISREG(status.st_mode) or not is_private or status.st_size != KEY_BYTES:
-            raise UsageError(
-                f"{str(path)!r} is not the key of this run: it should be a file of {KEY_BYTES} bytes that only this "
-                "user can read; another program writes to the port of torchrun"
-            )
-        return os.read(descriptor, KEY_BYTES)
-    finally:
-        os.close(descriptor)
+    is_private = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
+    if not is_private or status.st_size != KEY_BYTES:
+        raise UsageError(
+            f"{str(path)!r} is not the key of this run: it should be a file of {KEY_BYTES} bytes that only this user "
+            "can read; another program writes to the port of torchrun"
+        )
+    return key

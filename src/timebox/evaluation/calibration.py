@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 4.0
 # Number of images below which the temperature is 1, and number of images and of probabilities that are used at most:
 # ten million take about two seconds. So from 3,333 classes on fewer images are used, but never fewer than MIN_IMAGES.
-MIN_IMAGES, MAX_IMAGES, MAX_PROBABILITIES = 20, 3000, 10_000_000
+MIN_IMAGES, MAX_IMAGES, MAX_FITTED_PROBABILITIES = 20, 3000, 10_000_000
 # Bisections of the interval of inverse temperatures, which leave a relative error below 1e-4.
 NUM_BISECTIONS = 20
 # Bins of equal width for the expected calibration error, as in Guo et al.
@@ -34,7 +34,7 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64
     """
     if len(labels) < MIN_IMAGES:
         return 1.0
-    num_used = min(MAX_IMAGES, max(MIN_IMAGES, MAX_PROBABILITIES // probabilities.shape[1]))
+    num_used = min(MAX_IMAGES, max(MIN_IMAGES, MAX_FITTED_PROBABILITIES // probabilities.shape[1]))
     logits = np.log(np.maximum(probabilities[:num_used], SMALLEST_PROBABILITY, dtype=np.float64))
     label_logits = logits[np.arange(len(logits)), labels[:num_used]]
     other_logits = (logits.sum(1) - label_logits) / (logits.shape[1] - 1)

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from timebox.recipe import Recipe
 
-# Of the largest operation's inputs and outputs: what is held beside them, by callers and by the library of
-# convolutions. Measured on all networks with images of 256 to 1,024 pixels: 1.5 to 1.6 times.
+# Multiple of the largest operation's inputs and outputs: callers and the convolution library hold memory beside them.
+# Measured on all networks with images of 256 to 1,024 pixels: 1.5 to 1.6 times.
 _OVERHEAD = 2
 # Inputs and outputs of an operation on the first stage's channels, the largest of each network: a residual sum has 3.
 _TENSORS = 4

@@ -24,9 +24,9 @@ class ClassMetrics:
 
 
 def confusion_pairs(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The entries of the confusion matrix that are not 0: int64 (K, 3) of label, predicted class and number of images.
+    """The confusion matrix in coordinate format (COO): int64 (K, 3) of label, predicted class and number of images.
 
-    K is at most the number of images, however many classes there are. Sorted by label, then by predicted class.
+    Entries that are 0 are left out, so K is at most the number of images. Sorted by label, then by predicted class.
     """
     pairs, counts = np.unique(np.stack([labels, predicted], 1), axis=0, return_counts=True)
     return np.concatenate([pairs, counts[:, None]], 1).astype(np.int64)

@@ -29,8 +29,6 @@ except ImportError:  # on Windows, where an open file is locked anyway
 # Errors of flock on file systems that have no locks, such as some network and FUSE file systems.
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM, errno.EINVAL)
 
-# Smaller contents are read without asking how much memory is available, which takes longer than they do.
-UNCHECKED_BYTES = 16 << 20
 _MAX_DIGITS = 4000  # Python converts no more than 4,300
 
 
@@ -72,17 +70,15 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> by
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
-        if size > UNCHECKED_BYTES and (reason := memory_shortage(size, "its content")):
+        if reason := memory_shortage(size, "its content"):
             raise OSError(f"it {reason}")
         return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 
-def check_readable(content: bytes, max_bytes: int) -> bytes:
-    """``content`` itself, of a file that is read with a limit of ``max_bytes``. Raises OutputError above it."""
+def check_readable(content: bytes, max_bytes: int, what: str) -> bytes:
+    """``content`` itself, of ``what``, which is read with a limit of ``max_bytes``. Raises OutputError above it."""
     if len(content) > max_bytes:
-        raise OutputError(
-            f"it would have {len(content):,} bytes and could not be read again: such a file may have {max_bytes:,}"
-        )
+        raise OutputError(f"{what} of {len(content):,} bytes could not be read again: at most {max_bytes:,} are read")
     return content
 
 

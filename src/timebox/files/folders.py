@@ -153,7 +153,7 @@ class Folder:
     @staticmethod
     def _check_file(kind: str) -> None:
         if kind not in ("", FILE):
-            raise OSError(NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file")
+            raise OSError(not_a_file(kind))
 
     @contextmanager
     def _replacing(self, name: str, sync: bool = True) -> Iterator[int]:
@@ -205,6 +205,11 @@ def kind_of(mode: int) -> str:
         stat.S_IFBLK: "device",
     }
     return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def not_a_file(kind: str) -> str:
+    """Why an entry of a :meth:`Folder.kind` other than ``file`` is refused in place of one."""
+    return NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file"
 
 
 def _kind_at(place: str | Path, where: dict[str, int]) -> str:

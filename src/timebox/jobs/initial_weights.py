@@ -26,6 +26,7 @@ WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "celu_alpha")
 HEAD, FIRST_NETWORK = "head.", "members.0."
 FIRST_FILTERS = "groups.1.0.weight"  # in `auto`'s network; its number of filters is the width
 MAX_BYTES = 4 << 30
+_TORCH_SAVE_STARTS = (b"PK", b"\x80")  # of a zip archive, and of a pickle as earlier versions of torch wrote it
 # Muon's learning rate for trained filters: a third of that for random ones. LOG.md has the measurements.
 WARM_FILTER_LR = 0.08
 
@@ -60,7 +61,10 @@ class InitialWeights:
         except FileNotFoundError as error:
             raise RunError(f"{str(path)!r} is neither a finished run nor a file with the weights of one") from error
         except (OSError, SafetensorError, ValueError) as error:
-            raise RunError(f"{str(file)!r} cannot be read: {error}") from error
+            reason: object = error
+            if isinstance(error, SafetensorError) and blob.startswith(_TORCH_SAVE_STARTS):
+                reason = "it holds a pickle of torch.save, which is not loaded; save the tensors with safetensors"
+            raise RunError(f"{str(file)!r} cannot be read: {reason}") from error
         check_finite(tensors, repr(str(file)))
         first = {name.removeprefix(FIRST_NETWORK): t for name, t in tensors.items() if name.startswith(FIRST_NETWORK)}
         tensors = first or tensors

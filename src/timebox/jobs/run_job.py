@@ -161,7 +161,7 @@ class RunFinisher:
 
     @property
     def _closing_seconds(self) -> float:
-        """Seconds planned for the report, the end of the process and a machine that stutters."""
+        """Seconds planned for the report, the end of the process and stalls of the machine."""
         return self.job.plan.finish_seconds - self.job.plan.saving_seconds
 
     def _files_seconds(self, num_files: int, num_bytes: int = 0) -> float:
@@ -171,13 +171,13 @@ class RunFinisher:
     def _is_time_for(self, name: str, files_seconds: float, seconds: float) -> bool:
         """Whether files that the run can do without, the summary and ``seconds`` more fit before the deadline.
 
-        Where they do not, says so.
+        Where they do not, adds that to the events, and notes it.
         """
         remaining = self.context.deadline.remaining()
         if remaining > seconds + files_seconds:
             return True
-        left, needed = format_duration(max(remaining, 0.0)), format_duration(files_seconds)
-        event = f"{name} left out: {left} before the deadline, and the files left may take {needed} now"
+        left, needed = format_duration(max(remaining, 0.0)), format_duration(seconds + files_seconds)
+        event = f"{name} left out: {left} before the deadline, and all that is left to do may take {needed} now"
         self.training.events.append(event)
         self.context.reporter.note(event)
         return False

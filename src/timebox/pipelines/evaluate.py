@@ -48,7 +48,7 @@ class Evaluation:
         seconds: duration of the evaluation, reading included.
         balanced_accuracy, macro_precision, macro_f1: means over the classes; balanced accuracy is the mean recall.
         confusion: int64 (num_classes, num_classes); rows are true classes, columns predicted ones. None for more than
-            2,000 classes, where it would take gigabytes.
+            2,000 classes, as its size grows with their square.
         confusion_pairs: int64 (K, 3), the entries of the confusion matrix that are not 0: true class, predicted class
             and number of images.
     """

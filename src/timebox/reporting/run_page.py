@@ -16,7 +16,7 @@ from timebox.run.summary import uncalibrated_reason
 # Rows shown at once; further classes and files are inside a <details> element.
 MAX_CLASSES, MAX_CONFUSIONS, MAX_FILES = 40, 10, 20
 MAX_DRAWN_CLASSES = 200
-# Rows inside of it: a page with more becomes slow to open. `timebox evaluate --json` has all classes.
+# Rows of classes in the <details> element: a page with more is slow to open. `timebox evaluate --json` has all of them.
 MAX_HIDDEN_CLASSES = 1000
 MIN_PHASE_SECONDS = 0.005
 

@@ -59,7 +59,14 @@ def to_json(value: object) -> bytes:
     Raises OutputError for a content that :func:`read_object` would refuse.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return check_readable(as_unicode(text).encode("utf-8", "backslashreplace"), MAX_JSON_BYTES)
+    return check_readable(as_unicode(text).encode("utf-8", "backslashreplace"), MAX_JSON_BYTES, "a JSON file")
+
+
+def to_npy(array: NDArray[np.generic]) -> bytes:
+    """The content of a .npy file, without pickle. Raises ValueError for an array of Python objects."""
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def to_npz(columns: Mapping[str, NDArray[np.generic]], file_format: FileFormat) -> bytes:

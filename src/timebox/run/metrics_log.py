@@ -109,7 +109,8 @@ class MetricsLog:
 
     def add(self, entry: Entry) -> None:
         """Append one line in memory; :meth:`flush` writes it."""
-        self._waiting.append(check_readable((json.dumps(entry) + "\n").encode(), MAX_LINE_BYTES))
+        line = (json.dumps(entry) + "\n").encode()
+        self._waiting.append(check_readable(line, MAX_LINE_BYTES, f"a line of {METRICS}"))
         self.num_lines += 1
 
     def flush(self, *, sync: bool = True) -> None:

@@ -28,6 +28,7 @@ from timebox.evaluation.inference_memory import inference_bytes, inference_bytes
 from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
+from timebox.files import write_whole
 from timebox.machine import available_threads, check_memory
 from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
@@ -179,9 +180,9 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write model.json, model.safetensors and summary.json to a directory. Raises OSError where that fails."""
-        (path / CONFIG).write_bytes(to_json(self.config))
-        (path / SUMMARY).write_bytes(to_json(self.summary))
-        (path / MODEL).write_bytes(to_safetensors(self.model.state_dict()))
+        write_whole(path / CONFIG, to_json(self.config))
+        write_whole(path / SUMMARY, to_json(self.summary))
+        write_whole(path / MODEL, to_safetensors(self.model.state_dict()))
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The weights of the last checkpoint, averaged where the recipe averages them."""
@@ -206,6 +207,7 @@ class Run:
         """The most probable class of each image, by name; see :meth:`predict_proba`."""
         return [self.class_names[index] for index in self.predict_indices(images, tta)]
 
+    @refuse_unknown_arguments
     def predict_indices(self, images: object, tta: str = "recipe") -> NDArray[np.int64]:
         """The index of the most probable class of each image, int64 (N,); see :meth:`predict_proba`.
 
@@ -230,7 +232,7 @@ class Run:
             calibrate: whether to divide logits by the temperature fitted on the validation images, if there were any.
         Raises:
             DataError: for an image that cannot be read, and for arrays whose layout or scale has two readings.
-            RunError: where the model's probabilities are not finite.
+            RunError: where probabilities are not finite, or they or the images do not fit into memory.
         """
         views = self.views(tta)
         array = self._as_array(images)

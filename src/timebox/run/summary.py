@@ -167,7 +167,7 @@ def uncalibrated_reason(summary: Mapping[str, object], is_scored: bool = True) -
             "fit a temperature"
         )
     if not is_scored:
-        return "the run left its splits unscored, as it was told to"
+        return "the run was trained without scoring any images"
     if num_images:
         return f"there was no time to score any of the {num_images:,} validation images"
     return "the run had no validation images to fit a temperature on"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from timebox.data.arrays.npy import read_into
 from timebox.errors import OutputError, RunError
-from timebox.files import UNCHECKED_BYTES, open_regular, parse_json_object
+from timebox.files import open_regular, parse_json_object
 from timebox.machine import memory_shortage
 
 MAX_HEADER_BYTES = 64 << 20  # a network of a thousand tensors takes a hundred kilobytes
@@ -120,7 +120,7 @@ def _read_entries(file: BinaryIO) -> dict[str, _Entry]:
 
 def _check_memory(entries: Mapping[str, _Entry]) -> None:
     num_bytes = sum(entry.end - entry.begin for entry in entries.values())
-    if num_bytes > UNCHECKED_BYTES and (reason := memory_shortage(2 * num_bytes, "its tensors and a copy of them")):
+    if reason := memory_shortage(2 * num_bytes, "its tensors and a copy of them"):
         raise ValueError(f"it {reason}")
 
 

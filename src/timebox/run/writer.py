@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from timebox.run.files import (
     SUMMARY,
     TRAINING_HASHES,
     to_file,
+    to_npy,
     to_npz,
 )
 from timebox.run.metrics_log import MetricsLog, prefix_at_checkpoint
@@ -224,9 +224,7 @@ class RunWriter:
 
     def save_training_hashes(self, hashes: NDArray[np.uint64]) -> None:
         """Write trained_on.npy: the hashes, sorted."""
-        buffer = BytesIO()
-        np.save(buffer, np.sort(hashes))
-        self._write(TRAINING_HASHES, buffer.getvalue())
+        self._write(TRAINING_HASHES, to_npy(np.sort(hashes)))
 
     def save_predictions(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Write predictions.npz: a row for each scored image."""

@@ -138,7 +138,7 @@ class AsyncCheckpointer:
 
         def timed() -> None:
             start = self._deadline.elapsed()
-            with suppress(OSError):  # of a probe: the files of the run say what fails
+            with suppress(OSError):  # of a probe; a disk that fails is reported where a file of the run is written
                 write()
             self._idle_since = self._deadline.elapsed()
             self._last_seconds = self._idle_since - start

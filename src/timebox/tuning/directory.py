@@ -18,7 +18,7 @@ from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
 from timebox.files import check_free, check_readable, lock, parse_json_object, read_regular, written
-from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder
+from timebox.files.folders import DIRECTORY, FILE, Folder, not_a_file
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
 from timebox.tuning.study import SearchTrial
@@ -220,7 +220,7 @@ class TuneDirectory:
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file atomically. Raises OutputError."""
         blob = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-        check_readable(blob, _MAX_TRIALS_BYTES)
+        check_readable(blob, _MAX_TRIALS_BYTES, repr(str(self.path / name)))
         with written(_described(self.path)):
             self._folder.write_whole(name, blob)
 
@@ -236,8 +236,7 @@ class TuneDirectory:
         """Raise RunError where a name that the search writes is a link, a pipe or anything but a file."""
         for name in FILES:
             if (kind := self._folder.kind(name)) not in (FILE, ""):
-                reason = NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file"
-                raise RunError(f"{str(self.path / name)!r} cannot be used: {reason}")
+                raise RunError(f"{str(self.path / name)!r} cannot be used: {not_a_file(kind)}")
 
     @contextmanager
     def temporary_directory(self) -> Iterator[Path]:

@@ -107,7 +107,8 @@ def open_storage(storage: str) -> BaseStorage:
 
     Raises:
         UsageError: within seconds, for a database that cannot be reached; the message hides its password.
-        OutputError: for a journal that cannot be written. RunError: for one that is damaged.
+        OutputError: for a journal that cannot be written.
+        RunError: for a journal that is damaged.
     """
     if not is_url(storage):
         return _open_journal(storage)

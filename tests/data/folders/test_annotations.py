@@ -28,3 +28,25 @@ def test_labels_that_ask_for_much_memory_are_refused(tmp_path: Path, content: by
     with pytest.raises(DataError, match=words) as caught:
         load_data(tmp_path)
     assert "val_annotations.txt" in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_labels_with_the_line_ends_of_any_system_are_read(tmp_path: Path, end: str) -> None:
+    folder = unlabelled_val(tmp_path, end.join(["0.png,a", "1.png,b", ""]))
+    assert load_data(folder).splits.val.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ['a, "never closed ' + "x" * 200_000, "a," + "x" * 200_000], ids=["a quotation mark", "a long cell"]
+)
+def test_a_text_that_is_no_table_gives_no_labels(tmp_path: Path, text: str) -> None:
+    folder = unlabelled_val(tmp_path, text)
+    assert load_data(folder).splits.val is None
+
+
+def unlabelled_val(folder: Path, text: str) -> Path:
+    """Images of the classes a and b to train on, two without a class in val, and a text beside those."""
+    for seed, name in enumerate(("train/a/0.png", "train/b/1.png", "val/0.png", "val/1.png")):
+        making.save(folder / name, making.picture((8, 8), seed=seed))
+    (folder / "val" / "notes.txt").write_text(text, newline="")
+    return folder

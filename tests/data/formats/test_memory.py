@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from timebox import machine
 from timebox.data import load_data
 from timebox.data.formats import FORMATS, cifar
-from timebox.data.reading import options
 from timebox.data.reading.options import ReadOptions
 from timebox.errors import DataError
 
@@ -78,7 +78,8 @@ def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, num_bytes: int | None) -> None:
-    monkeypatch.setattr(options, "available_memory", lambda: num_bytes)
+    monkeypatch.setattr(machine, "UNCHECKED_BYTES", 0)
+    monkeypatch.setattr(machine, "available_memory", lambda: num_bytes)
 
 
 @pytest.mark.usefixtures("small_cifar")

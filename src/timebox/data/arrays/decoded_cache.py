@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from timebox.data.arrays.checksums import block_checksums
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
-from timebox.errors import BudgetError, OutputError, TimeboxError
+from timebox.errors import BudgetError, OutputError
 from timebox.files import parse_json_object, write_whole, written
 from timebox.files.folders import DIRECTORY, Folder, target_of_temporary
 from timebox.paths import expand_user, user_cache
@@ -43,10 +43,6 @@ CACHE_VARIABLE = "TIMEBOX_CACHE"
 _MAX_INDEX_BYTES = 1 << 30
 MAX_BYTES = 64 << 30  # of all entries together; the least recently used is removed first
 MIN_FREE_BYTES = 2 << 30  # left free on the disk
-
-
-def _ignore(*rest: object) -> None:
-    """Takes a message that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +93,13 @@ class DecodedCache:
         return CacheWriter(folder, self._folder / key)
 
     def find(
-        self, key: str, notify: Callable[[str], None] = _ignore, check_time: Callable[[], None] = _ignore
+        self, key: str, notify: Callable[[str], None] = lambda text: None, check_time: Callable[[], None] = lambda: None
     ) -> LoadedData | None:
-        """The entry of a key, or None where there is none or it cannot be used, which ``notify`` is told.
+        """The entry of a key; None where there is none, or it cannot be used.
 
-        ``check_time`` is called while checksums are computed.
+        Args:
+            notify: receives one line about an entry that cannot be used.
+            check_time: called while checksums are computed; the BudgetError that it raises is passed on.
         """
         if self._folder is None:
             return None
@@ -112,19 +110,16 @@ class DecodedCache:
                 _check_own(self._folder, cache.status())
                 with cache.folder(key) as entry:
                     loaded = _load_entry(entry, check_time)
-        except TimeboxError as error:
-            if isinstance(error, BudgetError):
-                raise
-            reason: object = error
+        except BudgetError:  # also a ValueError
+            raise
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError, TypeError) as error:
-            reason = error
-        else:
-            with contextlib.suppress(OSError):  # a read-only cache
-                os.utime(self._folder / key)
-            return loaded
-        if not isinstance(reason, FileNotFoundError | NotADirectoryError):
-            notify(f"the cached images in {str(self._folder / key)!r} are not used, but decoded again: {reason}")
-        return None
+            notify(f"the cached images in {str(self._folder / key)!r} are not used, but decoded again: {error}")
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache
+            os.utime(self._folder / key)
+        return loaded
 
 
 def _check_own(path: Path, status: os.stat_result) -> None:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.errors import DataError
-from timebox.files import UNCHECKED_BYTES
 from timebox.machine import memory_shortage
 
 _MAGIC = b"\x93NUMPY"
@@ -49,7 +48,7 @@ def read_npy(stream: IO[bytes], num_bytes: int) -> NDArray[np.generic]:
     if (size := math.prod(shape) * dtype.itemsize) != remaining:
         fault = "truncated" if size > remaining else "longer than its array"
         raise ValueError(f"it is {fault}: its header claims {size:,} bytes, but {max(remaining, 0):,} follow")
-    if size > UNCHECKED_BYTES and (reason := memory_shortage(size, "its array")):
+    if reason := memory_shortage(size, "its array"):
         raise ValueError(f"it {reason}")
     data = np.empty(size, np.uint8)
     if (count := read_into(data, stream)) < size:

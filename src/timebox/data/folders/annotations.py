@@ -76,10 +76,13 @@ def _labels(path: Path, by_name: Collection[str], class_names: Collection[str]) 
         raise DataError(f"{path}: {error.strerror or error}") from error
     memory = TableMemory(path)
     rows: list[list[str]] = []
-    for row in _rows(text):
-        if len(row) > 1:
-            memory.add(len(row), sum(map(len, row)))
-            rows.append([cell.strip() for cell in row])
+    try:
+        for row in _rows(text):
+            if len(row) > 1:
+                memory.add(len(row), sum(map(len, row)))
+                rows.append([cell.strip() for cell in row])
+    except csv.Error:  # a cell of over 131,072 characters, as a quotation mark that is never closed makes one
+        return {}
     width = max(map(len, rows), default=0)
     memory.check(width * len(rows))
     columns = [[row[index] if index < len(row) else "" for row in rows] for index in range(width)]
@@ -96,7 +99,7 @@ def _rows(text: str) -> Iterator[list[str]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     for separator in "\t,;":
         if separator in first:
-            yield from csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+            yield from csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True)
             return
     yield from (re.split(r"\s+", line.strip()) for line in text.splitlines())
 

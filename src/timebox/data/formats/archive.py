@@ -29,7 +29,8 @@ from timebox.data.tables.sources import is_table
 from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular, temporary_directory
 
-_DOCUMENTS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx"})  # are zip archives too
+# Of other programs; they are zip archives too.
+_OTHER_ZIPS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx", ".pt", ".pth", ".ckpt"})
 _MIN_FREE_BYTES = 256 << 20  # left free on the disk
 _UNPACKING_SHARE = 0.4  # of the time left for reading, where a part of the images may be read
 
@@ -47,13 +48,13 @@ class Archive:
     def matches(self, path: Path) -> bool:
         return (
             path.is_file()
-            and path.suffix.lower() not in _DOCUMENTS
+            and path.suffix.lower() not in _OTHER_ZIPS
             and (zipfile.is_zipfile(path) or first_member(path) is not None)
         )
 
     def read(self, path: Path, options: ReadOptions) -> LoadedData:
         with temporary_directory("timebox-") as folder:
-            root = Path(folder) / "archive"  # beside which nothing lies that a message could name
+            root = Path(folder) / "archive"  # messages replace this path by that of the archive
             root.mkdir()
             links, part = _unpack(path, root, options)
             inside = sorted(root.iterdir())

@@ -31,7 +31,7 @@ MAX_DECODED_PIXELS = 100_000_000
 # Larger images are decoded one at a time: several threads at once would multiply the memory.
 LARGE_PIXELS = 20_000_000
 _LARGE_IMAGE_LOCK = threading.Lock()
-_DECODING_BYTES = 16  # of a pixel, in all modes: four channels, with the copies of _convert; or 16 bits in its steps
+_DECODING_BYTES = 16  # for each pixel, in any mode: four channels and the copies of _convert, or 16 bits and its copies
 
 # Values of `fit`. The descriptions are written to model.json.
 CROP, LETTERBOX = "crop", "letterbox"

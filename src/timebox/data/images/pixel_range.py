@@ -1,4 +1,4 @@
-"""The scale of pixel values in arrays: 0...255 or 0...1, told from dtype and values, and conversion to uint8."""
+"""The scale of pixel values in arrays: 0...255 or 0...1, inferred from dtype and values, and conversion to uint8."""
 
 import math
 from collections.abc import Sequence

@@ -19,7 +19,10 @@ _KINDS = {
     ".hdf5": "an HDF5 file: save images and labels as an .npz",
     ".pkl": "a pickle, which may run code when it is read: save images and labels as an .npz",
     ".pickle": "a pickle, which may run code when it is read: save images and labels as an .npz",
-    ".pt": "a file of torch: save images and labels as an .npz", ".tfrecord": "a TFRecord: save the images as files",
+    **dict.fromkeys(
+        (".pt", ".pth", ".ckpt"), "a file of torch, which may hold a pickle: save images and labels as an .npz"
+    ),
+    ".tfrecord": "a TFRecord: save the images as files",
     ".txt": "a text: give labels as CSV, with the names of the image files",
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from timebox.data.images.decode import CROP
 from timebox.data.part import PartRead
 from timebox.data.reading.time_limit import ReadingTime
 from timebox.errors import DataError, option_text
-from timebox.machine import available_memory, format_bytes
+from timebox.machine import memory_shortage
 
 # Pixels: the largest side that encoded images are resized to, unless the caller has a use for larger ones.
 DEFAULT_MAX_SIDE = 64
@@ -74,11 +74,7 @@ class ReadOptions:
         """
         # Where images are resized only after reading, the caller's copies are of those: num_bytes counts once.
         caller_copies = self.num_copies if is_resized or self.image_size is None else 1
-        needed, available = round(num_bytes * max(peak_copies, caller_copies)), available_memory()
-        if available is not None and needed > available:
+        if reason := memory_shortage(round(num_bytes * max(peak_copies, caller_copies)), description):
             smaller = option_text("settings", "image_size=N")
             remedy = f"use a smaller {smaller}, or fewer images" if is_resized else "use fewer images"
-            raise DataError(
-                f"{source}{'/' if source.is_dir() else ''} needs about {format_bytes(needed)} of memory for "
-                f"{description}, and {format_bytes(available)} are available here; {remedy}"
-            )
+            raise DataError(f"{source}{'/' if source.is_dir() else ''} {reason}; {remedy}")

@@ -49,7 +49,7 @@ class ImagePaths:
         folder: the folder of the table.
         tree: the images below it; None to list them where they are needed.
         is_confined: whether only files in the folder count, as for tables in an archive.
-        links: paths in the folder that would be links, and are not there.
+        links: paths of the archive's links, which are not unpacked.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ImagePaths:
 
     @classmethod
     def of(cls, folder: Path, tree: ImageFolder | None, options: ReadOptions) -> "ImagePaths":
-        """Those of a table that is read under ``options``: confined where it comes from an archive."""
+        """ImagePaths for a table that is read with ``options``: confined where it comes from an archive."""
         return cls(folder, tree, options.archive is not None, options.archive_links)
 
     def has_image(self, text: str) -> bool:
@@ -77,7 +77,7 @@ class ImagePaths:
         )
 
     def refusal(self, text: str) -> str | None:
-        """Why a cell that names no file of the archive is refused: it leads out of it; None for any other."""
+        """Why a cell is refused that names a place outside the archive, or a link in it; None for any other cell."""
         if not self._is_confined:
             return None
         if leads_out(text):

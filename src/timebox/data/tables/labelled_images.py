@@ -22,7 +22,7 @@ class LabelledImages:
     Attributes:
         named: paths of the files that any row names, with or without a label.
         notes: for the user.
-        refusal: why the table must not be used, as a row of it names a file outside its archive; "" where it may.
+        refusal: the error for a table in an archive with a row that names a file outside it; "" without one.
     """
 
     images: tuple[EncodedImage, ...]
@@ -71,7 +71,7 @@ def labelled_images(
 
 
 def _refusal(images: Sequence[EncodedImage], rows: Sequence[int], paths: ImagePaths, source: Path) -> str:
-    """A refusal that tells the first row that names a file outside the archive of its table; "" without one."""
+    """The message about the first row that names a file outside the archive of its table; "" if no row does."""
     for image, row in zip(images, rows, strict=True):
         if image.problem and (reason := paths.refusal(image.name)):
             return (

@@ -7,7 +7,7 @@ from pathlib import Path
 from timebox.errors import RunError
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.files import open_regular
-from timebox.files.folders import DIRECTORY, FILE, LINK, NOT_FOLLOWED, Folder, target_of_temporary
+from timebox.files.folders import DIRECTORY, FILE, Folder, not_a_file, target_of_temporary
 from timebox.run.checkpoint import is_checkpoint_file
 from timebox.run.files import (
     CHECKPOINT,
@@ -98,15 +98,15 @@ def check_no_links(folder: Folder) -> None:
     """Raise RunError where an own name in a run directory is a link, a pipe or anything but a file."""
     for name in folder.names():
         if name in RUN_FILES and (kind := folder.kind(name)) not in (FILE, ""):
-            raise RunError(f"{str(folder.path / name)!r} cannot be used: {_reason(kind)}")
+            raise RunError(f"{str(folder.path / name)!r} cannot be used: {not_a_file(kind)}")
     if (kind := folder.kind(CHECKPOINT)) not in (DIRECTORY, ""):
-        reason = _reason(kind).replace("the file itself", "the directory itself")
+        reason = not_a_file(kind).replace("the file itself", "the directory itself")
         raise RunError(f"{str(folder.path / CHECKPOINT)!r} cannot be used: {reason}")
     if kind:
         with folder.folder(CHECKPOINT) as checkpoint:
             for name in filter(is_checkpoint_file, checkpoint.names()):
                 if (kind := checkpoint.kind(name)) not in (FILE, ""):
-                    raise RunError(f"{str(checkpoint.path / name)!r} cannot be used: {_reason(kind)}")
+                    raise RunError(f"{str(checkpoint.path / name)!r} cannot be used: {not_a_file(kind)}")
 
 
 def remove_checkpoint(folder: Folder) -> None:
@@ -141,7 +141,3 @@ def _is_own_name(name: str) -> bool:
 
 def _is_checkpoint_name(name: str) -> bool:
     return is_checkpoint_file(target_of_temporary(name) or name)
-
-
-def _reason(kind: str) -> str:
-    return NOT_FOLLOWED if kind == LINK else f"it is a {kind}, not a file"

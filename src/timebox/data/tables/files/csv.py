@@ -18,7 +18,7 @@ from timebox.errors import DataError
 _SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 _NUM_SAMPLED_LINES, _NUM_SAMPLED_CHARACTERS = 50, 1 << 20
 _MAX_CELL_CHARACTERS = 1 << 27  # a cell may hold an image in base64
-_EXCEL_SEPARATOR = re.compile(r"sep=.\r?\n")  # Excel's name for the separator
+_EXCEL_SEPARATOR = re.compile(r"sep=.\r?\n")  # a first line of Excel, which names the separator
 
 
 def read_csv(path: Path, options: ReadOptions) -> Table:
@@ -44,7 +44,7 @@ def read_csv(path: Path, options: ReadOptions) -> Table:
 
 
 def _first_lines(path: Path) -> list[str]:
-    """The first lines without their ends, and without Excel's name for the separator."""
+    """The first lines without their ends, and without Excel's ``sep=`` line."""
     lines: list[str] = []
     room = _NUM_SAMPLED_CHARACTERS
     with open_text(path) as text:
@@ -56,7 +56,7 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _lines(text: TextIO, separator: str, path: Path, memory: TableMemory) -> Iterator[str]:
-    """The lines after Excel's name for the separator, their cells counted."""
+    """The lines after Excel's ``sep=`` line, their cells counted."""
     for number, line in enumerate(lines_of(text, path)):
         if number or not _EXCEL_SEPARATOR.fullmatch(line):
             memory.add(line.count(separator) + 1, len(line))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.errors import DataError
-from timebox.machine import available_memory, format_bytes
+from timebox.machine import available_memory, memory_shortage
 
 # Bytes of a cell in its column: the reference, and with it the object that holds a short text.
 _REFERENCE_BYTES, _OBJECT_BYTES = 8, 64
@@ -30,7 +30,5 @@ class TableMemory:
         check_unpacked(num_cells * _REFERENCE_BYTES + num_bytes, self._packed_bytes, self._source)
         needed = num_cells * _OBJECT_BYTES + num_bytes + working_bytes
         if self._available is not None and needed > self._available:
-            raise DataError(
-                f"{self._source} needs about {format_bytes(needed)} of memory for {num_cells:,} cells, and "
-                f"{format_bytes(self._available)} are available here; split it into smaller tables"
-            )
+            reason = memory_shortage(needed, f"{num_cells:,} cells", self._available)
+            raise DataError(f"{self._source} {reason}; split it into smaller tables")
