@@ -15,8 +15,9 @@ _HEADER_BYTES = 5  # action, file, and three bytes of its parameters
 
 
 def write_outside(scratch: Path) -> Path:
-    """Files of the user's beside the directory that is damaged."""
+    """Files of the user's beside the directory that is damaged, written anew."""
     outside = scratch / "outside"
+    shutil.rmtree(outside, ignore_errors=True)
     (outside / "holiday").mkdir(parents=True, exist_ok=True)
     (outside / "holiday" / "photo.png").write_bytes(b"a photo")
     (outside / "letter.txt").write_bytes(b"a letter")
@@ -41,11 +42,18 @@ def damage(folder: Path, outside: Path, data: bytes) -> set[str]:
             break
         target = files[which % len(files)]
         content, data = _content(parameters, data)
-        with suppress(OSError):  # the file has become a folder, and the like
-            ACTIONS[action % len(ACTIONS)](target, outside, parameters, content)
-        if action % len(ACTIONS) == ACTIONS.index(_add_foreign):
+        act = ACTIONS[action % len(ACTIONS)]
+        if act in CONTENT_ACTIONS and not _is_own_file(target):  # it would be changed through a link
+            continue
+        with suppress(OSError):
+            act(target, outside, parameters, content)
+        if act is _add_foreign:
             foreign.add("photo of mine.png")
     return foreign
+
+
+def _is_own_file(target: Path) -> bool:
+    return target.is_file() and not target.is_symlink() and target.stat().st_nlink == 1
 
 
 def _content(parameters: list[int], data: bytes) -> tuple[bytes, bytes]:
@@ -120,6 +128,7 @@ def _add_foreign(target: Path, outside: Path, parameters: list[int], content: by
     (target.parent / "photo of mine.png").write_bytes(b"mine")
 
 
+CONTENT_ACTIONS = (_cut_off, _overwrite, _overwrite_near_start, _insert, _replace, _nest, _make_sparse)
 ACTIONS: tuple[Callable[[Path, Path, list[int], bytes], None], ...] = (
     _keep,
     _remove,

@@ -114,8 +114,9 @@ class DecodedCache:
             raise
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError) as error:
-            notify(f"the cached images in {str(self._folder / key)!r} are not used, but decoded again: {error}")
+        except (OSError, ValueError, TypeError, MemoryError) as error:
+            reason = str(error) or "they do not fit into memory"  # a MemoryError has no message
+            notify(f"the cached images in {str(self._folder / key)!r} are not used, but decoded again: {reason}")
             return None
         with contextlib.suppress(OSError):  # a read-only cache
             os.utime(self._folder / key)
@@ -260,7 +261,7 @@ def _index(loaded: LoadedData) -> _Index:
 
 
 def _load_entry(entry: Folder, check_time: Callable[[], None]) -> LoadedData:
-    """The data of an entry, memory-mapped. Raises OSError, ValueError or TypeError where it is damaged."""
+    """The data of an entry, memory-mapped. Raises OSError, ValueError, TypeError or MemoryError where it is damaged."""
     _check_own(entry.path, entry.status())
     with entry.open_regular(INDEX) as file:
         size = _own_size(file, entry.path / INDEX)

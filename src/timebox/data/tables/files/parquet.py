@@ -10,7 +10,7 @@ from timebox.data.images.signatures import is_encoded_image
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import ProgressNotifier, ReadOptions
 from timebox.data.reading.text import first_repeated
-from timebox.data.tables.files.parquet_pages import column_pages, footer_length
+from timebox.data.tables.files.parquet_pages import column_pages, footer_length, read_footer
 from timebox.data.tables.files.table import Cell, Table, join_list
 from timebox.data.tables.files.table_memory import TableMemory
 from timebox.errors import DataError, TimeboxError
@@ -94,10 +94,10 @@ def _check_pages(
     """The number of rows to read at once. Raises DataError where what the pages hold exceeds the decompression limits,
     or the memory."""
     packed_bytes = path.stat().st_size
-    groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
-    check_unpacked(sum(group.total_byte_size for group in groups), packed_bytes, str(path))
+    groups = read_footer(file)
+    check_unpacked(sum(group.num_bytes for group in groups), packed_bytes, str(path))
     num_bytes = num_cells = num_items = working = largest = 0
-    for group in range(len(groups)):
+    for group in groups:
         chunks = column_pages(file, table, readable, group)
         num_bytes += sum(chunk.num_bytes for chunk in chunks)
         num_cells += sum(chunk.num_values for chunk in chunks if not chunk.is_repeated)
