@@ -166,6 +166,10 @@ def test_a_damaged_or_missing_classifier_is_refused(tmp_path):
     (tmp_path / "saved" / "estimator.json").write_text(json.dumps({"parameters": {"nonesuch": 1}, "range": [0, 1]}))
     with pytest.raises(RunError, match="holds no classifier, or a damaged one: Invalid parameter 'nonesuch'"):
         TimeboxClassifier.load(tmp_path / "saved")
+    for values in ({"range": [0, 10**400]}, {"range": [-(10**400), 1]}, {"range": [0, 1], "natural_white": 10**400}):
+        (tmp_path / "saved" / "estimator.json").write_text(json.dumps({"parameters": {}, **values}))
+        with pytest.raises(RunError, match=r"a damaged one: int too large to convert to float \(estimator.json\)"):
+            TimeboxClassifier.load(tmp_path / "saved")
     (tmp_path / "saved" / "estimator.json").unlink()
     with pytest.raises(RunError, match="holds no classifier"):
         TimeboxClassifier.load(tmp_path / "saved")

@@ -3,10 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.arrays.npy import read_npy
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
-from timebox.data.images.decode import WHITE_16BIT, largest_16bit_value, read_header, white_of
+from timebox.data.images.decode import WHITE_16BIT, white_of
+from timebox.data.images.image_file import decode_file, largest_16bit_value_of, size_of
 from timebox.data.images.pixel_range import BYTE, PixelScale, check_numbers
 from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
@@ -202,21 +202,22 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
+                    low, high = float(low), float(high)
                     if low >= high:
                         raise ValueError(f"its range of pixels from {low:g} to {high:g} is empty")
+                    # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
+                    white = values.get("natural_white", high if parameters.get("scale") is None else None)
+                    natural_white = float(white) if isinstance(white, int | float) else None
                     classifier = cls()
                     classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
-        except (OSError, EOFError, ValueError, MemoryError) as error:
+        except (OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error} ({name})") from error
         if labels.shape != (len(run.class_names),) or len(np.unique(labels)) < len(labels):
             raise RunError(f"{str(folder / CLASSES)!r} does not hold {len(run.class_names)} different labels")
         classifier.run_, classifier.classes_ = run, labels
-        # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
-        white = values.get("natural_white", high if classifier.scale is None else None)
-        natural_white = float(white) if isinstance(white, int | float) else None
-        classifier._scale = PixelScale(float(low), float(high), natural_white, is_natural=classifier.scale is None)
+        classifier._scale = PixelScale(low, high, natural_white, is_natural=classifier.scale is None)
         white_16bit = values.get("white_16bit", WHITE_16BIT)
         classifier._white_16bit = white_16bit if isinstance(white_16bit, int) and white_16bit > 0 else WHITE_16BIT
         if isinstance(num_features := values.get("n_features_in"), int):
@@ -286,10 +287,10 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _decode(self, files: Sequence[ImageFile], time: ReadingTime) -> NDArray[np.uint8]:
         """Decode training images to squares of a side that fits the recipe and the images."""
         image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
-        sizes = [_read_size(file) for file in timed(time, files, "looked at")]
+        sizes = [size_of(file) for file in timed(time, files, "looked at")]
         side = image_size or working_side(sizes, self._largest_side(len(files)))
-        self._white_16bit = white = white_of(max(map(_largest_16bit_value, timed(time, files, "measured"))))
-        return np.stack([_decode_file(file, (side, side), 3, image_fit, white) for file in timed(time, files, "read")])
+        self._white_16bit = white = white_of(max(map(largest_16bit_value_of, timed(time, files, "measured"))))
+        return np.stack([decode_file(file, (side, side), 3, image_fit, white) for file in timed(time, files, "read")])
 
     def _file_on_scale(self, file: ImageFile) -> ImageFile | NDArray[np.uint8]:
         """A file to predict; its pixels, where training images were on a scale of their own."""
@@ -298,7 +299,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             if self._white_16bit == WHITE_16BIT:
                 return file
             form = self.run_.preprocessing
-            return _decode_file(file, form.size, form.channels, self.run_.recipe.image_fit, self._white_16bit)
+            return decode_file(file, form.size, form.channels, self.run_.recipe.image_fit, self._white_16bit)
         if scale.natural_white is None:
             raise DataError(
                 f"the training images were on the scale ({scale.low:g}, {scale.high:g}), which files do not have: give "
@@ -357,42 +358,6 @@ def _read_targets(y: object) -> NDArray[np.generic]:
 def _squeeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) of a grey image (H, W, 1), as Pillow takes it."""
     return image[..., 0] if image.shape[-1] == 1 else image
-
-
-def _decode_file(
-    file: ImageFile, size: tuple[int, int], channels: int, image_fit: str, white_16bit: int
-) -> NDArray[np.uint8]:
-    with _add_file_to_errors(file):
-        source = file if isinstance(file, Image.Image) else _path(file)
-        return decode_image(source, size, channels, image_fit, white_16bit)
-
-
-def _largest_16bit_value(file: ImageFile) -> int:
-    """Of a 16-bit grey image; 0 for any other."""
-    with _add_file_to_errors(file):
-        is_16bit = file.mode.startswith("I") if isinstance(file, Image.Image) else read_header(_path(file)).is_16bit
-        return largest_16bit_value(file) if is_16bit else 0
-
-
-def _path(file: str | Path | BinaryIO) -> Path | BinaryIO:
-    return Path(expand_user(file)) if isinstance(file, str | Path) else file
-
-
-def _read_size(file: ImageFile) -> tuple[int, int]:
-    """(width, height) in pixels, from the header."""
-    if isinstance(file, Image.Image):
-        return file.size
-    with _add_file_to_errors(file):
-        header = read_header(_path(file))
-    return header.width, header.height
-
-
-@contextmanager
-def _add_file_to_errors(file: ImageFile) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 def _to_tuples(value: object) -> object:

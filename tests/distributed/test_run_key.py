@@ -46,6 +46,12 @@ def test_ranks_of_several_hosts_share_the_users_key(monkeypatch: pytest.MonkeyPa
     assert is_key_secret(is_one_host=False)
 
 
+def test_the_users_key_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, os.fsdecode(b"\xff\xfe" * 10))
+    with shared_run_key(HashStore(), 0, True) as key:
+        assert key == b"\xff\xfe" * 10
+
+
 def test_without_it_they_share_one_through_the_store() -> None:
     store = HashStore()
     with shared_run_key(store, 0, False) as key, shared_run_key(store, 1, False) as received:

@@ -38,7 +38,7 @@ def shared_run_key(store: Store, rank: int, is_one_host: bool) -> Iterator[bytes
     if own:
         if len(own) < MIN_KEY_CHARACTERS:
             raise UsageError(f"{KEY_VARIABLE} has {len(own)} characters; use at least {MIN_KEY_CHARACTERS} random ones")
-        yield own.encode()
+        yield os.fsencode(own)
     elif not is_one_host:
         if rank == 0:
             store.set(_STORE_NAME, secrets.token_hex(KEY_BYTES))

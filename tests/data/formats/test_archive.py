@@ -198,3 +198,12 @@ def test_names_that_no_file_can_have_are_refused(tmp_path, monkeypatch, kind, na
         load_data(packed(tmp_path / f"a.{kind}", files))
     assert "scratch" not in str(caught.value)
     assert not list(scratch.iterdir())
+
+
+def test_folders_in_a_zip_archive_with_windows_separators(tmp_path):
+    names = [f"pets\\{name}\\{number}.png" for name in ("cat", "dog") for number in range(3)]
+    files = [(name, png_bytes(picture(seed=seed))) for seed, name in enumerate(names)]
+    folders = [("pets\\", b""), ("pets\\cat\\", b""), ("pets\\dog\\", b"")]
+    loaded = load_data(packed(tmp_path / "a.zip", [*folders, *files]))
+    assert loaded.splits.train.class_names == ("cat", "dog")
+    assert len(loaded.splits.train.images) == 6

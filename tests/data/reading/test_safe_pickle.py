@@ -1,5 +1,6 @@
 import os
 import pickle
+import time
 import tracemalloc
 
 import numpy as np
@@ -94,6 +95,26 @@ def test_an_array_larger_than_its_bytes_is_refused():
     blob = pickle.dumps({"data": PLANES}, protocol=2).replace(b"K\x03K\x04\x86", b"J\xff\xff\xff\x7fK\x04\x86")
     with pytest.raises(DataError, match=r"shape \(2147483647, 4\), but 12 bytes"):
         load_pickled_dict(blob, "batch_1")
+
+
+LONG_INTEGER = b"\x8b" + (400_000).to_bytes(4, "little") + b"\x01" * 400_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        pytest.param(b"(" + LONG_INTEGER + b"q\xf0" + b"h\xf0" * 30 + b"t", "not a whole pickle", id="long integers"),
+        pytest.param(b"(J\xff\xff\xff\x7fq\xf0" + b"h\xf0" * 150_000 + b"t", "shape .*but 12 bytes", id="dimensions"),
+        pytest.param(b"(K\x0c" + b"K\x01" * 150_000 + b"t", "shape .*but 12 bytes", id="dimensions of 1"),
+    ],
+)
+def test_a_shape_that_takes_minutes_to_multiply_is_refused_at_once(shape, words):
+    blob = pickle.dumps({"data": PLANES}, protocol=2)
+    assert blob.count(b"K\x03K\x04\x86") == 1
+    started = time.process_time()
+    with pytest.raises(DataError, match=words):
+        load_pickled_dict(blob.replace(b"K\x03K\x04\x86", shape), "batch_1")
+    assert time.process_time() - started < 2
 
 
 def test_an_array_without_content_is_refused():

@@ -1,6 +1,6 @@
 import pytest
 
-from timebox.data.tables.image_paths import ImagePaths, is_image_path
+from timebox.data.tables.image_paths import LINK_IN_ARCHIVE, OUTSIDE_ARCHIVE, ImagePaths, is_image_path
 
 from ..making import save
 
@@ -99,44 +99,55 @@ def test_rules_other_than_plain_paths_are_said(folder):
 
 
 def test_a_confined_search_finds_nothing_outside_its_folder(folder):
-    for text in ("above.png", "../above.png", str(folder.parent / "above.png"), "/etc/hostname"):
-        assert found(folder, [text], is_confined=True) == [MISSING]
+    assert found(folder, ["above.png"], is_confined=True) == [MISSING]
+    for text in ("../above.png", str(folder.parent / "above.png"), "/etc/hostname"):
+        assert found(folder, [text], is_confined=True) == [OUTSIDE_ARCHIVE]
     assert not ImagePaths(folder, is_confined=True).has_image("above.png")
     assert not ImagePaths(folder, is_confined=True).has_image("/etc/hostname")
-
-
-OUTSIDE = "which lies outside the archive"
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("/etc/a.png", OUTSIDE),
-        ("../a.png", OUTSIDE),
-        ("train/../../a.png", OUTSIDE),
-        ("..\\a.png", OUTSIDE),
-        ("\\\\server\\share\\a.png", OUTSIDE),
-        ("\\a.png", OUTSIDE),
-        ("C:\\a.png", OUTSIDE),
-        ("c:a.png", OUTSIDE),
-        ("file:///etc/a.png", OUTSIDE),
-        ("file:/etc/a.png", OUTSIDE),
-        ("HTTP://host/a.png", OUTSIDE),
-        (" /etc/a.png", OUTSIDE),
+        ("/etc/a.png", OUTSIDE_ARCHIVE),
+        ("../a.png", OUTSIDE_ARCHIVE),
+        ("train/../../a.png", OUTSIDE_ARCHIVE),
+        ("..\\a.png", OUTSIDE_ARCHIVE),
+        ("\\\\server\\share\\a.png", OUTSIDE_ARCHIVE),
+        ("\\a.png", OUTSIDE_ARCHIVE),
+        ("C:\\a.png", OUTSIDE_ARCHIVE),
+        ("c:a.png", OUTSIDE_ARCHIVE),
+        ("file:///etc/a.png", OUTSIDE_ARCHIVE),
+        ("file:/etc/a.png", OUTSIDE_ARCHIVE),
+        ("HTTP://host/a.png", OUTSIDE_ARCHIVE),
+        (" /etc/a.png", OUTSIDE_ARCHIVE),
         ("train/9.jpg", None),
         ("12:30.png", None),
         ("Cat: a.png", None),
         ("a..b/c.png", None),
         ("~/a.png", None),
-        ("link/a.png", "a link in the archive, or a file behind one"),
-        ("x/alias.png", "a link in the archive, or a file behind one"),
+        ("link/a.png", LINK_IN_ARCHIVE),
+        ("x/alias.png", LINK_IN_ARCHIVE),
     ],
 )
 def test_a_cell_that_leads_out_of_an_archive_is_refused_and_counts_as_an_image(folder, text, reason):
     paths = ImagePaths(folder, None, True, frozenset({folder / "link", folder / "x" / "alias.png"}))
-    assert paths.refusal(text) == reason
+    (problem,) = paths.find([text]).problems
+    assert problem == reason if reason else problem not in (OUTSIDE_ARCHIVE, LINK_IN_ARCHIVE)
     assert paths.has_image(text) == (reason is not None)
-    assert ImagePaths(folder).refusal(text) is None
+    assert ImagePaths(folder).find([text]).problems[0] not in (OUTSIDE_ARCHIVE, LINK_IN_ARCHIVE)
+
+
+@pytest.mark.parametrize("prefix", ["/set/", "C:\\set\\", "../", "file:///set/", "https://host/set/"])
+def test_a_file_that_an_archive_lacks_beside_those_that_the_same_paths_name_is_missing(folder, prefix):
+    paths = ImagePaths(folder, None, True, frozenset({folder / "train" / "link.jpg"}))
+    named = [f"{prefix}train/{name}.jpg" for name in ("1", "2", "1", "2", "9", "link")]
+    assert paths.find([*named, "/etc/a.png"]).problems == ("", "", "", "", MISSING, LINK_IN_ARCHIVE, OUTSIDE_ARCHIVE)
+
+
+def test_a_name_that_leads_out_of_an_archive_is_refused_beside_names_alone(folder):
+    problems = ImagePaths(folder / "train", is_confined=True).find(["1.jpg", "2.jpg", "1.jpg", "/3.jpg", "c:3.jpg"])
+    assert problems.problems == ("", "", "", OUTSIDE_ARCHIVE, OUTSIDE_ARCHIVE)
 
 
 def test_the_path_of_a_missing_file_lies_inside_the_folder(folder):

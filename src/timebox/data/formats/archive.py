@@ -198,7 +198,7 @@ def _write(target: Path, content: IO[bytes], options: ReadOptions) -> Path:
 
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
     """(the files, the links) that are not hidden. Raises DataError where they would take too much room."""
-    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+    members = [member for member in archive.infolist() if not _is_folder(member)]
     num_bytes = sum(member.file_size for member in members)
     check_unpacked(num_bytes, path.stat().st_size, str(path))
     _check_disk_space(num_bytes, path)
@@ -211,6 +211,11 @@ def _zip_members(archive: zipfile.ZipFile, path: Path) -> tuple[list[zipfile.Zip
 
 def _without_name(path: Path, name: str) -> str:
     return f"{path}: holds a file without a name ({name!r}); pack it again"
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is a folder. Programs for Windows may write its name with a backslash."""
+    return member.filename.endswith("/") or (member.filename.endswith("\\") and not member.file_size)
 
 
 def _is_link(member: zipfile.ZipInfo) -> bool:

@@ -29,6 +29,7 @@ _MAX_WIDE_TEXT = 1 << 16
 # Escapes of such characters in protocol 0. Bytes from 0xc4 on begin them in the others.
 _WIDE_ESCAPE = re.compile(rb"\\u(?!00)|\\U")
 _WIDE_LEAD = 0xC4
+_MAX_DIMS = 32
 
 
 def load_pickled_dict(blob: bytes, source: str) -> dict[str, object]:
@@ -211,9 +212,9 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         match state:
             case (int(), tuple(shape), _DType(), bool(column_major), bytes(raw)):
-                if not all(isinstance(length, int) and length >= 0 for length in shape):
-                    raise DataError(f"it holds an array of shape {shown(shape)}")
-                if math.prod(shape) != len(raw):
+                # Checked before they are multiplied: products of long integers take minutes.
+                are_lengths = all(isinstance(length, int) and 0 <= length <= len(raw) for length in shape)
+                if len(shape) > _MAX_DIMS or not are_lengths or math.prod(shape) != len(raw):
                     raise DataError(f"it holds an array of shape {shown(shape)}, but {len(raw):,} bytes for it")
                 flat = np.frombuffer(raw, dtype=np.uint8)
                 self.array = flat.reshape(shape, order="F" if column_major else "C")

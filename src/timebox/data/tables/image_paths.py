@@ -16,6 +16,9 @@ from timebox.data.reading.text import abbreviate_list, printable
 Parts = tuple[str, ...]
 _Splits = set[str | None]
 
+# Why a table in an archive must not be used.
+OUTSIDE_ARCHIVE, LINK_IN_ARCHIVE = "which lies outside the archive", "a link in the archive, or a file behind one"
+_MISSING = "No such file or directory"
 _MAX_CHARACTERS = 4096
 _SCHEME = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")  # the letter of a drive, or what a URL begins with
 _NUM_SAMPLED = 200
@@ -28,7 +31,8 @@ class FoundPaths:
 
     Attributes:
         paths: one for each cell; a path that does not exist where `problems` says why.
-        problems: why a cell has no file; "" where it has one.
+        problems: why a cell has no file; "" where it has one. ``OUTSIDE_ARCHIVE`` or ``LINK_IN_ARCHIVE`` for one
+            of a table in an archive that names a file elsewhere.
         note: how the files were found, where the cells are not plain paths.
     """
 
@@ -73,18 +77,18 @@ class ImagePaths:
             self._exact(text, self._folder) is not None
             or self._above(text) is not None
             or self._has_tail(parts)
-            or (is_image_path(text) and self.refusal(text) is not None)
+            or (is_image_path(text) and self._refusal(text) is not None)
         )
 
-    def refusal(self, text: str) -> str | None:
-        """Why a cell is refused that names a place outside the archive, or a link in it; None for any other cell."""
-        if not self._is_confined:
-            return None
-        if leads_out(text):
-            return "which lies outside the archive"
-        path = self._missing(text)
-        is_link = not self._links.isdisjoint((path, *path.parents))
-        return "a link in the archive, or a file behind one" if is_link else None
+    def _refusal(self, text: str) -> str | None:
+        """Why a cell that names no file of the archive is refused: it leads out of it; None for any other."""
+        if self._is_confined and leads_out(text):
+            return OUTSIDE_ARCHIVE
+        return self._link_refusal(self._missing(text))
+
+    def _link_refusal(self, path: Path) -> str | None:
+        is_link = self._is_confined and not self._links.isdisjoint((path, *path.parents))
+        return LINK_IN_ARCHIVE if is_link else None
 
     def _has_tail(self, parts: Parts) -> bool:
         """Whether a file has that name, and lies in a folder of the same name if the path gives one."""
@@ -108,7 +112,7 @@ class ImagePaths:
         if rule := self._shared_rule(sample, allowed):
             prefix, base = rule
             paths = [self._rebased(text, prefix, base) for text in texts]
-            return self._found(paths, texts, _rule_note(prefix, base))
+            return self._found(paths, texts, prefix, base, _rule_note(prefix, base))
         if sum(self._above(text) is not None for text in sample) >= most:
             return self._found([self._above(text) for text in texts], texts)
         return self._by_name(texts, allowed, split)
@@ -117,8 +121,26 @@ class ImagePaths:
         """The split whose folder a file lies in; None where it lies in none."""
         return _split_of_parts(self._relative(path)[:-1])
 
-    def _found(self, paths: Sequence[Path | None], texts: Sequence[str], note: str | None = None) -> FoundPaths:
-        problems = tuple("" if path else "No such file or directory" for path in paths)
+    def _found(
+        self,
+        paths: Sequence[Path | None],
+        texts: Sequence[str],
+        prefix: Parts = (),
+        base: Parts = (),
+        note: str | None = None,
+    ) -> FoundPaths:
+        folders = {_folder(text) for text, path in zip(texts, paths, strict=True) if path} - {""}
+
+        def problem(text: str) -> str:
+            # One of a table's absolute paths whose file is missing, while those beside it are there.
+            parts = _parts(text)
+            is_rebased = bool(prefix) and parts[: len(prefix)] == prefix and ".." not in parts
+            if is_rebased or _folder(text) in folders:
+                rest = parts[len(prefix) :] if is_rebased else _below(parts)
+                return self._link_refusal(self._folder.joinpath(*base, *rest)) or _MISSING
+            return self._refusal(text) or _MISSING
+
+        problems = tuple("" if path else problem(text) for text, path in zip(texts, paths, strict=True))
         return FoundPaths(
             tuple(path or self._missing(text) for path, text in zip(paths, texts, strict=True)), problems, note
         )
@@ -155,9 +177,7 @@ class ImagePaths:
         """(folders that all cells begin with and that are not there, the folder below that the rest is relative to)."""
         votes: Counter[tuple[Parts, Parts]] = Counter()
         for text in sample:
-            parts = _parts(text)
-            if ".." in parts:
-                parts = parts[len(parts) - parts[::-1].index("..") :]
+            parts = _below(_parts(text))
             for length in range(len(parts), 1, -1):
                 tail = parts[-length:]
                 bases = {inner[:-length] for inner in self._named(parts) if inner[-length:-1] == tail[:-1]}
@@ -168,9 +188,7 @@ class ImagePaths:
         return best[0][0] if best and 2 * best[0][1] > len(sample) else None
 
     def _rebased(self, text: str, prefix: Parts, base: Parts) -> Path | None:
-        parts = _parts(text)
-        if ".." in parts:
-            parts = parts[len(parts) - parts[::-1].index("..") :]
+        parts = _below(_parts(text))
         if parts[: len(prefix)] != prefix:
             return None
         rest = (*base, *parts[len(prefix) :])
@@ -184,8 +202,8 @@ class ImagePaths:
         candidates = [[each for each in found if _split_of_parts(each[:-1]) in allowed] for found in named]
         paths = [self._folder.joinpath(*found[0]) if len(found) == 1 else None for found in candidates]
         problems = [
-            "" if path else _name_problem(everywhere, found)
-            for path, everywhere, found in zip(paths, named, candidates, strict=True)
+            "" if path else self._refusal(text) or _name_problem(everywhere, found)
+            for text, path, everywhere, found in zip(texts, paths, named, candidates, strict=True)
         ]
         note = None
         if first := next(((text, path) for text, path in zip(texts, paths, strict=True) if path), None):
@@ -265,6 +283,16 @@ def _parts(text: str) -> Parts:
     return parts if parts and parts[-1] != ".." else ()
 
 
+def _below(parts: Parts) -> Parts:
+    """The parts after the last ``..`` of a path."""
+    return parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
+
+
+def _folder(text: str) -> str:
+    """The folder of a path as the cell spells it, with the separator; "" for a name alone."""
+    return "".join(text.strip().replace("\\", "/").rpartition("/")[:2])
+
+
 def _spelling(parts: Parts) -> Parts:
     """A path as file systems that fold upper and lower case, or decompose letters, compare it."""
     return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
@@ -300,7 +328,7 @@ def _name_problem(named: Sequence[Parts], candidates: Sequence[Parts]) -> str:
         return f"{len(candidates)} files have that name: {abbreviate_list(['/'.join(parts) for parts in candidates])}"
     if named:
         return f"no such file, but one in the folder of another split, {'/'.join(named[0])}"
-    return "No such file or directory"
+    return _MISSING
 
 
 def _is_file(path: Path) -> bool:

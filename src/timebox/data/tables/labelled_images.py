@@ -9,7 +9,7 @@ from timebox.data.reading.encoded_images import EncodedImage
 from timebox.data.reading.text import pluralize, printable
 from timebox.data.tables.columns import ColumnRoles, decode_base64_image
 from timebox.data.tables.files.table import Table
-from timebox.data.tables.image_paths import ImagePaths
+from timebox.data.tables.image_paths import LINK_IN_ARCHIVE, OUTSIDE_ARCHIVE, ImagePaths
 from timebox.errors import DataError
 
 _MAX_CONFLICT_SHARE = 0.1  # of a table's images
@@ -52,7 +52,7 @@ def labelled_images(
     refusal = ""
     if len(texts) == len(rows) and not roles.is_base64:
         images, notes = _from_paths(texts, [labels[row] or "" for row in rows], splits, paths, roles.splits is not None)
-        refusal = _refusal(images, rows, paths, source)
+        refusal = _refusal(images, rows, source)
     else:
         images = [
             _encoded(cells[row], row, split or "train", labels[row] or "")
@@ -70,13 +70,13 @@ def labelled_images(
     return LabelledImages(tuple(images), named, tuple(notes), tuple(each for each in left_out if each), refusal)
 
 
-def _refusal(images: Sequence[EncodedImage], rows: Sequence[int], paths: ImagePaths, source: Path) -> str:
+def _refusal(images: Sequence[EncodedImage], rows: Sequence[int], source: Path) -> str:
     """The message about the first row that names a file outside the archive of its table; "" if no row does."""
     for image, row in zip(images, rows, strict=True):
-        if image.problem and (reason := paths.refusal(image.name)):
+        if image.problem in (OUTSIDE_ARCHIVE, LINK_IN_ARCHIVE):
             return (
-                f"{source}: row {row + 1} names {printable(image.name)!r}, {reason}; refused: a table in an archive "
-                "may name only files of that archive"
+                f"{source}: row {row + 1} names {printable(image.name)!r}, {image.problem}; refused: a table in an "
+                "archive may name only files of that archive"
             )
     return ""
 
