@@ -23,7 +23,7 @@ from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.arrays.npy import read_npy
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
 from timebox.data.images.decode import WHITE_16BIT, white_of
-from timebox.data.images.image_file import decode_file, largest_16bit_value_of, size_of
+from timebox.data.images.image_file import decode_file, largest_16bit_value_of, size_of, with_file_in_errors
 from timebox.data.images.pixel_range import BYTE, PixelScale, check_numbers
 from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
@@ -305,7 +305,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 f"the training images were on the scale ({scale.low:g}, {scale.high:g}), which files do not have: give "
                 "arrays on that scale"
             )
-        with _add_file_to_errors(file):
+        with with_file_in_errors(file):
             (pixels,) = scale.to_uint8([decode_image(file)], "X")
         return pixels
 
