@@ -31,7 +31,7 @@ NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.E
 
 # Smaller contents are read without asking how much memory is available, which takes longer than they do.
 UNCHECKED_BYTES = 16 << 20
-_MAX_DIGITS = 4000  # Python converts no more than 4,300
+_MAX_DIGITS = 308  # of an integer that a float can hold, whatever its digits
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
