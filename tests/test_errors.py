@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import timebox
 from timebox.cli import VERBS, main
 from timebox.configs.config import options_of
-from timebox.errors import flag_of, flags_in_messages, option_text
+from timebox.errors import flag_of, flags_in_messages, option_text, without_passwords
 
 PACKAGE = Path(timebox.__file__).parent
 KINDS = ("ArgumentError", "BudgetError", "DataError", "OutputError", "RankFailureError", "RunError", "UsageError")
@@ -122,3 +123,10 @@ def test_no_message_is_written_with_a_flag() -> None:
     assert len(texts) >= 300
     assert [(name, text) for name, text in texts if re.search(r"(^|\s)--[a-z]", text)] == []
     assert raised_texts('raise ValueError(f"give {x} --val, not `timebox --test`")') == ["give ", " --val, not "]
+
+
+@pytest.mark.parametrize("piece", ["pass", "a:/", "?pass", "a:/b:", "x=", "@a:/b:", " a='"])
+def test_passwords_are_looked_for_in_long_texts_in_little_time(piece):
+    started = time.process_time()
+    assert without_passwords(piece * 100_000)
+    assert time.process_time() - started < 2

@@ -65,6 +65,7 @@ def test_json_must_be_strict() -> None:
         b'{"a": [1e999]}': "1e999 is no number of JSON, or too large for one",
         b"\xff": "it is not UTF-8: byte 0 is 0xff",
         b"[" * 10**6: "nested too deeply",
+        b'{"a": ' + b"1" * 309 + b"}": "is no number of JSON, or too large for one",
         b'{"a": ' + b"1" * 10**5 + b"}": "is no number of JSON, or too large for one",
     }.items():
         with pytest.raises(ValueError, match=words):

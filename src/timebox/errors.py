@@ -11,19 +11,19 @@ from math import ceil
 
 # Control characters, line and paragraph separators, changes of the direction of writing, which make a name look like
 # another, and bytes of file names that are no text.
-_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Control characters but tab and line break, and changes of the direction of writing: a terminal obeys them.
-_TERMINAL_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_TERMINAL_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # In place of a password.
 HIDDEN = "***"
 _SECRET = r"pass|pwd|secret|token|credential|(?:api|access|private)[_-]?key|odbc_connect|\bdsn\b"
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
-# scheme://user:password@host; a user may hold an @.
-_URL_PASSWORD = re.compile(r"(\w:/{1,3}[^\s:/'\"]*):[^\s'\"]*@")
+# scheme://user:password@host; a user may hold an @. The patterns take a time in proportion to the text: names of data
+# are in messages, and may be long.
+_WORD, _URL_USER = re.compile(r"[^\s'\"]+"), re.compile(r"\w:/{1,3}[^:/]*:")
 # ?password=…, &token=…; and of a list of words such as "host=h password=…".
-_PARAMETER = re.compile(
-    rf"((?:^|[?&;#\s])[\w.%-]*(?:{_SECRET})[\w.%-]*=)('[^']*'|\"[^\"]*\"|[^&;#\s'\"]+)", re.IGNORECASE
-)
+_PARAMETER = re.compile(r"(?:^|[?&;#\s])([\w.%-]+)=")
+_VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|[^&;#\s'\"]+")
 # Options whose flag is not their name, and that take a list of texts.
 _LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
 _names_flags = False
@@ -143,12 +143,31 @@ def without_passwords(text: str) -> str:
 
     The passwords of a URL that is known are hidden by :mod:`timebox.configs.storage_url`, however they are written.
     """
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text))
+    text, shown_from, shown = _WORD.sub(_without_url_password, text), 0, ""
+    for value in _secret_matches(text):
+        shown += text[shown_from : value.start()] + HIDDEN
+        shown_from = value.end()
+    return shown + text[shown_from:]
 
 
 def secret_values(text: str) -> list[str]:
     """The values of parameters such as ``password=`` in a text."""
-    return [found[1].strip("'\"") for found in _PARAMETER.findall(text)]
+    return [value[0].strip("'\"") for value in _secret_matches(text)]
+
+
+def _secret_matches(text: str) -> Iterator[re.Match[str]]:
+    """The values of parameters with the name of a secret."""
+    end = 0
+    for name in _PARAMETER.finditer(text):
+        if name.start() >= end and is_secret_name(name[1]) and (value := _VALUE.match(text, name.end())):
+            yield value
+            end = value.end()
+
+
+def _without_url_password(word: re.Match[str]) -> str:
+    before, at, after = word[0].rpartition("@")
+    user = _URL_USER.search(before) if at else None
+    return f"{before[: user.end()]}{HIDDEN}@{after}" if user else word[0]
 
 
 def is_secret_name(name: str) -> bool:

@@ -202,22 +202,21 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             values = ESTIMATOR_FORMAT.upgraded(values, repr(str(folder / ESTIMATOR)))
             match values:
                 case {"parameters": dict(parameters), "range": [int() | float() as low, int() | float() as high]}:
-                    low, high = float(low), float(high)
                     if low >= high:
                         raise ValueError(f"its range of pixels from {low:g} to {high:g} is empty")
-                    # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
-                    white = values.get("natural_white", high if parameters.get("scale") is None else None)
-                    natural_white = float(white) if isinstance(white, int | float) else None
                     classifier = cls()
                     classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
                 case _:
                     raise ValueError("it lacks parameters or a range")
-        except (OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
+        except (OSError, EOFError, ValueError, MemoryError) as error:
             raise RunError(f"{str(folder)!r} holds no classifier, or a damaged one: {error} ({name})") from error
         if labels.shape != (len(run.class_names),) or len(np.unique(labels)) < len(labels):
             raise RunError(f"{str(folder / CLASSES)!r} does not hold {len(run.class_names)} different labels")
         classifier.run_, classifier.classes_ = run, labels
-        classifier._scale = PixelScale(low, high, natural_white, is_natural=classifier.scale is None)
+        # Before there was this key, images without a scale of their own were on 0...1 or 0...255.
+        white = values.get("natural_white", high if classifier.scale is None else None)
+        natural_white = float(white) if isinstance(white, int | float) else None
+        classifier._scale = PixelScale(float(low), float(high), natural_white, is_natural=classifier.scale is None)
         white_16bit = values.get("white_16bit", WHITE_16BIT)
         classifier._white_16bit = white_16bit if isinstance(white_16bit, int) and white_16bit > 0 else WHITE_16BIT
         if isinstance(num_features := values.get("n_features_in"), int):

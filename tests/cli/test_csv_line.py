@@ -24,6 +24,9 @@ def undone(cells: list[str]) -> list[str]:
     return [cell.removeprefix("'") for cell in cells]
 
 
+INVISIBLE = "\u180e\u2800\u3164\uffa0\u115f\u034f\u061c\u206a\ufe0f\ue000"
+
+
 @pytest.mark.parametrize(
     ("cell", "written"),
     [
@@ -53,6 +56,8 @@ def undone(cells: list[str]) -> list[str]:
         ("−1", "'−1"),
         ("\u202e=1+1", "'\u202e=1+1"),
         ("\u2066=1+1", "'\u2066=1+1"),
+        *((f"{blank}=1+1", f"'{blank}=1+1") for blank in INVISIBLE),
+        ("\u180ea=1", "\u180ea=1"),
         ("\u200d\u2060=1+1", "'\u200d\u2060=1+1"),
         ("  =1+1", "'  =1+1"),
         ("\u00a0=1+1", "'\u00a0=1+1"),

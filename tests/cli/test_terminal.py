@@ -44,7 +44,7 @@ HOSTILE = (
     "\u2066a",
 )
 # All that a terminal obeys, but line breaks; tabs in what is known to hold none.
-OBEYED = "\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+OBEYED = "\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 # Colours that rich draws with, and the movements of its live line.
 OWN = re.compile(rb"\x1b\[(?:[0-9;]*m|1A|2K|[0-9]*[ABGJK]|\?25[lh])")
 

@@ -268,8 +268,8 @@ def preprocessing_of(config: dict[str, object]) -> dict[str, object]:
             "recipe 'haet2021': width 1e+09 must be between 4 and 512",
         ),
         (
-            lambda config: recipe_of(config).update(width=10**400),
-            "recipe 'haet2021': width, a number of 1,329 bits, must be between 4 and 512",
+            lambda config: recipe_of(config).update(width=10**300),
+            "recipe 'haet2021': width, a number of 997 bits, must be between 4 and 512",
         ),
         (
             lambda config: preprocessing_of(config).update(image_shape=[8, 8, 2]),

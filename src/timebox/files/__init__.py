@@ -29,7 +29,7 @@ except ImportError:  # on Windows, where an open file is locked anyway
 # Errors of flock on file systems that have no locks, such as some network and FUSE file systems.
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM, errno.EINVAL)
 
-_MAX_DIGITS = 4000  # Python converts no more than 4,300
+_MAX_DIGITS = 308  # of an integer that a float can hold, whatever its digits
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
