@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from timebox.files import open_regular, parse_json_object, read_regular
+from timebox.files import open_regular, parse_json_object, read_lines, read_regular
 
 
 def test_a_regular_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
@@ -70,3 +70,21 @@ def test_json_must_be_strict() -> None:
     }.items():
         with pytest.raises(ValueError, match=words):
             parse_json_object(blob)
+
+
+def test_lines_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n\nthree\nunfinished")
+    assert list(read_lines(path, 10)) == [b"one\n", b"\n", b"three\n", b"unfinished"]
+    assert list(read_lines(path, 10, path.stat().st_size)) == list(read_lines(path, 100))
+    with pytest.raises(OSError, match="it has a line of over 9 bytes"):
+        list(read_lines(path, 9))
+    with pytest.raises(OSError, match="larger than the 20 bytes such a file may have"):
+        list(read_lines(path, 10, 20))
+    path.write_bytes(b"")
+    os.truncate(path, 1 << 40)  # sparse
+    with pytest.raises(OSError, match="it has a line of over 1,000 bytes"):
+        list(read_lines(path, 1000))
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        list(read_lines(tmp_path / "link", 1000))

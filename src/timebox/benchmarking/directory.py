@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRe
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.errors import OutputError, RunError, UsageError
 from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_SUMMARY_FORMAT, BENCHMARK_TRIAL_FORMAT
-from timebox.files import check_free, lock, parse_json_object, read_regular, written
+from timebox.files import check_free, lock, parse_json_object, read_lines, written
 from timebox.files.folders import Folder
 from timebox.recipe import recipe_from, upgrade_fields
 from timebox.run.directories.locks import remove_run
@@ -68,19 +68,14 @@ class BenchmarkDirectory:
                 raise
         try:
             self._lock()
+            lines = _whole_lines(path / TRIALS)
             with written(_named(path)):
-                content = read_regular(path / TRIALS, _MAX_BYTES, follow=False)
-                whole = content.rfind(b"\n") + 1
-                if len(content) - whole > _MAX_LINE_BYTES:
-                    raise RunError(
-                        f"{str(path / TRIALS)!r} is damaged: {len(content) - whole:,} bytes follow its last line"
-                    )
-                os.ftruncate(self._file, whole)  # removes a line that a kill cut off
+                os.ftruncate(self._file, sum(map(len, lines)))  # removes a line that a kill cut off
                 os.lseek(self._file, 0, os.SEEK_END)
             for name in self._folder.names():
                 if name.startswith(IN_FLIGHT):
                     remove_run(path / name)
-            self.trials = list(_trials(content[:whole], self.config, path))
+            self.trials = list(_trials(lines, self.config, path))
         except BaseException:
             self.close()
             raise
@@ -190,9 +185,17 @@ def trial_values(trial: TrialRecord) -> Mapping[str, object]:
     return BENCHMARK_TRIAL_FORMAT.numbered(to_values(trial))
 
 
-def _trials(content: bytes, config: BenchmarkConfig, path: Path) -> Iterator[TrialRecord]:
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines of trials.jsonl but an unfinished one at its end. Raises RunError where they cannot be read."""
+    try:
+        return [line for line in read_lines(path, _MAX_LINE_BYTES, _MAX_BYTES) if line.endswith(b"\n")]
+    except OSError as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _trials(lines: Sequence[bytes], config: BenchmarkConfig, path: Path) -> Iterator[TrialRecord]:
     labels = {variant.label for variant in config.variants}
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         where = f"line {number} of {str(path / TRIALS)!r}"
         try:
             values = BENCHMARK_TRIAL_FORMAT.upgraded(parse_json_object(line), where)

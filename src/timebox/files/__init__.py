@@ -75,6 +75,20 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> by
         return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
 
 
+def read_lines(path: Path, max_line_bytes: int, max_bytes: int | None = None) -> Iterator[bytes]:
+    """The lines of a regular file, no link, each with its line break; the last may be unfinished.
+
+    Raises OSError for any other kind of file, for one above ``max_bytes``, and for a line above ``max_line_bytes``.
+    """
+    with open_regular(path, follow=False) as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+        while line := file.readline(max_line_bytes + 1):
+            if len(line) > max_line_bytes:
+                raise OSError(f"it has a line of over {max_line_bytes:,} bytes")
+            yield line
+
+
 def check_readable(content: bytes, max_bytes: int, what: str) -> bytes:
     """``content`` itself, of ``what``, which is read with a limit of ``max_bytes``. Raises OutputError above it."""
     if len(content) > max_bytes:

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, structs
 
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import FIRST_FORMAT, FORMAT_KEY, METRICS_FORMAT
-from timebox.files import check_readable, lock, open_regular, parse_json_object
+from timebox.files import check_readable, lock, parse_json_object, read_lines
 from timebox.files.folders import Folder
 from timebox.run.files import METRICS, in_use
 from timebox.run.json_values import Count, PositiveCount, Share, from_values
@@ -157,11 +157,7 @@ def downsampled_metrics(path: Path, num_lines: int | None = None) -> list[Entry]
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with open_regular(path, follow=False) as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise OSError(f"it has a line of over {MAX_LINE_BYTES:,} bytes")
-                yield line
+        yield from read_lines(path, MAX_LINE_BYTES)
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from error
 

@@ -17,7 +17,7 @@ from timebox.configs.storage_url import without_password
 from timebox.configs.tune import TuneConfig
 from timebox.errors import RunError, UsageError
 from timebox.file_versions import TUNE_CLOCK_FORMAT, TUNE_FORMAT, TUNE_SUMMARY_FORMAT, TUNE_TRIAL_FORMAT
-from timebox.files import check_free, check_readable, lock, parse_json_object, read_regular, written
+from timebox.files import check_free, check_readable, lock, parse_json_object, read_lines, read_regular, written
 from timebox.files.folders import DIRECTORY, FILE, Folder, not_a_file
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, from_values, to_values
@@ -28,7 +28,7 @@ CONFIG, CLOCK, TRIALS, SUMMARY, BEST = "tune.json", "clock.json", "trials.jsonl"
 PAGE, JOURNAL, FINAL, LOCK, TEMPORARY = "tune.html", "journal.log", "final", "lock", "tmp-"
 FILES = (CONFIG, CLOCK, TRIALS, SUMMARY, BEST, PAGE, JOURNAL, f"{JOURNAL}.lock", LOCK)
 _MAX_NAME_BYTES = 100
-_MAX_TRIALS_BYTES = 1 << 30  # a trial takes one or two kilobytes
+_MAX_TRIALS_BYTES, _MAX_LINE_BYTES = 1 << 30, 1 << 24  # a trial takes one or two kilobytes
 Phase = Literal["repeat", "check"]
 # Keys of tune.json by the option of TuneConfig, where they differ.
 _KEYS = {"budget": "budget_seconds", "trial_budget": "trial_seconds"}
@@ -277,8 +277,8 @@ def _read_repeats(path: Path) -> Iterator[RepeatedTrial]:
         return
     where = repr(str(path))
     try:
-        for line in read_regular(path, _MAX_TRIALS_BYTES, follow=False).decode("utf-8").splitlines():
-            values = TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line.encode()), where)
+        for line in read_lines(path, _MAX_LINE_BYTES, _MAX_TRIALS_BYTES):
+            values = TUNE_TRIAL_FORMAT.upgraded(parse_json_object(line), where)
             if values.get("phase") != "search":
                 yield from_values(values, RepeatedTrial, where)
     except (OSError, ValueError) as error:

@@ -15,14 +15,14 @@ from sqlalchemy.pool import NullPool
 
 from timebox.configs.storage_url import hide_passwords, is_url, without_password
 from timebox.errors import OutputError, RunError, UsageError, one_line
-from timebox.files import NO_LOCKS, lock, parse_json_object, read_regular, written
+from timebox.files import NO_LOCKS, lock, parse_json_object, read_lines, written
 from timebox.files.folders import Folder
 
 MAX_CONNECT_SECONDS = 4
 # Databases only: Optuna's journal storage has no heartbeat, there the worker pool sees that a process ended.
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 3, 12
 # A journal takes about 300 bytes a trial and epoch; Optuna reads all of it.
-MAX_JOURNAL_BYTES = 1 << 28
+MAX_JOURNAL_BYTES, MAX_LINE_BYTES = 1 << 28, 1 << 24
 _BLOCK_BYTES, _MAX_REASON_CHARACTERS = 1 << 16, 200
 # A trial whose worker died so often is not tried again.
 MAX_RETRIES = 2
@@ -80,8 +80,9 @@ def check_journal(path: Path) -> None:
     """
     number = 0
     try:
-        content = read_regular(path, MAX_JOURNAL_BYTES, follow=False)
-        for line in content[: content.rfind(b"\n") + 1].splitlines():
+        for line in read_lines(path, MAX_LINE_BYTES, MAX_JOURNAL_BYTES):
+            if not line.endswith(b"\n"):
+                break
             number += 1
             if not isinstance(parse_json_object(line).get("op_code"), int):
                 raise ValueError("it is no entry of a journal")
