@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MAX_OPERATIONS = 12
+FOREIGN = "photo of mine.png"  # a file that timebox has not written, which stays
 _HEADER_BYTES = 5  # action, file, and three bytes of its parameters
 
 
@@ -37,7 +38,8 @@ def damage(folder: Path, outside: Path, data: bytes) -> set[str]:
             break
         action, which, *parameters = data[:_HEADER_BYTES]
         data = data[_HEADER_BYTES:]
-        files = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+        inside = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+        files = sorted(path for path in inside if path.name != FOREIGN)
         if not files:
             break
         target = files[which % len(files)]
@@ -48,7 +50,7 @@ def damage(folder: Path, outside: Path, data: bytes) -> set[str]:
         with suppress(OSError, MemoryError):  # a file with a hole of gigabytes is not read
             act(target, outside, parameters, content)
         if act is _add_foreign:
-            foreign.add("photo of mine.png")
+            foreign.add(FOREIGN)
     return foreign
 
 
@@ -125,7 +127,7 @@ def _bind_socket(target: Path, outside: Path) -> None:
 
 
 def _add_foreign(target: Path, outside: Path, parameters: list[int], content: bytes) -> None:
-    (target.parent / "photo of mine.png").write_bytes(b"mine")
+    (target.parent / FOREIGN).write_bytes(b"mine")
 
 
 CONTENT_ACTIONS = (_cut_off, _overwrite, _overwrite_near_start, _insert, _replace, _nest, _make_sparse)
