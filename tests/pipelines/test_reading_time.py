@@ -217,7 +217,7 @@ def test_the_classifier_reads_files_within_its_budget(tmp_path: Path, monkeypatc
         time.sleep(0.05)
         return 8, 8
 
-    monkeypatch.setattr(estimator, "_read_size", slowly)
+    monkeypatch.setattr(estimator, "size_of", slowly)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     files, begin = [tmp_path / "a.png"] * 400, time.monotonic()
     with pytest.raises(BudgetError, match=r"reading 'X' takes about \d+s here \(looked at \d+ of 400 images"):
