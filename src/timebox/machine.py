@@ -93,6 +93,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_torchrun() else 1
 
 
+def is_one_host() -> bool:
+    """Whether ``torchrun`` started all ranks on this host."""
+    return local_world_size() == int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
     """The directories of this process's cgroup and all its ancestors, in cgroup v2, v1 and the hybrid of both.
 

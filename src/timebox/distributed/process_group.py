@@ -28,7 +28,7 @@ from timebox.distributed.interface import listen_on_interface_of
 from timebox.distributed.messages import MessageChannel
 from timebox.distributed.run_key import shared_run_key
 from timebox.errors import RankFailureError, UsageError
-from timebox.machine import is_torchrun, local_world_size
+from timebox.machine import is_one_host, is_torchrun
 from timebox.runtime.device import device_name
 
 # Least time that ranks wait for all others to be started.
@@ -298,11 +298,6 @@ def join_process_group(device: torch.device, deadline: Deadline) -> Iterator[Pro
             elapsed_seconds = max(group.all_gather(deadline.elapsed()))
             deadline.add_earlier_phases({"start-up": max(elapsed_seconds - deadline.elapsed(), 0.0)})
             yield group
-
-
-def is_one_host() -> bool:
-    """Whether ``torchrun`` started all ranks on this host."""
-    return local_world_size() == int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _local_device(kind: str) -> torch.device:

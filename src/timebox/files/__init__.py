@@ -67,12 +67,22 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = True) -> by
     """The content of a regular file. Raises OSError for any other kind of file, above ``max_bytes``, and where it does
     not fit into memory."""
     with open_regular(path, follow=follow) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > max_bytes:
-            raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
-        if reason := memory_shortage(size, "its content"):
-            raise OSError(f"it {reason}")
-        return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
+        return read_open(file, max_bytes)
+
+
+def read_open(file: BinaryIO, max_bytes: int) -> bytes:
+    """The content of a file that is open. Raises OSError above ``max_bytes``, and where it does not fit into memory."""
+    size = _size_within(file, max_bytes)
+    if reason := memory_shortage(size, "its content"):
+        raise OSError(f"it {reason}")
+    return file.read(size)  # read(max_bytes) would allocate max_bytes for the smallest file
+
+
+def _size_within(file: BinaryIO, max_bytes: int) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+        raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+    return size
 
 
 def read_lines(path: Path, max_line_bytes: int, max_bytes: int | None = None) -> Iterator[bytes]:
@@ -81,8 +91,8 @@ def read_lines(path: Path, max_line_bytes: int, max_bytes: int | None = None) ->
     Raises OSError for any other kind of file, for one above ``max_bytes``, and for a line above ``max_line_bytes``.
     """
     with open_regular(path, follow=False) as file:
-        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
-            raise OSError(f"larger than the {max_bytes:,} bytes such a file may have")
+        if max_bytes is not None:
+            _size_within(file, max_bytes)
         while line := file.readline(max_line_bytes + 1):
             if len(line) > max_line_bytes:
                 raise OSError(f"it has a line of over {max_line_bytes:,} bytes")

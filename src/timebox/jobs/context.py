@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from timebox.clock import Deadline
-from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, is_one_host, join_process_group
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from timebox.distributed.run_key import KEY_VARIABLE, is_key_secret
-from timebox.machine import is_torchrun
+from timebox.machine import is_one_host, is_torchrun
 from timebox.reporter import Reporter
 
 

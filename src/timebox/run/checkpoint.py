@@ -17,7 +17,7 @@ from torch import Tensor
 
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
-from timebox.files import open_regular, parse_json_object
+from timebox.files import open_regular, parse_json_object, read_open
 from timebox.files.folders import FILE, NOT_FOLLOWED, Folder, target_of_temporary
 from timebox.run.files import MAX_JSON_BYTES, read_object, to_file
 from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
@@ -150,7 +150,7 @@ def _remove_other_files(folder: Folder) -> None:
     """
     try:
         with folder.open_regular(MANIFEST) as file:
-            current = parse_json_object(file.read(MAX_JSON_BYTES)).get("file")
+            current = parse_json_object(read_open(file, MAX_JSON_BYTES)).get("file")
     except FileNotFoundError:
         current = None
     except (OSError, ValueError):

@@ -30,7 +30,7 @@ from timebox.data.arrays.checksums import block_checksums
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.errors import BudgetError, OutputError
-from timebox.files import parse_json_object, write_whole, written
+from timebox.files import parse_json_object, read_open, write_whole, written
 from timebox.files.folders import DIRECTORY, Folder, target_of_temporary
 from timebox.paths import expand_user, user_cache
 
@@ -264,10 +264,8 @@ def _load_entry(entry: Folder, check_time: Callable[[], None]) -> LoadedData:
     """The data of an entry, memory-mapped. Raises OSError, ValueError, TypeError or MemoryError where it is damaged."""
     _check_own(entry.path, entry.status())
     with entry.open_regular(INDEX) as file:
-        size = _own_size(file, entry.path / INDEX)
-        if size > _MAX_INDEX_BYTES:
-            raise ValueError(f"{INDEX} has {size:,} bytes, over {_MAX_INDEX_BYTES:,}")
-        index = msgspec.convert(parse_json_object(file.read(size)), _Index)
+        _own_size(file, entry.path / INDEX)
+        index = msgspec.convert(parse_json_object(read_open(file, _MAX_INDEX_BYTES)), _Index)
     index.check()
     datasets = {
         name: _map_split(entry, name, split, index.class_names, check_time) for name, split in index.splits.items()
