@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-import torch
 from torch.distributed import HashStore
 
 import timebox
+from small_runs import small_plan
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.distributed.heartbeat import Heartbeat, RankInfo
@@ -21,28 +21,13 @@ from timebox.errors import NO_ANSWER, UsageError
 from timebox.evaluation.scoring import ScoreSplit
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.distributed_throughput import MeasurementRequest
-from timebox.planning.plan import Plan
 from timebox.recipe import RECIPES
 from timebox.run.model_config import PlanRecord
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 RECIPE = RECIPES["airbench94"]()
 SOURCE = DataConfig(data="photos", val=0.1, test="held out", group_by=r"(\d+)_")
-PLAN = Plan(
-    recipe=RECIPE,
-    device=torch.device("cpu"),
-    threads=2,
-    precision="bf16",
-    num_steps=None,
-    micro_batch=32,
-    step_seconds=0.1,
-    expected_steps=9,
-    saving_seconds=0.1,
-    finish_seconds=1.0,
-    num_val_images=0,
-    scoring_batch=50,
-    lines=("a line",),
-)
+PLAN = small_plan(RECIPE, threads=2, precision="bf16", scoring_seconds=float("inf"))
 CONFIG = TrainConfig.of(SOURCE, budget=60.0, settings=("width=8", "max_lr=x0.3"))
 MESSAGES = (
     ReadData(SOURCE, None, "crop", 128),

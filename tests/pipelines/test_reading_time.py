@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from budgets import within_budget
-from small_runs import SMALL, quick, save_npz
+from small_runs import SMALL, quick, save_npz, save_photos, slow_down
 from timebox.cli.exit_status import DONE, REFUSED
 from timebox.data.reading import encoded_images
 from timebox.errors import BudgetError, DataError, RunError, TimeboxError, UsageError, flags_in_messages
@@ -101,16 +101,10 @@ def test_a_run_on_a_part_is_resumed_on_the_same_part(tmp_path: Path, monkeypatch
             side = 8 + 8 * (number % 3)  # the working size follows the images that are read
             pixels = rng.integers(100 * shade, 100 * shade + 150, (side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "ds" / name / f"{number}.png")
-    decode = encoded_images.decode_image
-
-    def slowly(*arguments: object) -> object:
-        time.sleep(0.05)
-        return decode(*arguments)  # type: ignore[arg-type]
-
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
     options = {"settings": SMALL, "recipe": "haet2021", "device": "cpu", "precision": "fp32", "cache": False}
     with monkeypatch.context() as patch:
-        patch.setattr(encoded_images, "decode_image", slowly)
+        slow_down(patch, encoded_images, "decode_image", 0.05)
         out, data = tmp_path / "run", tmp_path / "ds"
         stopped = train(data, budget="14s", allow_partial=True, out=out, reporter=Stop(), **options)
     training = stopped.config["training"]
@@ -144,12 +138,7 @@ def test_a_part_is_for_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["val", "data"])
 def test_a_pattern_without_end_is_refused(path: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "ds" / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "ds" / name / f"{'a' * 40}{number}.png")
+    save_photos(tmp_path / "ds", 4, name="a" * 40 + "{}")
     options = {"budget": "60s"} if path == "data" else {"steps": 2}
     begin = time.monotonic()
     with pytest.raises(UsageError, match=r"group_by '\(a\+\)\+\$' takes too long: it is not done with 'cat/a+0\.png'"):
@@ -263,12 +252,7 @@ def test_what_is_no_file_is_named(
 
 
 def test_pipes_among_the_images_and_tables_are_left_out(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "ds" / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "ds" / name / f"{number}.png")
+    save_photos(tmp_path / "ds", 12)
     for name in ("cat/z.png", "dog/other", "labels.csv"):
         os.mkfifo(tmp_path / "ds" / name)
     run = quick(tmp_path / "ds", tmp_path / "run", steps=1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from small_runs import small_plan
 from timebox.configs.train import TrainConfig
 from timebox.errors import RunError
 from timebox.planning.plan import Plan
@@ -12,22 +13,7 @@ from timebox.recipe import get_recipe
 from timebox.run.json_values import from_values, to_values
 from timebox.run.model_config import PlanRecord, Preprocessing, TrainingRequest
 
-PLAN = Plan(
-    recipe=get_recipe("haet2021"),
-    device=torch.device("cpu"),
-    threads=1,
-    precision="fp32",
-    num_steps=None,
-    micro_batch=32,
-    step_seconds=0.1,
-    expected_steps=9,
-    scoring_seconds=1.0,
-    saving_seconds=0.1,
-    finish_seconds=1.0,
-    num_val_images=0,
-    scoring_batch=50,
-    lines=("a line",),
-)
+PLAN = small_plan(get_recipe("haet2021"))
 
 
 @pytest.mark.parametrize(

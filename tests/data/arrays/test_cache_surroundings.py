@@ -4,10 +4,9 @@ import errno
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from small_runs import save_photos
 from timebox.data import load_data
 from timebox.data.arrays import decoded_cache, memory_map
 from timebox.data.reading import encoded_images
@@ -18,13 +17,7 @@ from timebox.errors import OutputError
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose images are always worth keeping."""
     monkeypatch.setattr(encoded_images, "MIN_CACHED_PIXELS", 0)
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    return tmp_path / "photos"
+    return save_photos(tmp_path / "photos", 4, side=16)
 
 
 def note_of(photos: Path) -> str:

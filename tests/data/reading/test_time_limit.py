@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from small_runs import slow_down
 from timebox.clock import Deadline
 from timebox.data import LoadedData, load_data
 from timebox.data.part import PartRead, part_order
@@ -177,14 +178,8 @@ def photos(root: Path, num: int = 12, classes: tuple[str, ...] = ("cat", "dog"))
 @pytest.fixture
 def is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding takes 20 ms an image, on two threads."""
-    decode = encoded_images.decode_image
-
-    def slowly(*arguments: object) -> object:
-        time.sleep(0.02)
-        return decode(*arguments)  # type: ignore[arg-type]
-
     monkeypatch.setattr("timebox.data.reading.threads.available_threads", lambda: 2)
-    monkeypatch.setattr(encoded_images, "decode_image", slowly)
+    slow_down(monkeypatch, encoded_images, "decode_image", 0.02)
 
 
 def read(source: Path, seconds: float, allow_partial: bool = False, part: PartRead | None = None) -> LoadedData:
@@ -300,13 +295,7 @@ def unpacks_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unpacking takes 10 ms a file."""
     from timebox.data.formats import archive
 
-    write = archive._write
-
-    def slowly(*arguments: object) -> Path:
-        time.sleep(0.01)
-        return write(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(archive, "_write", slowly)
+    slow_down(monkeypatch, archive, "_write", 0.01)
 
 
 @pytest.mark.usefixtures("unpacks_slowly")
