@@ -147,6 +147,14 @@ def test_a_cold_start_advances_the_schedule_little(seconds: list[float]) -> None
     assert max(result.advances) < 2 / 250
 
 
+@pytest.mark.parametrize("slowdown", [8, 20, 40])
+def test_steps_that_stay_slow_are_no_stalls(slowdown: int) -> None:
+    """As with several programs that come to the same processors: two threads wait for each other at every operation."""
+    result = simulate(60, lambda step, time: 0.1 if time < 40 else 0.1 * slowdown, 0.1)
+    assert result.progress[-1] == 1.0
+    assert result.ended_at <= 60.0 + 1e-9
+
+
 def test_a_stall_longer_than_the_time_left() -> None:
     result = simulate(60, lambda step, time: 100.0 if step == 300 else 0.1, 0.1)
     assert result.progress[-1] == 1.0

@@ -16,6 +16,7 @@ from timebox.distributed.process_group import TorchrunGroup
 from timebox.errors import RankFailureError
 from timebox.jobs.context import RunContext
 from timebox.jobs.job import TrainingJob
+from timebox.machine import available_threads
 from timebox.optim.loss import Loss, class_weights
 from timebox.planning.budget import MAX_VALIDATION_SHARE
 from timebox.run.checkpoint import Checkpoint
@@ -23,6 +24,8 @@ from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
+from timebox.runtime.thread_tuner import ThreadTuner
+from timebox.runtime.threads import keep_num_threads
 from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, WRITES_OF_THE_WEIGHTS, num_bytes
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
@@ -88,7 +91,7 @@ class Training:
         log = self._writer.metrics.add if self._writer else lambda line: None
         monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
         try:
-            with self._group.raise_on_rank_failure():
+            with self._group.raise_on_rank_failure(), keep_num_threads():
                 validation, state, schedule = self._build_validation(), self._state, self._schedule
                 components = TrainingComponents(
                     state, loader, schedule, self._step_runner, self._guard, monitor, self._checkpointer, validation
@@ -171,7 +174,9 @@ class Training:
         if self._job.step_plans is not None:
             return ReplaySchedule(self._job.step_plans)
         plan = self._job.plan
-        schedule = PacedSchedule(self._build_pacer(), plan.recipe, plan.micro_batch, num_ranks=self._group.size)
+        tuner = self._build_thread_tuner()
+        pacer = self._build_pacer(tuner)
+        schedule = PacedSchedule(pacer, plan.recipe, plan.micro_batch, self._group.size, tuner)
         if self._job.checkpoint:
             self._restore(schedule, self._job.checkpoint)
         return schedule
@@ -182,13 +187,20 @@ class Training:
         fits = device.type == "cpu" or num_bytes <= MAX_IMAGE_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
         return replace(self._group.share, holds_shard=not all(self._group.all_gather_timed(fits)))
 
-    def _build_pacer(self) -> ClockPacer | StepPacer:
+    def _build_thread_tuner(self) -> ThreadTuner | None:
+        plan = self._job.plan
+        if plan.max_threads is None:
+            return None
+        return ThreadTuner(plan.threads, min(plan.max_threads, available_threads()), self._reporter.note)
+
+    def _build_pacer(self, tuner: ThreadTuner | None) -> ClockPacer | StepPacer:
         plan = self._job.plan
         if plan.num_steps is not None:
             return StepPacer(plan.num_steps)
         overtime_seconds = OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)
         warmdown, resizing = Warmdown(warmdown_start(plan.recipe), overtime_seconds), build_resizing(plan.recipe)
-        return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing)
+        notify = tuner.record if tuner else lambda seconds, cost: None
+        return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing, notify)
 
     def _seconds_left(self) -> float:
         """Seconds until training must have ended. Saving takes as long as planned, or longer where the disk is slower

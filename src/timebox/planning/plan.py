@@ -18,7 +18,9 @@ class Plan:
 
     Attributes:
         recipe: with all fields resolved.
-        threads: number of torch's threads, 1 or more.
+        threads: number of torch's threads to begin with, 1 or more.
+        max_threads: largest number of threads that steps may use while the load of the machine changes; None where
+            the number stays as it is.
         num_steps: fixed number of steps; None if the deadline ends the training.
         micro_batch: images computed at once, at most the recipe's batch size.
         step_seconds: estimated seconds per step.
@@ -32,6 +34,7 @@ class Plan:
     recipe: Recipe
     device: torch.device
     threads: int
+    max_threads: int | None = None
     precision: str
     num_steps: int | None
     micro_batch: int

@@ -36,12 +36,14 @@ class StepPlanFields(Struct, frozen=True, kw_only=True):
         lr: the learning rate.
         momentum: of the optimizer.
         micro_batch: number of images computed at once.
+        threads: number of torch's threads; no such key where it stayed that of the plan.
     """
 
     progress: Share
     lr: Annotated[float, Meta(ge=0, le=sys.float_info.max)]
     momentum: Annotated[float, Meta(gt=0, lt=1)]
     micro_batch: PositiveCount
+    threads: PositiveCount | None = None
 
 
 class StepLine(StepPlanFields, frozen=True, kw_only=True):

@@ -140,6 +140,7 @@ class PlanRecord(Struct, frozen=True, kw_only=True):
 
     device: Literal["cpu", "cuda"]
     threads: PositiveCount
+    max_threads: PositiveCount | None = None
     precision: Literal["fp32", "bf16", "fp16"]
     num_steps: PositiveCount | None
     micro_batch: PositiveCount

@@ -11,6 +11,8 @@ from timebox.machine import available_threads, local_world_size
 
 # Fewer threads must be faster by this factor: measurements beside other work are noisy.
 MIN_SPEEDUP = 1.15
+# So often both numbers are measured again before the number is lowered.
+NUM_CONFIRMATIONS = 2
 
 
 @contextmanager
@@ -22,14 +24,22 @@ def limit_threads_to_container(root: Path = Path("/")) -> Iterator[None]:
     with OMP_NUM_THREADS stays. Processes that ``torchrun`` starts on one host share its threads evenly.
     """
     before = torch.get_num_threads()
-    if _is_set_by_user():
+    if threads_are_fixed():
         threads = before
     elif (processes := local_world_size()) > 1:
         threads = max(1, available_threads(root) // processes)
     else:
         threads = min(before, available_threads(root))
-    if threads != before:
-        torch.set_num_threads(threads)
+    with keep_num_threads():
+        if threads != before:
+            torch.set_num_threads(threads)
+        yield
+
+
+@contextmanager
+def keep_num_threads() -> Iterator[None]:
+    """Restores the number of torch's threads afterwards."""
+    before = torch.get_num_threads()
     try:
         yield
     finally:
@@ -53,7 +63,7 @@ def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
     Returns:
         A line for the user where the number has been lowered, else nothing.
     """
-    if _is_set_by_user():
+    if threads_are_fixed():
         return []
     most = fewest = torch.get_num_threads()
     seconds = seconds_with_most = measure_seconds()
@@ -63,17 +73,21 @@ def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
         if seconds < MIN_SPEEDUP * seconds_with_half:
             break
         fewest, seconds = fewest // 2, seconds_with_half
-    if fewest < most:
-        # Other load during the first measurement would lower the number for the whole training: measure again.
+    # Other load during a measurement would lower the number for the whole plan: measure both again, in turn.
+    for _ in range(NUM_CONFIRMATIONS if fewest < most else 0):
         torch.set_num_threads(most)
         seconds_with_most = min(seconds_with_most, measure_seconds())
-        fewest = fewest if seconds_with_most >= MIN_SPEEDUP * seconds else most
+        if seconds_with_most < MIN_SPEEDUP * seconds:
+            fewest = most
+            break
+        torch.set_num_threads(fewest)
+        seconds = min(seconds, measure_seconds())
     torch.set_num_threads(fewest)
     speedup = seconds_with_most / seconds
     return [f"{fewest} of {most} threads: {speedup:.1f}x as fast as all of them"] if fewest < most else []
 
 
-def _is_set_by_user() -> bool:
+def threads_are_fixed() -> bool:
     """Whether the user has set OMP_NUM_THREADS. ``torchrun`` sets it to 1 where it starts several processes."""
     setting = os.environ.get("OMP_NUM_THREADS")
     return bool(setting) and not (setting == "1" and local_world_size() > 1)

@@ -25,7 +25,8 @@ class StepRecord:
 
     def to_entry(self, loss: float) -> dict[str, object]:
         """A line of metrics.jsonl; a loss that is not finite becomes null."""
-        entry = {"step": self.step, "epoch": self.epoch, "resolution": self.resolution, **asdict(self.plan)}
+        settings = {name: value for name, value in asdict(self.plan).items() if value is not None}
+        entry = {"step": self.step, "epoch": self.epoch, "resolution": self.resolution, **settings}
         return {**entry, "loss": loss if isfinite(loss) else None}
 
 

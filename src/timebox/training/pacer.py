@@ -6,7 +6,7 @@ The last step of a pacer ends at a progress of exactly 1, however the speed of t
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from math import ceil
 from statistics import median_low
 from typing import Protocol
@@ -102,12 +102,14 @@ class ClockPacer:
         step_seconds: a first estimate of one full-size step, above 0, replaced by measurements as they come in.
         now: a clock in seconds.
         resizing: the size of the images by progress; full size from the warmdown on.
+        notify: receives seconds and cost in full-size steps of each measurement.
     """
 
     WINDOW = 16
     # Measured steps as which the estimate counts until the window is full, so that one cold start does not decide.
     NUM_ESTIMATES = 3
-    # A step this many times slower than the median is a stall, and does not count.
+    # A step this many times slower than the median is a stall, and does not count, unless the one after it is as slow:
+    # that is another load, and only steps from there on count.
     STALL = 10
 
     def __init__(
@@ -117,8 +119,9 @@ class ClockPacer:
         now: Callable[[], float],
         warmdown: Warmdown = NO_WARMDOWN,
         resizing: Resizing = FULL_SIZE,
+        notify: Callable[[float, float], None] = lambda seconds, cost: None,
     ) -> None:
-        self._seconds_left, self._now = seconds_left, now
+        self._seconds_left, self._now, self._notify = seconds_left, now, notify
         self._warmdown, self._resizing = warmdown, resizing
         self._progress = 0.0
         # Cost of each step that is issued and not finished, in full-size steps.
@@ -145,8 +148,9 @@ class ClockPacer:
         if num_steps:
             now = self._now()
             cost = sum(self._unfinished.popleft() if self._unfinished else 1.0 for _ in range(num_steps))
-            self._recent.append((now - self._timer_start, cost))
-            self._timer_start = now
+            seconds, self._timer_start = now - self._timer_start, now
+            self._recent.append((seconds, cost))
+            self._notify(seconds, cost)
 
     def restart_timer(self) -> None:
         self._timer_start = self._now()
@@ -208,6 +212,13 @@ class ClockPacer:
         return sum(islice(reversed(self._unfinished), num_unfinished))
 
     def _without_stalls(self) -> list[tuple[float, float]]:
-        """The latest (seconds, cost) without cold starts and suspensions. A slowdown that lasts becomes the median."""
-        median = median_low(seconds / steps for seconds, steps in self._recent)
-        return [(seconds, steps) for seconds, steps in self._recent if seconds <= self.STALL * median * steps]
+        """The latest (seconds, cost) without cold starts and suspensions; those alone that are slow, if they go on."""
+        recent = list(self._recent)
+        longest = self.STALL * median_low(seconds / steps for seconds, steps in recent)
+        slow = list(takewhile(lambda measured: measured[0] > longest * measured[1], reversed(recent)))
+        is_warm = len(recent) == self.WINDOW
+        return (
+            slow
+            if is_warm and len(slow) > 1
+            else [(seconds, steps) for seconds, steps in recent if seconds <= longest * steps]
+        )

@@ -8,6 +8,7 @@ from timebox.errors import RunError
 from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
 from timebox.recipe import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
+from timebox.runtime.thread_tuner import ThreadTuner
 from timebox.training.pacer import Pacer, StepPacer
 
 # A longer forward and backward pass is split: Python handles signals between micro-batches only.
@@ -20,12 +21,16 @@ WARMDOWN_LR_SHARE = 0.1
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Settings of one step; ``progress``, 0...1, is the position in the schedule at its end."""
+    """Settings of one step; ``progress``, 0...1, is the position in the schedule at its end.
+
+    ``threads`` is the number of torch's threads, None to leave it as it is.
+    """
 
     progress: float
     lr: float
     momentum: float
     micro_batch: int
+    threads: int | None = None
 
 
 class Schedule(Protocol):
@@ -61,10 +66,22 @@ class Schedule(Protocol):
 
 
 class PacedSchedule:
-    """The recipe's learning rate and momentum at the progress that a pacer decides."""
+    """The recipe's learning rate and momentum at the progress that a pacer decides.
 
-    def __init__(self, pacer: Pacer, recipe: Recipe, micro_batch: int, num_ranks: int = 1) -> None:
+    Args:
+        thread_tuner: decides the number of threads of each step; None to leave it as it is.
+    """
+
+    def __init__(
+        self,
+        pacer: Pacer,
+        recipe: Recipe,
+        micro_batch: int,
+        num_ranks: int = 1,
+        thread_tuner: ThreadTuner | None = None,
+    ) -> None:
         self.pacer, self.micro_batch, self.lr_factor = pacer, micro_batch, 1.0
+        self._thread_tuner = thread_tuner
         self._recipe = recipe
         self._images_per_rank = recipe.batch_size * recipe.ensemble_size / num_ranks
         self.rewind = pacer.rewind
@@ -80,7 +97,8 @@ class PacedSchedule:
         if self.pacer.step_seconds * self.micro_batch / self._images_per_rank > MAX_MICRO_BATCH_SECONDS:
             self.micro_batch = smaller_micro_batch(self.micro_batch, self._recipe.ghost_size) or self.micro_batch
         lr, momentum = lr_and_momentum_at(self._recipe, progress)
-        return StepPlan(progress, lr * self.lr_factor, momentum, self.micro_batch)
+        threads = self._thread_tuner.next(self.steps_left) if self._thread_tuner else None
+        return StepPlan(progress, lr * self.lr_factor, momentum, self.micro_batch, threads)
 
     def lower_lr(self) -> None:
         self.lr_factor *= ROLLBACK_LR_FACTOR

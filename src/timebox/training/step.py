@@ -83,6 +83,8 @@ class EagerStepRunner:
         """There is nothing to prepare."""
 
     def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
+        if step_plan.threads is not None and step_plan.threads != torch.get_num_threads():
+            torch.set_num_threads(step_plan.threads)
         self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
         loss = training_step(self._state, self._loss_fn, batch, step_plan.micro_batch)
         self._state.advance(step_plan.progress)

@@ -1,0 +1,118 @@
+"""The number of threads follows the load of the machine."""
+
+from collections.abc import Callable
+
+import pytest
+
+from timebox.runtime.thread_tuner import ThreadTuner
+
+# Seconds of a step, and the share of its threads' time that the process gets, by the number of threads.
+Load = Callable[[int], tuple[float, float]]
+
+
+def free(threads: int) -> tuple[float, float]:
+    return 1.0 / threads, 1.0
+
+
+def crowded(threads: int) -> tuple[float, float]:
+    """Every processor is shared with another program, and threads wait for each other."""
+    return {1: (1.0, 0.95), 2: (1.5, 0.5), 4: (2.5, 0.4)}[threads]
+
+
+class Simulation:
+    """Steps under a load that may change; ``threads`` holds the number of each step."""
+
+    def __init__(self, threads: int, most: int) -> None:
+        self.processor_time = 0.0
+        self.lines: list[str] = []
+        self.tuner = ThreadTuner(threads, most, self.lines.append, lambda: self.processor_time)
+        self.threads: list[int] = []
+
+    def run(self, load: Load, num_steps: int, steps_left: int = 1000, work: float = 1.0) -> list[int]:
+        for _ in range(num_steps):
+            threads = self.tuner.next(steps_left)
+            seconds, share = load(threads)
+            self.processor_time += share * threads * seconds * work
+            self.tuner.record(seconds * work, work)
+            self.threads.append(threads)
+        return self.threads[-num_steps:]
+
+
+def test_a_free_machine_sees_no_trial() -> None:
+    simulation = Simulation(4, most=4)
+    assert set(simulation.run(free, 500)) == {4}
+    assert simulation.lines == []
+
+
+def test_threads_that_planning_left_out_come_back() -> None:
+    simulation = Simulation(1, most=4)
+    assert simulation.run(free, 100)[-1] == 4
+    assert simulation.lines == [
+        "2 threads in place of 1: 2.0x as fast",
+        "4 threads in place of 2: 2.0x as fast",
+    ]
+
+
+def test_a_load_that_comes_and_goes_is_followed() -> None:
+    simulation = Simulation(4, most=4)
+    simulation.run(free, 50)
+    simulation.run(crowded, 100)
+    assert simulation.tuner.threads == 1
+    simulation.run(free, 600)
+    assert simulation.tuner.threads == 4
+
+
+def test_a_load_that_comes_is_answered_at_once() -> None:
+    simulation = Simulation(2, most=2)
+    simulation.run(free, 300)
+    assert simulation.run(crowded, 6) == [2, 2, 1, 1, 1, 1]
+    assert simulation.tuner.threads == 1
+
+
+def test_slow_steps_on_a_free_machine_are_no_load() -> None:
+    simulation = Simulation(2, most=2)
+    simulation.run(free, 50)
+    assert set(simulation.run(lambda threads: (2.0 / threads, 1.0), 50)) == {2}
+
+
+def test_trials_that_change_nothing_become_rare() -> None:
+    def overhead(threads: int) -> tuple[float, float]:
+        return {1: 1.0, 2: 1.05}[threads], 1.0
+
+    tried = Simulation(1, most=2).run(overhead, 2000)
+    assert tried[-1] == 1
+    assert 3 <= tried.count(2) <= 30
+
+
+def test_a_small_gain_is_no_reason_for_a_change() -> None:
+    simulation = Simulation(1, most=2)
+    simulation.run(lambda threads: ({1: 1.0, 2: 0.95}[threads], 1.0), 200)
+    assert simulation.tuner.threads == 1
+
+
+def test_one_fast_step_of_a_trial_is_no_reason_for_a_change() -> None:
+    seconds = iter([1.0] * 8 + [0.1, 0.1, 1.0] + [1.0] * 8)
+    simulation = Simulation(1, most=2)
+    simulation.run(lambda threads: (next(seconds), 1.0), 19)
+    assert simulation.tuner.threads == 1
+
+
+def test_steps_on_smaller_images_are_compared_by_their_work() -> None:
+    simulation = Simulation(1, most=2)
+    simulation.run(lambda threads: (1.0, 1.0), 8, work=1.0)
+    simulation.run(lambda threads: (1.0, 1.0), 3, work=0.5)
+    assert simulation.tuner.threads == 1
+
+
+@pytest.mark.parametrize("steps_left", [0, 16])
+def test_the_last_steps_are_no_trials(steps_left: int) -> None:
+    assert set(Simulation(1, most=2).run(free, 100, steps_left)) == {1}
+
+
+def test_with_more_and_fewer_threads_to_try_they_take_turns() -> None:
+    def stubborn(threads: int) -> tuple[float, float]:
+        return 1.0, 0.5
+
+    tried = Simulation(2, most=4).run(stubborn, 200)
+    assert tried.count(4) >= 3
+    assert tried.count(1) >= 3
