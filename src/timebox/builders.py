@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from timebox.data.device.augment import batch_normalize
 from timebox.data.device.loader import Augmentation
-from timebox.data.device.resize import Resizing
+from timebox.data.device.resize import MIN_SIDE, Resizing
 from timebox.errors import UsageError
 from timebox.machine import check_memory
 from timebox.models import (
@@ -19,6 +19,7 @@ from timebox.models import (
     fit_whitening,
     start_at_identity,
 )
+from timebox.models.airbench import MIN_SIDE as AIRBENCH_MIN_SIDE
 from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
 from timebox.recipe import Recipe
 
@@ -89,8 +90,9 @@ def build_augmentation(recipe: Recipe) -> Augmentation:
 
 
 def build_resizing(recipe: Recipe) -> Resizing:
-    """The recipe's size of training images by progress."""
-    return Resizing(recipe.start_size, recipe.full_size_at)
+    """The size of the training images that the recipe's network takes, by progress."""
+    min_side = AIRBENCH_MIN_SIDE if recipe.model == "airbench" else MIN_SIDE
+    return Resizing(recipe.start_size, recipe.full_size_at, recipe.input_scale, min_side)
 
 
 def init_whitening_(model: nn.Module, recipe: Recipe, images: Tensor, mean: Tensor, std: Tensor) -> None:

@@ -70,14 +70,15 @@ def test_building_on_the_meta_device_does_not_import_torchs_compiler() -> None:
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.25, 2.0])
 def test_airbench_resizes_its_input(scale: float) -> None:
     torch.manual_seed(0)
-    model = Airbench(3, 10, AirbenchConfig(width=4, input_scale=scale))
+    model = Airbench(3, 10, AirbenchConfig(width=4, input_scale=scale)).eval()
     for size in SIZES:
         assert model(images(3, 3, size)).isfinite().all()
     entered = model.resize_inputs(images(3, 3, (32, 64)))
     assert entered.shape[2:] == (max(9, round(32 * scale)), max(9, round(64 * scale)))
-    alone = Airbench(3, 10, AirbenchConfig(width=4))
+    alone = Airbench(3, 10, AirbenchConfig(width=4)).eval()
     alone.load_state_dict(model.state_dict())
     assert torch.equal(model(images(3, 3, (32, 64))), alone(entered))
+    assert torch.equal(model.train()(entered), alone.train()(entered)), "in training the loader resizes"
     assert count_flops(model, (3, 32, 32)) / count_flops(alone, (3, 32, 32)) == pytest.approx(
         scale**2, rel=0.35, abs=0.1
     )

@@ -60,9 +60,14 @@ class Airbench(nn.Module):
                 self.head.weight.div_(self.head.weight.std())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, num_classes)."""
+        """Normalised images (N, C, H, W) to logits (N, num_classes).
+
+        In training, images of 9 pixels or more are taken in the size they have: the loader has resized them, in fewer
+        operations.
+        """
         gelu, *groups = self.groups.children()
-        x = self.resize_inputs(images)
+        is_resized = self.training and min(images.shape[2:]) >= MIN_SIDE
+        x = images if is_resized else self.resize_inputs(images)
         x = self._whiten_and_activate(x) if x.is_cuda and self.training else gelu(self.whitening(x))
         for group in groups:
             x = group(x)

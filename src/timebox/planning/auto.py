@@ -204,7 +204,8 @@ def _describe_networks(recipe: Recipe, profile: DatasetProfile) -> str:
 def _describe_resizing(recipe: Recipe, profile: DatasetProfile) -> str:
     if recipe.start_size == 1.0:
         return ""
-    sides = f"from {profile.side * recipe.start_size:.0f} px to {profile.side} px"
+    side = profile.side * recipe.input_scale
+    sides = f"from {side * recipe.start_size:.0f} px to {side:.0f} px"
     return f"; images grow {sides} in the first {_percent(recipe.full_size_at)} of training"
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timebox.data import channel_statistics
+from timebox.data.device import augment
 from timebox.data.device.augment import (
     alternating_flips,
     batch_crop_and_flip,
@@ -92,6 +93,21 @@ def test_selected_images_are_shifted_before_they_are_flipped() -> None:
     shifted = batch_crop_and_flip(images[indices], torch.arange(4), shift_y, shift_x)
     expected = torch.where(flipped[:, None, None, None], shifted.flip(2), shifted)
     assert torch.equal(batch_crop_and_flip(images, indices, shift_y, shift_x, flipped), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shifted", ["y", "x", "both", "neither"])
+@pytest.mark.parametrize("is_flipping", [False, True])
+def test_rows_of_pixels_are_gathered_as_single_pixels_are(
+    shape: tuple[int, int, int, int], shifted: str, is_flipping: bool
+) -> None:
+    images, indices = torch.from_numpy(pixels(shape)), whole(50, 0, shape[0], 3)
+    shift_y = whole(50, -5, 6, 1) if shifted in ("y", "both") else None
+    shift_x = whole(50, -5, 6, 2) if shifted in ("x", "both") else None
+    flipped = whole(50, 0, 2).bool() if is_flipping else None
+    by_rows = augment._gather_rows(images, indices, shift_y, shift_x, flipped)
+    assert torch.equal(by_rows, augment._gather_pixels(images, indices, shift_y, shift_x, flipped))
+    assert by_rows.is_contiguous()
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 6, 40])

@@ -53,7 +53,7 @@ def test_scaled_size_keeps_a_minimum() -> None:
     assert scaled_size(32, 32, 0.75) == (24, 24)
     assert scaled_size(48, 64, 0.875) == (42, 56)
     assert scaled_size(8, 30, 0.5) == (8, 15)
-    assert scaled_size(6, 9, 0.5) == (6, 8), "what is smaller than the least stays as it is"
+    assert scaled_size(12, 40, 0.5, min_side=9) == (9, 20)
     assert scaled_size(31, 17, 1.0) == (31, 17)
 
 
@@ -63,6 +63,23 @@ def test_resize_by_matmul_equals_interpolate(height: int, width: int) -> None:
     resized = resize_by_matmul(images, height, width)
     assert resized.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(resized, batch_resize(images, height, width), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (28, 21), (8, 24), (40, 30)])
+def test_bytes_are_resized_as_numbers_are_and_rounded(height: int, width: int, channels: int) -> None:
+    images = torch.randint(0, 256, (5, channels, 32, 24), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    resized = batch_resize(images, height, width)
+    assert resized.dtype == torch.uint8
+    torch.testing.assert_close(resized.float(), batch_resize(images.float(), height, width), rtol=0, atol=1.01)
+
+
+def test_the_input_of_a_network_follows_its_scale_and_the_progress() -> None:
+    halved = Resizing(0.75, 0.6, input_scale=0.5, min_side=9)
+    assert halved.input_size(64, 96) == (32, 48)
+    assert halved.input_size(64, 96, 0.0) == (24, 36)
+    assert halved.input_size(16, 20) == (9, 10)
+    assert Resizing(input_scale=1.25).input_size(32, 32) == (40, 40)
 
 
 def test_resizing_keeps_features_in_place() -> None:
@@ -82,13 +99,45 @@ def test_the_loader_serves_images_at_the_scheduled_size() -> None:
     dataset = ImageDataset(images, np.arange(20) % 2, ("a", "b"), tuple(map(str, range(20))))
     half = torch.full((3,), 0.5)
 
-    def loader(resizing: Resizing) -> DeviceLoader:
+    def loader(resizing: Resizing, cutout_size: int = 4) -> DeviceLoader:
         images, statistics = ResidentImages.from_dataset(dataset, CPU), ChannelStatistics(half, half)
-        return DeviceLoader(images, statistics, Augmentation(2, "alternating", 4), Sampling(5, seed=0), resizing)
+        augmentation = Augmentation(2, "alternating", cutout_size)
+        return DeviceLoader(images, statistics, augmentation, Sampling(5, seed=0), resizing)
 
     growing, whole = loader(GROWING), loader(FULL_SIZE)
     assert growing.size_at(0.0) == (24, 12)
     assert growing.batch(3, 0.4).images.shape == (5, 3, 28, 14)
     assert torch.equal(growing.batch(3, 0.4).labels, whole.batch(3).labels)
-    assert torch.equal(growing.batch(3, 0.4).images, batch_resize(whole.batch(3).images, 28, 14))
+    unholed, grown = loader(GROWING, 0).batch(3, 0.4).images, batch_resize(loader(FULL_SIZE, 0).batch(3).images, 28, 14)
+    torch.testing.assert_close(unholed, grown, rtol=0, atol=1.01 / 255 / 0.5)
     assert torch.equal(growing.batch(3, 0.7).images, whole.batch(3).images)
+
+
+def test_the_hole_of_cutout_shrinks_with_the_image() -> None:
+    images = np.full((4, 32, 32, 3), 255, np.uint8)
+    dataset = ImageDataset(images, np.arange(4) % 2, ("a", "b"), tuple(map(str, range(4))))
+    half, growing = torch.full((3,), 0.5), Resizing(0.5, 0.6)
+    resident, sampling = ResidentImages.from_dataset(dataset, CPU), Sampling(4, seed=0)
+    loader = DeviceLoader(resident, ChannelStatistics(half, half), Augmentation(0, "none", 8), sampling, growing)
+    small, large = ((loader.batch(0, progress).images == 0).float().mean((1, 2, 3)) for progress in (0.0, 1.0))
+    torch.testing.assert_close(small, large, rtol=0.3, atol=0.01)
+
+
+def test_large_images_are_held_in_the_size_that_the_network_takes() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3000, 32, 16, 3), dtype=np.uint8)
+    dataset = ImageDataset(images, np.arange(3000) % 2, ("a", "b"), tuple(map(str, range(3000))))
+    half, resizing = torch.full((3,), 0.5), Resizing(0.75, 0.6, input_scale=0.75, min_side=9)
+    resident, sampling = ResidentImages.from_dataset(dataset, CPU), Sampling(500, seed=0)
+
+    def loader(augmentation: Augmentation) -> DeviceLoader:
+        return DeviceLoader(resident, ChannelStatistics(half, half), augmentation, sampling, resizing)
+
+    plain = loader(Augmentation())
+    assert plain.images.shape == (3000, 24, 12, 3)
+    assert (plain.size_at(0.0), plain.size_at(1.0)) == ((18, 9), (24, 12))
+    expected = batch_resize(torch.from_numpy(images).permute(0, 3, 1, 2).float(), 24, 12) / 255 / 0.5 - 1
+    order = plain._epoch(0).indices[:500]
+    torch.testing.assert_close(plain.batch(0).images, expected[order], rtol=0, atol=1.01 / 255 / 0.5)
+    samples = loader(Augmentation(crop_padding=15))._epoch(0)
+    assert samples.shift_x is not None and int(samples.shift_x.abs().max()) == 11
+    assert loader(Augmentation(crop_padding=4)).batch(0).images.shape == (500, 3, 24, 12)

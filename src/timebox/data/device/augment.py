@@ -68,7 +68,7 @@ def batch_crop_and_flip(
     shift_x: Tensor | None = None,
     is_flipped: Tensor | None = None,
 ) -> Tensor:
-    """Random crop with reflection padding, then horizontal flip, of selected images; copies every pixel only once.
+    """Random crop with reflection padding, then horizontal flip, of selected images.
 
     Args:
         images: (N, H, W, C), any dtype.
@@ -80,6 +80,14 @@ def batch_crop_and_flip(
     """
     if shift_y is None and shift_x is None and is_flipped is None:
         return images[indices]
+    gather = _gather_pixels if images.is_cuda else _gather_rows
+    return gather(images, indices, shift_y, shift_x, is_flipped)
+
+
+def _gather_pixels(
+    images: Tensor, indices: Tensor, shift_y: Tensor | None, shift_x: Tensor | None, is_flipped: Tensor | None
+) -> Tensor:
+    """:func:`batch_crop_and_flip` by one index for each pixel: a single kernel on a GPU, but slow on a CPU."""
     rows, columns = (torch.arange(side, device=images.device)[None] for side in images.shape[1:3])
     if shift_y is not None:
         rows = _reflect(rows + shift_y[:, None], images.shape[1])
@@ -88,6 +96,31 @@ def batch_crop_and_flip(
     if is_flipped is not None:
         columns = torch.where(is_flipped[:, None], columns.flip(1), columns)
     return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _gather_rows(
+    images: Tensor, indices: Tensor, shift_y: Tensor | None, shift_x: Tensor | None, is_flipped: Tensor | None
+) -> Tensor:
+    """:func:`batch_crop_and_flip` by whole rows of pixels, which a CPU copies many times faster than single ones."""
+    (_, height, width, channels), num_images = images.shape, len(indices)
+    if shift_y is None:
+        cropped = images[indices]
+    else:
+        rows = _reflect(torch.arange(height) + shift_y[:, None], height)
+        cropped = images.flatten(2)[indices[:, None], rows].view(num_images, height, width, channels)
+    if shift_x is not None:
+        reach = int(shift_x.abs().max())
+        left, right = cropped[:, :, 1 : reach + 1].flip(2), cropped[:, :, width - 1 - reach : width - 1].flip(2)
+        padded = torch.cat((left, cropped, right), 2)
+        # All shifts of each image as overlapping views of its padded rows; one of them is copied.
+        row = padded.stride(1)
+        views = padded.as_strided(
+            (num_images, 2 * reach + 1, height, width * channels), (height * row, channels, row, 1)
+        )
+        cropped = views[torch.arange(num_images), shift_x + reach].view(num_images, height, width, channels)
+    if is_flipped is not None:
+        cropped = torch.where(is_flipped[:, None, None, None], cropped.flip(2), cropped)
+    return cropped
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:
@@ -138,7 +171,13 @@ def batch_mixup(images: Tensor, others: Tensor, weight: Tensor) -> Tensor:
 
 def batch_normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Normalise uint8 (N, H, W, C) to float32 (N, C, H, W), channels_last, with :class:`ChannelStatistics`."""
-    return torch.addcmul(-mean / std, images, 1.0 / (255.0 * std)).permute(0, 3, 1, 2)
+    scale, offset = 1.0 / (255.0 * std), -mean / std
+    if images.is_cuda:
+        return torch.addcmul(offset, images, scale).permute(0, 3, 1, 2)
+    # In rows of pixels: a CPU is ten times slower where the constants repeat every few numbers.
+    width = images.shape[2]
+    rows = torch.addcmul(offset.repeat(width), images.flatten(2), scale.repeat(width))
+    return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 def batch_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

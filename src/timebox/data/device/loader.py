@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from timebox.data.device import augment
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.resident import ResidentImages
-from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize, scaled_size
+from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize
 
 # The epoch numbers of two networks of an ensemble differ by this. It is odd, so that with alternating flips an image
 # that one network sees flipped is not flipped for the next network in the same epoch.
 STREAM_EPOCHS = 2**20 + 1
+# Images shrunk at once: 50 MB of 128 px RGB.
+SHRUNK_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class DeviceLoader:
     Samples are numbered through all epochs: batch ``b`` holds samples ``b * batch_size`` onwards. So every batch has
     the same size (an epoch may end inside a batch), and any batch can be made without those before it. The images stay
     uint8 on the device; only one batch at a time is floating point. Mixup mixes a sample with the next sample of its
-    stream, so the result does not depend on the batch size. Images are augmented at full size, then resized.
+    stream, so the result does not depend on the batch size. Images are cropped and flipped at full size, then
+    resized to what the network takes.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class DeviceLoader:
         sampling: Sampling,
         resizing: Resizing = FULL_SIZE,
     ) -> None:
-        self.images, self.labels, self.shard = dataset.images, dataset.labels, dataset.shard
+        self.labels, self.shard = dataset.labels, dataset.shard
         self._num_classes, self._dataset_size = dataset.num_classes, dataset.dataset_size
         self.statistics = statistics.to(dataset.images.device)
         self.augmentation = augmentation
         self.batch_size, self.seed, self.ensemble_size = sampling.batch_size, sampling.seed, sampling.ensemble_size
         self.resizing = resizing
+        self.images, self._shrinkage = self._shrink(dataset.images)
+        self._source_size = (dataset.images.shape[1], dataset.images.shape[2])
         self._epochs: dict[int, Samples] = {}
 
     def __len__(self) -> int:
@@ -108,8 +113,7 @@ class DeviceLoader:
 
     def size_at(self, progress: float) -> tuple[int, int]:
         """(height, width) in pixels of the images of a step that begins at ``progress``, 0...1."""
-        height, width = self.images.shape[1:3]
-        return scaled_size(height, width, self.resizing.scale_at(progress))
+        return self.resizing.input_size(*self._source_size, progress)
 
     def batch(self, number: int, progress: float = 1.0) -> Batch:
         """This rank's part of batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
@@ -119,11 +123,22 @@ class DeviceLoader:
         count = end - begin + (1 if self.augmentation.mixup else 0)  # mixup needs the sample after the last one
         streams = (self._samples(start, count, net * STREAM_EPOCHS) for net in range(self.ensemble_size))
         samples = Samples.concatenate([part for stream in streams for part in stream])
-        images = batch_resize(self._augment(samples), *self.size_at(progress))
+        images = self._augment(samples, self.size_at(progress))
         labels = self.labels[samples.indices]
         if samples.mixup_weight is None:
             return Batch(images, labels)
         return self._mixup(images, labels, samples.mixup_weight * (progress <= self.augmentation.mixup_until))
+
+    def _shrink(self, images: Tensor) -> tuple[Tensor, float]:
+        """On a CPU, images larger than the network's input at full size are shrunk to it, once.
+
+        Returns uint8 (N, H, W, C) and their height as a fraction of what it was.
+        """
+        height, width = self.resizing.input_size(images.shape[1], images.shape[2])
+        if images.is_cuda or height >= images.shape[1] or width >= images.shape[2]:
+            return images, 1.0
+        parts = [batch_resize(part.permute(0, 3, 1, 2), height, width) for part in images.split(SHRUNK_AT_ONCE)]
+        return torch.cat(parts).permute(0, 2, 3, 1), height / images.shape[1]
 
     def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor) -> Batch:
         """Mix each sample with the next one of its stream; the last sample of each stream serves only as a partner."""
@@ -156,7 +171,7 @@ class DeviceLoader:
 
     def _draw_epoch(self, epoch: int) -> Samples:
         settings, seed, shard = self.augmentation, self.seed, self.shard
-        height, width = self.images.shape[1:3]
+        height, width = self._source_size
         indices = augment.epoch_order(seed, epoch, len(self.labels), self.labels.device)
         epochs = torch.full_like(indices, epoch)
         # Random numbers are drawn by the index in the whole data set, so that sharding does not change them.
@@ -168,10 +183,14 @@ class DeviceLoader:
         def integers(stream: int, num_values: int) -> Tensor:
             return (uniform(stream) * num_values).long()
 
+        def shifts(stream: int) -> Tensor:
+            shift = integers(stream, 2 * settings.crop_padding + 1) - settings.crop_padding
+            most = min(self.images.shape[1:3]) - 1
+            return (shift * self._shrinkage).round().long().clamp(-most, most)
+
         columns: dict[str, Tensor] = {}
-        if padding := settings.crop_padding:
-            columns["shift_y"] = integers(2, 2 * padding + 1) - padding
-            columns["shift_x"] = integers(3, 2 * padding + 1) - padding
+        if settings.crop_padding:
+            columns["shift_y"], columns["shift_x"] = shifts(2), shifts(3)
         if settings.flip == "random":
             columns["is_flipped"] = augment.random_flips(seed, epochs, dataset_indices)
         elif settings.flip == "alternating":
@@ -182,12 +201,16 @@ class DeviceLoader:
             columns["mixup_weight"] = torch.where(uniform(6) < settings.mixup, uniform(7) / 2, 0.0).float()
         return Samples(indices, **columns)
 
-    def _augment(self, samples: Samples) -> Tensor:
-        """Random crop, flip, normalisation and cutout: float32 (M, C, H, W), channels_last."""
-        cropped = augment.batch_crop_and_flip(
+    def _augment(self, samples: Samples, size: tuple[int, int]) -> Tensor:
+        """Random crop, flip, resizing, normalisation and cutout: float32 (M, C, height, width), channels_last."""
+        images = augment.batch_crop_and_flip(
             self.images, samples.indices, samples.shift_y, samples.shift_x, samples.is_flipped
         )
-        normalized = augment.batch_normalize(cropped, self.statistics.mean, self.statistics.std)
+        if not images.is_cuda:  # resizes bytes several times faster; a GPU resizes by products of float32 matrices
+            images = batch_resize(images.permute(0, 3, 1, 2), *size).permute(0, 2, 3, 1)
+        images = batch_resize(augment.batch_normalize(images, self.statistics.mean, self.statistics.std), *size)
         if samples.cutout_y is None or samples.cutout_x is None:
-            return normalized
-        return augment.batch_cutout(normalized, samples.cutout_y, samples.cutout_x, self.augmentation.cutout_size)
+            return images
+        scale_y, scale_x = (after / before for after, before in zip(size, self._source_size, strict=True))
+        centre_y, centre_x = (samples.cutout_y * scale_y).long(), (samples.cutout_x * scale_x).long()
+        return augment.batch_cutout(images, centre_y, centre_x, round(self.augmentation.cutout_size * scale_y))

@@ -24,10 +24,19 @@ class Resizing:
     Args:
         start_size: scale of the image's side at the start of training, above 0, at most 1.
         full_size_at: progress, 0...1, from which images have full size; the scale grows linearly until then.
+        input_scale: side of the network's input at full size as a multiple of the image's side, above 0.
+        min_side: smallest side of the network's input in pixels.
     """
 
     start_size: float = 1.0
     full_size_at: float = 0.0
+    input_scale: float = 1.0
+    min_side: int = MIN_SIDE
+
+    def input_size(self, height: int, width: int, progress: float = 1.0) -> tuple[int, int]:
+        """(height, width) in pixels of the network's input for images of that size, for a step that begins at
+        ``progress``, 0...1."""
+        return scaled_size(height, width, self.input_scale * self.scale_at(progress), self.min_side)
 
     def stages(self) -> list[tuple[float, float]]:
         """(progress at which the stage begins, scale of the side in multiples of 1/8), in order."""
@@ -62,14 +71,16 @@ class Resizing:
 FULL_SIZE = Resizing()
 
 
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """(height, width) in pixels, scaled; a side of 8 pixels or more stays at least 8, a shorter one is kept."""
-    scaled_height, scaled_width = (max(min(MIN_SIDE, side), round(side * scale)) for side in (height, width))
-    return scaled_height, scaled_width
+def scaled_size(height: int, width: int, scale: float, min_side: int = MIN_SIDE) -> tuple[int, int]:
+    """(height, width) in pixels, each ``scale`` times as large and ``min_side`` or more."""
+    return max(min_side, round(height * scale)), max(min_side, round(width * scale))
 
 
 def batch_resize(images: Tensor, height: int, width: int) -> Tensor:
-    """Resize bilinearly with antialiasing: floating point (N, C, H, W), channels_last, to (N, C, height, width)."""
+    """Resize bilinearly with antialiasing: (N, C, H, W), channels_last, to (N, C, height, width).
+
+    Images are floating point, or uint8, which a CPU resizes several times faster; the result is rounded then.
+    """
     if images.shape[2:] == (height, width):
         return images
     if images.is_cuda:
