@@ -23,8 +23,8 @@ from timebox.builders import build_model
 from timebox.evaluation.scoring import ScoreSplit
 from timebox.file_versions import CHECKPOINT_FORMAT, MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.jobs.messages import ReadResult, RunFinished
-from timebox.planning.distributed_throughput import MeasurementRequest
 from timebox.planning.plan import Plan
+from timebox.planning.throughput.distributed import MeasurementRequest
 from timebox.recipe import RECIPES
 from timebox.run.json_values import to_values
 from timebox.run.model_config import Machine, PlanRecord, installed_versions

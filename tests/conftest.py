@@ -44,6 +44,7 @@ collect_ignore = ["endurance"]
 import torch  # noqa: E402
 
 from small_runs import Listing, quick, save_npz  # noqa: E402
+from timebox.planning.throughput.cache import ThroughputCache  # noqa: E402
 from timebox.run import Run  # noqa: E402
 
 SHARED_DATA = Path(os.environ.get("TIMEBOX_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -78,6 +79,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_throughput_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plan of this process measures anew: simulated speeds of one test must not count in another."""
+    monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", lambda: ThroughputCache(None))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Missing or invalid files, as on other systems, are ignored.
 """
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -76,6 +77,25 @@ def check_memory(
 def format_bytes(num_bytes: float) -> str:
     """A number of bytes in GB or MB: "1.5 GB"."""
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """The processor's name with family and model, if known: the name alone that a virtual machine shows may stand for
+    very different processors.
+
+    Args:
+        root: where ``proc`` is found.
+    """
+    name, family, model = (field_of(root / "proc/cpuinfo", field) for field in ("model name", "cpu family", "model"))
+    if not name:
+        return platform.processor() or platform.machine()
+    return f"{name} (family {family}, model {model})" if family and model else name
+
+
+def field_of(file: Path, name: str) -> str:
+    """The first value of a field in a file of ``name : value`` lines; empty where there is none."""
+    pairs = (line.partition(":") for line in _text(file).splitlines())
+    return next((value.strip() for key, _, value in pairs if key.strip() == name), "")
 
 
 def is_torchrun() -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from timebox.errors import UsageError, as_unicode, is_printable, one_line
 
+CACHE_VARIABLE = "TIMEBOX_CACHE"
+
 
 def expand_user(path: str | os.PathLike[str]) -> str:
     """A path with the home directory in place of a leading ``~`` or ``~name``, in the encoding of the file system.
@@ -41,6 +43,12 @@ def user_cache() -> Path | None:
     except RuntimeError:  # neither HOME nor an entry for this user
         return None
     return folder if folder.is_absolute() else None
+
+
+def cache_folder() -> Path | None:
+    """The folder that TIMEBOX_CACHE names, else :func:`user_cache`; None where there is neither."""
+    root = os.environ.get(CACHE_VARIABLE) or user_cache()
+    return Path(expand_user(root)) if root else None
 
 
 def shell_quote(path: str | os.PathLike[str]) -> str:

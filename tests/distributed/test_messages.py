@@ -20,7 +20,7 @@ from timebox.distributed.messages import MAX_MESSAGE_BYTES, Message, MessageChan
 from timebox.errors import NO_ANSWER, UsageError
 from timebox.evaluation.scoring import ScoreSplit
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
-from timebox.planning.distributed_throughput import MeasurementRequest
+from timebox.planning.throughput.distributed import MeasurementRequest
 from timebox.recipe import RECIPES
 from timebox.run.model_config import PlanRecord
 

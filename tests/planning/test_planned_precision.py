@@ -2,7 +2,7 @@
 
 import pytest
 
-from timebox.planning.throughput import PROBE_RECIPE, ThroughputBenchmark
+from timebox.planning.throughput.benchmark import PROBE_RECIPE, ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.runtime import precision
 

@@ -10,11 +10,12 @@ import torch
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, UsageError
-from timebox.planning import throughput as benchmark
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
-from timebox.planning.planner import Hardware, PlanRequest, make_plan
-from timebox.planning.throughput import ThroughputBenchmark
+from timebox.planning.planner import make_plan
+from timebox.planning.selection import Hardware, PlanRequest
+from timebox.planning.throughput import benchmark
+from timebox.planning.throughput.benchmark import ThroughputBenchmark
 from timebox.recipe import Recipe
 from timebox.run.model_config import PlanRecord
 from timebox.runtime import precision

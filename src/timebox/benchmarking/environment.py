@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from msgspec import Struct
 
-from timebox.machine import available_threads
+from timebox.machine import available_threads, field_of, processor_name
 from timebox.processes.children import output_of, output_of_code
 from timebox.run.json_values import Count, PositiveCount
 from timebox.run.model_config import installed_versions
@@ -44,9 +44,9 @@ def environment(device: torch.device, root: Path = Path("/")) -> Environment:
     Args:
         root: where ``proc`` is found.
     """
-    memory = _field(root / "proc/meminfo", "MemTotal").removesuffix(" kB")
+    memory = field_of(root / "proc/meminfo", "MemTotal").removesuffix(" kB")
     return Environment(
-        processor=processor(root),
+        processor=processor_name(root),
         cores=os.cpu_count(),
         threads=available_threads(),
         memory_bytes=int(memory) * 1024 if memory.isdigit() else None,
@@ -55,19 +55,6 @@ def environment(device: torch.device, root: Path = Path("/")) -> Environment:
         versions=installed_versions(),
         commit=commit(),
     )
-
-
-def processor(root: Path = Path("/")) -> str:
-    """The processor's name with family and model, if known: the name alone that a virtual machine shows may stand for
-    very different processors.
-
-    Args:
-        root: where ``proc`` is found.
-    """
-    name, family, model = (_field(root / "proc/cpuinfo", field) for field in ("model name", "cpu family", "model"))
-    if not name:
-        return platform.processor() or platform.machine()
-    return f"{name} (family {family}, model {model})" if family and model else name
 
 
 def device_name(device: torch.device) -> str:
@@ -89,13 +76,3 @@ def commit(package: Path = PACKAGE) -> str | None:
     changed = output_of([*git, "status", "--porcelain", "--", "."], _LONGEST_SECONDS)
     head = output_of([*git, "rev-parse", "--short", "HEAD"], _LONGEST_SECONDS)
     return f"{head}{'-dirty' if changed else ''}"
-
-
-def _field(file: Path, name: str) -> str:
-    """The first value of a field in a file of ``name : value`` lines; empty where there is none."""
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    values = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name)
-    return next(values, "")

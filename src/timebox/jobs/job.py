@@ -20,7 +20,8 @@ from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
-from timebox.planning.planner import Hardware, PlanRequest, make_plan
+from timebox.planning.planner import make_plan
+from timebox.planning.selection import Hardware, PlanRequest
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.model_config import (
     ImageShape,

@@ -4,7 +4,7 @@ The messages, in order; :mod:`timebox.jobs.worker` is the worker ranks' side:
 
 1. :class:`ReadData`: read the training data. Every rank answers with a :class:`ReadResult`.
    A group that was restarted after its run was finished gets :class:`RunFinished` in its place.
-2. The measurement requests of :mod:`timebox.planning.distributed_throughput`, any number of times: time training steps
+2. The measurement requests of :mod:`timebox.planning.throughput.distributed`, any number of times: time training steps
    or scoring. Every rank answers with seconds per image.
 3. :class:`StartTraining`: train. The ranks broadcast the first weights and the schedule, and average gradients, see
    :mod:`timebox.training.data_parallel`; at the end every rank answers with its throughput.

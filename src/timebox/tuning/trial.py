@@ -21,7 +21,8 @@ from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import score_held_out
 from timebox.planning.budget import ScoringLoad
-from timebox.planning.planner import Hardware, PlanRequest, make_plan
+from timebox.planning.planner import make_plan
+from timebox.planning.selection import Hardware, PlanRequest
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run.json_values import Count, RecipeFields, Seconds, Share
 from timebox.run.writer import RunWriter

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from small_runs import save_photos
+from timebox import paths
 from timebox.data import load_data
 from timebox.data.arrays import decoded_cache, memory_map
 from timebox.data.reading import encoded_images
@@ -45,7 +46,7 @@ def test_a_read_only_cache(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_home(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIMEBOX_CACHE", raising=False)
-    monkeypatch.setattr(decoded_cache, "user_cache", lambda: None)
+    monkeypatch.setattr(paths, "user_cache", lambda: None)
     assert note_of(photos) == "this user has no home directory, and TIMEBOX_CACHE is not set"
 
 
@@ -93,7 +94,7 @@ def test_home_in_the_name_of_the_cache(photos: Path, tmp_path: Path, monkeypatch
 
 def test_begin_entry_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIMEBOX_CACHE", raising=False)
-    monkeypatch.setattr(decoded_cache, "user_cache", lambda: None)
+    monkeypatch.setattr(paths, "user_cache", lambda: None)
     cache = decoded_cache.DecodedCache()
     assert cache.find("0" * 32) is None
     with pytest.raises(OutputError, match="this user has no home directory"):

@@ -32,14 +32,13 @@ from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.errors import BudgetError, OutputError
 from timebox.files import parse_json_object, read_open, write_whole, written
 from timebox.files.folders import DIRECTORY, Folder, target_of_temporary
-from timebox.paths import expand_user, user_cache
+from timebox.paths import CACHE_VARIABLE, cache_folder
 
 FORMAT = 3
 INDEX, INCOMPLETE_PREFIX = "index.json", ".new-"
 MAX_INCOMPLETE_SECONDS = 86_400
 _KEY = re.compile("[0-9a-f]{32}")
 _IMAGES = ".images"  # ending of the files with pixels; timebox.data.arrays.memory_map begins temporary ones with it
-CACHE_VARIABLE = "TIMEBOX_CACHE"
 _MAX_INDEX_BYTES = 1 << 30
 MAX_BYTES = 64 << 30  # of all entries together; the least recently used is removed first
 MIN_FREE_BYTES = 2 << 30  # left free on the disk
@@ -67,8 +66,8 @@ class DecodedCache:
     @cached_property
     def _folder(self) -> Path | None:
         """None where no directory is named and the user has no home."""
-        root = os.environ.get(CACHE_VARIABLE) or user_cache()
-        return Path(expand_user(root)) / "prepared" if root else None
+        root = cache_folder()
+        return root / "prepared" if root else None
 
     def begin_entry(self, key: str, num_bytes: int) -> "CacheWriter":
         """Begin to write an entry of `num_bytes`, after old entries were removed to make room.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from timebox.planning import throughput as benchmark
-from timebox.planning.throughput import PROBE_RECIPE, ThroughputBenchmark, seconds_per_image
+from timebox.planning.throughput import benchmark
+from timebox.planning.throughput.benchmark import PROBE_RECIPE, ThroughputBenchmark, seconds_per_image
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
@@ -44,7 +44,7 @@ def test_a_batch_that_is_hardly_too_large_is_measured_at_once(monkeypatch: pytes
     """One of width 16: 81 images come to the work that measuring begins with."""
     measuring, measured = ThroughputBenchmark(bands(32, side=32), CPU, "fp32", 9.0), []
     make_images = measuring._images
-    monkeypatch.setattr(measuring, "_images", lambda size: measured.append(size) or make_images(size))
+    monkeypatch.setattr(measuring, "_images", lambda num, size: measured.append(num) or make_images(num, size))
     monkeypatch.setattr(benchmark, "fastest_seconds", lambda *given, **more: 0.1)
     for batch_size, sizes in ((128, [128]), (160, [128]), (64, [64])):
         measuring.fastest_seconds_per_image(PROBE_RECIPE.replace(width=16, batch_size=batch_size))
@@ -65,9 +65,9 @@ def test_the_batch_grows_as_far_as_the_limit_allows(
     state = TrainingState(measuring._build(PROBE_RECIPE), PROBE_RECIPE, Precision("fp32", CPU))
     update = state.optimizer.flops_per_step / measuring.flops_per_image(PROBE_RECIPE)
 
-    def images(size: int) -> torch.Tensor:
-        measured.append(size)
-        return make_images(size)
+    def images(num_images: int, size: tuple[int, int]) -> torch.Tensor:
+        measured.append(num_images)
+        return make_images(num_images, size)
 
     def fastest_seconds(*given: object, **more: object) -> float:
         seconds = 0.01 * (measured[-1] + update)

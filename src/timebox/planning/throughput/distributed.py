@@ -8,7 +8,8 @@ import torch
 from timebox.data.dataset import ImageDataset
 from timebox.distributed.messages import Message
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
-from timebox.planning.throughput import ThroughputBenchmark
+from timebox.planning.throughput.benchmark import ThroughputBenchmark
+from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
 from timebox.recipe import Recipe
 
 
@@ -75,9 +76,14 @@ class ThroughputWorker:
 
 
 def build_throughput_benchmark(
-    train: ImageDataset, device: torch.device, precision: str, limit_seconds: float, group: ProcessGroup
+    train: ImageDataset,
+    device: torch.device,
+    precision: str,
+    limit_seconds: float,
+    group: ProcessGroup,
+    cache: ThroughputCache = NO_CACHE,
 ) -> ThroughputBenchmark:
-    """The benchmark for a group of processes, or for a single process."""
+    """The benchmark for a group of processes, or for a single process, which may use a cache."""
     if isinstance(group, TorchrunGroup):
         return DistributedThroughputBenchmark(train, device, precision, limit_seconds, group)
-    return ThroughputBenchmark(train, device, precision, limit_seconds)
+    return ThroughputBenchmark(train, device, precision, limit_seconds, cache=cache)

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from timebox.builders import build_model
+from timebox.builders import build_model, build_resizing
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.loader import Batch
 from timebox.evaluation.inference import evaluation_mode
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
+from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds, synchronize
@@ -45,6 +46,7 @@ class ThroughputBenchmark:
     Args:
         limit_seconds: approximate time for measuring one network.
         use_cuda_graphs: whether a GPU runs training steps as CUDA graphs, as it does for a single process.
+        cache: measurements of earlier runs, used where they hold.
 
     Attributes:
         recording_seconds: time that the network measured last needs before its first step on images of a new size
@@ -60,7 +62,9 @@ class ThroughputBenchmark:
         precision: str,
         limit_seconds: float,
         use_cuda_graphs: bool = True,
+        cache: ThroughputCache = NO_CACHE,
     ) -> None:
+        self._cache = cache
         self._use_cuda_graphs = use_cuda_graphs
         height, width, channels = train.image_shape
         self.image_shape = (channels, height, width)
@@ -96,21 +100,41 @@ class ThroughputBenchmark:
         return recipe.ensemble_size * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
-        """Seconds per training image of all networks of a recipe; one network is measured, once for a thread count."""
-        measured = self._measured.get(_work(recipe))
-        return self.remeasure(recipe) if measured is None else recipe.ensemble_size * measured
+        """Seconds per training image of all networks of a recipe, as known, else measured on one network."""
+        known = self.known_seconds_per_image(recipe)
+        return self.remeasure(recipe) if known is None else known
+
+    def known_seconds_per_image(self, recipe: Recipe) -> float | None:
+        """The same with this thread count, measured before or cached; None where it is neither."""
+        seconds = self._measured.get(_work(recipe)) or self._cache.seconds(self.cache_key(recipe))
+        return None if seconds is None else recipe.ensemble_size * seconds
+
+    def cached_or_remeasured(self, recipe: Recipe) -> float:
+        """As cached, where the cache holds it; else measured again."""
+        cached = self._cache.seconds(self.cache_key(recipe))
+        return self.remeasure(recipe) if cached is None else recipe.ensemble_size * cached
 
     def remeasure(self, recipe: Recipe) -> float:
         """Measure again; returns the shortest time so far with this thread count, as other load only adds time."""
-        work = _work(recipe)
-        seconds = MEAN_OVER_FASTEST * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1))
+        work, seconds = _work(recipe), self.measured_seconds_per_image(recipe)
         self._measured[work] = min(seconds, self._measured.get(work, seconds))
+        self._cache.record(self.cache_key(recipe), self._measured[work])
         return recipe.ensemble_size * self._measured[work]
+
+    def measured_seconds_per_image(self, recipe: Recipe) -> float:
+        """Measure now; seconds per image of one of its networks."""
+        return MEAN_OVER_FASTEST * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1))
+
+    def cache_key(self, recipe: Recipe) -> str:
+        """The network of a recipe, with all that its speed on one machine depends on."""
+        channels, *size = self.image_shape
+        height, width = build_resizing(recipe).input_size(*size)
+        return f"{self.precision} {channels}x{height}x{width} {' '.join(map(str, _work(recipe)))}"
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of inference in float32, for one view."""
         model = self._build(recipe)
-        images = self._images(SCORING_BATCH_SIZE[self.device.type])
+        images = self._images(SCORING_BATCH_SIZE[self.device.type], self.image_shape[1:])
         with evaluation_mode(model):
             return fastest_seconds(lambda: model(images), self.device, limit_seconds=0.1, max_repeats=3) / len(images)
 
@@ -138,7 +162,8 @@ class ThroughputBenchmark:
         update_in_images = state.optimizer.flops_per_step / self.flops_per_image(recipe)
         measured: list[tuple[int, float]] = []
         while True:
-            batch = Batch(self._images(size), torch.arange(size, device=self.device) % self.num_classes)
+            images = self._images(size, build_resizing(recipe).input_size(*self.image_shape[1:]))
+            batch = Batch(images, torch.arange(size, device=self.device) % self.num_classes)
             if self.device.type == "cuda":
                 before = now()
                 step()
@@ -155,8 +180,9 @@ class ThroughputBenchmark:
                 return seconds_per_image(measured, recipe.batch_size, update_in_images)
             size = fitting[0]
 
-    def _images(self, num_images: int) -> torch.Tensor:
-        return torch.rand(num_images, *self.image_shape, device=self.device).to(memory_format=torch.channels_last)
+    def _images(self, num_images: int, size: tuple[int, int]) -> torch.Tensor:
+        shape = (num_images, self.image_shape[0], *size)
+        return torch.rand(shape, device=self.device).to(memory_format=torch.channels_last)
 
     def _build(self, recipe: Recipe) -> nn.Module:
         """The recipe's network for this data; leaves torch's random state unchanged."""

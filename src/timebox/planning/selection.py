@@ -1,0 +1,275 @@
+"""Selection of recipe, precision and number of threads, by the throughput that networks reach on this machine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from timebox.builders import build_resizing
+from timebox.data.dataset import ImageDataset
+from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from timebox.planning.auto import auto_recipe
+from timebox.planning.batch_size import fit_batch_size, fit_batch_to_processes
+from timebox.planning.budget import MIN_STEPS, Budget, ModelCost, ScoringLoad
+from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, profile_dataset
+from timebox.planning.describe import describe_device
+from timebox.planning.throughput.benchmark import NARROW_PROBE, WIDE_PROBE, ThroughputBenchmark
+from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
+from timebox.planning.throughput.distributed import build_throughput_benchmark
+from timebox.recipe import Recipe, RecipeSpec, parse_recipe
+from timebox.runtime.precision import MAX_REPEATS, MIN_RATIO_KEPT, PRECISIONS, resolve_precision
+from timebox.runtime.threads import threads_are_fixed, tune_num_threads
+
+# Time for measuring: a fraction of the budget, within bounds in seconds. Of the six or more networks measured, about
+# three are so large that each takes all the time that a measurement may take.
+PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 4.0
+NUM_LARGE_MEASUREMENTS = 3
+# Seconds left below which a CPU measures the narrow probe only, in fp32 only.
+SHORT_BUDGET_SECONDS = 8.5
+# Seconds left from which all is measured that a selection wants to know: these, and the time of MIN_STEPS small
+# steps on a very slow machine, of so many FLOP/s.
+LONG_BUDGET_SECONDS, SLOW_FLOPS = 30.0, 2e9
+# Time limit for the first measurement on a CPU, in seconds; and how many times as long as that one all measurements of
+# a plan may take on a busy machine, and those that tune the number of threads.
+FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 8
+# Seconds per image of inference, as a share of those of training, where there is no time to measure both.
+SCORING_PER_TRAINING = 1 / 3
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The hardware to train on. Planning runs on the main rank of the group.
+
+    Attributes:
+        threads: torch's threads before planning tunes their number.
+    """
+
+    device: torch.device
+    precision: str = "auto"
+    group: ProcessGroup = SINGLE_PROCESS
+    threads: int = field(default_factory=torch.get_num_threads)
+
+    @property
+    def tunable_threads(self) -> int | None:
+        """Largest number of threads of a step where the number may change; None where it stays."""
+        is_tunable = self.device.type == "cpu" and self.group.size == 1 and not threads_are_fixed()
+        return self.threads if is_tunable else None
+
+
+@dataclass(frozen=True, eq=False)
+class PlanRequest:
+    """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data."""
+
+    recipe: str
+    settings: tuple[str, ...]
+    train: ImageDataset
+    scoring: ScoringLoad
+    hardware: Hardware
+    source: str
+
+    @cached_property
+    def spec(self) -> RecipeSpec:
+        return parse_recipe(self.recipe, self.settings)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A recipe, the benchmark that measured it in the precision to train in, and lines that explain both to the user.
+
+    Attributes:
+        fastest_precision: the fastest number format of the probe network; None where only one was measured.
+        is_quick: whether there was no time to measure more than one network.
+    """
+
+    recipe: Recipe
+    benchmark: ThroughputBenchmark
+    lines: tuple[str, ...]
+    fastest_precision: str | None = None
+    is_quick: bool = False
+
+
+@dataclass(frozen=True)
+class QuickEstimate:
+    """A first measurement of the training speed, of a recipe that was asked for or of a narrow network.
+
+    Attributes:
+        benchmark: has measured ``probe``.
+        spare_seconds: time left of the budget after ``MIN_STEPS`` steps of the smallest training; negative where there
+            is no time for those.
+        seconds: time that the measurement took.
+    """
+
+    benchmark: ThroughputBenchmark
+    probe: Recipe
+    spare_seconds: float
+    seconds: float
+
+    def has_time_for(self, num_measurements: int) -> bool:
+        """Whether so many more measurements leave time for the training."""
+        return self.spare_seconds > num_measurements * self.seconds
+
+
+def select_recipe(request: PlanRequest, budget: Budget) -> Selection:
+    """Select by measured throughput; what an earlier run measured on this machine counts, where it still holds.
+
+    On a CPU torch is left with the number of threads that is fastest. Raises UsageError for a recipe that does not fit
+    the data.
+    """
+    started = budget.deadline.elapsed()
+    cache = _checked_cache(request)
+    quick = _quick_estimate(request, budget, cache, started) if request.hardware.device.type == "cpu" else None
+    selection = _select_quickly(request, budget, quick) if quick else _select_fully(request, budget, cache)
+    cache.save(selection.fastest_precision)
+    return selection
+
+
+def _checked_cache(request: PlanRequest) -> ThroughputCache:
+    """The throughput cache, of which one network has been measured again; an empty one for a GPU or several ranks."""
+    if request.hardware.device.type != "cpu" or request.hardware.group.size > 1:
+        return NO_CACHE
+    cache = ThroughputCache.of_user()
+    benchmark, probe = _first_benchmark(request, cache), request.spec.fixed or NARROW_PROBE["cpu"]
+    cache.check(benchmark.cache_key(probe), lambda: benchmark.measured_seconds_per_image(probe))
+    return cache
+
+
+def _first_benchmark(request: PlanRequest, cache: ThroughputCache) -> ThroughputBenchmark:
+    """For measurements of a fraction of a second, in the fastest precision that is known, or the one asked for."""
+    hardware = request.hardware
+    precision = (cache.precision or "fp32") if hardware.precision == "auto" else hardware.precision
+    limit_seconds = FIRST_MEASUREMENT_SECONDS
+    return build_throughput_benchmark(request.train, hardware.device, precision, limit_seconds, hardware.group, cache)
+
+
+def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) -> Selection:
+    """Measure the throughput, and select recipe, precision and number of threads by it.
+
+    ``auto`` measures a probe network in each precision, and a narrower one in the fastest. It selects a recipe by the
+    speed interpolated between the two, measures the network of that recipe, and selects again by the corrected speed.
+    """
+    hardware, wanted, fixed = request.hardware, request.hardware.precision, request.spec.fixed
+    device = hardware.device
+    seconds = min(MAX_PLANNING_SECONDS, max(MIN_PLANNING_SECONDS, PLANNING_SHARE * budget.total_seconds))
+    benchmarks = {
+        precision: build_throughput_benchmark(
+            request.train, device, precision, seconds / NUM_LARGE_MEASUREMENTS, hardware.group, cache
+        )
+        for precision in PRECISIONS
+    }
+    narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
+    probe = fixed or wide
+    if wanted == "auto" and cache.holds and cache.precision:
+        fastest, reason = cache.precision, "as measured here earlier"
+    else:
+        fastest, reason = resolve_precision(wanted, device, lambda name: benchmarks[name].remeasure(probe))
+    lines, benchmark = describe_device(device, fastest, reason), benchmarks[fastest]
+    to_remember = fastest if wanted == "auto" else None
+    if fixed:
+        return Selection(fixed, benchmark, (*lines, *_tune_threads(benchmark, fixed)), to_remember)
+    estimate, profile = benchmark.seconds_by_work(narrow, probe), profile_dataset(request.train)
+
+    def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
+        return _select_auto(request, budget, profile, seconds_per_image)
+
+    first, _ = select(estimate)
+    lines += _tune_threads(benchmark, first)
+    # The estimate comes from other networks and more threads.
+    correction = benchmark.training_seconds_per_image(first) / estimate(first)
+    recipe, reasons = select(lambda recipe: correction * estimate(recipe))
+    check_crop_padding(recipe, request.train)
+    if wanted == "auto" and device.type == "cpu":
+        precision, more_reasons = _confirm_precision(fastest, recipe, benchmarks)
+        benchmark, reasons = benchmarks[precision], [*reasons, *more_reasons]
+    return Selection(recipe, benchmark, (*lines, *reasons), to_remember)
+
+
+def _select_auto(
+    request: PlanRequest, budget: Budget, profile: DatasetProfile, seconds_per_image: Callable[[Recipe], float]
+) -> tuple[Recipe, list[str]]:
+    """The automatic recipe for the time left and a speed, and the lines that explain it."""
+    training_seconds = budget.split().training_seconds
+
+    def images_affordable(recipe: Recipe) -> float:
+        return build_resizing(recipe).steps_in(training_seconds / seconds_per_image(recipe))
+
+    return auto_recipe(profile, images_affordable, request.spec.overrides)
+
+
+def _quick_estimate(
+    request: PlanRequest, budget: Budget, cache: ThroughputCache, started: float
+) -> QuickEstimate | None:
+    """Measure one network, within a fraction of a second; None where the budget has time for a full selection.
+
+    Args:
+        started: seconds of the deadline that had gone by when the selection began.
+    """
+    wanted, fixed, benchmark = request.hardware.precision, request.spec.fixed, _first_benchmark(request, cache)
+    probe = fixed or NARROW_PROBE["cpu"]
+    smallest = fit_batch(request, probe, 0.0)
+    work = MIN_STEPS * smallest.batch_size * benchmark.flops_per_image(smallest)
+    if budget.deadline.remaining() > LONG_BUDGET_SECONDS + work / SLOW_FLOPS:
+        return None
+    image_seconds = benchmark.training_seconds_per_image(probe)
+    seconds = budget.deadline.elapsed() - started
+    model = model_cost(benchmark, smallest, SCORING_PER_TRAINING * image_seconds)
+    spare_seconds = budget.split_for(model).training_seconds - MIN_STEPS * smallest.batch_size * image_seconds
+    quick = QuickEstimate(benchmark, probe, spare_seconds, seconds)
+    is_short = wanted == "auto" and budget.deadline.remaining() < SHORT_BUDGET_SECONDS
+    return quick if is_short or not quick.has_time_for(NUM_MEASUREMENTS) else None
+
+
+def _select_quickly(request: PlanRequest, budget: Budget, quick: QuickEstimate) -> Selection:
+    """Select a recipe by the speed of one small network, where there is no time to measure more, and by what is known
+    of another one."""
+    wanted, fixed, benchmark = request.hardware.precision, request.spec.fixed, quick.benchmark
+    knows_more = benchmark.known_seconds_per_image(WIDE_PROBE["cpu"]) is not None
+    reason = "as asked"
+    if wanted == "auto":
+        reason = "as measured here earlier" if knows_more else "no time to measure more"
+    recipe, reasons = fixed, list[str]()
+    if recipe is None:
+        estimate = benchmark.seconds_by_work(quick.probe, WIDE_PROBE["cpu"] if knows_more else quick.probe)
+        recipe, reasons = _select_auto(request, budget, profile_dataset(request.train), estimate)
+        check_crop_padding(recipe, request.train)
+    lines = describe_device(request.hardware.device, benchmark.precision, reason)
+    if quick.has_time_for(NUM_THREAD_MEASUREMENTS):
+        lines += _tune_threads(benchmark, recipe)
+    return Selection(recipe, benchmark, (*lines, *reasons), is_quick=True)
+
+
+def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
+    """On a CPU, leave torch with the number of threads that is fastest; a line for the user if that is not all."""
+    if benchmark.device.type != "cpu":
+        return []
+    return tune_num_threads(lambda: benchmark.cached_or_remeasured(recipe))
+
+
+def _confirm_precision(
+    precision: str, recipe: Recipe, benchmarks: dict[str, ThroughputBenchmark]
+) -> tuple[str, list[str]]:
+    """Return to fp32, with a line for the user, if the selected network is slower in the precision of the probe."""
+    if precision == "fp32":
+        return precision, []
+    fp32, other = benchmarks["fp32"], benchmarks[precision]
+    speedup = fp32.training_seconds_per_image(recipe) / other.training_seconds_per_image(recipe)
+    for _ in range(MAX_REPEATS):
+        if speedup >= MIN_RATIO_KEPT:
+            break
+        speedup = fp32.remeasure(recipe) / other.remeasure(recipe)
+    if speedup >= MIN_RATIO_KEPT:
+        return precision, []
+    return "fp32", [f"fp32 after all: {precision} runs this network at {speedup:.2g}x its speed"]
+
+
+def fit_batch(request: PlanRequest, recipe: Recipe, images_affordable: float) -> Recipe:
+    """The recipe with a batch size that fits the data, the budget and the number of processes."""
+    is_fixed, num_images = request.spec.is_fixed("batch_size"), len(request.train)
+    if not is_fixed:
+        recipe = fit_batch_size(recipe, images_affordable, num_images)
+    return fit_batch_to_processes(recipe, request.hardware.group.size, images_affordable, num_images, is_fixed)
+
+
+def model_cost(benchmark: ThroughputBenchmark, recipe: Recipe, scoring_image_seconds: float) -> ModelCost:
+    recording_seconds = len(build_resizing(recipe).stages()) * benchmark.recording_seconds
+    return ModelCost(benchmark.num_bytes(recipe), scoring_image_seconds, recording_seconds, recipe.tta)

@@ -1,0 +1,102 @@
+"""Planning with a cache of measured throughput: the second plan on a machine measures one network."""
+
+from pathlib import Path
+
+import pytest
+
+from timebox.planning.plan import Plan
+from timebox.planning.throughput.benchmark import NARROW_PROBE, ThroughputBenchmark
+from timebox.planning.throughput.cache import ThroughputCache
+from timebox.recipe import Recipe
+from timebox.runtime import precision
+
+from .test_planner import SMALL, planned, work
+
+
+class Machine:
+    """Trains at a speed that a test may change, twice as fast in bf16, and counts the networks measured."""
+
+    def __init__(self) -> None:
+        self.slowness = 1.0
+        self.measured: list[tuple[str, Recipe]] = []
+
+    def seconds(self, benchmark: ThroughputBenchmark, recipe: Recipe) -> float:
+        self.measured.append((benchmark.precision, recipe))
+        return 2e-5 * self.slowness * work(recipe) * (0.5 if benchmark.precision == "bf16" else 1.0)
+
+    def plan(self, recipe: str = "auto", settings: list[str] | None = None, budget: float = 60.0) -> Plan:
+        self.measured.clear()
+        return planned(recipe, settings or [], budget=budget)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(
+        ThroughputBenchmark, "fastest_seconds_per_image", lambda self, recipe: machine.seconds(self, recipe)
+    )
+    monkeypatch.setattr(ThroughputBenchmark, "scoring_seconds_per_image", lambda self, recipe: 1e-5)
+    monkeypatch.setattr(precision, "_probe_seconds", lambda name, device: 1.0)
+    cache = tmp_path / "throughput.json"
+    monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", lambda: ThroughputCache(cache))
+    return machine
+
+
+def same(one: Plan, other: Plan) -> bool:
+    """Whether two plans train the same network at the same expected speed."""
+    return one.recipe == other.recipe and one.step_seconds == pytest.approx(other.step_seconds)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "haet2021"])
+def test_a_second_plan_is_the_first_one_and_measures_one_network(machine: Machine, recipe: str) -> None:
+    settings = SMALL if recipe == "haet2021" else []
+    first = machine.plan(recipe, settings)
+    assert len(machine.measured) >= 2
+    second = machine.plan(recipe, settings)
+    assert len(machine.measured) == 1
+    assert same(first, second)
+    assert first.precision == second.precision == "bf16"
+    assert second.lines[0].endswith("bf16 (as measured here earlier)")
+
+
+def test_on_a_machine_that_became_slower_all_is_measured_again(machine: Machine) -> None:
+    first = machine.plan()
+    machine.slowness = 3.0
+    second = machine.plan()
+    assert len(machine.measured) >= 4
+    assert second.recipe.width <= first.recipe.width
+    assert "as measured here earlier" not in second.lines[0]
+
+
+def test_a_small_change_of_speed_counts_for_all_networks(machine: Machine) -> None:
+    first = machine.plan("haet2021", SMALL)
+    machine.slowness = 1.2
+    second = machine.plan("haet2021", SMALL)
+    assert len(machine.measured) == 1
+    assert second.step_seconds == pytest.approx(1.2 * first.step_seconds)
+
+
+def test_a_short_budget_takes_the_precision_that_is_known(machine: Machine) -> None:
+    assert machine.plan(budget=8.0).precision == "fp32"
+    machine.plan(budget=60.0)
+    short = machine.plan(budget=8.0)
+    assert machine.measured[0] == ("bf16", NARROW_PROBE["cpu"])
+    assert {name for name, _ in machine.measured} == {"bf16"}
+    assert short.precision == "bf16"
+    assert short.lines[0].endswith("bf16 (as measured here earlier)")
+
+
+def test_a_precision_that_is_asked_for_is_not_remembered_as_the_fastest(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned("haet2021", SMALL, budget=60.0, name="fp32")
+    assert machine.plan("haet2021", SMALL).precision == "bf16"
+
+
+def test_a_number_of_steps_knows_no_cache(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> ThroughputCache:
+        raise AssertionError("the plan would depend on earlier runs")
+
+    monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", fail)
+    planned("auto", [], steps=20)
+    assert machine.measured == []
