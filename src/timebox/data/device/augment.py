@@ -9,6 +9,7 @@ is the same memory order.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +80,7 @@ def batch_crop_and_flip(
         (M, H, W, C) of the same dtype.
     """
     if shift_y is None and shift_x is None and is_flipped is None:
-        return images[indices]
+        return images.index_select(0, indices)
     gather = _gather_pixels if images.is_cuda else _gather_rows
     return gather(images, indices, shift_y, shift_x, is_flipped)
 
@@ -101,26 +102,35 @@ def _gather_pixels(
 def _gather_rows(
     images: Tensor, indices: Tensor, shift_y: Tensor | None, shift_x: Tensor | None, is_flipped: Tensor | None
 ) -> Tensor:
-    """:func:`batch_crop_and_flip` by whole rows of pixels, which a CPU copies many times faster than single ones."""
+    """:func:`batch_crop_and_flip` by whole rows of pixels. On a CPU ``index_select`` and numpy copy them as a block,
+    twenty times faster than an index for each pixel, or than ``torch.where``."""
     (_, height, width, channels), num_images = images.shape, len(indices)
     if shift_y is None:
-        cropped = images[indices]
+        cropped = images.index_select(0, indices)
     else:
-        rows = _reflect(torch.arange(height) + shift_y[:, None], height)
-        cropped = images.flatten(2)[indices[:, None], rows].view(num_images, height, width, channels)
+        rows = indices[:, None] * height + _reflect(torch.arange(height) + shift_y[:, None], height)
+        cropped = images.view(-1, width * channels).index_select(0, rows.flatten())
+        cropped = cropped.view(num_images, height, width, channels)
     if shift_x is not None:
-        reach = int(shift_x.abs().max())
-        left, right = cropped[:, :, 1 : reach + 1].flip(2), cropped[:, :, width - 1 - reach : width - 1].flip(2)
-        padded = torch.cat((left, cropped, right), 2)
-        # All shifts of each image as overlapping views of its padded rows; one of them is copied.
-        row = padded.stride(1)
-        views = padded.as_strided(
-            (num_images, 2 * reach + 1, height, width * channels), (height * row, channels, row, 1)
-        )
-        cropped = views[torch.arange(num_images), shift_x + reach].view(num_images, height, width, channels)
+        cropped = _shift_columns(cropped, shift_x)
     if is_flipped is not None:
-        cropped = torch.where(is_flipped[:, None, None, None], cropped.flip(2), cropped)
+        chosen = torch.arange(num_images) + num_images * is_flipped
+        cropped = torch.cat((cropped, cropped.flip(2))).index_select(0, chosen)
     return cropped
+
+
+def _shift_columns(images: Tensor, shift_x: Tensor) -> Tensor:
+    """Shift each image of (N, H, W, C) to the left by its number of pixels, with reflection padding."""
+    (num_images, height, width, channels), reach = images.shape, int(shift_x.abs().max())
+    padded = images.new_empty(num_images, height, width + 2 * reach, channels)
+    padded[:, :, reach : reach + width] = images
+    padded[:, :, :reach] = images[:, :, 1 : reach + 1].flip(2)
+    padded[:, :, reach + width :] = images[:, :, width - 1 - reach : width - 1].flip(2)
+    # All shifts of each image as overlapping views of its padded rows; one of them is copied.
+    row = padded.stride(1)
+    views = padded.as_strided((num_images, 2 * reach + 1, height, width * channels), (height * row, channels, row, 1))
+    shifted = views.numpy()[np.arange(num_images), (shift_x + reach).numpy()]
+    return torch.from_numpy(shifted).view(num_images, height, width, channels)
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

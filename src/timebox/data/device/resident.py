@@ -45,4 +45,4 @@ class ResidentImages:
         """Copy the images that this rank holds to ``device``."""
         held = slice(shard.rank, None, shard.num_ranks) if shard.holds_shard else slice(None)
         images, labels = (torch.from_numpy(values[held]).to(device) for values in (dataset.images, dataset.labels))
-        return cls(images, labels, dataset.num_classes, len(dataset), shard)
+        return cls(images.contiguous(), labels, dataset.num_classes, len(dataset), shard)
