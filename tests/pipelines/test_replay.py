@@ -15,6 +15,7 @@ from small_runs import FILES, SMALL, quick, weights
 from timebox.errors import RunError, UsageError
 from timebox.pipelines import train
 from timebox.run import Run
+from timebox.runtime.thread_tuner import ThreadTuner
 from timebox.training import step as steps
 
 
@@ -40,6 +41,21 @@ def test_progressive_resizing_is_replayed_at_the_same_resolutions(data: Path, tm
     sizes = [entry["resolution"] for entry in entries(run.path) if "loss" in entry]
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (8, 16)
+    assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+@pytest.mark.endurance
+def test_steps_are_replayed_with_the_threads_they_had(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one thread and with two, the sums of a gradient are rounded otherwise."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(ThreadTuner, "next", lambda self, steps_left: 1 + steps_left % 2)
+    run = train(data, budget=10, out=tmp_path / "run", recipe="haet2021", settings=SMALL, precision="fp32")
+    threads = [entry["threads"] for entry in entries(run.path) if "loss" in entry]
+    assert set(threads) == {1, 2}
+    assert torch.get_num_threads() == summary(run)["threads"] == 1, "restored"
+    monkeypatch.undo()
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
 
 
@@ -146,6 +162,19 @@ def test_a_replay_with_another_thread_count_is_refused(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     with pytest.raises(RunError, match=r"cannot be repeated here: threads 1 there, 3 here$"):
         train(replay=whole.path, out=tmp_path / "again")
+
+
+@pytest.mark.parametrize("threads", [100_000, 2**62])
+def test_more_threads_than_there_are_processors_are_refused(whole: Run, tmp_path: Path, threads: int) -> None:
+    """A number in a file of somebody else starts no hundred thousand threads."""
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.path, copy)
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    lines[5]["threads"] = threads
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RunError, match=f"some of its steps had {threads:,} threads, and [0-9]+ are available"):
+        train(replay=copy, out=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_an_unfinished_run_is_not_replayed(data: Path, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
 from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
+from timebox.runtime.threads import keep_num_threads
+from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
-from timebox.training.step import training_step
+from timebox.training.step import EagerStepRunner, training_step
 from tiny import CPU, tiny_recipe
 
 examples = settings(derandomize=True, max_examples=200, deadline=None)
@@ -165,3 +167,12 @@ def test_each_network_of_an_ensemble_is_trained_as_if_alone() -> None:
     for in_ensemble, network in zip(networks_of(together), alone, strict=True):
         for name, tensor in in_ensemble.state_dict().items():
             assert torch.equal(tensor, network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("planned", "threads"), [(2, 2), (1, 1), (None, 1)])
+def test_a_step_runs_with_the_threads_of_its_plan(planned: int | None, threads: int) -> None:
+    state = state_of(build_model(tiny_recipe(), 3, 3).train(), Precision("fp32", CPU))
+    with keep_num_threads():
+        torch.set_num_threads(1)
+        EagerStepRunner(state, Loss(0.1)).run(batch_of(4), StepPlan(1.0, 0.01, 0.9, 4, planned))
+        assert torch.get_num_threads() == threads

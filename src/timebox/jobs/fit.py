@@ -188,10 +188,10 @@ class Training:
         return replace(self._group.share, holds_shard=not all(self._group.all_gather_timed(fits)))
 
     def _build_thread_tuner(self) -> ThreadTuner | None:
-        plan = self._job.plan
-        if plan.max_threads is None:
+        most = self._job.plan.max_threads
+        if most is None:
             return None
-        return ThreadTuner(plan.threads, min(plan.max_threads, available_threads()), self._reporter.note)
+        return ThreadTuner(torch.get_num_threads(), min(most, available_threads()), self._reporter.note)
 
     def _build_pacer(self, tuner: ThreadTuner | None) -> ClockPacer | StepPacer:
         plan = self._job.plan

@@ -13,6 +13,7 @@ from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.run_job import keep_partial_run, run_job
+from timebox.machine import available_threads
 from timebox.run.files import METRICS, MODEL
 from timebox.run.metrics_log import final_step_plans, read_metrics
 from timebox.run.ranks_file import save_ranks_record
@@ -36,9 +37,12 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     reasons = existing.differences(context.group.size)
     if existing.run.summary.get("trained_on_other_machine"):
         reasons.append("a part of it was trained on another machine or with other versions")
+    step_plans = final_step_plans((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
+    most_threads = max(step_plan.threads or 1 for step_plan in step_plans)
+    if most_threads > available_threads():
+        reasons.append(f"some of its steps had {most_threads:,} threads, and {available_threads()} are available")
     if reasons:
         raise RunError(f"run {str(existing.path)!r} cannot be repeated here: {'; '.join(reasons)}")
-    step_plans = final_step_plans((entry for _, entry in read_metrics(existing.path / METRICS)), existing.path)
     loaded, data_splits = existing.read_data(reader, context)
     plan = replace(existing.plan, num_steps=len(step_plans), step_seconds=0.0, scoring_seconds=inf, finish_seconds=0.0)
     writer = RunWriter.new(out, overwrite) if out else RunWriter.new_in_runs(f"{existing.path.name}-replay")
