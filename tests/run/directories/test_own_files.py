@@ -15,8 +15,9 @@ from timebox.exporting.export import SUFFIXES
 from timebox.files.folders import NOT_FOLLOWED, Folder
 from timebox.pipelines import train
 from timebox.run import load
+from timebox.run.checkpoint import read_checkpoint
 from timebox.run.directories.locks import remove_run
-from timebox.run.directories.own_files import RUN_FILES, foreign_entry, is_run
+from timebox.run.directories.own_files import RUN_FILES, foreign_entry, is_run, remove_checkpoint
 
 
 def refused(out: Path, data: Path) -> str:
@@ -196,6 +197,28 @@ def test_a_file_of_the_user_in_the_checkpoint_stays(stopped: Path, data: Path) -
     (stopped / "checkpoint" / "holiday.png").write_bytes(b"of the user")
     train(resume=stopped)
     assert [path.name for path in (stopped / "checkpoint").iterdir()] == ["holiday.png"]
+
+
+@pytest.mark.parametrize("num_removed", [1, 2])
+def test_a_kill_while_a_checkpoint_is_removed_leaves_none_that_is_damaged(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, num_removed: int
+) -> None:
+    """The listing gives the tensors first."""
+    (stopped / "checkpoint/000000001-00000000.safetensors").write_bytes(b"left by a process that was killed")
+    left, remove, names = [num_removed], Folder.remove, Folder.names
+
+    def remove_and_die(self: Folder, name: str) -> None:
+        if not left[0]:
+            raise KilledError
+        left[0] -= 1
+        remove(self, name)
+
+    monkeypatch.setattr(Folder, "names", lambda self: sorted(names(self)))
+    monkeypatch.setattr(Folder, "remove", remove_and_die)
+    with pytest.raises(KilledError), Folder(stopped) as folder:
+        remove_checkpoint(folder)
+    assert list((stopped / "checkpoint").iterdir()) != []
+    assert read_checkpoint(stopped / "checkpoint") is None
 
 
 def test_unfinished_files_of_a_killed_process_are_cleared_away(stopped: Path) -> None:

@@ -8,7 +8,7 @@ from timebox.errors import RunError
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.files import open_regular
 from timebox.files.folders import DIRECTORY, FILE, Folder, not_a_file, target_of_temporary
-from timebox.run.checkpoint import is_checkpoint_file
+from timebox.run.checkpoint import MANIFEST, is_checkpoint_file
 from timebox.run.files import (
     CHECKPOINT,
     CLASSES,
@@ -110,9 +110,13 @@ def check_no_links(folder: Folder) -> None:
 
 
 def remove_checkpoint(folder: Folder) -> None:
-    """Remove the checkpoint of a run; files that are not ours stay, and the directory with them."""
+    """Remove the checkpoint of a run; files that are not ours stay, and the directory with them.
+
+    The manifest goes first: after a kill none is left that names a file that is gone.
+    """
     with suppress(OSError), folder.folder(CHECKPOINT) as checkpoint:
-        for name in filter(_is_checkpoint_name, checkpoint.names()):
+        names = filter(_is_checkpoint_name, checkpoint.names())
+        for name in sorted(names, key=lambda name: name != MANIFEST):
             if checkpoint.kind(name) == FILE:
                 checkpoint.remove(name)
         folder.remove_folder(CHECKPOINT)
