@@ -8,6 +8,7 @@ import pytest
 from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.pipelines import lr_find
+from timebox.training.lr_range_test import lr_range_test
 
 # Real range tests.
 pytestmark = pytest.mark.integration
@@ -37,6 +38,20 @@ def test_one_network_of_an_ensemble_is_tested_and_filter_lr_scales(tmp_path):
     assert (found.recipe.ensemble_size, found.recipe.start_size) == (1, 1.0)
     assert found.filter_lr / found.test.suggestion == pytest.approx(found.recipe.filter_lr / found.recipe.max_lr)
     assert [setting.partition("=")[0] for setting in found.settings] == ["max_lr", "filter_lr"]
+
+
+def test_a_network_is_tested_on_the_size_that_it_takes(tmp_path, monkeypatch):
+    sizes = []
+
+    def record(state, loader, *rest):
+        sizes.append(loader.batch(0, 1.0).images.shape[2:])
+        return lr_range_test(state, loader, *rest)
+
+    monkeypatch.setattr("timebox.pipelines.lr_find.lr_range_test", record)
+    data = save_npz(tmp_path / "data.npz", 300)
+    settings = ("width=4", "ensemble_size=1", "batch_size=32", "input_scale=2.0")
+    lr_find(data, budget="10m", train_budget="20s", settings=settings, out=tmp_path / "lr", device="cpu")
+    assert sizes == [(16, 16)]
 
 
 def test_the_same_seed_gives_the_same_losses(tmp_path):

@@ -97,22 +97,39 @@ def test_one_fast_step_of_a_trial_is_no_reason_for_a_change() -> None:
     assert simulation.tuner.threads == 1
 
 
-def test_steps_on_smaller_images_are_compared_by_their_work() -> None:
-    simulation = Simulation(1, most=2)
-    simulation.run(lambda threads: (1.0, 1.0), 8, work=1.0)
-    simulation.run(lambda threads: (1.0, 1.0), 3, work=0.5)
-    assert simulation.tuner.threads == 1
-
-
 @pytest.mark.parametrize("steps_left", [0, 16])
 def test_the_last_steps_are_no_trials(steps_left: int) -> None:
     assert set(Simulation(1, most=2).run(free, 100, steps_left)) == {1}
 
 
-def test_with_more_and_fewer_threads_to_try_they_take_turns() -> None:
-    def stubborn(threads: int) -> tuple[float, float]:
-        return 1.0, 0.5
+def test_beside_other_programs_more_threads_are_not_tried() -> None:
+    def crowded_alone(threads: int) -> tuple[float, float]:
+        return {1: (1.0, 0.6), 2: (9.0, 0.3)}[threads]
 
-    tried = Simulation(2, most=4).run(stubborn, 200)
-    assert tried.count(4) >= 3
-    assert tried.count(1) >= 3
+    assert set(Simulation(1, most=2).run(crowded_alone, 500)) == {1}
+
+
+def test_a_trial_that_is_slow_ends_with_its_first_steps() -> None:
+    def slow_with_two(threads: int) -> tuple[float, float]:
+        return {1: 1.0, 2: 5.0}[threads], 1.0
+
+    def slightly_slow_with_two(threads: int) -> tuple[float, float]:
+        return {1: 1.0, 2: 2.0}[threads], 1.0
+
+    for load, longest in ((slow_with_two, 1), (slightly_slow_with_two, 2)):
+        tried = Simulation(1, most=2).run(load, 100)
+        lengths = [len(part) for part in "".join(map(str, tried)).split("1") if part]
+        assert set(lengths) == {longest}
+
+
+def test_after_a_load_has_come_fewer_threads_are_tried_with_few_steps_to_come() -> None:
+    simulation = Simulation(2, most=4)
+    simulation.run(lambda threads: ({2: 0.5, 4: 0.6}[threads], 1.0), 300)
+    assert simulation.run(crowded, 5, steps_left=6) == [2, 2, 1, 1, 1]
+
+
+def test_a_trial_ends_where_images_grow() -> None:
+    simulation = Simulation(1, most=2)
+    simulation.run(lambda threads: (1.0, 1.0), 9)
+    assert simulation.run(lambda threads: (0.1, 1.0), 3, work=0.5) == [2, 1, 1]
+    assert simulation.tuner.threads == 1

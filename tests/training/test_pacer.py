@@ -150,9 +150,11 @@ def test_a_cold_start_advances_the_schedule_little(seconds: list[float]) -> None
 @pytest.mark.parametrize("slowdown", [8, 20, 40])
 def test_steps_that_stay_slow_are_no_stalls(slowdown: int) -> None:
     """As with several programs that come to the same processors: two threads wait for each other at every operation."""
-    result = simulate(60, lambda step, time: 0.1 if time < 40 else 0.1 * slowdown, 0.1)
+    result = simulate(60, lambda step, time: 0.1 if time < 20 else 0.1 * slowdown, 0.1)
     assert result.progress[-1] == 1.0
     assert result.ended_at <= 60.0 + 1e-9
+    late = result.advances[220:] if slowdown < 10 else result.advances[203:]
+    assert max(late) < 1.5 * min(late[:-1]), "the rest of the schedule is spread evenly"
 
 
 def test_a_stall_longer_than_the_time_left() -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import reprlib
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,14 @@ def read_lines(path: Path, max_line_bytes: int, max_bytes: int | None = None) ->
             if len(line) > max_line_bytes:
                 raise OSError(f"it has a line of over {max_line_bytes:,} bytes")
             yield line
+
+
+def check_own(path: Path, status: os.stat_result) -> None:
+    """Raise OutputError unless a file or folder of a cache belongs to this user, and others may not write to it."""
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise OutputError(f"{str(path)!r} belongs to another user (number {status.st_uid})")
+    if hasattr(os, "geteuid") and status.st_mode & stat.S_IWOTH:
+        raise OutputError(f"{str(path)!r} can be written to by every user: chmod o-w {shlex.quote(str(path))}")
 
 
 def check_readable(content: bytes, max_bytes: int, what: str) -> bytes:

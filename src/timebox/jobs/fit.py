@@ -25,7 +25,7 @@ from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
 from timebox.runtime.precision import Precision
 from timebox.runtime.thread_tuner import ThreadTuner
-from timebox.runtime.threads import keep_num_threads
+from timebox.runtime.threads import keep_num_threads, threads_are_fixed
 from timebox.runtime.write_speed import NO_WRITES, WRITES_OF_A_CHECKPOINT, WRITES_OF_THE_WEIGHTS, num_bytes
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.data_parallel import BroadcastSchedule, DataParallelStepRunner, Throughput, block_size_for
@@ -188,8 +188,9 @@ class Training:
         return replace(self._group.share, holds_shard=not all(self._group.all_gather_timed(fits)))
 
     def _build_thread_tuner(self) -> ThreadTuner | None:
+        """Of a single process that trains by the clock; None where its number of threads is fixed."""
         most = self._job.plan.max_threads
-        if most is None:
+        if most is None or self._group.size > 1 or threads_are_fixed():  # a resumed run may be started otherwise
             return None
         return ThreadTuner(torch.get_num_threads(), min(most, available_threads()), self._reporter.note)
 

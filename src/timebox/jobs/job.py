@@ -127,6 +127,7 @@ def plan_training(
         ScoringLoad(num_val, num_test, config.scoring),
         Hardware(device, config.precision, context.group),
         config.source.data,
+        config.cache,
     )
     plan = make_plan(request, context.deadline, config.steps, write_speed)
     for line in plan.lines:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timebox.builders import build_augmentation
+from timebox.builders import build_augmentation, build_resizing
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
@@ -210,7 +210,7 @@ def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter
     state = TrainingState(build_initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
     images = ResidentImages.from_dataset(job.data_splits.train, plan.device)
     sampling = Sampling(recipe.batch_size, job.config.seed)
-    loader = DeviceLoader(images, job.statistics, build_augmentation(recipe), sampling)
+    loader = DeviceLoader(images, job.statistics, build_augmentation(recipe), sampling, build_resizing(recipe))
 
     def notify(step: int, lr: float, loss: float) -> None:
         if step % STEPS_BETWEEN_NOTES == 0:

@@ -15,7 +15,7 @@ from timebox.planning.budget import MIN_STEPS, Budget, ModelCost, ScoringLoad
 from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, profile_dataset
 from timebox.planning.describe import describe_device
 from timebox.planning.throughput.benchmark import NARROW_PROBE, WIDE_PROBE, ThroughputBenchmark
-from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
+from timebox.planning.throughput.cache import ThroughputCache
 from timebox.planning.throughput.distributed import build_throughput_benchmark
 from timebox.recipe import Recipe, RecipeSpec, parse_recipe
 from timebox.runtime.precision import MAX_REPEATS, MIN_RATIO_KEPT, PRECISIONS, resolve_precision
@@ -32,7 +32,7 @@ SHORT_BUDGET_SECONDS = 8.5
 LONG_BUDGET_SECONDS, SLOW_FLOPS = 30.0, 2e9
 # Time limit for the first measurement on a CPU, in seconds; and how many times as long as that one all measurements of
 # a plan may take on a busy machine, and those that tune the number of threads.
-FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 8
+FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 12
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
 
@@ -59,7 +59,10 @@ class Hardware:
 
 @dataclass(frozen=True, eq=False)
 class PlanRequest:
-    """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data."""
+    """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data.
+
+    ``uses_cache`` is False where throughput measured by earlier runs must not count, nor be kept for later ones.
+    """
 
     recipe: str
     settings: tuple[str, ...]
@@ -67,6 +70,7 @@ class PlanRequest:
     scoring: ScoringLoad
     hardware: Hardware
     source: str
+    uses_cache: bool = True
 
     @cached_property
     def spec(self) -> RecipeSpec:
@@ -78,14 +82,12 @@ class Selection:
     """A recipe, the benchmark that measured it in the precision to train in, and lines that explain both to the user.
 
     Attributes:
-        fastest_precision: the fastest number format of the probe network; None where only one was measured.
         is_quick: whether there was no time to measure more than one network.
     """
 
     recipe: Recipe
     benchmark: ThroughputBenchmark
     lines: tuple[str, ...]
-    fastest_precision: str | None = None
     is_quick: bool = False
 
 
@@ -117,29 +119,44 @@ def select_recipe(request: PlanRequest, budget: Budget) -> Selection:
     the data.
     """
     started = budget.deadline.elapsed()
-    cache = _checked_cache(request)
-    quick = _quick_estimate(request, budget, cache, started) if request.hardware.device.type == "cpu" else None
+    cache = _cache_for(request)
+    quick = None
+    if request.hardware.device.type == "cpu":
+        benchmark = _first_benchmark(request, cache)
+        quick = _quick_estimate(request, budget, benchmark, started)
     selection = _select_quickly(request, budget, quick) if quick else _select_fully(request, budget, cache)
-    cache.save(selection.fastest_precision)
+    cache.save()
     return selection
 
 
-def _checked_cache(request: PlanRequest) -> ThroughputCache:
-    """The throughput cache, of which one network has been measured again; an empty one for a GPU or several ranks."""
-    if request.hardware.device.type != "cpu" or request.hardware.group.size > 1:
-        return NO_CACHE
-    cache = ThroughputCache.of_user()
-    benchmark, probe = _first_benchmark(request, cache), request.spec.fixed or NARROW_PROBE["cpu"]
-    cache.check(benchmark.cache_key(probe), lambda: benchmark.measured_seconds_per_image(probe))
-    return cache
+def _cache_for(request: PlanRequest) -> ThroughputCache:
+    """The throughput cache; an empty one for a GPU or several ranks."""
+    if request.hardware.device.type != "cpu" or request.hardware.group.size > 1 or not request.uses_cache:
+        return ThroughputCache(None)
+    return ThroughputCache.of_user()
 
 
 def _first_benchmark(request: PlanRequest, cache: ThroughputCache) -> ThroughputBenchmark:
-    """For measurements of a fraction of a second, in the fastest precision that is known, or the one asked for."""
+    """A benchmark for a fraction of a second, in the fastest precision that is known or in the one asked for.
+
+    Where there is a cache, it has measured one network, and by that has found out whether the cache holds.
+    """
     hardware = request.hardware
-    precision = (cache.precision or "fp32") if hardware.precision == "auto" else hardware.precision
-    limit_seconds = FIRST_MEASUREMENT_SECONDS
-    return build_throughput_benchmark(request.train, hardware.device, precision, limit_seconds, hardware.group, cache)
+
+    def benchmark(precision: str) -> ThroughputBenchmark:
+        limit_seconds = FIRST_MEASUREMENT_SECONDS
+        return build_throughput_benchmark(
+            request.train, hardware.device, precision, limit_seconds, hardware.group, cache
+        )
+
+    first = benchmark("fp32" if hardware.precision == "auto" else hardware.precision)
+    if not cache.remembers:
+        return first
+    probe = request.spec.fixed or NARROW_PROBE["cpu"]
+    cache.check(first.cache_key(probe), first.remeasure(probe, is_kept=False))
+    fastest = cache.precision(first.network_key(request.spec.fixed or WIDE_PROBE["cpu"]))
+    is_known = cache.holds and hardware.precision == "auto" and fastest not in (None, first.precision)
+    return benchmark(str(fastest)) if is_known else first
 
 
 def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) -> Selection:
@@ -159,14 +176,16 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
     }
     narrow, wide = NARROW_PROBE[device.type], WIDE_PROBE[device.type]
     probe = fixed or wide
-    if wanted == "auto" and cache.holds and cache.precision:
-        fastest, reason = cache.precision, "as measured here earlier"
+    key = benchmarks["fp32"].network_key(probe)
+    if wanted == "auto" and cache.holds and (known := cache.precision(key)):
+        fastest, reason = known, "as measured here earlier"
     else:
         fastest, reason = resolve_precision(wanted, device, lambda name: benchmarks[name].remeasure(probe))
+        if wanted == "auto" and device.type == "cpu":
+            cache.record_precision(key, fastest)
     lines, benchmark = describe_device(device, fastest, reason), benchmarks[fastest]
-    to_remember = fastest if wanted == "auto" else None
     if fixed:
-        return Selection(fixed, benchmark, (*lines, *_tune_threads(benchmark, fixed)), to_remember)
+        return Selection(fixed, benchmark, (*lines, *_tune_threads(benchmark, fixed)))
     estimate, profile = benchmark.seconds_by_work(narrow, probe), profile_dataset(request.train)
 
     def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
@@ -181,7 +200,7 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
     if wanted == "auto" and device.type == "cpu":
         precision, more_reasons = _confirm_precision(fastest, recipe, benchmarks)
         benchmark, reasons = benchmarks[precision], [*reasons, *more_reasons]
-    return Selection(recipe, benchmark, (*lines, *reasons), to_remember)
+    return Selection(recipe, benchmark, (*lines, *reasons))
 
 
 def _select_auto(
@@ -197,14 +216,15 @@ def _select_auto(
 
 
 def _quick_estimate(
-    request: PlanRequest, budget: Budget, cache: ThroughputCache, started: float
+    request: PlanRequest, budget: Budget, benchmark: ThroughputBenchmark, started: float
 ) -> QuickEstimate | None:
-    """Measure one network, within a fraction of a second; None where the budget has time for a full selection.
+    """The estimate by one network; None where the budget has time for a full selection.
 
     Args:
+        benchmark: for a brief measurement.
         started: seconds of the deadline that had gone by when the selection began.
     """
-    wanted, fixed, benchmark = request.hardware.precision, request.spec.fixed, _first_benchmark(request, cache)
+    wanted, fixed = request.hardware.precision, request.spec.fixed
     probe = fixed or NARROW_PROBE["cpu"]
     smallest = fit_batch(request, probe, 0.0)
     work = MIN_STEPS * smallest.batch_size * benchmark.flops_per_image(smallest)

@@ -36,7 +36,7 @@ class StepPlanFields(Struct, frozen=True, kw_only=True):
         lr: the learning rate.
         momentum: of the optimizer.
         micro_batch: number of images computed at once.
-        threads: number of torch's threads; no such key where it stayed that of the plan.
+        threads: number of torch's threads; no such key where the number does not change in the training.
     """
 
     progress: Share

@@ -1,12 +1,14 @@
 """Follows the load of the machine with the number of torch's threads, while a training runs."""
 
-import os
+import time
 from collections import deque
 from collections.abc import Callable
 from statistics import median
 
 # Steps of a trial: the first one makes kernels for another number of threads and does not count.
 TRIAL_STEPS = 3
+# A trial ends at once where its first step, or a later one, takes this many times as long as the steps before it.
+MAX_FIRST_SLOWDOWN, MAX_SLOWDOWN = 3.0, 1.5
 # Steps before the first trial and after one that changed the number; each trial that does not doubles the wait.
 MIN_WAIT, MAX_WAIT = 8, 512
 # All counted steps of a trial must be faster than the latest steps by this factor.
@@ -16,30 +18,24 @@ FREE_SHARE = 0.9
 # A load has come where so many steps in a row each take this many times as long as the steps before, and the machine is
 # not free: a trial follows at once.
 ALARM_STEPS, ALARM_SLOWDOWN = 2, 1.5
-# Fewer steps than this before the end of a training, no trial begins.
-LAST_STEPS = 16
-
-
-def process_seconds() -> float:
-    """Processor time of all threads of this process so far."""
-    times = os.times()
-    return times.user + times.system
+# More threads are tried with more steps than this to come, fewer threads, which a load calls for, with more than these.
+LAST_STEPS, LAST_STEPS_UNDER_LOAD = 16, 4
 
 
 class ThreadTuner:
     """Decides the number of threads of each step, by the time that the steps before took.
 
-    Planning measures for some tenths of a second. What it found may have been another program's load, and a load may
+    Planning measures for some tenths of a second. The load of another program may have been there just then, or it may
     come or go later. So where other programs keep the process from its processors, a few steps are run with half the
-    threads, as threads wait for each other after every operation; and with fewer threads than there may be, a few steps
-    are run with twice as many. Where all of them are faster, the number changes. On a machine that is free no trial is
-    made.
+    threads, as threads wait for each other after every operation. Where they do not, and there may be more threads, a
+    few steps are run with twice as many. The number changes where all of them are faster. With all threads on a free
+    machine no trial is made.
 
     Args:
         threads: number to begin with.
         most: largest number there may be.
         notify: receives a line for each change.
-        clock: processor time of the process in seconds.
+        clock: processor time of the process, all its threads together, in seconds.
     """
 
     def __init__(
@@ -47,12 +43,12 @@ class ThreadTuner:
         threads: int,
         most: int,
         notify: Callable[[str], None] = lambda line: None,
-        clock: Callable[[], float] = process_seconds,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:
         self.threads, self._most = threads, most
         self._notify, self._clock = notify, clock
-        self._processor_time = clock()
-        # Seconds for each unit of work, and share of the processors, of the latest steps.
+        self._processor_time, self._work = clock(), 0.0
+        # Seconds of the latest steps, all of the same work, and the share of the processors that they got.
         self._seconds: deque[float] = deque(maxlen=MIN_WAIT)
         self._shares: deque[float] = deque(maxlen=MIN_WAIT)
         self._trial: list[float] | None = None
@@ -61,24 +57,34 @@ class ThreadTuner:
 
     def next(self, steps_left: int) -> int:
         """The number of threads for the next step, with about ``steps_left`` steps to come."""
-        if self._trial is None and self._wait <= 0 and steps_left > LAST_STEPS and (candidate := self._candidate()):
+        if self._trial is None and self._wait <= 0 and (candidate := self._candidate(steps_left)):
             self._trial, self._tried = [], candidate
         return self.threads if self._trial is None else self._tried
 
     def record(self, seconds: float, work: float) -> None:
         """Count a step that took ``seconds`` for ``work``, such as the share of a full-size step; above 0 both."""
         before, self._processor_time = self._processor_time, self._clock()
+        if work != self._work:  # as images grow, steps cannot be compared
+            self._work = work
+            self._forget_all_but(0)
+            if self._trial is not None:
+                self._trial, self._wait = None, MIN_WAIT
+                return
         if self._trial is not None:
-            self._trial.append(seconds / work)
-            if len(self._trial) == TRIAL_STEPS:
-                self._end_trial(self._trial[1:])
+            self._trial.append(seconds)
+            self._judge(self._trial, median(self._seconds))
             return
         self._wait -= 1
-        self._seconds.append(seconds / work)
+        self._seconds.append(seconds)
         self._shares.append((self._processor_time - before) / (seconds * self.threads))
         if self._has_load_come():
             self._wait = 0
             self._forget_all_but(ALARM_STEPS)
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether the latest steps got their processors for themselves."""
+        return median(self._shares) >= FREE_SHARE
 
     def _has_load_come(self) -> bool:
         if self.threads == 1 or len(self._seconds) < 2 * ALARM_STEPS:
@@ -87,24 +93,20 @@ class ThreadTuner:
         slow = ALARM_SLOWDOWN * median(before)
         return min(first, second) > slow and max(list(self._shares)[-ALARM_STEPS:]) < FREE_SHARE
 
-    def _forget_all_but(self, num_steps: int) -> None:
-        for values in (self._seconds, self._shares):
-            kept = list(values)[len(values) - num_steps :]
-            values.clear()
-            values.extend(kept)
-
-    def _candidate(self) -> int | None:
+    def _candidate(self, steps_left: int) -> int | None:
         """The number of threads to try now, None for none."""
         if len(self._seconds) < ALARM_STEPS:
             return None
-        candidates = [min(2 * self.threads, self._most)] if self.threads < self._most else []
-        if self.threads > 1 and median(self._shares) < FREE_SHARE:
-            candidates.append(self.threads // 2)
-        # In turn, where there are two.
-        return next((number for number in candidates if number != self._tried), candidates[0] if candidates else None)
+        if self._is_free:
+            return min(2 * self.threads, self._most) if self.threads < self._most and steps_left > LAST_STEPS else None
+        return self.threads // 2 if self.threads > 1 and steps_left > LAST_STEPS_UNDER_LOAD else None
 
-    def _end_trial(self, seconds: list[float]) -> None:
-        speedup = median(self._seconds) / max(seconds)
+    def _judge(self, trial: list[float], usual: float) -> None:
+        """End a trial that is over, or that costs too much time to be gone on with."""
+        is_slow = trial[0] > MAX_FIRST_SLOWDOWN * usual or max(trial[1:], default=0.0) > MAX_SLOWDOWN * usual
+        if len(trial) < TRIAL_STEPS and not is_slow:
+            return
+        speedup = 0.0 if is_slow else usual / max(trial[1:])
         self._trial = None
         self._next_wait = MIN_WAIT if speedup >= MIN_SPEEDUP else min(MAX_WAIT, 2 * self._next_wait)
         self._wait = self._next_wait
@@ -112,3 +114,9 @@ class ThreadTuner:
             self._notify(f"{self._tried} threads in place of {self.threads}: {speedup:.1f}x as fast")
             self.threads = self._tried
             self._forget_all_but(0)
+
+    def _forget_all_but(self, num_steps: int) -> None:
+        for values in (self._seconds, self._shares):
+            kept = list(values)[len(values) - num_steps :]
+            values.clear()
+            values.extend(kept)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from math import isnan, nan
 
 import torch
@@ -28,8 +28,8 @@ from timebox.training.step import backpropagate
 # Largest block of step plans that is broadcast at once, in steps and in seconds: a step planned far ahead knows less of
 # the time left.
 MAX_BLOCK_STEPS, BLOCK_SECONDS = 8, 0.25
-# Fields of a step plan that are broadcast: all but the last, as each rank keeps its number of threads.
-NUM_BROADCAST = len(fields(StepPlan)) - 1
+# Fields of a step plan that are broadcast; each rank keeps its number of threads.
+BROADCAST_FIELDS = ("progress", "lr", "momentum", "micro_batch")
 # The first step includes one-time initialisation; the duration of this one sets the timeout.
 TIMED_STEP = 2
 
@@ -76,14 +76,15 @@ class BroadcastSchedule:
 
     def _send(self, num_unfinished: int) -> None:
         """Plan a block on the main rank and start its broadcast. ``num_unfinished`` counts at its first step."""
-        rows = torch.full((self._block_size, NUM_BROADCAST), nan, dtype=torch.float64)
+        rows = torch.full((self._block_size, len(BROADCAST_FIELDS)), nan, dtype=torch.float64)
         self._num_in_flight = 0
         if self._own is not None:
             for row in range(self._block_size):
                 step_plan = self._own.next(num_unfinished + row)
                 if step_plan is None:
                     break
-                rows[row] = torch.tensor(astuple(step_plan)[:NUM_BROADCAST], dtype=torch.float64)
+                values = [getattr(step_plan, name) for name in BROADCAST_FIELDS]
+                rows[row] = torch.tensor(values, dtype=torch.float64)
                 self._num_in_flight += 1
         self._in_flight = rows, self._group.broadcast_async(rows)
 

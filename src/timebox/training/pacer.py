@@ -4,9 +4,9 @@ The last step of a pacer ends at a progress of exactly 1, however the speed of t
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice
 from math import ceil
 from statistics import median_low
 from typing import Protocol
@@ -150,6 +150,7 @@ class ClockPacer:
             cost = sum(self._unfinished.popleft() if self._unfinished else 1.0 for _ in range(num_steps))
             seconds, self._timer_start = now - self._timer_start, now
             self._recent.append((seconds, cost))
+            self._forget_before_slowdown()
             self._notify(seconds, cost)
 
     def restart_timer(self) -> None:
@@ -212,13 +213,17 @@ class ClockPacer:
         return sum(islice(reversed(self._unfinished), num_unfinished))
 
     def _without_stalls(self) -> list[tuple[float, float]]:
-        """The latest (seconds, cost) without cold starts and suspensions; those alone that are slow, if they go on."""
-        recent = list(self._recent)
-        longest = self.STALL * median_low(seconds / steps for seconds, steps in recent)
-        slow = list(takewhile(lambda measured: measured[0] > longest * measured[1], reversed(recent)))
-        is_warm = len(recent) == self.WINDOW
-        return (
-            slow
-            if is_warm and len(slow) > 1
-            else [(seconds, steps) for seconds, steps in recent if seconds <= longest * steps]
-        )
+        """The latest (seconds, cost) without cold starts and suspensions. A slowdown that lasts becomes the median."""
+        longest = self._longest(self._recent)
+        return [(seconds, steps) for seconds, steps in self._recent if seconds <= longest * steps]
+
+    def _longest(self, measured: Iterable[tuple[float, float]]) -> float:
+        """Seconds of a full-size step from which on it counts as a stall."""
+        return self.STALL * median_low(seconds / steps for seconds, steps in measured)
+
+    def _forget_before_slowdown(self) -> None:
+        """Keep the latest two measurements alone where both would be stalls."""
+        *before, first, second = self._recent
+        longest = self._longest(before)
+        if len(self._recent) == self.WINDOW and min(first[0] / first[1], second[0] / second[1]) > longest:
+            self._recent = deque([first, second], maxlen=self.WINDOW)

@@ -108,7 +108,9 @@ class Trainer:
         config = TrainConfig.of(self.source, recipe=recipe, settings=settings, **training_options)
         splits = DataSplits(self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None)
         load, hardware = ScoringLoad(len(self.val_images), 0), Hardware(self.device, self.precision)
-        request = PlanRequest(recipe, settings, self.train_images, load, hardware, self.source.data)
+        source = self.source.data
+        # Trials side by side slow each other down: what they measure holds for none of them alone.
+        request = PlanRequest(recipe, settings, self.train_images, load, hardware, source, uses_cache=False)
         with preserve_torch_state(), temporary_directory("timebox-trial-") as folder:
             plan = make_plan(request, deadline, None, NO_WRITES)
             job = TrainingJob(config, replace(plan, num_val_images=0), splits)

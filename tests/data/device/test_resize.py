@@ -7,7 +7,7 @@ import torch
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
-from timebox.data.device.resident import ResidentImages
+from timebox.data.device.resident import ResidentImages, SmallImages
 from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize, resize_by_matmul, scaled_size
 
 GROWING = Resizing(0.75, 0.6)
@@ -133,7 +133,7 @@ def test_large_images_are_held_in_the_size_that_the_network_takes() -> None:
         return DeviceLoader(resident, ChannelStatistics(half, half), augmentation, sampling, resizing)
 
     plain = loader(Augmentation())
-    assert plain.images.shape == (3000, 24, 12, 3)
+    assert plain._small_images.size == (24, 12)
     assert (plain.size_at(0.0), plain.size_at(1.0)) == ((18, 9), (24, 12))
     expected = batch_resize(torch.from_numpy(images).permute(0, 3, 1, 2).float(), 24, 12) / 255 / 0.5 - 1
     order = plain._epoch(0).indices[:500]
@@ -141,3 +141,24 @@ def test_large_images_are_held_in_the_size_that_the_network_takes() -> None:
     samples = loader(Augmentation(crop_padding=15))._epoch(0)
     assert samples.shift_x is not None and int(samples.shift_x.abs().max()) == 11
     assert loader(Augmentation(crop_padding=4)).batch(0).images.shape == (500, 3, 24, 12)
+
+
+def test_images_are_shrunk_alike_whether_copies_are_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (40, 32, 16, 3), dtype=torch.uint8)
+    kept = SmallImages(images, 20, 10)
+    monkeypatch.setattr("timebox.data.device.resident.available_memory", lambda: 40 * 20 * 10 * 3)
+    anew = SmallImages(images, 20, 10)
+    assert kept.size == anew.size == (20, 10)
+    for indices in (torch.tensor([3, 39, 3, 0]), torch.tensor([0, 1, 2, 3]), torch.arange(40)):
+        (copies, at), (batch, positions) = kept.select(indices), anew.select(indices)
+        assert len(copies) == 40
+        assert len(batch) == len(indices)
+        assert torch.equal(copies[at], batch[positions])
+
+
+@pytest.mark.parametrize("size", [(32, 16), (40, 20), (32, 8)])
+def test_images_that_the_network_does_not_shrink_are_not_copied(size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (4, 32, 16, 3), dtype=torch.uint8)
+    selected, indices = SmallImages(images, *size).select(torch.tensor([2]))
+    assert selected is images
+    assert indices.tolist() == [2]

@@ -10,9 +10,7 @@ import hashlib
 import math
 import os
 import re
-import shlex
 import shutil
-import stat
 import tempfile
 import time
 import zlib
@@ -30,7 +28,7 @@ from timebox.data.arrays.checksums import block_checksums
 from timebox.data.arrays.memory_map import allocate_file
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits
 from timebox.errors import BudgetError, OutputError
-from timebox.files import parse_json_object, read_open, write_whole, written
+from timebox.files import check_own, parse_json_object, read_open, write_whole, written
 from timebox.files.folders import DIRECTORY, Folder, target_of_temporary
 from timebox.paths import CACHE_VARIABLE, cache_folder
 
@@ -79,12 +77,12 @@ class DecodedCache:
         with written(repr(str(self._folder))):
             self._folder.mkdir(parents=True, exist_ok=True)
             with Folder(self._folder) as cache:
-                _check_own(self._folder, cache.status())
+                check_own(self._folder, cache.status())
                 if (kind := cache.kind(key)) not in ("", DIRECTORY):
                     raise OutputError(f"{str(self._folder / key)!r} is a {kind}; remove it")
                 if kind:
                     with cache.folder(key) as entry:
-                        _check_own(entry.path, entry.status())
+                        check_own(entry.path, entry.status())
             if num_bytes > MAX_BYTES or shutil.disk_usage(self._folder).free < num_bytes + MIN_FREE_BYTES:
                 raise OutputError(f"{str(self._folder)!r} has no room for {num_bytes / 1e6:,.0f} MB")
             _remove_old_entries(self._folder)
@@ -106,7 +104,7 @@ class DecodedCache:
             with Folder(self._folder) as cache:
                 if not cache.kind(key):
                     return None
-                _check_own(self._folder, cache.status())
+                check_own(self._folder, cache.status())
                 with cache.folder(key) as entry:
                     loaded = _load_entry(entry, check_time)
         except BudgetError:  # also a ValueError
@@ -120,14 +118,6 @@ class DecodedCache:
         with contextlib.suppress(OSError):  # a read-only cache
             os.utime(self._folder / key)
         return loaded
-
-
-def _check_own(path: Path, status: os.stat_result) -> None:
-    """Raise OutputError unless a file or folder of the cache belongs to this user, and others may not write to it."""
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise OutputError(f"{str(path)!r} belongs to another user (number {status.st_uid})")
-    if hasattr(os, "geteuid") and status.st_mode & stat.S_IWOTH:
-        raise OutputError(f"{str(path)!r} can be written to by every user: chmod o-w {shlex.quote(str(path))}")
 
 
 def _remove_old_entries(cache: Path) -> None:
@@ -261,7 +251,7 @@ def _index(loaded: LoadedData) -> _Index:
 
 def _load_entry(entry: Folder, check_time: Callable[[], None]) -> LoadedData:
     """The data of an entry, memory-mapped. Raises OSError, ValueError, TypeError or MemoryError where it is damaged."""
-    _check_own(entry.path, entry.status())
+    check_own(entry.path, entry.status())
     with entry.open_regular(INDEX) as file:
         _own_size(file, entry.path / INDEX)
         index = msgspec.convert(parse_json_object(read_open(file, _MAX_INDEX_BYTES)), _Index)
@@ -303,5 +293,5 @@ def _map_split(
 def _own_size(file: BinaryIO, path: Path) -> int:
     """Size of a file in bytes. Raises OutputError for one of another user."""
     status = os.fstat(file.fileno())
-    _check_own(path, status)
+    check_own(path, status)
     return status.st_size

@@ -72,8 +72,8 @@ def batch_crop_and_flip(
     """Random crop with reflection padding, then horizontal flip, of selected images.
 
     Args:
-        images: (N, H, W, C), any dtype.
-        indices: int64 (M,), the selected images.
+        images: (N, H, W, C), contiguous, any dtype of numpy.
+        indices: int64 (M,), the selected images, 1 or more.
         shift_y, shift_x: int64 (M,), offset of the crop in pixels, at most H - 1 and W - 1 either way; None for none.
         is_flipped: bool (M,), True to flip an image left to right; None to flip none.
     Returns:

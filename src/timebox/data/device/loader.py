@@ -9,14 +9,12 @@ from torch.nn import functional as F
 
 from timebox.data.device import augment
 from timebox.data.device.augment import ChannelStatistics
-from timebox.data.device.resident import ResidentImages
+from timebox.data.device.resident import ResidentImages, SmallImages
 from timebox.data.device.resize import FULL_SIZE, Resizing, batch_resize
 
 # The epoch numbers of two networks of an ensemble differ by this. It is odd, so that with alternating flips an image
 # that one network sees flipped is not flipped for the next network in the same epoch.
 STREAM_EPOCHS = 2**20 + 1
-# Images shrunk at once: 50 MB of 128 px RGB.
-SHRUNK_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ class DeviceLoader:
 
     Samples are numbered through all epochs: batch ``b`` holds samples ``b * batch_size`` onwards. So every batch has
     the same size (an epoch may end inside a batch), and any batch can be made without those before it. The images stay
-    uint8 on the device; only one batch at a time is floating point. Mixup mixes a sample with the next sample of its
-    stream, so the result does not depend on the batch size. Images are cropped and flipped at full size, then
-    resized to what the network takes.
+    uint8 on the device, on a CPU beside small copies of them; only one batch at a time is floating point. Mixup mixes a
+    sample with the next sample of its stream, so the result does not depend on the batch size. Images are cropped and
+    flipped at the network's full size, or their own if that is smaller, then resized to what the step takes.
     """
 
     def __init__(
@@ -97,14 +95,14 @@ class DeviceLoader:
         sampling: Sampling,
         resizing: Resizing = FULL_SIZE,
     ) -> None:
-        self.labels, self.shard = dataset.labels, dataset.shard
+        self.images, self.labels, self.shard = dataset.images, dataset.labels, dataset.shard
         self._num_classes, self._dataset_size = dataset.num_classes, dataset.dataset_size
         self.statistics = statistics.to(dataset.images.device)
         self.augmentation = augmentation
         self.batch_size, self.seed, self.ensemble_size = sampling.batch_size, sampling.seed, sampling.ensemble_size
         self.resizing = resizing
-        self.images, self._shrinkage = self._shrink(dataset.images)
         self._source_size = (dataset.images.shape[1], dataset.images.shape[2])
+        self._small_images = SmallImages(dataset.images, *resizing.input_size(*self._source_size))
         self._epochs: dict[int, Samples] = {}
 
     def __len__(self) -> int:
@@ -128,17 +126,6 @@ class DeviceLoader:
         if samples.mixup_weight is None:
             return Batch(images, labels)
         return self._mixup(images, labels, samples.mixup_weight * (progress <= self.augmentation.mixup_until))
-
-    def _shrink(self, images: Tensor) -> tuple[Tensor, float]:
-        """On a CPU, images larger than the network's input at full size are shrunk to it, once.
-
-        Returns uint8 (N, H, W, C) and their height as a fraction of what it was.
-        """
-        height, width = self.resizing.input_size(images.shape[1], images.shape[2])
-        if images.is_cuda or height >= images.shape[1] or width >= images.shape[2]:
-            return images, 1.0
-        parts = [batch_resize(part.permute(0, 3, 1, 2), height, width) for part in images.split(SHRUNK_AT_ONCE)]
-        return torch.cat(parts).permute(0, 2, 3, 1), height / images.shape[1]
 
     def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor) -> Batch:
         """Mix each sample with the next one of its stream; the last sample of each stream serves only as a partner."""
@@ -183,14 +170,14 @@ class DeviceLoader:
         def integers(stream: int, num_values: int) -> Tensor:
             return (uniform(stream) * num_values).long()
 
-        def shifts(stream: int) -> Tensor:
+        def shifts(stream: int, axis: int) -> Tensor:
             shift = integers(stream, 2 * settings.crop_padding + 1) - settings.crop_padding
-            most = min(self.images.shape[1:3]) - 1
-            return (shift * self._shrinkage).round().long().clamp(-most, most)
+            side = self._small_images.size[axis]
+            return (shift * side / self._source_size[axis]).round().long().clamp(1 - side, side - 1)
 
         columns: dict[str, Tensor] = {}
         if settings.crop_padding:
-            columns["shift_y"], columns["shift_x"] = shifts(2), shifts(3)
+            columns["shift_y"], columns["shift_x"] = shifts(2, axis=0), shifts(3, axis=1)
         if settings.flip == "random":
             columns["is_flipped"] = augment.random_flips(seed, epochs, dataset_indices)
         elif settings.flip == "alternating":
@@ -203,9 +190,8 @@ class DeviceLoader:
 
     def _augment(self, samples: Samples, size: tuple[int, int]) -> Tensor:
         """Random crop, flip, resizing, normalisation and cutout: float32 (M, C, height, width), channels_last."""
-        images = augment.batch_crop_and_flip(
-            self.images, samples.indices, samples.shift_y, samples.shift_x, samples.is_flipped
-        )
+        small, positions = self._small_images.select(samples.indices)
+        images = augment.batch_crop_and_flip(small, positions, samples.shift_y, samples.shift_x, samples.is_flipped)
         if not images.is_cuda:  # resizes bytes several times faster; a GPU resizes by products of float32 matrices
             images = batch_resize(images.permute(0, 3, 1, 2), *size).permute(0, 2, 3, 1)
         images = batch_resize(augment.batch_normalize(images, self.statistics.mean, self.statistics.std), *size)
@@ -213,4 +199,5 @@ class DeviceLoader:
             return images
         scale_y, scale_x = (after / before for after, before in zip(size, self._source_size, strict=True))
         centre_y, centre_x = (samples.cutout_y * scale_y).long(), (samples.cutout_x * scale_x).long()
-        return augment.batch_cutout(images, centre_y, centre_x, round(self.augmentation.cutout_size * scale_y))
+        hole = max(1, round(self.augmentation.cutout_size * min(scale_y, scale_x)))
+        return augment.batch_cutout(images, centre_y, centre_x, hole)

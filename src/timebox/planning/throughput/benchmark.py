@@ -12,7 +12,7 @@ from timebox.data.device.loader import Batch
 from timebox.evaluation.inference import evaluation_mode
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
-from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
+from timebox.planning.throughput.cache import ThroughputCache
 from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds, synchronize
@@ -62,9 +62,9 @@ class ThroughputBenchmark:
         precision: str,
         limit_seconds: float,
         use_cuda_graphs: bool = True,
-        cache: ThroughputCache = NO_CACHE,
+        cache: ThroughputCache | None = None,
     ) -> None:
-        self._cache = cache
+        self._cache = cache or ThroughputCache(None)
         self._use_cuda_graphs = use_cuda_graphs
         height, width, channels = train.image_shape
         self.image_shape = (channels, height, width)
@@ -114,11 +114,16 @@ class ThroughputBenchmark:
         cached = self._cache.seconds(self.cache_key(recipe))
         return self.remeasure(recipe) if cached is None else recipe.ensemble_size * cached
 
-    def remeasure(self, recipe: Recipe) -> float:
-        """Measure again; returns the shortest time so far with this thread count, as other load only adds time."""
+    def remeasure(self, recipe: Recipe, is_kept: bool = True) -> float:
+        """Measure again; returns the shortest time so far with this thread count, as other load only adds time.
+
+        Args:
+            is_kept: whether later runs may use the time.
+        """
         work, seconds = _work(recipe), self.measured_seconds_per_image(recipe)
         self._measured[work] = min(seconds, self._measured.get(work, seconds))
-        self._cache.record(self.cache_key(recipe), self._measured[work])
+        if is_kept:
+            self._cache.record(self.cache_key(recipe), self._measured[work])
         return recipe.ensemble_size * self._measured[work]
 
     def measured_seconds_per_image(self, recipe: Recipe) -> float:
@@ -127,9 +132,13 @@ class ThroughputBenchmark:
 
     def cache_key(self, recipe: Recipe) -> str:
         """The network of a recipe, with all that its speed on one machine depends on."""
+        return f"{self.precision} {self.network_key(recipe)}"
+
+    def network_key(self, recipe: Recipe) -> str:
+        """The same in any precision."""
         channels, *size = self.image_shape
         height, width = build_resizing(recipe).input_size(*size)
-        return f"{self.precision} {channels}x{height}x{width} {' '.join(map(str, _work(recipe)))}"
+        return f"{channels}x{height}x{width} {' '.join(map(str, _work(recipe)))}"
 
     def scoring_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per image of inference in float32, for one view."""

@@ -9,7 +9,7 @@ from timebox.data.dataset import ImageDataset
 from timebox.distributed.messages import Message
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.planning.throughput.benchmark import ThroughputBenchmark
-from timebox.planning.throughput.cache import NO_CACHE, ThroughputCache
+from timebox.planning.throughput.cache import ThroughputCache
 from timebox.recipe import Recipe
 
 
@@ -81,7 +81,7 @@ def build_throughput_benchmark(
     precision: str,
     limit_seconds: float,
     group: ProcessGroup,
-    cache: ThroughputCache = NO_CACHE,
+    cache: ThroughputCache | None = None,
 ) -> ThroughputBenchmark:
     """The benchmark for a group of processes, or for a single process, which may use a cache."""
     if isinstance(group, TorchrunGroup):
