@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from importlib import import_module
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_network_is_tested_on_the_size_that_it_takes(tmp_path, monkeypatch):
         sizes.append(loader.batch(0, 1.0).images.shape[2:])
         return lr_range_test(state, loader, *rest)
 
-    monkeypatch.setattr("timebox.pipelines.lr_find.lr_range_test", record)
+    monkeypatch.setattr(import_module("timebox.pipelines.lr_find"), "lr_range_test", record)
     data = save_npz(tmp_path / "data.npz", 300)
     settings = ("width=4", "ensemble_size=1", "batch_size=32", "input_scale=2.0")
     lr_find(data, budget="10m", train_budget="20s", settings=settings, out=tmp_path / "lr", device="cpu")
