@@ -6,7 +6,7 @@ The last step of a pacer ends at a progress of exactly 1, however the speed of t
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from math import ceil
 from statistics import median_low
 from typing import Protocol
@@ -108,9 +108,10 @@ class ClockPacer:
     WINDOW = 16
     # Measured steps as which the estimate counts until the window is full, so that one cold start does not decide.
     NUM_ESTIMATES = 3
-    # A step this many times slower than the median is a stall, and does not count, unless the one after it is as slow:
-    # that is another load, and only steps from there on count.
-    STALL = 10
+    # A step this many times slower than the median is a stall, and does not count. So many of them in a row are another
+    # load: only steps from there on count. So do so many steps in a row that are this many times faster.
+    STALL, SLOW_STEPS = 10, 4
+    FAST, FAST_STEPS = 3, 2
 
     def __init__(
         self,
@@ -135,7 +136,9 @@ class ClockPacer:
         if self._progress >= 1.0:
             return None
         cost = self._resizing.cost_at(self._progress)
-        if self._progress < self._warmdown.start:
+        if self._must_end():
+            progress, full_steps = 1.0, 0.0
+        elif self._progress < self._warmdown.start:
             progress, full_steps = self._advance_before_warmdown(num_unfinished, cost)
         else:
             progress, full_steps = self._advance_in_warmdown(num_unfinished)
@@ -150,7 +153,7 @@ class ClockPacer:
             cost = sum(self._unfinished.popleft() if self._unfinished else 1.0 for _ in range(num_steps))
             seconds, self._timer_start = now - self._timer_start, now
             self._recent.append((seconds, cost))
-            self._forget_before_slowdown()
+            self._forget_other_speeds()
             self._notify(seconds, cost)
 
     def restart_timer(self) -> None:
@@ -221,9 +224,22 @@ class ClockPacer:
         """Seconds of a full-size step from which on it counts as a stall."""
         return self.STALL * median_low(seconds / steps for seconds, steps in measured)
 
-    def _forget_before_slowdown(self) -> None:
-        """Keep the latest two measurements alone where both would be stalls."""
-        *before, first, second = self._recent
-        longest = self._longest(before)
-        if len(self._recent) == self.WINDOW and min(first[0] / first[1], second[0] / second[1]) > longest:
-            self._recent = deque([first, second], maxlen=self.WINDOW)
+    def _must_end(self) -> bool:
+        """Whether no second step would fit, if steps stayed as slow as the latest two or more, which are no stalls."""
+        longest, is_warm = self._longest(self._recent), len(self._recent) == self.WINDOW
+        each = [seconds / steps for seconds, steps in reversed(self._recent)]
+        slow = list(takewhile(lambda seconds: seconds > longest, each))
+        seconds_left = self._seconds_left() + self._warmdown.overtime_seconds
+        return is_warm and len(slow) > 1 and seconds_left < 2 * max(slow)
+
+    def _forget_other_speeds(self) -> None:
+        """Keep the latest measurements alone where the machine has become far slower for several steps, or faster."""
+        each = [seconds / steps for seconds, steps in self._recent]
+        kept, is_warm = 0, len(each) == self.WINDOW
+        if is_warm and min(each[-self.SLOW_STEPS :]) > self.STALL * median_low(each[: -self.SLOW_STEPS]):
+            kept = self.SLOW_STEPS
+        elif len(each) >= 2 * self.FAST_STEPS:
+            is_fast = max(each[-self.FAST_STEPS :]) < median_low(each[: -self.FAST_STEPS]) / self.FAST
+            kept = self.FAST_STEPS if is_fast else 0
+        if kept:
+            self._recent = deque(list(self._recent)[-kept:], maxlen=self.WINDOW)
