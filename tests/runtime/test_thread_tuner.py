@@ -133,3 +133,16 @@ def test_a_trial_ends_where_images_grow() -> None:
     simulation.run(lambda threads: (1.0, 1.0), 9)
     assert simulation.run(lambda threads: (0.1, 1.0), 3, work=0.5) == [2, 1, 1]
     assert simulation.tuner.threads == 1
+
+
+def test_beside_other_programs_the_mean_counts() -> None:
+    """With two threads most steps take half a second, and every fourth takes five."""
+    simulation = Simulation(2, most=2)
+    seconds = [0.5, 0.5, 0.5, 5.0]
+
+    def load(threads: int) -> tuple[float, float]:
+        return (1.0, 0.6) if threads == 1 else (seconds[len(simulation.threads) % 4], 0.5)
+
+    simulation.run(load, 40)
+    assert simulation.tuner.threads == 1
+    assert simulation.lines == ["1 thread in place of 2: 1.6x as fast"]

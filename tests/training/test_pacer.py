@@ -167,6 +167,14 @@ def test_after_a_load_has_gone_the_time_left_is_used(num_slow: int) -> None:
     assert max(result.advances) < (0.02 if num_slow < 4 else 0.2)
 
 
+@pytest.mark.parametrize("every", [3, 5, 8])
+def test_stalls_that_come_again_and_again_are_waited_for(every: int) -> None:
+    """The last step may be one of them: beside other programs steps of 0.1 s take three seconds now and then."""
+    result = simulate(60, lambda step, time: 3.0 if step > 50 and step % every == 0 else 0.1, 0.1)
+    assert result.progress[-1] == 1.0
+    assert 0.85 * 60 <= result.ended_at <= 60.0 + 1e-9
+
+
 def test_a_stall_longer_than_the_time_left() -> None:
     result = simulate(60, lambda step, time: 100.0 if step == 300 else 0.1, 0.1)
     assert result.progress[-1] == 1.0

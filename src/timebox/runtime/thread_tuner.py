@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from statistics import median
+from statistics import fmean, median
 
 # Steps of a trial: the first one makes kernels for another number of threads and does not count.
 TRIAL_STEPS = 3
@@ -11,7 +11,7 @@ TRIAL_STEPS = 3
 MAX_FIRST_SLOWDOWN, MAX_SLOWDOWN = 3.0, 1.5
 # Steps before the first trial and after one that changed the number; each trial that does not doubles the wait.
 MIN_WAIT, MAX_WAIT = 8, 512
-# All counted steps of a trial must be faster than the latest steps by this factor.
+# All counted steps of a trial of more threads must be faster than the latest steps by this factor.
 MIN_SPEEDUP = 1.1
 # Share of its threads' time that the process must get for the machine to count as free.
 FREE_SHARE = 0.9
@@ -72,7 +72,7 @@ class ThreadTuner:
                 return
         if self._trial is not None:
             self._trial.append(seconds)
-            self._judge(self._trial, median(self._seconds))
+            self._judge(self._trial)
             return
         self._wait -= 1
         self._seconds.append(seconds)
@@ -101,17 +101,27 @@ class ThreadTuner:
             return min(2 * self.threads, self._most) if self.threads < self._most and steps_left > LAST_STEPS else None
         return self.threads // 2 if self.threads > 1 and steps_left > LAST_STEPS_UNDER_LOAD else None
 
-    def _judge(self, trial: list[float], usual: float) -> None:
-        """End a trial that is over, or that costs too much time to be gone on with."""
+    def _judge(self, trial: list[float]) -> None:
+        """End a trial that is over, or that costs too much time to be gone on with.
+
+        Beside other programs some steps take many times as long as most, so means are compared there, and fewer
+        threads, whose steps differ less, need not be faster.
+        """
+        if self._tried < self.threads:
+            usual, needed = fmean(self._seconds), 1.0
+        else:
+            usual, needed = median(self._seconds), MIN_SPEEDUP
         is_slow = trial[0] > MAX_FIRST_SLOWDOWN * usual or max(trial[1:], default=0.0) > MAX_SLOWDOWN * usual
         if len(trial) < TRIAL_STEPS and not is_slow:
             return
-        speedup = 0.0 if is_slow else usual / max(trial[1:])
+        counted = fmean(trial[1:]) if self._tried < self.threads else max(trial[1:], default=0.0)
+        speedup = 0.0 if is_slow else usual / counted
         self._trial = None
-        self._next_wait = MIN_WAIT if speedup >= MIN_SPEEDUP else min(MAX_WAIT, 2 * self._next_wait)
+        self._next_wait = MIN_WAIT if speedup >= needed else min(MAX_WAIT, 2 * self._next_wait)
         self._wait = self._next_wait
-        if speedup >= MIN_SPEEDUP:
-            self._notify(f"{self._tried} threads in place of {self.threads}: {speedup:.1f}x as fast")
+        if speedup >= needed:
+            noun = "thread" if self._tried == 1 else "threads"
+            self._notify(f"{self._tried} {noun} in place of {self.threads}: {speedup:.1f}x as fast")
             self.threads = self._tried
             self._forget_all_but(0)
 

@@ -199,7 +199,7 @@ class ClockPacer:
 
     def _num_affordable(self, num_unfinished: int) -> int:
         """Full-size steps until the end of the overtime."""
-        seconds = self._seconds_left() + self._warmdown.overtime_seconds
+        seconds = self._seconds_left() + self._warmdown.overtime_seconds - self._tail_seconds
         return int(seconds / self.step_seconds - self._unfinished_cost(num_unfinished))
 
     def _num_fitting(self, num_unfinished: int) -> int:
@@ -208,7 +208,7 @@ class ClockPacer:
         Time is reserved for the last one to be as slow as the slowest of the latest.
         """
         step_seconds = self.step_seconds
-        reserve = max(seconds / steps for seconds, steps in self._without_stalls()) - step_seconds
+        reserve = max(seconds / steps for seconds, steps in self._without_stalls()) - step_seconds + self._tail_seconds
         return max(1, int((self._seconds_left() - reserve) / step_seconds - self._unfinished_cost(num_unfinished)))
 
     def _unfinished_cost(self, num_unfinished: int) -> float:
@@ -219,6 +219,14 @@ class ClockPacer:
         """The latest (seconds, cost) without cold starts and suspensions. A slowdown that lasts becomes the median."""
         longest = self._longest(self._recent)
         return [(seconds, steps) for seconds, steps in self._recent if seconds <= longest * steps]
+
+    @property
+    def _tail_seconds(self) -> float:
+        """How much longer the last step may take than the slowest one that is no stall, where stalls come again and
+        again, as beside other programs: the second longest of the latest steps counts."""
+        slowest = max(seconds / steps for seconds, steps in self._without_stalls())
+        *_, second, _ = sorted((0.0, *(seconds / steps for seconds, steps in self._recent)))
+        return max(0.0, second - slowest) if len(self._recent) == self.WINDOW else 0.0
 
     def _longest(self, measured: Iterable[tuple[float, float]]) -> float:
         """Seconds of a full-size step from which on it counts as a stall."""
