@@ -1,5 +1,6 @@
 """The number of threads follows the load of the machine."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -146,3 +147,14 @@ def test_beside_other_programs_the_mean_counts() -> None:
     simulation.run(load, 40)
     assert simulation.tuner.threads == 1
     assert simulation.lines == ["1 thread in place of 2: 1.6x as fast"]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_any_load_leaves_a_number_of_threads_that_there_may_be(seed: int) -> None:
+    chance = random.Random(seed)
+    simulation = Simulation(chance.choice([1, 2, 4]), most=4)
+    for _ in range(60):
+        seconds, share = chance.choice([0.1, 0.1, 0.1, 0.5, 5.0]), chance.choice([0.3, 0.95])
+        load: tuple[float, float] = seconds, share
+        simulation.run(lambda threads, load=load: load, 1, chance.choice([1000, 10, 3]), chance.choice([1.0, 1.0, 0.5]))  # type: ignore[misc]
+    assert set(simulation.threads) <= {1, 2, 4}

@@ -114,8 +114,9 @@ class ThreadTuner:
         is_slow = trial[0] > MAX_FIRST_SLOWDOWN * usual or max(trial[1:], default=0.0) > MAX_SLOWDOWN * usual
         if len(trial) < TRIAL_STEPS and not is_slow:
             return
-        counted = fmean(trial[1:]) if self._tried < self.threads else max(trial[1:], default=0.0)
-        speedup = 0.0 if is_slow else usual / counted
+        speedup = 0.0
+        if not is_slow:
+            speedup = usual / (fmean(trial[1:]) if self._tried < self.threads else max(trial[1:]))
         self._trial = None
         self._next_wait = MIN_WAIT if speedup >= needed else min(MAX_WAIT, 2 * self._next_wait)
         self._wait = self._next_wait
