@@ -4,7 +4,7 @@ The last step of a pacer ends at a progress of exactly 1, however the speed of t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from math import ceil
@@ -217,34 +217,41 @@ class ClockPacer:
 
     def _without_stalls(self) -> list[tuple[float, float]]:
         """The latest (seconds, cost) without cold starts and suspensions. A slowdown that lasts becomes the median."""
-        longest = self._longest(self._recent)
+        longest = self.STALL * median_low(self._full_step_seconds)
         return [(seconds, steps) for seconds, steps in self._recent if seconds <= longest * steps]
+
+    @property
+    def _full_step_seconds(self) -> list[float]:
+        """Seconds of a full-size step by each of the latest measurements."""
+        return [seconds / steps for seconds, steps in self._recent]
+
+    @property
+    def _is_warm(self) -> bool:
+        """Whether the window is full, so that no cold start is taken for a load."""
+        return len(self._recent) == self.WINDOW
 
     @property
     def _tail_seconds(self) -> float:
         """How much longer the last step may take than the slowest one that is no stall, where stalls come again and
         again, as beside other programs: the second longest of the latest steps counts."""
+        if not self._is_warm:
+            return 0.0
         slowest = max(seconds / steps for seconds, steps in self._without_stalls())
-        *_, second, _ = sorted((0.0, *(seconds / steps for seconds, steps in self._recent)))
-        return max(0.0, second - slowest) if len(self._recent) == self.WINDOW else 0.0
-
-    def _longest(self, measured: Iterable[tuple[float, float]]) -> float:
-        """Seconds of a full-size step from which on it counts as a stall."""
-        return self.STALL * median_low(seconds / steps for seconds, steps in measured)
+        return max(0.0, sorted(self._full_step_seconds)[-2] - slowest)
 
     def _must_end(self) -> bool:
         """Whether no second step would fit, if steps stayed as slow as the latest two or more, which are no stalls."""
-        longest, is_warm = self._longest(self._recent), len(self._recent) == self.WINDOW
-        each = [seconds / steps for seconds, steps in reversed(self._recent)]
-        slow = list(takewhile(lambda seconds: seconds > longest, each))
-        seconds_left = self._seconds_left() + self._warmdown.overtime_seconds
-        return is_warm and len(slow) > 1 and seconds_left < 2 * max(slow)
+        if not self._is_warm:
+            return False
+        each = self._full_step_seconds
+        longest = self.STALL * median_low(each)
+        slow = list(takewhile(lambda seconds: seconds > longest, reversed(each)))
+        return len(slow) > 1 and self._seconds_left() + self._warmdown.overtime_seconds < 2 * max(slow)
 
     def _forget_other_speeds(self) -> None:
         """Keep the latest measurements alone where the machine has become far slower for several steps, or faster."""
-        each = [seconds / steps for seconds, steps in self._recent]
-        kept, is_warm = 0, len(each) == self.WINDOW
-        if is_warm and min(each[-self.SLOW_STEPS :]) > self.STALL * median_low(each[: -self.SLOW_STEPS]):
+        each, kept = self._full_step_seconds, 0
+        if self._is_warm and min(each[-self.SLOW_STEPS :]) > self.STALL * median_low(each[: -self.SLOW_STEPS]):
             kept = self.SLOW_STEPS
         elif len(each) >= 2 * self.FAST_STEPS:
             is_fast = max(each[-self.FAST_STEPS :]) < median_low(each[: -self.FAST_STEPS]) / self.FAST

@@ -70,10 +70,11 @@ class SmallImages:
         self._images = images
         self._is_smaller = not images.is_cuda and height < images.shape[1] and width < images.shape[2]
         self.size = (height, width) if self._is_smaller else (images.shape[1], images.shape[2])
-        shape, available = (len(images), *self.size, images.shape[3]), available_memory()
-        is_roomy = available is None or torch.Size(shape).numel() <= MAX_COPIES_SHARE * available
-        self._copies = torch.empty(shape, dtype=torch.uint8) if self._is_smaller and is_roomy else None
-        self._is_copied = torch.zeros(len(images), dtype=torch.bool)
+        if self._is_smaller:
+            shape, available = (len(images), *self.size, images.shape[3]), available_memory()
+            is_roomy = available is None or torch.Size(shape).numel() <= MAX_COPIES_SHARE * available
+            self._copies = torch.empty(shape, dtype=torch.uint8) if is_roomy else None
+            self._is_copied = torch.zeros(len(images), dtype=torch.bool)
 
     def select(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 (M, height, width, C) among which are those at ``indices``, and the positions of these there."""

@@ -120,15 +120,12 @@ class ThroughputBenchmark:
         Args:
             is_kept: whether later runs may use the time.
         """
-        work, seconds = _work(recipe), self.measured_seconds_per_image(recipe)
+        work = _work(recipe)
+        seconds = MEAN_OVER_FASTEST * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1))
         self._measured[work] = min(seconds, self._measured.get(work, seconds))
         if is_kept:
             self._cache.record(self.cache_key(recipe), self._measured[work])
         return recipe.ensemble_size * self._measured[work]
-
-    def measured_seconds_per_image(self, recipe: Recipe) -> float:
-        """Measure now; seconds per image of one of its networks."""
-        return MEAN_OVER_FASTEST * self.fastest_seconds_per_image(recipe.replace(ensemble_size=1))
 
     def cache_key(self, recipe: Recipe) -> str:
         """The network of a recipe, with all that its speed on one machine depends on."""
