@@ -32,7 +32,7 @@ from timebox.file_versions import (
     FileFormat,
 )
 from timebox.run.checkpoint import Manifest, ResumeState
-from timebox.run.metrics_log import FormatLine, RollbackLine, StepLine, ValidationLine
+from timebox.run.metrics_log import AbortLine, FormatLine, RollbackLine, StepLine, ValidationLine
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.ranks_file import RanksRecord
 from timebox.run.summary import FinishedSummary, StoppedSummary
@@ -46,7 +46,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: Mapping[str, tuple[FileFormat, Sequence[type]]] = {
     "model": (MODEL_FORMAT, (TrainedModelConfig,)),
     "summary": (SUMMARY_FORMAT, (FinishedSummary, StoppedSummary)),
-    "metrics": (METRICS_FORMAT, (StepLine, ValidationLine, RollbackLine, FormatLine)),
+    "metrics": (METRICS_FORMAT, (StepLine, ValidationLine, RollbackLine, AbortLine, FormatLine)),
     "checkpoint": (CHECKPOINT_FORMAT, (Manifest,)),
     "group": (RANKS_FORMAT, (RanksRecord,)),
     "tune": (TUNE_FORMAT, (SearchFile,)),

@@ -1,5 +1,6 @@
 """timebox.train(replay=…): repeating a finished run."""
 
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from torch import Tensor
 from cut_runs import STEPS, cut, entries, names, summary
 from small_runs import FILES, SMALL, quick, weights
 from timebox.errors import RunError, UsageError
+from timebox.jobs.fit import Training
 from timebox.pipelines import train
 from timebox.run import Run
 from timebox.runtime.thread_tuner import ThreadTuner
@@ -133,6 +135,30 @@ def test_a_run_that_ran_out_of_memory_is_replayed_in_the_same_micro_batches(
     assert summary(run)["events"] == ["memory ran out: batches of 32 are computed in micro-batches of 16 images"]
     assert {e["micro_batch"] for e in entries(run.path) if "loss" in e} == {16}
     assert summary(train(replay=run.path, out=tmp_path / "again"))["identical"] is True
+
+
+@pytest.mark.parametrize("span", ["0", "0.1"])
+def test_a_run_whose_last_step_was_aborted_is_replayed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, span: str
+) -> None:
+    """Its report and its chart are made as those of any run."""
+    readings = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_seconds_left", lambda self, share=0.0: 1.0 if next(readings) < 150 else -1.0)
+        run = quick(data, tmp_path / "run", STEPS, settings=(*SMALL, f"averaging_span={span}"))
+    done = int(str(summary(run)["steps"]))
+    assert 1 < done < STEPS
+    assert names(run.path) == FILES
+    (event,) = summary(run)["events"]  # type: ignore[misc]
+    assert re.fullmatch(
+        rf"time ran out in step {done + 1}, which was aborted: the training ended at \d+% of its schedule, with a "
+        r"learning rate of [0-9.e-]+",
+        event,
+    )
+    assert entries(run.path)[-1] == {"step": done, "aborted": True}
+    again = train(replay=run.path, out=tmp_path / "again")
+    assert summary(again)["identical"] is True
+    assert summary(again)["final_lr"] == summary(run)["final_lr"]
 
 
 @pytest.mark.parametrize(

@@ -253,9 +253,15 @@ def test_a_rollback_to_the_last_step_undoes_nothing() -> None:
     assert step_plans(step(1, 0.5), back_to(1), step(2, 1.0)) == [(0.5, 0.1), (1.0, 0.1)]
 
 
+def test_an_aborted_step_ends_a_training_before_its_schedule() -> None:
+    assert step_plans(step(1, 0.3), back_to(0), step(1, 0.4), {"step": 1, "aborted": True}) == [(0.4, 0.1)]
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
+        ([{"step": 0, "aborted": True}], "there is nothing to replay"),
+        ([step(1), {"step": 1, "aborted": True}, step(2)], "there is nothing to replay"),
         ([step(1), step(3, 1.0)], "metrics.jsonl of 'runs/one' is damaged: step 2 is missing"),
         ([step(2, 1.0)], "step 1 is missing"),
         ([step(1), step(2), back_to(1), step(3, 1.0)], "step 2 is missing"),

@@ -19,6 +19,7 @@ from timebox.training.pacer import ClockPacer
 from timebox.training.rollback import MAX_ROLLBACKS
 from timebox.training.schedule import lr_and_momentum_at
 from timebox.training.state import TrainingState
+from timebox.training.step import EagerStepRunner
 from tiny import CPU, tiny_recipe, tiny_training
 
 
@@ -247,6 +248,21 @@ def test_with_a_deadline_the_schedule_ends_in_time_and_phases_are_measured(monke
     assert recorder.steps[0].seconds_left == 19.5
     assert recorder.steps[0].total_steps == 36
     assert recorder.steps[-1].total_steps == 30
+
+
+@pytest.mark.parametrize("calls", [1, 30])
+def test_a_training_ends_where_time_runs_out_in_a_step(calls: int) -> None:
+    readings = count()
+
+    def seconds_left() -> float:
+        return 1.0 if next(readings) < calls else -1.0
+
+    aborted, log = tiny_training(12, make_step_runner=lambda state, loss: EagerStepRunner(state, loss, seconds_left))
+    whole, expected = tiny_training(12)
+    assert (aborted.is_aborted, whole.is_aborted) == (True, False)
+    assert 1 <= aborted.num_steps < 12
+    assert log == [*expected[: aborted.num_steps], {"step": aborted.num_steps, "aborted": True}]
+    assert aborted.final_lr == expected[aborted.num_steps - 1]["lr"]
 
 
 def test_the_loop_fits_on_a_screen() -> None:

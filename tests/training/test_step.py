@@ -1,5 +1,8 @@
 """The training step on micro-batches: equal to the step on the whole batch where they are whole ghost groups."""
 
+from contextlib import suppress
+from math import inf
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,12 +14,13 @@ from timebox.data.device.loader import Batch
 from timebox.models import networks_of
 from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
+from timebox.recipe import Recipe, get_recipe
 from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
 from timebox.runtime.threads import keep_num_threads
 from timebox.training.schedule import StepPlan
-from timebox.training.state import TrainingState
-from timebox.training.step import EagerStepRunner, training_step
+from timebox.training.state import Snapshot, TrainingState
+from timebox.training.step import ABORTABLE_SECONDS, EagerStepRunner, StepAbortedError, training_step
 from tiny import CPU, tiny_recipe
 
 examples = settings(derandomize=True, max_examples=200, deadline=None)
@@ -24,10 +28,10 @@ sizes = st.integers(1, 5000)
 GHOST = 4
 
 
-def batch_of(num: int) -> Batch:
+def batch_of(num: int, side: int = 8) -> Batch:
     """Random images whose mean rises with their index, so that the statistics of ghost groups differ."""
     generator = torch.Generator().manual_seed(num)
-    images = torch.randn(num, 3, 8, 8, generator=generator) + torch.linspace(-1, 1, num)[:, None, None, None]
+    images = torch.randn(num, 3, side, side, generator=generator) + torch.linspace(-1, 1, num)[:, None, None, None]
     return Batch(images.to(memory_format=torch.channels_last), torch.arange(num) % 3)
 
 
@@ -176,3 +180,65 @@ def test_a_step_runs_with_the_threads_of_its_plan(planned: int | None, threads: 
         torch.set_num_threads(1)
         EagerStepRunner(state, Loss(0.1)).run(batch_of(4), StepPlan(1.0, 0.01, 0.9, 4, planned))
         assert torch.get_num_threads() == threads
+
+
+class Clock:
+    """Time that runs out at the ``calls``-th reading, and the number of readings."""
+
+    def __init__(self, calls: float) -> None:
+        self._calls, self.num_read = calls, 0
+
+    def __call__(self) -> float:
+        self.num_read += 1
+        return 0.0 if self.num_read >= self._calls else 1.0
+
+
+def run_two_steps(clock: Clock, recipe: Recipe, micro_batch: int) -> tuple[Snapshot, Snapshot, TrainingState]:
+    """The state before and after the second of two steps; time is read in that one only."""
+    torch.manual_seed(0)
+    batch = batch_of(16, 12 if recipe.model == "airbench" else 8)
+    state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
+    EagerStepRunner(state, Loss(0.1)).run(batch, StepPlan(0.25, 0.05, 0.9, 16))
+    before = state.snapshot()
+    with suppress(StepAbortedError):
+        EagerStepRunner(state, Loss(0.1), clock).run(batch, StepPlan(0.5, 0.04, 0.8, micro_batch))
+    return before, state.snapshot(), state
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        tiny_recipe(averaging_span=0.0),
+        tiny_recipe(averaging_span=0.1, ensemble_size=2),
+        get_recipe("airbench94").replace(width=4, averaging_span=0.0, whitening_bias_until=0.4),
+    ],
+)
+@pytest.mark.parametrize("micro_batch", [8, 16])
+def test_a_step_is_aborted_wherever_time_runs_out_and_changes_nothing(recipe: Recipe, micro_batch: int) -> None:
+    whole = Clock(inf)
+    _, expected, done = run_two_steps(whole, recipe, micro_batch)
+    assert done.step == 2
+    num_layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in done.model.modules())
+    assert whole.num_read > 2 * num_layers - 2, "in the forward and the backward pass of each layer but frozen ones"
+    for calls in range(2, whole.num_read + 1):
+        before, after, state = run_two_steps(Clock(calls), recipe, micro_batch)
+        assert (state.step, state.progress) == (1, 0.25)
+        assert (state.optimizer.lr, state.optimizer.momentum) == (0.05, 0.9)
+        assert all(torch.equal(tensor, before.tensors[name]) for name, tensor in after.tensors.items())
+        assert all(p.grad is None and p.requires_grad for group in state.optimizer.groups for p in group.parameters)
+        assert not any(module._forward_pre_hooks for module in state.model.modules())
+    assert any(not torch.equal(tensor, before.tensors[name]) for name, tensor in expected.tensors.items())
+
+
+def test_reading_the_time_changes_no_step() -> None:
+    _, expected, _ = run_two_steps(Clock(inf), tiny_recipe(), 16)
+    _, plain, _ = run_two_steps(lambda: 2 * ABORTABLE_SECONDS, tiny_recipe(), 16)  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, plain.tensors[name]) for name, tensor in expected.tensors.items())
+
+
+def test_the_first_step_is_not_aborted() -> None:
+    """A training without a step has no model to give."""
+    recipe = tiny_recipe()
+    state = TrainingState(build_model(recipe, 3, 3).train(), recipe, Precision("fp32", CPU))
+    EagerStepRunner(state, Loss(0.1), lambda: -5.0).run(batch_of(16), StepPlan(0.25, 0.05, 0.9, 16))
+    assert state.step == 1

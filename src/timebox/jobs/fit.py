@@ -45,6 +45,8 @@ LAST_CHECKPOINT_SECONDS = 2.5
 MAX_IMAGE_MEMORY_SHARE = 0.5
 # When time has run short, the warmdown may take this share of the time reserved for the report, exiting and stalls.
 OVERTIME_SHARE = 0.3
+# A step is aborted once it has taken this share of the same time, as beside other programs it may.
+ABORT_SHARE = 0.5
 
 
 class Training:
@@ -68,7 +70,9 @@ class Training:
         self._saving_share = writes.saving_share(self._model_bytes, checkpoint_bytes)
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
-        self._step_runner = build_step_runner(self._state, build_loss(job), self._notify, self._group)
+        self._step_runner = build_step_runner(
+            self._state, build_loss(job), self._notify, self._group, lambda: self._seconds_left(ABORT_SHARE)
+        )
         with self._group.raise_on_rank_failure():  # every rank starts with the main rank's weights and step
             self._group.broadcast_parameters_(list(self._state.tensors().values()))
             self._state.step = int(self._group.broadcast_timed(self._state.step))
@@ -96,7 +100,10 @@ class Training:
                 components = TrainingComponents(
                     state, loader, schedule, self._step_runner, self._guard, monitor, self._checkpointer, validation
                 )
-                return train_model(components)
+                result = train_model(components)
+                if result.is_aborted:
+                    self._notify_of_abort(result)
+                return result
         except (KeyboardInterrupt, RankFailureError) as reason:
             if isinstance(reason, KeyboardInterrupt):  # after a rank failure a GPU would wait for the failed ranks
                 with suppress(RecoverableError):
@@ -108,6 +115,12 @@ class Training:
                 last = replace(latest, metadata={**latest.metadata, **reduced})
                 self._checkpointer.save_last(last, LAST_CHECKPOINT_SECONDS)
             raise
+
+    def _notify_of_abort(self, result: TrainingResult) -> None:
+        self._notify(
+            f"time ran out in step {result.num_steps + 1:,}, which was aborted: the training ended at "
+            f"{self._state.progress:.0%} of its schedule, with a learning rate of {result.final_lr:.3g}"
+        )
 
     @property
     def checkpointer(self) -> AsyncCheckpointer:
@@ -198,19 +211,27 @@ class Training:
         plan = self._job.plan
         if plan.num_steps is not None:
             return StepPacer(plan.num_steps)
-        overtime_seconds = OVERTIME_SHARE * (plan.finish_seconds - plan.saving_seconds)
-        warmdown, resizing = Warmdown(warmdown_start(plan.recipe), overtime_seconds), build_resizing(plan.recipe)
+        warmdown = Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * self._closing_seconds)
+        resizing = build_resizing(plan.recipe)
         notify = tuner.record if tuner else lambda seconds, cost: None
         return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing, notify)
 
-    def _seconds_left(self) -> float:
-        """Seconds until training must have ended. Saving takes as long as planned, or longer where the disk is slower
-        now."""
+    @property
+    def _closing_seconds(self) -> float:
+        """Seconds reserved for the report, exiting and stalls."""
+        return self._job.plan.finish_seconds - self._job.plan.saving_seconds
+
+    def _seconds_left(self, closing_share: float = 0.0) -> float:
+        """Seconds until training must have ended, or until it has also used ``closing_share`` of the closing seconds.
+
+        Saving takes as long as planned, or longer where the disk is slower now.
+        """
         plan = self._job.plan
         if self._deadline.budget_seconds is None:
             return inf
         slower_saving = max(0.0, self._saving_seconds - plan.saving_seconds)
-        return self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
+        seconds = self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
+        return seconds + closing_share * self._closing_seconds
 
     @property
     def _saving_seconds(self) -> float:

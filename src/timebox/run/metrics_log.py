@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each step, each validation and each rollback of a training.
+"""metrics.jsonl: a line for each step, each validation, each rollback and an aborted last step of a training.
 
 A line ``{"format": N}`` gives the format of the lines after it; it stands at the beginning, and where a newer version
 resumed the training. Lines that have no such line before them are of format 1.
@@ -75,6 +75,13 @@ class RollbackLine(Struct, frozen=True, kw_only=True):
 
     step: Count
     rolled_back: Literal[True]
+
+
+class AbortLine(Struct, frozen=True, kw_only=True):
+    """The end of a training after ``step`` steps, because time ran out in the next step: it changed nothing."""
+
+    step: Count
+    aborted: Literal[True]
 
 
 class FormatLine(Struct, frozen=True, kw_only=True):
@@ -219,6 +226,7 @@ def final_step_plans(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
         RunError: where a step is missing or damaged, and for a run that did not come to the end of its schedule.
     """
     step_plans: list[StepPlan] = []
+    is_aborted = False
     where = f"metrics.jsonl of {str(path)!r}"
     for entry in entries:
         step = _step_of(entry)
@@ -226,12 +234,15 @@ def final_step_plans(entries: Iterable[Entry], path: Path) -> list[StepPlan]:
             if not 0 <= step <= len(step_plans):
                 raise RunError(f"{where} is damaged: a rollback goes to a step that is not there")
             del step_plans[step:]
+        elif entry.get("aborted"):
+            is_aborted = True
         elif "loss" in entry:
             if step != len(step_plans) + 1:
                 raise RunError(f"{where} is damaged: step {len(step_plans) + 1} is missing")
             fields = from_values(entry, StepPlanFields, f"step {step} in {where}")
             step_plans.append(StepPlan(**structs.asdict(fields)))
-    if not step_plans or step_plans[-1].progress != 1.0:
+            is_aborted = False
+    if not step_plans or (step_plans[-1].progress != 1.0 and not is_aborted):
         raise RunError(f"run {str(path)!r} did not come to the end of its schedule: there is nothing to replay")
     return step_plans
 

@@ -12,6 +12,7 @@ budgets of minutes, and would be a second arithmetic beside the one that is test
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -167,14 +168,22 @@ class GraphedStepRunner:
 
 
 def build_step_runner(
-    state: TrainingState, loss_fn: Loss, notify: Callable[[str], None], group: ProcessGroup = SINGLE_PROCESS
+    state: TrainingState,
+    loss_fn: Loss,
+    notify: Callable[[str], None],
+    group: ProcessGroup = SINGLE_PROCESS,
+    seconds_left: Callable[[], float] = lambda: inf,
 ) -> StepRunner:
-    """Data-parallel steps for several ranks; else CUDA graphs on a GPU in fp32 and bf16; else eager steps."""
+    """Data-parallel steps for several ranks; else CUDA graphs on a GPU in fp32 and bf16; else eager steps.
+
+    Args:
+        seconds_left: as of :class:`EagerStepRunner`; a single process on a CPU reads it, others do not.
+    """
     precision = state.precision
     if isinstance(group, TorchrunGroup):
         return DataParallelStepRunner(state, loss_fn, group)
     if precision.device.type != "cuda" or precision.name == "fp16":
-        return EagerStepRunner(state, loss_fn)
+        return EagerStepRunner(state, loss_fn, seconds_left)
     return GraphedStepRunner(state, loss_fn, CudaGraphRecorder(precision.device), notify)
 
 

@@ -13,18 +13,22 @@ from timebox.training.monitor import TrainingMonitor
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import Schedule
 from timebox.training.state import TrainingState
-from timebox.training.step import StepRunner
+from timebox.training.step import StepAbortedError, StepRunner
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training: the averaged model, passes over the training images, and speed without validation."""
+    """A finished training: the averaged model, passes over the training images, and speed without validation.
+
+    ``is_aborted`` where time ran out in a step before the end of the schedule.
+    """
 
     model: nn.Module
     num_steps: int
     epochs: float
     images_per_second: float
     final_lr: float
+    is_aborted: bool = False
 
 
 @dataclass(eq=False)
@@ -68,28 +72,38 @@ class TrainingComponents:
 
 
 def train_model(components: TrainingComponents) -> TrainingResult:
-    """Train to the end of the schedule; after a recoverable fault, roll back and go on, see :class:`RollbackGuard`."""
+    """Train to the end of the schedule, or of the time where a step takes far longer than planned.
+
+    After a recoverable fault, roll back and go on, see :class:`RollbackGuard`.
+    """
     state, loader, monitor, schedule = components.state, components.loader, components.monitor, components.schedule
     while True:
         try:
             with convert_memory_errors():
                 components.step_runner.prepare(loader, schedule.micro_batch)
                 schedule.pacer.restart_timer()
-                _run_steps(components)
+                is_aborted = _run_steps(components)
         except RecoverableError as fault:
             components.guard.recover(fault)
             monitor.record_rollback(state.step)
         else:
             epochs, final_lr = state.step * loader.batch_size / len(loader), state.optimizer.lr
-            return TrainingResult(state.average.model, state.step, epochs, monitor.images_per_second, final_lr)
+            images_per_second = monitor.images_per_second
+            return TrainingResult(state.average.model, state.step, epochs, images_per_second, final_lr, is_aborted)
 
 
-def _run_steps(components: TrainingComponents) -> None:
-    """The loop. Raises RecoverableError where a step fails."""
+def _run_steps(components: TrainingComponents) -> bool:
+    """The loop. Returns whether the last step was aborted; raises RecoverableError where a step fails."""
     state, monitor, checkpointer = components.state, components.monitor, components.checkpointer
+    is_aborted = False
     while (step_plan := components.schedule.next(monitor.num_pending)) is not None:
         batch = components.loader.batch(state.step, state.progress)
-        loss = components.step_runner.run(batch, step_plan)
+        try:
+            loss = components.step_runner.run(batch, step_plan)
+        except StepAbortedError:
+            monitor.record_abort(state.step)
+            is_aborted = True
+            break
         monitor.record_step(state.step, max(batch.images.shape[2:]), step_plan, loss)
         # Before the snapshots: a training resumed from one does not repeat this validation.
         if components.validation:
@@ -106,3 +120,4 @@ def _run_steps(components: TrainingComponents) -> None:
     # No loss shows the effect of the last update.
     if not state.is_finite():
         raise NonFiniteError("the weights are not finite numbers", state.step)
+    return is_aborted

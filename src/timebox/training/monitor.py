@@ -95,6 +95,11 @@ class TrainingMonitor:
         self._log_losses(self._losses.poll(drain=True))
         self._log({"step": step, "rolled_back": True})
 
+    def record_abort(self, step: int) -> None:
+        """Log that the training ends after ``step`` steps, as time ran out in the next one."""
+        self.collect(drain=True)
+        self._log({"step": step, "aborted": True})
+
     def collect(self, drain: bool) -> None:
         """Log the steps that have finished; with ``drain`` wait for all. Raises NonFiniteError for a loss."""
         losses = self._losses.poll(drain)

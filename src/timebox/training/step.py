@@ -1,7 +1,8 @@
 """One training step: forward, loss, backward and update, on a whole batch or on micro-batches."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import inf
 from typing import Protocol
 
 import torch
@@ -15,6 +16,13 @@ from timebox.runtime.micro_batches import split_batch
 from timebox.runtime.precision import Precision
 from timebox.training.schedule import StepPlan
 from timebox.training.state import TrainingState
+
+# A step that begins with less time left than this can be aborted.
+ABORTABLE_SECONDS = 30.0
+
+
+class StepAbortedError(Exception):
+    """Time ran out in a step. Weights, statistics, learning rate and progress are as they were before it."""
 
 
 def training_step(state: TrainingState, loss_fn: Loss, batch: Batch, micro_batch: int) -> Tensor:
@@ -70,14 +78,22 @@ class StepRunner(Protocol):
         """Do the work that is needed once, before the first step and after each rollback. Changes no weights."""
 
     def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
-        """Run one step: update weights, average and step count. Returns the loss, 0-dim, detached, on the device."""
+        """Run one step: update weights, average and step count. Returns the loss, 0-dim, detached, on the device.
+
+        Raises StepAbortedError where time runs out in it: no further step can be run.
+        """
 
 
 class EagerStepRunner:
-    """Runs each step operation by operation."""
+    """Runs each step operation by operation.
 
-    def __init__(self, state: TrainingState, loss_fn: Loss) -> None:
-        self._state, self._loss_fn = state, loss_fn
+    Args:
+        seconds_left: reads the time until a step must have ended. On a CPU a step in which that time runs out is
+            aborted, except for the first one: beside other programs it may take many times as long as the steps before.
+    """
+
+    def __init__(self, state: TrainingState, loss_fn: Loss, seconds_left: Callable[[], float] = lambda: inf) -> None:
+        self._state, self._loss_fn, self._seconds_left = state, loss_fn, seconds_left
 
     def prepare(self, loader: DeviceLoader, micro_batch: int) -> None:
         """There is nothing to prepare."""
@@ -85,7 +101,37 @@ class EagerStepRunner:
     def run(self, batch: Batch, step_plan: StepPlan) -> Tensor:
         if step_plan.threads is not None and step_plan.threads != torch.get_num_threads():
             torch.set_num_threads(step_plan.threads)
-        self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
-        loss = training_step(self._state, self._loss_fn, batch, step_plan.micro_batch)
+        is_abortable = self._state.step and not batch.images.is_cuda and self._seconds_left() < ABORTABLE_SECONDS
+        with _abort_when_time_runs_out(self._state, self._seconds_left) if is_abortable else nullcontext():
+            self._state.optimizer.prepare(step_plan.lr, step_plan.momentum, step_plan.progress)
+            loss = training_step(self._state, self._loss_fn, batch, step_plan.micro_batch)
         self._state.advance(step_plan.progress)
         return loss
+
+
+@contextmanager
+def _abort_when_time_runs_out(state: TrainingState, seconds_left: Callable[[], float]) -> Iterator[None]:
+    """Raise StepAbortedError before a layer's forward pass, or after its backward pass, once no time is left."""
+    optimizer = state.optimizer
+    lr, momentum, progress = optimizer.lr, optimizer.momentum, state.progress
+    buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
+
+    def check(*_: object) -> None:
+        if seconds_left() <= 0:
+            raise StepAbortedError
+
+    # Almost all time is spent in layers whose weights are matrices or convolution kernels.
+    layers = [m for m in state.model.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    hooks += [p.register_post_accumulate_grad_hook(check) for layer in layers for p in layer.parameters(recurse=False)]
+    try:
+        yield
+    except StepAbortedError:
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        optimizer.zero_grad()
+        optimizer.prepare(lr, momentum, progress)
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
