@@ -70,6 +70,21 @@ def test_a_load_that_comes_is_answered_at_once() -> None:
     assert simulation.tuner.threads == 1
 
 
+def test_a_single_step_that_takes_far_longer_is_answered_at_once() -> None:
+    simulation = Simulation(2, most=2)
+    simulation.run(free, 300)
+    assert simulation.run(lambda threads: {1: (1.0, 0.6), 2: (9.0, 0.3)}[threads], 5) == [2, 1, 1, 1, 1]
+    assert simulation.tuner.threads == 1
+
+
+def test_a_stall_of_the_machine_is_no_load() -> None:
+    simulation = Simulation(2, most=2)
+    simulation.run(free, 300)
+    simulation.run(lambda threads: (9.0, 0.1), 1)
+    assert simulation.run(free, 5) == [1, 1, 1, 2, 2]
+    assert simulation.lines == []
+
+
 def test_slow_steps_on_a_free_machine_are_no_load() -> None:
     simulation = Simulation(2, most=2)
     simulation.run(free, 50)
@@ -137,16 +152,16 @@ def test_a_trial_ends_where_images_grow() -> None:
 
 
 def test_beside_other_programs_the_mean_counts() -> None:
-    """With two threads most steps take half a second, and every fourth takes five."""
+    """With two threads most steps take half a second, and every fourth takes nearly three times as long."""
     simulation = Simulation(2, most=2)
-    seconds = [0.5, 0.5, 0.5, 5.0]
+    seconds = [0.5, 0.5, 0.5, 1.4]
 
     def load(threads: int) -> tuple[float, float]:
-        return (1.0, 0.6) if threads == 1 else (seconds[len(simulation.threads) % 4], 0.5)
+        return (0.6, 0.6) if threads == 1 else (seconds[len(simulation.threads) % 4], 0.5)
 
     simulation.run(load, 40)
     assert simulation.tuner.threads == 1
-    assert simulation.lines == ["1 thread in place of 2: 1.6x as fast"]
+    assert simulation.lines == ["1 thread in place of 2: 1.2x as fast"]
 
 
 @pytest.mark.parametrize("seed", range(200))

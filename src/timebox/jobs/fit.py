@@ -46,7 +46,7 @@ MAX_IMAGE_MEMORY_SHARE = 0.5
 # When time has run short, the warmdown may take this share of the time reserved for the report, exiting and stalls.
 OVERTIME_SHARE = 0.3
 # A step is aborted once it has taken this share of the same time, as beside other programs it may.
-ABORT_SHARE = 0.5
+ABORT_SHARE = 0.4
 
 
 class Training:

@@ -16,8 +16,10 @@ MIN_SPEEDUP = 1.1
 # Share of its threads' time that the process must get for the machine to count as free.
 FREE_SHARE = 0.9
 # A load has come where so many steps in a row each take this many times as long as the steps before, and the machine is
-# not free: a trial follows at once.
+# not free: a trial follows at once. With more than one thread a single operation may take seconds then, because threads
+# wait for each other many times in it: one such step is enough, if the machine is still not free in the trial.
 ALARM_STEPS, ALARM_SLOWDOWN = 2, 1.5
+SINGLE_SLOWDOWN = 3.0
 # More threads are tried with more steps than this to come, fewer threads, which a load calls for, with more than these.
 LAST_STEPS, LAST_STEPS_UNDER_LOAD = 16, 4
 
@@ -52,13 +54,14 @@ class ThreadTuner:
         self._seconds: deque[float] = deque(maxlen=MIN_WAIT)
         self._shares: deque[float] = deque(maxlen=MIN_WAIT)
         self._trial: list[float] | None = None
+        self._trial_shares: list[float] = []
         self._tried = threads
         self._wait = self._next_wait = MIN_WAIT
 
     def next(self, steps_left: int) -> int:
         """The number of threads for the next step, with about ``steps_left`` steps to come."""
         if self._trial is None and self._wait <= 0 and (candidate := self._candidate(steps_left)):
-            self._trial, self._tried = [], candidate
+            self._trial, self._trial_shares, self._tried = [], [], candidate
         return self.threads if self._trial is None else self._tried
 
     def record(self, seconds: float, work: float) -> None:
@@ -70,32 +73,38 @@ class ThreadTuner:
             if self._trial is not None:
                 self._trial, self._wait = None, MIN_WAIT
                 return
+        used = (self._processor_time - before) / seconds
         if self._trial is not None:
             self._trial.append(seconds)
+            self._trial_shares.append(used / self._tried)
             self._judge(self._trial)
             return
         self._wait -= 1
         self._seconds.append(seconds)
-        self._shares.append((self._processor_time - before) / (seconds * self.threads))
-        if self._has_load_come():
+        self._shares.append(used / self.threads)
+        if num_slow := self._num_steps_under_a_new_load():
             self._wait = 0
-            self._forget_all_but(ALARM_STEPS)
+            self._forget_all_but(num_slow)
 
     @property
     def _is_free(self) -> bool:
         """Whether the latest steps got their processors for themselves."""
         return median(self._shares) >= FREE_SHARE
 
-    def _has_load_come(self) -> bool:
+    def _num_steps_under_a_new_load(self) -> int:
+        """The number of latest steps that were slowed down by a load that has just come; 0 for none."""
         if self.threads == 1 or len(self._seconds) < 2 * ALARM_STEPS:
-            return False
-        *before, first, second = self._seconds
-        slow = ALARM_SLOWDOWN * median(before)
-        return min(first, second) > slow and max(list(self._shares)[-ALARM_STEPS:]) < FREE_SHARE
+            return 0
+        each, shares = list(self._seconds), list(self._shares)
+        for num_steps, slowdown in ((1, SINGLE_SLOWDOWN), (ALARM_STEPS, ALARM_SLOWDOWN)):
+            usual = median(each[:-num_steps])
+            if min(each[-num_steps:]) > slowdown * usual and max(shares[-num_steps:]) < FREE_SHARE:
+                return num_steps
+        return 0
 
     def _candidate(self, steps_left: int) -> int | None:
         """The number of threads to try now, None for none."""
-        if len(self._seconds) < ALARM_STEPS:
+        if not self._seconds:
             return None
         if self._is_free:
             return min(2 * self.threads, self._most) if self.threads < self._most and steps_left > LAST_STEPS else None
@@ -115,7 +124,9 @@ class ThreadTuner:
         if len(trial) < TRIAL_STEPS and not is_slow:
             return
         speedup = 0.0
-        if not is_slow:
+        # A single slow step may have been a stall of the whole machine.
+        was_stall = len(self._seconds) == 1 and median(self._trial_shares) >= FREE_SHARE
+        if not is_slow and not was_stall:
             speedup = usual / (fmean(trial[1:]) if self._tried < self.threads else max(trial[1:]))
         self._trial = None
         self._next_wait = MIN_WAIT if speedup >= needed else min(MAX_WAIT, 2 * self._next_wait)

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timebox.data.device.loader import Batch, DeviceLoader
 from timebox.models import networks_of
+from timebox.models.kernels.chunked_conv import ChunkedConv2d
 from timebox.optim.loss import Loss
 from timebox.runtime.micro_batches import split_batch
 from timebox.runtime.precision import Precision
@@ -124,6 +125,9 @@ def _abort_when_time_runs_out(state: TrainingState, seconds_left: Callable[[], f
     layers = [m for m in state.model.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     hooks = [layer.register_forward_pre_hook(check) for layer in layers]
     hooks += [p.register_post_accumulate_grad_hook(check) for layer in layers for p in layer.parameters(recurse=False)]
+    chunked = [layer for layer in layers if isinstance(layer, ChunkedConv2d)]
+    for layer in chunked:
+        layer.between_chunks = check
     try:
         yield
     except StepAbortedError:
@@ -135,3 +139,5 @@ def _abort_when_time_runs_out(state: TrainingState, seconds_left: Callable[[], f
     finally:
         for hook in hooks:
             hook.remove()
+        for layer in chunked:
+            layer.between_chunks = None
