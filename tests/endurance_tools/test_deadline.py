@@ -104,6 +104,9 @@ def test_what_a_run_must_not_do() -> None:
     assert found(status=1, figures=None) == ["ended with status 1", "no summary"]
     assert inside(elapsed_seconds=9.9) == ["its own clock says 9.90s"]
     assert inside(schedule=Schedule(False, 40, 0.003)) == ["final lr not reached"]
+    assert inside(schedule=Schedule(False, 3, 0.08, aborted=True)) == [
+        "a step was aborted before the end of the schedule"
+    ]
     assert inside(schedule=Schedule(True, 2, 0.08)) == ["last decade in 2 steps, largest drop 8.0%"]
     long = {"budget_seconds": 120.0, "wall_seconds": 119.0}
     assert found(**long) == ["training steps filled only 59.0% of the budget"]
@@ -127,6 +130,7 @@ def test_what_a_run_must_not_do_on_any_machine() -> None:
     ]
     assert found(status=3) == ["ended with status 3"]
     assert found(figures=replace(FIGURES, schedule=Schedule(True, 2, 0.08))) == []
+    assert found(figures=replace(FIGURES, schedule=Schedule(False, 3, 0.08, aborted=True))) == []
     assert found(figures=replace(FIGURES, schedule=Schedule(False, 40, 0.003))) == ["final lr not reached"]
 
 

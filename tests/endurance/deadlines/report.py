@@ -4,7 +4,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ class Schedule:
         end_reached: the last step is at progress 1 and at the schedule's lowest rate.
         last_decade_steps: steps from the last one above a tenth of the highest rate to the end.
         largest_drop: the largest fall between two of them, as a share of the highest rate.
+        aborted: whether time ran out in a step, and the training ended before it, as the log says.
     """
 
     end_reached: bool
     last_decade_steps: int
     largest_drop: float
+    aborted: bool = False
 
     @property
     def gradual(self) -> bool:
@@ -104,7 +106,10 @@ def read_figures(run: Path, stdout: str, budget_seconds: float) -> Figures | Non
         late=summary["late"],
         elapsed_seconds=summary["elapsed_seconds"],
         reserve_seconds=summary.get("reserve_seconds"),
-        schedule=judge_schedule([line for line in lines if "lr" in line], summary["final_lr"], lowest_lr),
+        schedule=replace(
+            judge_schedule([line for line in lines if "lr" in line], summary["final_lr"], lowest_lr),
+            aborted=any(line.get("aborted") for line in lines),
+        ),
         steps=summary["steps"],
         training_share=round(phases.get("training", 0.0) / budget_seconds, 4),
         steps_share=round(step_seconds / budget_seconds, 4),
@@ -194,7 +199,7 @@ def broken_promises(record: Record) -> list[str]:
         found.append(f"its own late flag says {figures.late}, at {figures.elapsed_seconds:.2f}s")
     if figures.elapsed_seconds > record.wall_seconds + CLOCK_TICK:
         found.append(f"its own clock says {figures.elapsed_seconds:.2f}s")
-    if not figures.schedule.end_reached:
+    if not figures.schedule.end_reached and not figures.schedule.aborted:
         found.append("final lr not reached")
     return found
 
@@ -206,7 +211,9 @@ def _lateness(record: Record) -> list[str]:
 def _shortfalls(record: Record, figures: Figures) -> list[str]:
     """What a machine that is fast enough must reach."""
     found = []
-    if not figures.schedule.gradual:
+    if figures.schedule.aborted:
+        found.append("a step was aborted before the end of the schedule")
+    elif not figures.schedule.gradual:
         drop = figures.schedule.largest_drop
         found.append(f"last decade in {figures.schedule.last_decade_steps} steps, largest drop {drop:.1%}")
     if record.scenario == "large-val" and figures.scoring_share > SCORING_SHARE:
