@@ -1,19 +1,23 @@
 """Planning with a cache of measured throughput: the second plan on a machine measures one network."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from timebox.clock import Deadline
+from timebox.planning import selection
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
 from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest
 from timebox.planning.throughput.benchmark import NARROW_PROBE, ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
-from timebox.recipe import Recipe
+from timebox.recipe import Recipe, get_recipe
 from timebox.runtime import precision
+from timebox.runtime.threads import keep_num_threads
 from timebox.runtime.write_speed import NO_WRITES
 from tiny import CPU, bands
 
@@ -127,3 +131,38 @@ def test_a_number_of_steps_knows_no_cache(machine: Machine, monkeypatch: pytest.
     monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", fail)
     planned("auto", [], steps=20)
     assert machine.measured == []
+
+
+class TimedBenchmark:
+    """Measurements of ``seconds`` an image that take a second, in which the process gets ``share`` of its threads."""
+
+    device = CPU
+
+    def __init__(self, seconds: float, share: float) -> None:
+        self.seconds, self.share = seconds, share
+        self.moment = self.used = 0.0
+        self.threads: list[int] = []
+
+    def cached_or_remeasured(self, recipe: Recipe) -> float:
+        self.threads.append(torch.get_num_threads())
+        self.moment += 1.0
+        self.used += self.share * torch.get_num_threads()
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share", "threads"),
+    [(1e-3, 0.99, [2]), (1e-4, 0.99, [2, 1]), (1e-3, 0.6, [2, 1])],
+    ids=["long steps on a free machine", "short steps", "beside other programs"],
+)
+def test_fewer_threads_are_measured_where_they_may_be_faster(
+    seconds: float, share: float, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    benchmark = TimedBenchmark(seconds, share)
+    monkeypatch.setattr(selection, "now", lambda: benchmark.moment)
+    monkeypatch.setattr(time, "process_time", lambda: benchmark.used)
+    with keep_num_threads():
+        torch.set_num_threads(2)
+        assert selection._tune_threads(benchmark, get_recipe("haet2021").replace(batch_size=128)) == []  # type: ignore[arg-type]
+    assert benchmark.threads == threads

@@ -100,7 +100,7 @@ def test_threads_are_halved_while_the_work_becomes_faster(
     seconds: dict[int, float], threads: int, threads_measured: list[int]
 ) -> None:
     work = Work(seconds)
-    reasons = tune_num_threads(work)
+    reasons = tune_num_threads(work(), work)
     assert (torch.get_num_threads(), work.threads_measured) == (threads, threads_measured)
     times = 1.0 / seconds[threads]
     assert reasons == ([f"{threads} of 4 threads: {times:.1f}x as fast as all of them"] if threads < 4 else [])
@@ -109,7 +109,7 @@ def test_threads_are_halved_while_the_work_becomes_faster(
 @pytest.mark.usefixtures("four_threads")
 def test_other_load_during_one_measurement_lowers_nothing() -> None:
     work = Work({4: 5.0, 2: 1.6, 1: 3.0}, later={4: 1.0}, num_first=3)
-    assert tune_num_threads(work) == []
+    assert tune_num_threads(work(), work) == []
     assert torch.get_num_threads() == 4
     assert work.threads_measured == [4, 2, 1, 4]
 
@@ -118,8 +118,8 @@ def test_other_load_during_one_measurement_lowers_nothing() -> None:
 def test_omp_num_threads_is_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     work = Work({4: 1.0, 2: 0.1, 1: 0.1})
-    assert tune_num_threads(work) == []
-    assert (torch.get_num_threads(), work.threads_measured) == (4, [])
+    assert tune_num_threads(work(), work) == []
+    assert (torch.get_num_threads(), work.threads_measured) == (4, [4])
 
 
 @pytest.mark.usefixtures("four_threads")

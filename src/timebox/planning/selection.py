@@ -1,5 +1,6 @@
 """Selection of recipe, precision and number of threads, by the throughput that networks reach on this machine."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,6 +8,7 @@ from functools import cached_property
 import torch
 
 from timebox.builders import build_resizing
+from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.planning.auto import auto_recipe
@@ -23,7 +25,7 @@ from timebox.runtime.threads import threads_are_fixed, tune_num_threads
 
 # Time for measuring: a fraction of the budget, within bounds in seconds. Of the six or more networks measured, about
 # three are so large that each takes all the time that a measurement may take.
-PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 4.0
+PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 2.0
 NUM_LARGE_MEASUREMENTS = 3
 # Seconds left below which a CPU measures the narrow probe only, in fp32 only.
 SHORT_BUDGET_SECONDS = 8.5
@@ -33,6 +35,9 @@ LONG_BUDGET_SECONDS, SLOW_FLOPS = 30.0, 2e9
 # Time limit for the first measurement on a CPU, in seconds; and how many times as long as that one all measurements of
 # a plan may take on a busy machine, and those that tune the number of threads.
 FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 12
+# A step that takes so many seconds is fastest with all threads, where the process gets this share of their time: its
+# operations are large, and threads wait for each other after each of them only.
+LARGE_STEP_SECONDS, FREE_SHARE = 0.05, 0.85
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
 
@@ -262,7 +267,12 @@ def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
     """On a CPU, leave torch with the number of threads that is fastest; a line for the user if that is not all."""
     if benchmark.device.type != "cpu":
         return []
-    return tune_num_threads(lambda: benchmark.cached_or_remeasured(recipe))
+    started, used = now(), time.process_time()
+    seconds = benchmark.cached_or_remeasured(recipe)
+    is_free = time.process_time() - used >= FREE_SHARE * torch.get_num_threads() * (now() - started)
+    if is_free and seconds * recipe.batch_size > LARGE_STEP_SECONDS:
+        return []
+    return tune_num_threads(seconds, lambda: benchmark.cached_or_remeasured(recipe))
 
 
 def _confirm_precision(

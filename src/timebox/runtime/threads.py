@@ -53,8 +53,8 @@ def cap_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
-    """Halve the number of torch's threads for as long as that makes the work faster.
+def tune_num_threads(seconds: float, measure_seconds: Callable[[], float]) -> list[str]:
+    """Halve the number of torch's threads for as long as that makes the work, which takes ``seconds`` now, faster.
 
     Threads synchronise after every operation. With small operations, or with other programs on the same processors,
     they wait longer than they compute, and fewer threads are faster. A number that the user has set with
@@ -66,7 +66,7 @@ def tune_num_threads(measure_seconds: Callable[[], float]) -> list[str]:
     if threads_are_fixed():
         return []
     most = fewest = torch.get_num_threads()
-    seconds = seconds_with_most = measure_seconds()
+    seconds_with_most = seconds
     while fewest > 1:
         torch.set_num_threads(fewest // 2)
         seconds_with_half = measure_seconds()
