@@ -85,9 +85,28 @@ def test_required_epochs_fall_with_the_number_of_images_within_bounds() -> None:
     assert wanted == sorted(wanted, reverse=True)
     assert wanted[0] == 80
     assert wanted[2] == 10
-    assert wanted[-1] == pytest.approx(10 * 2000**-0.45)
-    assert required_epochs(ModelScale(64, 10, exponent=0.8), profile_of(50_000)) == pytest.approx(1.585, abs=0.001)
-    assert required_epochs(ModelScale(64, 10, exponent=0.8), profile_of(10**9)) == 0.1
+    assert wanted[-1] == pytest.approx(10 * 2000**-0.28)
+    assert required_epochs(ModelScale(16, 10, exponent=0.8), profile_of(50_000)) == pytest.approx(1.585, abs=0.001)
+    assert required_epochs(ModelScale(16, 10, exponent=0.8), profile_of(10**9)) == 0.1
+
+
+def test_of_many_images_wide_networks_need_more_epochs() -> None:
+    def wanted(num_images: int) -> list[float]:
+        return [required_epochs(ModelScale(width, 10, exponent=0.8), profile_of(num_images)) for width in (16, 24, 32)]
+
+    assert wanted(5000) == [10, 10, 10]
+    assert wanted(500) == pytest.approx([63.1] * 3, rel=1e-3)
+    assert wanted(45_000) == pytest.approx([1.72, 2.68, 5.41], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "share"), [(500, 0.5), (5000, 0.5), (10_000, 0.707), (20_000, 1.0), (10**6, 1.0)]
+)
+def test_large_images_need_fewer_epochs_if_they_are_few(num_images: int, share: float) -> None:
+    photos = DatasetProfile(num_images, side=48, num_classes=2, mirror_allowed=True)
+    small = DatasetProfile(num_images, side=32, num_classes=2, mirror_allowed=True)
+    scale = ModelScale(16, 10, exponent=0.5)
+    assert required_epochs(scale, photos) == pytest.approx(share * required_epochs(scale, small), rel=1e-3)
 
 
 def test_photos_get_a_higher_resolution_before_a_wider_network() -> None:

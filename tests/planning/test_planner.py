@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from math import inf
 
 import numpy as np
 import pytest
@@ -264,6 +265,7 @@ def test_fewer_threads_where_they_are_faster(
 ) -> None:
     machine(0.001, 0.0001)
     fake_measurements(monkeypatch, lambda self, recipe: 0.001 * torch.get_num_threads() ** 2 * work(recipe))
+    monkeypatch.setattr("timebox.planning.selection.LARGE_STEP_SECONDS", inf)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     before = torch.get_num_threads()

@@ -38,6 +38,8 @@ FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 
 # A step that takes so many seconds is fastest with all threads, where the process gets this share of their time: its
 # operations are large, and threads wait for each other after each of them only.
 LARGE_STEP_SECONDS, FREE_SHARE = 0.05, 0.85
+# Seconds below which a network was not measured: its speed was in the cache.
+SHORTEST_MEASUREMENT = 1e-3
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
 
@@ -269,7 +271,9 @@ def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
         return []
     started, used = now(), time.process_time()
     seconds = benchmark.cached_or_remeasured(recipe)
-    is_free = time.process_time() - used >= FREE_SHARE * torch.get_num_threads() * (now() - started)
+    used, elapsed = time.process_time() - used, now() - started
+    is_cached = elapsed < SHORTEST_MEASUREMENT
+    is_free = is_cached or used >= FREE_SHARE * torch.get_num_threads() * elapsed
     if is_free and seconds * recipe.batch_size > LARGE_STEP_SECONDS:
         return []
     return tune_num_threads(seconds, lambda: benchmark.cached_or_remeasured(recipe))
