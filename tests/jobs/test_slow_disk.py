@@ -8,7 +8,7 @@ import pytest
 
 from small_runs import FILES, quick, save_npz
 from timebox.clock import Deadline
-from timebox.jobs.run_job import RunFinisher
+from timebox.planning.plan import Plan
 from timebox.run import Run
 from timebox.run.summary import FinishedSummary
 from timebox.run.writer import RunWriter
@@ -83,7 +83,7 @@ def test_an_event_says_how_slow_the_disk_is(trained: Callable[[float], Run]) -> 
 def test_an_event_counts_the_report_and_the_exit_too(
     trained: Callable[[float], Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunFinisher, "_closing_seconds", 1.4)
+    monkeypatch.setattr(Plan, "closing_seconds", 1.4)
     events = trained(5 * FSYNC_SECONDS).summary["events"]
     assert events[-1] == "report.html left out: 2.5s before the deadline, and all that is left to do may take 4.0s now"
 

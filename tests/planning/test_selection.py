@@ -143,6 +143,9 @@ class TimedBenchmark:
         self.moment = self.used = 0.0
         self.threads: list[int] = []
 
+    def is_cached(self, recipe: Recipe) -> bool:
+        return False
+
     def cached_or_remeasured(self, recipe: Recipe) -> float:
         self.threads.append(torch.get_num_threads())
         self.moment += 1.0

@@ -211,15 +211,10 @@ class Training:
         plan = self._job.plan
         if plan.num_steps is not None:
             return StepPacer(plan.num_steps)
-        warmdown = Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * self._closing_seconds)
+        warmdown = Warmdown(warmdown_start(plan.recipe), OVERTIME_SHARE * plan.closing_seconds)
         resizing = build_resizing(plan.recipe)
         notify = tuner.record if tuner else lambda seconds, cost: None
         return ClockPacer(self._seconds_left, plan.step_seconds, self._deadline.elapsed, warmdown, resizing, notify)
-
-    @property
-    def _closing_seconds(self) -> float:
-        """Seconds reserved for the report, exiting and stalls."""
-        return self._job.plan.finish_seconds - self._job.plan.saving_seconds
 
     def _seconds_left(self, closing_share: float = 0.0) -> float:
         """Seconds until training must have ended, or until it has also used ``closing_share`` of the closing seconds.
@@ -231,7 +226,7 @@ class Training:
             return inf
         slower_saving = max(0.0, self._saving_seconds - plan.saving_seconds)
         seconds = self._deadline.remaining() - plan.scoring_seconds - plan.finish_seconds - slower_saving
-        return seconds + closing_share * self._closing_seconds
+        return seconds + closing_share * plan.closing_seconds
 
     @property
     def _saving_seconds(self) -> float:

@@ -142,13 +142,15 @@ class RunFinisher:
             scores = score_held_out(job, self.result.model, context, max(slower_saving, 0.0))
         with context.phase("saving"):
             num_bytes = sum(score.probabilities.nbytes for score in scores)
-            if scores and self._is_time_for(PREDICTIONS, self._files_seconds(1, num_bytes), self._closing_seconds / 2):
+            if scores and self._is_time_for(
+                PREDICTIONS, self._files_seconds(1, num_bytes), self.job.plan.closing_seconds / 2
+            ):
                 self._write_optional(PREDICTIONS, lambda: writer.save_predictions(prediction_columns(scores)))
-            needed_seconds = self._closing_seconds / 2 + self._files_seconds(0)
+            needed_seconds = self.job.plan.closing_seconds / 2 + self._files_seconds(0)
             checkpointer.wait(max(0.0, context.deadline.remaining() - needed_seconds))
             if checkpointer.has_failed:
                 self.unwritten.append("a checkpoint")
-        if job.config.scoring and self._is_time_for(REPORT, self._files_seconds(2), self._closing_seconds):
+        if job.config.scoring and self._is_time_for(REPORT, self._files_seconds(2), self.job.plan.closing_seconds):
             with context.phase("reporting"):
                 try:
                     self._write_report(scores)
@@ -158,11 +160,6 @@ class RunFinisher:
         with context.deadline.phase("saving"):
             self._write_summary(scores)
             writer.finish()
-
-    @property
-    def _closing_seconds(self) -> float:
-        """Seconds planned for the report, the end of the process and stalls of the machine."""
-        return self.job.plan.finish_seconds - self.job.plan.saving_seconds
 
     def _files_seconds(self, num_files: int, num_bytes: int = 0) -> float:
         """Seconds to reserve for so many files and the summary, as the disk is now; the largest has ``num_bytes``."""
@@ -184,7 +181,7 @@ class RunFinisher:
 
     def _is_time_to_sync(self, num_syncs: int) -> bool:
         """Whether there is time to wait for the disk so many times, and for the summary."""
-        return self.context.deadline.remaining() > self._closing_seconds / 2 + self._files_seconds(num_syncs)
+        return self.context.deadline.remaining() > self.job.plan.closing_seconds / 2 + self._files_seconds(num_syncs)
 
     def _write_summary(self, scores: Sequence[SplitScore]) -> None:
         """Write the summary, without waiting for the disk where there is no time to; again if it came too late."""

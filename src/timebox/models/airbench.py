@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.kernels.chunked_conv import MIN_CHANNEL_RATIO, ChunkedConv2d
+from timebox.models.kernels.chunked_conv import conv3x3
 from timebox.models.kernels.dispatch import bias_gelu, can_fuse, kernels_work, max_blur_pool, pool_norm_gelu
 from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
@@ -94,15 +94,12 @@ class Airbench(nn.Module):
 class _Group(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, ghost_size: int, blur_pool: bool) -> None:
         first, second = (GhostBatchNorm(out_channels, ghost_size, NORM_MOMENTUM, NORM_EPSILON) for _ in range(2))
-        widens = out_channels >= MIN_CHANNEL_RATIO * in_channels
         super().__init__(
-            ChunkedConv2d(in_channels, out_channels)
-            if widens
-            else nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            conv3x3(in_channels, out_channels),
             MaxBlurPool() if blur_pool else nn.MaxPool2d(2),
             first,
             nn.GELU(),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            conv3x3(out_channels, out_channels),
             second,
             nn.GELU(),
         )

@@ -53,6 +53,11 @@ class Plan:
         return [i / NUM_VALIDATIONS for i in range(1, NUM_VALIDATIONS)] if self.num_val_images else []
 
     @property
+    def closing_seconds(self) -> float:
+        """Seconds planned for the report, the end of the process and stalls of the machine."""
+        return self.finish_seconds - self.saving_seconds
+
+    @property
     def reserve_seconds(self) -> float:
         """Seconds needed at the end even after a stall: the warmdown of the learning rate, saving and leaving."""
         return WARMDOWN_STEPS * self.step_seconds + self.finish_seconds

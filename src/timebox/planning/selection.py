@@ -21,6 +21,7 @@ from timebox.planning.throughput.cache import ThroughputCache
 from timebox.planning.throughput.distributed import build_throughput_benchmark
 from timebox.recipe import Recipe, RecipeSpec, parse_recipe
 from timebox.runtime.precision import MAX_REPEATS, MIN_RATIO_KEPT, PRECISIONS, resolve_precision
+from timebox.runtime.thread_tuner import FREE_SHARE
 from timebox.runtime.threads import threads_are_fixed, tune_num_threads
 
 # Time for measuring: a fraction of the budget, within bounds in seconds. Of the six or more networks measured, about
@@ -35,11 +36,9 @@ LONG_BUDGET_SECONDS, SLOW_FLOPS = 30.0, 2e9
 # Time limit for the first measurement on a CPU, in seconds; and how many times as long as that one all measurements of
 # a plan may take on a busy machine, and those that tune the number of threads.
 FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 12
-# A step that takes so many seconds is fastest with all threads, where the process gets this share of their time: its
-# operations are large, and threads wait for each other after each of them only.
-LARGE_STEP_SECONDS, FREE_SHARE = 0.05, 0.85
-# Seconds below which a network was not measured: its speed was in the cache.
-SHORTEST_MEASUREMENT = 1e-3
+# A step that takes so many seconds is fastest with all threads of a free machine: its operations are large, and threads
+# wait for each other after each of them only.
+LARGE_STEP_SECONDS = 0.05
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
 
@@ -269,10 +268,9 @@ def _tune_threads(benchmark: ThroughputBenchmark, recipe: Recipe) -> list[str]:
     """On a CPU, leave torch with the number of threads that is fastest; a line for the user if that is not all."""
     if benchmark.device.type != "cpu":
         return []
-    started, used = now(), time.process_time()
+    is_cached, started, used = benchmark.is_cached(recipe), now(), time.process_time()
     seconds = benchmark.cached_or_remeasured(recipe)
     used, elapsed = time.process_time() - used, now() - started
-    is_cached = elapsed < SHORTEST_MEASUREMENT
     is_free = is_cached or used >= FREE_SHARE * torch.get_num_threads() * elapsed
     if is_free and seconds * recipe.batch_size > LARGE_STEP_SECONDS:
         return []

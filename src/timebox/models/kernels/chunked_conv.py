@@ -41,6 +41,13 @@ class ChunkedConv2d(nn.Conv2d):
         return output
 
 
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3×3 convolution without bias that keeps the size of its input, chunked where it has many more outputs."""
+    if out_channels >= MIN_CHANNEL_RATIO * in_channels:
+        return ChunkedConv2d(in_channels, out_channels)
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+
 class _ChunkedConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: ChunkedConv2d) -> Tensor:

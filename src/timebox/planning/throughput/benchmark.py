@@ -109,6 +109,10 @@ class ThroughputBenchmark:
         seconds = self._measured.get(_work(recipe)) or self._cache.seconds(self.cache_key(recipe))
         return None if seconds is None else recipe.ensemble_size * seconds
 
+    def is_cached(self, recipe: Recipe) -> bool:
+        """Whether the cache holds the speed of a recipe with this thread count."""
+        return self._cache.seconds(self.cache_key(recipe)) is not None
+
     def cached_or_remeasured(self, recipe: Recipe) -> float:
         """As cached, where the cache holds it; else measured again."""
         cached = self._cache.seconds(self.cache_key(recipe))
