@@ -6,8 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import pytest
 
 from timebox import cli
@@ -124,15 +129,73 @@ def test_a_signal_that_comes_out_as_another_error_is_still_a_stop(
 def test_a_verb_that_saves_what_it_has_still_ends_with_the_signals_status(
     timebox: Command, verb_does: Callable[..., None]
 ) -> None:
-    def action() -> int:
-        try:
+    verb_does(saving_after(signal.SIGTERM))
+    assert timebox("recipes") == (143, "saved\n", "")
+
+
+def saving_after(signum: signal.Signals) -> Callable[[], int]:
+    """A function of the package, which raises a signal and catches the exception."""
+    code = f"""
+import signal
+def action():
+    try:
+        signal.raise_signal({signum:d})
+    except KeyboardInterrupt:
+        print("saved")
+    return 0
+"""
+    names: dict[str, Callable[[], int]] = {}
+    exec(compile(code, str(Path(exits.__file__).with_name("saving.py")), "exec"), names)
+    return names["action"]
+
+
+class SignalsWhenDeleted:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+class SignalsWhenHashed:
+    is_made = False
+
+    def __hash__(self) -> int:
+        if self.is_made:
             signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            print("saved")
         return 0
 
+
+def in_a_destructor() -> None:
+    SignalsWhenDeleted()
+
+
+def in_an_extension_module() -> None:
+    note = SignalsWhenHashed()
+    kind = Annotated[int, note]
+    note.is_made = True
+    msgspec.convert(3, kind)
+
+
+def in_a_library_that_catches_all() -> None:
+    with suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("receive", [in_a_destructor, in_an_extension_module, in_a_library_that_catches_all])
+def test_a_signal_stops_where_another_library_drops_the_exception(
+    timebox: Command,
+    verb_does: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    receive: Callable[[], None],
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # pytest's keeps the exception
+
+    def action() -> int:
+        receive()
+        for _ in range(1000):
+            time.sleep(0.001)
+        pytest.fail("the signal was lost")
+
     verb_does(action)
-    assert timebox("recipes") == (143, "saved\n", "")
+    assert timebox("recipes") == (143, "", "timebox: stopped: nothing was saved\n")
 
 
 def test_an_ignored_signal_stays_ignored(timebox: Command, verb_does: Callable[..., None]) -> None:

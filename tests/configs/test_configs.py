@@ -140,3 +140,30 @@ def test_a_long_option_may_take_what_looks_like_an_option() -> None:
     config = parse(["export", "runs/a", "--check", "a.png", "b.png"]).config
     assert config.check == ("a.png", "b.png")
     assert parse(["export", *to_arguments(config)]).config == config
+
+
+def test_a_signal_while_a_config_is_made_is_not_lost() -> None:
+    """KeyboardInterrupt is raised in turn at each call of a function; extension modules may ignore what these raise."""
+
+    def make(place: int) -> int:
+        num_calls = 0
+
+        def interrupt(*call: object) -> None:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls == place:
+                raise KeyboardInterrupt
+
+        sys.settrace(interrupt)
+        try:
+            TrainConfig(data="digits", budget="10s", recipe="haet2021 width=4", out="run")
+        finally:
+            sys.settrace(None)
+        return num_calls
+
+    make(0)
+    total = make(0)
+    assert total > 50
+    for place in range(1, total):
+        with pytest.raises(KeyboardInterrupt):
+            make(place)

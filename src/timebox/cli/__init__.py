@@ -126,13 +126,14 @@ def run_command(argv: Sequence[str]) -> int:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
+            received.is_handled = True
             if not is_worker_rank():
                 say(f"timebox: stopped: {'the run stands as it was' if '--resume' in argv else 'nothing was saved'}")
             status = exits.STOPPED + 2
-    return exits.STOPPED + received[0] if received else status
+    return exits.STOPPED + received.numbers[0] if received.numbers else status
 
 
-def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
+def _guarded(argv: Sequence[str], received: exits.StopSignals) -> int:
     """Parses and runs; every exception but KeyboardInterrupt becomes one line on stderr and an exit status.
 
     A stop signal may come out as another exception: a module that is interrupted while it is imported raises its own.
@@ -154,7 +155,7 @@ def _guarded(argv: Sequence[str], received: Sequence[int]) -> int:
         partly = isinstance(error, exits.PartlyWrittenError)
         return _fail(argv, one_line(str(error)), exits.LATE_OR_PARTLY_WRITTEN if partly else exits.REFUSED)
     except Exception as error:
-        if received:
+        if received.numbers:
             raise KeyboardInterrupt from error
         if reason := _shortage(error):
             return _fail(argv, reason, exits.REFUSED)

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
-from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert
+from msgspec import NODEFAULT, Meta, Struct, ValidationError, convert, defstruct
 from msgspec.structs import asdict, fields, force_setattr, replace
 
 from timebox.errors import BudgetError, UsageError, flag_of, flags_in_messages
@@ -107,13 +107,15 @@ class Option(NamedTuple):
     """The declaration of one field.
 
     Attributes:
+        holder: a struct whose only field, ``value``, has the option's type. Given that type itself, ``convert`` would
+            hash it, in Python code, and ignore what is raised there: the KeyboardInterrupt of a signal would be lost.
         types: each plain type that a value may have, with its bounds.
         choices: the allowed values of a ``Literal``.
         flag: the option's name on the command line.
     """
 
     name: str
-    type: Any
+    holder: type[Any]
     default: Any
     help: str
     metadata: Mapping[str, Any]
@@ -187,7 +189,8 @@ def _option(name: str, hint: Any, default: Any) -> Option:
             types[plain] = bounds
         else:
             to_visit += [(part, []) for part in get_args(kind)]
-    return Option(name, hint, default, help, metadata, types, choices, flag_of(name, default is True))
+    holder = defstruct("Holder", [("value", hint)])
+    return Option(name, holder, default, help, metadata, types, choices, flag_of(name, default is True))
 
 
 def _validate(
@@ -203,7 +206,7 @@ def _validate(
         label = one.metadata.get("positional", one.flag) if is_text else name
         try:
             if name in values:
-                converted[name] = convert(one.read(values[name], is_text), one.type)
+                converted[name] = convert({"value": one.read(values[name], is_text)}, one.holder).value
             elif one.default is NODEFAULT:
                 raise UsageError("is missing")
         except ValueError as error:
