@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from timebox.processes import children
-from timebox.processes.children import child_environment, output_of, output_of_code, start_module
+from timebox.processes.children import child_environment, output_of, output_of_code, running_module, start_module
 from timebox.processes.import_path import ROOT
 
 REPORT = "import json, os, sys, timebox; print(json.dumps([sys.path, timebox.__file__, dict(os.environ)]))"
@@ -24,6 +26,34 @@ def test_a_module_is_started_without_the_working_directory_on_its_path(monkeypat
     assert command == [sys.executable, "-P", "-m", "timebox", "train", "-x"]
     assert (rest["env"]["PYTHONSAFEPATH"], rest["env"]["TMPDIR"], rest["stdin"]) == ("1", "/t", children.DEVNULL)
     assert "shell" not in rest
+
+
+def test_a_module_is_killed_where_the_context_ends() -> None:
+    with pytest.raises(KeyError), running_module("http.server", ["0"], stdout=children.DEVNULL) as process:
+        assert process.poll() is None
+        raise KeyError
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_module_that_ended_by_itself_keeps_its_status() -> None:
+    with running_module("timebox", ["nonsense"], stderr=children.DEVNULL) as process:
+        process.wait()
+    assert process.returncode == 2
+
+
+def test_a_module_is_killed_where_a_signal_comes_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_slowly(*arguments: Any, **streams: Any) -> subprocess.Popen[bytes]:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+        started.append(start_module("http.server", ["0"], stdout=children.DEVNULL))
+        return started[0]
+
+    monkeypatch.setattr(children, "start_module", start_slowly)
+    with pytest.raises(KeyboardInterrupt), running_module("timebox"):
+        pytest.fail("the signal was lost")
+    assert started[0].returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

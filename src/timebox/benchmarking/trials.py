@@ -202,15 +202,13 @@ def _run_timebox(arguments: Sequence[str], ends_at: float, max_seconds: float = 
     began = now()
     timeout = min(ends_at - began, max_seconds)
     streams = {"stdin": children.DEVNULL, "stdout": children.PIPE, "stderr": children.PIPE}
-    with children.start_module("timebox", arguments, text=True, errors="replace", **streams) as process:
+    with children.running_module("timebox", arguments, text=True, errors="replace", **streams) as process:
         try:
             out, err = process.communicate(timeout=None if timeout == float("inf") else max(timeout, 0.0))
         except children.TimeoutExpired as error:
             if now() >= ends_at:
                 raise CutOffError from error
             return _CommandResult(-1, {}, f"it did not end within {timeout:.0f} s and was stopped", now() - began)
-        finally:
-            process.kill()
     seconds = now() - began
     try:
         output = json.loads(out)

@@ -5,11 +5,15 @@ every user of the machine can read the arguments of every process.
 """
 
 import os
+import signal
 import site
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from timebox.processes.import_path import ROOT
@@ -29,6 +33,44 @@ def start_module(module: str, arguments: Sequence[str] = (), **streams: Any) -> 
     """
     env = child_environment(os.environ, streams.pop("env", {}))
     return subprocess.Popen([sys.executable, *_python_flags(), "-m", module, *arguments], env=env, **streams)
+
+
+@contextmanager
+def running_module(module: str, arguments: Sequence[str] = (), **streams: Any) -> Iterator[subprocess.Popen[Any]]:
+    """As :func:`start_module`; a process that still runs at the end of the context is killed.
+
+    That holds also for a signal that comes while it starts: raised out of the constructor of ``Popen``,
+    KeyboardInterrupt would leave a process that nobody knows.
+    """
+    started: list[subprocess.Popen[Any]] = []
+    try:
+        with _signals_held_back():
+            started.append(start_module(module, arguments, **streams))
+        yield started[0]
+    finally:
+        for process in started:
+            with process:
+                process.kill()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """The handlers of SIGINT and SIGTERM are called at the end of the context. In the main thread; in another no
+    handler is called anyway."""
+    received: list[tuple[int, FrameType | None]] = []
+    handlers = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(signum)):
+                    handlers[signum] = handler
+                    signal.signal(signum, lambda signum, frame: received.append((signum, frame)))
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for number, frame in received:
+        handlers[signal.Signals(number)](number, frame)
 
 
 def output_of_code(code: str, max_seconds: float) -> str:
