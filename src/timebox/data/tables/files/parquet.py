@@ -52,7 +52,9 @@ def read_parquet(path: Path, options: ReadOptions) -> Table:
             rows_per_batch = _check_pages(file, table, readable, path, memory)
             columns: dict[str, list[Cell | _Span]] = {name: [] for name in readable}
             # Without columns, pyarrow counts up to any number of rows that the metadata claim.
-            for batch in table.iter_batches(rows_per_batch, columns=readable) if readable else ():
+            # In one thread: glibc aborts the process where memory ends as another thread touches its local data.
+            batches = table.iter_batches(rows_per_batch, columns=readable, use_threads=False) if readable else ()
+            for batch in batches:
                 for name, cells in columns.items():
                     cells.extend(_cells(batch.column(name), buffer, memory))
                 options.time.check()
