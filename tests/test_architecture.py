@@ -18,7 +18,8 @@ MAY_HAVE_MORE = {"data/formats", "cli", "pipelines"}
 MAX_PARAMETERS = 6
 # The functions that the package exports take keyword-only options, as many as their verb has.
 PUBLIC_VERBS = {
-    "benchmark", "evaluate", "export", "inspect", "join", "load_data", "lr_find", "predict", "train", "tune",
+    "benchmark", "evaluate", "export", "inspect", "join", "load_data", "lr_find", "plan", "predict", "train",
+    "tune",
 }  # fmt: skip
 # Triton kernels take pointers and sizes, and torch.autograd.Function its context.
 KERNELS = "timebox.models.kernels."

@@ -232,7 +232,7 @@ def test_a_budget_begins_with_the_call_that_asks_for_it() -> None:
 def test_functions_with_a_budget_are_imported_by_their_call() -> None:
     code = (
         "import sys, pickle, inspect, timebox\n"
-        "functions = [timebox.train, timebox.tune, timebox.benchmark, timebox.lr_find]\n"
+        "functions = [timebox.train, timebox.tune, timebox.benchmark, timebox.lr_find, timebox.plan]\n"
         "print('torch' in sys.modules)\n"
         "print([pickle.loads(pickle.dumps(one)) is one for one in functions])\n"
         "print(['budget' in inspect.signature(one).parameters for one in functions], timebox.train.__doc__[:18])\n"
@@ -242,7 +242,7 @@ def test_functions_with_a_budget_are_imported_by_their_call() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "False",
-        "[True, True, True, True]",
-        "[True, True, True, True] Train a classifier",
+        "[True, True, True, True, True]",
+        "[True, True, True, True, True] Train a classifier",
         "True <function timebox.train>",
     ]

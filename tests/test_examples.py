@@ -15,11 +15,22 @@ from tuning.pace import end_early, num_measured
 
 # Most are about a run that the fixture has made.
 PUBLIC = (
-    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "tune",
+    "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "plan",
+    "tune",
     "ImageDataset", "TimeboxClassifier", "TimeboxError", "decode_image",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
-RESULTS = {"Benchmark", "Evaluation", "Exported", "Inspection", "Recipe", "Run", "Tuned", "__version__"}
+RESULTS = {
+    "Benchmark",
+    "Evaluation",
+    "Exported",
+    "Inspection",
+    "PlannedTraining",
+    "Recipe",
+    "Run",
+    "Tuned",
+    "__version__",
+}
 # TimeboxError has an example of them.
 ERRORS = {
     "ArgumentError", "BudgetError", "DataError", "OutputError", "RankFailureError", "RunError", "UsageError",

@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     )
     from timebox.estimator import TimeboxClassifier
     from timebox.exporting import Exported, export
-    from timebox.pipelines import Evaluation, compare, evaluate, inspect, lr_find, predict, report, train
+    from timebox.pipelines import (
+        Evaluation,
+        PlannedTraining,
+        compare,
+        evaluate,
+        inspect,
+        lr_find,
+        plan,
+        predict,
+        report,
+        train,
+    )
     from timebox.recipe import Recipe
     from timebox.run import Run, load
     from timebox.tuning import Tuned, tune
@@ -47,6 +58,7 @@ __all__ = [
     "ImageDataset",
     "Inspection",
     "OutputError",
+    "PlannedTraining",
     "RankFailureError",
     "Recipe",
     "Run",
@@ -64,6 +76,7 @@ __all__ = [
     "inspect",
     "load",
     "lr_find",
+    "plan",
     "predict",
     "report",
     "train",
@@ -92,7 +105,7 @@ _HOMES = {
 
 
 # Functions with a budget, which begins with their call and not with the imports before it.
-_WITH_BUDGET = ("benchmark", "lr_find", "train", "tune")
+_WITH_BUDGET = ("benchmark", "lr_find", "plan", "train", "tune")
 
 
 def _home_of(name: str) -> str:

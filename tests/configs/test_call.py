@@ -10,7 +10,8 @@ import timebox
 from timebox.configs.call import SYNONYMS, refuse_unknown_arguments
 
 FUNCTIONS = (
-    "benchmark", "compare", "evaluate", "export", "inspect", "load", "lr_find", "predict", "report", "train", "tune",
+    "benchmark", "compare", "evaluate", "export", "inspect", "load", "lr_find", "plan", "predict", "report", "train",
+    "tune",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
 from timebox.configs.tune import TuneConfig
-from timebox.configs.verbs import EvaluateConfig
+from timebox.configs.verbs import EvaluateConfig, PlanConfig
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.evaluation.tta import NUM_VIEWS
 from timebox.runtime.precision import PRECISIONS
@@ -31,6 +31,7 @@ FUNCTIONS: list[tuple[Callable[..., object], type[Config]]] = [
     (timebox.train, TrainConfig),
     (timebox.evaluate, EvaluateConfig),
     (timebox.lr_find, LrFindConfig),
+    (timebox.plan, PlanConfig),
     (timebox.benchmark, BenchmarkConfig),
     (timebox.tune, TuneConfig),
 ]

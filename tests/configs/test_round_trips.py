@@ -15,7 +15,7 @@ from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.options import read_split_size
 from timebox.configs.train import TrainConfig
 from timebox.configs.tune import TuneConfig
-from timebox.configs.verbs import EvaluateConfig, ExportConfig, PredictConfig
+from timebox.configs.verbs import EvaluateConfig, ExportConfig, PlanConfig, PredictConfig
 
 # Many drawn examples.
 pytestmark = pytest.mark.integration
@@ -58,6 +58,11 @@ CONFIGS: dict[str, st.SearchStrategy[Config]] = {
     "lr-find": st.builds(
         LrFindConfig, data=TEXTS, budget=SECONDS, train_budget=BUDGETS, low=maybe(st.floats(1e-300, 1e300)),
         high=maybe(st.floats(1e-300, 1e300)), out=maybe(TEXTS), **READING, **CUT, **TRAINING,
+    ),
+    "plan": st.builds(
+        PlanConfig, data=TEXTS, budget=SECONDS, val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS),
+        test_limit=maybe(COUNTS), scoring=st.booleans(), group_by=maybe(TEXTS), allow_partial=st.booleans(),
+        recipe=TEXTS, settings=SETTINGS, precision=PRECISIONS, cache=st.booleans(), **READING, **CUT,
     ),
     "tune": st.builds(
         TuneConfig, data=TEXTS, budget=st.floats(80, 1e15), trial_budget=maybe(st.sampled_from(["4s", "5.3s"])),

@@ -13,7 +13,20 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from timebox.cli import benchmark, compare, evaluate, export, inspect, lr_find, predict, recipes, report, train, tune
+from timebox.cli import (
+    benchmark,
+    compare,
+    evaluate,
+    export,
+    inspect,
+    lr_find,
+    plan,
+    predict,
+    recipes,
+    report,
+    train,
+    tune,
+)
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
@@ -46,6 +59,7 @@ class Verb(Protocol):
 
 
 VERBS: dict[str, Verb] = {
+    "plan": plan,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

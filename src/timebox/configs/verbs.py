@@ -1,11 +1,12 @@
-"""Configs of the verbs that look at data, or use a trained run: inspect, evaluate, predict, export, report, compare."""
+"""Configs of the verbs that look at data, or use a trained run: inspect, plan, evaluate, predict, export, report,
+compare."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from timebox.configs import options
-from timebox.configs.config import Config, option
+from timebox.configs.config import Config, Rule, option
 
 PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
@@ -25,6 +26,40 @@ class InspectConfig(Config, frozen=True, kw_only=True):
     class_depth: options.ClassDepth = None
     cache: options.Cache = True
     data_dir: options.DataDir = None
+
+
+class PlanConfig(Config, frozen=True, kw_only=True):
+    """The arguments of :func:`timebox.plan`; documented there."""
+
+    data: options.Data
+    budget: Annotated[
+        options.Positive,
+        option(
+            "the budget of the training, from the start of its command to its exit (default: 10m)",
+            metavar="TIME",
+            read=options.read_seconds,
+            write=options.budget_text,
+        ),
+    ] = 600.0
+    recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
+    settings: options.Settings = ()
+    val: options.Val = None
+    test: options.Test = None
+    test_limit: options.TestLimit = None
+    scoring: Annotated[bool, option("plan no time for scoring val and test", group="data")] = True
+    group_by: options.GroupBy = None
+    train_limit: options.TrainLimit = None
+    split_seed: options.SplitSeed = 0
+    coarse: options.Coarse = False
+    class_depth: options.ClassDepth = None
+    max_bad_share: options.MaxBadShare = options.DEFAULT_MAX_BAD_SHARE
+    allow_partial: options.AllowPartial = False
+    cache: options.Cache = True
+    data_dir: options.DataDir = None
+    device: options.DeviceOption = "auto"
+    precision: options.PrecisionOption = "auto"
+
+    rules: ClassVar[tuple[Rule, ...]] = ((("test",), options.check_test_split),)
 
 
 class EvaluateConfig(Config, frozen=True, kw_only=True):

@@ -8,8 +8,21 @@ from timebox.pipelines.compare import compare
 from timebox.pipelines.evaluate import Evaluation, evaluate
 from timebox.pipelines.inspect import inspect
 from timebox.pipelines.lr_find import LRRange, lr_find
+from timebox.pipelines.plan import PlannedTraining, plan
 from timebox.pipelines.predict import predict
 from timebox.pipelines.report import report
 from timebox.pipelines.train import train
 
-__all__ = ["Evaluation", "LRRange", "compare", "evaluate", "inspect", "lr_find", "predict", "report", "train"]
+__all__ = [
+    "Evaluation",
+    "LRRange",
+    "PlannedTraining",
+    "compare",
+    "evaluate",
+    "inspect",
+    "lr_find",
+    "plan",
+    "predict",
+    "report",
+    "train",
+]
