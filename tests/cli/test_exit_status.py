@@ -243,6 +243,32 @@ sys.exit(cli.main(["recipes"]))
         assert process.wait() == -signal.SIGTERM, "it does not sleep to its end"
 
 
+@pytest.mark.parametrize("num_signals", [1, 2])
+def test_a_process_in_an_operation_that_python_cannot_interrupt_ends(num_signals: int) -> None:
+    code = """
+import hashlib, sys
+from timebox import cli
+from timebox.cli import recipes, signals
+signals.MAX_STOP_SECONDS = 0.5
+def run(args):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+recipes.run = run
+sys.exit(cli.main(["recipes"]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(num_signals):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        err = process.communicate(timeout=20)[1]
+    assert process.returncode == 143, err
+    assert ("in the middle of something slow" in err) == (num_signals == 1)
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{shlex.quote(sys.executable)} -m timebox recipes haet2021 | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

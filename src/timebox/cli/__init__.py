@@ -30,6 +30,7 @@ from timebox.cli import (
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
 from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
+from timebox.cli.signals import StopSignals, stop_signals
 from timebox.cli.streams import guard_stderr, make_encodable, open_closed_streams
 from timebox.configs.arguments import config_from_arguments
 from timebox.configs.config import did_you_mean
@@ -136,7 +137,7 @@ def _share_processors() -> None:
 def run_command(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit status; an exception is reported in one line."""
     make_encodable(sys.stdout, sys.stderr)
-    with flags_in_messages(), exits.stop_signals() as received:
+    with flags_in_messages(), stop_signals() as received:
         try:
             status = _guarded(argv, received)
         except KeyboardInterrupt:
@@ -147,7 +148,7 @@ def run_command(argv: Sequence[str]) -> int:
     return exits.STOPPED + received.numbers[0] if received.numbers else status
 
 
-def _guarded(argv: Sequence[str], received: exits.StopSignals) -> int:
+def _guarded(argv: Sequence[str], received: StopSignals) -> int:
     """Parses and runs; every exception but KeyboardInterrupt becomes one line on stderr and an exit status.
 
     A stop signal may come out as another exception: a module that is interrupted while it is imported raises its own.
