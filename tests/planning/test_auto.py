@@ -119,6 +119,26 @@ def test_photos_get_a_higher_resolution_before_a_wider_network() -> None:
     assert required_epochs(MODEL_SCALES[5], photos) < required_epochs(MODEL_SCALES[5], profile_of(900))
 
 
+def test_of_many_images_width_comes_before_resolution() -> None:
+    photos = DatasetProfile(25_000, side=64, num_classes=50, mirror_allowed=True, mirror_accuracies=(0.06, 0.06))
+    chosen = [auto_recipe(photos, affordable(2e4 * 1.3**k))[0] for k in range(60)]
+    inside = {(recipe.width, round(64 * recipe.input_scale)): None for recipe in chosen}
+    assert list(inside)[:3] == [(8, 32), (12, 32), (16, 32)]
+    assert list(inside)[3:8] == [(24, 32), (32, 32), (32, 48), (32, 64), (48, 64)]
+    work_done = [work(recipe) for recipe in chosen]
+    assert work_done == sorted(work_done)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "is_easy"), [(None, False), ((0.54, 0.5), False), ((0.56, 0.5), True), ((0.99, 0.3), True)]
+)
+def test_many_easy_images_get_resolution_first(accuracies: tuple[float, float] | None, is_easy: bool) -> None:
+    signs = DatasetProfile(25_000, side=64, num_classes=10, mirror_allowed=False, mirror_accuracies=accuracies)
+    assert signs.is_easy_when_small == is_easy
+    sides = [round(64 * recipe.input_scale) for _, recipe in candidate_scales(signs, {})]
+    assert sides[1] == (48 if is_easy else 32)
+
+
 @pytest.mark.parametrize("num_images", [100, 900, 10_000, 1_000_000])
 def test_the_largest_useful_side_grows_with_time_and_speed(num_images: int) -> None:
     sides = [largest_useful_side(num_images, 4.0 * 3**k, 500) for k in range(16)]

@@ -1,5 +1,6 @@
 """Planning with a cache of measured throughput: the second plan on a machine measures one network."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from timebox.runtime.write_speed import NO_WRITES
 from tiny import CPU, bands
 
 from .test_planner import SMALL, planned, work
+
+DISTURBANCE = 12.0  # the narrow probe seems nearly as slow as the wide one
 
 
 class Machine:
@@ -79,6 +82,36 @@ def test_on_a_machine_that_became_slower_all_is_measured_again(machine: Machine)
     assert len(machine.measured) >= 4
     assert second.recipe.width <= first.recipe.width
     assert "as measured here earlier" not in second.lines[0]
+
+
+@pytest.mark.parametrize("slowness", [3.0, 10.0, 30.0, 100.0])
+def test_a_probe_that_was_disturbed_is_measured_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, slowness: float
+) -> None:
+    machine.slowness = slowness
+    monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", lambda: ThroughputCache(None))
+    undisturbed, seconds, disturbances = machine.plan(), machine.seconds, [DISTURBANCE]
+
+    def disturbed(benchmark: ThroughputBenchmark, recipe: Recipe) -> float:
+        is_first = benchmark.precision == "bf16" and recipe == NARROW_PROBE["cpu"] and disturbances
+        return seconds(benchmark, recipe) * (disturbances.pop() if is_first else 1.0)
+
+    monkeypatch.setattr(machine, "seconds", disturbed)
+    assert same(machine.plan(), undisturbed)
+    assert disturbances == []
+
+
+def test_a_disturbed_measurement_in_the_cache_is_replaced(machine: Machine, tmp_path: Path) -> None:
+    undisturbed, cache = machine.plan(), tmp_path / "throughput.json"
+    content = json.loads(cache.read_text())
+    (measurements,) = content.values()
+    in_bf16 = {key: value for key, value in measurements["seconds"].items() if key.startswith("bf16")}
+    narrow = min(in_bf16, key=in_bf16.__getitem__)
+    measurements["seconds"][narrow] *= DISTURBANCE
+    cache.write_text(json.dumps(content))
+    assert same(machine.plan(), undisturbed)
+    (measurements,) = json.loads(cache.read_text()).values()
+    assert measurements["seconds"][narrow] == pytest.approx(in_bf16[narrow])
 
 
 def test_a_small_change_of_speed_counts_for_all_networks(machine: Machine) -> None:

@@ -9,9 +9,9 @@ from timebox.planning.model_scales import (
     FITTED_RANGES,
     LEFT_OUT_LOSS,
     MAX_SIDE,
-    MODEL_SCALES,
     ModelScale,
     required_epochs,
+    scales_for,
 )
 from timebox.recipe.builtin import auto
 from timebox.recipe.recipe import Multiplier, Recipe, Setting
@@ -100,7 +100,7 @@ def candidate_scales(profile: DatasetProfile, overrides: Mapping[str, Setting]) 
     later = {name for name in DERIVED_FIELDS if isinstance(overrides.get(name), Multiplier)}
     settings = {name: setting for name, setting in overrides.items() if name not in later}
     candidates: list[Candidate] = []
-    for scale in MODEL_SCALES:
+    for scale in scales_for(profile):
         recipe = _recipe_at(scale, profile).replace(**settings)
         if not candidates or recipe != candidates[-1][1]:
             candidates.append((scale, recipe))

@@ -9,6 +9,7 @@ from timebox.recipe import Recipe
 
 # Pixels. Three halvings leave nothing of a smaller side; a larger one is no sensible input for these networks.
 MIN_SIDE, MAX_SIDE = 8, 4096
+EASY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class DatasetProfile:
     mirror_allowed: bool
     imbalance: float = 1.0
     mirror_accuracies: tuple[float, float] | None = None
+
+    @property
+    def is_easy_when_small(self) -> bool:
+        """Whether the nearest neighbour among images of 8x8 pixels is right in at least half of the cases in which
+        chance is wrong: few epochs are enough then, and larger images tell the rest apart."""
+        chance = 1 / self.num_classes
+        accuracy = self.mirror_accuracies[0] if self.mirror_accuracies else 0.0
+        return accuracy - chance >= EASY_SHARE * (1 - chance)
 
 
 def profile_dataset(train: ImageDataset) -> DatasetProfile:

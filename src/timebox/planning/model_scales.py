@@ -1,7 +1,7 @@
 """Model scales: ensemble sizes, widths and input resolutions that ``auto`` selects from, and the epochs of each."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timebox.planning.dataset_profile import DatasetProfile
 
@@ -82,6 +82,25 @@ def model_scales(width_epochs: float = WIDTH_EPOCHS, width_exponent: float = WID
 
 
 MODEL_SCALES = model_scales()
+# Above this number of images a budget of minutes buys few epochs, and wider networks gain more from it than larger
+# images do (measured: LOG.md).
+MANY_IMAGES = 10_000
+_WIDTH_FIRST = (
+    *(replace(scale, side=32) for scale in MODEL_SCALES if scale.width <= 32 and scale.side == 64),
+    *(ModelScale(32, 3 / 2 * WIDTH_EPOCHS, WIDTH_EXPONENT, side) for side in (48, 64, 96)),
+    *(scale for scale in MODEL_SCALES if scale.width > 32),
+)
+
+
+def scales_for(profile: DatasetProfile) -> tuple[ModelScale, ...]:
+    """The model scales for a data set, in the order in which a budget reaches them.
+
+    Of many images, width comes before resolution, unless they are easy: see
+    :attr:`DatasetProfile.is_easy_when_small`.
+    """
+    if profile.num_images > MANY_IMAGES and not profile.is_easy_when_small:
+        return _WIDTH_FIRST
+    return MODEL_SCALES
 
 
 def required_epochs(scale: ModelScale, profile: DatasetProfile) -> float:

@@ -39,6 +39,8 @@ FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 
 # A step that takes so many seconds is fastest with all threads of a free machine: its operations are large, and threads
 # wait for each other after each of them only.
 LARGE_STEP_SECONDS = 0.05
+# A network that takes this many times as long as the probes let expect, or as few: the probes are measured again.
+MAX_CORRECTION = 2.0
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
 
@@ -201,6 +203,13 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
     lines += _tune_threads(benchmark, first)
     # The estimate comes from other networks and more threads.
     correction = benchmark.training_seconds_per_image(first) / estimate(first)
+    if not 1 / MAX_CORRECTION <= correction <= MAX_CORRECTION:
+        # A probe was measured in a disturbed moment, now or by the run whose figure is cached.
+        for one in (narrow, probe):
+            benchmark.remeasure(one)
+        estimate = benchmark.seconds_by_work(narrow, probe)
+        first, _ = select(estimate)
+        correction = benchmark.training_seconds_per_image(first) / estimate(first)
     recipe, reasons = select(lambda recipe: correction * estimate(recipe))
     check_crop_padding(recipe, request.train)
     if wanted == "auto" and device.type == "cpu":
