@@ -261,6 +261,7 @@ sys.exit(cli.main(["recipes"]))
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # until the operation has begun
         for _ in range(num_signals):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.05)

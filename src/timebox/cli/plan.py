@@ -21,7 +21,7 @@ HELP = VerbHelp(
     PlanConfig,
     "show what a training would do with its budget, without training",
     "Reads the data and measures this machine for a few seconds, as the training would, and prints the network, its "
-    "images, the epochs and the time for each phase. Writes nothing.",
+    "images, the epochs and the time for each phase. Writes nothing but the cache.",
     ("timebox plan photos/", "timebox plan cifar10 --train-limit 5000 --budget 4m --json"),
 )
 

@@ -11,6 +11,7 @@ some of these, such as msgspec's, drop every exception there. It is raised again
 import os
 import select
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from timebox.cli.exit_status import STOPPED
 MAX_STOP_SECONDS = 4.5
 RAISE_AGAIN_SECONDS = 0.01
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HAS_ALARM = hasattr(signal, "setitimer")  # not on Windows
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
@@ -53,7 +55,7 @@ class _Stop(KeyboardInterrupt):
     def __del__(self) -> None:
         end = self.__traceback__
         is_ours = end is not None and end.tb_frame.f_code.co_filename.startswith(_PACKAGE)
-        if not is_ours and not self.signals.is_handled:
+        if _HAS_ALARM and not is_ours and not self.signals.is_handled:
             signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_SECONDS)
 
 
@@ -62,10 +64,10 @@ class _Watcher(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="stop-signals", daemon=True)
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
+        self._reader, self._writer = socket.socketpair()  # Windows can wait for sockets only
+        self._writer.setblocking(False)
         # Python's C handler writes the number of each signal at once, before any handler in Python.
-        self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._previous_writer = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self.start()
 
     def run(self) -> None:
@@ -86,7 +88,7 @@ class _Watcher(threading.Thread):
     def _next_number(self, max_seconds: float | None) -> int | None:
         """The next stop signal; 0 after :meth:`close`; None where neither comes in time."""
         while select.select([self._reader], [], [], max_seconds)[0]:
-            (number,) = os.read(self._reader, 1)
+            (number,) = self._reader.recv(1)
             if number in (0, *STOP_SIGNALS):
                 return number
         return None
@@ -94,10 +96,10 @@ class _Watcher(threading.Thread):
     def close(self) -> None:
         """Watch no longer."""
         signal.set_wakeup_fd(self._previous_writer)
-        os.write(self._writer, b"\0")
+        self._writer.send(b"\0")
         self.join()
-        os.close(self._reader)
-        os.close(self._writer)
+        self._reader.close()
+        self._writer.close()
 
 
 @contextmanager
@@ -134,7 +136,7 @@ def _set_handlers(received: StopSignals) -> dict[int, Any]:
         if not received.is_handled:
             raise Stop
 
-    handlers = {**dict.fromkeys(STOP_SIGNALS, stop), signal.SIGALRM: stop_again}
+    handlers = dict.fromkeys(STOP_SIGNALS, stop) | ({signal.SIGALRM: stop_again} if _HAS_ALARM else {})
     previous: dict[int, Any] = {}
     for signum, handler in handlers.items():
         if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup and `&` in scripts set it
