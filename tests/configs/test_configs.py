@@ -155,11 +155,12 @@ def test_a_signal_while_a_config_is_made_is_not_lost() -> None:
             if num_calls == place:
                 raise KeyboardInterrupt
 
+        measuring_coverage = sys.gettrace()
         sys.settrace(interrupt)
         try:
             TrainConfig(data="digits", budget="10s", recipe="haet2021 width=4", out="run")
         finally:
-            sys.settrace(None)
+            sys.settrace(measuring_coverage)
         return num_calls
 
     make(0)
