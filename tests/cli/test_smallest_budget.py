@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from PIL import Image
 
 from budgets import smallest_named
 from timebox.cli.exit_status import DONE, REFUSED
+from timebox.planning.budget import ELAPSED_MARGIN
 
 # Between the data being read and the refusal. Two seconds are promised; tests share the machine with each other.
 MAX_REFUSAL_SECONDS = 5.0
+STAMPS = re.compile(r"^ *(\d+\.\d)s  \w", re.MULTILINE)
 STAMP = re.compile(r"^ *(\d+\.\d)s  planning$", re.MULTILINE)
 
 pytestmark = pytest.mark.integration
@@ -23,6 +26,23 @@ pytestmark = pytest.mark.integration
 def train(data: str, budget: float, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "timebox", "train", data, "--budget", f"{budget:g}s", "--device", "cpu", *words]
     return subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+
+
+def is_slower(refused: subprocess.CompletedProcess[str], before: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a second command took longer to its refusal than the first one by more than the budget's margin: other
+    programs have come, and the budget was named without them."""
+    seconds = [max(map(float, STAMPS.findall(one.stderr))) for one in (before, refused)]
+    return seconds[1] > ELAPSED_MARGIN * seconds[0]
+
+
+def check_named_budget(refused: subprocess.CompletedProcess[str], run: Callable[[float], Any]) -> None:
+    """The budget that a refusal names works; where the machine is slower by then, the next one that is named."""
+    for _ in range(3):
+        ended = run(smallest_named(refused.stderr.splitlines()[-1]))
+        if ended.returncode != REFUSED or not is_slower(ended, refused):
+            break
+        refused = ended
+    assert ended.returncode == DONE, ended.stderr
 
 
 def check(data: str, out: Path, *words: str) -> None:
@@ -36,8 +56,7 @@ def check(data: str, out: Path, *words: str) -> None:
     assert planning, refused.stderr
     assert float(found[1]) - float(planning[1]) < MAX_REFUSAL_SECONDS
     assert not out.exists()
-    worked = train(data, smallest_named(line), out, *words)
-    assert worked.returncode == DONE, worked.stderr
+    check_named_budget(refused, lambda seconds: train(data, seconds, out, *words))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +103,7 @@ def test_a_trial_of_a_benchmark(photos: str, tmp_path: Path) -> None:
     assert refused.returncode == REFUSED
     line = refused.stderr.splitlines()[-1]
     assert "every recipe was refused: budget 1.0s is too short: reading " in line
-    assert benchmark(smallest_named(line), tmp_path / "done").returncode == DONE
+    check_named_budget(refused, lambda seconds: benchmark(seconds, tmp_path / f"{seconds:g}"))
 
 
 QUICK = ("--recipe", "haet2021", "--set", "width=8", "--precision", "fp32")
@@ -100,4 +119,4 @@ def test_a_learning_rate_range_test(photos: str, tmp_path: Path) -> None:
     assert refused.returncode == REFUSED
     line = refused.stderr.splitlines()[-1]
     assert line.startswith("timebox lr-find: error: budget 1.0s is too short: reading and planning took ")
-    assert lr_find(smallest_named(line)).returncode == DONE
+    check_named_budget(refused, lr_find)

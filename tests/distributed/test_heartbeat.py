@@ -44,6 +44,27 @@ def test_silent_ranks_have_failed_and_leaving_ranks_give_a_reason() -> None:
     assert first.failed_ranks() == {1: NO_ANSWER, 2: "memory ran out"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_rank_of_this_host_whose_process_has_ended_has_failed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat_module, "HEARTBEAT_TIMEOUT_SECONDS", 300.0)
+    first, second, third, fourth = heartbeats(4)
+    host, sleeping = os.uname().nodename, [subprocess.Popen(["sleep", "1000"]) for _ in range(3)]
+    ranks = [RankInfo(rank, host, one.pid, process_start(one.pid), "cpu", 1) for rank, one in enumerate(sleeping, 1)]
+    try:
+        for one in (sleeping[0], sleeping[2]):  # a zombie from now on
+            one.kill()
+        sleeping[2].wait()  # and one that is gone
+        for rank in (second, fourth):
+            rank._has_ended.set()
+        assert first.failed_ranks(ranks) == {1: NO_ANSWER, 3: NO_ANSWER}
+        third.leave("memory ran out")
+        assert first.failed_ranks(ranks) == {1: NO_ANSWER, 2: "memory ran out", 3: NO_ANSWER}
+    finally:
+        for one in sleeping:
+            one.kill()
+            one.wait()
+
+
 def test_failures_are_recorded_for_the_next_attempt_only() -> None:
     store = HashStore()
     first, second, third = (Heartbeat(store, 0, 2, attempt) for attempt in range(3))
@@ -73,7 +94,7 @@ def test_only_the_stopped_process_of_a_rank_is_killed() -> None:
     try:
         for process in (stopped, another):
             process.send_signal(signal.SIGSTOP)
-            while not heartbeat_module._is_stopped(process.pid):
+            while heartbeat_module._state(process.pid) != "T":
                 time.sleep(0.01)
         host = os.uname().nodename
         ranks = [RankInfo(rank, host, one.pid, process_start(one.pid), "cpu", 1) for rank, one in enumerate(sleeping)]

@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,26 +94,35 @@ class Heartbeat:
                 lines = msgspec.json.decode(self._failures.get(before), type=list[str])
         return tuple(one_line(line)[:MAX_REASON_CHARACTERS] for line in lines[: self._size])
 
-    def failed_ranks(self) -> dict[int, str]:
-        """The other ranks that have failed, each with the reason it gave or ``NO_ANSWER``. Takes up to two seconds."""
+    def failed_ranks(self, ranks: Iterable[RankInfo] = ()) -> dict[int, str]:
+        """The other ranks that have failed, each with the reason it gave or ``NO_ANSWER``. Takes up to two seconds.
+
+        Args:
+            ranks: those known. Those of this host whose process has ended are found at once, without waiting for a
+                heartbeat.
+        """
         reasons: dict[int, str] = {}
+        known = {rank.rank: rank for rank in ranks}
         # Where its host is gone, the store may never answer.
-        checking = Thread(target=self._check_ranks, args=(reasons,), daemon=True)
+        checking = Thread(target=self._check_ranks, args=(known, reasons), daemon=True)
         checking.start()
         checking.join(HEARTBEAT_TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS)
-        known = dict(reasons)
+        found = dict(reasons)
         others = (rank for rank in range(self._size) if rank != self._rank)
-        return {rank: reason for rank in others if (reason := known.get(rank, NO_ANSWER))}
+        return {rank: reason for rank in others if (reason := found.get(rank, NO_ANSWER))}
 
-    def _check_ranks(self, reasons: dict[int, str]) -> None:
+    def _check_ranks(self, known: Mapping[int, RankInfo], reasons: dict[int, str]) -> None:
         """Fill in, for each other rank that answers, the reason it left for; empty where it is running."""
         until = now() + HEARTBEAT_TIMEOUT_SECONDS
         with suppress(RuntimeError):
             before = [self._store.add(f"beat/{rank}", 0) for rank in range(self._size)]
             while now() < until and len(reasons) < self._size - 1:
                 for rank in set(range(self._size)) - {self._rank, *reasons}:
+                    is_dead = rank in known and _is_dead(known[rank])  # asked first: a rank leaves before it ends
                     if (reason := self._reason_of(rank)) is not None:
                         reasons[rank] = reason
+                    elif is_dead:
+                        reasons[rank] = NO_ANSWER
                     elif self._store.add(f"beat/{rank}", 0) > before[rank]:
                         reasons[rank] = ""
                 sleep(HEARTBEAT_SECONDS / 10)
@@ -142,15 +151,23 @@ def _call_timed(write: Callable[[], None]) -> None:
 def kill_stopped_ranks(ranks: Iterable[RankInfo]) -> None:
     """Kill the processes of this host that a signal has stopped: their launcher would wait half a minute for them."""
     for rank in ranks:
-        is_same_host = rank.host == socket.gethostname()
         is_same_process = abs(process_start(rank.pid) - rank.started_at) < SAME_PROCESS_SECONDS
-        if is_same_host and is_same_process and _is_stopped(rank.pid):
+        if rank.host == socket.gethostname() and is_same_process and _state(rank.pid) == "T":
             with suppress(OSError):
                 os.kill(rank.pid, signal.SIGKILL)
 
 
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (OSError, IndexError):
+def _is_dead(rank: RankInfo) -> bool:
+    """Whether a process is known to have ended: one of this host that is gone, or that its parent has yet to notice."""
+    if rank.host != socket.gethostname():
         return False
+    state = _state(rank.pid)
+    return state in ("Z", "X") or (state is None and _state(os.getpid()) is not None)
+
+
+def _state(pid: int) -> str | None:
+    """State of a process of this host, a letter as in proc(5); None where there is none, or the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None

@@ -254,7 +254,7 @@ class TorchrunGroup(ProcessGroup):
             raise
 
     def failed_ranks(self) -> dict[int, str]:
-        failures = self._heartbeat.failed_ranks()
+        failures = self._heartbeat.failed_ranks(self.ranks)
         kill_stopped_ranks(info for info in self.ranks if info.rank in failures)
         if failures:
             self._heartbeat.record_failures(self.describe_failures(failures))
