@@ -1,8 +1,11 @@
 """`timebox plan`: what is asked for, and what is printed."""
 
+import dataclasses
+
 import pytest
 
 from timebox.pipelines.plan import PlannedTraining
+from timebox.planning.forecast import Forecast
 from timebox.recipe import get_recipe
 
 from .conftest import Command, Replace
@@ -22,6 +25,7 @@ PLANNED = PlannedTraining(
     steps=180,
     epochs=20.0,
     step_seconds=0.5,
+    forecasts=(Forecast(60.0, 0.7812, 0.70, 0.845), Forecast(120.0, 0.80, 0.72, 0.86)),
     lines=("CPU, 2 threads, bf16 (asked for)",),
 )
 
@@ -52,6 +56,8 @@ def test_a_plan_and_the_command_that_trains(timebox: Command) -> None:
         "                  1m46s  training\n"
         "                   5.0s  scoring\n"
         "                   3.0s  reserve\n"
+        "  accuracy           1m  78 % (80 % interval: 70 % to 84 %)\n"
+        "                     2m  80 % (80 % interval: 72 % to 86 %)\n"
         "\n"
         "  next           timebox train 'my photos' --budget 120s --set width=32 --val 0.1\n"
     )
@@ -59,6 +65,12 @@ def test_a_plan_and_the_command_that_trains(timebox: Command) -> None:
 
 def test_the_command_names_the_budget_also_where_it_is_the_default(timebox: Command) -> None:
     assert timebox("plan", "photos").out.splitlines()[-1].endswith("timebox train photos --budget 600s")
+
+
+def test_without_a_forecast_the_reason_is_printed(timebox: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (*PLANNED.lines, "no forecast of the accuracy: 40 images, where it was fitted to 500 to 50,000")
+    monkeypatch.setattr(f"{__name__}.PLANNED", dataclasses.replace(PLANNED, forecasts=(), lines=lines))
+    assert f"  accuracy       {lines[-1]}\n" in timebox("plan", "photos").out
 
 
 def test_json_holds_it_all(timebox: Command) -> None:
@@ -69,3 +81,4 @@ def test_json_holds_it_all(timebox: Command) -> None:
         3.0,
     )
     assert told["lines"] == ["CPU, 2 threads, bf16 (asked for)"]
+    assert told["forecasts"][0] == {"budget_seconds": 60.0, "expected": 0.7812, "low": 0.7, "high": 0.845}

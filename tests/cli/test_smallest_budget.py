@@ -31,7 +31,7 @@ def train(data: str, budget: float, out: Path, *words: str) -> subprocess.Comple
 def is_slower(refused: subprocess.CompletedProcess[str], before: subprocess.CompletedProcess[str]) -> bool:
     """Whether a second command took longer to its refusal than the first one by more than the budget's margin: other
     programs have come, and the budget was named without them."""
-    seconds = [max(map(float, STAMPS.findall(one.stderr))) for one in (before, refused)]
+    seconds = [max(map(float, STAMPS.findall(one.stderr)), default=0.0) for one in (before, refused)]
     return seconds[1] > ELAPSED_MARGIN * seconds[0]
 
 

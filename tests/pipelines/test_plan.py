@@ -67,6 +67,38 @@ def test_auto_is_planned_for_the_budget(tmp_path: Path) -> None:
     assert any("the budget allows" in line for line in planned.lines)
 
 
+def test_the_accuracy_of_auto_is_forecast_for_several_budgets(tmp_path: Path) -> None:
+    planned = timebox.plan(save_npz(tmp_path / "data.npz", 900, num_test=60), budget="2m", device="cpu")
+    assert [forecast.budget_seconds for forecast in planned.forecasts] == [60, 120, 180, 600, 3600]
+    expected = [forecast.expected for forecast in planned.forecasts]
+    assert expected == sorted(expected)
+    assert all(forecast.low <= forecast.expected <= forecast.high for forecast in planned.forecasts)
+    assert planned.lines[-1] == f"accuracy to expect: {planned.forecasts[1]}"
+    assert json.loads(json.dumps(planned.as_dict()))["forecasts"][1]["budget_seconds"] == 120
+
+
+@pytest.mark.parametrize(
+    ("num_images", "given", "says"),
+    [
+        (120, {"budget": "1m"}, "108 images, where it was fitted to"),
+        (
+            900,
+            {"budget": "1m", "settings": ("width=16",)},
+            "it is fitted to trainings of the recipe auto without changes",
+        ),
+        (900, {"budget": "1m", **QUICK}, "it is fitted to trainings of the recipe auto without changes"),
+        (900, {"budget": "8s"}, "no time to look at the images for it"),
+    ],
+)
+def test_where_no_accuracy_is_forecast_a_line_says_why(
+    tmp_path: Path, num_images: int, given: dict[str, object], says: str
+) -> None:
+    planned = timebox.plan(save_npz(tmp_path / "data.npz", num_images), **{"device": "cpu", **given})
+    assert planned.forecasts == ()
+    assert planned.lines[-1].startswith("no forecast of the accuracy: ")
+    assert says in planned.lines[-1]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [

@@ -21,7 +21,8 @@ HELP = VerbHelp(
     PlanConfig,
     "show what a training would do with its budget, without training",
     "Reads the data and measures this machine for a few seconds, as the training would, and prints the network, its "
-    "images, the epochs and the time for each phase. Writes nothing but the cache.",
+    "images, the epochs, the time for each phase and, for the recipe auto, the accuracy to expect with this and with "
+    "other budgets. Writes nothing but the cache.",
     ("timebox plan photos/", "timebox plan cifar10 --train-limit 5000 --budget 4m --json"),
 )
 
@@ -55,6 +56,10 @@ def result_rows(planned: "PlannedTraining") -> Iterator[tuple[str, str]]:
     yield "training", f"{planned.epochs:.1f} epochs: {batches}"
     for phase, value in seconds.items():
         yield "time", f"{format_duration(value):>6}  {phase}"
+    for forecast in planned.forecasts:
+        yield "accuracy", f"{format_duration(forecast.budget_seconds):>6}  {forecast}"
+    if not planned.forecasts:
+        yield "accuracy", planned.lines[-1]
 
 
 def train_command(config: PlanConfig) -> str:

@@ -131,6 +131,10 @@ def _scores(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
             of = f" of {number(total)}" if isinstance(total, int) and total != scored else ""
             on = f"   on {number(scored)}{of} images" if isinstance(scored, int) else ""
             yield f"{split} accuracy", percent(summary[f"{split}_accuracy"]) + on
+    forecast = summary.get("forecast")
+    if isinstance(forecast, Mapping):
+        expected, low, high = (percent(forecast.get(name), 0) for name in ("expected", "low", "high"))
+        yield "forecast", f"{expected}   80 % interval: {low} to {high}"
 
 
 def _time(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:

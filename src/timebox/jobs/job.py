@@ -14,6 +14,7 @@ from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, channel_statistics
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
+from timebox.data.part import PartRead
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.scoring import Scorer
 from timebox.jobs.context import RunContext
@@ -106,34 +107,44 @@ class TrainingJob:
         )
 
 
-def plan_training(
+def plan_request(
     config: TrainConfig,
     data_splits: DataSplits,
     device: torch.device,
-    context: RunContext,
-    write_speed: WriteSpeed = NO_WRITES,
+    group: ProcessGroup = SINGLE_PROCESS,
     initial: InitialWeights | None = None,
-) -> Plan:
-    """Plan a training within the context's deadline, and report the plan's lines.
-
-    Raises:
-        UsageError: for a recipe that does not fit the data. BudgetError: for a budget that is too short.
-    """
+) -> PlanRequest:
+    """The request to plan a training, without a forecast of its accuracy."""
     num_val, num_test = (len(split or ()) if config.scoring else 0 for split in (data_splits.val, data_splits.test))
-    request = PlanRequest(
+    return PlanRequest(
         config.recipe,
         initial.complete_settings(config.recipe, config.settings) if initial else config.settings,
         data_splits.train,
         ScoringLoad(num_val, num_test, config.scoring),
-        Hardware(device, config.precision, context.group),
+        Hardware(device, config.precision, group),
         config.source.data,
         config.cache,
     )
-    plan = make_plan(request, context.deadline, config.steps, write_speed)
+
+
+def plan_training(
+    request: PlanRequest,
+    context: RunContext,
+    num_steps: int | None = None,
+    write_speed: WriteSpeed = NO_WRITES,
+    part: PartRead | None = None,
+) -> Plan:
+    """Plan a training within the context's deadline, or for a number of steps, and report the plan's lines.
+
+    Args:
+        part: the part of the images that was read, if not all were; its sentence becomes the plan's first line.
+    Raises:
+        UsageError: for a recipe that does not fit the data. BudgetError: for a budget that is too short.
+    """
+    plan = make_plan(request, context.deadline, num_steps, write_speed)
     for line in plan.lines:
         context.reporter.note(line)
-    part = data_splits.part  # reading has reported it
-    return replace(plan, lines=(part.sentence, *plan.lines)) if part else plan
+    return replace(plan, lines=(part.sentence, *plan.lines)) if part else plan  # reading has reported it
 
 
 def sha256_of(dataset: ImageDataset) -> str:

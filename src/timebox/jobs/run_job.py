@@ -251,6 +251,7 @@ class RunFinisher:
             recipe=plan.recipe.as_dict(),
             command=config.command(deadline.budget_seconds),
             plan=plan.lines,
+            forecast=plan.forecasts[0] if plan.forecasts else UNSET,
             notes=loaded.notes,
             events=tuple(self.training.events),
             bad_files=loaded.bad_files[:MAX_BAD_FILES],

@@ -19,7 +19,7 @@ from timebox.files import write_whole, written
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.fit import build_initial_network, build_loss
-from timebox.jobs.job import TrainingJob, plan_training
+from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
 from timebox.recipe import AUTO, Recipe, parse_recipe
@@ -154,7 +154,8 @@ def lr_find(
         loaded, data_splits = reader.read_splits(source, image_size, image_fit)
         reporter.phase("planning")
         try:
-            plan = plan_training(train_config, data_splits, training_device, RunContext(planned_for, reporter))
+            request = plan_request(train_config, data_splits, training_device)
+            plan = plan_training(request, RunContext(planned_for, reporter), part=data_splits.part)
         except BudgetError as error:  # of the training to come
             raise BudgetError(f"train_{error}") from error
         # One network of the ensemble, at full image size from the first step on.

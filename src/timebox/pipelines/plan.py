@@ -1,7 +1,7 @@
 """``timebox plan``: plans a training for a budget, without training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from timebox.clock import Deadline
@@ -11,13 +11,17 @@ from timebox.configs.train import TrainConfig
 from timebox.configs.verbs import PlanConfig
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.job import plan_training
+from timebox.jobs.job import plan_request, plan_training
+from timebox.planning.forecast import Forecast
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
 from timebox.recipe import AUTO, Recipe, parse_recipe
 from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
+
+# Seconds of the budgets, besides the one planned for, that the accuracy is forecast for.
+FORECAST_BUDGETS = (60.0, 180.0, 600.0, 3600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class PlannedTraining:
         steps: number of optimizer steps expected.
         epochs: number of times that each training image is expected to be seen.
         step_seconds: expected duration of a step on whole images.
+        forecasts: the accuracy to expect on held-out images, in order of the budgets: of this budget, and of 1, 3, 10
+            and 60 minutes. Empty where the fit knows nothing of such data, or of the recipe; ``lines`` says why.
         lines: the decisions and their reasons, as a training reports them.
     """
 
@@ -55,11 +61,13 @@ class PlannedTraining:
     steps: int
     epochs: float
     step_seconds: float
+    forecasts: tuple[Forecast, ...]
     lines: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON."""
-        return {**vars(self), "recipe": self.recipe.as_dict()}
+        forecasts = [asdict(forecast) for forecast in self.forecasts]
+        return {**vars(self), "recipe": self.recipe.as_dict(), "forecasts": forecasts}
 
 
 @refuse_unknown_arguments
@@ -89,7 +97,8 @@ def plan(
 ) -> PlannedTraining:
     """Plan a training as :func:`timebox.train` would: read the data, measure this machine, train nothing.
 
-    It takes as long as the beginning of the training: the reading, and at most a few seconds more.
+    It takes as long as the beginning of the training: the reading, and at most a few seconds more. For the recipe
+    ``auto`` it forecasts the accuracy with this budget, and with 1, 3, 10 and 60 minutes.
 
     Args:
         data: a path or a name.
@@ -126,7 +135,9 @@ def plan(
             loaded, data_splits = reader.read_splits(train_config.source, *spec.image_form)
             reader.hashes(data_splits.train)
         with context.phase("planning"):
-            made = plan_training(train_config, data_splits, torch_device, context)
+            budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
+            request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)
+            made = plan_training(request, context, part=data_splits.part)
     train, splits = data_splits.train, {name: getattr(data_splits, name) for name in ("train", "val", "test")}
     return PlannedTraining(
         data_name=loaded.name,
@@ -142,6 +153,7 @@ def plan(
         steps=made.expected_steps,
         epochs=made.expected_steps * made.recipe.batch_size / len(train),
         step_seconds=made.step_seconds,
+        forecasts=tuple(sorted(made.forecasts, key=lambda forecast: forecast.budget_seconds)),
         lines=made.lines,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from timebox.jobs.context import join_ranks
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
-from timebox.jobs.job import TrainingJob, plan_training
+from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.jobs.messages import broadcast_read_data
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.jobs.worker import run_worker
@@ -174,7 +175,10 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
             save_ranks_record(context.group, writer.path, deadline, failures)
             _save_training_hashes(writer, config, data_splits, reader)
             with context.phase("planning"):
-                plan = plan_training(config, data_splits, device, context, writer.write_speed, initial)
+                request = plan_request(config, data_splits, device, context.group, initial)
+                if deadline.budget_seconds is not None:
+                    request = replace(request, forecast_budgets=(deadline.budget_seconds,))
+                plan = plan_training(request, context, config.steps, writer.write_speed, data_splits.part)
             run_job(TrainingJob(config, plan, data_splits, initial), loaded, writer, context)
     return Run(writer.path, config.device)
 

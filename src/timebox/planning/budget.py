@@ -41,6 +41,11 @@ class ScoringLoad:
     def num_images(self) -> int:
         return self.num_val + self.num_test
 
+    @property
+    def num_reported(self) -> int:
+        """Images of the split whose accuracy is reported first: test, else val."""
+        return self.num_test or self.num_val
+
     def seconds(self, seconds_per_image: float, tta: str) -> float:
         """Time to reserve for scoring. The margin of 50 % is there because the time per image is measured on a few."""
         num_views = self.num_images * NUM_VIEWS[tta]
@@ -99,6 +104,11 @@ class Budget:
         scoring_share = FINAL_SCORING_SHARE if self.scoring.num_images else 0.0
         training_seconds = max((1 - scoring_share) * seconds, 0.0)
         return BudgetSplit(training_seconds, scoring_share * seconds, saving_seconds, finish_seconds)
+
+    def training_seconds_of(self, split: BudgetSplit, budget_seconds: float) -> float:
+        """Seconds of training with another budget, given the split of this one."""
+        growing_share = 1 - STUTTER_SHARE - (FINAL_SCORING_SHARE if split.scoring_seconds else 0.0)
+        return split.training_seconds + growing_share * (budget_seconds - self.total_seconds)
 
     def split_for(self, model: ModelCost) -> BudgetSplit:
         """Split the time left for a model."""

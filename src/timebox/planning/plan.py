@@ -5,6 +5,7 @@ from math import inf
 
 import torch
 
+from timebox.planning.forecast import Forecast
 from timebox.recipe import Recipe
 from timebox.training.pacer import WARMDOWN_STEPS
 
@@ -28,6 +29,8 @@ class Plan:
         scoring_seconds, saving_seconds, finish_seconds: as of :class:`timebox.planning.budget.BudgetSplit`.
         num_val_images: images of each validation during training; 0 for no validation.
         scoring_batch: batch size of inference.
+        forecasts: the accuracy to expect with this budget, and with others that were asked for; empty where it is not
+            known.
         lines: the choices and their reasons, for the user.
     """
 
@@ -45,6 +48,7 @@ class Plan:
     finish_seconds: float = 0.0
     num_val_images: int
     scoring_batch: int
+    forecasts: tuple[Forecast, ...] = ()
     lines: tuple[str, ...]
 
     @property

@@ -10,9 +10,10 @@ from timebox.clock import Deadline, format_duration
 from timebox.evaluation.inference import inference_batch_size
 from timebox.planning.auto import auto_recipe, max_batch_size
 from timebox.planning.batch_size import choose_micro_batch
-from timebox.planning.budget import MAX_VALIDATION_IMAGES, Budget
+from timebox.planning.budget import MAX_VALIDATION_IMAGES, Budget, BudgetSplit
 from timebox.planning.dataset_profile import check_crop_padding, check_image_sides, profile_dataset
 from timebox.planning.describe import describe_batch_change, describe_device, describe_processes, describe_split
+from timebox.planning.forecast import Forecast, UnknownAccuracyError
 from timebox.planning.plan import Plan
 from timebox.planning.selection import (
     SCORING_PER_TRAINING,
@@ -142,4 +143,26 @@ def _plan_for_deadline(request: PlanRequest, budget: Budget, selection: Selectio
         ),
     )
     speed = resizing.steps_in(1 / image_seconds)
-    return replace(plan, lines=(*plan.lines, describe_split(plan, split, speed, len(request.train))))
+    forecasts, forecast_lines = _forecasts(request, budget, selection, split)
+    lines = (*plan.lines, describe_split(plan, split, speed, len(request.train)), *forecast_lines)
+    return replace(plan, forecasts=forecasts, lines=lines)
+
+
+def _forecasts(
+    request: PlanRequest, budget: Budget, selection: Selection, split: BudgetSplit
+) -> tuple[tuple[Forecast, ...], list[str]]:
+    """The forecasts that are asked for, and a line about the first, which is that of this budget."""
+    if not request.forecast_budgets:
+        return (), []
+    if not request.has_forecast:
+        return (), ["no forecast of the accuracy: it is fitted to trainings of the recipe auto without changes"]
+    if selection.forecaster is None:
+        return (), ["no forecast of the accuracy: the budget leaves no time to look at the images for it"]
+    forecasts: list[Forecast] = []
+    for seconds in request.forecast_budgets:
+        try:
+            forecasts.append(selection.forecaster.forecast(seconds, budget.training_seconds_of(split, seconds)))
+        except UnknownAccuracyError as error:
+            if not forecasts:
+                return (), [f"no forecast of the accuracy: {error}"]
+    return tuple(forecasts), [f"accuracy to expect: {forecasts[0]}"]

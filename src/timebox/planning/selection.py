@@ -16,6 +16,7 @@ from timebox.planning.batch_size import fit_batch_size, fit_batch_to_processes
 from timebox.planning.budget import MIN_STEPS, Budget, ModelCost, ScoringLoad
 from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, profile_dataset
 from timebox.planning.describe import describe_device
+from timebox.planning.forecast import DatasetForecaster
 from timebox.planning.throughput.benchmark import NARROW_PROBE, WIDE_PROBE, ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
 from timebox.planning.throughput.distributed import build_throughput_benchmark
@@ -69,7 +70,8 @@ class Hardware:
 class PlanRequest:
     """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data.
 
-    ``uses_cache`` is False where throughput measured by earlier runs must not count, nor be kept for later ones.
+    ``uses_cache`` is False where throughput measured by earlier runs must not count, nor be kept for later ones. The
+    accuracy of ``auto`` is forecast for the budgets of ``forecast_budgets``, in seconds.
     """
 
     recipe: str
@@ -79,10 +81,16 @@ class PlanRequest:
     hardware: Hardware
     source: str
     uses_cache: bool = True
+    forecast_budgets: tuple[float, ...] = ()
 
     @cached_property
     def spec(self) -> RecipeSpec:
         return parse_recipe(self.recipe, self.settings)
+
+    @property
+    def has_forecast(self) -> bool:
+        """Whether a forecast is asked for, and known for this recipe: it is fitted to ``auto`` without changes."""
+        return bool(self.forecast_budgets) and self.spec.fixed is None and not self.spec.overrides
 
 
 @dataclass(frozen=True)
@@ -91,12 +99,14 @@ class Selection:
 
     Attributes:
         is_quick: whether there was no time to measure more than one network.
+        forecaster: of the accuracy; None where no forecast was asked for, or can be made.
     """
 
     recipe: Recipe
     benchmark: ThroughputBenchmark
     lines: tuple[str, ...]
     is_quick: bool = False
+    forecaster: DatasetForecaster | None = None
 
 
 @dataclass(frozen=True)
@@ -210,12 +220,19 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
         estimate = benchmark.seconds_by_work(narrow, probe)
         first, _ = select(estimate)
         correction = benchmark.training_seconds_per_image(first) / estimate(first)
-    recipe, reasons = select(lambda recipe: correction * estimate(recipe))
+
+    def seconds_per_image(recipe: Recipe) -> float:
+        return correction * estimate(recipe)
+
+    recipe, reasons = select(seconds_per_image)
     check_crop_padding(recipe, request.train)
     if wanted == "auto" and device.type == "cpu":
         precision, more_reasons = _confirm_precision(fastest, recipe, benchmarks)
         benchmark, reasons = benchmarks[precision], [*reasons, *more_reasons]
-    return Selection(recipe, benchmark, (*lines, *reasons))
+    forecaster = None
+    if request.has_forecast:
+        forecaster = DatasetForecaster(request.train, profile, seconds_per_image, request.scoring.num_reported)
+    return Selection(recipe, benchmark, (*lines, *reasons), forecaster=forecaster)
 
 
 def _select_auto(

@@ -78,12 +78,20 @@ def report_page(run: RunData) -> str:
         unused_seconds=total_seconds - used_seconds,
         curves=list(_curves(run)),
         evaluation=_evaluation(run, run.predictions[0]) if run.predictions else None,
+        forecast=_forecast(run),
         bad_files=_bad_files(run),
         environment={**environment, **run.mapping("versions")},
         max_classes=MAX_CLASSES,
         max_files=MAX_FILES,
         num_bad_files=int(run.number("num_bad_files") or 0),
     )
+
+
+def _forecast(run: RunData) -> dict[str, float]:
+    """The accuracy that was forecast for the training: expected, low and high; empty where none was."""
+    forecast = run.mapping("forecast")
+    values = {name: value for name in ("expected", "low", "high") if isinstance(value := forecast.get(name), float)}
+    return values if len(values) == 3 else {}
 
 
 def _curves(run: RunData) -> Iterator[Chart]:

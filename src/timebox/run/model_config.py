@@ -13,6 +13,7 @@ from torch import Tensor
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data.part import PartRead
+from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
@@ -151,6 +152,7 @@ class PlanRecord(Struct, frozen=True, kw_only=True):
     finish_seconds: Seconds
     num_val_images: Count
     scoring_batch: PositiveCount
+    forecasts: tuple[Forecast, ...] = ()
     lines: tuple[str, ...]
 
     @classmethod

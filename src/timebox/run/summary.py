@@ -9,6 +9,7 @@ from timebox.configs.data import DataConfig
 from timebox.data.dataset import BadFile
 from timebox.data.part import PartRead
 from timebox.evaluation.calibration import MIN_IMAGES
+from timebox.planning.forecast import Forecast
 from timebox.run.json_values import Count, PhaseSeconds, RecipeFields, Seconds, Share, Temperature, valid_values
 
 MAX_BAD_FILES = 1000  # listed in summary.json; `timebox inspect` lists all
@@ -66,6 +67,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         command: the command line that asks for the same training.
         plan: the decisions of the planner, in words.
         notes: remarks about the data.
+        forecast: the accuracy that the plan expected, and its interval; left out where none was forecast.
         events: events of the training, such as a rollback.
         bad_files: image files that were left out, with the reason; the first 1,000.
         num_bad_files: number of image files that were left out.
@@ -112,6 +114,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
     events: tuple[str, ...]
     bad_files: tuple[BadFile, ...]
     versions: dict[str, str]
+    forecast: Forecast | UnsetType = UNSET
     num_bad_files: Count | UnsetType = UNSET
     part_read: PartRead | UnsetType = UNSET
     resumed_at_step: Count | UnsetType = UNSET
