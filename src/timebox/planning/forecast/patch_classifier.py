@@ -1,5 +1,6 @@
 """Accuracy of a linear classifier on whitened patches: how hard a data set is, measured in less than a second."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +98,7 @@ def _responses(images: Tensor, filters: Tensor) -> Tensor:
 
     features = torch.cat([averaged(batch) for batch in images.split(BATCH_SIZE)])
     standardized: Tensor = (features - features.mean(0)) / features.std(0).clamp_min(1e-4)
-    return standardized / features.shape[1] ** 0.5
+    return standardized / math.sqrt(features.shape[1])
 
 
 def _leave_one_out(features: Tensor, targets: Tensor) -> list[Tensor]:
