@@ -13,7 +13,7 @@ from timebox.planning.batch_size import choose_micro_batch
 from timebox.planning.budget import MAX_VALIDATION_IMAGES, Budget, BudgetSplit
 from timebox.planning.dataset_profile import check_crop_padding, check_image_sides, profile_dataset
 from timebox.planning.describe import describe_batch_change, describe_device, describe_processes, describe_split
-from timebox.planning.forecast import Forecast, UnknownAccuracyError
+from timebox.planning.forecast import NO_TIME, Forecast, UnknownAccuracyError
 from timebox.planning.plan import Plan
 from timebox.planning.selection import (
     SCORING_PER_TRAINING,
@@ -157,7 +157,7 @@ def _forecasts(
     if not request.has_forecast:
         return (), ["no forecast of the accuracy: it is fitted to trainings of the recipe auto without changes"]
     if selection.forecaster is None:
-        return (), ["no forecast of the accuracy: the budget leaves no time to look at the images for it"]
+        return (), [f"no forecast of the accuracy: {NO_TIME}"]
     forecasts: list[Forecast] = []
     for seconds in request.forecast_budgets:
         try:

@@ -60,6 +60,15 @@ def test_the_seed_decides_and_torch_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_time_limit_ends_it_after_the_first_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setattr(patch_classifier, "now", lambda: 0.1 * next(ticks))
+    data = stripes(1000)  # eight batches of a tenth of a second
+    with pytest.raises(patch_classifier.TooSlowError):
+        measure_patch_accuracy(data, limit_seconds=1.5)
+    assert measure_patch_accuracy(data, limit_seconds=1.7).many > 0.95
+
+
 def test_predictions_leave_the_image_out() -> None:
     """The closed form equals a regression on all other images, up to the mean, which all of them share."""
     generator = torch.Generator().manual_seed(0)

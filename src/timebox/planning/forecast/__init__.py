@@ -5,6 +5,6 @@ trainings in records/ by benchmarks/fit_forecast.py. Nothing is planned here: :m
 the forecast.
 """
 
-from timebox.planning.forecast.forecast import DatasetForecaster, Forecast, UnknownAccuracyError
+from timebox.planning.forecast.forecast import NO_TIME, DatasetForecaster, Forecast, UnknownAccuracyError
 
-__all__ = ["DatasetForecaster", "Forecast", "UnknownAccuracyError"]
+__all__ = ["NO_TIME", "DatasetForecaster", "Forecast", "UnknownAccuracyError"]

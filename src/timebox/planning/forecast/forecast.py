@@ -1,7 +1,8 @@
 """The accuracy to expect of trainings on one data set."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
@@ -11,8 +12,10 @@ from timebox.data.dataset import ImageDataset
 from timebox.planning.auto import auto_recipe
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.forecast.accuracy_model import COVERAGE, TrainingFeatures, fitted_model, training_work
-from timebox.planning.forecast.patch_classifier import measure_patch_accuracy
+from timebox.planning.forecast.patch_classifier import PatchAccuracy, TooSlowError, measure_patch_accuracy
 from timebox.recipe import Recipe
+
+NO_TIME = "the budget leaves no time to look at the images for it"
 
 
 class UnknownAccuracyError(Exception):
@@ -41,9 +44,11 @@ class Forecast:
 
 
 class DatasetForecaster:
-    """Forecasts trainings of ``auto`` on one data set and machine; building it takes less than a second.
+    """Forecasts trainings of ``auto`` on one data set and machine.
 
     Args:
+        limit_seconds: time for looking at the images, about half a second on two free cores. Where they do not do,
+            nothing is forecast.
         seconds_per_image: of a training with a recipe, on whole images.
         num_scored: number of held-out images that the accuracy will be measured on.
     """
@@ -54,16 +59,20 @@ class DatasetForecaster:
         profile: DatasetProfile,
         seconds_per_image: Callable[[Recipe], float],
         num_scored: int,
+        limit_seconds: float,
     ) -> None:
         self._profile, self._seconds_per_image, self._num_scored = profile, seconds_per_image, num_scored
-        patches = measure_patch_accuracy(train)
-        self._data = TrainingFeatures(profile.num_images, profile.num_classes, patches, work=0.0)
+        self._patches: PatchAccuracy | None = None
+        with suppress(TooSlowError):
+            self._patches = measure_patch_accuracy(train, limit_seconds=limit_seconds)
 
     def forecast(self, budget_seconds: float, training_seconds: float) -> Forecast:
         """The forecast for a budget that leaves so many seconds of training.
 
         Raises UnknownAccuracyError where the fit knows nothing of such data or trainings, and where no time is left.
         """
+        if self._patches is None:
+            raise UnknownAccuracyError(NO_TIME)
         if training_seconds <= 0:
             raise UnknownAccuracyError("the budget leaves no time for training")
 
@@ -72,7 +81,8 @@ class DatasetForecaster:
 
         recipe, _ = auto_recipe(self._profile, images_affordable)
         work = training_work(recipe, self._profile.side, images_affordable(recipe))
-        model, features = fitted_model(), replace(self._data, work=work)
+        profile, model = self._profile, fitted_model()
+        features = TrainingFeatures(profile.num_images, profile.num_classes, self._patches, work)
         if unknown := model.unknown(features):
             raise UnknownAccuracyError("; ".join(unknown))
         low, expected, high = model.interval(features, self._num_scored)

@@ -2,22 +2,27 @@
 
 import math
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 
 # Images that are drawn, those of them that are few, and the side in pixels to which larger images are shrunk.
 MAX_IMAGES, FEW_IMAGES, SIDE = 2000, 500, 32
-# Side of a patch in pixels, patches that become filters, and patches that whitening is fitted to.
-PATCH_SIDE, NUM_FILTERS, NUM_PATCHES = 6, 64, 5000
+# Side of a patch and distance between patches in pixels, patches that become filters, and those that whitening is
+# fitted to.
+PATCH_SIDE, STRIDE, NUM_FILTERS, NUM_PATCHES = 6, 2, 64, 5000
 # Cells along each side of an image over which the responses are averaged, and what a response has to exceed.
 GRID, THRESHOLD = 3, 0.25
 # Share of the mean eigenvalue that is added before whitening; strengths of the ridge regression, by image.
 WHITENING_EPSILON, RIDGES = 0.1, (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 MIN_STD, BATCH_SIZE = 1e-3, 128
+# Seconds of the whole as a multiple of those of the responses.
+SECONDS_PER_RESPONSES = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,24 @@ class PatchAccuracy:
     few: float
 
 
+class TooSlowError(Exception):
+    """The classifier would take longer than its time limit."""
+
+
 @torch.no_grad()
-def measure_patch_accuracy(dataset: ImageDataset, seed: int = 0) -> PatchAccuracy:
+def measure_patch_accuracy(dataset: ImageDataset, seed: int = 0, limit_seconds: float = inf) -> PatchAccuracy:
     """Classify images by a ridge regression on the responses of whitened random patches.
 
     Up to 2,000 images are drawn with ``seed``, and shrunk to 32 pixels where they are larger. Patches of them are the
     filters of one convolution, whose positive and negative responses are averaged over a grid of 3x3. The best of six
     strengths of the regression counts. (Coates and Ng 2012, Learning Feature Representations with K-means.)
+
+    Raises TooSlowError where the first images take so long that ``limit_seconds`` would not be enough for all.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(dataset), generator=generator)[:MAX_IMAGES]
     images = _standardized(torch.from_numpy(dataset.images[drawn.numpy()]))
-    features = _responses(images, _whitened_filters(images, generator))
+    features = _responses(images, _whitened_filters(images, generator), limit_seconds)
     labels = torch.from_numpy(dataset.labels)[drawn]
     few = slice(FEW_IMAGES)
     return PatchAccuracy(
@@ -87,16 +98,21 @@ def _whitened_filters(images: Tensor, generator: torch.Generator) -> Tensor:
     return filters.view(NUM_FILTERS, channels, side, side)
 
 
-def _responses(images: Tensor, filters: Tensor) -> Tensor:
+def _responses(images: Tensor, filters: Tensor, limit_seconds: float) -> Tensor:
     """Standardized mean positive and negative responses in each cell of the grid, (N, 2 * filters * cells)."""
+    started = now()
 
     def averaged(batch: Tensor) -> Tensor:
-        responses = F.conv2d(batch, filters)
+        responses = F.conv2d(batch, filters, stride=STRIDE)
         signs = torch.cat([F.relu(sign * responses - THRESHOLD) for sign in (1, -1)], 1)
         averages: Tensor = F.adaptive_avg_pool2d(signs, GRID)
         return averages.flatten(1)
 
-    features = torch.cat([averaged(batch) for batch in images.split(BATCH_SIZE)])
+    batches = images.split(BATCH_SIZE)
+    measured = [averaged(batches[0])]
+    if SECONDS_PER_RESPONSES * len(batches) * (now() - started) > limit_seconds:
+        raise TooSlowError
+    features = torch.cat([*measured, *(averaged(batch) for batch in batches[1:])])
     standardized: Tensor = (features - features.mean(0)) / features.std(0).clamp_min(1e-4)
     return standardized / math.sqrt(features.shape[1])
 
