@@ -163,11 +163,11 @@ def is_planned_today(line: Line) -> bool:
 
 
 def accuracies(lines: Sequence[Line]) -> dict[str, dict[object, float]]:
-    """Accuracies in points by recipe and seed; recipes with changed fields are left out."""
+    """Accuracies in points by recipe and seed; `auto` with changed fields is left out."""
     by_label: dict[str, dict[object, float]] = defaultdict(dict)
     for line in lines:
-        if " " not in str(line["label"]):
-            by_label[str(line["label"])][line["seed"]] = 100 * float(str(line["accuracy"]))
+        if not (label := str(line["label"])).startswith(f"{AUTO} "):
+            by_label[label][line["seed"]] = 100 * float(str(line["accuracy"]))
     return by_label
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/fit_forecast.py            # writes fitted.json and the table in docs/auto.md
     python benchmarks/fit_forecast.py --check    # fails where they differ from the records
+    python benchmarks/fit_forecast.py --measure TASKS/*.npz > RECORD/features.jsonl   # of tasks that tasks.py wrote
 
 The model is linear in the terms of `TrainingFeatures.vector`, with a random effect of each data set, as trainings on
 one data set are far more alike than those on two. Its variances are those of the largest restricted likelihood on a
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from auto_cells import read_cell
 from fit_auto import AUTO, CELLS, ROOT, table_head
 from pages import replace_table
+from timebox.data import SplitConfig, load_data, split_dataset
 from timebox.planning.auto import AUTO_BASE
 from timebox.planning.forecast.accuracy_model import (
     COVERAGE,
@@ -35,13 +37,15 @@ from timebox.planning.forecast.accuracy_model import (
     to_angle,
     training_work,
 )
-from timebox.planning.forecast.patch_classifier import PatchAccuracy
+from timebox.planning.forecast.patch_classifier import PatchAccuracy, measure_patch_accuracy
 from timebox.recipe.recipe import upgrade_fields
 
 PAGE, MODEL = "docs/auto.md", f"src/timebox/planning/forecast/{FITTED}"
 TASK_FEATURES = "*/features.jsonl"
 # Records of single data sets, by the second part of their names, and the tasks whose features they have.
 DATA_SETS = {"cifar10-5000": "cifar10-500", "cifar10": "cifar10-4500", "cifar100": "cifar100-450"}
+# Tasks whose name does not begin with that of the data set that they are made of.
+SOURCES = {"cats-dogs-1000": "cifar10", "cifar20-250": "cifar100"}
 # Candidates for the standard deviations between data sets and between trainings, in radians.
 DATA_SDS = (0.05, 0.07, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, 0.6)
 TRAINING_SDS = (0.03, 0.05, 0.07, 0.09, 0.11, 0.14, 0.2)
@@ -111,7 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; fail where something differs")
     parser.add_argument("--root", type=Path, default=ROOT, help="where docs/, records/ and src/ lie")
+    parser.add_argument(
+        "--measure", type=Path, nargs="+", metavar="TASK", help="print a line of features for each task"
+    )
     arguments = parser.parse_args(argv)
+    for task in arguments.measure or ():
+        print(json.dumps(measure(task)), flush=True)
+    if arguments.measure:
+        return 0
     root = arguments.root
     trainings = Trainings(list(read(root / "records")))
     left_out = {name: fit(trainings.of(name, False)) for name in trainings.data_sets}
@@ -144,6 +155,21 @@ def is_same(path: Path, wanted: str) -> bool:
         np.allclose(getattr(pair[0], name), getattr(pair[1], name), rtol=1e-4, atol=1e-6)
         for name in ("coefficients", "covariance", "data_sd", "training_sd", "quantile")
     ) and (pair[0].ranges.keys() == pair[1].ranges.keys())
+
+
+def measure(task: Path) -> Line:
+    """The features of a task: those of its data that the accuracy is forecast from."""
+    train = split_dataset(load_data(task).splits, SplitConfig(val="none", test="none")).train
+    patches = measure_patch_accuracy(train)
+    return {
+        "task": task.stem,
+        "data_set": SOURCES.get(task.stem, task.stem.split("-")[0]),
+        "train_images": len(train),
+        "num_classes": train.num_classes,
+        "side": min(train.image_shape[:2]),
+        "many": round(patches.many, 4),
+        "few": round(patches.few, 4),
+    }
 
 
 def read(records: Path) -> Iterator[Trained]:
