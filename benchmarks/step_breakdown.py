@@ -3,9 +3,9 @@
     python benchmarks/step_breakdown.py [--width 64] [--side 32 64 96] [--held 128] [--precision bf16] [--out FILE]
 
 A row is a network of `auto` that takes images of one side, from images held at `--held` pixels, or at that side if it
-is larger. The step is the whole one of a training: batch made from uint8 images, forward, backward, update with Muon. Its
-seconds are the median of the steps measured without a profiler; the shares come from steps under torch's profiler, by
-the time that each operator takes itself. Python is what no operator accounts for.
+is larger. The step is the whole one of a training: batch made from uint8 images, forward, backward, update with Muon.
+Its seconds are the median of the steps measured without a profiler; the shares come from steps under torch's profiler,
+by the time that each operator takes itself. Python is what no operator accounts for.
 """
 
 import argparse

@@ -29,8 +29,8 @@ from timebox.runtime.threads import threads_are_fixed, tune_num_threads
 # three are so large that each takes all the time that a measurement may take.
 PLANNING_SHARE, MIN_PLANNING_SECONDS, MAX_PLANNING_SECONDS = 0.05, 0.6, 2.0
 NUM_LARGE_MEASUREMENTS = 3
-# Time for the forecast of the accuracy: a fraction of the budget, or so many seconds.
-FORECAST_SHARE, MIN_FORECAST_SECONDS = 0.01, 0.5
+# Time for the forecast of the accuracy: a fraction of the budget.
+FORECAST_SHARE = 0.015
 # Seconds left below which a CPU measures the narrow probe only, in fp32 only.
 SHORT_BUDGET_SECONDS = 8.5
 # Seconds left from which all is measured that a selection wants to know: these, and the time of MIN_STEPS small
@@ -233,8 +233,7 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
         benchmark, reasons = benchmarks[precision], [*reasons, *more_reasons]
     forecaster = None
     if request.has_forecast:
-        limit_seconds = max(MIN_FORECAST_SECONDS, FORECAST_SHARE * budget.total_seconds)
-        num_scored = request.scoring.num_reported
+        num_scored, limit_seconds = request.scoring.num_reported, FORECAST_SHARE * budget.total_seconds
         forecaster = DatasetForecaster(request.train, profile, seconds_per_image, num_scored, limit_seconds)
     return Selection(recipe, benchmark, (*lines, *reasons), forecaster=forecaster)
 
