@@ -246,6 +246,7 @@ def fit(trainings: Trainings) -> AccuracyModel:
         "images": [one.features.num_images for one in trainings.trained],
         "classes": [one.features.num_classes for one in trainings.trained],
         "work": [one.features.work for one in trainings.trained],
+        "patch_angle": [one.features.patch_angle for one in trainings.trained],
     }
     return AccuracyModel(
         coefficients=tuple(map(rounded, fits[best].coefficients)),

@@ -21,6 +21,8 @@ REFERENCE_IMAGES, REFERENCE_CLASSES = 5000, 10
 # The fit knows nothing of data sets this many times smaller or larger than all that it was fitted to, and of trainings
 # with less or more work.
 RANGE_MARGIN = {"images": 2.0, "classes": 1.5, "work": 10.0}
+# Nor of data on which the classifier on patches is nearer to chance by this angle.
+PATCH_ANGLE_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class TrainingFeatures:
     patches: PatchAccuracy
     work: float
 
+    @property
+    def patch_angle(self) -> float:
+        """The accuracy of the classifier on patches, as an angle: see :func:`to_angle`."""
+        return to_angle(self.patches.many, self.num_classes)
+
     def vector(self) -> tuple[float, ...]:
         """The terms of the linear model.
 
@@ -47,8 +54,8 @@ class TrainingFeatures:
         missing = (WORK_IMAGES / max(self.work, 1.0)) ** (1 / 3)
         images = math.log10(self.num_images / REFERENCE_IMAGES)
         classes = math.log(self.num_classes / REFERENCE_CLASSES)
-        many, few = (to_angle(share, self.num_classes) for share in (self.patches.many, self.patches.few))
-        return (1.0, many, many - few, images, classes, missing, missing * images, missing * classes)
+        gain = self.patch_angle - to_angle(self.patches.few, self.num_classes)
+        return (1.0, self.patch_angle, gain, images, classes, missing, missing * images, missing * classes)
 
 
 class AccuracyModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +68,7 @@ class AccuracyModel(msgspec.Struct, frozen=True, kw_only=True):
         training_sd: standard deviation between trainings on one data set.
         quantile: standard deviations on either side of the mean within which :data:`COVERAGE` of the trainings came
             out, on data sets left out of the fit.
-        ranges: smallest and largest number of images and classes, and work, among the trainings fitted to.
+        ranges: smallest and largest ``images``, ``classes``, ``work`` and ``patch_angle`` of the trainings fitted to.
     """
 
     coefficients: tuple[float, ...]
@@ -88,17 +95,19 @@ class AccuracyModel(msgspec.Struct, frozen=True, kw_only=True):
 
     def unknown(self, features: TrainingFeatures) -> list[str]:
         """Reasons in words why the features are far from all that the model was fitted to; empty where they are not."""
-        values = {"images": features.num_images, "classes": features.num_classes, "work": features.work}
         reasons = []
-        for name, value in values.items():
+        for name, value in (("images", features.num_images), ("classes", features.num_classes)):
             low, high = self.ranges[name]
             if not low / RANGE_MARGIN[name] <= value <= high * RANGE_MARGIN[name]:
-                direction = "less" if value < low else "more"
-                reasons.append(
-                    f"{direction} training than in any of its trainings"
-                    if name == "work"
-                    else f"{value:,} {name}, where it was fitted to {low:,.0f} to {high:,.0f}"
-                )
+                reasons.append(f"{value:,} {name}, where it was fitted to {low:,.0f} to {high:,.0f}")
+        low, high = self.ranges["work"]
+        if not low / RANGE_MARGIN["work"] <= features.work <= high * RANGE_MARGIN["work"]:
+            reasons.append(f"{'less' if features.work < low else 'more'} training than any that it was fitted to")
+        if features.patch_angle < self.ranges["patch_angle"][0] - PATCH_ANGLE_MARGIN:
+            reasons.append(
+                f"a simple classifier gets {100 * features.patches.many:.0f} % of these images right, nearer to chance "
+                "than on any data that it was fitted to"
+            )
         return reasons
 
 
