@@ -54,7 +54,9 @@ def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Mod
     if recipe.model == "resnet18":
         model = ResNet18(in_channels, num_classes, width=width)
     elif recipe.model == "airbench":
-        airbench = AirbenchConfig(width, ghost_size, logit_scale, recipe.input_scale, recipe.blur_pool)
+        airbench = AirbenchConfig(
+            width, ghost_size, logit_scale, recipe.input_scale, recipe.blur_pool, recipe.norm_epsilon
+        )
         model = Airbench(in_channels, num_classes, airbench)
     else:
         resnet9 = ResNet9Config(width, recipe.whitening, ghost_size, recipe.celu_alpha, logit_scale)

@@ -258,7 +258,9 @@ def test_a_field_that_was_renamed_is_read_by_its_former_name(tmp_path: Path, mon
     monkeypatch.delitem(recipe.FIELDS, "mixup")
     monkeypatch.setitem(recipe.FIELDS, "mixup_share", Field(former.description, 0, 1, former_name="mixup"))
     monkeypatch.setitem(recipe._TYPES, "mixup_share", float)
-    assert upgrade_fields({"mixup": 0.5, "width": 4}) == {"mixup_share": 0.5, "width": 4}
+    upgraded = upgrade_fields({"mixup": 0.5, "width": 4})
+    assert {"mixup_share": 0.5, "width": 4}.items() <= upgraded.items()
+    assert "mixup" not in upgraded
     file = tmp_path / "best.toml"
     file.write_text('extends = "auto"\nmixup = "x0.5"\n')
     changes = parse_recipe(str(file), ["mixup=x0.5"]).overrides

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timebox.models.layers import ConvBlock, GhostBatchNorm, MaxBlurPool, Residual, Whitening, start_at_identity
+from timebox.models.layers import (
+    MAX_BIAS,
+    ConvBlock,
+    GhostBatchNorm,
+    MaxBlurPool,
+    Residual,
+    Whitening,
+    start_at_identity,
+)
 
 
 def images(num: int, channels: int = 5, side: int = 4, seed: int = 0) -> Tensor:
@@ -80,6 +88,28 @@ def test_whitening_does_not_amplify_directions_without_variance() -> None:
     layer.fit(flat)
     assert layer.weight.isfinite().all()
     assert float(layer.weight.abs().max()) <= 10.0001
+
+
+def test_directions_without_variance_have_no_filter() -> None:
+    """Grey images with three channels vary in four of twelve directions: their four filters are there three times."""
+    grey = F.avg_pool2d(images(200, channels=1, side=16), 3, stride=1)
+    layer, of_grey = Whitening(3, 2), Whitening(1, 2)
+    layer.fit(grey.expand(-1, 3, -1, -1))
+    of_grey.fit(grey)
+    rank = of_grey.num_filters
+    assert torch.equal(layer.weight[:rank], layer.weight[rank : 2 * rank])
+    assert torch.equal(layer.weight[:rank], layer.weight[2 * rank :])
+    assert torch.linalg.matrix_rank(layer.weight[:rank].flatten(1)) == rank
+
+
+def test_the_bias_that_is_added_is_bounded() -> None:
+    layer = Whitening(1, bias=True)
+    assert layer.bias is not None and layer.bounded_bias is not None
+    with torch.no_grad():
+        layer.bias.copy_(torch.linspace(-1000, 1000, len(layer.bias)))
+        assert float(layer.bounded_bias.abs().max()) == MAX_BIAS
+        assert torch.equal(layer(torch.zeros(1, 1, 4, 4))[0, :, 1, 1], layer.bounded_bias)
+    assert Whitening(1).bounded_bias is None
 
 
 def test_filters_are_sorted_by_decreasing_variance() -> None:

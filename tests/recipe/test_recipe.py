@@ -21,7 +21,7 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 41
+NUM_FIELDS = 42
 NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
 
 

@@ -22,7 +22,7 @@ from timebox.run.run import Run
 from timebox.run.tensors import check_finite
 
 # Recipe fields that the weights determine.
-WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "celu_alpha")
+WEIGHT_FIELDS = ("model", "width", "blur_pool", "whitening", "norm_epsilon", "celu_alpha")
 HEAD, FIRST_NETWORK = "head.", "members.0."
 FIRST_FILTERS = "groups.1.0.weight"  # in `auto`'s network; its number of filters is the width
 MAX_BYTES = 4 << 30

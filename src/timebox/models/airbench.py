@@ -12,7 +12,7 @@ from timebox.models.layers import GhostBatchNorm, MaxBlurPool, Whitening
 
 # Large, because running statistics must converge within the few dozen steps of a short training.
 NORM_MOMENTUM = 0.4
-NORM_EPSILON = 1e-12
+MIN_NORM_EPSILON = 1e-12
 # Pixels: smaller images are enlarged, because the whitening and three halvings would leave nothing of them. (With zero
 # padding instead, two of three trainings on 8x8 digits failed.)
 MIN_SIDE = 9
@@ -24,6 +24,7 @@ class AirbenchConfig:
 
     ``width`` is the number of channels of the first group, ``ghost_size`` 0 the whole batch. ``input_scale`` resizes
     images first: operations are proportional to its square. ``blur_pool`` replaces max pooling by :class:`MaxBlurPool`.
+    ``norm_epsilon`` is added to the variances in batch norm: in drawings max pooling leaves channels without any.
     """
 
     width: int = 64
@@ -31,6 +32,7 @@ class AirbenchConfig:
     logit_scale: float = 1 / 256
     input_scale: float = 1.0
     blur_pool: bool = False
+    norm_epsilon: float = 0.0
 
 
 PUBLISHED = AirbenchConfig()
@@ -51,7 +53,7 @@ class Airbench(nn.Module):
         self.input_scale, width = config.input_scale, config.width
         self.whitening = Whitening(in_channels, 2, padding=0, epsilon=5e-4, signed=True, bias=True)
         channels = (self.whitening.num_filters, width, 4 * width, 4 * width)
-        groups = (_Group(channels[i], channels[i + 1], config.ghost_size, config.blur_pool) for i in range(3))
+        groups = (_Group(channels[i], channels[i + 1], config) for i in range(3))
         self.groups = nn.Sequential(nn.GELU(), *groups)
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.logit_scale = config.logit_scale
@@ -77,7 +79,7 @@ class Airbench(nn.Module):
 
     def _whiten_and_activate(self, x: Tensor) -> Tensor:
         """Whitening and GELU in training on a GPU, by a kernel that adds the bias if it works there."""
-        x, bias = self.whitening.forward_without_bias(x), self.whitening.bias
+        x, bias = self.whitening.forward_without_bias(x), self.whitening.bounded_bias
         assert bias is not None
         if kernels_work(x.device, x.dtype) and not x.requires_grad:
             return bias_gelu(x, bias)
@@ -92,11 +94,12 @@ class Airbench(nn.Module):
 
 
 class _Group(nn.Sequential):
-    def __init__(self, in_channels: int, out_channels: int, ghost_size: int, blur_pool: bool) -> None:
-        first, second = (GhostBatchNorm(out_channels, ghost_size, NORM_MOMENTUM, NORM_EPSILON) for _ in range(2))
+    def __init__(self, in_channels: int, out_channels: int, config: AirbenchConfig) -> None:
+        epsilon = max(config.norm_epsilon, MIN_NORM_EPSILON)
+        first, second = (GhostBatchNorm(out_channels, config.ghost_size, NORM_MOMENTUM, epsilon) for _ in range(2))
         super().__init__(
             conv3x3(in_channels, out_channels),
-            MaxBlurPool() if blur_pool else nn.MaxPool2d(2),
+            MaxBlurPool() if config.blur_pool else nn.MaxPool2d(2),
             first,
             nn.GELU(),
             conv3x3(out_channels, out_channels),

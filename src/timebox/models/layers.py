@@ -75,12 +75,20 @@ class Residual(nn.Sequential):
         return x + residual
 
 
+# Variance of a direction of normalised patches that is no more than the rounding of bfloat16 inputs.
+NOISE_VARIANCE = 1e-5
+# Largest bias of a whitening filter, in standard deviations of its responses.
+MAX_BIAS = 10.0
+
+
 class Whitening(nn.Module):
     """A first convolution with fixed filters that whiten patches (cifar10-fast; "input patch whitening").
 
     The filters are the eigenvectors of the covariance of the training images' patches, each scaled to unit variance.
     They are fitted to the data, not trained: call :meth:`fit` once before the first step. Before that they are the
-    identity.
+    identity. Directions in which patches do not vary, as in grey images saved with three channels, have no filter: the
+    others are repeated in their place. The noise of such a direction, scaled to unit variance, would make channels that
+    are all but constant, and gradients that overflow in the normalisation behind them.
 
     Args:
         in_channels: C of the normalised images (N, C, H, W).
@@ -124,11 +132,18 @@ class Whitening(nn.Module):
         covariance = (patches.T @ patches / len(patches)).double().cpu()
         variances, vectors = torch.linalg.eigh(covariance)
         filters = vectors.T / (variances + self.epsilon).clamp_min(self.epsilon).sqrt()[:, None]
-        filters = filters.flip(0)
+        num_used = int((variances > NOISE_VARIANCE).sum()) or len(filters)
+        filters = filters.flip(0)[torch.arange(len(filters)) % num_used]
         self.weight.copy_((torch.cat((filters, -filters)) if self.signed else filters).reshape(self.weight.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        return F.conv2d(x, self.weight, self.bounded_bias, padding=self.padding)
+
+    @property
+    def bounded_bias(self) -> Tensor | None:
+        """The bias, as far as it is sensible: filters have unit variance, and trained biases are below a third. In
+        bfloat16 the gradients of channels that hardly vary carry it to thousands."""
+        return None if self.bias is None else self.bias.clamp(-MAX_BIAS, MAX_BIAS)
 
     def forward_without_bias(self, x: Tensor) -> Tensor:
         """The convolution without the bias."""

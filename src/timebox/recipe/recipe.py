@@ -86,6 +86,9 @@ class Recipe:
     ]
     whitening_bias_until: Annotated[float, Field("progress at which the whitening bias is frozen; airbench only", 0, 1)]
     identity_init: Annotated[bool, Field("identity initialisation of 3x3 convolutions")]
+    norm_epsilon: Annotated[
+        float, Field("added to the variances in batch norm, above 1e-12; airbench only", 0, 1, legacy_value=0.0)
+    ]
     celu_alpha: Annotated[float, Field("alpha of CELU in resnet9; 0 for resnet18 (ReLU) and airbench (GELU)", 0, 10)]
     ghost_size: Annotated[
         int, Field("images per ghost batch norm group; 0 for the whole batch, as in resnet18", 0, 65536)
@@ -192,11 +195,12 @@ def _printable_toml(text: str) -> str:
 
 # Fields that have only one value for a network.
 _FIXED: dict[str, dict[str, Value]] = {
-    "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0, "blur_pool": False},
+    "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0, "blur_pool": False, "norm_epsilon": 0.0},
     "resnet18": {
         "whitening": False,
         "input_scale": 1.0,
         "blur_pool": False,
+        "norm_epsilon": 0.0,
         "whitening_bias_until": 0.0,
         "celu_alpha": 0.0,
         "ghost_size": 0,
