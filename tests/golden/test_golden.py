@@ -33,7 +33,7 @@ TRAINED = (
 STOPPED = ("killed", "stopped", "stopped-budget")
 OTHERS = ("benchmarked", "lr-find", "tuned")
 TOLERANCE = 1e-5
-MAX_BYTES = 420_000
+MAX_BYTES = 560_000
 
 
 def copy_of(golden: Path, name: str, place: Path) -> Path:
