@@ -87,7 +87,7 @@ def test_texts_of_the_page():
 def test_the_forecast_stands_beside_the_accuracy_that_was_reached():
     forecast = {"budget_seconds": 60.0, "expected": 0.8123, "low": 0.7, "high": 0.9}
     text = Page(report_page(make_run_data(summary={"forecast": forecast}))).text
-    assert text.count("forecast before training: 81%, 80% interval 70% to 90%") == 1
+    assert text.count("forecast 81%, 80% interval 70% to 90%") == 1
     for other in (None, {}, {"expected": 0.8}, {"expected": "a", "low": [], "high": None}):
         assert "forecast" not in Page(report_page(make_run_data(summary={"forecast": other}))).text
 
