@@ -24,8 +24,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from auto_cells import read_cell
-from fit_auto import AUTO, CELLS, ROOT, table_head
+from auto_cells import SCALE_FIELDS
+from fit_auto import AUTO, ROOT, table_head
+from fit_auto import read as read_cells
 from pages import replace_table
 from timebox.data import SplitConfig, load_data, split_dataset
 from timebox.planning.auto import AUTO_BASE
@@ -58,7 +59,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trained:
-    """A training of `auto`: its data set and task, what is foretold from, and its accuracy on held-out images."""
+    """A training of `auto`: its data set and task, the features of the forecast, and the held-out accuracy."""
 
     data_set: str
     task: str
@@ -154,7 +155,7 @@ def is_same(path: Path, wanted: str) -> bool:
     return all(
         np.allclose(getattr(pair[0], name), getattr(pair[1], name), rtol=1e-4, atol=1e-6)
         for name in ("coefficients", "covariance", "data_sd", "training_sd", "quantile")
-    ) and (pair[0].ranges.keys() == pair[1].ranges.keys())
+    ) and all(np.allclose(pair[0].ranges[name], pair[1].ranges[name], rtol=1e-4) for name in pair[1].ranges)
 
 
 def measure(task: Path) -> Line:
@@ -177,11 +178,9 @@ def read(records: Path) -> Iterator[Trained]:
     tasks: dict[str, Line] = {}
     for path in sorted(records.glob(TASK_FEATURES)):
         tasks |= {line["task"]: line for line in lines_of(path)}
-    for path in sorted(records.glob(CELLS)):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = read_cell(text)
-            if line["task"] in tasks and is_usable(line):
-                yield trained(tasks[str(line["task"])], line, line)
+    for line in read_cells(records):
+        if line["task"] in tasks and is_usable(line):
+            yield trained(tasks[str(line["task"])], line, line)
     for path in sorted(records.glob("*/trials.jsonl")):
         data_set = path.parent.name.split("_")[1]
         if data_set in DATA_SETS:
@@ -201,9 +200,7 @@ def is_usable(line: Line) -> bool:
 
 def trained(task: Line, line: Line, fields: Line) -> Trained:
     """A line of a record, with the fields of its recipe."""
-    recipe = AUTO_BASE.replace(
-        **{name: value for name in ("width", "ensemble_size", "input_scale") if (value := fields.get(name)) is not None}
-    )
+    recipe = AUTO_BASE.replace(**{name: value for name in SCALE_FIELDS if (value := fields.get(name)) is not None})
     num_images = int(str(line.get("train_images") or task["train_images"]))
     work = training_work(recipe, float(str(task["side"])), float(str(line["epochs"])) * num_images)
     features = TrainingFeatures(

@@ -15,7 +15,7 @@ from timebox.recipe import Recipe
 FITTED = "fitted.json"
 # Share of the cases that an interval holds.
 COVERAGE = 0.8
-# A training of one unit of work sees a thousand images of 32 pixels with a network of width 64.
+# Work counts images of so many pixels seen by a network of such a width; in the terms of the model, in thousands.
 WORK_WIDTH, WORK_SIDE, WORK_IMAGES = 64, 32, 1000
 REFERENCE_IMAGES, REFERENCE_CLASSES = 5000, 10
 # The fit knows nothing of data sets this many times smaller or larger than all that it was fitted to, and of trainings
