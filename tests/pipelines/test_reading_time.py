@@ -106,10 +106,10 @@ def test_a_run_on_a_part_is_resumed_on_the_same_part(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         slow_down(patch, encoded_images, "decode_image", 0.05)
         out, data = tmp_path / "run", tmp_path / "ds"
-        stopped = train(data, budget="14s", allow_partial=True, out=out, reporter=Stop(), **options)
+        stopped = train(data, budget="16s", allow_partial=True, out=out, reporter=Stop(), **options)
     training = stopped.config["training"]
     assert isinstance(training, dict)
-    assert 50 < training["part_read"]["images"] < 1000
+    assert 2 <= training["part_read"]["images"] < 1400  # how many depends on the machine
     resumed, _ = within_budget(lambda budget: train(resume=out, budget=budget, cache=False), 8.0)
     assert resumed.summary["part_read"] == training["part_read"]
     assert resumed.summary["late"] is False
