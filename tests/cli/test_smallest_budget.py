@@ -19,6 +19,7 @@ from timebox.planning.budget import ELAPSED_MARGIN
 MAX_REFUSAL_SECONDS = 5.0
 STAMPS = re.compile(r"^ *(\d+\.\d)s  \w", re.MULTILINE)
 STAMP = re.compile(r"^ *(\d+\.\d)s  planning$", re.MULTILINE)
+REFUSAL = re.compile(r"planning took (\d+\.\d|\d+)s, and 10 steps take about .*s here; use at least \d+s$")
 
 pytestmark = pytest.mark.integration
 
@@ -45,13 +46,23 @@ def check_named_budget(refused: subprocess.CompletedProcess[str], run: Callable[
     assert ended.returncode == DONE, ended.stderr
 
 
+def refused_in_planning(data: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The refusal of two seconds; of more where reading alone takes as long, as beside other programs it may."""
+    for budget in (2.0, 4.0, 8.0):
+        refused = train(data, budget, out, *words)
+        if refused.returncode == DONE and budget > 2.0:
+            pytest.skip("the machine became much faster during this test")
+        assert refused.returncode == REFUSED, refused.stderr
+        if REFUSAL.search(refused.stderr):
+            break
+    return refused
+
+
 def check(data: str, out: Path, *words: str) -> None:
-    """Two seconds are refused, with a budget that works."""
-    refused = train(data, 2.0, out, *words)
-    assert refused.returncode == REFUSED
-    line = refused.stderr.splitlines()[-1]
-    found = re.search(r"planning took (\d+\.\d|\d+)s, and 10 steps take about .*s here; use at least \d+s$", line)
-    assert found, line
+    """A budget of a few seconds is refused, with one that works."""
+    refused = refused_in_planning(data, out, *words)
+    found = REFUSAL.search(refused.stderr)
+    assert found, refused.stderr
     planning = STAMP.search(refused.stderr)
     assert planning, refused.stderr
     assert float(found[1]) - float(planning[1]) < MAX_REFUSAL_SECONDS
