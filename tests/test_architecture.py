@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("distributed",),
     ("evaluation",),
+    ("pretrained",),
     ("training",),
     ("planning",),
     ("run",),

@@ -10,7 +10,7 @@ from timebox.configs.arguments import to_arguments
 from timebox.configs.benchmark import BenchmarkConfig, RecipeVariant
 from timebox.configs.data import DataConfig
 from timebox.configs.options import Depth
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.configs.verbs import EvaluateConfig
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
@@ -97,6 +97,7 @@ def train_config(config: BenchmarkConfig, variant: RecipeVariant, seed: int) -> 
         settings=(*config.settings, *variant.settings),
         seed=seed,
         scoring=False,
+        init=SCRATCH,
         **{name: getattr(config, name) for name in ("device", "precision", "data_dir", "max_bad_share")},
     )
 

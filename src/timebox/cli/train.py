@@ -135,6 +135,10 @@ def _scores(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     if isinstance(forecast, Mapping):
         expected, low, high = (percent(forecast.get(name), 0) for name in ("expected", "low", "high"))
         yield "forecast", f"{expected}   80 % interval: {low} to {high}"
+    if isinstance(blend := summary.get("blend"), Mapping):
+        own, other = (percent(blend.get(f"{name}_val_accuracy")) for name in ("network", "pretrained"))
+        share = percent(blend.get("share"), 0)
+        yield "blend", f"{share} pretrained features   on val alone: features {other}, network {own}"
 
 
 def _time(summary: Mapping[str, object]) -> Iterator[tuple[str, str]]:

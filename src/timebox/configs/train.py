@@ -13,6 +13,8 @@ from timebox.machine import is_torchrun
 # Options that may be given beside --resume and --replay; everything else is the run's own.
 BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache")
 BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache")
+# What a training begins with, apart from the weights of a run.
+AUTO_INIT, SCRATCH, PRETRAINED = "auto", "scratch", "pretrained"
 # Options that change nothing of what is trained.
 NOT_IN_COMMAND = ("out", "overwrite", "resume", "replay", "device", "data_dir", "max_bad_share", "cache")
 
@@ -98,14 +100,16 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     ] = "auto"
     settings: options.Settings = ()
     init: Annotated[
-        options.Text | None,
+        options.Text,
         option(
-            "begin with the weights of a run, or of its model.safetensors; classes it does not have get a new head",
-            metavar="RUN|FILE",
+            "what to begin with: scratch; pretrained, features learnt on other photos, blended with a network of one's "
+            "own; auto, whichever suits data and budget; or the weights of a run, or of its model.safetensors; classes "
+            "it does not have get a new head (default: auto)",
+            metavar="INIT|RUN|FILE",
             is_path=True,
             group="method",
         ),
-    ] = None
+    ] = AUTO_INIT
     seed: Annotated[options.Natural, option("seed of the training", metavar="N", group="method")] = 0
     val: options.Val = None
     test: options.Test = None
@@ -160,6 +164,11 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     def of(cls, source: DataConfig, **changes: Any) -> "TrainConfig":
         """A training on the data of ``source``, with the other options as given."""
         return cls(**{**source.arguments(), **changes})
+
+    @property
+    def initial_run(self) -> str | None:
+        """The run, or the file, whose weights the training begins with; None for another beginning."""
+        return None if self.init in (AUTO_INIT, SCRATCH, PRETRAINED) else self.init
 
     @property
     def source(self) -> DataConfig:

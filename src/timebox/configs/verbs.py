@@ -10,6 +10,7 @@ from timebox.configs.config import Config, Rule, option
 
 PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
+InitialWeights = Literal["auto", "scratch", "pretrained"]
 
 
 class InspectConfig(Config, frozen=True, kw_only=True):
@@ -43,6 +44,10 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     ] = 600.0
     recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
     settings: options.Settings = ()
+    init: Annotated[
+        InitialWeights,
+        option("as for `timebox train`: auto, scratch or pretrained", group="method"),
+    ] = "auto"
     val: options.Val = None
     test: options.Test = None
     test_limit: options.TestLimit = None

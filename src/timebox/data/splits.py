@@ -131,6 +131,11 @@ class DataSplits:
     white_16bit: int = WHITE_16BIT  # the value of 16-bit grey images that became 255
     part: PartRead | None = None  # the part of the source that was read, where there was no time for all
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a plan says of them."""
+        return (self.part.sentence,) if self.part else ()
+
 
 def split_dataset(splits: SourceSplits, config: SplitConfig) -> DataSplits:
     """Divide a source into the train, val and test splits of a run.

@@ -15,6 +15,8 @@ from timebox.recipe import Recipe
 _OVERHEAD = 2
 # Inputs and outputs of an operation on the first stage's channels, the largest of each network: a residual sum has 3.
 _TENSORS = 4
+# Numbers for each pixel: input and output of the first depthwise convolution, 96 channels at half the side.
+_PRETRAINED_CHANNELS = 48
 _MIN_CHANNELS = 32  # the whitening filters have up to 24 channels
 
 
@@ -23,6 +25,16 @@ def inference_bytes_bound(recipe: Recipe, image_shape: tuple[int, int, int], num
     height, width, _ = image_shape
     pixels = height * width * max(1.0, recipe.input_scale) ** 2
     return int(pixels * max(recipe.width, _MIN_CHANNELS) + num_classes) * torch.float32.itemsize * _TENSORS * _OVERHEAD
+
+
+def pretrained_bytes(side: int, aspect: float) -> int:
+    """An upper bound of the bytes that one image takes in a :class:`PretrainedClassifier`.
+
+    Args:
+        side: shorter side of its images in pixels. aspect: height by width.
+    """
+    pixels = side**2 * max(aspect, 1 / aspect)
+    return int(pixels * _PRETRAINED_CHANNELS) * torch.float32.itemsize * _OVERHEAD
 
 
 def inference_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.errors import UsageError
+from timebox.models.pretrained import Blend
 
 # Number of views that are averaged, by the name of the test-time augmentation.
 NUM_VIEWS = {"none": 1, "mirror": 2, "shift": 3, "mirror_shift": 6}
@@ -17,7 +18,15 @@ def check_tta(tta: str) -> None:
 
 
 def average_views(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
-    """Mean probabilities (N, num_classes) over the views of normalised images (N, C, H, W)."""
+    """Mean probabilities (N, num_classes) over the views of normalised images (N, C, H, W).
+
+    The pretrained classifier of a :class:`Blend` sees the images as they are: more views take it long and gain little.
+    """
+    if isinstance(model, Blend):
+        pretrained: Tensor = model.pretrained(inputs).softmax(1)
+        if model.share == 1:
+            return pretrained
+        return (1 - model.share) * average_views(model.network, inputs, tta) + model.share * pretrained
     total = torch.zeros((), device=inputs.device)
     for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:
         if tta in ("mirror", "mirror_shift"):

@@ -18,7 +18,7 @@ class ModelWithPreprocessing(nn.Module):
 
     def __init__(self, run: Run, tta: str) -> None:
         super().__init__()
-        self.model = run.model
+        self.model = run.predictor
         self.size, self.fit = run.preprocessing.size, run.recipe.image_fit
         self.tta, self.temperature = tta, run.temperature
         mean, std = run.preprocessing.tensors()

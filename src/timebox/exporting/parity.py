@@ -15,6 +15,7 @@ from timebox.data.images.fit import BELOW_HALF, batch_fit, fit_weights
 from timebox.evaluation.calibration import SMALLEST_PROBABILITY
 from timebox.evaluation.tta import average_views
 from timebox.models import networks_of
+from timebox.models.pretrained import Blend
 from timebox.run import Run
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -168,7 +169,7 @@ def images_without_ties(run: Run, num_images: int, height: int, width: int) -> N
 
 def _predict_float64(run: Run, images: NDArray[np.uint8], tta: str) -> NDArray[np.float64]:
     """The run's calibrated probabilities (N, num_classes), computed in float64."""
-    model = deepcopy(run.model).double()
+    model = deepcopy(run.predictor).double()
     mean, std = (statistic.double() for statistic in run.preprocessing.tensors())
     with torch.inference_mode():
         planes = torch.from_numpy(images).permute(0, 3, 1, 2).double()
@@ -189,8 +190,11 @@ def _rounding_error(run: Run, images: NDArray[np.uint8], exact: NDArray[np.float
 
 
 def _num_layers(run: Run) -> int:
-    """Modules without children in one network, with and without weights."""
-    return sum(not list(module.children()) for module in networks_of(run.model)[0].modules())
+    """Modules without children in one network, and in the pretrained classifier where there is one."""
+    networks = [networks_of(run.model)[0]]
+    if isinstance(run.predictor, Blend):
+        networks.append(run.predictor.pretrained)
+    return sum(not list(module.children()) for network in networks for module in network.modules())
 
 
 def max_relative_error(probabilities: NDArray[np.float32], expected: NDArray[np.float64]) -> float:

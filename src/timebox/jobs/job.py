@@ -14,11 +14,11 @@ from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits, ImageDataset, channel_statistics
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
-from timebox.data.part import PartRead
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.evaluation.scoring import Scorer
 from timebox.jobs.context import RunContext
 from timebox.jobs.initial_weights import InitialWeights
+from timebox.jobs.pretrained import PretrainedBranch
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.plan import Plan
 from timebox.planning.planner import make_plan
@@ -43,6 +43,7 @@ class TrainingJob:
 
     Attributes:
         initial: weights to start from; None for random ones, or where a checkpoint is resumed.
+        pretrained: the classifier to blend with the network; None for none.
         checkpoint: to resume from; None to start at step 0.
         step_plans: the settings of each step, to replay a run; None to schedule anew.
         is_mixed_environment: whether a part was trained on another machine or with other versions. Such a run cannot be
@@ -53,6 +54,7 @@ class TrainingJob:
     plan: Plan
     data_splits: DataSplits
     initial: InitialWeights | None = None
+    pretrained: PretrainedBranch | None = None
     checkpoint: Checkpoint | None = None
     step_plans: Sequence[StepPlan] | None = None
     is_mixed_environment: bool = False
@@ -92,6 +94,7 @@ class TrainingJob:
                 white_16bit=self.data_splits.white_16bit,
             ),
             recipe=self.plan.recipe.as_dict(),
+            pretrained=self.pretrained.record if self.pretrained else None,
             source=self.config.source,
             seed=self.config.seed,
             training=TrainingRequest.of(
@@ -132,19 +135,19 @@ def plan_training(
     context: RunContext,
     num_steps: int | None = None,
     write_speed: WriteSpeed = NO_WRITES,
-    part: PartRead | None = None,
+    first_lines: tuple[str, ...] = (),
 ) -> Plan:
     """Plan a training within the context's deadline, or for a number of steps, and report the plan's lines.
 
     Args:
-        part: the part of the images that was read, if not all were; its sentence becomes the plan's first line.
+        first_lines: of the plan, which have been reported already.
     Raises:
         UsageError: for a recipe that does not fit the data. BudgetError: for a budget that is too short.
     """
     plan = make_plan(request, context.deadline, num_steps, write_speed)
     for line in plan.lines:
         context.reporter.note(line)
-    return replace(plan, lines=(part.sentence, *plan.lines)) if part else plan  # reading has reported it
+    return replace(plan, lines=(*first_lines, *plan.lines))
 
 
 def sha256_of(dataset: ImageDataset) -> str:

@@ -30,7 +30,7 @@ from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.summary import MAX_BAD_FILES, DataDescription, FinishedSummary, RankSummary
+from timebox.run.summary import MAX_BAD_FILES, BlendSummary, DataDescription, FinishedSummary, RankSummary
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import device_name
 from timebox.runtime.write_speed import WRITES_OF_THE_SUMMARY
@@ -54,6 +54,10 @@ def run_job(
         OutputError: where the model or the summary cannot be written.
     """
     context.reporter.phase("training")
+    if job.pretrained:
+        with context.deadline.phase("saving"):
+            job.pretrained.classifier.accept_normalized(job.statistics.mean, job.statistics.std)
+            writer.save_pretrained(job.pretrained.classifier)
     with context.deadline.phase("training"):
         broadcast_start_training(context.group, job, writer.path)
         training = Training(job, context, writer)
@@ -120,6 +124,7 @@ class RunFinisher:
     Attributes:
         extra_summary: further values of the summary.
         unwritten: names of the files that could not be written.
+        blend: of the network and the pretrained classifier, once they are scored; None without one.
     """
 
     job: TrainingJob
@@ -130,6 +135,7 @@ class RunFinisher:
     context: RunContext
     extra_summary: Mapping[str, Any]
     unwritten: list[str] = field(default_factory=list)
+    blend: BlendSummary | None = None
 
     def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
@@ -140,6 +146,8 @@ class RunFinisher:
         with context.phase("scoring"), context.group.raise_on_rank_failure():
             slower_saving = self._files_seconds(1) - job.plan.saving_seconds
             scores = score_held_out(job, self.result.model, context, max(slower_saving, 0.0))
+            if job.pretrained:
+                scores, self.blend = job.pretrained.blend(scores)
         with context.phase("saving"):
             num_bytes = sum(score.probabilities.nbytes for score in scores)
             if scores and self._is_time_for(
@@ -159,6 +167,8 @@ class RunFinisher:
                     self.unwritten.append(REPORT)
         with context.deadline.phase("saving"):
             self._write_summary(scores)
+            if self.blend and self.blend.share == 0:
+                writer.remove_pretrained()
             writer.finish()
 
     def _files_seconds(self, num_files: int, num_bytes: int = 0) -> float:
@@ -252,6 +262,7 @@ class RunFinisher:
             command=config.command(deadline.budget_seconds),
             plan=plan.lines,
             forecast=plan.forecasts[0] if plan.forecasts else UNSET,
+            blend=self.blend or UNSET,
             notes=loaded.notes,
             events=tuple(self.training.events),
             bad_files=loaded.bad_files[:MAX_BAD_FILES],

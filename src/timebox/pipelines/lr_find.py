@@ -155,7 +155,7 @@ def lr_find(
         reporter.phase("planning")
         try:
             request = plan_request(train_config, data_splits, training_device)
-            plan = plan_training(request, RunContext(planned_for, reporter), part=data_splits.part)
+            plan = plan_training(request, RunContext(planned_for, reporter), first_lines=data_splits.lines)
         except BudgetError as error:  # of the training to come
             raise BudgetError(f"train_{error}") from error
         # One network of the ensemble, at full image size from the first step on.

@@ -7,11 +7,12 @@ from pathlib import Path
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import AUTO_INIT, TrainConfig
 from timebox.configs.verbs import PlanConfig
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import plan_request, plan_training
+from timebox.jobs.pretrained import begin_with_pretrained
 from timebox.planning.forecast import Forecast
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
@@ -85,6 +86,7 @@ def plan(
     split_seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    init: str = AUTO_INIT,
     data_dir: str | Path | None = None,
     coarse: bool = False,
     class_depth: int | None = None,
@@ -103,6 +105,7 @@ def plan(
     Args:
         data: a path or a name.
         budget: the budget of the training, seconds or text such as ``"10m"``.
+        init: ``auto``, ``scratch`` or ``pretrained``. With pretrained features no accuracy is forecast.
         deadline: a clock already running, in place of ``budget``.
 
     All other arguments are those of :func:`timebox.train`.
@@ -120,7 +123,7 @@ def plan(
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     train_config = TrainConfig.of(
         DataConfig.of(config),
-        **config.as_dict(("recipe", "settings", "scoring", "precision", "device", "cache", "max_bad_share")),
+        **config.as_dict(("recipe", "settings", "init", "scoring", "precision", "device", "cache", "max_bad_share")),
         budget=config.budget,
     )
     reader = DatasetReader(
@@ -134,10 +137,15 @@ def plan(
         with context.phase("reading"):
             loaded, data_splits = reader.read_splits(train_config.source, *spec.image_form)
             reader.hashes(data_splits.train)
+        pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device)
         with context.phase("planning"):
-            budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
+            budgets = (
+                ()
+                if pretrained
+                else (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
+            )
             request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)
-            made = plan_training(request, context, part=data_splits.part)
+            made = plan_training(request, context, first_lines=(*data_splits.lines, *lines))
     train, splits = data_splits.train, {name: getattr(data_splits, name) for name in ("train", "val", "test")}
     return PlannedTraining(
         data_name=loaded.name,

@@ -12,6 +12,7 @@ from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob
+from timebox.jobs.pretrained import restore_pretrained
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.machine import available_threads
 from timebox.run.files import METRICS, MODEL
@@ -56,7 +57,9 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     with keep_partial_run(writer, context):
         save_ranks_record(context.group, writer.path, context.deadline)
         writer.save_training_hashes(image_hashes(data_splits.train.images))
-        job = TrainingJob(existing.config, plan, data_splits, _read_initial_weights(existing), step_plans=step_plans)
+        pretrained = restore_pretrained(existing.run, existing.config, data_splits)
+        initial = _read_initial_weights(existing)
+        job = TrainingJob(existing.config, plan, data_splits, initial, pretrained, step_plans=step_plans)
         run_job(job, loaded, writer, context, compare_weights)
     return Run(writer.path)
 
@@ -75,9 +78,9 @@ def _same_content(written: Path, recorded: Path) -> bool:
 
 def _read_initial_weights(existing: ExistingRun) -> InitialWeights | None:
     """The weights that the run started from. Raises RunError where their file has changed."""
-    if existing.config.init is None:
+    if existing.config.initial_run is None:
         return None
-    initial = InitialWeights.read(Path(existing.config.init))
+    initial = InitialWeights.read(Path(existing.config.initial_run))
     if initial.sha256 != existing.recorded.training.init_sha256:
-        raise RunError(f"{existing.config.init!r} has other weights than those the run started from")
+        raise RunError(f"{existing.config.initial_run!r} has other weights than those the run started from")
     return initial

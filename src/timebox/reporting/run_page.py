@@ -79,6 +79,7 @@ def report_page(run: RunData) -> str:
         curves=list(_curves(run)),
         evaluation=_evaluation(run, run.predictions[0]) if run.predictions else None,
         forecast=_forecast(run),
+        blend=_blend(run),
         bad_files=_bad_files(run),
         environment={**environment, **run.mapping("versions")},
         max_classes=MAX_CLASSES,
@@ -92,6 +93,15 @@ def _forecast(run: RunData) -> dict[str, float]:
     forecast = run.mapping("forecast")
     values = {name: value for name in ("expected", "low", "high") if isinstance(value := forecast.get(name), float)}
     return values if len(values) == 3 else {}
+
+
+def _blend(run: RunData) -> dict[str, float]:
+    """Weight of the pretrained classifier, and the validation accuracies of it and of the network alone; empty where
+    there is no such classifier, or no validation image was scored."""
+    blend = run.mapping("blend")
+    names = ("share", "network_val_accuracy", "pretrained_val_accuracy")
+    values = {name: float(value) for name in names if isinstance(value := blend.get(name), int | float)}
+    return values if len(values) == len(names) else {}
 
 
 def _curves(run: RunData) -> Iterator[Chart]:

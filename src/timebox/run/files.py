@@ -20,6 +20,7 @@ from timebox.files import check_readable, open_regular, parse_json_object, read_
 from timebox.run.json_values import to_values
 
 MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
+PRETRAINED = "pretrained.safetensors"  # the classifier on pretrained features, where there is one
 METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
 EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
 REPLACEMENT = "replacement.txt"  # while a run is to replace another, see timebox.run.directories.replacement

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, structs
 from torch import Tensor
 
 from timebox.configs.data import DataConfig
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data.part import PartRead
 from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
@@ -72,17 +72,45 @@ class Preprocessing(Struct, frozen=True, kw_only=True):
         return torch.tensor(self.mean), torch.tensor(self.std)
 
 
+class PretrainedRecord(Struct, frozen=True, kw_only=True):
+    """The pretrained classifier that is blended with the network; its tensors are in pretrained.safetensors.
+
+    Attributes:
+        name: of the network that computes the features.
+        trained_on: the data set that it was trained on.
+        licence: SPDX identifier of its weights' licence.
+        source: where its weights were published.
+        sha256: SHA-256 of the file with its weights.
+        side: length in pixels to which the shorter side of an image is brought.
+        num_images: number of training images that the head was fitted to.
+        accuracy: share of them that are right, each with a head fitted to the others.
+        share: weight of the classifier's probabilities in the blend, where the summary has no other.
+    """
+
+    name: str
+    trained_on: str
+    licence: str
+    source: str
+    sha256: str
+    side: Side
+    num_images: PositiveCount
+    accuracy: Share
+    share: Share
+
+
 class ModelConfig(Struct, frozen=True, kw_only=True):
     """The part of model.json that rebuilds the model.
 
     Attributes:
         class_names: names of the classes, in the order of the network's outputs.
         recipe: all fields of the recipe, by name.
+        pretrained: the classifier on pretrained features that is blended with the network; null for none.
     """
 
     class_names: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=2)]
     preprocessing: Preprocessing
     recipe: RecipeFields
+    pretrained: PretrainedRecord | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) < len(self.class_names):
@@ -101,7 +129,7 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
         num_steps: number of steps asked for; null where the clock ended the training.
         scoring: whether the splits were scored at the end.
         thumbnails: whether the report shows images.
-        init: the run whose weights the training began with.
+        init: ``auto``, ``scratch``, ``pretrained``, or the run whose weights the training began with; null for scratch.
         init_sha256: SHA-256 of the weights that the training began with.
         budget_seconds: the budget; null where the steps were counted.
         data_sha256: SHA-256 of the training images and labels, in order.
@@ -130,6 +158,7 @@ class TrainingRequest(Struct, frozen=True, kw_only=True):
     def train_config(self, source: DataConfig, seed: int) -> TrainConfig:
         """The recorded config, for data in ``source``. Raises UsageError where it is damaged."""
         options = {name: getattr(self, name) for name in _SHARED_OPTIONS}
+        options["init"] = self.init or SCRATCH
         return TrainConfig.of(source, seed=seed, steps=self.num_steps, **options)
 
 

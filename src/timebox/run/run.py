@@ -24,18 +24,20 @@ from timebox.data.images.pixel_range import BYTE, PixelScale
 from timebox.errors import DataError, RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import GPU_BATCH_SIZE, InferenceConfig, inference_batch_size, predict_probabilities
-from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound
+from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound, pretrained_bytes
 from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.files import write_whole
 from timebox.machine import available_threads, check_memory
+from timebox.models.pretrained import Blend, PretrainedClassifier
 from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
-from timebox.run.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, read_json, to_json
+from timebox.run.files import CHECKPOINT, CONFIG, MODEL, PRETRAINED, SUMMARY, read_json, to_json
 from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
+from timebox.run.pretrained import read_pretrained
 from timebox.run.summary import uncalibrated_reason, valid_summary
 from timebox.run.tensors import check_finite, read_tensors, to_safetensors
 from timebox.runtime.device import free_memory, resolve_device
@@ -72,6 +74,7 @@ class Run:
         config: all of model.json in its newest format.
         class_names: in the order of the columns of :meth:`predict_proba`.
         preprocessing: how images reach the network.
+        pretrained: the classifier on pretrained features that the run was trained beside; None without one.
     Raises:
         RunError: where there is no run, or its model.json is damaged.
     """
@@ -85,6 +88,7 @@ class Run:
         where = repr(str(self.path / CONFIG))
         model = from_values(self.config, ModelConfig, where)
         self.class_names, self.preprocessing = model.class_names, model.preprocessing
+        self.pretrained = model.pretrained
         try:
             self.recipe: Recipe = recipe_from(model.recipe)
         except (TypeError, ValueError) as error:
@@ -122,6 +126,15 @@ class Run:
         return 1.0 if temperature is None else temperature
 
     @property
+    def pretrained_share(self) -> float:
+        """Weight of the pretrained classifier's probabilities in predictions, 0...1; 0 where there is none."""
+        if self.pretrained is None:
+            return 0.0
+        blend = self.summary.get("blend")
+        share = blend.get("share") if isinstance(blend, dict) else None
+        return float(share) if isinstance(share, int | float) else self.pretrained.share
+
+    @property
     def uncalibrated_reason(self) -> str | None:
         """Why no temperature was fitted on the validation images, for the user; None where one was."""
         training = self.config.get("training")
@@ -144,6 +157,20 @@ class Run:
         model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 
+    @cached_property
+    def predictor(self) -> nn.Module:
+        """What predicts: the network, or its blend with the run's classifier on pretrained features."""
+        share = self.pretrained_share
+        return Blend(self.model, self.pretrained_classifier, share).eval() if share else self.model
+
+    @cached_property
+    def pretrained_classifier(self) -> PretrainedClassifier:
+        """The classifier on pretrained features, on the device. Raises RunError where the run has none."""
+        if self.pretrained is None:
+            raise RunError(f"run {str(self.path)!r} was trained from scratch: it has no pretrained features")
+        classifier = read_pretrained(self.path, len(self.class_names), self.pretrained.side)
+        return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
     def bare_model(self) -> nn.Module:
         """The network on the meta device, where weights take no memory: model.json may describe a huge one."""
         with torch.device("meta"):
@@ -151,8 +178,15 @@ class Run:
 
     @cached_property
     def bytes_per_image(self) -> int:
-        """Bytes that the network takes for each image that it computes at once."""
-        return inference_bytes(self.bare_model().eval(), self.preprocessing.image_shape)
+        """Bytes that the networks take for each image that they compute at once."""
+        own_bytes = inference_bytes(self.bare_model().eval(), self.preprocessing.image_shape)
+        return max(own_bytes, self._pretrained_bytes)
+
+    @property
+    def _pretrained_bytes(self) -> int:
+        """An upper bound of the bytes that the pretrained classifier takes for each image."""
+        height, width = self.preprocessing.size
+        return pretrained_bytes(self.pretrained.side, height / width) if self.pretrained else 0
 
     def check_memory(self, num_bytes: int, purpose: str, available: int | None = None) -> None:
         """Raise RunError where `num_bytes` for a purpose cannot be allocated: model.json may claim any size. See
@@ -165,6 +199,7 @@ class Run:
         if available is None:
             return None
         bound = inference_bytes_bound(self.recipe, self.preprocessing.image_shape, len(self.class_names))
+        bound = max(bound, self._pretrained_bytes)
         room = available // 2  # the rest is for images, and for other programs
         if usual * bound <= room or usual * self.bytes_per_image <= room:
             return None
@@ -183,6 +218,8 @@ class Run:
         write_whole(path / CONFIG, to_json(self.config))
         write_whole(path / SUMMARY, to_json(self.summary))
         write_whole(path / MODEL, to_safetensors(self.model.state_dict()))
+        if isinstance(self.predictor, Blend):
+            write_whole(path / PRETRAINED, to_safetensors(self.predictor.pretrained.state_dict()))
 
     def _weights_of_checkpoint(self) -> dict[str, Tensor]:
         """The weights of the last checkpoint, averaged where the recipe averages them."""
@@ -247,7 +284,7 @@ class Run:
         )
         config = InferenceConfig(*self.preprocessing.tensors(), views, self._batch_size(len(array)))
         with limit_threads_to_container(), retain_freed_memory():
-            probabilities = predict_probabilities(self.model, array, config, self.device)
+            probabilities = predict_probabilities(self.predictor, array, config, self.device)
         if not np.isfinite(probabilities).all():
             raise RunError(f"the model of run {str(self.path)!r} computes NaN for some images: train it again")
         return probabilities
@@ -354,5 +391,5 @@ def load(path: str | Path, device: str = "auto") -> Run:
     (1, 2)
     """
     run = Run(path, device)
-    _ = run.model
+    _ = run.predictor
     return run

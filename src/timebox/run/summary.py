@@ -42,6 +42,20 @@ class RankSummary(Struct, frozen=True, kw_only=True):
     waiting_share: float | None
 
 
+class BlendSummary(Struct, frozen=True):
+    """How the network and the pretrained classifier are blended.
+
+    Attributes:
+        share: weight of the pretrained classifier's probabilities; 0 where the network alone is as good.
+        network_val_accuracy: share of the scored validation images that the network alone gets right; null without any.
+        pretrained_val_accuracy: the same of the pretrained classifier alone.
+    """
+
+    share: Share
+    network_val_accuracy: Share | None = None
+    pretrained_val_accuracy: Share | None = None
+
+
 class FinishedSummary(Struct, frozen=True, kw_only=True):
     """summary.json of a training that came to its end.
 
@@ -68,6 +82,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         plan: the decisions of the planner, in words.
         notes: remarks about the data.
         forecast: the accuracy that the plan expected, and its interval; left out where none was forecast.
+        blend: how the network is blended with a pretrained classifier; left out where there is none.
         events: events of the training, such as a rollback.
         bad_files: image files that were left out, with the reason; the first 1,000.
         num_bad_files: number of image files that were left out.
@@ -115,6 +130,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
     bad_files: tuple[BadFile, ...]
     versions: dict[str, str]
     forecast: Forecast | UnsetType = UNSET
+    blend: BlendSummary | UnsetType = UNSET
     num_bad_files: Count | UnsetType = UNSET
     part_read: PartRead | UnsetType = UNSET
     resumed_at_step: Count | UnsetType = UNSET

@@ -32,6 +32,7 @@ from timebox.run.files import (
     METRICS,
     MODEL,
     PREDICTIONS,
+    PRETRAINED,
     REPORT,
     SUMMARY,
     TRAINING_HASHES,
@@ -202,6 +203,15 @@ class RunWriter:
         with self._writing(CONFIG):
             self._save_config(config)
         self._write(MODEL, to_safetensors(model.state_dict()))
+
+    def save_pretrained(self, classifier: nn.Module) -> None:
+        """Write pretrained.safetensors: the classifier on pretrained features."""
+        self._write(PRETRAINED, to_safetensors(classifier.state_dict()))
+
+    def remove_pretrained(self) -> None:
+        """Remove the classifier on pretrained features, which the summary does not blend in."""
+        with self._writing(PRETRAINED):
+            self._folder.remove(PRETRAINED)
 
     def sync_model(self) -> None:
         """Write the names of the files to the disk: from then on the model and all before it survive a power cut."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from timebox.clock import Deadline
 from timebox.configs.data import DataConfig
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
 from timebox.files import temporary_directory
 from timebox.jobs.context import RunContext
@@ -105,7 +105,7 @@ class Trainer:
         deadline = Deadline(budget_seconds)
         settings = (*settings, SCORING_SETTING)
         training_options = {"seed": self.seed + repeat, "precision": self.precision, "thumbnails": False}
-        config = TrainConfig.of(self.source, recipe=recipe, settings=settings, **training_options)
+        config = TrainConfig.of(self.source, recipe=recipe, settings=settings, init=SCRATCH, **training_options)
         splits = DataSplits(self.train_images, self.val_images, None, SplitOrigin("train"), SplitOrigin("val"), None)
         load, hardware = ScoringLoad(len(self.val_images), 0), Hardware(self.device, self.precision)
         source = self.source.data

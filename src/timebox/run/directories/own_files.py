@@ -19,6 +19,7 @@ from timebox.run.files import (
     MODEL,
     MODEL_EXPORTS,
     PREDICTIONS,
+    PRETRAINED,
     RANKS,
     REPLACEMENT,
     REPORT,
@@ -35,11 +36,11 @@ from timebox.run.model_config import ModelConfig
 RUN_FILES = frozenset(
     {
         *(MODEL, CONFIG, SUMMARY, METRICS, PREDICTIONS, TRAINING_HASHES, EXAMPLES, REPORT, RANKS, REPLACEMENT),
-        *(ESTIMATOR, CLASSES, *MODEL_EXPORTS),
+        *(ESTIMATOR, CLASSES, PRETRAINED, *MODEL_EXPORTS),
     }
 )
 # Those of a training that was killed before its first checkpoint.
-_FIRST_FILES = frozenset({METRICS, TRAINING_HASHES, RANKS, SUMMARY, REPLACEMENT})
+_FIRST_FILES = frozenset({METRICS, TRAINING_HASHES, RANKS, SUMMARY, REPLACEMENT, PRETRAINED})
 
 
 def foreign_entry(folder: Folder) -> str | None:

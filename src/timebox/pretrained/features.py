@@ -1,0 +1,82 @@
+"""Extracting pretrained features from images, in the precision that is fastest here."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import inf
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from timebox.clock import now
+from timebox.data.device.augment import batch_normalize
+from timebox.evaluation.inference import evaluation_mode, never
+from timebox.models.pretrained import PretrainedClassifier
+
+# Pixels in 0...1 that become 0 and 1 for the backbone, see PretrainedClassifier.accept_normalized.
+ZERO, UNIT = 127 / 255, 128 / 255
+# Images of a batch: more take longer each on a CPU, whose caches they leave.
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 500
+# Images of a measurement; and how many times as long as fp32 the first bf16 batch may take, to be measured again.
+NUM_MEASURED, MAX_SLOWDOWN = 8, 6.0
+
+
+class FeatureExtractor:
+    """Extracts the features of a pretrained classifier's backbone.
+
+    Args:
+        is_timed: whether bf16 is used where it is measured to be faster. Otherwise fp32 is, and no clock is read.
+    Attributes:
+        precision: ``fp32`` or ``bf16``.
+        seconds_per_image: as measured; 0 where no clock is read.
+    """
+
+    def __init__(
+        self, classifier: PretrainedClassifier, device: torch.device, sample: NDArray[np.uint8], is_timed: bool
+    ):
+        self._device, self.precision, self.seconds_per_image = device, "fp32", 0.0
+        self._classifier: PretrainedClassifier = deepcopy(classifier).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._classifier.accept_normalized(torch.tensor([ZERO], device=device), torch.tensor([UNIT], device=device))
+        if is_timed:
+            self._choose_precision(sample[:NUM_MEASURED])
+
+    def extract(self, images: NDArray[np.uint8], stop: Callable[[], bool] = never) -> Tensor:
+        """Features, float32 (M, 1280) on the CPU, of the first M of N images, uint8 (N, H, W, C).
+
+        Args:
+            stop: called before each batch but the first; all images after it returns True are left out.
+        """
+        size = GPU_BATCH_SIZE if self._device.type == "cuda" else BATCH_SIZE
+        batches: list[Tensor] = []
+        with evaluation_mode(self._classifier):
+            for start in range(0, len(images), size):
+                if start and stop():
+                    break
+                batches.append(self._features(images[start : start + size]).cpu())
+        return torch.cat(batches)
+
+    def _features(self, images: NDArray[np.uint8]) -> Tensor:
+        constants = (torch.full((images.shape[3],), value, device=self._device) for value in (ZERO, UNIT))
+        inputs = batch_normalize(torch.from_numpy(images).to(self._device), *constants)
+        backbone = self._classifier.backbone
+        pixels = self._classifier.backbone_inputs(inputs).to(backbone.stem.weight.dtype)
+        features: Tensor = backbone(pixels.contiguous(memory_format=torch.channels_last)).float()
+        return features
+
+    def _choose_precision(self, sample: NDArray[np.uint8]) -> None:
+        def seconds() -> float:
+            started = now()
+            with evaluation_mode(self._classifier):
+                self._features(sample).cpu()
+            return (now() - started) / len(sample)
+
+        _, self.seconds_per_image = seconds(), min(seconds(), seconds())
+        full = self._classifier.backbone
+        self._classifier.backbone = deepcopy(full).bfloat16()
+        is_emulated = seconds() > MAX_SLOWDOWN * self.seconds_per_image
+        bf16_seconds = inf if is_emulated else min(seconds(), seconds())
+        if bf16_seconds < self.seconds_per_image:
+            self.precision, self.seconds_per_image = "bf16", bf16_seconds
+        else:
+            self._classifier.backbone = full
