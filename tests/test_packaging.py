@@ -32,7 +32,7 @@ INSTALL = re.compile(r"(?:pip3?|pipx|conda|uv pip|uv tool) install ([^\n#;&|`]*)
 # `timebox` on the package index is another project.
 OTHER_PROJECT = re.compile(r"""(?<![\w./-])timebox(?![\w./-])""")
 OTHER_EXTRAS = re.compile(r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|tune|heic|dev|fuzz)[^\n]*")
-EXTRAS = {"tables", "onnx", "tensorboard", "tune", "dev", "fuzz", "heic"}
+EXTRAS = {"tables", "onnx", "tensorboard", "tune", "dev", "fuzz", "heic", "pretrained"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -86,7 +86,7 @@ def test_name_and_command() -> None:
     assert project["name"] == DISTRIBUTION == "timebox-vision"
     assert project["scripts"] == {"timebox": "timebox.cli:main"}
     assert set(project["optional-dependencies"]) == EXTRAS
-    assert project["optional-dependencies"]["dev"][0] == "timebox-vision[tables,onnx,tensorboard,tune,heic]"
+    assert project["optional-dependencies"]["dev"][0] == "timebox-vision[tables,onnx,tensorboard,tune,pretrained,heic]"
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_the_wheel_installs_with_its_extras(wheel: Path, tmp_path: Path) -> None
     environment = tmp_path / "environment"
     run([sys.executable, "-m", "venv", environment], tmp_path)
     python = python_of(environment)
-    extras = f"{wheel}[tables,onnx,tensorboard,tune,heic]"
+    extras = f"{wheel}[tables,onnx,tensorboard,tune,pretrained,heic]"
     run([python, "-m", "pip", "--disable-pip-version-check", "install", extras], tmp_path)
     check_installed(python, tmp_path)
     run([python.with_name("timebox"), "export", "run"], tmp_path)

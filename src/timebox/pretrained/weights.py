@@ -42,7 +42,7 @@ class PretrainedWeights:
     file: str
 
     def as_dict(self) -> dict[str, str]:
-        """What a run records of them."""
+        """The properties that a run records."""
         return {name: getattr(self, name) for name in ("name", "trained_on", "licence", "source", "sha256")}
 
     def path(self) -> Path | None:

@@ -73,7 +73,7 @@ class Preprocessing(Struct, frozen=True, kw_only=True):
 
 
 class PretrainedRecord(Struct, frozen=True, kw_only=True):
-    """The pretrained classifier that is blended with the network; its tensors are in pretrained.safetensors.
+    """The pretrained classifier beside the network; its tensors are in pretrained.safetensors.
 
     Attributes:
         name: of the network that computes the features.
@@ -104,7 +104,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     Attributes:
         class_names: names of the classes, in the order of the network's outputs.
         recipe: all fields of the recipe, by name.
-        pretrained: the classifier on pretrained features that is blended with the network; null for none.
+        pretrained: the classifier on pretrained features beside the network; null for none.
     """
 
     class_names: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=2)]

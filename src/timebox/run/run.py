@@ -159,7 +159,7 @@ class Run:
 
     @cached_property
     def predictor(self) -> nn.Module:
-        """What predicts: the network, or its blend with the run's classifier on pretrained features."""
+        """The network, or its blend with the run's classifier on pretrained features: predictions are made with it."""
         share = self.pretrained_share
         return Blend(self.model, self.pretrained_classifier, share).eval() if share else self.model
 

@@ -43,7 +43,7 @@ class RankSummary(Struct, frozen=True, kw_only=True):
 
 
 class BlendSummary(Struct, frozen=True):
-    """How the network and the pretrained classifier are blended.
+    """How the predictions of the network and of the pretrained classifier are averaged.
 
     Attributes:
         share: weight of the pretrained classifier's probabilities; 0 where the network alone is as good.
@@ -82,7 +82,7 @@ class FinishedSummary(Struct, frozen=True, kw_only=True):
         plan: the decisions of the planner, in words.
         notes: remarks about the data.
         forecast: the accuracy that the plan expected, and its interval; left out where none was forecast.
-        blend: how the network is blended with a pretrained classifier; left out where there is none.
+        blend: how predictions are averaged with those of a pretrained classifier; left out where there is none.
         events: events of the training, such as a rollback.
         bad_files: image files that were left out, with the reason; the first 1,000.
         num_bad_files: number of image files that were left out.
