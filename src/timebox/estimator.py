@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from timebox.clock import Deadline, now, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.configs.train import TrainConfig
+from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.arrays.npy import read_npy
@@ -46,13 +46,14 @@ BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of image files
 
 
 class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A scikit-learn classifier of images, trained from scratch within a time budget.
+    """A scikit-learn classifier of images, trained within a time budget.
 
     Args:
         budget: deadline of one ``fit``, from call to return: seconds, or text such as ``"60s"`` or ``"10m"``.
         steps: number of training steps in place of a budget. No clock is read: the same data, ``random_state`` and
             number of threads give the same results.
         recipe, settings, device, precision: as of :func:`timebox.train`.
+        init: as of :func:`timebox.train`. Without validation images pretrained features have half of the weight.
         image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
             fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
             images.
@@ -92,10 +93,11 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         random_state: object = None,
         device: str = "auto",
         precision: str = "auto",
+        init: str = SCRATCH,
     ) -> None:
         self.budget, self.steps, self.recipe, self.settings = budget, steps, recipe, settings
         self.image_shape, self.scale, self.random_state = image_shape, scale, random_state
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.init = device, precision, init
 
     def fit(self, X: object, y: object) -> "TimeboxClassifier":  # noqa: N803
         """Train on N images, see the class, and their labels: (N,), numbers or texts.
@@ -112,6 +114,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "settings": self.settings if isinstance(self.settings, str) else tuple(self.settings),
             "device": self.device,
             "precision": self.precision,
+            "init": self.init,
         }
         config = TrainConfig.from_call({**options, "data": IN_MEMORY})  # refuses before images are read
         deadline = Deadline(config.budget, started_at)
@@ -138,7 +141,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 out=Path(folder) / "run",
                 deadline=deadline,
             )
-            _ = self.run_.model, self.run_.summary  # read before the folder is removed
+            _ = self.run_.model, self.run_.predictor, self.run_.summary  # read before the folder is removed
         return self
 
     def predict_proba(self, X: object) -> NDArray[np.float32]:  # noqa: N803

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import timebox
 from small_runs import SMALL, save_npz, weights
+from timebox import TimeboxClassifier
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.jobs import pretrained as pretrained_module
 from timebox.models.pretrained import Blend
@@ -182,5 +182,19 @@ def test_a_budget_without_time_for_them(photos: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
-def test_torch_is_left_as_it_was(run: Run) -> None:
-    assert not torch.are_deterministic_algorithms_enabled()
+def test_the_estimator_keeps_them_and_saves_them(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    classifier = TimeboxClassifier(steps=2, random_state=0, **OPTIONS).fit(files, labels)  # type: ignore[arg-type]
+    assert classifier.run_.pretrained_share == pretrained_module.DEFAULT_SHARE
+    classifier.save(tmp_path / "saved")
+    loaded = TimeboxClassifier.load(tmp_path / "saved")
+    assert loaded.init == "pretrained"
+    assert np.array_equal(loaded.predict_proba(files[:5]), classifier.predict_proba(files[:5]))
+
+
+def test_a_plan_says_what_they_get_right(photos: Path) -> None:
+    planned = timebox.plan(photos, budget="60s", init="pretrained", device="cpu")
+    assert planned.lines[0].startswith("pretrained features of EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) at 128 px")
+    assert not planned.forecasts
+    assert timebox.plan(photos, budget="10s", device="cpu").lines[0].startswith("CPU")
