@@ -125,7 +125,7 @@ def _fit(
     )
     line = (
         f"pretrained features of {record.name} ({record.trained_on}, {record.licence}) at {record.side} px: a linear "
-        f"head gets {100 * record.accuracy:.1f} % of {record.num_images:,} training images right, fitted to the others"
+        f"head on {record.num_images:,} of them gets {100 * record.accuracy:.1f} % of other training images right"
     )
     probabilities = _predict(classifier, extractor, held_out, lambda: deadline.elapsed() > until)
     if any(len(probabilities[name]) < len(split) for name, split in held_out.items()):
