@@ -11,7 +11,7 @@ from timebox.models.efficientnet_lite import (
     SameConv,
     fold_batch_norms,
 )
-from timebox.models.pretrained import Blend, PretrainedClassifier
+from timebox.models.pretrained import Blend, BlendWeights, PretrainedClassifier
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -91,8 +91,9 @@ def test_normalised_images_become_pixels_of_the_backbone() -> None:
     assert torch.allclose(grey.backbone_inputs(normalized[:, :1]), expected, atol=1e-5)
 
 
-def test_a_blend_averages_probabilities() -> None:
+def test_a_blend_averages_logarithms() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
     classifier, images = PretrainedClassifier(4, 32).eval(), torch.randn(3, 3, 32, 32)
-    expected = 0.7 * network(images).softmax(1) + 0.3 * classifier(images).softmax(1)
-    assert torch.allclose(Blend(network, classifier, 0.3)(images).softmax(1), expected, atol=1e-6)
+    own, other = network(images).log_softmax(1), classifier(images).log_softmax(1)
+    expected = (0.7 * own / 0.5 + 0.3 * other).softmax(1)
+    assert torch.allclose(Blend(network, classifier, BlendWeights(0.3, 0.5))(images).softmax(1), expected, atol=1e-6)

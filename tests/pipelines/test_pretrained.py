@@ -12,7 +12,7 @@ from small_runs import SMALL, save_npz, weights
 from timebox import TimeboxClassifier
 from timebox.errors import BudgetError, RunError, UsageError
 from timebox.jobs import pretrained as pretrained_module
-from timebox.models.pretrained import Blend
+from timebox.models.pretrained import Blend, BlendWeights
 from timebox.pipelines import evaluate, train
 from timebox.pretrained.weights import EFFICIENTNET_LITE0
 from timebox.reporter import SilentReporter, StepStatus
@@ -56,7 +56,7 @@ def test_the_blend_and_what_it_is_made_of_are_recorded(run: Run) -> None:
     assert record["num_images"] == 77
     assert record["accuracy"] > 0.8
     assert isinstance(blend, dict)
-    assert 0 < blend["share"] == run.pretrained_share <= 1
+    assert 0 < blend["share"] == run.blend_weights.share <= 1
     assert blend["pretrained_val_accuracy"] > blend["network_val_accuracy"]
     assert run.summary["val_accuracy"] >= blend["pretrained_val_accuracy"]  # type: ignore[operator]
     assert config["training"]["init"] == "pretrained"
@@ -123,7 +123,7 @@ def test_a_stopped_run_predicts_and_is_resumed_with_its_features(
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
     out, images = tmp_path / "run", sorted(photos.rglob("*.png"))
     stopped = train(photos, steps=8, val=0.2, test=0.2, out=out, reporter=Stop(), **OPTIONS)  # type: ignore[arg-type]
-    assert stopped.pretrained_share == pretrained_module.DEFAULT_SHARE
+    assert stopped.blend_weights == pretrained_module.DEFAULT_WEIGHTS
     assert load(out).predict_proba(images[:3]).shape == (3, 2)
     resumed = train(resume=out)
     assert resumed.pretrained == stopped.pretrained
@@ -133,9 +133,9 @@ def test_a_stopped_run_predicts_and_is_resumed_with_its_features(
 def test_where_the_network_alone_is_as_good_it_alone_is_kept(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained_module, "best_share", lambda *rest: 0.0)
+    monkeypatch.setattr(pretrained_module, "best_weights", lambda *rest: BlendWeights(0.0, 1.0))
     run = train(photos, steps=2, val=0.2, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
-    assert run.pretrained_share == 0
+    assert run.blend_weights.share == 0
     assert not (run.path / "pretrained.safetensors").exists()
     assert run.predictor is run.model
     replayed = train(replay=run.path, out=tmp_path / "again")
@@ -186,7 +186,7 @@ def test_the_estimator_keeps_them_and_saves_them(photos: Path, tmp_path: Path) -
     files = sorted(photos.rglob("*.png"))
     labels = [file.parent.name for file in files]
     classifier = TimeboxClassifier(steps=2, random_state=0, **OPTIONS).fit(files, labels)  # type: ignore[arg-type]
-    assert classifier.run_.pretrained_share == pretrained_module.DEFAULT_SHARE
+    assert classifier.run_.blend_weights == pretrained_module.DEFAULT_WEIGHTS
     classifier.save(tmp_path / "saved")
     loaded = TimeboxClassifier.load(tmp_path / "saved")
     assert loaded.init == "pretrained"

@@ -101,6 +101,28 @@ def test_a_probe_that_was_disturbed_is_measured_again(
     assert disturbances == []
 
 
+def test_programs_that_come_while_the_plan_is_made_count(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They slow down all that is measured after the first selection, which would have time for a fraction of its
+    epochs."""
+    monkeypatch.setattr("timebox.planning.selection.ThroughputCache.of_user", lambda: ThroughputCache(None))
+    machine.slowness = 10.0
+    free, seconds = machine.plan(), machine.seconds
+    machine.slowness = 60.0
+    slow = machine.plan()
+    assert slow.recipe != free.recipe
+    machine.slowness = 10.0
+    num_before = len({recipe for _, recipe in machine.measured})
+
+    def with_company(benchmark: ThroughputBenchmark, recipe: Recipe) -> float:
+        is_late = len({recipe for _, recipe in machine.measured}) >= num_before
+        return seconds(benchmark, recipe) * (6.0 if is_late else 1.0)
+
+    monkeypatch.setattr(machine, "seconds", with_company)
+    disturbed = machine.plan()
+    assert disturbed.recipe.width <= free.recipe.width
+    assert disturbed.expected_steps * disturbed.recipe.batch_size >= 0.5 * slow.expected_steps * slow.recipe.batch_size
+
+
 def test_a_disturbed_measurement_in_the_cache_is_replaced(machine: Machine, tmp_path: Path) -> None:
     undisturbed, cache = machine.plan(), tmp_path / "throughput.json"
     content = json.loads(cache.read_text())

@@ -24,9 +24,9 @@ def average_views(model: nn.Module, inputs: Tensor, tta: str) -> Tensor:
     """
     if isinstance(model, Blend):
         pretrained: Tensor = model.pretrained(inputs).softmax(1)
-        if model.share == 1:
+        if model.weights.share == 1:
             return pretrained
-        return (1 - model.share) * average_views(model.network, inputs, tta) + model.share * pretrained
+        return model.weights.average(average_views(model.network, inputs, tta), pretrained)
     total = torch.zeros((), device=inputs.device)
     for view, weight in _shifted(inputs) if tta in ("shift", "mirror_shift") else [(inputs, 1.0)]:
         if tta in ("mirror", "mirror_shift"):

@@ -18,10 +18,10 @@ from timebox.evaluation.inference import never
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.scoring import MAX_PROBABILITIES, SplitScore
 from timebox.jobs.context import RunContext
-from timebox.models.pretrained import PretrainedClassifier
+from timebox.models.pretrained import BlendWeights, PretrainedClassifier
 from timebox.pretrained.features import FeatureExtractor
 from timebox.pretrained.head import fit_head
-from timebox.pretrained.share import best_share, blend
+from timebox.pretrained.share import best_weights, blend
 from timebox.pretrained.weights import EFFICIENTNET_LITE0, EXTRA
 from timebox.recipe import RecipeSpec
 from timebox.run.files import PRETRAINED as PRETRAINED_FILE
@@ -39,8 +39,10 @@ MIN_BUDGET_SECONDS = 20.0
 MIN_SIDE, BACKBONE_SIDE = 32, 128
 # Images of a class that a head is fitted to, at least; numbers of its fit's targets, at most.
 MIN_IMAGES_PER_CLASS, MAX_TARGETS = 4, 50_000_000
-# Weight of the pretrained classifier where no validation image tells a better one.
-DEFAULT_SHARE = 0.5
+# Images of a held-out split, at least, and of val, at most; and the share of the rest that training images have first.
+MIN_HELD_OUT, MAX_VAL_IMAGES, TRAIN_SHARE = 100, 1000, 0.6
+# Weights of the blend where no validation image tells better ones.
+DEFAULT_WEIGHTS = BlendWeights(0.5, 0.6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +59,30 @@ class PretrainedBranch:
 
     def blend(self, scores: Sequence[SplitScore]) -> tuple[list[SplitScore], BlendSummary]:
         """The scores of a network averaged with this classifier's, by the share that is best on val."""
-        own = {score.split: self.probabilities[score.split][: len(score.dataset)] for score in scores}
-        summary = BlendSummary(self.record.share)
-        for val in (score for score in scores if score.split == "val"):
-            share = best_share(val.probabilities, own["val"], val.dataset.labels)
-            summary = BlendSummary(share, val.accuracy, accuracy(own["val"], val.dataset.labels))
+        common = [self._common(score) for score in scores]
+        own = [self.probabilities[score.split][: len(score.dataset)] for score in common]
+        summary = BlendSummary(self.record.share, self.record.temperature)
+        for score, probabilities in zip(common, own, strict=True):
+            if score.split == "val":
+                labels = score.dataset.labels
+                weights = best_weights(score.probabilities, probabilities, labels)
+                summary = BlendSummary(
+                    weights.share, weights.temperature, score.accuracy, accuracy(probabilities, labels)
+                )
+        if summary.share == 0:
+            return list(scores), summary
+        weights = BlendWeights(summary.share, summary.temperature)
         averaged = [
-            replace(score, probabilities=blend(score.probabilities, own[score.split], summary.share))
-            for score in scores
+            replace(score, probabilities=blend(score.probabilities, probabilities, weights))
+            for score, probabilities in zip(common, own, strict=True)
         ]
         return averaged, summary
+
+    def _common(self, score: SplitScore) -> SplitScore:
+        """A score on those of its images that this classifier has predicted too."""
+        num_images = min(len(score.dataset), len(self.probabilities[score.split]))
+        dataset = score.dataset.take(np.arange(num_images))
+        return replace(score, dataset=dataset, probabilities=score.probabilities[:num_images])
 
 
 def begin_with_pretrained(
@@ -109,10 +125,11 @@ def _fit(
     classifier = PretrainedClassifier(train.num_classes, BACKBONE_SIDE).eval()
     classifier.backbone.load_state_dict(WEIGHTS.read())
     extractor = FeatureExtractor(classifier, device, train.images, deadline.budget_seconds is not None)
-    num_train, reason = _affordable(train, sum(map(len, held_out.values())), extractor, deadline)
+    numbers, reason = _affordable(train, held_out, extractor, deadline)
     if reason:
         return None, reason
-    order = stratified_order(train.labels, config.split_seed)[:num_train]
+    held_out = {name: split.take(np.arange(numbers[name])) for name, split in held_out.items()}
+    order = stratified_order(train.labels, config.split_seed)[: numbers["train"]]
     until = deadline.elapsed() + MAX_TIME_SHARE * deadline.remaining() if deadline.budget_seconds is not None else inf
     features = extractor.extract(train.images[order], lambda: deadline.elapsed() > until)
     order = order[: len(features)]
@@ -121,7 +138,12 @@ def _fit(
         classifier.head.weight.copy_(head.weight)
         classifier.head.bias.copy_(head.bias)
     record = PretrainedRecord(
-        **WEIGHTS.as_dict(), side=BACKBONE_SIDE, num_images=len(order), accuracy=head.accuracy, share=DEFAULT_SHARE
+        **WEIGHTS.as_dict(),
+        side=BACKBONE_SIDE,
+        num_images=len(order),
+        accuracy=head.accuracy,
+        share=DEFAULT_WEIGHTS.share,
+        temperature=DEFAULT_WEIGHTS.temperature,
     )
     line = (
         f"pretrained features of {record.name} ({record.trained_on}, {record.licence}) at {record.side} px: a linear "
@@ -133,13 +155,21 @@ def _fit(
     return PretrainedBranch(classifier, record, probabilities), line
 
 
-def restore_pretrained(run: Run, config: TrainConfig, data_splits: DataSplits) -> PretrainedBranch | None:
+def restore_pretrained(
+    run: Run, config: TrainConfig, data_splits: DataSplits, deadline: Deadline
+) -> PretrainedBranch | None:
     """The pretrained classifier of a run that is resumed or replayed; None where it has none."""
     if run.pretrained is None or not os.path.lexists(run.path / PRETRAINED_FILE):
         return None
-    classifier, train = run.pretrained_classifier, data_splits.train
-    extractor = FeatureExtractor(classifier, run.device, train.images, is_timed=False)
-    return PretrainedBranch(classifier, run.pretrained, _predict(classifier, extractor, _held_out(config, data_splits)))
+    classifier, held_out = run.pretrained_classifier, _held_out(config, data_splits)
+    extractor = FeatureExtractor(classifier, run.device, data_splits.train.images, deadline.budget_seconds is not None)
+    numbers = _share_out(
+        {name: len(split) for name, split in held_out.items()},
+        {name: min(len(split), MIN_HELD_OUT) for name, split in held_out.items()},
+        _num_affordable(extractor, deadline),
+    )
+    held_out = {name: split.take(np.arange(numbers[name])) for name, split in held_out.items()}
+    return PretrainedBranch(classifier, run.pretrained, _predict(classifier, extractor, held_out))
 
 
 def _held_out(config: TrainConfig, data_splits: DataSplits) -> dict[str, ImageDataset]:
@@ -167,20 +197,41 @@ def _predict(
 
 
 def _affordable(
-    train: ImageDataset, num_held_out: int, extractor: FeatureExtractor, deadline: Deadline
-) -> tuple[int, str | None]:
-    """The number of training images whose features there is time for; and why that is not enough, if so."""
-    seconds = inf if deadline.budget_seconds is None else TIME_SHARE * deadline.remaining()
-    image_seconds = MARGIN * extractor.seconds_per_image
-    affordable = len(train) if seconds == inf else int(seconds / image_seconds) - num_held_out
-    num_train = min(len(train), affordable, MAX_TARGETS // train.num_classes)
-    needed = min(len(train), MIN_IMAGES_PER_CLASS * train.num_classes)
-    if num_train >= needed:
-        return num_train, None
-    if affordable >= needed:
-        return 0, f"a head on pretrained features is fitted to at most {MAX_TARGETS // needed:,} classes"
-    num_images = needed + num_held_out
-    return 0, (
-        f"the pretrained features of {num_images:,} images would take {format_duration(image_seconds * num_images)}, "
-        f"and they may take {format_duration(max(seconds, 0.0))} of this budget"
-    )
+    train: ImageDataset, held_out: Mapping[str, ImageDataset], extractor: FeatureExtractor, deadline: Deadline
+) -> tuple[dict[str, int], str | None]:
+    """The number of images of each split whose features there is time for; and why they are not enough, if so.
+
+    Where time is short, not all test images are scored.
+    """
+    most = {"train": min(len(train), MAX_TARGETS // train.num_classes), "val": MAX_VAL_IMAGES}
+    wanted = {name: min(len(split), most.get(name, len(split))) for name, split in {"train": train, **held_out}.items()}
+    least = {name: min(number, MIN_HELD_OUT) for name, number in wanted.items()}
+    least["train"] = min(len(train), MIN_IMAGES_PER_CLASS * train.num_classes)
+    if wanted["train"] < least["train"]:
+        return {}, f"a head on pretrained features is fitted to {MAX_TARGETS // MIN_IMAGES_PER_CLASS:,} classes at most"
+    affordable, num_least = _num_affordable(extractor, deadline), sum(least.values())
+    if affordable < num_least:
+        seconds, needed = TIME_SHARE * deadline.remaining(), MARGIN * extractor.seconds_per_image * num_least
+        return {}, (
+            f"the pretrained features of {num_least:,} images would take {format_duration(needed)}, and they may take "
+            f"{format_duration(max(seconds, 0.0))} of this budget"
+        )
+    return _share_out(wanted, least, affordable), None
+
+
+def _num_affordable(extractor: FeatureExtractor, deadline: Deadline) -> float:
+    """Number of images whose features there is time for; infinite where no clock is read."""
+    if deadline.budget_seconds is None:
+        return inf
+    return TIME_SHARE * deadline.remaining() / (MARGIN * extractor.seconds_per_image)
+
+
+def _share_out(wanted: Mapping[str, int], least: Mapping[str, int], affordable: float) -> dict[str, int]:
+    """Numbers of images of each split, between ``least`` and ``wanted``: as many as are affordable, val first."""
+    numbers, left = dict(least), max(affordable - sum(least.values()), 0.0)
+    for name, share in (("val", 1.0), ("train", TRAIN_SHARE), ("test", 1.0), ("train", 1.0)):
+        if name in numbers:
+            more = min(wanted[name] - numbers[name], share * left)
+            numbers[name] += int(more)
+            left -= int(more)
+    return numbers

@@ -1,10 +1,15 @@
 """A classifier on pretrained features, and its blend with a network that was trained from scratch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.models.efficientnet_lite import NUM_FEATURES, EfficientNetLite0
+
+# Lower bound of probabilities before their logarithm is taken.
+SMALLEST_PROBABILITY = 1e-7
 
 
 class PretrainedClassifier(nn.Module):
@@ -52,19 +57,31 @@ class PretrainedClassifier(nn.Module):
         return logits
 
 
-class Blend(nn.Module):
-    """A network and a pretrained classifier, whose class probabilities are averaged.
+@dataclass(frozen=True)
+class BlendWeights:
+    """How the probabilities of a network and of a pretrained classifier become one: their logarithms are averaged.
 
-    Args:
-        share: weight of the pretrained classifier's probabilities, above 0, at most 1.
+    Attributes:
+        share: weight of the pretrained classifier, 0...1.
+        temperature: by which the logarithms of the network's probabilities are divided first.
     """
 
-    def __init__(self, network: nn.Module, pretrained: PretrainedClassifier, share: float) -> None:
+    share: float
+    temperature: float
+
+    def average(self, network: Tensor, pretrained: Tensor) -> Tensor:
+        """Probabilities (N, num_classes), from those of the two."""
+        own, other = (probabilities.clamp_min(SMALLEST_PROBABILITY).log() for probabilities in (network, pretrained))
+        return ((1 - self.share) / self.temperature * own + self.share * other).softmax(1)
+
+
+class Blend(nn.Module):
+    """A network and a pretrained classifier, whose class probabilities are averaged."""
+
+    def __init__(self, network: nn.Module, pretrained: PretrainedClassifier, weights: BlendWeights) -> None:
         super().__init__()
-        self.network, self.pretrained, self.share = network, pretrained, share
+        self.network, self.pretrained, self.weights = network, pretrained, weights
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logarithms of the probabilities (N, num_classes) of normalised images (N, C, H, W)."""
-        own: Tensor = self.network(inputs).softmax(1)
-        other: Tensor = self.pretrained(inputs).softmax(1)
-        return ((1 - self.share) * own + self.share * other).log()
+        return self.weights.average(self.network(inputs).softmax(1), self.pretrained(inputs).softmax(1)).log()

@@ -57,7 +57,7 @@ def replay(existing: ExistingRun, reader: DatasetReader, context: RunContext, ou
     with keep_partial_run(writer, context):
         save_ranks_record(context.group, writer.path, context.deadline)
         writer.save_training_hashes(image_hashes(data_splits.train.images))
-        pretrained = restore_pretrained(existing.run, existing.config, data_splits)
+        pretrained = restore_pretrained(existing.run, existing.config, data_splits, context.deadline)
         initial = _read_initial_weights(existing)
         job = TrainingJob(existing.config, plan, data_splits, initial, pretrained, step_plans=step_plans)
         run_job(job, loaded, writer, context, compare_weights)

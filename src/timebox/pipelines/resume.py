@@ -86,7 +86,7 @@ def _resume_from(
         cap_threads(existing.plan.threads)
     loaded, data_splits = existing.read_data(reader, context)
     with context.phase("features") if existing.run.pretrained else nullcontext():
-        pretrained = restore_pretrained(existing.run, existing.config, data_splits)
+        pretrained = restore_pretrained(existing.run, existing.config, data_splits, context.deadline)
     plan = _plan_rest(existing.plan, checkpoint, deadline)
     state = checkpoint.resume_state
     writer = RunWriter.resumed(folder, state.metrics_lines, checkpoint.step)

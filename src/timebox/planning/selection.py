@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -42,10 +42,14 @@ FIRST_MEASUREMENT_SECONDS, NUM_MEASUREMENTS, NUM_THREAD_MEASUREMENTS = 0.2, 20, 
 # A step that takes so many seconds is fastest with all threads of a free machine: its operations are large, and threads
 # wait for each other after each of them only.
 LARGE_STEP_SECONDS = 0.05
-# A network that takes this many times as long as the probes let expect, or as few: the probes are measured again.
-MAX_CORRECTION = 2.0
+# A network that takes this many times as long as the probes let expect, or as few: the probes are measured again. The
+# selected network is measured too, and where it is as far from what was expected, the selection is made again.
+MAX_CORRECTION, MAX_SELECTIONS = 2.0, 3
 # Seconds per image of inference, as a share of those of training, where there is no time to measure both.
 SCORING_PER_TRAINING = 1 / 3
+
+SecondsPerImage = Callable[[Recipe], float]
+SelectRecipe = Callable[[SecondsPerImage], tuple[Recipe, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -208,14 +212,14 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
         return Selection(fixed, benchmark, (*lines, *_tune_threads(benchmark, fixed)))
     estimate, profile = benchmark.seconds_by_work(narrow, probe), profile_dataset(request.train)
 
-    def select(seconds_per_image: Callable[[Recipe], float]) -> tuple[Recipe, list[str]]:
+    def select(seconds_per_image: SecondsPerImage) -> tuple[Recipe, list[str]]:
         return _select_auto(request, budget, profile, seconds_per_image)
 
     first, _ = select(estimate)
     lines += _tune_threads(benchmark, first)
     # The estimate comes from other networks and more threads.
     correction = benchmark.training_seconds_per_image(first) / estimate(first)
-    if not 1 / MAX_CORRECTION <= correction <= MAX_CORRECTION:
+    if _is_far(correction):
         # A probe was measured in a disturbed moment, now or by the run whose figure is cached.
         for one in (narrow, probe):
             benchmark.remeasure(one)
@@ -223,10 +227,7 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
         first, _ = select(estimate)
         correction = benchmark.training_seconds_per_image(first) / estimate(first)
 
-    def seconds_per_image(recipe: Recipe) -> float:
-        return correction * estimate(recipe)
-
-    recipe, reasons = select(seconds_per_image)
+    recipe, reasons, seconds_per_image = _select_as_measured(benchmark, select, estimate, correction)
     check_crop_padding(recipe, request.train)
     if wanted == "auto" and device.type == "cpu":
         precision, more_reasons = _confirm_precision(fastest, recipe, benchmarks)
@@ -238,8 +239,37 @@ def _select_fully(request: PlanRequest, budget: Budget, cache: ThroughputCache) 
     return Selection(recipe, benchmark, (*lines, *reasons), forecaster=forecaster)
 
 
+def _select_as_measured(
+    benchmark: ThroughputBenchmark, select: SelectRecipe, estimate: SecondsPerImage, correction: float
+) -> tuple[Recipe, list[str], SecondsPerImage]:
+    """The recipe that ``select`` takes for the estimated speed times a correction, its lines, and that speed.
+
+    Other programs may have come since, or gone: while the network of the recipe is far from the speed, the correction
+    is that of this network, and another recipe is selected.
+    """
+    for _ in range(MAX_SELECTIONS):
+        seconds_per_image = partial(_corrected, estimate, correction)
+        recipe, reasons = select(seconds_per_image)
+        expected = seconds_per_image(recipe)
+        if not _is_far(benchmark.training_seconds_per_image(recipe) / expected):
+            break
+        if not _is_far(ratio := benchmark.remeasure(recipe) / expected):
+            break
+        correction *= ratio
+    return recipe, reasons, seconds_per_image
+
+
+def _corrected(estimate: SecondsPerImage, correction: float, recipe: Recipe) -> float:
+    return correction * estimate(recipe)
+
+
+def _is_far(ratio: float) -> bool:
+    """Whether a network takes so many times as long as expected, or so few, that the expectation cannot hold."""
+    return not 1 / MAX_CORRECTION <= ratio <= MAX_CORRECTION
+
+
 def _select_auto(
-    request: PlanRequest, budget: Budget, profile: DatasetProfile, seconds_per_image: Callable[[Recipe], float]
+    request: PlanRequest, budget: Budget, profile: DatasetProfile, seconds_per_image: SecondsPerImage
 ) -> tuple[Recipe, list[str]]:
     """The automatic recipe for the time left and a speed, and the lines that explain it."""
     training_seconds = budget.split().training_seconds

@@ -1,34 +1,47 @@
-"""The weight of a pretrained classifier in its blend with a network."""
+"""The weights of a network and a pretrained classifier in their blend."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from timebox.evaluation.calibration import fit_temperature
+from timebox.models.pretrained import SMALLEST_PROBABILITY, BlendWeights
 
 # Shares that are tried, in tenths.
 NUM_STEPS = 10
-# Validation images below which no share is told from another.
-MIN_IMAGES = 20
-SMALLEST_PROBABILITY = 1e-7
+# One of the two is kept alone where its negative log-likelihood is above that of the best blend by this share of it at
+# most: a smaller model is better.
+NEGLIGIBLE_LOSS = 0.01
 
 
-def blend(network: NDArray[np.float32], pretrained: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """Probabilities, averaged with the weight ``share`` for those of the pretrained classifier."""
-    mixed: NDArray[np.float32] = np.float32(1 - share) * network + np.float32(share) * pretrained
-    return mixed
+def blend(network: NDArray[np.float32], pretrained: NDArray[np.float32], weights: BlendWeights) -> NDArray[np.float32]:
+    """Probabilities (N, num_classes) of the blend, from those of the two."""
+    blended: NDArray[np.float32] = weights.average(torch.from_numpy(network), torch.from_numpy(pretrained)).numpy()
+    return blended
 
 
-def best_share(network: NDArray[np.float32], pretrained: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The weight of the pretrained classifier's probabilities, 0...1, with the largest likelihood of validation images.
+def best_weights(
+    network: NDArray[np.float32], pretrained: NDArray[np.float32], labels: NDArray[np.int64]
+) -> BlendWeights:
+    """The weights with the largest likelihood of validation images; those of one alone where it is as good.
 
-    The likelihood is a concave function of the share.
+    The network is calibrated first, as label smoothing makes it less sure than it is right.
 
     Args:
         network, pretrained: probabilities (N, num_classes).
         labels: int64 (N,).
     """
-    rows = np.arange(len(labels))
-    shares = [step / NUM_STEPS for step in range(NUM_STEPS + 1)]
-    likelihoods = [
-        np.log(np.maximum(blend(network, pretrained, share)[rows, labels], SMALLEST_PROBABILITY)).mean()
-        for share in shares
-    ]
-    return shares[int(np.argmax(likelihoods))]
+    temperature, targets = fit_temperature(network, labels), torch.from_numpy(labels)
+
+    def loss(share: float) -> float:
+        probabilities = torch.from_numpy(blend(network, pretrained, BlendWeights(share, temperature)))
+        return F.nll_loss(probabilities.clamp_min(SMALLEST_PROBABILITY).log(), targets).item()
+
+    losses = {step / NUM_STEPS: loss(step / NUM_STEPS) for step in range(NUM_STEPS + 1)}
+    best = min(losses, key=losses.__getitem__)
+    for alone in (0.0, 1.0):
+        if losses[alone] <= (1 + NEGLIGIBLE_LOSS) * losses[best]:
+            best = alone
+            break
+    return BlendWeights(best, temperature)

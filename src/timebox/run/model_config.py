@@ -16,7 +16,7 @@ from timebox.data.part import PartRead
 from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
-from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, Temperature
 from timebox.runtime.device import device_name
 from timebox.version import VERSION
 
@@ -84,7 +84,8 @@ class PretrainedRecord(Struct, frozen=True, kw_only=True):
         side: length in pixels to which the shorter side of an image is brought.
         num_images: number of training images that the head was fitted to.
         accuracy: share of them that are right, each with a head fitted to the others.
-        share: weight of the classifier's probabilities in the blend, where the summary has no other.
+        share: weight of the classifier in the blend, where the summary has no other.
+        temperature: of the network in the blend, likewise.
     """
 
     name: str
@@ -96,6 +97,7 @@ class PretrainedRecord(Struct, frozen=True, kw_only=True):
     num_images: PositiveCount
     accuracy: Share
     share: Share
+    temperature: Temperature
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):

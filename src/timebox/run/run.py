@@ -30,7 +30,7 @@ from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.files import write_whole
 from timebox.machine import available_threads, check_memory
-from timebox.models.pretrained import Blend, PretrainedClassifier
+from timebox.models.pretrained import Blend, BlendWeights, PretrainedClassifier
 from timebox.paths import expand_user
 from timebox.recipe import Recipe, recipe_from, upgrade_fields
 from timebox.run.checkpoint import Checkpoint, read_checkpoint
@@ -126,13 +126,15 @@ class Run:
         return 1.0 if temperature is None else temperature
 
     @property
-    def pretrained_share(self) -> float:
-        """Weight of the pretrained classifier's probabilities in predictions, 0...1; 0 where there is none."""
+    def blend_weights(self) -> BlendWeights:
+        """The weights of the network and of the pretrained classifier in predictions; a share of 0 without one."""
         if self.pretrained is None:
-            return 0.0
-        blend = self.summary.get("blend")
-        share = blend.get("share") if isinstance(blend, dict) else None
-        return float(share) if isinstance(share, int | float) else self.pretrained.share
+            return BlendWeights(0.0, 1.0)
+        match self.summary.get("blend"):
+            case {"share": int() | float() as share, "temperature": int() | float() as temperature}:
+                return BlendWeights(share, temperature)
+            case _:
+                return BlendWeights(self.pretrained.share, self.pretrained.temperature)
 
     @property
     def uncalibrated_reason(self) -> str | None:
@@ -160,8 +162,8 @@ class Run:
     @cached_property
     def predictor(self) -> nn.Module:
         """The network, or its blend with the run's classifier on pretrained features: predictions are made with it."""
-        share = self.pretrained_share
-        return Blend(self.model, self.pretrained_classifier, share).eval() if share else self.model
+        weights = self.blend_weights
+        return Blend(self.model, self.pretrained_classifier, weights).eval() if weights.share else self.model
 
     @cached_property
     def pretrained_classifier(self) -> PretrainedClassifier:

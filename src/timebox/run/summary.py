@@ -46,12 +46,15 @@ class BlendSummary(Struct, frozen=True):
     """How the predictions of the network and of the pretrained classifier are averaged.
 
     Attributes:
-        share: weight of the pretrained classifier's probabilities; 0 where the network alone is as good.
+        share: weight of the logarithms of the pretrained classifier's probabilities; 0 where the network alone is as
+            good.
+        temperature: by which those of the network are divided first.
         network_val_accuracy: share of the scored validation images that the network alone gets right; null without any.
         pretrained_val_accuracy: the same of the pretrained classifier alone.
     """
 
     share: Share
+    temperature: Temperature
     network_val_accuracy: Share | None = None
     pretrained_val_accuracy: Share | None = None
 
