@@ -103,7 +103,8 @@ def test_the_words_of_an_evaluation_are_understood_by_it() -> None:
 def test_by_default_few_words_are_needed() -> None:
     words = train_command(CONFIG.replace(settings=()), TRIAL, Path("run"))
     assert " ".join(words) == (
-        "train digits --budget 60s --recipe haet2021 --set width=32 --seed 3 --test none --no-scoring --out run --json"
+        "train digits --budget 60s --recipe haet2021 --set width=32 --init scratch --seed 3 --test none --no-scoring "
+        "--out run --json"
     )
     for_a_record = train_command(CONFIG.replace(settings=(), score="test"), TRIAL, Path("run"))
     assert "--val none --test none --no-scoring" in " ".join(for_a_record)
@@ -112,8 +113,8 @@ def test_by_default_few_words_are_needed() -> None:
 def test_what_is_kept_of_a_trial(carry: Callable[..., Record], commands: Commands, tmp_path: Path) -> None:
     record = carry()
     assert record["command"] == (
-        "timebox train digits --budget 5s --recipe haet2021 --set width=16 --set tta=none --set width=32 --seed 3 "
-        "--test none --no-scoring"
+        "timebox train digits --budget 5s --recipe haet2021 --set width=16 --set tta=none --set width=32 "
+        "--init scratch --seed 3 --test none --no-scoring"
     )
     assert {name: record[name] for name in ("block", "position", "label", "seed")} == {
         "block": 3, "position": 1, "label": "haet2021 width=32", "seed": 3,

