@@ -46,7 +46,7 @@ LENGTHS = st.fixed_dictionaries({"budget": SECONDS}) | st.fixed_dictionaries({"s
 CONFIGS: dict[str, st.SearchStrategy[Config]] = {
     "train": st.builds(
         lambda length, **values: TrainConfig(**values, **length),
-        LENGTHS, data=TEXTS, init=maybe(TEXTS), val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS),
+        LENGTHS, data=TEXTS, init=TEXTS, val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS),
         test_limit=maybe(COUNTS), scoring=st.booleans(), group_by=maybe(TEXTS), thumbnails=st.booleans(),
         out=maybe(TEXTS), overwrite=st.booleans(), **READING, **CUT, **TRAINING,
     ),
@@ -62,7 +62,8 @@ CONFIGS: dict[str, st.SearchStrategy[Config]] = {
     "plan": st.builds(
         PlanConfig, data=TEXTS, budget=SECONDS, val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS),
         test_limit=maybe(COUNTS), scoring=st.booleans(), group_by=maybe(TEXTS), allow_partial=st.booleans(),
-        recipe=TEXTS, settings=SETTINGS, precision=PRECISIONS, cache=st.booleans(), **READING, **CUT,
+        recipe=TEXTS, settings=SETTINGS, precision=PRECISIONS, cache=st.booleans(),
+        init=st.sampled_from(["auto", "scratch", "pretrained"]), **READING, **CUT,
     ),
     "tune": st.builds(
         TuneConfig, data=TEXTS, budget=st.floats(80, 1e15), trial_budget=maybe(st.sampled_from(["4s", "5.3s"])),
