@@ -56,8 +56,11 @@ def result_rows(planned: "PlannedTraining") -> Iterator[tuple[str, str]]:
     yield "training", f"{planned.epochs:.1f} epochs: {batches}"
     for phase, value in seconds.items():
         yield "time", f"{format_duration(value):>6}  {phase}"
+    if planned.pretrained:
+        yield "begins with", planned.pretrained
+    from_scratch = " from scratch" if planned.pretrained else ""
     for forecast in planned.forecasts:
-        yield "accuracy", f"{format_duration(forecast.budget_seconds):>6}  {forecast}"
+        yield "accuracy", f"{format_duration(forecast.budget_seconds):>6}{from_scratch}  {forecast}"
     if not planned.forecasts:
         yield "accuracy", planned.lines[-1]
 

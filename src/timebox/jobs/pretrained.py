@@ -20,7 +20,7 @@ from timebox.evaluation.scoring import MAX_PROBABILITIES, SplitScore
 from timebox.jobs.context import RunContext
 from timebox.models.pretrained import BlendWeights, PretrainedClassifier
 from timebox.pretrained.features import FeatureExtractor
-from timebox.pretrained.head import fit_head
+from timebox.pretrained.head import MAX_LOGISTIC, fit_head
 from timebox.pretrained.share import best_weights, blend
 from timebox.pretrained.weights import EFFICIENTNET_LITE0, EXTRA
 from timebox.recipe import RecipeSpec
@@ -32,17 +32,26 @@ from timebox.run.summary import BlendSummary
 WEIGHTS = EFFICIENTNET_LITE0
 # Share of the time left that the features may take as planned, their time as a multiple of the measured one, and the
 # share at which they are given up.
-TIME_SHARE, MARGIN, MAX_TIME_SHARE = 0.25, 1.2, 0.4
+TIME_SHARE, MARGIN, MAX_TIME_SHARE = 0.3, 1.2, 0.45
+# Seconds that the largest logistic regression takes on two cores.
+HEAD_SECONDS = 4.0
 # Budget in seconds from which `auto` uses pretrained features: reading their weights alone takes a second.
 MIN_BUDGET_SECONDS = 20.0
-# Pixels: on smaller images the backbone finds little of what it has learnt. Side to which it has images brought.
-MIN_SIDE, BACKBONE_SIDE = 32, 128
+# Pixels: on smaller images the backbone finds little of what it has learnt. And the sides to which images are brought:
+# the largest that there is time for, as it was trained on 224 px, and the smallest where no clock is read.
+MIN_SIDE, BACKBONE_SIDES = 32, (224, 192, 160, 128)
 # Images of a class that a head is fitted to, at least; numbers of its fit's targets, at most.
 MIN_IMAGES_PER_CLASS, MAX_TARGETS = 4, 50_000_000
+# Images of a split whose features are computed, at most: those of each take 5 kB.
+MAX_IMAGES = 100_000
 # Images of a held-out split, at least, and of val, at most; and the share of the rest that training images have first.
 MIN_HELD_OUT, MAX_VAL_IMAGES, TRAIN_SHARE = 100, 1000, 0.6
 # Weights of the blend where no validation image tells better ones.
 DEFAULT_WEIGHTS = BlendWeights(0.5, 0.6)
+
+
+class NotAffordableError(Exception):
+    """There is no time for pretrained features; the message says how much there is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +109,13 @@ def begin_with_pretrained(
         context.reporter.note(line)
         return None, (line,)
     with context.phase("features"):
-        branch, line = _fit(config, data_splits, context.deadline, device)
-        if branch is None and is_asked_for:
-            raise BudgetError(line)
-        line = line if branch else f"from scratch: {line}"
+        branch = None
+        try:
+            branch, line = _fit(config, data_splits, context.deadline, device)
+        except NotAffordableError as reason:
+            if is_asked_for:
+                raise BudgetError(str(reason)) from reason
+            line = f"from scratch: {reason}"
         context.reporter.note(line)
         return branch, (line,)
 
@@ -118,16 +130,18 @@ def _is_wanted(config: TrainConfig, spec: RecipeSpec, train: ImageDataset, conte
 
 def _fit(
     config: TrainConfig, data_splits: DataSplits, deadline: Deadline, device: torch.device
-) -> tuple[PretrainedBranch | None, str]:
-    """Extract features, fit a head, and predict the held-out images; and a line on what came out. None, and why, where
-    the budget leaves no time for it."""
+) -> tuple[PretrainedBranch, str]:
+    """Extract features, fit a head, and predict the held-out images; and a line on what came out.
+
+    Raises NotAffordableError where the budget leaves no time for it.
+    """
     train, held_out = data_splits.train, _held_out(config, data_splits)
-    classifier = PretrainedClassifier(train.num_classes, BACKBONE_SIDE).eval()
+    classifier = PretrainedClassifier(train.num_classes, BACKBONE_SIDES[-1]).eval()
     classifier.backbone.load_state_dict(WEIGHTS.read())
     extractor = FeatureExtractor(classifier, device, train.images, deadline.budget_seconds is not None)
-    numbers, reason = _affordable(train, held_out, extractor, deadline)
-    if reason:
-        return None, reason
+    side, numbers = _affordable(train, held_out, extractor, deadline)
+    classifier.side = side
+    extractor.use_side(side)
     held_out = {name: split.take(np.arange(numbers[name])) for name, split in held_out.items()}
     order = stratified_order(train.labels, config.split_seed)[: numbers["train"]]
     until = deadline.elapsed() + MAX_TIME_SHARE * deadline.remaining() if deadline.budget_seconds is not None else inf
@@ -139,7 +153,7 @@ def _fit(
         classifier.head.bias.copy_(head.bias)
     record = PretrainedRecord(
         **WEIGHTS.as_dict(),
-        side=BACKBONE_SIDE,
+        side=side,
         num_images=len(order),
         accuracy=head.accuracy,
         share=DEFAULT_WEIGHTS.share,
@@ -151,7 +165,9 @@ def _fit(
     )
     probabilities = _predict(classifier, extractor, held_out, lambda: deadline.elapsed() > until)
     if any(len(probabilities[name]) < len(split) for name, split in held_out.items()):
-        return None, "the pretrained features took much longer than measured, as beside other programs they may"
+        raise NotAffordableError(
+            "pretrained features took much longer than measured, as beside other programs they may"
+        )
     return PretrainedBranch(classifier, record, probabilities), line
 
 
@@ -164,7 +180,7 @@ def restore_pretrained(
     classifier, held_out = run.pretrained_classifier, _held_out(config, data_splits)
     extractor = FeatureExtractor(classifier, run.device, data_splits.train.images, deadline.budget_seconds is not None)
     numbers = _share_out(
-        {name: len(split) for name, split in held_out.items()},
+        {name: min(len(split), MAX_IMAGES) for name, split in held_out.items()},
         {name: min(len(split), MIN_HELD_OUT) for name, split in held_out.items()},
         _num_affordable(extractor, deadline),
     )
@@ -198,32 +214,38 @@ def _predict(
 
 def _affordable(
     train: ImageDataset, held_out: Mapping[str, ImageDataset], extractor: FeatureExtractor, deadline: Deadline
-) -> tuple[dict[str, int], str | None]:
-    """The number of images of each split whose features there is time for; and why they are not enough, if so.
+) -> tuple[int, dict[str, int]]:
+    """The side of the images in pixels, and the number of images of each split, whose features there is time for.
 
-    Where time is short, not all test images are scored.
+    Where time is short, not all test images are scored. Raises NotAffordableError where it is too short.
     """
-    most = {"train": min(len(train), MAX_TARGETS // train.num_classes), "val": MAX_VAL_IMAGES}
-    wanted = {name: min(len(split), most.get(name, len(split))) for name, split in {"train": train, **held_out}.items()}
+    most = {"train": MAX_TARGETS // train.num_classes, "val": MAX_VAL_IMAGES}
+    splits = {"train": train, **held_out}
+    wanted = {name: min(len(split), MAX_IMAGES, most.get(name, MAX_IMAGES)) for name, split in splits.items()}
     least = {name: min(number, MIN_HELD_OUT) for name, number in wanted.items()}
     least["train"] = min(len(train), MIN_IMAGES_PER_CLASS * train.num_classes)
     if wanted["train"] < least["train"]:
-        return {}, f"a head on pretrained features is fitted to {MAX_TARGETS // MIN_IMAGES_PER_CLASS:,} classes at most"
-    affordable, num_least = _num_affordable(extractor, deadline), sum(least.values())
+        num_classes = MAX_TARGETS // MIN_IMAGES_PER_CLASS
+        raise NotAffordableError(f"a head on pretrained features is fitted to {num_classes:,} classes at most")
+    head_seconds = HEAD_SECONDS * min(1.0, wanted["train"] * train.num_classes / MAX_LOGISTIC)
+    affordable, num_least = _num_affordable(extractor, deadline, head_seconds), sum(least.values())
     if affordable < num_least:
         seconds, needed = TIME_SHARE * deadline.remaining(), MARGIN * extractor.seconds_per_image * num_least
-        return {}, (
+        raise NotAffordableError(
             f"the pretrained features of {num_least:,} images would take {format_duration(needed)}, and they may take "
             f"{format_duration(max(seconds, 0.0))} of this budget"
         )
-    return _share_out(wanted, least, affordable), None
+    *larger, smallest = BACKBONE_SIDES
+    num_wanted, has_clock = sum(wanted.values()), deadline.budget_seconds is not None
+    sides = [side for side in larger if has_clock and affordable * (smallest / side) ** 2 >= num_wanted]
+    return max(sides, default=smallest), _share_out(wanted, least, affordable)
 
 
-def _num_affordable(extractor: FeatureExtractor, deadline: Deadline) -> float:
-    """Number of images whose features there is time for; infinite where no clock is read."""
+def _num_affordable(extractor: FeatureExtractor, deadline: Deadline, head_seconds: float = 0.0) -> float:
+    """Number of images whose features there is time for, beside the fit of a head; infinite where no clock is read."""
     if deadline.budget_seconds is None:
         return inf
-    return TIME_SHARE * deadline.remaining() / (MARGIN * extractor.seconds_per_image)
+    return (TIME_SHARE * deadline.remaining() - head_seconds) / (MARGIN * extractor.seconds_per_image)
 
 
 def _share_out(wanted: Mapping[str, int], least: Mapping[str, int], affordable: float) -> dict[str, int]:

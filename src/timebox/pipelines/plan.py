@@ -44,8 +44,11 @@ class PlannedTraining:
         steps: number of optimizer steps expected.
         epochs: number of times that each training image is expected to be seen.
         step_seconds: expected duration of a step on whole images.
-        forecasts: the accuracy to expect on held-out images, in order of the budgets: of this budget, and of 1, 3, 10
-            and 60 minutes. Empty where the fit knows nothing of such data, or of the recipe; ``lines`` says why.
+        pretrained: the pretrained features that the training begins with, and what a head on them gets right, in a
+            line; None for a training from scratch.
+        forecasts: the accuracy to expect on held-out images from scratch, in order of the budgets: of this budget, and
+            of 1, 3, 10 and 60 minutes. Empty where the fit knows nothing of such data, or of the recipe; ``lines`` says
+            why.
         lines: the decisions and their reasons, as a training reports them.
     """
 
@@ -62,6 +65,7 @@ class PlannedTraining:
     steps: int
     epochs: float
     step_seconds: float
+    pretrained: str | None = None
     forecasts: tuple[Forecast, ...]
     lines: tuple[str, ...]
 
@@ -105,7 +109,7 @@ def plan(
     Args:
         data: a path or a name.
         budget: the budget of the training, seconds or text such as ``"10m"``.
-        init: ``auto``, ``scratch`` or ``pretrained``. With pretrained features no accuracy is forecast.
+        init: ``auto``, ``scratch`` or ``pretrained``. Forecasts are of trainings from scratch.
         deadline: a clock already running, in place of ``budget``.
 
     All other arguments are those of :func:`timebox.train`.
@@ -139,11 +143,7 @@ def plan(
             reader.hashes(data_splits.train)
         pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device)
         with context.phase("planning"):
-            budgets = (
-                ()
-                if pretrained
-                else (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
-            )
+            budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
             request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)
             made = plan_training(request, context, first_lines=(*data_splits.lines, *lines))
     train, splits = data_splits.train, {name: getattr(data_splits, name) for name in ("train", "val", "test")}
@@ -161,6 +161,7 @@ def plan(
         steps=made.expected_steps,
         epochs=made.expected_steps * made.recipe.batch_size / len(train),
         step_seconds=made.step_seconds,
+        pretrained=lines[0] if pretrained else None,
         forecasts=tuple(sorted(made.forecasts, key=lambda forecast: forecast.budget_seconds)),
         lines=made.lines,
     )

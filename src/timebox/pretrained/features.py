@@ -41,6 +41,10 @@ class FeatureExtractor:
         if is_timed:
             self._choose_precision(sample[:NUM_MEASURED])
 
+    def use_side(self, side: int) -> None:
+        """Bring images to another side, in pixels, than that of the classifier."""
+        self._classifier.side = side
+
     def extract(self, images: NDArray[np.uint8], stop: Callable[[], bool] = never) -> Tensor:
         """Features, float32 (M, 1280) on the CPU, of the first M of N images, uint8 (N, H, W, C).
 
