@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from timebox.errors import RunError, UsageError
+from timebox.errors import RunError, UsageError, option_text
 from timebox.files import read_regular
 from timebox.machine import check_memory
 from timebox.models import networks_of
@@ -59,7 +59,10 @@ class InitialWeights:
             check_memory(len(blob), repr(str(file)), "a copy of its tensors", RunError)
             tensors = load(blob)
         except FileNotFoundError as error:
-            raise RunError(f"{str(path)!r} is neither a finished run nor a file with the weights of one") from error
+            raise RunError(
+                f"{str(path)!r} is neither a finished run nor a file with the weights of one; {option_text('init')} "
+                "takes auto, scratch and pretrained too"
+            ) from error
         except (OSError, SafetensorError, ValueError) as error:
             reason: object = error
             if isinstance(error, SafetensorError) and blob.startswith(_TORCH_SAVE_STARTS):
