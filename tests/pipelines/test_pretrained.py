@@ -44,7 +44,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "run"
-    return train(photos, steps=4, val=0.2, test=0.2, out=out, **OPTIONS)  # type: ignore[arg-type]
+    return train(photos, steps=4, val=0.3, test=0.2, out=out, **OPTIONS)  # type: ignore[arg-type]
 
 
 def test_the_blend_and_what_it_is_made_of_are_recorded(run: Run) -> None:
@@ -53,7 +53,7 @@ def test_the_blend_and_what_it_is_made_of_are_recorded(run: Run) -> None:
     assert {name: record[name] for name in ("name", "trained_on", "licence", "sha256")} == {
         name: getattr(EFFICIENTNET_LITE0, name) for name in ("name", "trained_on", "licence", "sha256")
     }
-    assert record["num_images"] == 77
+    assert record["num_images"] == 67
     assert record["accuracy"] > 0.8
     assert isinstance(blend, dict)
     assert 0 < blend["share"] == run.blend_weights.share <= 1
@@ -67,6 +67,12 @@ def plan_of(run: Run) -> list[str]:
     plan = run.summary["plan"]
     assert isinstance(plan, list)
     return plan
+
+
+def test_a_few_validation_images_tell_no_share(photos: Path, tmp_path: Path) -> None:
+    run = train(photos, steps=2, val=0.1, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
+    assert run.summary["val_images"] == 12
+    assert run.blend_weights == pretrained_module.DEFAULT_WEIGHTS
 
 
 def test_predictions_are_those_that_were_scored(run: Run, photos: Path) -> None:
@@ -96,7 +102,7 @@ def test_an_onnx_file_predicts_the_same(run: Run, tmp_path: Path) -> None:
 
 
 def test_steps_are_repeated_byte_for_byte(run: Run, photos: Path, tmp_path: Path) -> None:
-    again = train(photos, steps=4, val=0.2, test=0.2, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
+    again = train(photos, steps=4, val=0.3, test=0.2, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
     assert weights(again) == weights(run)
     assert (again.path / "pretrained.safetensors").read_bytes() == (run.path / "pretrained.safetensors").read_bytes()
     assert again.summary["blend"] == run.summary["blend"]
@@ -122,7 +128,7 @@ def test_a_stopped_run_predicts_and_is_resumed_with_its_features(
 ) -> None:
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
     out, images = tmp_path / "run", sorted(photos.rglob("*.png"))
-    stopped = train(photos, steps=8, val=0.2, test=0.2, out=out, reporter=Stop(), **OPTIONS)  # type: ignore[arg-type]
+    stopped = train(photos, steps=8, val=0.3, test=0.2, out=out, reporter=Stop(), **OPTIONS)  # type: ignore[arg-type]
     assert stopped.blend_weights == pretrained_module.DEFAULT_WEIGHTS
     assert load(out).predict_proba(images[:3]).shape == (3, 2)
     resumed = train(resume=out)
@@ -134,7 +140,7 @@ def test_where_the_network_alone_is_as_good_it_alone_is_kept(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained_module, "best_weights", lambda *rest: BlendWeights(0.0, 1.0))
-    run = train(photos, steps=2, val=0.2, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
+    run = train(photos, steps=2, val=0.3, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
     assert run.blend_weights.share == 0
     assert not (run.path / "pretrained.safetensors").exists()
     assert run.predictor is run.model

@@ -14,6 +14,7 @@ from timebox.clock import Deadline, format_duration
 from timebox.configs.train import AUTO_INIT, PRETRAINED, TrainConfig
 from timebox.data import DataSplits, ImageDataset, stratified_order
 from timebox.errors import BudgetError
+from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.evaluation.inference import never
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.scoring import MAX_PROBABILITIES, SplitScore
@@ -74,7 +75,9 @@ class PretrainedBranch:
         for score, probabilities in zip(common, own, strict=True):
             if score.split == "val":
                 labels = score.dataset.labels
-                weights = best_weights(score.probabilities, probabilities, labels)
+                weights = DEFAULT_WEIGHTS
+                if len(labels) >= MIN_IMAGES:
+                    weights = best_weights(score.probabilities, probabilities, labels)
                 summary = BlendSummary(
                     weights.share, weights.temperature, score.accuracy, accuracy(probabilities, labels)
                 )
@@ -230,7 +233,8 @@ def _affordable(
     head_seconds = HEAD_SECONDS * min(1.0, wanted["train"] * train.num_classes / MAX_LOGISTIC)
     affordable, num_least = _num_affordable(extractor, deadline, head_seconds), sum(least.values())
     if affordable < num_least:
-        seconds, needed = TIME_SHARE * deadline.remaining(), MARGIN * extractor.seconds_per_image * num_least
+        seconds = TIME_SHARE * deadline.remaining() - head_seconds
+        needed = MARGIN * extractor.seconds_per_image * num_least
         raise NotAffordableError(
             f"the pretrained features of {num_least:,} images would take {format_duration(needed)}, and they may take "
             f"{format_duration(max(seconds, 0.0))} of this budget"
