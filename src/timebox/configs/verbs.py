@@ -10,7 +10,7 @@ from timebox.configs.config import Config, Rule, option
 
 PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
-InitialWeights = Literal["auto", "scratch", "pretrained"]
+Beginning = Literal["auto", "scratch", "pretrained"]
 
 
 class InspectConfig(Config, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
     settings: options.Settings = ()
     init: Annotated[
-        InitialWeights,
+        Beginning,
         option("as for `timebox train`: auto, scratch or pretrained", group="method"),
     ] = "auto"
     val: options.Val = None

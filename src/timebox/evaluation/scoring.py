@@ -80,6 +80,13 @@ class TimeLimit:
         return moment + self._longest > self._until
 
 
+def in_scoring_order(dataset: ImageDataset, split_seed: int, num_images: int | None = None) -> ImageDataset:
+    """The first ``num_images`` of a dataset in stratified order; None for all whose probabilities may be held."""
+    largest = max(1, MAX_PROBABILITIES // dataset.num_classes)
+    num_images = largest if num_images is None else min(num_images, largest)
+    return dataset.take(stratified_order(dataset.labels, split_seed)[:num_images])
+
+
 @dataclass(frozen=True, eq=False)
 class Scorer:
     """Scores images with a model. The ranks of a group share the batches, and all call the same methods in turn.
@@ -95,10 +102,8 @@ class Scorer:
     group: ProcessGroup = SINGLE_PROCESS
 
     def stratify(self, dataset: ImageDataset, num_images: int | None = None) -> ImageDataset:
-        """The first ``num_images`` of a dataset in stratified order; None for all whose probabilities may be held."""
-        largest = max(1, MAX_PROBABILITIES // dataset.num_classes)
-        num_images = largest if num_images is None else min(num_images, largest)
-        return dataset.take(stratified_order(dataset.labels, self.split_seed)[:num_images])
+        """See :func:`in_scoring_order`."""
+        return in_scoring_order(dataset, self.split_seed, num_images)
 
     def predict(
         self, model: nn.Module, dataset: ImageDataset, tta: str, stop: Callable[[], bool] = never

@@ -17,7 +17,7 @@ from timebox.errors import BudgetError
 from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.evaluation.inference import never
 from timebox.evaluation.metrics import accuracy
-from timebox.evaluation.scoring import MAX_PROBABILITIES, SplitScore
+from timebox.evaluation.scoring import SplitScore, in_scoring_order
 from timebox.jobs.context import RunContext
 from timebox.models.pretrained import BlendWeights, PretrainedClassifier
 from timebox.pretrained.features import FeatureExtractor
@@ -70,23 +70,18 @@ class PretrainedBranch:
     def blend(self, scores: Sequence[SplitScore]) -> tuple[list[SplitScore], BlendSummary]:
         """The scores of a network averaged with this classifier's, by the share that is best on val."""
         common = [self._common(score) for score in scores]
-        own = [self.probabilities[score.split][: len(score.dataset)] for score in common]
-        summary = BlendSummary(self.record.share, self.record.temperature)
-        for score, probabilities in zip(common, own, strict=True):
-            if score.split == "val":
-                labels = score.dataset.labels
-                weights = DEFAULT_WEIGHTS
-                if len(labels) >= MIN_IMAGES:
-                    weights = best_weights(score.probabilities, probabilities, labels)
-                summary = BlendSummary(
-                    weights.share, weights.temperature, score.accuracy, accuracy(probabilities, labels)
-                )
-        if summary.share == 0:
+        own = {score.split: self.probabilities[score.split][: len(score.dataset)] for score in common}
+        weights, accuracies = self.record.weights, list[float]()
+        if val := next((score for score in common if score.split == "val"), None):
+            labels = val.dataset.labels
+            if len(labels) >= MIN_IMAGES:
+                weights = best_weights(val.probabilities, own["val"], labels)
+            accuracies = [val.accuracy, accuracy(own["val"], labels)]
+        summary = BlendSummary(weights.share, weights.temperature, *accuracies)
+        if weights.share == 0:
             return list(scores), summary
-        weights = BlendWeights(summary.share, summary.temperature)
         averaged = [
-            replace(score, probabilities=blend(score.probabilities, probabilities, weights))
-            for score, probabilities in zip(common, own, strict=True)
+            replace(score, probabilities=blend(score.probabilities, own[score.split], weights)) for score in common
         ]
         return averaged, summary
 
@@ -145,9 +140,9 @@ def _fit(
     side, numbers = _affordable(train, held_out, extractor, deadline)
     classifier.side = side
     extractor.use_side(side)
-    held_out = {name: split.take(np.arange(numbers[name])) for name, split in held_out.items()}
+    images = {name: split.images[: numbers[name]] for name, split in held_out.items()}
     order = stratified_order(train.labels, config.split_seed)[: numbers["train"]]
-    until = deadline.elapsed() + MAX_TIME_SHARE * deadline.remaining() if deadline.budget_seconds is not None else inf
+    until = deadline.elapsed() + MAX_TIME_SHARE * deadline.remaining()
     features = extractor.extract(train.images[order], lambda: deadline.elapsed() > until)
     order = order[: len(features)]
     head = fit_head(features, torch.from_numpy(train.labels[order]), train.num_classes)
@@ -166,8 +161,8 @@ def _fit(
         f"pretrained features of {record.name} ({record.trained_on}, {record.licence}) at {record.side} px: a linear "
         f"head on {record.num_images:,} of them gets {100 * record.accuracy:.1f} % of other training images right"
     )
-    probabilities = _predict(classifier, extractor, held_out, lambda: deadline.elapsed() > until)
-    if any(len(probabilities[name]) < len(split) for name, split in held_out.items()):
+    probabilities = _predict(classifier, extractor, images, lambda: deadline.elapsed() > until)
+    if any(len(probabilities[name]) < len(split) for name, split in images.items()):
         raise NotAffordableError(
             "pretrained features took much longer than measured, as beside other programs they may"
         )
@@ -187,32 +182,28 @@ def restore_pretrained(
         {name: min(len(split), MIN_HELD_OUT) for name, split in held_out.items()},
         _num_affordable(extractor, deadline),
     )
-    held_out = {name: split.take(np.arange(numbers[name])) for name, split in held_out.items()}
-    return PretrainedBranch(classifier, run.pretrained, _predict(classifier, extractor, held_out))
+    images = {name: split.images[: numbers[name]] for name, split in held_out.items()}
+    return PretrainedBranch(classifier, run.pretrained, _predict(classifier, extractor, images))
 
 
 def _held_out(config: TrainConfig, data_splits: DataSplits) -> dict[str, ImageDataset]:
-    """The splits that are scored, in the order of scoring, as far as they may be: see
-    :meth:`timebox.evaluation.scoring.Scorer.stratify`."""
+    """The splits that are scored, in the order of scoring."""
     splits = {"val": data_splits.val, "test": data_splits.test} if config.scoring else {}
-    held_out = {}
-    for name, dataset in splits.items():
-        if dataset is not None:
-            order = stratified_order(dataset.labels, config.split_seed)
-            held_out[name] = dataset.take(order[: max(1, MAX_PROBABILITIES // dataset.num_classes)])
-    return held_out
+    return {
+        name: in_scoring_order(dataset, config.split_seed) for name, dataset in splits.items() if dataset is not None
+    }
 
 
 def _predict(
     classifier: PretrainedClassifier,
     extractor: FeatureExtractor,
-    splits: Mapping[str, ImageDataset],
+    images: Mapping[str, NDArray[np.uint8]],
     stop: Callable[[], bool] = never,
 ) -> dict[str, NDArray[np.float32]]:
     """The classifier's probabilities of each split's images, as far as it comes until ``stop`` says so."""
     head = deepcopy(classifier.head).cpu()
     with torch.no_grad():
-        return {name: head(extractor.extract(split.images, stop)).softmax(1).numpy() for name, split in splits.items()}
+        return {name: head(extractor.extract(split, stop)).softmax(1).numpy() for name, split in images.items()}
 
 
 def _affordable(

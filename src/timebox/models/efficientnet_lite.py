@@ -88,9 +88,10 @@ def fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _published_names() -> dict[str, tuple[str, str]]:
     """The names of the convolution and the batch norm that each of our convolutions is made of."""
     names = {"stem": ("_conv_stem", "_bn0"), "last": ("_conv_head", "_bn1")}
-    for number, block in enumerate(_blocks()):
+    expansions = [expansion for _, _, expansion, _, number in STAGES for _ in range(number)]
+    for number, expansion in enumerate(expansions):
         ours, theirs = f"blocks.{number}", f"_blocks.{number}"
-        if block.expand:
+        if expansion > 1:
             names[f"{ours}.expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
         names[f"{ours}.depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
         names[f"{ours}.project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")

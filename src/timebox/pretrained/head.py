@@ -56,18 +56,20 @@ def fit_head(features: Tensor, labels: Tensor, num_classes: int) -> LinearHead:
     is_large = len(labels) * num_classes > MAX_LOGISTIC
     num_fitted = len(labels) - int(HELD_OUT_SHARE * len(labels))
     has_classes = num_fitted < len(labels) and len(labels[:num_fitted].unique()) > 1
-    fit = _fit_logistic if has_classes and not is_large else _fit_ridge
-    weight, bias, accuracy = fit(inputs, labels, num_classes)
+    if has_classes and not is_large:
+        weight, bias, accuracy = _fit_logistic(inputs, labels, num_classes, num_fitted)
+    else:
+        weight, bias, accuracy = _fit_ridge(inputs, labels, num_classes)
     weight = weight / std
     return LinearHead(weight, bias - weight @ mean, accuracy)
 
 
-def _fit_logistic(inputs: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor, float]:
-    """(weight, bias, accuracy) of a logistic regression, with the strength that makes the last quarter most likely.
+def _fit_logistic(inputs: Tensor, labels: Tensor, num_classes: int, num_fitted: int) -> tuple[Tensor, Tensor, float]:
+    """(weight, bias, accuracy) of a logistic regression, with the strength that, fitted to the first ``num_fitted``
+    images, makes the others most likely.
 
     The strengths are tried from strong to weak, each from the weights of the one before.
     """
-    num_fitted = len(labels) - int(HELD_OUT_SHARE * len(labels))
     held_out, held_out_labels = inputs[num_fitted:], labels[num_fitted:]
     best_loss, best_decay, accuracy = math.inf, DECAYS[0], 0.0
     model, best = _logistic_regression(), _logistic_regression()

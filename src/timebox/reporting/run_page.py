@@ -78,8 +78,8 @@ def report_page(run: RunData) -> str:
         unused_seconds=total_seconds - used_seconds,
         curves=list(_curves(run)),
         evaluation=_evaluation(run, run.predictions[0]) if run.predictions else None,
-        forecast=_forecast(run),
-        blend=_blend(run),
+        forecast=_numbers(run, "forecast", ("expected", "low", "high")),
+        blend=_numbers(run, "blend", ("share", "network_val_accuracy", "pretrained_val_accuracy")),
         bad_files=_bad_files(run),
         environment={**environment, **run.mapping("versions")},
         max_classes=MAX_CLASSES,
@@ -88,20 +88,11 @@ def report_page(run: RunData) -> str:
     )
 
 
-def _forecast(run: RunData) -> dict[str, float]:
-    """The accuracy that was forecast for the training: expected, low and high; empty where none was."""
-    forecast = run.mapping("forecast")
-    values = {name: value for name in ("expected", "low", "high") if isinstance(value := forecast.get(name), float)}
-    return values if len(values) == 3 else {}
-
-
-def _blend(run: RunData) -> dict[str, float]:
-    """Weight of the pretrained classifier, and the validation accuracies of it and of the network alone; empty where
-    there is no such classifier, or no validation image was scored."""
-    blend = run.mapping("blend")
-    names = ("share", "network_val_accuracy", "pretrained_val_accuracy")
-    values = {name: float(value) for name in names if isinstance(value := blend.get(name), int | float)}
-    return values if len(values) == len(names) else {}
+def _numbers(run: RunData, key: str, names: Sequence[str]) -> dict[str, float]:
+    """These numbers of an object of the summary; empty where one is missing, as without a forecast or a blend."""
+    values = run.mapping(key)
+    numbers = {name: float(value) for name in names if isinstance(value := values.get(name), int | float)}
+    return numbers if len(numbers) == len(names) else {}
 
 
 def _curves(run: RunData) -> Iterator[Chart]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from timebox.configs.data import DataConfig
 from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data.part import PartRead
+from timebox.models.pretrained import BlendWeights
 from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
@@ -98,6 +99,11 @@ class PretrainedRecord(Struct, frozen=True, kw_only=True):
     accuracy: Share
     share: Share
     temperature: Temperature
+
+    @property
+    def weights(self) -> BlendWeights:
+        """The weights of the network and of the classifier, where the summary has no others."""
+        return BlendWeights(self.share, self.temperature)
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):

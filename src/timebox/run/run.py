@@ -134,7 +134,7 @@ class Run:
             case {"share": int() | float() as share, "temperature": int() | float() as temperature}:
                 return BlendWeights(share, temperature)
             case _:
-                return BlendWeights(self.pretrained.share, self.pretrained.temperature)
+                return self.pretrained.weights
 
     @property
     def uncalibrated_reason(self) -> str | None:
