@@ -1,6 +1,7 @@
 """timebox.train with pretrained features: from the first line of the plan to predictions, resume, replay and export."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ from timebox.run import Run, load
 pytestmark = pytest.mark.skipif(EFFICIENTNET_LITE0.path() is None, reason="the extra `pretrained` is not installed")
 
 OPTIONS = {"recipe": "haet2021", "settings": SMALL, "device": "cpu", "precision": "fp32", "init": "pretrained"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_fine_tuning() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("timebox.pretrained.feature_plan.MAX_EPOCHS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,7 @@ def test_the_blend_and_what_it_is_made_of_are_recorded(run: Run) -> None:
     }
     assert record["num_images"] == 67
     assert record["accuracy"] > 0.8
+    assert (record["frozen_blocks"], record["epochs"]) == (15, 2)
     assert isinstance(blend, dict)
     assert 0 < blend["share"] == run.blend_weights.share <= 1
     assert blend["pretrained_val_accuracy"] > blend["network_val_accuracy"]
@@ -129,11 +138,25 @@ def test_a_stopped_run_predicts_and_is_resumed_with_its_features(
     monkeypatch.setattr("timebox.jobs.fit.SNAPSHOT_STEPS", 2)
     out, images = tmp_path / "run", sorted(photos.rglob("*.png"))
     stopped = train(photos, steps=8, val=0.3, test=0.2, out=out, reporter=Stop(), **OPTIONS)  # type: ignore[arg-type]
-    assert stopped.blend_weights == pretrained_module.DEFAULT_WEIGHTS
+    assert stopped.blend_weights == BlendWeights(share=1.0, temperature=1.0)  # its network is not trained to the end
     assert load(out).predict_proba(images[:3]).shape == (3, 2)
     resumed = train(resume=out)
     assert resumed.pretrained == stopped.pretrained
     assert isinstance(resumed.summary["blend"], dict)
+
+
+class StopAtOnce(SilentReporter):
+    """Ctrl-C in the first step."""
+
+    def step(self, status: StepStatus) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_is_stopped_in_its_first_step_predicts(photos: Path, tmp_path: Path) -> None:
+    out, images = tmp_path / "run", sorted(photos.rglob("*.png"))
+    train(photos, steps=8, val=0.3, out=out, reporter=StopAtOnce(), **OPTIONS)  # type: ignore[arg-type]
+    is_right = [label == file.parent.name for label, file in zip(load(out).predict(images), images, strict=True)]
+    assert np.mean(is_right) > 0.9
 
 
 def test_where_the_network_alone_is_as_good_it_alone_is_kept(
@@ -182,7 +205,7 @@ def test_auto_takes_them_within_its_budget(photos: Path, tmp_path: Path) -> None
 
 
 def test_a_budget_without_time_for_them(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained_module, "TIME_SHARE", 1e-4)
+    monkeypatch.setattr("timebox.pretrained.fitting.TIME_SHARE", 1e-4)
     with pytest.raises(BudgetError, match=r"the pretrained features of \d+ images would take .*, and they may take "):
         train(photos, budget="60s", out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()

@@ -100,6 +100,8 @@ class Training:
                 components = TrainingComponents(
                     state, loader, schedule, self._step_runner, self._guard, monitor, self._checkpointer, validation
                 )
+                if job.pretrained and self._checkpointer and not state.step:
+                    self._checkpointer.save(state.snapshot())  # from here on the run predicts, by pretrained features
                 result = train_model(components)
                 if result.is_aborted:
                     self._notify_of_abort(result)

@@ -13,6 +13,9 @@ STAGES = (
     (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1),
 )  # fmt: skip
 STEM_CHANNELS, NUM_FEATURES = 32, 1280
+# Numbers of first blocks that fine-tuning may leave as they are; channels and stride, in pixels of the image, of the
+# activations that the next block takes.
+FROZEN_BLOCKS = {15: (192, 32), 11: (112, 16)}
 BATCH_NORM_EPSILON = 1e-3
 
 
@@ -45,8 +48,17 @@ class InvertedResidual(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = F.relu6(self.expand(inputs), inplace=True) if self.expand else inputs
-        outputs: Tensor = self.project(F.relu6(self.depthwise(hidden), inplace=True))
+        outputs: Tensor = self.project(F.relu6(self._in_each_channel(hidden), inplace=True))
         return outputs + inputs if self.is_residual else outputs
+
+    def _in_each_channel(self, hidden: Tensor) -> Tensor:
+        """The depthwise convolution, without autocast: on a CPU the gradient of its weights takes several times as long
+        in bf16."""
+        device = hidden.device.type
+        if not torch.is_autocast_enabled(device):
+            return self.depthwise(hidden)  # type: ignore[no-any-return]
+        with torch.autocast(device, enabled=False):
+            return self.depthwise(hidden.float())  # type: ignore[no-any-return]
 
 
 class EfficientNetLite0(nn.Module):
@@ -62,8 +74,21 @@ class EfficientNetLite0(nn.Module):
         self.last = SameConv(STAGES[-1][3], NUM_FEATURES)
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden = self.blocks(F.relu6(self.stem(images), inplace=True))
-        return F.relu6(self.last(hidden), inplace=True).mean((2, 3))
+        num_blocks = len(self.blocks)
+        return self.tuned_part(self.frozen_part(images, num_blocks), num_blocks)
+
+    def frozen_part(self, images: Tensor, num_frozen: int) -> Tensor:
+        """Activations (N, C, h, w) after so many blocks; FROZEN_BLOCKS has C and the stride."""
+        activations: Tensor = self.blocks[:num_frozen](F.relu6(self.stem(images), inplace=True))
+        return activations
+
+    def tuned_part(self, activations: Tensor, num_frozen: int) -> Tensor:
+        """Features (N, 1280) of the activations after so many blocks."""
+        return F.relu6(self.last(self.blocks[num_frozen:](activations)), inplace=True).mean((2, 3))
+
+    def tuned_layers(self, num_frozen: int) -> tuple[nn.Module, ...]:
+        """The layers of :meth:`tuned_part`."""
+        return self.blocks[num_frozen:], self.last
 
 
 def _blocks() -> Iterator[InvertedResidual]:

@@ -141,7 +141,7 @@ def plan(
         with context.phase("reading"):
             loaded, data_splits = reader.read_splits(train_config.source, *spec.image_form)
             reader.hashes(data_splits.train)
-        pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device)
+        pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device, False)
         with context.phase("planning"):
             budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
             request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)

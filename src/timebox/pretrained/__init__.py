@@ -1,5 +1,6 @@
-"""Pretrained features: finding their weights, extracting them, and fitting a linear head to them.
+"""Pretrained classifiers: finding published weights, extracting features, fitting a linear head, and fine-tuning.
 
-A network of other people's, trained on a million photos, gives features on which a linear head is accurate where a data
-set has few images. Its weights are never changed.
+A network that was trained on a million photos gives features on which a linear head is accurate where a data set has
+few images. Its first blocks stay as published; the last ones are fine-tuned. The network that is trained from scratch is
+not here.
 """

@@ -13,11 +13,10 @@ from torch import Tensor
 from timebox.configs.data import DataConfig
 from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data.part import PartRead
-from timebox.models.pretrained import BlendWeights
 from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
 from timebox.recipe import Recipe
-from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share, Temperature
+from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
 from timebox.runtime.device import device_name
 from timebox.version import VERSION
 
@@ -83,10 +82,11 @@ class PretrainedRecord(Struct, frozen=True, kw_only=True):
         source: where its weights were published.
         sha256: SHA-256 of the file with its weights.
         side: length in pixels to which the shorter side of an image is brought.
-        num_images: number of training images that the head was fitted to.
-        accuracy: share of them that are right, each with a head fitted to the others.
-        share: weight of the classifier in the blend, where the summary has no other.
-        temperature: of the network in the blend, likewise.
+        num_images: number of training images that it was fitted to.
+        frozen_blocks: number of its first blocks that fine-tuning left as published.
+        epochs: of fine-tuning; 0 for none.
+        tuned_share: share of the fine-tuned weights, 0...1; the rest are the published ones.
+        accuracy: share of training images that a linear head on its published features gets right, fitted to others.
     """
 
     name: str
@@ -96,14 +96,10 @@ class PretrainedRecord(Struct, frozen=True, kw_only=True):
     sha256: str
     side: Side
     num_images: PositiveCount
+    frozen_blocks: Count
+    epochs: Count
+    tuned_share: Share
     accuracy: Share
-    share: Share
-    temperature: Temperature
-
-    @property
-    def weights(self) -> BlendWeights:
-        """The weights of the network and of the classifier, where the summary has no others."""
-        return BlendWeights(self.share, self.temperature)
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):

@@ -127,14 +127,17 @@ class Run:
 
     @property
     def blend_weights(self) -> BlendWeights:
-        """The weights of the network and of the pretrained classifier in predictions; a share of 0 without one."""
+        """The weights of the network and of the pretrained classifier in predictions; a share of 0 without one.
+
+        Before the training has ended the pretrained classifier predicts alone: the network is not yet good.
+        """
         if self.pretrained is None:
             return BlendWeights(0.0, 1.0)
         match self.summary.get("blend"):
             case {"share": int() | float() as share, "temperature": int() | float() as temperature}:
                 return BlendWeights(share, temperature)
             case _:
-                return self.pretrained.weights
+                return BlendWeights(1.0, 1.0)
 
     @property
     def uncalibrated_reason(self) -> str | None:
