@@ -19,6 +19,7 @@ from torch.distributed import TCPStore
 
 from budgets import run_within_budget
 from timebox.clock import now
+from timebox.pretrained.weights import EFFICIENTNET_LITE0
 from timebox.run import load
 
 pytestmark = [
@@ -94,6 +95,17 @@ def test_losses_equal_those_of_one_process(
     assert shared["test_images"] == one["test_images"], "every image is scored once, whatever the remainder"
     # Running statistics see the ghost batches in another order.
     assert shared["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.02)
+
+
+@pytest.mark.skipif(EFFICIENTNET_LITE0.path() is None, reason="the extra `pretrained` is not installed")
+def test_pretrained_features_join_the_network_of_all_ranks(tmp_path: Path) -> None:
+    few = ("--train-limit", "60", "--test-limit", "40", "--init", "pretrained", "--steps", "4", *SMOOTH)
+    for processes in (1, 2):
+        ended = timebox(processes, "train", *DIGITS, *few, "--out", tmp_path / str(processes))
+        assert ended.returncode == 0, ended.stderr
+    one, shared = (load(tmp_path / name, "cpu").pretrained_classifier.state_dict() for name in ("1", "2"))
+    assert one["head.weight"].numpy() == pytest.approx(shared["head.weight"].numpy(), abs=1e-3)
+    assert summary_of(tmp_path / "2")["blend"]
 
 
 def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> None:

@@ -43,12 +43,17 @@ def best_share(
     if num_images < MIN_IMAGES:
         interpolate(model, start, end, DEFAULT_SHARE)
         return DEFAULT_SHARE
-    targets = torch.from_numpy(labels[:num_images])
     for share in SHARES:
         interpolate(model, start, end, share)
         probabilities = predict(num_images)
         calibrated = apply_temperature(probabilities, fit_temperature(probabilities, labels[:num_images]))
-        losses[share] = F.nll_loss(torch.from_numpy(calibrated).clamp_min(SMALLEST_PROBABILITY).log(), targets).item()
+        losses[share] = mean_loss(calibrated, labels[:num_images])
     best = min(losses, key=losses.__getitem__)
     interpolate(model, start, end, best)
     return best
+
+
+def mean_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood of labels, int64 (N,), under probabilities, float32 (N, num_classes)."""
+    logs = torch.from_numpy(probabilities).clamp_min(SMALLEST_PROBABILITY).log()
+    return F.nll_loss(logs, torch.from_numpy(labels)).item()
