@@ -137,6 +137,7 @@ def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> No
         _, err = group.communicate()
     assert group.returncode != 0
     assert "internal error" not in err
+    assert (run / "summary.json").exists(), err
     summary = summary_of(run)
     assert summary["stopped"] is True
     (named,) = list(summary["rank_failures"])  # type: ignore[call-overload]

@@ -141,8 +141,8 @@ def _fit(
     )
     if record.epochs:
         line += (
-            f"; fine-tuned for {record.epochs} epochs from block {record.frozen_blocks + 1} of 16 on, of which "
-            f"{record.tuned_share:.0%} are kept"
+            f"; fine-tuned for {record.epochs} epochs from block {record.frozen_blocks + 1} of 16 on, to weights "
+            f"{100 * record.tuned_share:.0f} % of the way"
         )
     return PretrainedBranch(fitted.classifier, record, fitted.probabilities), line
 
