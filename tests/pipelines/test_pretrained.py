@@ -196,7 +196,7 @@ def test_weights_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.integration
 def test_auto_takes_them_within_its_budget(photos: Path, tmp_path: Path) -> None:
-    run = train(photos, budget="22s", test=0.2, out=tmp_path / "run", device="cpu")
+    run = train(photos, budget="26s", test=0.2, out=tmp_path / "run", device="cpu")
     assert run.summary["late"] is False
     assert isinstance(run.summary["blend"], dict)
     assert "features" in run.summary["phases"]  # type: ignore[operator]

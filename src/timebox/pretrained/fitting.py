@@ -33,6 +33,8 @@ from timebox.pretrained.head import MAX_LOGISTIC, fit_head
 from timebox.pretrained.interpolation import best_share, mean_loss
 from timebox.pretrained.weights import PretrainedWeights
 
+# Seconds that are kept for the network, whatever the budget: beside other programs its plan and scores take long.
+RESERVED_SECONDS = 6.0
 # Share of the time left that all of it may take as planned; the share at which fine-tuning ends, and how much earlier
 # no more activations are computed.
 TIME_SHARE, MAX_TIME_SHARE, SHARE_AFTER_ACTIVATIONS = 0.5, 0.6, 0.1
@@ -113,7 +115,7 @@ class _Fitting:
         self._published = weights.read()
         is_timed = deadline.budget_seconds is not None
         self._extractor = FeatureExtractor(self._classifier(SMALLEST_SIDE), device, data.train.images, is_timed)
-        self._started, self._left = deadline.elapsed(), deadline.remaining()
+        self._started, self._left = deadline.elapsed(), max(deadline.remaining() - RESERVED_SECONDS, 0.0)
         self._features_seconds = self._extractor.seconds_per_image
 
     def plan(self, is_tuned: bool) -> FeaturePlan:
