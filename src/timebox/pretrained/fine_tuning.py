@@ -1,6 +1,6 @@
 """Fine-tuning the head and the last blocks of a pretrained classifier, on activations that are computed once.
 
-The blocks before it are most of the work, and what they see is common to all images (J. Yosinski et al., How
+The blocks before them are most of the work, and what they see is common to all images (J. Yosinski et al., How
 transferable are features in deep neural networks?, 2014, arXiv 1411.1792), so they stay as published.
 """
 

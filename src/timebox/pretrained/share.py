@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from timebox.evaluation.calibration import fit_temperature
-from timebox.models.pretrained import SMALLEST_PROBABILITY, BlendWeights
+from timebox.models.pretrained import BlendWeights
+from timebox.pretrained.interpolation import mean_loss
 
 # Shares that are tried, in tenths.
 NUM_STEPS = 10
@@ -32,11 +32,10 @@ def best_weights(
         network, pretrained: probabilities (N, num_classes).
         labels: int64 (N,).
     """
-    temperature, targets = fit_temperature(network, labels), torch.from_numpy(labels)
+    temperature = fit_temperature(network, labels)
 
     def loss(share: float) -> float:
-        probabilities = torch.from_numpy(blend(network, pretrained, BlendWeights(share, temperature)))
-        return F.nll_loss(probabilities.clamp_min(SMALLEST_PROBABILITY).log(), targets).item()
+        return mean_loss(blend(network, pretrained, BlendWeights(share, temperature)), labels)
 
     losses = {step / NUM_STEPS: loss(step / NUM_STEPS) for step in range(NUM_STEPS + 1)}
     best = min(losses, key=losses.__getitem__)
