@@ -31,7 +31,7 @@ from timebox.runtime.device import resolve_device
 from timebox.runtime.precision import Precision
 from timebox.runtime.torch_state import preserve_torch_state
 from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, LRSweep, lr_range_test
-from timebox.training.pacer import ClockPacer, Pacer, StepPacer
+from timebox.training.pacer import ClockPacer, Pacer
 from timebox.training.schedule import lr_and_momentum_at
 from timebox.training.state import TrainingState
 
@@ -184,7 +184,7 @@ def _lr_range(recipe: Recipe, low: float | None, high: float | None) -> tuple[fl
 
 
 def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
-    """A pacer of MAX_STEPS steps; by the clock where there is time for fewer. Raises BudgetError below MIN_STEPS."""
+    """A pacer of MAX_STEPS steps; of fewer where time is too short. Raises BudgetError below MIN_STEPS."""
 
     def seconds_left() -> float:
         return deadline.remaining() - RESERVE_SECONDS
@@ -201,9 +201,19 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
                 budget_for_share(elapsed_seconds - reading_seconds, MARGIN * reading_seconds),
             ),
         )
-    if seconds_left() > MAX_STEPS * plan.step_seconds:
-        return StepPacer(MAX_STEPS)
-    return ClockPacer(seconds_left, plan.step_seconds, deadline.elapsed)
+    return SweepPacer(seconds_left, plan.step_seconds, deadline.elapsed)
+
+
+class SweepPacer(ClockPacer):
+    """MAX_STEPS equal steps; longer and fewer ones from where the time left is too short for them."""
+
+    def next(self, num_unfinished: int) -> float | None:
+        least = self._progress + 1 / MAX_STEPS
+        progress = super().next(num_unfinished)
+        if progress is None:
+            return None
+        self._progress = max(progress, least) if least < 1 - 1e-9 else 1.0
+        return self._progress
 
 
 def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
