@@ -1,6 +1,7 @@
 """timebox.train with pretrained features: from the first line of the plan to predictions, resume, replay and export."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from timebox.errors import BudgetError, RunError, UsageError
 from timebox.jobs import pretrained as pretrained_module
 from timebox.models.pretrained import Blend, BlendWeights
 from timebox.pipelines import evaluate, train
+from timebox.planning import planner
+from timebox.planning.budget import Budget
+from timebox.planning.selection import PlanRequest, Selection, select_recipe
 from timebox.pretrained.weights import EFFICIENTNET_LITE0
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run import Run, load
@@ -202,6 +206,33 @@ def test_auto_takes_them_within_its_budget(photos: Path, tmp_path: Path) -> None
     assert "features" in run.summary["phases"]  # type: ignore[operator]
     assert run.test_accuracy is not None
     assert run.test_accuracy > 0.7
+
+
+@pytest.mark.integration
+def test_where_planning_leaves_no_time_they_predict_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside other programs planning may take most of a short budget."""
+
+    def select_slowly(request: PlanRequest, budget: Budget) -> Selection:
+        selection = select_recipe(request, budget)
+        time.sleep(max(budget.deadline.remaining() - 2.0, 0.0))
+        return selection
+
+    monkeypatch.setattr(planner, "select_recipe", select_slowly)
+    monkeypatch.setattr("timebox.pretrained.fitting.RESERVED_SECONDS", 1.0)
+    monkeypatch.setattr("timebox.pretrained.fitting.TIME_SHARE", 0.9)
+    monkeypatch.setattr("timebox.pretrained.fitting.MAX_TIME_SHARE", 0.9)
+    run = train(photos, budget="16s", val=0.3, test=0.2, out=tmp_path / "run", **OPTIONS)  # type: ignore[arg-type]
+    assert run.summary["late"] is False
+    assert plan_of(run)[-1] == planner.NO_TIME_TO_TRAIN
+    blend = run.summary["blend"]
+    assert (blend["share"], blend["network_val_accuracy"]) == (1.0, None)  # type: ignore[index]
+    assert blend["pretrained_val_accuracy"] == run.val_accuracy  # type: ignore[index]
+    assert run.summary["test_images"] == run.summary["test_images_total"] == 24
+    assert run.test_accuracy is not None
+    assert run.test_accuracy > 0.7
+    assert evaluate(run, photos, split="test").accuracy == run.test_accuracy
 
 
 def test_a_budget_without_time_for_them(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

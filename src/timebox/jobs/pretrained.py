@@ -21,7 +21,7 @@ from timebox.pretrained.feature_plan import NotAffordableError
 from timebox.pretrained.fitting import FittingData, fit_pretrained, predict_held_out
 from timebox.pretrained.share import best_weights, blend
 from timebox.pretrained.weights import EFFICIENTNET_LITE0, EXTRA
-from timebox.recipe import RecipeSpec
+from timebox.recipes import RecipeSpec
 from timebox.run.files import PRETRAINED as PRETRAINED_FILE
 from timebox.run.model_config import PretrainedRecord
 from timebox.run.run import Run
@@ -41,11 +41,13 @@ class PretrainedBranch:
     """A pretrained classifier whose head is fitted to the training images of a run.
 
     Attributes:
-        probabilities: float32 (N, num_classes), of the held-out splits by name, in the order of scoring.
+        held_out: the splits that are scored, by name, in the order of scoring.
+        probabilities: float32 (N, num_classes), of the first images of each.
     """
 
     classifier: PretrainedClassifier
     record: PretrainedRecord
+    held_out: Mapping[str, ImageDataset]
     probabilities: Mapping[str, NDArray[np.float32]]
 
     def blend(self, scores: Sequence[SplitScore]) -> tuple[list[SplitScore], BlendSummary]:
@@ -65,6 +67,16 @@ class PretrainedBranch:
             replace(score, probabilities=blend(score.probabilities, own[score.split], weights)) for score in common
         ]
         return averaged, summary
+
+    def alone(self) -> tuple[list[SplitScore], BlendSummary]:
+        """This classifier's own scores, where there was no time to train a network."""
+        scores = [
+            SplitScore(name, self.held_out[name].take(np.arange(len(values))), values, len(self.held_out[name]), "none")
+            for name, values in self.probabilities.items()
+            if len(values)
+        ]
+        val_accuracy = next((score.accuracy for score in scores if score.split == "val"), None)
+        return scores, BlendSummary(1.0, 1.0, None, val_accuracy)
 
     def _common(self, score: SplitScore) -> SplitScore:
         """A score on those of its images that this classifier has predicted too."""
@@ -144,7 +156,7 @@ def _fit(
             f"; fine-tuned for {record.epochs} epochs from block {record.frozen_blocks + 1} of 16 on, to weights "
             f"{100 * record.tuned_share:.0f} % of the way"
         )
-    return PretrainedBranch(fitted.classifier, record, fitted.probabilities), line
+    return PretrainedBranch(fitted.classifier, record, data.held_out, fitted.probabilities), line
 
 
 def restore_pretrained(
@@ -154,8 +166,8 @@ def restore_pretrained(
     if run.pretrained is None or not os.path.lexists(run.path / PRETRAINED_FILE):
         return None
     classifier = run.pretrained_classifier
-    probabilities = predict_held_out(classifier, _held_out(config, data_splits), deadline)
-    return PretrainedBranch(classifier, run.pretrained, probabilities)
+    held_out = _held_out(config, data_splits)
+    return PretrainedBranch(classifier, run.pretrained, held_out, predict_held_out(classifier, held_out, deadline))
 
 
 def _held_out(config: TrainConfig, data_splits: DataSplits) -> dict[str, ImageDataset]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from timebox.builders import build_augmentation
+from timebox.callbacks.events import PlanInfo
 from timebox.clock import format_duration
 from timebox.data import LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
@@ -61,6 +62,8 @@ def run_job(
     with context.deadline.phase("training"):
         broadcast_start_training(context.group, job, writer.path)
         training = Training(job, context, writer)
+    # Only now: a callback that draws random numbers must not change the first weights.
+    context.callbacks.submit(_plan_info(job, writer, context))
     with training.checkpointer.wait_on_failure():
         with context.deadline.phase("training"):
             result = training.run()
@@ -71,6 +74,16 @@ def run_job(
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
         RunFinisher(job, loaded, training, result, writer, context, extra).finish()
         broadcast_run_finished(context.group, writer.path)
+
+
+def _plan_info(job: TrainingJob, writer: RunWriter, context: RunContext) -> PlanInfo:
+    return PlanInfo(
+        run_directory=writer.out,
+        lines=job.plan.lines,
+        recipe=job.plan.recipe.as_dict(),
+        budget_seconds=context.deadline.budget_seconds,
+        expected_steps=job.plan.expected_steps,
+    )
 
 
 @contextmanager
@@ -144,10 +157,7 @@ class RunFinisher:
             if self._is_time_to_sync(1):
                 writer.sync_model()
         with context.phase("scoring"), context.group.raise_on_rank_failure():
-            slower_saving = self._files_seconds(1) - job.plan.saving_seconds
-            scores = score_held_out(job, self.result.model, context, max(slower_saving, 0.0))
-            if job.pretrained:
-                scores, self.blend = job.pretrained.blend(scores)
+            scores = self._score()
         with context.phase("saving"):
             num_bytes = sum(score.probabilities.nbytes for score in scores)
             if scores and self._is_time_for(
@@ -170,6 +180,18 @@ class RunFinisher:
             if self.blend and self.blend.share == 0:
                 writer.remove_pretrained()
             writer.finish()
+
+    def _score(self) -> list[SplitScore]:
+        """Score the model, and find the blend where there is a pretrained classifier."""
+        job = self.job
+        if job.pretrained and not job.plan.expected_steps:
+            scores, self.blend = job.pretrained.alone()
+            return scores
+        slower_saving = self._files_seconds(1) - job.plan.saving_seconds
+        scores = score_held_out(job, self.result.model, self.context, max(slower_saving, 0.0))
+        if job.pretrained:
+            scores, self.blend = job.pretrained.blend(scores)
+        return scores
 
     def _files_seconds(self, num_files: int, num_bytes: int = 0) -> float:
         """Seconds to reserve for so many files and the summary, as the disk is now; the largest has ``num_bytes``."""
@@ -195,6 +217,7 @@ class RunFinisher:
 
     def _write_summary(self, scores: Sequence[SplitScore]) -> None:
         """Write the summary, without waiting for the disk where there is no time to; again if it came too late."""
+        self.training.note_callbacks()
         writer, summary = self.writer, self._summary(scores)
         writer.waits_for_disk = self._is_time_to_sync(0)
         writer.save_summary(summary)
@@ -202,6 +225,7 @@ class RunFinisher:
             writer.save_summary(self._summary(scores))
 
     def _write_report(self, scores: Sequence[SplitScore]) -> None:
+        self.training.note_callbacks()
         summary, writer = self._summary(scores), self.writer
         examples = self._examples(scores, summary.temperature) if self.job.config.thumbnails else []
         if examples:

@@ -119,13 +119,17 @@ def _restore_clock(existing: ExistingRun, checkpoint: Checkpoint, deadline: Dead
 
 
 def _plan_rest(plan: Plan, checkpoint: Checkpoint, deadline: Deadline) -> Plan:
-    """The plan with the step time of the checkpoint. Raises BudgetError where the time left is too short."""
+    """The plan with the step time of the checkpoint, in which the network is trained and scored.
+
+    Raises BudgetError where the time left is too short.
+    """
     budget = deadline.budget_seconds
     if plan.num_steps is not None or budget is None:
         return plan
     step_seconds = checkpoint.resume_state.step_seconds or plan.step_seconds
     scoring_seconds = min(plan.scoring_seconds, FINAL_SCORING_SHARE * budget)
-    plan = replace(plan, step_seconds=step_seconds, scoring_seconds=scoring_seconds)
+    expected_steps = max(plan.expected_steps, 1)
+    plan = replace(plan, step_seconds=step_seconds, scoring_seconds=scoring_seconds, expected_steps=expected_steps)
     needed = plan.reserve_seconds + scoring_seconds
     if needed > deadline.remaining():
         left = format_duration(max(deadline.remaining(), 0.0))

@@ -6,7 +6,7 @@ from math import inf
 import torch
 
 from timebox.planning.forecast import Forecast
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.training.pacer import WARMDOWN_STEPS
 
 # The training is divided into this many parts of equal progress, with a validation between two parts.
@@ -25,7 +25,8 @@ class Plan:
         num_steps: fixed number of steps; None if the deadline ends the training.
         micro_batch: images computed at once, at most the recipe's batch size.
         step_seconds: estimated seconds per step.
-        expected_steps: ``num_steps``, or the estimate for the deadline.
+        expected_steps: ``num_steps``, or the estimate for the deadline; 0 where no time is left to train, and a
+            pretrained classifier has to do.
         scoring_seconds, saving_seconds, finish_seconds: as of :class:`timebox.planning.budget.BudgetSplit`.
         num_val_images: images of each validation during training; 0 for no validation.
         scoring_batch: batch size of inference.

@@ -24,7 +24,7 @@ from timebox.planning.selection import (
     select_recipe,
 )
 from timebox.planning.throughput.benchmark import ThroughputBenchmark
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.precision import resolve_precision
 from timebox.runtime.write_speed import WriteSpeed
 
@@ -33,6 +33,8 @@ REFERENCE_FLOPS = 150e9
 REFERENCE_SECONDS = 60.0
 # Before a budget is refused, speed is measured again, so often and so long: other programs only make it seem slower.
 MAX_REMEASUREMENTS, MAX_REFUSAL_SECONDS = 2, 0.8
+# The plan's line where a pretrained classifier has to do.
+NO_TIME_TO_TRAIN = "no time is left to train a network: the pretrained classifier predicts alone"
 
 
 def make_plan(request: PlanRequest, deadline: Deadline, num_steps: int | None, write_speed: WriteSpeed) -> Plan:
@@ -117,7 +119,9 @@ def _plan_for_deadline(request: PlanRequest, budget: Budget, selection: Selectio
             break
         image_seconds = benchmark.remeasure(selection.recipe)
         recipe, step_seconds = fit(image_seconds)
-    budget.check_training_time(model, step_seconds, request.source)
+    is_too_short = request.has_pretrained and not budget.has_time_for(model, step_seconds)
+    if not is_too_short:
+        budget.check_training_time(model, step_seconds, request.source)
     split = budget.split_for(model)
     micro_batch, micro_batch_lines = choose_micro_batch(recipe, group.size, image_seconds)
     plan = Plan(
@@ -129,11 +133,11 @@ def _plan_for_deadline(request: PlanRequest, budget: Budget, selection: Selectio
         num_steps=None,
         micro_batch=micro_batch,
         step_seconds=step_seconds,
-        expected_steps=int(resizing.steps_in(split.training_seconds / step_seconds)),
+        expected_steps=0 if is_too_short else int(resizing.steps_in(split.training_seconds / step_seconds)),
         scoring_seconds=split.scoring_seconds,
         saving_seconds=split.saving_seconds,
         finish_seconds=split.finish_seconds,
-        num_val_images=budget.num_val_images(scoring_image_seconds),
+        num_val_images=0 if is_too_short else budget.num_val_images(scoring_image_seconds),
         scoring_batch=inference_batch_size(benchmark.device, scoring_image_seconds),
         lines=(
             *selection.lines,
@@ -142,6 +146,8 @@ def _plan_for_deadline(request: PlanRequest, budget: Budget, selection: Selectio
             *micro_batch_lines,
         ),
     )
+    if is_too_short:
+        return replace(plan, lines=(*plan.lines, NO_TIME_TO_TRAIN))
     speed = resizing.steps_in(1 / image_seconds)
     forecasts, forecast_lines = _forecasts(request, budget, selection, split)
     lines = (*plan.lines, describe_split(plan, split, speed, len(request.train)), *forecast_lines)
