@@ -9,7 +9,7 @@ from small_runs import small_plan
 from timebox.configs.train import TrainConfig
 from timebox.errors import RunError
 from timebox.planning.plan import Plan
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 from timebox.run.json_values import from_values, to_values
 from timebox.run.model_config import PlanRecord, Preprocessing, TrainingRequest
 

@@ -1,7 +1,8 @@
 """Labelled images: reading every supported format, splitting, and serving augmented batches on the device.
 
 ``ImageDataset`` is the common form: readers produce it, and splits, inspection and the loader take it. Models, recipes
-and training do not belong here, and only ``device``, ``images.fit`` and ``flip_invariance`` import torch.
+and training do not belong here. Only ``device``, ``images.fit``, ``images.model_input`` and ``flip_invariance`` import
+torch.
 """
 
 from timebox.data.dataset import BadFile, ImageDataset, LoadedData, SourceSplits, align_labels

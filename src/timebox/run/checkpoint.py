@@ -12,17 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from msgspec import Meta, Struct
-from torch import Tensor
+from torch import Tensor, nn
 
 from timebox.errors import RunError
 from timebox.file_versions import CHECKPOINT_FORMAT
 from timebox.files import open_regular, parse_json_object, read_open
 from timebox.files.folders import FILE, NOT_FOLLOWED, Folder, target_of_temporary
+from timebox.recipes import Recipe
 from timebox.run.files import MAX_JSON_BYTES, read_object, to_file
 from timebox.run.json_values import MAX_INT, Count, PhaseSeconds, Seconds, Share, from_values, valid_values
 from timebox.run.tensors import check_length, read_tensors, to_safetensors
-from timebox.training.state import Metadata, Snapshot
+from timebox.runtime.precision import PRECISIONS, Precision
+from timebox.training.state import Metadata, Snapshot, TrainingState
 
 MANIFEST = "manifest.json"
 PROBE = "probe"  # a file that is written only to measure the time it takes
@@ -128,6 +131,27 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
             if values == before:
                 raise
     return None
+
+
+def model_weights(
+    checkpoint: Checkpoint, model: nn.Module, recipe: Recipe, plan: object, where: str
+) -> dict[str, Tensor]:
+    """The weights of a network in a checkpoint, averaged where the recipe averages them.
+
+    Args:
+        model: the network of the recipe, with any weights.
+        plan: the plan of the run's model.json; its precision decides which tensors the checkpoint has.
+        where: the name of that file, in messages.
+    Raises:
+        RunError: for a plan without a precision, and a checkpoint that does not fit the network.
+    """
+    precision = plan.get("precision") if isinstance(plan, Mapping) else None
+    if precision not in PRECISIONS:
+        raise RunError(f"{where} is damaged: its plan has no precision")
+    state = TrainingState(model, recipe, Precision(str(precision), torch.device("cpu")))
+    tensors = checkpoint.snapshot(state.tensors()).tensors
+    prefix = "model." if state.average.model is model else "average."
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _open_checkpoint(folder: Path, values: Mapping[str, object]) -> Checkpoint:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from timebox.configs.data import DataConfig
 from timebox.configs.train import SCRATCH, TrainConfig
+from timebox.custom import CodeRecord
 from timebox.data.part import PartRead
 from timebox.planning.forecast import Forecast
 from timebox.planning.plan import Plan
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
 from timebox.runtime.device import device_name
 from timebox.version import VERSION
@@ -109,12 +110,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         class_names: names of the classes, in the order of the network's outputs.
         recipe: all fields of the recipe, by name.
         pretrained: the classifier on pretrained features beside the network; null for none.
+        code: code of the user's that the recipe names, by recipe field.
     """
 
     class_names: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=2)]
     preprocessing: Preprocessing
     recipe: RecipeFields
     pretrained: PretrainedRecord | None = None
+    code: dict[str, CodeRecord] = {}
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) < len(self.class_names):

@@ -2,26 +2,23 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from timebox.builders import build_model
+from timebox.builders import build_model, build_resizing
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.data import decode_image, fit_images
-from timebox.data.images.collate import ImageFile, as_batch, collate
-from timebox.data.images.fit import batch_fit
-from timebox.data.images.pixel_range import BYTE, PixelScale
-from timebox.errors import DataError, RunError, TimeboxError, UsageError
+from timebox.custom import Code, use_code
+from timebox.data.images.model_input import ModelInput
+from timebox.errors import RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import GPU_BATCH_SIZE, InferenceConfig, inference_batch_size, predict_probabilities
 from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound, pretrained_bytes
@@ -32,23 +29,25 @@ from timebox.files import write_whole
 from timebox.machine import available_threads, check_memory
 from timebox.models.pretrained import Blend, BlendWeights, PretrainedClassifier
 from timebox.paths import expand_user
-from timebox.recipe import Recipe, recipe_from, upgrade_fields
-from timebox.run.checkpoint import Checkpoint, read_checkpoint
+from timebox.recipes import Recipe, recipe_from, upgrade_fields
+from timebox.run.checkpoint import Checkpoint, model_weights, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, PRETRAINED, SUMMARY, read_json, to_json
 from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
 from timebox.run.pretrained import read_pretrained
+from timebox.run.results.curves import metrics_table
+from timebox.run.results.html import to_html
+from timebox.run.results.predictions import mistakes_table, predictions_table
+from timebox.run.results.table import Table
+from timebox.run.results.text import describe
 from timebox.run.summary import uncalibrated_reason, valid_summary
 from timebox.run.tensors import check_finite, read_tensors, to_safetensors
 from timebox.runtime.device import free_memory, resolve_device
-from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.runtime.torch_state import retain_freed_memory
-from timebox.training.state import TrainingState
 
 # Files that are decoded and predicted together: fewer where their pixels and probabilities take more bytes than this.
 FILES_AT_ONCE, BYTES_AT_ONCE = 125, 1 << 28
-BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of the images that a run is trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,7 @@ class Run:
         where = repr(str(self.path / CONFIG))
         model = from_values(self.config, ModelConfig, where)
         self.class_names, self.preprocessing = model.class_names, model.preprocessing
-        self.pretrained = model.pretrained
+        self.pretrained, self._code = model.pretrained, model.code
         try:
             self.recipe: Recipe = recipe_from(model.recipe)
         except (TypeError, ValueError) as error:
@@ -150,6 +149,11 @@ class Run:
         value = self.summary.get(key)
         return float(value) if isinstance(value, int | float) else None
 
+    def with_code(self, given: Mapping[str, object], trust_code: bool = False) -> "Run":
+        """The run itself, whose code may now be used; see :func:`timebox.custom.use_code`."""
+        use_code(self.recipe.as_dict(), self._code, given, trust_code)
+        return self
+
     @cached_property
     def model(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the device."""
@@ -157,7 +161,8 @@ class Run:
         try:
             weights = read_tensors(self.path / MODEL, model.state_dict())
         except FileNotFoundError:
-            weights = self._weights_of_checkpoint()
+            plan, where = self.config.get("plan"), repr(str(self.path / CONFIG))
+            weights = model_weights(self.checkpoint(), self.bare_model(), self.recipe, plan, where)
         check_finite(weights, f"the model of run {str(self.path)!r}")
         model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
@@ -177,9 +182,13 @@ class Run:
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def bare_model(self) -> nn.Module:
-        """The network on the meta device, where weights take no memory: model.json may describe a huge one."""
+        """The network on the meta device, where weights take no memory: model.json may describe a huge one.
+
+        A network of the user's is on the CPU.
+        """
         with torch.device("meta"):
-            return build_model(self.recipe, self.preprocessing.channels, len(self.class_names))
+            size = build_resizing(self.recipe).input_size(*self.preprocessing.size)
+            return build_model(self.recipe, self.preprocessing.channels, len(self.class_names), size)
 
     @cached_property
     def bytes_per_image(self) -> int:
@@ -226,18 +235,6 @@ class Run:
         if isinstance(self.predictor, Blend):
             write_whole(path / PRETRAINED, to_safetensors(self.predictor.pretrained.state_dict()))
 
-    def _weights_of_checkpoint(self) -> dict[str, Tensor]:
-        """The weights of the last checkpoint, averaged where the recipe averages them."""
-        plan = self.config.get("plan")
-        precision = plan.get("precision") if isinstance(plan, dict) else None
-        if precision not in PRECISIONS:
-            raise RunError(f"{str(self.path / CONFIG)!r} is damaged: its plan has no precision")
-        model = self.bare_model()
-        state = TrainingState(model, self.recipe, Precision(str(precision), torch.device("cpu")))
-        tensors = self.checkpoint().snapshot(state.tensors()).tensors
-        prefix = "model." if state.average.model is model else "average."
-        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
     def views(self, tta: str) -> str:
         """The test-time augmentation to use: the recipe's own for ``recipe``. Raises UsageError for an unknown one."""
         views = self.recipe.tta if tta == "recipe" else tta
@@ -255,7 +252,7 @@ class Run:
 
         The probabilities of all images are never held together: with many classes they would take gigabytes.
         """
-        array, views = self._as_array(images), self.views(tta)
+        array, views = self._input.convert(images), self.views(tta)
         num_whole_batches = MAX_PROBABILITIES // len(self.class_names) // GPU_BATCH_SIZE
         size = max(1, num_whole_batches) * GPU_BATCH_SIZE
         parts = [self._probabilities(array[i : i + size], views).argmax(1) for i in range(0, len(array), size)]
@@ -277,7 +274,7 @@ class Run:
             RunError: where probabilities are not finite, or they or the images do not fit into memory.
         """
         views = self.views(tta)
-        array = self._as_array(images)
+        array = self._input.convert(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
         return apply_temperature(self._probabilities(array, views), self.temperature if calibrate else 1.0)
@@ -300,7 +297,7 @@ class Run:
         Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time.
         """
         remaining = iter(paths)
-        at_once = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // (self._pixel_bytes + self._probability_bytes)))
+        at_once = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // (self._input.num_bytes + self._probability_bytes)))
         with ThreadPoolExecutor(available_threads()) as pool:
             started: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
             while True:
@@ -317,9 +314,10 @@ class Run:
                     yield FilePrediction(str(path), next(rows) if error is None else None, error)
 
     @property
-    def _pixel_bytes(self) -> int:
-        """Bytes of an image of the model's size."""
-        return prod(self.preprocessing.image_shape)
+    def _input(self) -> ModelInput:
+        """The conversion of images to those of the network."""
+        form = self.preprocessing
+        return ModelInput(form.image_shape, self.recipe.image_fit, form.white_16bit, self.check_memory)
 
     @property
     def _probability_bytes(self) -> int:
@@ -329,72 +327,70 @@ class Run:
     def _decode_or_explain(self, path: str | Path) -> NDArray[np.uint8] | str:
         """The pixels of a file, or the reason why it cannot be read."""
         try:
-            return self._decode(path)
+            return self._input.decode(path)
         except TimeboxError as error:
             return str(error)
 
-    def _decode(self, image: ImageFile) -> NDArray[np.uint8]:
-        if isinstance(image, str | Path):
-            image = expand_user(image)
-        form = self.preprocessing
-        return decode_image(image, form.size, form.channels, self.recipe.image_fit, form.white_16bit)
+    @refuse_unknown_arguments
+    def predictions(self, split: str = "test") -> Table:
+        """The predictions for the images that were scored at the end of the training, a row for each. Loads no network.
 
-    def _as_array(self, images: object) -> NDArray[np.uint8]:
-        """Images of :meth:`predict_proba` as uint8 (N, H, W, C) of the working size."""
-        shape = self.preprocessing.image_shape
-        batch = collate(images, "images")
-        if isinstance(batch, np.ndarray):
-            return self._resized(*BYTE_SCALE.to_uint8([as_batch(batch, "images", shape)], "images"))
-        if not batch:
-            return np.zeros((0, *shape), np.uint8)
-        self.check_memory(2 * len(batch) * self._pixel_bytes, f"{len(batch):,} images of its size")
-        arrays = iter(BYTE_SCALE.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "images"))
-        return np.stack(
-            [
-                self._resized(next(arrays)[None])[0] if isinstance(item, np.ndarray) else self._read(item, position)
-                for position, item in enumerate(batch)
-            ]
-        )
+        Args:
+            split: ``test``, ``val``, or ``all`` for both.
+        Returns:
+            A pandas DataFrame where pandas is installed, else a dict of arrays (N,). Its columns: ``file`` (str), the
+            path relative to the data, or the position in arrays; ``label`` and ``predicted`` (str), names of classes;
+            ``probability`` (float32, 0...1) of the predicted class, calibrated as by :meth:`predict_proba`; ``loss``
+            (float64, nats), the negative logarithm of the calibrated probability of the label, 27.6 at most; for
+            ``all`` first ``split`` (str). Columns of texts have dtype object.
+        Raises:
+            RunError: where the run has no such predictions, or predictions.npz is damaged. UsageError: for a split of
+            another name.
+        """
+        return predictions_table(self, split)
 
-    def _resized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Images (N, H, W, C) with the channels and the size of the model's."""
-        # torch takes neither arrays with negative strides nor read-only ones.
-        writable = np.require(images, requirements=["C", "W"])
-        array = fit_images(writable, images.shape[1:3], self.preprocessing.channels)
-        return array if array.shape[1:3] == self.preprocessing.size else self._fitted(array)
+    @refuse_unknown_arguments
+    def mistakes(self, split: str = "test") -> Table:
+        """The rows of :meth:`predictions` whose predicted class is not the label, highest probability first.
 
-    def _fitted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Images resized to the working size, with the same tensor operations as in an exported model."""
-        self.check_memory(len(images) * self._pixel_bytes, f"{len(images):,} images of its size")
-        fitted = np.empty((len(images), *self.preprocessing.image_shape), np.uint8)
-        for position, image in enumerate(images):
-            planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-            planes = batch_fit(planes, *self.preprocessing.size, self.recipe.image_fit)[0]
-            fitted[position] = planes.permute(1, 2, 0).numpy()
-        return fitted
+        Mistakes that the model is sure of are often wrong labels. Without a mistake the table has no rows.
+        """
+        return mistakes_table(self, split)
 
-    def _read(self, image: ImageFile, position: int) -> NDArray[np.uint8]:
-        name = repr(str(image)) if isinstance(image, str | Path) else f"number {position}"
-        try:
-            return self._decode(image)
-        except DataError as error:
-            if isinstance(image, str | Path) and os.path.isdir(image):  # noqa: PTH112  # refuses no name, unlike Path's
-                raise DataError(
-                    f"image {name} is a folder: give its files, for instance sorted(Path({name}).glob('*.jpg')), or "
-                    "`timebox predict` the folder"
-                ) from error
-            raise DataError(f"image {name} cannot be read: {error}") from error
+    @property
+    def metrics(self) -> Table:
+        """The training by step: the lines of metrics.jsonl, which is read anew at each access.
+
+        A pandas DataFrame where pandas is installed, else a dict of arrays (N,). Its columns: ``step`` (int64, from 1
+        on), and as float64 ``epoch``, ``progress`` (0...1, of the schedule), ``lr``, ``momentum``, ``loss`` (of the
+        training), ``resolution`` (pixels), ``micro_batch`` (images), ``threads`` (NaN where their number never
+        changed) and ``val_accuracy`` (0...1, NaN for steps without a validation). A value that is missing, or was not
+        finite, is NaN. Steps that a rollback undid are left out. Raises RunError where the file is missing or damaged.
+        """
+        return metrics_table(self.path)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook: a table, and its most confident mistakes."""
+        return to_html(self)
 
 
 @refuse_unknown_arguments
-def load(path: str | Path, device: str = "auto") -> Run:
+def load(path: str | Path, device: str = "auto", *, network: Code | None = None, trust_code: bool = False) -> Run:
     """Load a run directory. Raises RunError where there is none, or no model was saved yet.
+
+    Args:
+        network: the network of a run that was trained with one of your own, as of :func:`timebox.train`.
+        trust_code: whether to import the code that the run names. Only for runs that you trust: a run of somebody else
+            may name any code that is installed here.
 
     >>> import timebox
     >>> run = timebox.load("runs/demo")
     >>> run.predict_proba(["photos/red/1.png"]).shape
     (1, 2)
     """
-    run = Run(path, device)
+    run = Run(path, device).with_code({"model": network}, trust_code)
     _ = run.predictor
     return run

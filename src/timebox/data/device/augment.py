@@ -56,6 +56,11 @@ def batch_uniform(seed: int, stream: int, epochs: Tensor, indices: Tensor) -> Te
     return batch_hash(seed, stream, epochs, indices).double() / 2.0**32
 
 
+def batch_seed(seed: int, number: int, rank: int) -> int:
+    """A seed as a function of (seed, batch number, rank), 0...2**32."""
+    return int(batch_hash(seed, 8, torch.tensor([number]), torch.tensor([rank])))
+
+
 def epoch_order(seed: int, epoch: int, num_images: int, device: torch.device) -> Tensor:
     """The order in which one epoch visits the images: int64 (num_images,), on ``device``."""
     indices = torch.arange(num_images, device=device)

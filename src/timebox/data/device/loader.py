@@ -1,6 +1,6 @@
 """DeviceLoader: augmented training batches from images that are resident on the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ class Augmentation:
     cutout_size: int = 0  # side of the cutout square in pixels, 0 for none
     mixup: float = 0.0  # fraction of the images that are mixed with another image, 0...1
     mixup_until: float = 1.0  # progress after which mixup ends, 0...1
+    # Further augmentation of a batch: from float32 (M, C, H, W) in 0...1 and a generator on their device to such.
+    function: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,23 @@ class DeviceLoader:
         streams = (self._samples(start, count, net * STREAM_EPOCHS) for net in range(self.ensemble_size))
         samples = Samples.concatenate([part for stream in streams for part in stream])
         images = self._augment(samples, self.size_at(progress))
+        if self.augmentation.function:
+            images = self._apply(self.augmentation.function, images, number)
         labels = self.labels[samples.indices]
         if samples.mixup_weight is None:
             return Batch(images, labels)
         return self._mixup(images, labels, samples.mixup_weight * (progress <= self.augmentation.mixup_until))
+
+    def _apply(self, function: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, number: int) -> Tensor:
+        """Images under a further augmentation, whose random numbers depend on seed, batch number and rank alone: those
+        of the generator that it is given, and torch's own."""
+        mean, std = (values[:, None, None] for values in (self.statistics.mean, self.statistics.std))
+        seed = augment.batch_seed(self.seed, number, self.shard.rank)
+        generator = torch.Generator(images.device).manual_seed(seed)
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            torch.random.manual_seed(seed)
+            augmented = function((images * std + mean).clamp(0, 1), generator)
+        return ((augmented - mean) / std).float().contiguous(memory_format=torch.channels_last)
 
     def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor) -> Batch:
         """Mix each sample with the next one of its stream; the last sample of each stream serves only as a partner."""
