@@ -32,7 +32,7 @@ import numpy as np
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.model_scales import MODEL_SCALES
-from timebox.recipe.recipe import current_field_name, upgrade_fields
+from timebox.recipes.recipe import current_field_name, upgrade_fields
 
 CELLS = "cells.jsonl"
 # Cells per core at quarter speed.

@@ -39,7 +39,7 @@ from timebox.planning.forecast.accuracy_model import (
     training_work,
 )
 from timebox.planning.forecast.patch_classifier import PatchAccuracy, measure_patch_accuracy
-from timebox.recipe.recipe import upgrade_fields
+from timebox.recipes.recipe import upgrade_fields
 
 PAGE, MODEL = "docs/auto.md", f"src/timebox/planning/forecast/{FITTED}"
 TASK_FEATURES = "*/features.jsonl"

@@ -27,7 +27,7 @@ from timebox.benchmarking.speedrun import Speedrun, Trial, steps_for_epochs, sum
 from timebox.clock import Deadline
 from timebox.data import ImageDataset, load_data
 from timebox.models import count_flops
-from timebox.recipe import Recipe, Value, get_recipe, parse_settings
+from timebox.recipes import Recipe, Value, get_recipe, parse_settings
 from timebox.runtime.precision import PRECISIONS, Precision
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.runtime.timing import fastest_seconds

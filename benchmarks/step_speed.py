@@ -30,7 +30,7 @@ from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.models import count_flops
 from timebox.optim.loss import Loss
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds
 from timebox.runtime.torch_state import retain_freed_memory

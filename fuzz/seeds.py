@@ -25,7 +25,7 @@ from timebox.file_versions import CHECKPOINT_FORMAT, MODEL_FORMAT, SUMMARY_FORMA
 from timebox.jobs.messages import ReadResult, RunFinished
 from timebox.planning.plan import Plan
 from timebox.planning.throughput.distributed import MeasurementRequest
-from timebox.recipe import RECIPES
+from timebox.recipes import RECIPES
 from timebox.run.json_values import to_values
 from timebox.run.model_config import Machine, PlanRecord, installed_versions
 from timebox.runtime.precision import Precision

@@ -20,7 +20,7 @@ from timebox.evaluation.scoring import ScoreSplit
 from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.throughput.distributed import MeasurementRequest
-from timebox.recipe import get_recipe, parse_settings
+from timebox.recipes import get_recipe, parse_settings
 from timebox.run.files import read_training_hashes
 from timebox.run.metrics_log import final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.run import load

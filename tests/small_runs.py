@@ -15,7 +15,7 @@ from PIL import Image
 
 from timebox.pipelines import train
 from timebox.planning.plan import Plan
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.run import Run
 
 SMALL = ("width=4", "batch_size=32", "ghost_size=16", "crop_padding=1", "max_lr=0.2", "flip=none", "tta=none")

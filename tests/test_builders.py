@@ -4,7 +4,7 @@ import torch
 
 from timebox.builders import build_model, build_optimizer
 from timebox.optim import MuonGroup, SGDGroup
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 from tiny import tiny_recipe
 
 

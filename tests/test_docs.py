@@ -12,7 +12,7 @@ from timebox.run.summary import FinishedSummary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 15
+NUM_PAGES = 17
 TOPICS = (
     "your-photos",
     "reading-the-report",
@@ -21,6 +21,8 @@ TOPICS = (
     "recipes",
     "tuning",
     "scale",
+    "callbacks",
+    "own-code",
     "adding-a-reader",
     "run-format",
     "how-the-clock-works",

@@ -31,8 +31,9 @@ TEXTS = [ROOT / name for name in FILES] + [
 INSTALL = re.compile(r"(?:pip3?|pipx|conda|uv pip|uv tool) install ([^\n#;&|`]*)|(?:uv|poetry) add ([^\n#;&|`]*)")
 # `timebox` on the package index is another project.
 OTHER_PROJECT = re.compile(r"""(?<![\w./-])timebox(?![\w./-])""")
-OTHER_EXTRAS = re.compile(r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|tune|heic|dev|fuzz)[^\n]*")
-EXTRAS = {"tables", "onnx", "tensorboard", "tune", "dev", "fuzz", "heic", "pretrained"}
+OTHER_EXTRAS = re.compile(r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|mlflow|wandb|tune|heic|dev|fuzz)[^\n]*")
+EXTRAS = {"tables", "onnx", "tensorboard", "mlflow", "wandb", "tune", "dev", "fuzz", "heic", "pretrained"}
+DEV = "timebox-vision[tables,onnx,tensorboard,mlflow,wandb,tune,pretrained,heic]"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -86,7 +87,7 @@ def test_name_and_command() -> None:
     assert project["name"] == DISTRIBUTION == "timebox-vision"
     assert project["scripts"] == {"timebox": "timebox.cli:main"}
     assert set(project["optional-dependencies"]) == EXTRAS
-    assert project["optional-dependencies"]["dev"][0] == "timebox-vision[tables,onnx,tensorboard,tune,pretrained,heic]"
+    assert project["optional-dependencies"]["dev"][0] == DEV
 
 
 @pytest.fixture(scope="module")

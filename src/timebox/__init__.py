@@ -19,6 +19,10 @@ from timebox.version import VERSION as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from timebox.benchmarking import Benchmark, benchmark
+    from timebox.callbacks.events import CheckpointInfo, EndInfo, PlanInfo, StepInfo, ValidationInfo
+    from timebox.callbacks.mlflow import MLflowCallback
+    from timebox.callbacks.tensorboard import TensorBoardCallback
+    from timebox.callbacks.wandb import WandbCallback
     from timebox.data import ImageDataset, Inspection, decode_image
     from timebox.errors import (
         ArgumentError,
@@ -44,7 +48,9 @@ if TYPE_CHECKING:
         report,
         train,
     )
-    from timebox.recipe import Recipe
+    from timebox.recipes import Recipe, RecipeSpec
+    from timebox.recipes.spec import recipe
+    from timebox.reporter import Reporter
     from timebox.run import Run, load
     from timebox.tuning import Tuned, tune
 
@@ -52,21 +58,31 @@ __all__ = [
     "ArgumentError",
     "Benchmark",
     "BudgetError",
+    "CheckpointInfo",
     "DataError",
+    "EndInfo",
     "Evaluation",
     "Exported",
     "ImageDataset",
     "Inspection",
+    "MLflowCallback",
     "OutputError",
+    "PlanInfo",
     "PlannedTraining",
     "RankFailureError",
     "Recipe",
+    "RecipeSpec",
+    "Reporter",
     "Run",
     "RunError",
+    "StepInfo",
+    "TensorBoardCallback",
     "TimeboxClassifier",
     "TimeboxError",
     "Tuned",
     "UsageError",
+    "ValidationInfo",
+    "WandbCallback",
     "__version__",
     "benchmark",
     "compare",
@@ -78,6 +94,7 @@ __all__ = [
     "lr_find",
     "plan",
     "predict",
+    "recipe",
     "report",
     "train",
     "tune",
@@ -85,6 +102,10 @@ __all__ = [
 
 _HOMES = {
     "timebox.benchmarking": ("Benchmark", "benchmark"),
+    "timebox.callbacks.events": ("CheckpointInfo", "EndInfo", "PlanInfo", "StepInfo", "ValidationInfo"),
+    "timebox.callbacks.mlflow": ("MLflowCallback",),
+    "timebox.callbacks.tensorboard": ("TensorBoardCallback",),
+    "timebox.callbacks.wandb": ("WandbCallback",),
     "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
     "timebox.errors": (
         "ArgumentError",
@@ -98,7 +119,9 @@ _HOMES = {
     ),
     "timebox.estimator": ("TimeboxClassifier",),
     "timebox.exporting": ("Exported", "export"),
-    "timebox.recipe": ("Recipe",),
+    "timebox.recipes": ("Recipe", "RecipeSpec"),
+    "timebox.recipes.spec": ("recipe",),
+    "timebox.reporter": ("Reporter",),
     "timebox.run": ("Run", "load"),
     "timebox.tuning": ("Tuned", "tune"),
 }  # all others are in timebox.pipelines

@@ -1,8 +1,13 @@
-"""Network, optimizer, augmentation and resizing of a recipe."""
+"""Network, optimizer, augmentation, loss and resizing of a recipe."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from timebox.custom import find, is_code, named_in_errors, needs_two
 from timebox.data.device.augment import batch_normalize
 from timebox.data.device.loader import Augmentation
 from timebox.data.device.resize import MIN_SIDE, Resizing
@@ -20,8 +25,11 @@ from timebox.models import (
     start_at_identity,
 )
 from timebox.models.airbench import MIN_SIDE as AIRBENCH_MIN_SIDE
-from timebox.optim import Optimizer, ParameterGroup, muon_group, sgd_group
-from timebox.recipe import Recipe
+from timebox.models.own import build_own
+from timebox.optim import Optimizer, ParameterGroup, adamw_group, muon_group, sgd_group
+from timebox.optim.loss import Loss
+from timebox.optim.torch_optimizer import TorchOptimizer
+from timebox.recipes import Recipe
 
 # Pixels whose patches determine the whitening filters: a million patches give a few dozen variances, in 100 MB.
 NUM_WHITENING_PIXELS = 2**20
@@ -31,11 +39,21 @@ MIN_STD = 1 / 255
 _TRAINING_BYTES, _UNCHECKED_WEIGHTS = 16, 1 << 24
 
 
-def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
+def build_model(
+    recipe: Recipe, in_channels: int, num_classes: int, image_size: tuple[int, int] | None = None
+) -> nn.Module:
     """The recipe's network, or its ensemble, with random weights, float32, channels_last, on the CPU.
 
-    Raises UsageError where its weights, gradients and averages do not fit into memory.
+    Args:
+        image_size: (height, width) in pixels, which a network of the user's is built for. Such a network is built with
+            its values even where torch's default device is ``meta``.
+    Raises:
+        UsageError: where its weights, gradients and averages do not fit into memory, or for a network of the user's
+            that cannot be used.
     """
+    if is_code(recipe.model):
+        assert image_size is not None
+        return _build_own_networks(recipe, (in_channels, *image_size), num_classes)
     if torch.get_default_device().type != "meta":
         with torch.device("meta"):
             network = _build_network(recipe, in_channels, num_classes)
@@ -46,6 +64,14 @@ def build_model(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module
     networks = [_build_network(recipe, in_channels, num_classes) for _ in range(recipe.ensemble_size)]
     model = networks[0] if recipe.ensemble_size == 1 else Ensemble(networks)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _build_own_networks(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """A network of the user's, or an ensemble of it."""
+    code = find(recipe.model, "model")
+    with torch.device("cpu"), named_in_errors(recipe.model, "model"):
+        networks = [build_own(code, image_shape, num_classes) for _ in range(recipe.ensemble_size)]
+    return networks[0] if recipe.ensemble_size == 1 else Ensemble(networks)
 
 
 def _build_network(recipe: Recipe, in_channels: int, num_classes: int) -> nn.Module:
@@ -70,8 +96,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
     """The recipe's optimizer for a network, with zero momentum; Muon's iterations run in ``low_precision``.
 
     Weights have the learning rate itself, biases a multiple of it; convolution filters are under Muon where the recipe
-    says so. The bias of a whitening layer freezes early.
+    says so. The bias of a whitening layer freezes early. An optimizer of the user's has groups of its own. Parameters
+    that the network does not train are left out.
     """
+    if is_code(recipe.optimizer):
+        code = find(recipe.optimizer, "optimizer")
+        with named_in_errors(recipe.optimizer, "optimizer"):
+            return TorchOptimizer(code([p for p in model.parameters() if p.requires_grad]), recipe.max_lr)
+    if recipe.optimizer == "adamw":
+        return _build_adamw(model, recipe)
     whitening_biases = [m.bias for m in model.modules() if isinstance(m, Whitening) and m.bias is not None]
     others = [p for p in model.parameters() if p.requires_grad and not any(p is bias for bias in whitening_biases)]
     filters = [p for p in others if p.dim() == 4] if recipe.optimizer == "muon" else []
@@ -79,16 +112,68 @@ def build_optimizer(model: nn.Module, recipe: Recipe, low_precision: torch.dtype
     decay, bias_multiplier = recipe.weight_decay, recipe.bias_lr_multiplier
     groups: list[ParameterGroup] = [
         sgd_group(weights, decay),
-        sgd_group([p for p in others if p.dim() == 1], decay, bias_multiplier),
+        sgd_group([p for p in others if p.dim() <= 1], decay, bias_multiplier),
         sgd_group(list(whitening_biases), decay, bias_multiplier, recipe.whitening_bias_until),
         muon_group(list(filters), recipe.filter_lr / recipe.max_lr, recipe.filter_momentum, low_precision),
     ]
     return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
 
 
+def _build_adamw(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """AdamW, with weight decay on matrices and filters only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        adamw_group([p for p in trained if p.dim() > 1], recipe.max_momentum, recipe.weight_decay),
+        adamw_group([p for p in trained if p.dim() <= 1], recipe.max_momentum, 0.0, recipe.bias_lr_multiplier),
+    ]
+    return Optimizer([group for group in groups if group.parameters], recipe.max_lr, recipe.max_momentum)
+
+
 def build_augmentation(recipe: Recipe) -> Augmentation:
     """The recipe's augmentation of training images."""
-    return Augmentation(recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until)
+    function = None
+    if is_code(recipe.augment):
+        code = find(recipe.augment, "augment")
+        function = partial(_augment, code, recipe.augment)
+    return Augmentation(
+        recipe.crop_padding, recipe.flip, recipe.cutout_size, recipe.mixup, recipe.mixup_until, function
+    )
+
+
+def _augment(code: Callable[..., Any], name: str, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N, C, H, W) under an augmentation of the user's. Raises UsageError where it fails."""
+    with named_in_errors(name, "augment"):
+        augmented = code(images, generator) if needs_two(code, "generator") else code(images)
+    if not isinstance(augmented, Tensor) or augmented.shape != images.shape:
+        got = tuple(augmented.shape) if isinstance(augmented, Tensor) else f"a {type(augmented).__name__}"
+        raise UsageError(
+            f"the augmentation {name!r} must return images of shape {tuple(images.shape)}, and returned {got}"
+        )
+    return augmented
+
+
+def build_loss(recipe: Recipe, class_weights: Tensor | None) -> Loss:
+    """The recipe's training loss.
+
+    Args:
+        class_weights: float32 (num_classes,), on the device; None for equal weights.
+    """
+    if not is_code(recipe.loss):
+        return Loss(recipe.label_smoothing, class_weights)
+    return Loss(0.0, class_weights, partial(_losses, find(recipe.loss, "loss"), recipe.loss))
+
+
+def _losses(code: Callable[..., Any], name: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Losses (N,) under a loss of the user's. Raises UsageError where it fails."""
+    with named_in_errors(name, "loss"):
+        losses = code(logits, labels)
+    if not isinstance(losses, Tensor) or losses.shape != logits.shape[:1]:
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+        raise UsageError(
+            f"the loss {name!r} must return a loss for each of {len(logits)} images, shape ({len(logits)},), and "
+            f"returned {got}: leave out the mean, as with reduction='none'"
+        )
+    return losses
 
 
 def build_resizing(recipe: Recipe) -> Resizing:

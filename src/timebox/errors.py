@@ -25,7 +25,7 @@ _WORD, _URL_USER = re.compile(r"[^\s'\"]+"), re.compile(r"\w:/{1,3}[^:/]*:")
 _PARAMETER = re.compile(r"(?:^|[?&;#\s])([\w.%-]+)=")
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|[^&;#\s'\"]+")
 # Options whose flag is not their name, and that take a list of texts.
-_LIST_FLAGS = {"settings": "--set", "recipes": "--recipe"}
+_LIST_FLAGS = {"settings": "--set", "recipes": "--recipe", "callbacks": "--callback"}
 _names_flags = False
 
 

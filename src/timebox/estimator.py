@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from timebox.clock import Deadline, now, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.configs.train import SCRATCH, TrainConfig
+from timebox.configs.train import CODE, SCRATCH, TrainConfig
+from timebox.custom import Code
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.arrays.npy import read_npy
@@ -36,7 +37,7 @@ from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import parse_recipe
+from timebox.recipes import RecipeLike, RecipeSpec, parse_recipe, recipe_request
 from timebox.run import load
 from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object, to_npy
 from timebox.runtime.device import resolve_device
@@ -52,7 +53,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         budget: deadline of one ``fit``, from call to return: seconds, or text such as ``"60s"`` or ``"10m"``.
         steps: number of training steps in place of a budget. No clock is read: the same data, ``random_state`` and
             number of threads give the same results.
-        recipe, settings, device, precision: as of :func:`timebox.train`.
+        recipe, settings, network, augment, loss, optimizer, device, precision: as of :func:`timebox.train`.
         init: as of :func:`timebox.train`. Without validation images pretrained features have half of the weight.
         image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
             fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
@@ -86,8 +87,12 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         budget: str | float = "60s",
         *,
         steps: int | None = None,
-        recipe: str = "auto",
+        recipe: RecipeLike = "auto",
         settings: Sequence[str] = (),
+        network: Code | None = None,
+        augment: Code | None = None,
+        loss: Code | None = None,
+        optimizer: Code | None = None,
         image_shape: tuple[int, ...] | str | None = None,
         scale: tuple[float, float] | str | None = None,
         random_state: object = None,
@@ -96,6 +101,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         init: str = SCRATCH,
     ) -> None:
         self.budget, self.steps, self.recipe, self.settings = budget, steps, recipe, settings
+        self.network, self.augment, self.loss, self.optimizer = network, augment, loss, optimizer
         self.image_shape, self.scale, self.random_state = image_shape, scale, random_state
         self.device, self.precision, self.init = device, precision, init
 
@@ -110,8 +116,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         options: dict[str, Any] = {
             "budget": None if self.steps is not None else self.budget,
             "steps": self.steps,
-            "recipe": self.recipe,
-            "settings": self.settings if isinstance(self.settings, str) else tuple(self.settings),
+            **self._requested_recipe(),
             "device": self.device,
             "precision": self.precision,
             "init": self.init,
@@ -178,7 +183,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels = self.classes_ if self.classes_.dtype.kind in "biufU" else self.classes_.astype(str)
         if labels.tolist() != self.classes_.tolist():
             raise UsageError("only labels that are numbers or texts can be saved")
-        parameters = self.get_params()
+        parameters = self.get_params() | self._requested_recipe()
         if not isinstance(self.random_state, int | None):  # JSON has no RandomState
             parameters["random_state"] = None
         scale = self._scale
@@ -194,10 +199,16 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             write_whole(folder / ESTIMATOR, check_readable(content, MAX_JSON_BYTES, ESTIMATOR))
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> "TimeboxClassifier":
-        """Read a classifier that :meth:`save` wrote. Raises RunError where there is none, or it is damaged."""
+    def load(
+        cls, path: str | Path, device: str = "auto", *, network: Code | None = None, trust_code: bool = False
+    ) -> "TimeboxClassifier":
+        """Read a classifier that :meth:`save` wrote. Raises RunError where there is none, or it is damaged.
+
+        Args:
+            network, trust_code: as of :func:`timebox.load`.
+        """
         folder = Path(expand_user(path))
-        run, name = load(folder, device), CLASSES
+        run, name = load(folder, device, network=network, trust_code=trust_code), CLASSES
         try:
             with open_regular(folder / CLASSES, follow=False) as file:
                 labels = read_npy(file, os.fstat(file.fileno()).st_size)
@@ -288,7 +299,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _decode(self, files: Sequence[ImageFile], time: ReadingTime) -> NDArray[np.uint8]:
         """Decode training images to squares of a side that fits the recipe and the images."""
-        image_size, image_fit = parse_recipe(self.recipe, self.settings).image_form
+        image_size, image_fit = self._spec().image_form
         sizes = [size_of(file) for file in timed(time, files, "looked at")]
         side = image_size or working_side(sizes, self._largest_side(len(files)))
         self._white_16bit = white = white_of(max(map(largest_16bit_value_of, timed(time, files, "measured"))))
@@ -313,10 +324,20 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _largest_side(self, num_images: int) -> int:
         """Limit of the images' side in pixels."""
-        if parse_recipe(self.recipe).fixed:
+        spec = self._spec()
+        if spec.fixed and not spec.fits_data:
             return DEFAULT_MAX_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)
+
+    def _requested_recipe(self) -> dict[str, Any]:
+        """The recipe and settings that stand for the parameters."""
+        settings = self.settings if isinstance(self.settings, str) else tuple(self.settings)
+        return recipe_request(self.recipe, settings, {name: getattr(self, name) for name in CODE})
+
+    def _spec(self) -> RecipeSpec:
+        requested = self._requested_recipe()
+        return parse_recipe(str(requested["recipe"]), requested["settings"])
 
     def _reshape_rows(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Reshape (N, num_features) to images; a square below the least size is enlarged by a whole factor."""

@@ -10,7 +10,7 @@ from msgspec import structs
 from timebox.benchmarking import Benchmark, benchmark
 from timebox.benchmarking.trials import FailedTrial, ScoredTrial, Trial, TrialRecord
 from timebox.configs.benchmark import BenchmarkConfig
-from timebox.recipe import RECIPES
+from timebox.recipes import RECIPES
 from timebox.run.json_values import from_values
 
 ReadResult = TrialRecord | BaseException

@@ -11,7 +11,7 @@ from timebox.benchmarking import Benchmark
 from timebox.benchmarking.trials import CutOffError
 from timebox.clock import Deadline
 from timebox.errors import BudgetError, DataError, OutputError, RunError, UsageError
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 
 from .conftest import Measure, Trials, failed, record
 

@@ -14,7 +14,7 @@ from timebox.benchmarking.speedrun import Speedrun, Trial, run_trial, steps_for_
 from timebox.data import ImageDataset
 from timebox.optim.loss import Loss
 from timebox.pipelines import train
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training.graphed_step import GraphedStepRunner
 from timebox.training.state import TrainingState

@@ -9,7 +9,7 @@ from timebox.benchmarking.summary import progress_line
 from timebox.benchmarking.trials import TrialRecord
 from timebox.clock import Deadline
 from timebox.configs.benchmark import BenchmarkConfig
-from timebox.recipe import RECIPES
+from timebox.recipes import RECIPES
 from timebox.run.json_values import to_values
 
 from .conftest import failed, record

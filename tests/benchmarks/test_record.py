@@ -14,7 +14,7 @@ from timebox.benchmarking.summary import summarise
 from timebox.benchmarking.trials import ScoredTrial
 from timebox.clock import Deadline
 from timebox.configs.benchmark import BenchmarkConfig
-from timebox.recipe import RECIPES, get_recipe
+from timebox.recipes import RECIPES, get_recipe
 from timebox.run.json_values import from_values, to_values
 
 CONFIG = BenchmarkConfig(

@@ -120,7 +120,7 @@ def test_inspect_shows_bad_files_even_where_training_would_refuse(timebox: Comma
 def test_recipes_read_back(timebox: Command, tmp_path: Path) -> None:
     listed = timebox("recipes")
     names = [line.split()[0] for line in listed.out.splitlines()]
-    assert names == ["auto", "haet2021", "dawnbench", "airbench94", "superconvergence"]
+    assert names == ["auto", "haet2021", "dawnbench", "airbench94", "superconvergence", "adamw"]
     for name in names[1:]:
         printed = timebox("recipes", name)
         (tmp_path / "mine.toml").write_text(printed.out)

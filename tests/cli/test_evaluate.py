@@ -136,5 +136,5 @@ def test_the_verb_hands_on_its_options_and_prints_json(timebox: Command, replace
     del given["reporter"]
     assert given == {
         "run": "runs/a", "data": "photos", "split": "val", "test_limit": 50, "tta": "none", "device": "cpu",
-        "class_depth": None, "data_dir": "/d", "max_bad_share": 0.1, "cache": True,
+        "class_depth": None, "data_dir": "/d", "max_bad_share": 0.1, "cache": True, "trust_code": False,
     }  # fmt: skip

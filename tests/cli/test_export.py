@@ -27,7 +27,17 @@ def asked(replace: Replace) -> list[tuple[object, dict[str, object]]]:
 def test_what_is_asked_for_is_passed_on(timebox: Command, asked: list[tuple[object, dict[str, object]]]) -> None:
     assert timebox("export", "runs/x", "--format", "torch", "--output", "y.pt2", "--overwrite").status == 0
     assert asked == [
-        ("runs/x", {"format": "torch", "output": "y.pt2", "tta": "recipe", "overwrite": True, "files": []})
+        (
+            "runs/x",
+            {
+                "format": "torch",
+                "output": "y.pt2",
+                "tta": "recipe",
+                "overwrite": True,
+                "files": [],
+                "trust_code": False,
+            },
+        )
     ]
 
 

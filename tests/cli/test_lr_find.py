@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from timebox.pipelines.lr_find import LRRange
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 from timebox.training.lr_range_test import suggest_lr
 
 from .conftest import Command, Replace

@@ -6,7 +6,7 @@ import pytest
 
 from timebox.pipelines.plan import PlannedTraining
 from timebox.planning.forecast import Forecast
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 
 from .conftest import Command, Replace
 

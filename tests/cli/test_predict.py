@@ -41,7 +41,7 @@ def fake_run(replace: Replace) -> None:
             )
 
     run = SimpleNamespace(class_names=("cat", 'dog, "old"', "emu"), predict_files=predict_files)
-    replace("timebox.run.run", load=lambda path, device: run)
+    replace("timebox.run.run", load=lambda path, device, trust_code: run)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def hostile_run(replace: Replace) -> None:
             yield SimpleNamespace(path=str(path), probabilities=probabilities, error="=broken\r" if broken else None)
 
     run = SimpleNamespace(class_names=('=cmd|"/C calc"!A0', "\x1b[31mred"), predict_files=predict_files)
-    replace("timebox.run.run", load=lambda path, device: run)
+    replace("timebox.run.run", load=lambda path, device, trust_code: run)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from timebox.cli.display import LiveReporter, progress, steady_console
 from timebox.cli.formatting import show, table, write
 from timebox.cli.streams import GuardedStream, guard_stderr, unguarded
 from timebox.errors import is_printable, one_line, without_controls
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 
 from .conftest import Command
 

@@ -53,7 +53,7 @@ def test_missing_and_surplus_arguments() -> None:
         "timebox.train takes data by place, and 2 values were given: give the others by name, such as budget=…"
     )
     assert refusal(lambda: timebox.load("a", "cpu", 1)) == (  # type: ignore[call-arg]
-        "timebox.load takes path, device by place, and 3 values were given"
+        "timebox.load takes path, device by place, and 3 values were given: give the others by name, such as network=…"
     )
     assert refusal(lambda: timebox.train("x", data="y")) == (  # type: ignore[misc]
         "timebox.train was given 'data' twice, by place and by name"

@@ -48,7 +48,7 @@ CONFIGS: dict[str, st.SearchStrategy[Config]] = {
         lambda length, **values: TrainConfig(**values, **length),
         LENGTHS, data=TEXTS, init=TEXTS, val=maybe(SHARES | PATHS), test=maybe(SHARES | PATHS),
         test_limit=maybe(COUNTS), scoring=st.booleans(), group_by=maybe(TEXTS), thumbnails=st.booleans(),
-        out=maybe(TEXTS), overwrite=st.booleans(), **READING, **CUT, **TRAINING,
+        out=maybe(TEXTS), overwrite=st.booleans(), callbacks=SETTINGS, **READING, **CUT, **TRAINING,
     ),
     "benchmark": st.builds(
         BenchmarkConfig, data=TEXTS, recipes=st.lists(TEXTS, min_size=1, max_size=3).map(tuple), settings=SETTINGS,

@@ -21,7 +21,7 @@ from timebox.errors import NO_ANSWER, UsageError
 from timebox.evaluation.scoring import ScoreSplit
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.throughput.distributed import MeasurementRequest
-from timebox.recipe import RECIPES
+from timebox.recipes import RECIPES
 from timebox.run.model_config import PlanRecord
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32

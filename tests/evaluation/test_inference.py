@@ -11,7 +11,7 @@ from timebox.evaluation.inference import BATCH_SIZE, InferenceConfig, evaluation
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.tta import NUM_VIEWS
 from timebox.models import ResNet9, ResNet18
-from timebox.recipe import get_recipe
+from timebox.recipes import get_recipe
 from timebox.runtime.async_scalars import AsyncScalars
 from timebox.runtime.device import resolve_device
 from timebox.runtime.timing import fastest_seconds

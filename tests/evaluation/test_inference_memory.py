@@ -6,7 +6,7 @@ import torch
 from timebox.builders import build_model
 from timebox.errors import UsageError
 from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 
 NETWORKS = ("airbench94", "haet2021", "superconvergence")
 

@@ -26,7 +26,7 @@ from timebox.exporting.parity import (
     images_without_ties,
     max_relative_error,
 )
-from timebox.recipe.builtin import RECIPES
+from timebox.recipes.builtin import RECIPES
 
 from .conftest import ExportedOnce, TrainingResult, max_difference, onnx_predict
 
@@ -36,7 +36,7 @@ MIN_MARGIN, MIN_EXCESS = 5, 3
 
 
 def test_all_recipes_and_fits_are_covered() -> None:
-    assert set(RECIPES) == {"haet2021", "dawnbench", "airbench94", "superconvergence"}
+    assert set(RECIPES) == {"haet2021", "dawnbench", "airbench94", "superconvergence", "adamw"}
     assert set(FITS) == {"crop", "letterbox"}
 
 

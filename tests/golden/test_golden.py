@@ -15,7 +15,7 @@ from timebox.benchmarking import environment
 from timebox.errors import RunError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.pipelines.report import read_run_data
-from timebox.recipe import get_recipe, parse_recipe
+from timebox.recipes import get_recipe, parse_recipe
 from timebox.reporting.comparison_page import comparison_rows, differing_fields
 from timebox.run.json_values import to_values
 from timebox.run.ranks_file import read_ranks_record

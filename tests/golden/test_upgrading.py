@@ -37,8 +37,8 @@ from timebox.file_versions import (
     Values,
 )
 from timebox.pipelines.report import read_run_data
-from timebox.recipe import builtin, get_recipe, parse_recipe, recipe, upgrade_fields
-from timebox.recipe.recipe import FIELDS, Field, Recipe
+from timebox.recipes import builtin, get_recipe, parse_recipe, recipe, upgrade_fields
+from timebox.recipes.recipe import FIELDS, Field, Recipe
 from timebox.run import Run
 from timebox.run.checkpoint import read_checkpoint
 from timebox.run.directories.locks import lock_folder

@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.training.schedule import lr_and_momentum_at
 
 RECIPE = get_recipe("haet2021").replace(

@@ -9,8 +9,8 @@ import pytest
 from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.pipelines import lr_find
-from timebox.pipelines.lr_find import MAX_STEPS, SweepPacer
-from timebox.training.lr_range_test import lr_range_test
+from timebox.pipelines.lr_find import MAX_STEPS
+from timebox.training.lr_range_test import SweepPacer, lr_range_test
 
 # Real range tests.
 pytestmark = pytest.mark.integration
@@ -49,7 +49,7 @@ def test_a_network_is_tested_on_the_size_that_it_takes(tmp_path, monkeypatch):
         sizes.append(loader.batch(0, 1.0).images.shape[2:])
         return lr_range_test(state, loader, *rest)
 
-    monkeypatch.setattr(import_module("timebox.pipelines.lr_find"), "lr_range_test", record)
+    monkeypatch.setattr(import_module("timebox.pipelines.learning_rate"), "lr_range_test", record)
     data = save_npz(tmp_path / "data.npz", 300)
     settings = ("width=4", "ensemble_size=1", "batch_size=32", "input_scale=2.0")
     lr_find(data, budget="10m", train_budget="20s", settings=settings, out=tmp_path / "lr", device="cpu")
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
 def test_a_sweep_has_its_number_of_steps_or_ends_in_time(step_seconds, slower_at, num_steps):
     """At the planned speed, on a machine that becomes ten times slower, and where there is time for fewer."""
     time, budget, steps = 0.0, 10.0, 0
-    pacer = SweepPacer(lambda: budget - time, step_seconds, lambda: time)
+    pacer = SweepPacer(MAX_STEPS, lambda: budget - time, step_seconds, lambda: time)
     progress = 0.0
     while (reached := pacer.next(0)) is not None:
         assert reached > progress

@@ -259,7 +259,7 @@ def test_validation_on_the_rest(data: Path, tmp_path: Path) -> None:
         (
             {"steps": 3, "recipe": "haet2022"},
             "recipe 'haet2022' is unknown; did you mean 'haet2021'? use one of auto, haet2021, dawnbench, airbench94, "
-            "superconvergence, or a file that ends in .toml",
+            "superconvergence, adamw, or a file that ends in .toml",
         ),
         (
             {"steps": 3, "settings": ["lr=1"]},

@@ -20,8 +20,8 @@ from timebox.planning.auto import (
 )
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.model_scales import MODEL_SCALES, ModelScale, required_epochs
-from timebox.recipe import Multiplier, Recipe, Value
-from timebox.recipe.builtin import airbench94
+from timebox.recipes import Multiplier, Recipe, Value
+from timebox.recipes.builtin import airbench94
 
 CIFAR = DatasetProfile(num_images=5000, side=32, num_classes=10, mirror_allowed=True)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from timebox.planning.throughput.benchmark import PROBE_RECIPE, ThroughputBenchmark
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime import precision
 
 from .test_planner import fake_measurements, planned

@@ -17,7 +17,7 @@ from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest
 from timebox.planning.throughput import benchmark
 from timebox.planning.throughput.benchmark import ThroughputBenchmark
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.run.model_config import PlanRecord
 from timebox.runtime import precision
 from timebox.runtime import timing as speed

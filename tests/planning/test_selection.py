@@ -16,7 +16,7 @@ from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest
 from timebox.planning.throughput.benchmark import NARROW_PROBE, ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime import precision
 from timebox.runtime.threads import keep_num_threads
 from timebox.runtime.write_speed import NO_WRITES

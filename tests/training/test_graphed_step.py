@@ -14,7 +14,7 @@ from timebox.data.device.loader import Batch, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.optim import Optimizer, WeightAverage
 from timebox.optim.loss import Loss
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training import graphed_step as graphs
 from timebox.training.graphed_step import GraphedStepRunner, build_step_runner, steps_agree

@@ -12,7 +12,7 @@ from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.optim import Optimizer
 from timebox.optim.loss import Loss
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.cuda_graphs import CudaGraphRecorder
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import cudnn_benchmark

@@ -3,7 +3,7 @@
 import pytest
 
 from timebox.errors import RunError
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.training.pacer import StepPacer
 from timebox.training.schedule import PacedSchedule, ReplaySchedule, StepPlan, lr_and_momentum_at, warmdown_start
 from tiny import tiny_recipe

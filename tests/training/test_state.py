@@ -7,7 +7,7 @@ from torch import nn
 from timebox.builders import build_model
 from timebox.data.device.loader import Batch
 from timebox.optim.loss import Loss
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
 from timebox.training.step import training_step

@@ -14,7 +14,7 @@ from timebox.data.device.loader import Batch
 from timebox.models import networks_of
 from timebox.optim import Optimizer, sgd_group
 from timebox.optim.loss import Loss
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.micro_batches import smaller_micro_batch, split_batch
 from timebox.runtime.precision import Precision
 from timebox.runtime.threads import keep_num_threads

@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 from msgspec.structs import replace
 
-from timebox.recipe import Multiplier, parse_recipe
+from timebox.recipes import Multiplier, parse_recipe
 from timebox.tuning.outcome import Candidate, best_toml, candidates_of, importance_of, trial_text
 from timebox.tuning.space import default_space
 from timebox.tuning.study import SearchTrial

@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 import pytest
 
-from timebox.recipe import Value, parse_recipe
+from timebox.recipes import Value, parse_recipe
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import STEP, PatternSearchSampler, next_step
 from timebox.tuning.space import default_space

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import FIELDS, parse_recipe, parse_settings
+from timebox.recipes import FIELDS, parse_recipe, parse_settings
 from timebox.tuning.space import Space, default_space, read_space
 
 AUTO = parse_recipe("auto")

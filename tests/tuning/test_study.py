@@ -7,7 +7,7 @@ import pytest
 
 from timebox.configs.data import DataConfig
 from timebox.errors import UsageError
-from timebox.recipe import parse_recipe
+from timebox.recipes import parse_recipe
 from timebox.tuning import study as studies
 from timebox.tuning.pattern_search import sampler_for
 from timebox.tuning.space import default_space

@@ -15,7 +15,7 @@ import pytest
 
 from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, RunError, UsageError
-from timebox.recipe import parse_recipe
+from timebox.recipes import parse_recipe
 from timebox.run import load
 from timebox.tuning import Tuned, tune
 from timebox.tuning import study as studies

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from timebox.benchmarking.config import arguments_of, check_recipes, command, data_config, with_absolute_paths
+from timebox.benchmarking.config import (
+    arguments_of,
+    check_code,
+    check_recipes,
+    command,
+    data_config,
+    with_absolute_paths,
+)
 from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile, trial_values
 from timebox.benchmarking.environment import environment
 from timebox.benchmarking.summary import latest_trials, progress_line, summarise
@@ -19,13 +26,13 @@ from timebox.errors import BudgetError, DataError, RunError, UsageError, option_
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.paths import shell_quote
-from timebox.recipe import AUTO
+from timebox.recipes import AUTO
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.runtime.device import resolve_device
 
 Record = Mapping[str, object]  # a line of trials.jsonl
 # Options that may be given with `resume` and differ from the benchmark's own.
-BESIDE_RESUME = ("resume", "budget", "keep_runs")
+BESIDE_RESUME = ("resume", "budget", "keep_runs", "trust_code")
 # Kept free before the benchmark's deadline, for the summary and for exiting.
 RESERVE_SECONDS = 1.5
 BUDGET, SIGNAL = "budget", "signal"  # reasons to stop before the last trial
@@ -70,6 +77,7 @@ def benchmark(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     keep_runs: bool = False,
+    trust_code: bool = False,
     notify: Callable[[str], None] | None = None,
     on_trial: Callable[[Record], None] | None = None,
     deadline: Deadline | None = None,
@@ -98,6 +106,7 @@ def benchmark(
         resume: a benchmark that was stopped: runs the trials that are missing or failed. All other options are the
             benchmark's own; options given with ``resume`` must not contradict them.
         keep_runs: keep the model of every trial, under ``runs/`` in the directory.
+        trust_code: with ``resume``: whether to import the code that the recipes name, see :func:`timebox.load`.
         notify: takes lines of progress. on_trial: takes the record of each trial once it is on disk.
         deadline: a clock already running, in place of ``budget``.
     Returns:
@@ -122,6 +131,7 @@ def benchmark(
     try:
         if config.resume is not None:
             _refuse_contradictions(config, directory.config)
+            check_code(directory.config, is_trusted=trust_code)
             _check_machine(directory)
             _check_data(directory.config, notify, deadline)
         return _BenchmarkRunner(directory, deadline, keep_runs, notify, on_trial or (lambda record: None)).run()
@@ -135,6 +145,7 @@ def benchmark(
 def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Deadline) -> BenchmarkDirectory:
     """Check recipes, data and budget, and make the directory of a new benchmark."""
     check_recipes(config)
+    check_code(config, is_trusted=True)
     if config.out is not None:
         check_free(Path(config.out), "benchmark")
     device = resolve_device(config.device)

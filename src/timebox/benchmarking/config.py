@@ -12,10 +12,11 @@ from timebox.configs.data import DataConfig
 from timebox.configs.options import Depth
 from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.configs.verbs import EvaluateConfig
+from timebox.custom import check_importable, trust
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
 from timebox.paths import expand_user
-from timebox.recipe import parse_recipe
+from timebox.recipes import code_of, parse_recipe
 from timebox.run.json_values import Count, PositiveCount, Share
 
 
@@ -55,6 +56,20 @@ def check_recipes(config: BenchmarkConfig) -> None:
             problems.append(str(error))
     if problems:
         raise UsageError("; ".join(dict.fromkeys(problems)))
+
+
+def check_code(config: BenchmarkConfig, is_trusted: bool) -> None:
+    """Raise UsageError for code of the user's in the recipes that trials cannot import, or may not.
+
+    Args:
+        is_trusted: whether the names come from the user, and not only from a file.
+    """
+    for text in config.recipes:
+        variant = RecipeVariant.parse(text)
+        names = code_of(variant.recipe, (*config.settings, *variant.settings))
+        if is_trusted:
+            trust(names)
+        check_importable(names, "trials")
 
 
 def with_absolute_paths(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -105,7 +120,8 @@ def train_config(config: BenchmarkConfig, variant: RecipeVariant, seed: int) -> 
 def evaluate_config(config: BenchmarkConfig, run: Path) -> EvaluateConfig:
     """The evaluation of one trial."""
     shared = {name: getattr(config, name) for name in ("data", "tta", "device", "data_dir", "max_bad_share")}
-    return EvaluateConfig(run=str(run), split=config.score, **shared)
+    # The recipes come from the user, or were trusted: see check_code.
+    return EvaluateConfig(run=str(run), split=config.score, trust_code=True, **shared)
 
 
 def command(config: BenchmarkConfig) -> str:

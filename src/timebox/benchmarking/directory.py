@@ -17,7 +17,7 @@ from timebox.errors import OutputError, RunError, UsageError
 from timebox.file_versions import BENCHMARK_FORMAT, BENCHMARK_SUMMARY_FORMAT, BENCHMARK_TRIAL_FORMAT
 from timebox.files import check_free, lock, parse_json_object, read_lines, written
 from timebox.files.folders import Folder
-from timebox.recipe import recipe_from, upgrade_fields
+from timebox.recipes import recipe_from, upgrade_fields
 from timebox.run.directories.locks import remove_run
 from timebox.run.files import read_json, to_json
 from timebox.run.json_values import from_values, to_values

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from timebox.benchmarking.statistics import SampleStatistics, describe, p_above
-from timebox.builders import MIN_STD, build_augmentation, build_model, build_resizing, init_whitening_
+from timebox.builders import MIN_STD, build_augmentation, build_loss, build_model, build_resizing, init_whitening_
 from timebox.clock import now
 from timebox.data import ImageDataset
 from timebox.data.device.augment import ChannelStatistics, batch_statistics
@@ -21,8 +21,7 @@ from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.evaluation.inference import InferenceConfig, predict_probabilities
 from timebox.evaluation.metrics import accuracy
-from timebox.optim.loss import Loss
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.run.model_config import installed_versions
 from timebox.runtime.device import device_name
 from timebox.runtime.precision import Precision
@@ -97,7 +96,7 @@ class Speedrun:
             model = self._initial_model(seed=0).to(self.device).train()
             self._state = TrainingState(model, self.recipe, self.precision)
             self._initial = self._state.snapshot()
-            loss_fn = Loss(self.recipe.label_smoothing)
+            loss_fn = build_loss(self.recipe, None)
             self._steps = (
                 build_step_runner(self._state, loss_fn, self._notify)
                 if self._recorded
@@ -169,7 +168,8 @@ class Speedrun:
         """The network with the initial weights that ``timebox train`` draws for a seed, on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return build_model(self.recipe, self._shape[2], self._num_classes)
+            size = build_resizing(self.recipe).input_size(*self._shape[:2])
+            return build_model(self.recipe, self._shape[2], self._num_classes, size)
 
     def _random_images(self) -> ResidentImages:
         generator = torch.Generator(self.device).manual_seed(0)

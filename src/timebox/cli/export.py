@@ -35,7 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from timebox.exporting import export
 
     exported = export(
-        config.run, config.format, output=config.output, tta=config.tta, overwrite=config.overwrite, files=files
+        config.run,
+        config.format,
+        output=config.output,
+        tta=config.tta,
+        overwrite=config.overwrite,
+        files=files,
+        trust_code=config.trust_code,
     )
     write(json_line(exported.as_dict()) if args.json else facts(result_rows(exported)) + "\n")
     return DONE

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from timebox.run.run import load
 
-    trained = load(config.run, device=config.device)
+    trained = load(config.run, device=config.device, trust_code=config.trust_code)
     top = min(config.top, len(trained.class_names))
     is_csv = config.format == "csv" and not args.json
     if is_csv:

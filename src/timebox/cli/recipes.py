@@ -17,7 +17,7 @@ HELP = VerbHelp(
 
 
 def run(args: argparse.Namespace) -> int:
-    from timebox.recipe import describe_recipe, get_recipe, recipe_names
+    from timebox.recipes import describe_recipe, get_recipe, recipe_names
 
     name: str | None = args.config.name
     if name is None:

@@ -126,6 +126,7 @@ class BenchmarkConfig(Config, frozen=True, kw_only=True):
         option("do the trials that are missing or failed; all other options are the benchmark's own"),
     ] = None
     keep_runs: Annotated[bool, option("keep the model of every trial", group="output")] = False
+    trust_code: options.TrustCode = False
 
     rules: ClassVar[tuple[Rule, ...]] = (
         (("recipes",), check_recipes_given),

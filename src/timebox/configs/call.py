@@ -26,6 +26,7 @@ SYNONYMS = {
     "run": ("model", "path"),
     "runs": ("run", "models", "paths"),
     "recipes": ("recipe",),
+    "callbacks": ("callback", "hooks", "logger", "loggers", "trackers"),
     "split": ("subset",),
 }
 

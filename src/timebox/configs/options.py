@@ -86,6 +86,47 @@ Settings = Annotated[
         group="method",
     ),
 ]
+_CODE = "MODULE:FUNCTION"
+Network = Annotated[
+    Text | None,
+    option(
+        "train a network of your own: a function or class that is called with the number of classes, and with the "
+        "shape (channels, height, width) of the images where it takes two",
+        metavar=_CODE,
+        group="your own code",
+    ),
+]
+Augment = Annotated[
+    Text | None,
+    option(
+        "a further augmentation: from a batch of images, float32 (N, C, H, W) in 0...1, and a torch.Generator where it "
+        "takes two, to such a batch",
+        metavar=_CODE,
+        group="your own code",
+    ),
+]
+Loss = Annotated[
+    Text | None,
+    option(
+        "a loss of your own: from logits and labels to one loss for each image", metavar=_CODE, group="your own code"
+    ),
+]
+Optimizer = Annotated[
+    Text | None,
+    option(
+        "an optimizer of your own: from the list of parameters to a torch.optim.Optimizer, whose rates follow the "
+        "schedule",
+        metavar=_CODE,
+        group="your own code",
+    ),
+]
+TrustCode = Annotated[
+    bool,
+    option(
+        "import the code that the run names, its network for instance: only for runs that you trust",
+        group="your own code",
+    ),
+]
 SplitSize = Annotated[float, Meta(gt=0, lt=1)] | Text | None
 Val = Annotated[
     SplitSize,

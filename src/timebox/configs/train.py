@@ -11,12 +11,16 @@ from timebox.errors import UsageError, option_text
 from timebox.machine import is_torchrun
 
 # Options that may be given beside --resume and --replay; everything else is the run's own.
-BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache")
-BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache")
+CODE = ("network", "augment", "loss", "optimizer")
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "trust_code", "callbacks", *CODE)
+BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache", "trust_code", "callbacks", *CODE)
 # What a training begins with, apart from the weights of a run.
 AUTO_INIT, SCRATCH, PRETRAINED = "auto", "scratch", "pretrained"
 # Options that change nothing of what is trained.
-NOT_IN_COMMAND = ("out", "overwrite", "resume", "replay", "device", "data_dir", "max_bad_share", "cache")
+NOT_IN_COMMAND = (
+    *("out", "overwrite", "resume", "replay", "device", "data_dir", "max_bad_share", "cache", "trust_code"),
+    "callbacks",
+)
 
 
 def check_exclusive(config: Any) -> None:
@@ -99,6 +103,10 @@ class TrainConfig(Config, frozen=True, kw_only=True):
         ),
     ] = "auto"
     settings: options.Settings = ()
+    network: options.Network = None
+    augment: options.Augment = None
+    loss: options.Loss = None
+    optimizer: options.Optimizer = None
     init: Annotated[
         options.Text,
         option(
@@ -152,6 +160,16 @@ class TrainConfig(Config, frozen=True, kw_only=True):
             metavar="RUN",
         ),
     ] = None
+    trust_code: options.TrustCode = False
+    callbacks: Annotated[
+        tuple[str, ...],
+        option(
+            "call your own code on each step, validation and checkpoint, in the background: a class or function that "
+            "is called without arguments, or an object, as in --callback my_code:Progress; may be repeated",
+            metavar="MODULE:NAME",
+            group="your own code",
+        ),
+    ] = ()
 
     rules: ClassVar[tuple[Rule, ...]] = ((("budget", "steps"), check_exclusive), (("test",), options.check_test_split))
     requirements: ClassVar[tuple[Rule, ...]] = (

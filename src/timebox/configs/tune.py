@@ -19,9 +19,11 @@ TRIAL_SHARE, MIN_TRIAL_SECONDS, MAX_DEFAULT_TRIAL_SECONDS = 1 / 60, 4.0, 60.0
 # The budget over the largest trial budget: the top trials are trained several times.
 MIN_TRIALS_PER_BUDGET = 15
 # Options that may be given beside --resume; everything else is the search's own.
-BESIDE_RESUME = ("resume", "budget", "storage")
+BESIDE_RESUME = ("resume", "budget", "storage", "trust_code")
 # Options that change nothing of what is searched.
-NOT_IN_COMMAND = ("storage", "study", "join", "out", "resume", "device", "data_dir", "max_bad_share", "cache")
+NOT_IN_COMMAND = (
+    "storage", "study", "join", "out", "resume", "device", "data_dir", "max_bad_share", "cache", "trust_code",
+)  # fmt: skip
 
 
 def check_join(config: Any) -> None:
@@ -197,6 +199,7 @@ class TuneConfig(Config, frozen=True, kw_only=True):
             is_path=True,
         ),
     ] = None
+    trust_code: options.TrustCode = False
 
     rules: ClassVar[tuple[Rule, ...]] = (
         (("test",), options.check_test_split),

@@ -44,6 +44,10 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     ] = 600.0
     recipe: Annotated[options.Recipe, option("as for `timebox train`")] = "auto"
     settings: options.Settings = ()
+    network: options.Network = None
+    augment: options.Augment = None
+    loss: options.Loss = None
+    optimizer: options.Optimizer = None
     init: Annotated[
         Beginning,
         option("as for `timebox train`: auto, scratch or pretrained", group="method"),
@@ -86,6 +90,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     cache: options.Cache = True
     data_dir: options.DataDir = None
     device: options.DeviceOption = "auto"
+    trust_code: options.TrustCode = False
 
 
 class PredictConfig(Config, frozen=True, kw_only=True):
@@ -104,6 +109,7 @@ class PredictConfig(Config, frozen=True, kw_only=True):
     format: Annotated[PredictionFormat, option("csv with a header, or JSON lines")] = "csv"
     tta: options.TtaOption = "recipe"
     device: options.DeviceOption = "auto"
+    trust_code: options.TrustCode = False
 
 
 class ExportConfig(Config, frozen=True, kw_only=True):
@@ -129,6 +135,7 @@ class ExportConfig(Config, frozen=True, kw_only=True):
         ),
     ] = ()
     tta: options.TtaOption = "recipe"
+    trust_code: options.TrustCode = False
 
 
 class ReportConfig(Config, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timebox.recipe import Recipe
+from timebox.custom import is_code
+from timebox.recipes import Recipe
 
 # Multiple of the largest operation's inputs and outputs: callers and the convolution library hold memory beside them.
 # Measured on all networks with images of 256 to 1,024 pixels: 1.5 to 1.6 times.
@@ -17,11 +18,15 @@ _OVERHEAD = 2
 _TENSORS = 4
 # Numbers for each pixel: input and output of the first depthwise convolution, 96 channels at half the side.
 _PRETRAINED_CHANNELS = 48
+# The bound for a network of the user's, whose layers are not known.
+UNKNOWN_BYTES = 1 << 62
 _MIN_CHANNELS = 32  # the whitening filters have up to 24 channels
 
 
 def inference_bytes_bound(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> int:
     """An upper bound of :func:`inference_bytes`, found at once: that function imports a part of torch for 1.5 s."""
+    if is_code(recipe.model):
+        return UNKNOWN_BYTES
     height, width, _ = image_shape
     pixels = height * width * max(1.0, recipe.input_scale) ** 2
     return int(pixels * max(recipe.width, _MIN_CHANNELS) + num_classes) * torch.float32.itemsize * _TENSORS * _OVERHEAD
@@ -41,13 +46,14 @@ def inference_bytes(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Bytes that one image takes in inference, weights left out, in float32.
 
     Args:
-        model: on the meta device, in evaluation mode.
+        model: on the meta device or the CPU, in evaluation mode.
         image_shape: (height, width, channels).
     """
     height, width, channels = image_shape
     largest = _LargestOperation(model)
     with torch.inference_mode(), largest:
-        model(torch.empty((1, channels, height, width), device="meta")).softmax(1)
+        device = next(model.parameters()).device
+        model(torch.zeros((1, channels, height, width), device=device)).softmax(1)
     return largest.num_bytes * _OVERHEAD
 
 

@@ -84,6 +84,7 @@ def export(
     tta: str = "recipe",
     overwrite: bool = False,
     files: str | Path | Sequence[str | Path] = (),
+    trust_code: bool = False,
 ) -> Exported:
     """Write a run's model and its preprocessing to one file.
 
@@ -99,6 +100,7 @@ def export(
             ``mirror_shift``.
         overwrite: whether an existing file is replaced.
         files: image file or files on which to measure the effect of decoding at full size.
+        trust_code: whether to import the code that the run names, see :func:`timebox.load`.
     Raises:
         UsageError: for an unknown format or tta, an existing file, or where the extra ``onnx`` is not installed.
         DataError: where none of ``files`` can be read.
@@ -112,7 +114,7 @@ def export(
     """
     ExportConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     files = [files] if isinstance(files, str | Path) else files
-    run = run if isinstance(run, Run) else load(run, "cpu")
+    run = run if isinstance(run, Run) else load(run, "cpu", trust_code=trust_code)
     if run.device.type != "cpu":
         run = load(run.path, "cpu")
     views = run.views(tta)

@@ -1,4 +1,5 @@
-"""The context that every stage of a command shares: deadline, reporter and process group; and joining that group."""
+"""The context that every stage of a command shares: deadline, reporter, process group and callbacks; and joining that
+group."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from timebox.callbacks.dispatcher import NO_CALLBACKS, CallbackDispatcher
 from timebox.clock import Deadline
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from timebox.distributed.run_key import KEY_VARIABLE, is_key_secret
@@ -15,11 +17,12 @@ from timebox.reporter import Reporter
 
 @dataclass(frozen=True)
 class RunContext:
-    """The clock of a command, where its progress is reported, and the ranks that carry it out."""
+    """The clock of a command, where its progress is reported, the ranks that carry it out, and the user's callbacks."""
 
     deadline: Deadline
     reporter: Reporter
     group: ProcessGroup = SINGLE_PROCESS
+    callbacks: CallbackDispatcher = NO_CALLBACKS
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -30,7 +33,9 @@ class RunContext:
 
 
 @contextmanager
-def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> Iterator[RunContext]:
+def join_ranks(
+    device: torch.device, deadline: Deadline, reporter: Reporter, callbacks: CallbackDispatcher = NO_CALLBACKS
+) -> Iterator[RunContext]:
     """Join the process group that ``torchrun`` started; a group of one process without ``torchrun``.
 
     Every rank's clock is set back to the start of the earliest rank. An error inside is passed on to the other ranks.
@@ -41,4 +46,4 @@ def join_ranks(device: torch.device, deadline: Deadline, reporter: Reporter) -> 
                 f"the network between the hosts is trusted: {KEY_VARIABLE} is not set, so that anyone who reaches "
                 "torchrun's port could send the ranks messages of their own"
             )
-        yield RunContext(deadline, reporter, group)
+        yield RunContext(deadline, reporter, group, callbacks)

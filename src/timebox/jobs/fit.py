@@ -9,7 +9,9 @@ from math import inf, isnan, nan
 import torch
 from torch import nn
 
-from timebox.builders import build_augmentation, build_model, build_resizing, init_whitening_
+from timebox.builders import build_augmentation, build_loss, build_model, build_resizing, init_whitening_
+from timebox.callbacks.event_source import EventSource
+from timebox.callbacks.events import CheckpointInfo
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import DataShard, ResidentImages
 from timebox.distributed.process_group import TorchrunGroup
@@ -20,6 +22,8 @@ from timebox.machine import available_threads
 from timebox.optim.loss import Loss, class_weights
 from timebox.planning.budget import MAX_VALIDATION_SHARE
 from timebox.run.checkpoint import Checkpoint
+from timebox.run.files import CHECKPOINT
+from timebox.run.model_config import TrainedModelConfig
 from timebox.run.writer import RunWriter
 from timebox.runtime.async_scalars import MAX_PENDING
 from timebox.runtime.faults import RecoverableError
@@ -35,7 +39,7 @@ from timebox.training.monitor import TrainingMonitor
 from timebox.training.pacer import ClockPacer, StepPacer, Warmdown
 from timebox.training.rollback import RollbackGuard
 from timebox.training.schedule import PacedSchedule, ReplaySchedule, Schedule, lr_and_momentum_at, warmdown_start
-from timebox.training.state import Metadata, TrainingState
+from timebox.training.state import Metadata, Snapshot, TrainingState
 
 # A snapshot for rollbacks is kept in memory every 50 steps, or every 2 s where that is more often and a clock is read.
 SNAPSHOT_STEPS, SNAPSHOT_SECONDS = 50, 2.0
@@ -71,7 +75,7 @@ class Training:
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
         self._step_runner = build_step_runner(
-            self._state, build_loss(job), self._notify, self._group, lambda: self._seconds_left(ABORT_SHARE)
+            self._state, build_job_loss(job), self._notify, self._group, lambda: self._seconds_left(ABORT_SHARE)
         )
         with self._group.raise_on_rank_failure():  # every rank starts with the main rank's weights and step
             self._group.broadcast_parameters_(list(self._state.tensors().values()))
@@ -93,7 +97,8 @@ class Training:
             build_resizing(recipe),
         )
         log = self._writer.metrics.add if self._writer else lambda line: None
-        monitor = TrainingMonitor(loader, self._schedule, self._deadline, log, self._reporter, self._group.size > 1)
+        source = EventSource(self._context.callbacks, log, self._reporter, self._notify)
+        monitor = TrainingMonitor(loader, self._schedule, self._deadline, source.log, source, self._group.size > 1)
         try:
             with self._group.raise_on_rank_failure(), keep_num_threads():
                 validation, state, schedule = self._build_validation(), self._state, self._schedule
@@ -103,6 +108,7 @@ class Training:
                 if job.pretrained and self._checkpointer and not state.step:
                     self._checkpointer.save(state.snapshot())  # from here on the run predicts, by pretrained features
                 result = train_model(components)
+                source.submit_steps()
                 if result.is_aborted:
                     self._notify_of_abort(result)
                 return result
@@ -123,6 +129,11 @@ class Training:
             f"time ran out in step {result.num_steps + 1:,}, which was aborted: the training ended at "
             f"{self._state.progress:.0%} of its schedule, with a learning rate of {result.final_lr:.3g}"
         )
+
+    def note_callbacks(self) -> None:
+        """Note the exceptions of callbacks and the events that were dropped, and add them to ``events``."""
+        for line in self._context.callbacks.messages():
+            self._notify(line)
 
     @property
     def checkpointer(self) -> AsyncCheckpointer:
@@ -171,9 +182,14 @@ class Training:
     def _build_checkpointer(self, expected_seconds: float) -> AsyncCheckpointer | None:
         if self._writer is None:
             return None
-        save = partial(self._writer.save_checkpoint, config=self._job.model_config(self._context))
+        save = partial(self._save_checkpoint, self._writer, self._job.model_config(self._context))
         probe = self._writer.probe
         return AsyncCheckpointer(save, self._deadline, self._seconds_left, self._notify, expected_seconds, probe)
+
+    def _save_checkpoint(self, writer: RunWriter, config: TrainedModelConfig, snapshot: Snapshot) -> None:
+        """Write a checkpoint, in the checkpointer's thread."""
+        writer.save_checkpoint(snapshot, config)
+        self._context.callbacks.submit(CheckpointInfo(snapshot.step, writer.path / CHECKPOINT))
 
     def _build_schedule(self) -> Schedule:
         """The main rank's schedule, which worker ranks receive while they train."""
@@ -263,7 +279,9 @@ def build_initial_network(job: TrainingJob, notify: Callable[[str], None]) -> nn
     plan, train = job.plan, job.data_splits.train
     # Weights are drawn on the CPU, whatever the device; other random generators stay untouched.
     torch.default_generator.manual_seed(job.config.seed)
-    model = build_model(plan.recipe, train.image_shape[2], train.num_classes).to(plan.device).train()
+    height, width, channels = train.image_shape
+    size = build_resizing(plan.recipe).input_size(height, width)
+    model = build_model(plan.recipe, channels, train.num_classes, size).to(plan.device).train()
     if job.initial:
         job.initial.copy_to(model, train.class_names, notify)
     else:
@@ -272,8 +290,8 @@ def build_initial_network(job: TrainingJob, notify: Callable[[str], None]) -> nn
     return model
 
 
-def build_loss(job: TrainingJob) -> Loss:
+def build_job_loss(job: TrainingJob) -> Loss:
     """The recipe's training loss, with the class weights of the training images."""
     recipe = job.plan.recipe
     weights = class_weights(job.data_splits.train.class_counts(), recipe.class_balance)
-    return Loss(recipe.label_smoothing, None if weights is None else weights.to(job.plan.device))
+    return build_loss(recipe, None if weights is None else weights.to(job.plan.device))

@@ -15,8 +15,8 @@ from timebox.errors import RunError, UsageError, option_text
 from timebox.files import read_regular
 from timebox.machine import check_memory
 from timebox.models import networks_of
-from timebox.recipe import parse_recipe, parse_settings
-from timebox.recipe.builtin import auto
+from timebox.recipes import parse_recipe, parse_settings, setting_text
+from timebox.recipes.builtin import auto
 from timebox.run.files import CONFIG, MODEL
 from timebox.run.run import Run
 from timebox.run.tensors import check_finite
@@ -48,9 +48,15 @@ class InitialWeights:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> "InitialWeights":
+    def read(cls, path: Path, trust_code: bool = False) -> "InitialWeights":
         """Read the weights of a run directory, or of a copy of a run's model.safetensors; of an ensemble, those of its
-        first network. Raises RunError where there is no such file, or it is damaged."""
+        first network.
+
+        Args:
+            trust_code: whether to import the code that the run names.
+        Raises:
+            RunError: where there is no such file, or it is damaged.
+        """
         file = path / MODEL if path.is_dir() else path
         beside = file.parent / CONFIG
         run = Run(file.parent, "cpu") if os.path.lexists(beside) and file.name == MODEL else None
@@ -74,7 +80,9 @@ class InitialWeights:
         sha256 = hashlib.sha256(blob).hexdigest()
         if run is None:
             return cls(path, sha256, _infer_settings(tensors, file), None, tensors)
-        settings = tuple(f"{name}={str(getattr(run.recipe, name)).lower()}" for name in WEIGHT_FIELDS)
+        run.with_code({}, trust_code)
+        values = {name: getattr(run.recipe, name) for name in WEIGHT_FIELDS}
+        settings = tuple(f"{name}={setting_text(value)}" for name, value in values.items())
         return cls(path, sha256, settings, run.class_names, tensors)
 
     def complete_settings(self, recipe: str, settings: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from timebox.builders import MIN_STD
 from timebox.configs.train import TrainConfig
+from timebox.custom import code_records
 from timebox.data import DataSplits, ImageDataset, channel_statistics
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.images.decode import FIT_DESCRIPTIONS
@@ -95,6 +96,7 @@ class TrainingJob:
             ),
             recipe=self.plan.recipe.as_dict(),
             pretrained=self.pretrained.record if self.pretrained else None,
+            code=code_records(self.plan.recipe.as_dict()),
             source=self.config.source,
             seed=self.config.seed,
             training=TrainingRequest.of(

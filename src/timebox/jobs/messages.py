@@ -27,7 +27,7 @@ from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.run.model_config import PlanRecord
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from timebox.clock import Deadline
+from timebox.custom import code_names, trust
 from timebox.data import DataSplits
 from timebox.distributed.process_group import TorchrunGroup
 from timebox.errors import NO_ANSWER, RankFailureError, TimeboxError
@@ -20,16 +21,17 @@ from timebox.run.ranks_file import record_rank_failures_of_dead
 from timebox.runtime.torch_state import preserve_torch_state
 
 
-def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) -> Path:
+def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader, trust_code: bool = False) -> Path:
     """Take part in the main rank's training until the run is finished; the run directory, on the main rank's host.
 
     Args:
         deadline: the clock of this process; only the main rank's has a budget that counts.
+        trust_code: whether to import the code that the recipe names.
     Raises:
         RankFailureError: where another rank failed. DataError: where the data cannot be read on this host.
     """
     with preserve_torch_state(), join_ranks(device, deadline, SilentReporter()) as context:
-        worker = WorkerRank(context, reader)
+        worker = WorkerRank(context, reader, trust_code)
         try:
             with context.group.raise_on_rank_failure():
                 return worker.run()
@@ -44,9 +46,9 @@ def run_worker(device: torch.device, deadline: Deadline, reader: DatasetReader) 
 class WorkerRank:
     """One worker rank; the order of the messages is in :mod:`timebox.jobs.messages`."""
 
-    def __init__(self, context: RunContext, reader: DatasetReader) -> None:
+    def __init__(self, context: RunContext, reader: DatasetReader, trust_code: bool) -> None:
         assert isinstance(context.group, TorchrunGroup), "a worker rank is started by torchrun"
-        self._context, self._group, self._reader = context, context.group, reader
+        self._context, self._group, self._reader, self._trust_code = context, context.group, reader, trust_code
         self._path: Path | None = None  # the run directory, known from the start of training on
 
     def run(self) -> Path:
@@ -57,6 +59,8 @@ class WorkerRank:
         data_splits = self._read(message)
         start = self._measure_throughput(data_splits)
         self._path = Path(start.path)
+        if self._trust_code:
+            trust(code_names(start.full_plan.recipe.as_dict()).values())
         job = TrainingJob(start.config, start.full_plan, data_splits)
         training = Training(job, self._context)
         result = training.run()

@@ -38,6 +38,10 @@ class ParameterGroup(ABC):
             found_inf: 0-dim; if it is not 0, the update changes nothing. None for no loss scale.
         """
 
+    def named_state(self) -> list[tuple[str, Tensor, Tensor]]:
+        """All that the updates keep between steps, and a checkpoint saves: (name, parameter it belongs to, value)."""
+        return [("momentum", *pair) for pair in zip(self.parameters, self.buffers, strict=True)]
+
     @property
     def flops_per_step(self) -> float:
         """Floating-point operations of an update; elementwise operations on the parameters are not counted."""

@@ -100,6 +100,7 @@ def evaluate(
     data_dir: str | Path | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
+    trust_code: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score a run on a data set.
@@ -115,6 +116,7 @@ def evaluate(
         device: ``auto``, ``cpu`` or ``cuda``, where ``run`` is a directory.
         class_depth, data_dir, max_bad_share, cache: as of :func:`timebox.train`; folders named as the run's classes
             tell the depth too.
+        trust_code: whether to import the code that the run names, see :func:`timebox.load`.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
 
@@ -125,7 +127,7 @@ def evaluate(
     """
     started, reporter = now(), reporter or SilentReporter()
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
-    run = Run.of(run, device)
+    run = Run.of(run, device).with_code({}, trust_code)
     source = DataConfig.of_run(run.config, run.path)
     reporter.phase("reading")
 

@@ -4,36 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timebox.builders import build_augmentation, build_resizing
 from timebox.clock import Deadline, format_duration, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
 from timebox.configs.lr_find import LrFindConfig
 from timebox.configs.train import TrainConfig
-from timebox.data.device.loader import DeviceLoader, Sampling
-from timebox.data.device.resident import ResidentImages
 from timebox.data.reading.time_limit import budget_for_share
 from timebox.errors import BudgetError, UsageError
 from timebox.file_versions import LR_FIND_FORMAT
 from timebox.files import write_whole, written
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
-from timebox.jobs.fit import build_initial_network, build_loss
 from timebox.jobs.job import TrainingJob, plan_request, plan_training
+from timebox.pipelines.learning_rate import run_range_test
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.recipe import AUTO, Recipe, parse_recipe
+from timebox.recipes import AUTO, Recipe, RecipeLike, parse_recipe, recipe_request
 from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.files import to_json
 from timebox.runtime.device import resolve_device
-from timebox.runtime.precision import Precision
 from timebox.runtime.torch_state import preserve_torch_state
-from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, LRSweep, lr_range_test
-from timebox.training.pacer import ClockPacer, Pacer
-from timebox.training.schedule import lr_and_momentum_at
-from timebox.training.state import TrainingState
+from timebox.training.lr_range_test import MIN_STEPS, LRRangeTest, SweepPacer
+from timebox.training.pacer import Pacer
 
 RESULT, CHART = "lr_find.json", "lr_find.svg"
 # The tested range, as multiples of the recipe's max_lr.
@@ -97,7 +91,7 @@ def lr_find(
     *,
     budget: str | float = "55s",
     train_budget: str | float = "10m",
-    recipe: str = AUTO,
+    recipe: RecipeLike = AUTO,
     settings: Sequence[str] = (),
     low: float | None = None,
     high: float | None = None,
@@ -137,7 +131,7 @@ def lr_find(
     >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
-    config = LrFindConfig.from_call(locals())
+    config = LrFindConfig.from_call({**locals(), **recipe_request(recipe, settings, {})})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     source = DataConfig.of(config, val="none", test="none")
     options = config.as_dict(("recipe", "settings", "seed", "precision"))
@@ -147,7 +141,7 @@ def lr_find(
     spec = parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
     reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
-    if spec.fixed is None:
+    if spec.fixed is None or spec.fits_data:
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with preserve_torch_state():
         reporter.phase("reading")
@@ -201,32 +195,12 @@ def _build_pacer(plan: Plan, deadline: Deadline) -> Pacer:
                 budget_for_share(elapsed_seconds - reading_seconds, MARGIN * reading_seconds),
             ),
         )
-    return SweepPacer(seconds_left, plan.step_seconds, deadline.elapsed)
-
-
-class SweepPacer(ClockPacer):
-    """MAX_STEPS equal steps; longer and fewer ones from where the time left is too short for them."""
-
-    def next(self, num_unfinished: int) -> float | None:
-        least = self._progress + 1 / MAX_STEPS
-        progress = super().next(num_unfinished)
-        if progress is None:
-            return None
-        self._progress = max(progress, least) if least < 1 - 1e-9 else 1.0
-        return self._progress
+    return SweepPacer(MAX_STEPS, seconds_left, plan.step_seconds, deadline.elapsed)
 
 
 def _run_test(job: TrainingJob, lrs: tuple[float, float], pacer: Pacer, reporter: Reporter) -> LRRangeTest:
-    plan, recipe = job.plan, job.plan.recipe
-    state = TrainingState(build_initial_network(job, reporter.note), recipe, Precision(plan.precision, plan.device))
-    images = ResidentImages.from_dataset(job.data_splits.train, plan.device)
-    sampling = Sampling(recipe.batch_size, job.config.seed)
-    loader = DeviceLoader(images, job.statistics, build_augmentation(recipe), sampling, build_resizing(recipe))
-
     def notify(step: int, lr: float, loss: float) -> None:
         if step % STEPS_BETWEEN_NOTES == 0:
             reporter.note(f"rate {lr:.2g}: loss {loss:.3g}")
 
-    _, peak_momentum = lr_and_momentum_at(recipe, recipe.peak_at)
-    sweep = LRSweep(*lrs, peak_momentum, plan.micro_batch)
-    return lr_range_test(state, loader, build_loss(job), pacer, sweep, notify)
+    return run_range_test(job, lrs, pacer, notify)

@@ -9,6 +9,7 @@ from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.data import DataConfig
 from timebox.configs.train import AUTO_INIT, TrainConfig
 from timebox.configs.verbs import PlanConfig
+from timebox.custom import Code
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import plan_request, plan_training
@@ -16,7 +17,7 @@ from timebox.jobs.pretrained import begin_with_pretrained
 from timebox.planning.forecast import Forecast
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
-from timebox.recipe import AUTO, Recipe, parse_recipe
+from timebox.recipes import AUTO, Recipe, RecipeLike, parse_recipe, recipe_request
 from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
@@ -80,8 +81,12 @@ def plan(
     data: str | Path,
     *,
     budget: str | float = "10m",
-    recipe: str = AUTO,
+    recipe: RecipeLike = AUTO,
     settings: Sequence[str] = (),
+    network: Code | None = None,
+    augment: Code | None = None,
+    loss: Code | None = None,
+    optimizer: Code | None = None,
     val: str | Path | float | None = None,
     test: str | Path | float | None = None,
     train_limit: int | None = None,
@@ -123,7 +128,8 @@ def plan(
     >>> planned.num_images, planned.steps > 0
     ({'train': 54, 'val': 6}, True)
     """
-    config = PlanConfig.from_call(locals())
+    code = {"network": network, "augment": augment, "loss": loss, "optimizer": optimizer}
+    config = PlanConfig.from_call({**locals(), **recipe_request(recipe, settings, code)})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     train_config = TrainConfig.of(
         DataConfig.of(config),
@@ -134,7 +140,7 @@ def plan(
         config.data_dir, config.max_bad_share, reporter.note, deadline, None, config.cache, config.allow_partial
     )
     torch_device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
-    if spec.fixed is None:
+    if spec.fixed is None or spec.fits_data:
         reader.largest_side = largest_side_for(deadline.budget_seconds, torch_device)
     context = RunContext(deadline, reporter)
     with preserve_torch_state():

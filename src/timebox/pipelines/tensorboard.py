@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from timebox.errors import UsageError
+from timebox.callbacks.tensorboard import open_writer, summary_writer_class
 from timebox.files import written
 from timebox.paths import expand_user
 from timebox.pipelines.report import read_run_data
@@ -20,13 +20,10 @@ def tensorboard(run: str | Path | Run, folder: str | Path) -> Path:
     Raises:
         UsageError: where the extra ``tensorboard`` is not installed. RunError, OutputError: as of :func:`report`.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError("TensorBoard is not installed: pip install 'timebox-vision[tensorboard]'") from error
+    summary_writer_class()  # before the run is read
     run_data = read_run_data(Run.of(run, "cpu"), thumbnails=False)
     log_dir = Path(expand_user(folder)) / run_data.name
-    with written(repr(str(log_dir))), SummaryWriter(str(log_dir)) as writer:
+    with written(repr(str(log_dir))), open_writer(log_dir) as writer:
         for name in ("loss", "val_accuracy", "lr", "momentum"):
             for step, value in run_data.curve(name):
                 writer.add_scalar(name, value, int(step))

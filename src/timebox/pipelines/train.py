@@ -1,15 +1,19 @@
 """``timebox train``: trains on images before a deadline and writes a run directory."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from timebox.callbacks.dispatcher import CallbackDispatcher, dispatch_to
+from timebox.callbacks.events import EndInfo
+from timebox.callbacks.loading import callback_names, load_callbacks
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import AUTO_INIT, SCRATCH, TrainConfig
+from timebox.custom import OPTION_OF, Code
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset
 from timebox.errors import UsageError
 from timebox.jobs.context import join_ranks
@@ -22,11 +26,12 @@ from timebox.jobs.pretrained import begin_with_pretrained
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
+from timebox.pipelines.learning_rate import with_tested_lr
 from timebox.pipelines.replay import replay as replay_run
 from timebox.pipelines.resume import resume as resume_run
 from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import AUTO, parse_recipe
+from timebox.recipes import AUTO, RecipeLike, parse_recipe, recipe_request
 from timebox.reporter import Reporter, SilentReporter
 from timebox.run.directories.locks import locked_run
 from timebox.run.directories.output import check_output_directory, resolve_link
@@ -43,8 +48,12 @@ def train(
     *,
     budget: str | float | None = None,
     steps: int | None = None,
-    recipe: str = AUTO,
+    recipe: RecipeLike = AUTO,
     settings: Sequence[str] = (),
+    network: Code | None = None,
+    augment: Code | None = None,
+    loss: Code | None = None,
+    optimizer: Code | None = None,
     val: str | Path | float | None = None,
     test: str | Path | float | None = None,
     train_limit: int | None = None,
@@ -67,6 +76,8 @@ def train(
     max_bad_share: float = 0.1,
     allow_partial: bool = False,
     cache: bool = True,
+    trust_code: bool = False,
+    callbacks: Sequence[object] = (),
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> Run:
@@ -82,8 +93,19 @@ def train(
             first-time download. Either ``budget`` or ``steps`` is given.
         steps: train for this many steps and read no clock: the same seed, data, thread count and machine give the same
             weights, byte for byte on a CPU.
-        recipe: ``auto``, a built-in recipe or a TOML file.
+        recipe: ``auto``, a built-in recipe, a TOML file, or an object that :func:`timebox.recipe` makes.
         settings: ``"FIELD=VALUE"`` texts that override the recipe.
+        network: a network of yours in place of the recipe's: a ``torch.nn.Module``, which is copied, or a function
+            ``(num_classes, image_shape) -> Module``, where ``image_shape`` is (C, H, W); the second argument may be
+            missing. From images float32 (N, C, H, W), normalised, it computes logits (N, num_classes). With the recipe
+            ``auto`` it is trained by AdamW, see the recipe ``adamw``. Like the next three also
+            ``"package.module:function"``.
+        augment: a further augmentation, after those of the recipe: ``(images, generator) -> images``, of a whole batch,
+            float32 (N, C, H, W) in 0...1 on the device; the generator is seeded by seed and batch, and the second
+            argument may be missing.
+        loss: ``(logits, labels) -> losses`` (N,), from logits float32 (N, num_classes) and labels int64 (N,), or class
+            probabilities float32 (N, num_classes) with mixup; in place of cross-entropy with label smoothing.
+        optimizer: ``(parameters) -> torch.optim.Optimizer``. Its rates are the highest ones, and follow the schedule.
         val: share of the training images to validate on (0...1), a path, ``"rest"`` (all that ``train_limit`` leaves
             out) or ``"none"``. Default: the data's own validation split, else a tenth.
         test: share, path or ``"none"``. Default: the data's own test split, else none.
@@ -114,7 +136,12 @@ def train(
         allow_partial: where the budget leaves no time to read all images, whether to train on those that can be read,
             the same share of each class; else such a budget is refused.
         cache: whether decoded images are kept on disk for the next run, see :func:`timebox.data.load_data`.
-        reporter: receives phases, notes and steps as they happen.
+        trust_code: whether to import the code that the run in ``resume``, ``replay`` or ``init`` names, see
+            :func:`timebox.load`.
+        callbacks: objects with any of the methods ``on_plan``, ``on_step``, ``on_validation``, ``on_checkpoint`` and
+            ``on_end``, or their names, ``"package.module:Name"``. A thread in the background calls them with one
+            argument, :class:`timebox.PlanInfo` and its like; see ``docs/callbacks.md``.
+        reporter: receives phases, notes and steps as they happen. Unlike a callback it is waited for.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The finished run. Where Ctrl-C came after the first checkpoint, the run as far as it came: its summary says
@@ -135,7 +162,13 @@ def train(
             "class_names, ids); TimeboxClassifier().fit(X, y) takes arrays"
         )
     in_memory = data if isinstance(data, ImageDataset) else None
-    given = {"data": data if in_memory is None else IN_MEMORY, "init": SCRATCH if init is None else init}
+    given: dict[str, object] = {"data": data if in_memory is None else IN_MEMORY}
+    given["init"] = SCRATCH if init is None else init
+    given["callbacks"] = callback_names(callbacks)
+    code = {"network": network, "augment": augment, "loss": loss, "optimizer": optimizer}
+    is_new = resume is None and replay is None
+    requested = recipe_request(recipe, settings, code)
+    given |= requested if is_new else dict.fromkeys(code)
     config = TrainConfig.from_call({**locals(), **given})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     reader = DatasetReader(
@@ -148,23 +181,30 @@ def train(
         config.allow_partial,
     )
     if is_worker_rank():
-        return Run(run_worker(resolve_device(device), deadline, reader), device)
-    if config.resume is not None or config.replay is not None:
-        return _continue(config, reader, deadline, reporter)
-    return _train(config, reader, deadline, reporter)
+        return Run(run_worker(resolve_device(device), deadline, reader, trust_code), device)
+    with dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
+        if is_new:
+            run = _train(config, reader, deadline, reporter, dispatcher)
+        else:
+            own_code = {field: code[key] for field, key in OPTION_OF.items()}
+            run = _continue(config, reader, deadline, reporter, dispatcher, own_code)
+        dispatcher.submit(EndInfo(run.path, run.summary))
+    return run
 
 
-def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
+def _train(
+    config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter, callbacks: CallbackDispatcher
+) -> Run:
     """Read the data, plan, train and finish a new run."""
-    initial = None if config.initial_run is None else InitialWeights.read(Path(config.initial_run))
+    initial = None if config.initial_run is None else InitialWeights.read(Path(config.initial_run), config.trust_code)
     device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
-    if spec.fixed is None:
+    if spec.fixed is None or spec.fits_data:
         reader.largest_side = largest_side_for(deadline.budget_seconds, device)
     out = _output_directory(config, reporter)
     if out and not is_torchrun():
         check_output_directory(out, config.overwrite)
-    with preserve_torch_state(), join_ranks(device, deadline, reporter) as context:
+    with preserve_torch_state(), join_ranks(device, deadline, reporter, callbacks) as context:
         restarted = find_restarted_run(context.group, out, deadline)
         if restarted and restarted.has_checkpoint:
             with locked_run(restarted.path) as folder:
@@ -182,24 +222,42 @@ def _train(config: TrainConfig, reader: DatasetReader, deadline: Deadline, repor
             pretrained, lines = begin_with_pretrained(config, spec, data_splits, context, device)
             with context.phase("planning"):
                 request = plan_request(config, data_splits, device, context.group, initial)
-                if deadline.budget_seconds is not None and pretrained is None:
+                if pretrained:
+                    request = replace(request, has_pretrained=True)
+                elif deadline.budget_seconds is not None:
                     request = replace(request, forecast_budgets=(deadline.budget_seconds,))
                 plan = plan_training(request, context, config.steps, writer.write_speed, (*data_splits.lines, *lines))
-            run_job(TrainingJob(config, plan, data_splits, initial, pretrained), loaded, writer, context)
+                job = TrainingJob(config, plan, data_splits, initial, pretrained)
+                if spec.fits_data and not spec.is_fixed("max_lr") and context.group.size == 1:
+                    job = with_tested_lr(job, context)
+            run_job(job, loaded, writer, context)
     return Run(writer.path, config.device)
 
 
-def _continue(config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter) -> Run:
-    """Resume or replay a run."""
+def _continue(
+    config: TrainConfig,
+    reader: DatasetReader,
+    deadline: Deadline,
+    reporter: Reporter,
+    callbacks: CallbackDispatcher,
+    code: Mapping[str, object],
+) -> Run:
+    """Resume or replay a run, with the user's code that is given again, by recipe field."""
+
+    def load(path: str | Path) -> ExistingRun:
+        existing = ExistingRun.load(Path(path), config.data)
+        existing.run.with_code(code, config.trust_code)
+        return existing
+
     if config.resume is None:
-        existing, out = ExistingRun.load(Path(str(config.replay)), config.data), _output_directory(config, reporter)
-        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+        existing, out = load(str(config.replay)), _output_directory(config, reporter)
+        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter, callbacks) as context:
             return replay_run(existing, reader, context, out, config.overwrite)
     path, has_budget = resolve_link(Path(config.resume)), deadline.budget_seconds is not None
     # Locked before anything is read: a training that goes on would change it.
     with locked_run(path) as folder:
-        existing = ExistingRun.load(path, config.data)
-        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter) as context:
+        existing = load(path)
+        with preserve_torch_state(), join_ranks(existing.device, deadline, reporter, callbacks) as context:
             if has_budget and (restarted := find_restarted_run(context.group, path, deadline)):
                 return resume_after_restart(existing, folder, restarted, reader, context)
             return resume_run(existing, folder, reader, context, has_budget)

@@ -13,8 +13,8 @@ from timebox.planning.model_scales import (
     required_epochs,
     scales_for,
 )
-from timebox.recipe.builtin import auto
-from timebox.recipe.recipe import Multiplier, Recipe, Setting
+from timebox.recipes.builtin import auto
+from timebox.recipes.recipe import Multiplier, Recipe, Setting
 
 # All effects below were measured; LOG.md has the numbers.
 

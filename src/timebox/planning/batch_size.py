@@ -3,7 +3,7 @@
 from math import ceil
 
 from timebox.errors import UsageError, option_text
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import MAX_MICRO_BATCH_SECONDS
 
@@ -16,13 +16,14 @@ MIN_RANK_BATCH = 2
 def fit_batch_size(recipe: Recipe, images_affordable: float, num_images: int) -> Recipe:
     """Halve batch size and learning rate until the batch fits the data and the budget allows ``min_steps`` steps.
 
-    ``images_affordable`` counts the training images that the budget allows, repeats included.
+    The learning rate stays where it is one of AdamW, or of an optimizer of the user's. ``images_affordable`` counts the
+    training images that the budget allows, repeats included.
     """
     batch_size, lr = recipe.batch_size, recipe.max_lr
     while batch_size % 2 == 0 and batch_size // 2 >= MIN_BATCH_SIZE:
         if batch_size <= num_images and images_affordable / batch_size >= recipe.min_steps:
             break
-        batch_size, lr = batch_size // 2, lr / 2
+        batch_size, lr = batch_size // 2, lr / _lr_ratio(recipe)
     return recipe if batch_size == recipe.batch_size else recipe.replace(batch_size=batch_size, max_lr=lr)
 
 
@@ -39,13 +40,18 @@ def fit_batch_to_processes(
     while not is_fixed and batch_size < MIN_BATCH_SIZE * num_processes:
         if 2 * batch_size > num_images or images_affordable / (2 * batch_size) < recipe.min_steps:
             break
-        batch_size, lr = 2 * batch_size, 2 * lr
+        batch_size, lr = 2 * batch_size, _lr_ratio(recipe) * lr
     if batch_size < MIN_RANK_BATCH * num_processes:
         raise UsageError(
             f"{num_processes} processes cannot share batches of {batch_size} images: each needs {MIN_RANK_BATCH}; "
             f"start fewer, or use {option_text('settings', f'batch_size={MIN_BATCH_SIZE * num_processes}')}"
         )
     return recipe if batch_size == recipe.batch_size else recipe.replace(batch_size=batch_size, max_lr=lr)
+
+
+def _lr_ratio(recipe: Recipe) -> int:
+    """Ratio of the learning rates for two batch sizes of which one is twice the other."""
+    return 2 if recipe.optimizer in ("sgd", "muon") else 1
 
 
 def choose_micro_batch(recipe: Recipe, num_processes: int, image_seconds: float) -> tuple[int, list[str]]:

@@ -1,15 +1,17 @@
 """Properties of the training data that planning depends on, and the checks that a recipe fits them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timebox.data.dataset import ImageDataset
 from timebox.data.flip_invariance import measure_flip_invariance
 from timebox.errors import UsageError, option_text
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe, RecipeSpec, Setting
 
 # Pixels. Three halvings leave nothing of a smaller side; a larger one is no sensible input for these networks.
 MIN_SIDE, MAX_SIDE = 8, 4096
 EASY_SHARE = 0.5
+# Sides of an image for each pixel of the largest shift, in augmentation for networks of the user's.
+SIDE_PER_SHIFT = 8
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,18 @@ def profile_dataset(train: ImageDataset) -> DatasetProfile:
         imbalance=float(counts.max() / counts[counts > 0].min()),
         mirror_accuracies=(flips.accuracy, flips.flipped_accuracy),
     )
+
+
+def fit_to_data(spec: RecipeSpec, train: ImageDataset) -> RecipeSpec:
+    """A specification whose fixed recipe shifts and flips images as the data allow, where it was chosen for a network
+    of the user's; any other one as it is."""
+    if spec.fixed is None or not spec.fits_data:
+        return spec
+    planned: dict[str, Setting] = {"crop_padding": max(1, min(train.image_shape[:2]) // SIDE_PER_SHIFT)}
+    if not measure_flip_invariance(train).keeps_labels:
+        planned |= {"flip": "none", "tta": "none"}
+    changes = {name: value for name, value in planned.items() if name not in spec.overrides}
+    return replace(spec, fixed=spec.fixed.replace(**changes))
 
 
 def check_image_sides(train: ImageDataset) -> None:

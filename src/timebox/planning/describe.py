@@ -9,7 +9,7 @@ from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.models import kernels_work
 from timebox.planning.budget import BudgetSplit
 from timebox.planning.plan import Plan
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.device import device_name
 from timebox.runtime.precision import dtype_of
 

@@ -14,13 +14,13 @@ from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from timebox.planning.auto import auto_recipe
 from timebox.planning.batch_size import fit_batch_size, fit_batch_to_processes
 from timebox.planning.budget import MIN_STEPS, Budget, ModelCost, ScoringLoad
-from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, profile_dataset
+from timebox.planning.dataset_profile import DatasetProfile, check_crop_padding, fit_to_data, profile_dataset
 from timebox.planning.describe import describe_device
 from timebox.planning.forecast import DatasetForecaster
 from timebox.planning.throughput.benchmark import NARROW_PROBE, WIDE_PROBE, ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
 from timebox.planning.throughput.distributed import build_throughput_benchmark
-from timebox.recipe import Recipe, RecipeSpec, parse_recipe
+from timebox.recipes import Recipe, RecipeSpec, parse_recipe
 from timebox.runtime.precision import MAX_REPEATS, MIN_RATIO_KEPT, PRECISIONS, resolve_precision
 from timebox.runtime.thread_tuner import FREE_SHARE
 from timebox.runtime.threads import threads_are_fixed, tune_num_threads
@@ -77,7 +77,8 @@ class PlanRequest:
     """The training to plan; ``recipe`` and ``settings`` as of :func:`parse_recipe`, ``source`` names the data.
 
     ``uses_cache`` is False where throughput measured by earlier runs must not count, nor be kept for later ones. The
-    accuracy of ``auto`` is forecast for the budgets of ``forecast_budgets``, in seconds.
+    accuracy of ``auto`` is forecast for the budgets of ``forecast_budgets``, in seconds. ``has_pretrained`` says that
+    there is a classifier already: a budget too short to train a network in is not refused then.
     """
 
     recipe: str
@@ -88,10 +89,11 @@ class PlanRequest:
     source: str
     uses_cache: bool = True
     forecast_budgets: tuple[float, ...] = ()
+    has_pretrained: bool = False
 
     @cached_property
     def spec(self) -> RecipeSpec:
-        return parse_recipe(self.recipe, self.settings)
+        return fit_to_data(parse_recipe(self.recipe, self.settings), self.train)
 
     @property
     def has_forecast(self) -> bool:

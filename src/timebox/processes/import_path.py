@@ -1,5 +1,7 @@
 """Takes the working directory off ``sys.path``: a ``numpy.py`` among somebody's images is no library.
 
+Code that the user names is found there all the same.
+
 Imports nothing but what Python itself has loaded by then: any other import could already be of a file lying there.
 """
 
@@ -32,6 +34,26 @@ def drop_working_directory() -> None:
         del sys.path[0]
     if has_empty_entry(os.environ.get("PYTHONPATH", "")) and not sys.flags.ignore_environment:
         sys.path[:] = [entry for entry in sys.path if entry not in ("", folder)]
+
+
+def search_working_directory_first() -> str | None:
+    """Put the working directory first on ``sys.path``, for a module that the user names; the entry, None where it was
+    on it before, or where it has been removed."""
+    try:
+        folder = os.getcwd()  # noqa: PTH109  # as Python itself writes it on sys.path
+    except OSError:
+        return None
+    if folder in sys.path or "" in sys.path:
+        return None
+    sys.path.insert(0, folder)
+    return folder
+
+
+def search_last(folder: str) -> None:
+    """Move a folder to the end of ``sys.path``: no file in it takes the place of a library."""
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.append(folder)
 
 
 def is_run_as_module(words: Sequence[str], arguments: Sequence[str]) -> bool:

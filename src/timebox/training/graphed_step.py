@@ -176,13 +176,15 @@ def build_step_runner(
 ) -> StepRunner:
     """Data-parallel steps for several ranks; else CUDA graphs on a GPU in fp32 and bf16; else eager steps.
 
+    Code of the user's runs eagerly: it may wait for the device, or compute differently from step to step.
+
     Args:
         seconds_left: as of :class:`EagerStepRunner`; a single process on a CPU reads it, others do not.
     """
     precision = state.precision
     if isinstance(group, TorchrunGroup):
         return DataParallelStepRunner(state, loss_fn, group)
-    if precision.device.type != "cuda" or precision.name == "fp16":
+    if precision.device.type != "cuda" or precision.name == "fp16" or state.has_own_code:
         return EagerStepRunner(state, loss_fn, seconds_left)
     return GraphedStepRunner(state, loss_fn, CudaGraphRecorder(precision.device), notify)
 

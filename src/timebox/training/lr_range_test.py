@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from timebox.data.device.loader import DeviceLoader
 from timebox.optim.loss import Loss
-from timebox.training.pacer import Pacer
+from timebox.training.pacer import ClockPacer, Pacer
 from timebox.training.state import TrainingState
 from timebox.training.step import training_step
 
@@ -60,6 +60,28 @@ class LRRangeTest:
     suggestion: float | None
     bound: float | None
     reason: str
+
+
+class SweepPacer(ClockPacer):
+    """A number of equal steps; longer and fewer ones from where the time left is too short for them.
+
+    Args:
+        num_steps: 1 or more. The others are as of :class:`ClockPacer`.
+    """
+
+    def __init__(
+        self, num_steps: int, seconds_left: Callable[[], float], step_seconds: float, now: Callable[[], float]
+    ) -> None:
+        super().__init__(seconds_left, step_seconds, now)
+        self._num_steps = num_steps
+
+    def next(self, num_unfinished: int) -> float | None:
+        least = self._progress + 1 / self._num_steps
+        progress = super().next(num_unfinished)
+        if progress is None:
+            return None
+        self._progress = max(progress, least) if least < 1 - 1e-9 else 1.0
+        return self._progress
 
 
 def lr_range_test(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from timebox.errors import TimeboxError, option_text
 from timebox.models import GhostBatchNorm
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.faults import NonFiniteError, RecoverableError
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.training.schedule import Schedule

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from timebox.errors import RunError
 from timebox.optim.schedules import one_cycle, piecewise_linear, triangular
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.micro_batches import smaller_micro_batch
 from timebox.runtime.thread_tuner import ThreadTuner
 from timebox.training.pacer import Pacer, StepPacer

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from timebox.builders import build_optimizer
+from timebox.custom import code_names
 from timebox.optim import WeightAverage
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 from timebox.runtime.precision import Precision
 
 Metadata = Mapping[str, object]
@@ -42,12 +43,16 @@ class Snapshot:
 
 
 class TrainingState:
-    """A model in training, its optimizer and averaged weights, and the steps so far; ``describe`` returns metadata."""
+    """A model in training, its optimizer and averaged weights, and the steps so far; ``describe`` returns metadata.
+
+    Attributes:
+        has_own_code: whether code of the user's takes part in the steps.
+    """
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, precision: Precision, describe: Callable[[], Metadata] = dict
     ) -> None:
-        self.model = model
+        self.model, self.has_own_code = model, bool(code_names(recipe.as_dict()))
         self._describe = describe
         self.precision = precision
         self.optimizer = build_optimizer(model, recipe, precision.dtype)
@@ -64,19 +69,15 @@ class TrainingState:
         self.step, self.progress = self.step + 1, progress
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors themselves, not copies: ``model.*`` and ``momentum.*``; where they exist ``average.*`` and
-        ``scaler.*``."""
+        """The tensors themselves, not copies: ``model.*`` and ``momentum.*``; where they exist ``average.*``,
+        ``scaler.*`` and all else that the optimizer keeps."""
         tensors_by_prefix = {"model": self.model.state_dict(), "scaler": self.precision.tensors()}
         if self.average.model is not self.model:
             tensors_by_prefix["average"] = self.average.model.state_dict()
-        buffers = {
-            id(parameter): buffer
-            for group in self.optimizer.groups
-            for parameter, buffer in zip(group.parameters, group.buffers, strict=True)
-        }
-        tensors_by_prefix["momentum"] = {
-            name: buffers[id(weight)] for name, weight in self.model.named_parameters() if id(weight) in buffers
-        }
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        for group in self.optimizer.groups:
+            for prefix, weight, value in group.named_state():
+                tensors_by_prefix.setdefault(prefix, {})[names[id(weight)]] = value
         return {
             f"{prefix}.{name}": tensor
             for prefix, tensors in tensors_by_prefix.items()

@@ -8,7 +8,7 @@ import tomli_w
 from msgspec import Struct
 from optuna.importance import get_param_importances
 
-from timebox.recipe import AUTO, RecipeSpec
+from timebox.recipes import AUTO, RecipeSpec
 from timebox.reporting import settings_text
 from timebox.run.json_values import Count, PositiveCount, RecipeFields, Seconds, Share
 from timebox.tuning import study as studies

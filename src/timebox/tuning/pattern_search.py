@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from timebox.recipe import Value
+from timebox.recipes import Value
 from timebox.tuning.space import Space
 from timebox.tuning.study import STEP, SearchSpec, accuracy_of, first_accuracy_of, is_measured
 

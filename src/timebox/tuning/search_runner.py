@@ -16,7 +16,7 @@ from timebox.evaluation.metrics import standard_error
 from timebox.file_versions import TUNE_SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
-from timebox.recipe import parse_recipe
+from timebox.recipes import parse_recipe
 from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.json_values import from_values, to_values
@@ -76,6 +76,7 @@ class SearchRunner:
             self._config,
             storage=storage,
             study=study.study_name,
+            trust_code=True,  # the names come from the user, or were trusted
             num_threads=None if num_workers == 1 else max(1, available_threads() // num_workers),
         )
         self._notified = {trial.number for trial in self._finished_trials()}

@@ -17,7 +17,7 @@ from optuna.distributions import (
 
 from timebox.errors import UsageError
 from timebox.files import read_regular
-from timebox.recipe import FIELDS, Multiplier, Recipe, RecipeSpec, Value, setting_from
+from timebox.recipes import FIELDS, Multiplier, Recipe, RecipeSpec, Value, setting_from
 
 MAX_FILE_BYTES = 65_536
 # Keys of the tables in a space file.

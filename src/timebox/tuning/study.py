@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from timebox.configs.data import DataConfig
 from timebox.errors import UsageError, option_text
 from timebox.file_versions import FORMAT_KEY, TUNE_STUDY_FORMAT
-from timebox.recipe import Value
+from timebox.recipes import Value
 from timebox.run.json_values import Count, RecipeFields, Seconds, Share, from_values
 from timebox.tuning.space import Space
 from timebox.tuning.storage import retry_callback

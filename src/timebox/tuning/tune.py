@@ -15,6 +15,7 @@ from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.options import budget_text
 from timebox.configs.storage_url import is_same_storage, is_url, without_password
 from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
+from timebox.custom import check_importable, trust
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, RunError, UsageError, option_text
 from timebox.files import check_free
@@ -24,7 +25,7 @@ from timebox.paths import shell_quote
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
-from timebox.recipe import AUTO, Recipe, RecipeSpec, parse_recipe
+from timebox.recipes import AUTO, Recipe, RecipeLike, RecipeSpec, code_of, parse_recipe, recipe_request
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
@@ -70,7 +71,7 @@ def tune(
     *,
     budget: str | float | None = None,
     trial_budget: str | float | None = None,
-    recipe: str = AUTO,
+    recipe: RecipeLike = AUTO,
     settings: Sequence[str] = (),
     space: str | Path | None = None,
     sampler: str = "tpe",
@@ -92,6 +93,7 @@ def tune(
     cache: bool = True,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    trust_code: bool = False,
     notify: Notify | None = None,
     deadline: Deadline | None = None,
 ) -> Tuned:
@@ -122,6 +124,7 @@ def tune(
         out: the directory, new or empty. Default ``runs/tune-<data>-<date>-<time>``.
         resume: directory of a search that was stopped or killed. Its trials are kept; it continues with the rest of its
             budget, or with a new ``budget`` for the whole search. Its ``storage`` must be given again, if it has one.
+        trust_code: with ``resume``: whether to import the code that the recipe names, see :func:`timebox.load`.
         notify: called with each line of progress.
         deadline: a running clock, in place of ``budget``.
     Returns:
@@ -136,12 +139,12 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
-    config = TuneConfig.from_call(locals())
+    config = TuneConfig.from_call({**locals(), **recipe_request(recipe, settings, {})})
     deadline = deadline or Deadline.since_call(config.budget)
     notify = notify or (lambda line: None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.resume is not None:
-        return _resume(resolve_link(Path(config.resume)), config.storage, deadline, notify)
+        return _resume(config, deadline, notify)
     with closing(_set_up(config, deadline, notify)) as directory:  # frees the images that it read
         return _run(directory, config.storage or str(directory.path / JOURNAL), deadline, notify)
 
@@ -153,12 +156,22 @@ def join(config: TuneConfig) -> int:
     study that cannot be used.
     """
     number, name = time.time_ns() % 1_000_000, f"join-{time.time_ns():x}"
-    return run_worker(WorkerConfig.of(config, storage=config.storage, study=config.join, number=number, name=name))
+    return run_worker(
+        WorkerConfig.of(
+            config,
+            storage=config.storage,
+            study=config.join,
+            number=number,
+            name=name,
+            trust_code=config.trust_code,
+        )
+    )
 
 
 def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirectory:
     """Read the data, and create the directory and the study with its first trials."""
     draft = parse_recipe(config.recipe, config.settings)
+    _check_code(config, is_trusted=True)
     space = default_space(draft) if config.space is None else read_space(config.space)
     device = resolve_device(config.device)
     if config.out:
@@ -167,7 +180,7 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     final_seconds = (1 - CHECK_END) * config.budget_seconds
     reader = DatasetReader(config.data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
     side, fit = draft.image_form
-    if draft.fixed is None:
+    if draft.fixed is None or draft.fits_data:
         reader.largest_side = largest_side_for(final_seconds, device)
     source = config.source
     loaded, data_splits = reader.read_splits(source, side, fit)
@@ -217,10 +230,12 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     return directory
 
 
-def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify) -> Tuned:
-    """Continue a search; ``storage`` is its URL, given once more."""
+def _resume(request: TuneConfig, deadline: Deadline, notify: Notify) -> Tuned:
+    """Continue a search; its ``storage`` is given once more."""
+    path, storage = resolve_link(Path(str(request.resume))), request.storage
     with closing(TuneDirectory.existing(path)) as directory:
         config = directory.config
+        _check_code(config, request.trust_code)
         _check_storage(storage, config.storage)
         storage = storage or str(path / JOURNAL)
         if deadline.budget_seconds is None and directory.is_finished:
@@ -245,6 +260,18 @@ def _resume(path: Path, storage: str | None, deadline: Deadline, notify: Notify)
             for trial in studies.running_trials(study):
                 studies.fail_trial(study, trial, retry=True)
         return _run(directory, storage, deadline, notify)
+
+
+def _check_code(config: TuneConfig, is_trusted: bool) -> None:
+    """Raise UsageError for code of the user's in the recipe that workers cannot import, or may not.
+
+    Args:
+        is_trusted: whether the names come from the user, and not only from a file.
+    """
+    names = code_of(config.recipe, config.settings)
+    if is_trusted:
+        trust(names)
+    check_importable(names, "trials")
 
 
 def _check_storage(storage: str | None, recorded: str | None) -> None:

@@ -19,9 +19,11 @@ from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline
 from timebox.configs.tune import MIN_TRIALS_PER_BUDGET, TuneConfig
+from timebox.custom import trust
 from timebox.errors import BudgetError, TimeboxError, UsageError
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import sha256_of
+from timebox.recipes import code_of
 from timebox.run.json_values import to_values
 from timebox.runtime.device import resolve_device
 from timebox.tuning import study as studies
@@ -53,6 +55,7 @@ class WorkerConfig:
         num_threads: CPU threads; None for torch's default.
         number: number of the worker, from 0; seeds its sampler. name: written to its trials.
         parent: process id; the worker ends when this process does.
+        trust_code: whether the worker may import the code that the study's recipe names.
     """
 
     storage: str = field(repr=False)
@@ -66,6 +69,7 @@ class WorkerConfig:
     number: int = 0
     name: str = ""
     parent: int | None = None
+    trust_code: bool = False
 
     @classmethod
     def of(cls, config: TuneConfig, **others: Any) -> "WorkerConfig":
@@ -84,6 +88,8 @@ def run_worker(config: WorkerConfig) -> int:
         torch.set_num_threads(config.num_threads)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, spec = studies.load(open_storage(config.storage), config.study)
+    if config.trust_code:
+        trust(code_of(spec.recipe, spec.settings))
     worker = Worker(study, spec, load_trainer(spec, config).cut(spec.num_images), config)
     while not spec.ends_at or spec.seconds_left > spec.rungs[0] + SLACK_SECONDS:
         if not spec.ends_at:  # the search is being set up

@@ -7,7 +7,7 @@ import torch
 
 from timebox.planning.throughput import benchmark
 from timebox.planning.throughput.benchmark import PROBE_RECIPE, ThroughputBenchmark, seconds_per_image
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.training.state import TrainingState
 from tiny import CPU, bands

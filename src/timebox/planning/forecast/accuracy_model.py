@@ -9,7 +9,7 @@ from importlib import resources
 import msgspec
 
 from timebox.planning.forecast.patch_classifier import PatchAccuracy
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 
 # Written by benchmarks/fit_forecast.py.
 FITTED = "fitted.json"

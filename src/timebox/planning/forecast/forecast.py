@@ -13,7 +13,7 @@ from timebox.planning.auto import auto_recipe
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.forecast.accuracy_model import COVERAGE, TrainingFeatures, fitted_model, training_work
 from timebox.planning.forecast.patch_classifier import PatchAccuracy, TooSlowError, measure_patch_accuracy
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 
 NO_TIME = "the budget leaves no time to look at the images for it"
 

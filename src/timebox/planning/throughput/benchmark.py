@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from timebox.builders import build_model, build_resizing
+from timebox.builders import build_loss, build_model, build_resizing
 from timebox.clock import now
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.loader import Batch
 from timebox.evaluation.inference import evaluation_mode
 from timebox.models import count_flops
-from timebox.optim.loss import Loss
 from timebox.planning.throughput.cache import ThroughputCache
-from timebox.recipe import Recipe, get_recipe
+from timebox.recipes import Recipe, get_recipe
 from timebox.runtime.precision import Precision
 from timebox.runtime.timing import fastest_seconds, synchronize
 from timebox.training.graphed_step import build_step_runner
@@ -96,7 +95,7 @@ class ThroughputBenchmark:
     def num_bytes(self, recipe: Recipe) -> int:
         """Size of the trained float32 weights of all networks of a recipe."""
         with torch.device("meta"):
-            network = build_model(recipe.replace(ensemble_size=1), self.image_shape[0], self.num_classes)
+            network = self._network(recipe.replace(ensemble_size=1))
         return recipe.ensemble_size * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
@@ -157,7 +156,7 @@ class ThroughputBenchmark:
         each batch size.
         """
         state = TrainingState(self._build(recipe).train(), recipe, Precision(self.precision, self.device))
-        loss = Loss(recipe.label_smoothing)
+        loss = build_loss(recipe, None)
         runner: StepRunner = EagerStepRunner(state, loss)
         if self._use_cuda_graphs:
             runner = build_step_runner(state, loss, notify=lambda text: None)
@@ -197,7 +196,11 @@ class ThroughputBenchmark:
     def _build(self, recipe: Recipe) -> nn.Module:
         """The recipe's network for this data; leaves torch's random state unchanged."""
         with torch.random.fork_rng(devices=[]):
-            return build_model(recipe, self.image_shape[0], self.num_classes).to(self.device)
+            return self._network(recipe).to(self.device)
+
+    def _network(self, recipe: Recipe) -> nn.Module:
+        channels, *size = self.image_shape
+        return build_model(recipe, channels, self.num_classes, build_resizing(recipe).input_size(*size))
 
 
 def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int, update_in_images: float) -> float:

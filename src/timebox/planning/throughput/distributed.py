@@ -10,7 +10,7 @@ from timebox.distributed.messages import Message
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.planning.throughput.benchmark import ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
-from timebox.recipe import Recipe
+from timebox.recipes import Recipe
 
 
 class MeasurementRequest(Message, frozen=True):

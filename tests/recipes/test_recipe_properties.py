@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timebox.errors import UsageError
-from timebox.recipe import FIELDS, RECIPES, Recipe, get_recipe, parse_settings
+from timebox.recipes import FIELDS, RECIPES, Recipe, get_recipe, parse_settings
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([2**63, 10**300, 10**400, -(10**400)])
 VALUES = st.recursive(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from timebox.errors import UsageError
-from timebox.recipe import (
+from timebox.recipes import (
     AUTO,
     FIELDS,
     RECIPES,
@@ -21,8 +21,8 @@ from timebox.recipe import (
     recipe_names,
 )
 
-NUM_FIELDS = 42
-NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence"]
+NUM_FIELDS = 44
+NAMES = ["haet2021", "dawnbench", "airbench94", "superconvergence", "adamw"]
 
 
 def haet() -> Recipe:
@@ -185,7 +185,11 @@ def test_wrong_settings_are_refused_all_at_once() -> None:
         ("max_lr=true", "max_lr True must be a number"),
         ("max_lr=[1]", "max_lr [1] must be a number"),
         ("whitening=yes", "whitening 'yes' must be true or false"),
-        ("model=resnet50", "model 'resnet50' must be one of resnet9, resnet18, airbench, did you mean 'resnet9'?"),
+        (
+            "model=resnet50",
+            "model 'resnet50' must be one of resnet9, resnet18, airbench, "
+            "or package.module:function, did you mean 'resnet9'?",
+        ),
         ("policy=cosine", "policy 'cosine' must be one of one_cycle, triangular, piecewise, constant"),
         ("label_smoothing=1", "label_smoothing 1 must be between 0 and 0.9"),
     ],
@@ -259,7 +263,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
 
 
 def test_did_you_mean() -> None:
-    allowed = "use one of auto, haet2021, dawnbench, airbench94, superconvergence, or a file that ends in .toml"
+    allowed = "use one of auto, haet2021, dawnbench, airbench94, superconvergence, adamw, or a file that ends in .toml"
     assert refusal(get_recipe, "dawnbensh") == (f"recipe 'dawnbensh' is unknown; did you mean 'dawnbench'? {allowed}")
     assert refusal(get_recipe, "xyz") == f"recipe 'xyz' is unknown; {allowed}"
     assert refusal(describe_recipe, "autp") == f"recipe 'autp' is unknown; did you mean 'auto'? {allowed}"

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable
 
-from timebox.recipe.recipe import Recipe
+from timebox.recipes.recipe import Recipe
 
 
 def haet2021() -> Recipe:
@@ -57,6 +57,7 @@ def haet2021() -> Recipe:
         min_momentum=0.85,
         weight_decay=5e-4,
         bias_lr_multiplier=64.0,
+        loss="cross_entropy",
         label_smoothing=0.2,
         class_balance=0.0,
         averaging_span=0.15,
@@ -67,6 +68,7 @@ def haet2021() -> Recipe:
         crop_padding=4,
         flip="random",
         cutout_size=5,
+        augment="none",
         mixup=0.0,
         mixup_until=1.0,
         tta="mirror",
@@ -175,6 +177,35 @@ def superconvergence() -> Recipe:
     )
 
 
+def adamw() -> Recipe:
+    """AdamW under a warm-up and a linear decay, for networks of any kind: the default for a network of your own.
+
+    Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (arXiv 1711.05101). The learning rate rises over the
+    first fifth of the training and falls to zero: transformers do not learn from a high rate at once. Weights of one
+    dimension, such as biases and scales of normalisation, do not decay. The network is ResNet-18 where none is given.
+    """
+    return superconvergence().replace(
+        name="adamw",
+        batch_size=64,
+        min_steps=100,
+        optimizer="adamw",
+        policy="piecewise",
+        max_lr=2e-3,
+        start_fraction=0.02,
+        end_fraction=0.0,
+        peak_at=0.2,
+        down_at=1.0,
+        max_momentum=0.9,
+        min_momentum=0.9,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        averaging_span=0.05,
+        crop_padding=4,
+        flip="random",
+        tta="mirror",
+    )
+
+
 def auto() -> Recipe:
     """Networks, batch, image sizes and augmentation from the data, the budget and measured throughput.
 
@@ -191,4 +222,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "dawnbench": dawnbench,
     "airbench94": airbench94,
     "superconvergence": superconvergence,
+    "adamw": adamw,
 }

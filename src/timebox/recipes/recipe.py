@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
+from timebox.custom import is_code, is_code_name
 from timebox.errors import UsageError, is_printable
 
 MAX_INT_BITS = 256  # of a whole number in a recipe file; a longer one overflows a float
@@ -54,6 +55,7 @@ class Field:
         legacy_value: value that reproduces recipes written before the field existed; None for the fields of timebox
             0.1.0, which are in every recipe file.
         former_name: name of the field in earlier versions, whose files are still read.
+        takes_code: whether the field may also name code of the user's, see :mod:`timebox.custom`.
     """
 
     description: str
@@ -64,6 +66,7 @@ class Field:
     search_choices: tuple[str, ...] = ()
     legacy_value: Value | None = None
     former_name: str | None = None
+    takes_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Recipe:
 
     name: Annotated[str, Field("name of the recipe")]
 
-    model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network architecture")]
+    model: Annotated[Literal["resnet9", "resnet18", "airbench"], Field("network architecture", takes_code=True)]
     ensemble_size: Annotated[
         int, Field("networks trained side by side; their probabilities are averaged", 1, 64, former_name="members")
     ]
@@ -97,7 +100,10 @@ class Recipe:
 
     batch_size: Annotated[int, Field("images per step", 2, 65536, search_factor=8)]
     min_steps: Annotated[int, Field("batch size and max_lr are halved if the budget allows fewer steps", 1, 10**6)]
-    optimizer: Annotated[Literal["sgd", "muon"], Field("optimizer of convolution filters; all other weights use sgd")]
+    optimizer: Annotated[
+        Literal["sgd", "muon", "adamw"],
+        Field("adamw, or sgd, with muon for convolution filters or without", takes_code=True),
+    ]
     filter_lr: Annotated[
         float, Field("highest learning rate of muon: relative change of filters per step", 1e-6, 10, search_factor=4)
     ]
@@ -107,7 +113,14 @@ class Recipe:
         Field("learning rate policy", search_choices=("one_cycle", "triangular", "piecewise")),
     ]
     max_lr: Annotated[
-        float, Field("highest learning rate of sgd, for the mean loss of a batch", 1e-6, 10_000, search_factor=16)
+        float,
+        Field(
+            "highest learning rate of sgd or adamw, for the mean loss of a batch; with an optimizer of your own the "
+            "highest factor on its rates",
+            1e-6,
+            10_000,
+            search_factor=16,
+        ),
     ]
     start_fraction: Annotated[float, Field("first learning rate, as a fraction of max_lr", 0, 1)]
     end_fraction: Annotated[float, Field("last learning rate, as a fraction of max_lr", 0, 1)]
@@ -116,12 +129,15 @@ class Recipe:
         float, Field("progress at which one_cycle is back at its first learning rate, piecewise at its last", 0, 1)
     ]
     num_cycles: Annotated[int, Field("number of cycles of the triangular policy", 1, 1000)]
-    max_momentum: Annotated[float, Field("Nesterov momentum at the lowest learning rate", 0.01, 0.999)]
+    max_momentum: Annotated[float, Field("Nesterov momentum at the lowest learning rate; beta1 of adamw", 0.01, 0.999)]
     min_momentum: Annotated[float, Field("Nesterov momentum at max_lr; one_cycle and triangular only", 0.01, 0.999)]
-    weight_decay: Annotated[float, Field("L2 penalty added to the gradient", 0, 1, search_factor=8)]
+    weight_decay: Annotated[
+        float, Field("L2 penalty added to the gradient; decoupled from it in adamw", 0, 1, search_factor=8)
+    ]
     bias_lr_multiplier: Annotated[
         float, Field("learning rate of biases, as a multiple of max_lr", 0.01, 1000, search_factor=4)
     ]
+    loss: Annotated[Literal["cross_entropy"], Field("training loss", legacy_value="cross_entropy", takes_code=True)]
     label_smoothing: Annotated[
         float, Field("label smoothing: target probability spread over all classes", 0, 0.9, search_range=(0, 0.4))
     ]
@@ -145,6 +161,9 @@ class Recipe:
     cutout_size: Annotated[
         int, Field("cutout: side of the blanked square in pixels; 0 for none", 0, 1024, search_range=(0, 16))
     ]
+    augment: Annotated[
+        Literal["none"], Field("further augmentation, after crop and flip", legacy_value="none", takes_code=True)
+    ]
     mixup: Annotated[float, Field("share of training images under mixup", 0, 1, search_range=(0, 0.8))]
     mixup_until: Annotated[float, Field("progress at which mixup ends", 0, 1, search_range=(0.5, 1))]
     tta: Annotated[Literal["none", "mirror", "shift", "mirror_shift"], Field("test-time augmentation")]
@@ -167,7 +186,10 @@ class Recipe:
             conflicts.append("ghost_size 1 must be 0 or at least 2: one image has no variance to normalise by")
         if self.model == "resnet9" and self.celu_alpha == 0:
             conflicts.append("celu_alpha 0 must be above 0 for resnet9")
-        wrong = ((name, value) for name, value in _FIXED[self.model].items() if getattr(self, name) != value)
+        if self.optimizer == "adamw" and self.min_momentum != self.max_momentum:
+            conflicts.append("min_momentum must equal max_momentum for adamw")
+        fixed = FIXED_FOR_CODE if is_code(self.model) else _FIXED[self.model]
+        wrong = ((name, value) for name, value in fixed.items() if getattr(self, name) != value)
         return conflicts + [f"{name} must be {_text(value)} for {self.model}" for name, value in wrong]
 
     def replace(self, **changes: Setting) -> "Recipe":
@@ -193,19 +215,21 @@ def _printable_toml(text: str) -> str:
     return "".join(each if is_printable(each) else f"\\U{ord(each):08x}" for each in text)
 
 
-# Fields that have only one value for a network.
+# Fields that have only one value for a network of the user's, and for a network.
+FIXED_FOR_CODE: dict[str, Value] = {
+    "whitening": False,
+    "identity_init": False,
+    "input_scale": 1.0,
+    "blur_pool": False,
+    "norm_epsilon": 0.0,
+    "whitening_bias_until": 0.0,
+    "celu_alpha": 0.0,
+    "ghost_size": 0,
+    "logit_scale": 1.0,
+}
 _FIXED: dict[str, dict[str, Value]] = {
     "resnet9": {"whitening_bias_until": 0.0, "input_scale": 1.0, "blur_pool": False, "norm_epsilon": 0.0},
-    "resnet18": {
-        "whitening": False,
-        "input_scale": 1.0,
-        "blur_pool": False,
-        "norm_epsilon": 0.0,
-        "whitening_bias_until": 0.0,
-        "celu_alpha": 0.0,
-        "ghost_size": 0,
-        "logit_scale": 1.0,
-    },
+    "resnet18": {name: value for name, value in FIXED_FOR_CODE.items() if name != "identity_init"},
     "airbench": {"celu_alpha": 0.0},
 }
 
@@ -286,7 +310,7 @@ def settings_from_table(values: Mapping[str, object], where: str) -> dict[str, S
         except UsageError as error:
             problems.append(str(error))
     if problems:
-        raise UsageError(f"recipe {where}: " + "; ".join(problems))
+        raise UsageError(f"{where}: " + "; ".join(problems))
     return settings
 
 
@@ -310,7 +334,8 @@ def describe_field(name: str) -> str:
     """Description of a field, with its range or its choices."""
     field, kind = FIELDS[name], _TYPES[name]
     if get_origin(kind) is Literal:
-        return f"{field.description}: {', '.join(get_args(kind))}"
+        code = ", or package.module:function" if field.takes_code else ""
+        return f"{field.description}: {', '.join(get_args(kind))}{code}"
     return f"{field.description} [{field.low:g} ... {field.high:g}]" if kind in (int, float) else field.description
 
 
@@ -336,9 +361,12 @@ def _problem(name: str, value: object) -> str | None:
     """The error message for an invalid value of a field; None for a valid value."""
     field, kind = FIELDS[name], _TYPES[name]
     if get_origin(kind) is Literal:
-        if value in (allowed := get_args(kind)):
+        if value in (allowed := get_args(kind)) or (
+            field.takes_code and isinstance(value, str) and is_code_name(value)
+        ):
             return None
-        return f"{name} {reprlib.repr(value)} must be one of {', '.join(allowed)}{_did_you_mean(value, allowed)}"
+        code = ", or package.module:function" if field.takes_code else ""
+        return f"{name} {reprlib.repr(value)} must be one of {', '.join(allowed)}{code}{_did_you_mean(value, allowed)}"
     assert isinstance(kind, type)
     if type(value) is int and value.bit_length() > MAX_INT_BITS:
         return f"{name}, a number of {value.bit_length():,} bits, must be between {field.low:g} and {field.high:g}"

@@ -1,0 +1,110 @@
+"""An optimizer of the user's, of torch.optim, under the schedule of a training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from timebox.errors import UsageError
+from timebox.optim.optimizer import Number, Optimizer, ParameterGroup
+
+if TYPE_CHECKING:
+    import torch.optim
+
+
+@dataclass(eq=False)
+class TorchGroup(ParameterGroup):
+    """The parameters of a ``torch.optim.Optimizer`` that have a rate in common.
+
+    Attributes:
+        states: state of the optimizer by its name, with the parameters it belongs to.
+    """
+
+    states: dict[str, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict)
+
+    def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        raise AssertionError("the optimizer steps, not its groups")
+
+    def named_state(self) -> list[tuple[str, Tensor, Tensor]]:
+        return [
+            (name, parameter, value)
+            for name, (parameters, values) in self.states.items()
+            for parameter, value in zip(parameters, values, strict=True)
+        ]
+
+
+class TorchOptimizer(Optimizer):
+    """Drives a ``torch.optim.Optimizer``: in each step its rates are their first values times that of the schedule.
+
+    Its state is made at once, by a step in which nothing changes, so that it can be saved and restored from the start.
+
+    Args:
+        optimizer: over all parameters of the network that are trained. Its momentum stays as it is.
+        max_lr: highest factor on its rates, above 0.
+    Raises:
+        UsageError: for another object, or an optimizer whose step needs a closure.
+    """
+
+    def __init__(self, optimizer: object, max_lr: float) -> None:
+        if not all(hasattr(optimizer, name) for name in ("param_groups", "state", "step", "zero_grad")):
+            raise UsageError(f"optimizer must make a torch.optim.Optimizer, and made a {type(optimizer).__name__}")
+        self._optimizer: torch.optim.Optimizer = optimizer  # type: ignore[assignment]
+        self._first_lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._make_state()
+        groups = [
+            self._group(group["params"], first)
+            for group, first in zip(self._optimizer.param_groups, self._first_lrs, strict=True)
+        ]
+        super().__init__(groups, max_lr, 0.9)
+
+    @property
+    def param_groups(self) -> list[dict[str, list[Tensor]]]:
+        return self._optimizer.param_groups
+
+    def step(self, group_lrs: Sequence[Number] | None = None, momentum: Number | None = None) -> None:
+        """Update every parameter, but not where a gradient overflowed in fp16."""
+        found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found_inf is not None and found_inf.item():
+            return
+        lrs = self.group_lrs if group_lrs is None else group_lrs
+        for own, settings, lr in zip(self.groups, self._optimizer.param_groups, lrs, strict=True):
+            gradients = [p.grad for p in own.parameters if p.grad is not None]
+            if grad_scale is not None and gradients:
+                torch._foreach_div_(gradients, grad_scale)
+            settings["lr"] = lr
+        self._optimizer.step()
+
+    def _make_state(self) -> None:
+        """Make the optimizer's state by a step with gradients of 0 and rates of 0; then no step has been taken."""
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in parameters]
+        for group in self._optimizer.param_groups:
+            group["lr"] = 0.0
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        try:
+            self._optimizer.step()
+        except TypeError as error:
+            raise UsageError(
+                f"optimizer {type(self._optimizer).__name__} needs a closure, which is not supported"
+            ) from error
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+                parameter.grad = None
+        for state in self._optimizer.state.values():
+            for name, value in state.items():
+                if name == "step":
+                    state[name] = value.zero_() if isinstance(value, Tensor) else torch.zeros(())
+
+    def _group(self, parameters: list[Tensor], lr: float) -> TorchGroup:
+        states: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        for parameter in parameters:
+            for name, value in self._optimizer.state[parameter].items():
+                if isinstance(value, Tensor):
+                    with_state, values = states.setdefault(name, ([], []))
+                    with_state.append(parameter)
+                    values.append(value)
+        return TorchGroup(list(parameters), [], lr, states=states)
