@@ -15,7 +15,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # tests/exporting runs it.
 ELSEWHERE = {"serve_onnx.py"}
-SHORT = "10s"
+SHORT = "14s"
 
 pytestmark = pytest.mark.integration
 

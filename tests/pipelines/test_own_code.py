@@ -263,7 +263,7 @@ def test_an_onnx_file_computes_the_same(data: Path, tmp_path: Path) -> None:
 def test_a_benchmark_compares_them(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(own_networks.__file__).parent))
     done = timebox.benchmark(
-        data, recipes=["auto model=own_networks:ConvNet"], seeds=1, trial_budget="10s", out=tmp_path / "bench"
+        data, recipes=["auto model=own_networks:ConvNet"], seeds=1, trial_budget="16s", out=tmp_path / "bench"
     )
     assert done.summary["num_done"] == 1
     with pytest.raises(UsageError, match="known in this program alone"):

@@ -123,6 +123,35 @@ def test_programs_that_come_while_the_plan_is_made_count(machine: Machine, monke
     assert disturbed.expected_steps * disturbed.recipe.batch_size >= 0.5 * slow.expected_steps * slow.recipe.batch_size
 
 
+def test_speeds_that_contradict_each_other_end_in_a_plan_that_fits() -> None:
+    """Small networks are as fast as expected, and large ones far slower: no one correction fits both."""
+    small, large = NARROW_PROBE["cpu"], NARROW_PROBE["cpu"].replace(width=64)
+    seconds = {small.width: 1.0, large.width: 100.0}
+
+    class Benchmark:
+        def training_seconds_per_image(self, recipe: Recipe) -> float:
+            return seconds[recipe.width]
+
+        remeasure = training_seconds_per_image
+
+        def network_key(self, recipe: Recipe) -> str:
+            return str(recipe.width)
+
+    def select(seconds_per_image: selection.SecondsPerImage) -> tuple[Recipe, list[str]]:
+        return (large if seconds_per_image(large) <= 10.0 else small), []
+
+    estimate = {small.width: 1.0, large.width: 5.0}
+    recipe, _, seconds_per_image = selection._select_as_measured(
+        Benchmark(),  # type: ignore[arg-type]
+        select,
+        lambda recipe: estimate[recipe.width],
+        1.0,
+    )
+    assert recipe == small
+    assert seconds_per_image(recipe) == 1.0
+    assert seconds_per_image(large) == 100.0
+
+
 def test_a_disturbed_measurement_in_the_cache_is_replaced(machine: Machine, tmp_path: Path) -> None:
     undisturbed, cache = machine.plan(), tmp_path / "throughput.json"
     content = json.loads(cache.read_text())

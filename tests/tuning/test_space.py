@@ -146,3 +146,11 @@ def test_all_problems_of_a_space_file_are_reported_together(tmp_path: Path) -> N
 def test_a_missing_space_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_space(str(tmp_path / "none.toml"))
+
+
+def test_what_code_of_the_users_replaces_is_not_searched() -> None:
+    settings = ["model=own_networks:Mlp", "loss=own_networks:focal", "optimizer=own_networks:adam"]
+    names = set(default_space(parse_recipe("auto", settings)).distributions)
+    assert {"max_lr", "batch_size", "crop_padding"} <= names
+    assert not names & {"width", "input_scale", "label_smoothing", "weight_decay", "bias_lr_multiplier", "filter_lr"}
+    assert {"width", "label_smoothing"} <= set(default_space(parse_recipe("auto")).distributions)

@@ -63,6 +63,8 @@ class PretrainedBranch:
         summary = BlendSummary(weights.share, weights.temperature, *accuracies)
         if weights.share == 0:
             return list(scores), summary
+        if weights.share == 1:  # of all images that it has predicted: the network may have had time for fewer
+            return self.alone()[0], summary
         averaged = [
             replace(score, probabilities=blend(score.probabilities, own[score.split], weights)) for score in common
         ]

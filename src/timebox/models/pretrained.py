@@ -84,4 +84,6 @@ class Blend(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logarithms of the probabilities (N, num_classes) of normalised images (N, C, H, W)."""
+        if self.weights.share == 1:
+            return self.pretrained(inputs).log_softmax(1)  # type: ignore[no-any-return]
         return self.weights.average(self.network(inputs).softmax(1), self.pretrained(inputs).softmax(1)).log()

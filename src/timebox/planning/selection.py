@@ -1,7 +1,7 @@
 """Selection of recipe, precision and number of threads, by the throughput that networks reach on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -247,22 +247,42 @@ def _select_as_measured(
     """The recipe that ``select`` takes for the estimated speed times a correction, its lines, and that speed.
 
     Other programs may have come since, or gone: while the network of the recipe is far from the speed, the correction
-    is that of this network, and another recipe is selected.
+    is that of this network, and another recipe is selected. Where that ends nowhere, as networks compute at rates of
+    their own, those that were measured are as fast as measured, and all others as slow as the slowest correction says.
     """
+    known, slowest = dict[str, float](), correction
     for _ in range(MAX_SELECTIONS):
-        seconds_per_image = partial(_corrected, estimate, correction)
+        seconds_per_image: SecondsPerImage = partial(_corrected, estimate, correction)
         recipe, reasons = select(seconds_per_image)
         expected = seconds_per_image(recipe)
         if not _is_far(benchmark.training_seconds_per_image(recipe) / expected):
             break
         if not _is_far(ratio := benchmark.remeasure(recipe) / expected):
             break
+        known[benchmark.network_key(recipe)] = ratio * expected / recipe.ensemble_size
         correction *= ratio
+        slowest = max(slowest, correction)
+    else:
+        others = partial(_corrected, estimate, slowest)
+        seconds_per_image = partial(_as_measured, known, benchmark.network_key, others)
+        recipe, reasons = select(seconds_per_image)
     return recipe, reasons, seconds_per_image
 
 
 def _corrected(estimate: SecondsPerImage, correction: float, recipe: Recipe) -> float:
     return correction * estimate(recipe)
+
+
+def _as_measured(
+    known: Mapping[str, float], key_of: Callable[[Recipe], str], others: SecondsPerImage, recipe: Recipe
+) -> float:
+    """Seconds per image of a recipe whose network was measured; else those that ``others`` expects.
+
+    Args:
+        known: seconds per image of one network, by its key.
+    """
+    seconds = known.get(key_of(recipe))
+    return others(recipe) if seconds is None else recipe.ensemble_size * seconds
 
 
 def _is_far(ratio: float) -> bool:

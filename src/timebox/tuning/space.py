@@ -15,6 +15,7 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
+from timebox.custom import code_names
 from timebox.errors import UsageError
 from timebox.files import read_regular
 from timebox.recipes import FIELDS, Multiplier, Recipe, RecipeSpec, Value, setting_from
@@ -24,6 +25,13 @@ MAX_FILE_BYTES = 65_536
 TIMES, WITHIN, AMONG = "times", "within", "among"
 # Not searched: all trials share the decoded images, and are scored without test-time augmentation.
 FIXED_FIELDS = ("name", "image_size", "image_fit", "tta")
+# Fields that code of the user's does without, by the field that names it.
+REPLACED_BY_CODE = {
+    "model": ("width",),
+    "augment": (),
+    "loss": ("label_smoothing",),
+    "optimizer": ("weight_decay", "bias_lr_multiplier"),
+}
 MAX_NUMBER = 1e9
 # Least ratio of the bounds of a multiple that is screened.
 MIN_SCREENED_RATIO = 15.0
@@ -160,6 +168,8 @@ def _closest(value: Value, distribution: BaseDistribution) -> Value:
 def _has_effect(space: Space, name: str, draft: RecipeSpec) -> bool:
     """Whether any value of a field is valid for the draft's recipe and changes it."""
     if draft.base.optimizer != "muon" and name.startswith("filter_"):
+        return False
+    if any(name in REPLACED_BY_CODE[field] for field in code_names(draft.base.as_dict())):
         return False
     match space.distributions[name]:
         case CategoricalDistribution(choices=choices):
