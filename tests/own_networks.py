@@ -29,7 +29,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, width: int = 8) -> None:
         super().__init__()
-        self.conv = nn.LazyConv2d(width, 3, 2, 1) if width < 0 else nn.Conv2d(3, width, 3, 2, 1)
+        self.conv = nn.Conv2d(3, width, 3, 2, 1)
         self.norm = nn.BatchNorm2d(width)
         self.head = nn.Linear(width, num_classes)
 
@@ -94,12 +94,28 @@ class Depthwise(nn.Module):
         return logits
 
 
+class LeNet(nn.Module):
+    """Takes views of what convolutions compute, which fails in channels_last, and has a lazy layer."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.LazyLinear(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.pool(self.conv(images).relu())
+        logits: Tensor = self.head(hidden.view(hidden.shape[0], -1))
+        return logits
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,
     "conv net": ConvNet,
     "vit": TinyVit,
     "tied": Tied,
     "depthwise": Depthwise,
+    "lenet": LeNet,
 }
 
 
@@ -130,7 +146,13 @@ def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 def sgd_with_groups(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     matrices = [one for one in parameters if one.dim() > 1]
     others = [one for one in parameters if one.dim() <= 1]
-    return torch.optim.SGD([{"params": matrices, "lr": 0.1}, {"params": others, "lr": 0.2}], momentum=0.9)
+    return torch.optim.SGD(
+        [{"params": matrices, "lr": 0.1}, {"params": others, "lr": 0.2}], momentum=0.9, weight_decay=0.01
+    )
+
+
+def nadam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=1e-3, weight_decay=0.01)
 
 
 def lbfgs(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,6 +1,7 @@
 """The examples in the documentation of everything public, as they stand there."""
 
 import doctest
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import timebox
 from benchmarking.conftest import record
 from timebox.configs.tune import MIN_TRIAL_SECONDS
 from tuning.pace import end_early, num_measured
+
+PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
 
 # Most are about a run that the fixture has made.
 PUBLIC = (
@@ -80,3 +83,11 @@ def test_examples(name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert test.examples
     results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
     assert results.failed == 0, capsys.readouterr().out
+
+
+def test_the_page_about_own_code(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    exec("\n".join(blocks).replace('budget="30s"', "steps=20"), {"__name__": "page"})
+    assert timebox.load(place / "runs" / "recipe").recipe.model == "airbench"

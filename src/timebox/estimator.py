@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from timebox.clock import Deadline, now, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import CODE, SCRATCH, TrainConfig
-from timebox.custom import Code
+from timebox.custom import Code, code_names, is_known, trust
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
 from timebox.data.arrays.labels import class_names, read_labels
 from timebox.data.arrays.npy import read_npy
@@ -30,14 +30,14 @@ from timebox.data.reading.encoded_images import working_side
 from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.data.reading.threads import read_in_time
 from timebox.data.reading.time_limit import ReadingTime, timed
-from timebox.errors import DataError, RunError, UsageError
+from timebox.errors import DataError, RunError, UsageError, option_text
 from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import check_readable, open_regular, temporary_directory, write_whole, written
 from timebox.paths import expand_user
 from timebox.pipelines import train
 from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
-from timebox.recipes import RecipeLike, RecipeSpec, parse_recipe, recipe_request
+from timebox.recipes import RecipeLike, RecipeSpec, parse_recipe, parse_settings, recipe_request
 from timebox.run import load
 from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object, to_npy
 from timebox.runtime.device import resolve_device
@@ -220,6 +220,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                         raise ValueError(f"its range of pixels from {low:g} to {high:g} is empty")
                     classifier = cls()
                     classifier.set_params(**{name: _to_tuples(value) for name, value in parameters.items()})
+                    classifier._check_code(trust_code)
                 case _:
                     raise ValueError("it lacks parameters or a range")
         except (OSError, EOFError, ValueError, MemoryError) as error:
@@ -334,6 +335,17 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """The recipe and settings that stand for the parameters."""
         settings = self.settings if isinstance(self.settings, str) else tuple(self.settings)
         return recipe_request(self.recipe, settings, {name: getattr(self, name) for name in CODE})
+
+    def _check_code(self, is_trusted: bool) -> None:
+        """Raise RunError where the parameters, read from a file, name code that :meth:`fit` may not import."""
+        settings = self.settings if isinstance(self.settings, tuple) else ()
+        named = [*code_names(parse_settings(settings)).values(), *(getattr(self, name) for name in CODE)]
+        names = [name for name in named if isinstance(name, str)]
+        if is_trusted:
+            trust(names)
+        if unknown := [name for name in names if not is_known(name)]:
+            allowed = option_text("trust_code", True)
+            raise RunError(f"its parameters name the code {unknown[0]!r}, which is only used with {allowed}")
 
     def _spec(self) -> RecipeSpec:
         requested = self._requested_recipe()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from own_networks import adam, lbfgs, sgd_with_groups
+from own_networks import adam, lbfgs, nadam, sgd_with_groups
 from timebox.errors import UsageError
 from timebox.optim import Optimizer, adamw_group
 from timebox.optim.torch_optimizer import TorchOptimizer
@@ -48,7 +48,7 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     assert torch.equal(model[0].weight, before)
 
 
-@pytest.mark.parametrize("make", [adam, sgd_with_groups])
+@pytest.mark.parametrize("make", [adam, sgd_with_groups, nadam])
 def test_rates_are_the_optimizers_own_times_the_schedule(make) -> None:  # type: ignore[no-untyped-def]
     ours, theirs = network(), network()
     optimizer, reference = TorchOptimizer(make(list(ours.parameters())), 1.0), make(list(theirs.parameters()))

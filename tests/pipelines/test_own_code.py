@@ -1,5 +1,6 @@
 """Trainings with code of the user's: every verb works with it, and a run of a stranger runs none."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import own_networks
 import timebox
-from own_networks import NETWORKS, ConvNet, Mlp, adam, brighten, focal, noise, sgd_with_groups
+from own_networks import NETWORKS, ConvNet, Mlp, Tied, adam, brighten, focal, noise, sgd_with_groups
 from small_runs import coloured, save_npz, weights
 from timebox import TimeboxClassifier
 from timebox.custom import names
@@ -103,7 +104,7 @@ class Stop(SilentReporter):
 
 @pytest.mark.parametrize("optimizer", [adam, sgd_with_groups, None])
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(optimizer: Any, data: Path, tmp_path: Path) -> None:
-    code = {**ALL, "optimizer": optimizer}
+    code = {**ALL, "network": Mlp, "optimizer": optimizer}  # which has dropout
     whole = train(data, steps=8, out=tmp_path / "whole", **code, **OPTIONS)
     stopped = train(data, steps=8, out=tmp_path / "stopped", reporter=Stop(), **code, **OPTIONS)
     assert stopped.summary["stopped"]
@@ -181,8 +182,11 @@ def test_the_estimator_takes_them(tmp_path: Path) -> None:
     classifier = TimeboxClassifier(steps=3, random_state=0, network=Mlp, loss=focal, device="cpu").fit(images, labels)
     classifier.save(tmp_path / "saved")
     forget()
-    with pytest.raises((RunError, UsageError), match="is code, and only imported"):
+    with pytest.raises(UsageError, match="is code, and only imported"):
         TimeboxClassifier.load(tmp_path / "saved")
+    forget()
+    with pytest.raises(RunError, match="its parameters name the code 'own_networks:focal', which is only used with"):
+        TimeboxClassifier.load(tmp_path / "saved", network=Mlp)
     forget()
     loaded = TimeboxClassifier.load(tmp_path / "saved", trust_code=True)
     assert np.array_equal(loaded.predict_proba(images[:5]), classifier.predict_proba(images[:5]))
@@ -221,7 +225,7 @@ def test_a_run_of_a_stranger_runs_no_code(data: Path, tmp_path: Path) -> None:
         assert not mark.exists(), words
         if words[0] == "evaluate":
             assert done.returncode == 2
-            assert "only imported where you say so: give --network mynet:net or --trust-code" in done.stderr
+            assert "only imported where you say so, with --trust-code" in done.stderr
     evaluated = timebox_in(tmp_path, "evaluate", "run", "data.npz", "--trust-code")
     assert evaluated.returncode == 0, evaluated.stderr
 
@@ -242,10 +246,36 @@ def test_no_verb_imports_what_a_run_names(verb: str, data: Path, tmp_path: Path)
                 _ = Run(run.path).model
 
 
+def test_a_recipe_file_is_not_trusted(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs.toml").write_text('extends = "auto"\nmodel = "own_networks:Mlp"\n')
+    options = {**OPTIONS, "recipe": str(tmp_path / "theirs.toml"), "steps": 1, "out": tmp_path / "run"}
+    with pytest.raises(UsageError, match="is code, and only imported where you say so"):
+        train(data, **options)
+    run = train(data, trust_code=True, **options)
+    forget()
+    with pytest.raises(UsageError, match="is code, and only imported where you say so"):
+        train(data, **{**options, "recipe": Run(run.path).recipe, "out": tmp_path / "other"})
+
+
+def test_a_study_names_no_code_that_its_search_does_not() -> None:
+    spec = importlib.import_module("timebox.tuning.tune")
+    with pytest.raises(UsageError, match="'evil:f' is code, and imported only with trust_code=True"):
+        spec._check_code("auto", ["model=evil:f"], False)
+
+
+@pytest.mark.parametrize("recipe", ["haet2021", "airbench94"])
+def test_a_parameter_that_is_never_used_is_left_alone(recipe: str, data: Path, tmp_path: Path) -> None:
+    run = train(data, steps=2, recipe=recipe, network=Tied, settings=["batch_size=32"], out=tmp_path / "run", **OPTIONS)
+    assert torch.equal(run.model.unused.cpu(), torch.ones(3))  # type: ignore[operator,union-attr]
+
+
 @pytest.mark.integration
-def test_a_network_and_its_rate_are_planned_within_a_budget(data: Path, tmp_path: Path) -> None:
-    run = train(data, budget="14s", network=ConvNet, out=tmp_path / "run", **OPTIONS)
+@pytest.mark.parametrize("network", [ConvNet, Tied])
+def test_a_network_and_its_rate_are_planned_within_a_budget(network: Any, data: Path, tmp_path: Path) -> None:
+    run = train(data, budget="14s", network=network, out=tmp_path / "run", **OPTIONS)
     assert run.summary["late"] is False
+    if network is Tied:  # one of its layers is frozen
+        return
     assert run.recipe.max_lr == 2e-3 or any("range test" in line for line in run.summary["plan"])  # type: ignore[union-attr]
     planned = timebox.plan(data, budget="30s", network=ConvNet, device="cpu", precision="fp32")
     assert planned.recipe.model == "own_networks:ConvNet"

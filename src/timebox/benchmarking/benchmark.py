@@ -106,7 +106,8 @@ def benchmark(
         resume: a benchmark that was stopped: runs the trials that are missing or failed. All other options are the
             benchmark's own; options given with ``resume`` must not contradict them.
         keep_runs: keep the model of every trial, under ``runs/`` in the directory.
-        trust_code: with ``resume``: whether to import the code that the recipes name, see :func:`timebox.load`.
+        trust_code: whether to import code that recipe files name, or with ``resume`` the benchmark, see
+            :func:`timebox.load`.
         notify: takes lines of progress. on_trial: takes the record of each trial once it is on disk.
         deadline: a clock already running, in place of ``budget``.
     Returns:
@@ -131,7 +132,7 @@ def benchmark(
     try:
         if config.resume is not None:
             _refuse_contradictions(config, directory.config)
-            check_code(directory.config, is_trusted=trust_code)
+            check_code(directory.config.replace(trust_code=trust_code), is_new=False)
             _check_machine(directory)
             _check_data(directory.config, notify, deadline)
         return _BenchmarkRunner(directory, deadline, keep_runs, notify, on_trial or (lambda record: None)).run()
@@ -145,7 +146,7 @@ def benchmark(
 def _begin(config: BenchmarkConfig, notify: Callable[[str], None], deadline: Deadline) -> BenchmarkDirectory:
     """Check recipes, data and budget, and make the directory of a new benchmark."""
     check_recipes(config)
-    check_code(config, is_trusted=True)
+    check_code(config, is_new=True)
     if config.out is not None:
         check_free(Path(config.out), "benchmark")
     device = resolve_device(config.device)

@@ -12,11 +12,11 @@ from timebox.configs.data import DataConfig
 from timebox.configs.options import Depth
 from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.configs.verbs import EvaluateConfig
-from timebox.custom import check_importable, trust
+from timebox.custom import check_importable, code_names, trust
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
 from timebox.paths import expand_user
-from timebox.recipes import code_of, parse_recipe
+from timebox.recipes import code_of, parse_recipe, parse_settings
 from timebox.run.json_values import Count, PositiveCount, Share
 
 
@@ -58,17 +58,20 @@ def check_recipes(config: BenchmarkConfig) -> None:
         raise UsageError("; ".join(dict.fromkeys(problems)))
 
 
-def check_code(config: BenchmarkConfig, is_trusted: bool) -> None:
+def check_code(config: BenchmarkConfig, is_new: bool) -> None:
     """Raise UsageError for code of the user's in the recipes that trials cannot import, or may not.
 
     Args:
-        is_trusted: whether the names come from the user, and not only from a file.
+        is_new: whether the settings come from the user, and not from a file.
     """
     for text in config.recipes:
         variant = RecipeVariant.parse(text)
-        names = code_of(variant.recipe, (*config.settings, *variant.settings))
-        if is_trusted:
+        settings = (*config.settings, *variant.settings)
+        names = code_of(variant.recipe, settings)
+        if config.trust_code:
             trust(names)
+        if is_new:
+            trust(code_names(parse_settings(settings)).values())
         check_importable(names, "trials")
 
 
@@ -105,11 +108,13 @@ def data_config(config: BenchmarkConfig) -> DataConfig:
 
 def train_config(config: BenchmarkConfig, variant: RecipeVariant, seed: int) -> TrainConfig:
     """The training of one trial. A recipe's own settings come after the settings for all, and so override them."""
+    settings = (*config.settings, *variant.settings)
     return TrainConfig.of(
         data_config(config),
         budget=config.trial_seconds,
         recipe=variant.recipe,
-        settings=(*config.settings, *variant.settings),
+        settings=settings,
+        trust_code=bool(code_of(variant.recipe, settings)),  # the names were checked, see check_code
         seed=seed,
         scoring=False,
         init=SCRATCH,
@@ -120,8 +125,8 @@ def train_config(config: BenchmarkConfig, variant: RecipeVariant, seed: int) -> 
 def evaluate_config(config: BenchmarkConfig, run: Path) -> EvaluateConfig:
     """The evaluation of one trial."""
     shared = {name: getattr(config, name) for name in ("data", "tta", "device", "data_dir", "max_bad_share")}
-    # The recipes come from the user, or were trusted: see check_code.
-    return EvaluateConfig(run=str(run), split=config.score, trust_code=True, **shared)
+    has_code = any(code_of(one.recipe, (*config.settings, *one.settings)) for one in config.variants)
+    return EvaluateConfig(run=str(run), split=config.score, trust_code=has_code, **shared)
 
 
 def command(config: BenchmarkConfig) -> str:

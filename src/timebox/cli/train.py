@@ -69,7 +69,9 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
     from timebox.runtime.device import resolve_device
 
     reader = DatasetReader(config.data_dir, config.max_bad_share, SilentReporter().note, deadline, cache=config.cache)
-    recipe_request(config.recipe, config.settings, {option: getattr(config, option) for option in CODE})
+    recipe_request(
+        config.recipe, config.settings, {option: getattr(config, option) for option in CODE}, config.trust_code
+    )
     run_worker(resolve_device(config.device), deadline, reader, config.trust_code)
     return exits.DONE
 

@@ -40,6 +40,7 @@ class LrFindConfig(Config, frozen=True, kw_only=True):
     data_dir: options.DataDir = None
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
+    trust_code: options.TrustCode = False
     out: Annotated[
         options.Text | None,
         option("directory of the two files (default: runs/<data>-lr-<date>-<time>)", metavar="DIR", is_path=True),

@@ -123,7 +123,7 @@ Optimizer = Annotated[
 TrustCode = Annotated[
     bool,
     option(
-        "import the code that the run names, its network for instance: only for runs that you trust",
+        "import the code that a run, a recipe file or a search names, such as its network: only where you trust it",
         group="your own code",
     ),
 ]

@@ -67,6 +67,7 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     data_dir: options.DataDir = None
     device: options.DeviceOption = "auto"
     precision: options.PrecisionOption = "auto"
+    trust_code: options.TrustCode = False
 
     rules: ClassVar[tuple[Rule, ...]] = ((("test",), options.check_test_split),)
 

@@ -22,6 +22,8 @@ OPTION_OF = {"model": "network", "augment": "augment", "loss": "loss", "optimize
 GIVEN = "given"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d][\w.]*(-\w+)*")
 
+# Files that do not belong to the user's code, in tracebacks.
+_LIBRARIES = re.compile(r"[/\\\\](torch|timebox)[/\\\\]")
 # Code, or its name.
 Code = str | Callable[..., Any]
 
@@ -77,6 +79,11 @@ def trust(names: Iterable[object]) -> None:
     _trusted.update(name for name in names if isinstance(name, str) and is_code(name))
 
 
+def is_known(name: str) -> bool:
+    """Whether this process may use a name: it was given, or may be imported."""
+    return name in _objects or name in _trusted
+
+
 def check_importable(names: Iterable[str], purpose: str) -> None:
     """Raise UsageError for a name that another process could not import, or may not.
 
@@ -103,8 +110,8 @@ def find(name: str, field: str) -> Callable[..., Any]:
             )
         if name not in _trusted:
             raise UsageError(
-                f"the {CODE_FIELDS[field]} {name!r} is code, and only imported where you say so: "
-                f"give {option_text(option, name)} or {option_text('trust_code', True)}"
+                f"the {CODE_FIELDS[field]} {name!r} is code, and only imported where you say so, with "
+                f"{option_text('trust_code', True)}"
             )
         _objects[name] = import_by_name(name, CODE_FIELDS[field])
     code = _objects[name]
@@ -117,7 +124,7 @@ def needs_two(code: Callable[..., object], second: str) -> bool:
     """Whether a function takes two arguments by place: two of its parameters have no default, or the second one has the
     name ``second``."""
     try:
-        parameters = inspect.signature(code).parameters.values()
+        parameters = inspect.signature(getattr(code, "forward", code)).parameters.values()  # of a module
     except (TypeError, ValueError):  # a function of C
         return False
     by_place = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
@@ -176,5 +183,6 @@ def named_in_errors(name: str, field: str) -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             raise
         frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        own = [frame for frame in frames if not _LIBRARIES.search(frame.filename)] or frames
+        where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         raise UsageError(f"the {CODE_FIELDS[field]} {name!r} failed: {type(error).__name__}: {error}{where}") from error

@@ -1,7 +1,7 @@
 """The user's code that a run was trained with: what is recorded of it, and when it may be imported."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -35,15 +35,17 @@ def use_code(
     recipe: Mapping[str, object],
     records: Mapping[str, CodeRecord],
     given: Mapping[str, object],
-    trust_code: bool = False,
+    trust_code: bool,
+    fields: Iterable[str],
 ) -> None:
-    """Allow this process to use the code that a run's recipe names.
+    """Allow this process to use the code that a run's recipe names. A warning says where a source file has changed.
 
     Args:
         recipe: its fields.
-        records: of the run. A warning says where a source file is not the recorded one.
+        records: of the run.
         given: what the names stand for, by recipe field: functions, modules or names. None for none.
         trust_code: whether the names may be imported.
+        fields: the recipe fields whose code is needed.
     Raises:
         UsageError: for code in place of something that is built in.
     """
@@ -54,13 +56,15 @@ def use_code(
         if field not in names:
             raise UsageError(f"{OPTION_OF[field]} cannot be given: the run's is {recipe[field]!r}, which is built in")
         give(names[field], find(name_of(code, field), field))
-    if trust_code:
-        trust(names.values())
-        for field, name in names.items():
+    for field, name in names.items():
+        if field not in fields:
+            continue
+        if trust_code:
+            trust([name])
             find(name, field)
-            recorded = records[field].source_sha256 if field in records else None
-            if recorded not in (None, source_sha256(name)):
-                warnings.warn(
-                    f"the source file of the {CODE_FIELDS[field]} {name!r} has changed since the run was trained",
-                    stacklevel=3,
-                )
+        recorded = records[field].source_sha256 if field in records else None
+        if (trust_code or given.get(field) is not None) and recorded not in (None, source_sha256(name)):
+            warnings.warn(
+                f"the source file of the {CODE_FIELDS[field]} {name!r} has changed since the run was trained",
+                stacklevel=3,
+            )

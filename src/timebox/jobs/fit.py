@@ -93,7 +93,7 @@ class Training:
             ResidentImages.from_dataset(job.data_splits.train, plan.device, self._data_shard()),
             job.statistics,
             build_augmentation(recipe),
-            Sampling(recipe.batch_size, job.config.seed, recipe.ensemble_size),
+            Sampling(recipe.batch_size, job.config.seed, recipe.ensemble_size, self._state.has_own_code),
             build_resizing(recipe),
         )
         log = self._writer.metrics.add if self._writer else lambda line: None

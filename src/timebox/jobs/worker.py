@@ -91,6 +91,8 @@ class WorkerRank:
         worker = ThroughputWorker(data_splits.train, self._group)
         kinds = MeasurementRequest | StartTraining
         while isinstance(message := self._group.receive_broadcast(kinds), MeasurementRequest):
+            if self._trust_code:
+                trust(code_names(message.recipe.as_dict()).values())
             worker.measure(message)
         start: StartTraining = message
         worker.use_threads(start.threads_share)

@@ -47,7 +47,7 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
     """Floating-point operations of one training step per image of ``image_shape`` (C, H, W).
 
     A multiply-add of a convolution or linear layer counts as two operations, and the backward pass as twice the forward
-    pass. On the ``meta`` device no values are computed.
+    pass; other operations count as nothing. At least 1. On the ``meta`` device no values are computed.
     """
     total = 0.0
 
@@ -55,7 +55,8 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
         nonlocal total
         weight = module.weight
         assert isinstance(weight, Tensor)
-        positions = output[0, 0].numel() if output.dim() == 4 else 1
+        # Of an image: pixels of (N, C, H, W), tokens of (N, T, C).
+        positions = output[0, 0].numel() if output.dim() == 4 else output[0, ..., 0].numel()
         total += 2 * 3 * weight.numel() * positions
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | Whitening)]
@@ -68,4 +69,4 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> float:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return total
+    return max(total, 1.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from timebox.custom import needs_two
 from timebox.errors import UsageError
@@ -17,8 +18,8 @@ NUM_CHECKED = 2  # images: batch normalisation needs two
 def build_own(code: Callable[..., Any], image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The network that code of the user's makes, or a copy of the network that it is; on the CPU, checked.
 
-    A function or class is called with the number of classes, and with the shape of the images where its second
-    parameter has no default or is called ``image_shape``.
+    A function or class is called with the number of classes, and with the shape of the images where a parameter is
+    called ``image_shape`` or the second one has no default.
 
     Args:
         image_shape: (C, H, W).
@@ -28,22 +29,29 @@ def build_own(code: Callable[..., Any], image_shape: tuple[int, int, int], num_c
     network = copy.deepcopy(code) if isinstance(code, nn.Module) else _call(code, image_shape, num_classes)
     if not isinstance(network, nn.Module):
         raise UsageError(f"network must make a torch.nn.Module, and made a {type(network).__name__}")
+    if any(weight.dtype != torch.float32 for weight in network.parameters()):
+        raise UsageError("network must have parameters in float32: precision is chosen by timebox")
+    network, images = network.cpu(), torch.zeros((NUM_CHECKED, *image_shape))
+    _outputs(network, images)  # makes the parameters of lazy layers
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UsageError("network has no parameters to train")
-    if any(not weight.is_floating_point() or weight.dtype != torch.float32 for weight in network.parameters()):
-        raise UsageError("network must have parameters in float32: precision is chosen by timebox")
-    images = torch.zeros((NUM_CHECKED, *image_shape))
     network = _in_memory_format(network, images)
-    _check_output(_outputs(network, images), num_classes)
+    for is_training in (False, True):
+        _check_output(_outputs(network, images, is_training), num_classes)
     return network
 
 
 def _call(code: Callable[..., Any], image_shape: tuple[int, int, int], num_classes: int) -> object:
-    if needs_two(code, "image_shape"):
-        return code(num_classes, image_shape)
-    first = next(iter(inspect.signature(code).parameters.values()), None)
-    by_place = first is not None and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
-    return code(num_classes) if by_place else code(num_classes=num_classes)
+    """What the function makes. Parameters that have the usual names are given by name."""
+    parameters = inspect.signature(code).parameters
+    takes_keywords = all(one.kind in (one.VAR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values())
+    named: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in parameters or takes_keywords else {}
+    if "image_shape" in parameters:
+        named["image_shape"] = image_shape
+    if "num_classes" in named:
+        return code(**named)
+    given = (num_classes, image_shape) if needs_two(code, "image_shape") else (num_classes,)
+    return code(num_classes, **named) if "image_shape" in named else code(*given)
 
 
 def _in_memory_format(network: nn.Module, images: Tensor) -> nn.Module:
@@ -63,13 +71,18 @@ def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
     return tuple(tensor.contiguous() for tensor in inputs)
 
 
-def _outputs(network: nn.Module, images: Tensor) -> object:
+def _outputs(network: nn.Module, images: Tensor, is_training: bool = False) -> object:
+    """Outputs of the network, whose mode, buffers and random numbers stay as they are."""
     was_training = network.training
+    buffers = {name: one.clone() for name, one in network.named_buffers() if not is_lazy(one)}
     try:
-        with torch.no_grad():
-            return network.eval()(images)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return network.train(is_training)(images)
     finally:
         network.train(was_training)
+        for name, buffer in network.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
 
 
 def _check_output(outputs: object, num_classes: int) -> None:

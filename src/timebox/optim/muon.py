@@ -129,7 +129,8 @@ class MuonGroup(ParameterGroup):
     def _gradient(self, position: int, grad_scale: Tensor | None, found_inf: Tensor | None) -> Tensor:
         """The unscaled gradient; after an overflow, one that leaves the momentum buffer unchanged."""
         gradient, buffer = self.parameters[position].grad, self.buffers[position]
-        assert gradient is not None
+        if gradient is None:  # the filters took no part in the forward pass
+            return torch.zeros_like(buffer)
         if grad_scale is not None:
             gradient = gradient / grad_scale
         if found_inf is not None:

@@ -16,14 +16,20 @@ class SGDGroup(ParameterGroup):
 
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        parameters, buffers = self.parameters, self.buffers
+        if len(gradients) < len(parameters):  # a parameter that took no part in the forward pass has none
+            used = [i for i, parameter in enumerate(parameters) if parameter.grad is not None]
+            parameters, buffers = [parameters[i] for i in used], [buffers[i] for i in used]
+        if not gradients:
+            return
         if isinstance(momentum, Tensor):
             assert grad_scale is None, "CUDA graphs do not support a loss scale"
             self._step_unfused(gradients, lr, momentum)
             return
         torch._fused_sgd_(
-            self.parameters,
+            parameters,
             gradients,
-            self.buffers,
+            buffers,
             weight_decay=self.weight_decay,
             momentum=momentum,
             lr=lr,

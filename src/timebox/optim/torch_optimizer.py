@@ -1,8 +1,8 @@
 """An optimizer of the user's, of torch.optim, under the schedule of a training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,16 +13,19 @@ from timebox.optim.optimizer import Number, Optimizer, ParameterGroup
 if TYPE_CHECKING:
     import torch.optim
 
+# State that counts the steps: what it is before the first one.
+_AFTER_NO_STEP = {"step": 0.0, "mu_product": 1.0}
+
 
 @dataclass(eq=False)
 class TorchGroup(ParameterGroup):
     """The parameters of a ``torch.optim.Optimizer`` that have a rate in common.
 
     Attributes:
-        states: state of the optimizer by its name, with the parameters it belongs to.
+        optimizer: which they belong to; it may replace the tensors of its state in each step.
     """
 
-    states: dict[str, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict)
+    optimizer: Any = None
 
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         raise AssertionError("the optimizer steps, not its groups")
@@ -30,8 +33,9 @@ class TorchGroup(ParameterGroup):
     def named_state(self) -> list[tuple[str, Tensor, Tensor]]:
         return [
             (name, parameter, value)
-            for name, (parameters, values) in self.states.items()
-            for parameter, value in zip(parameters, values, strict=True)
+            for parameter in self.parameters
+            for name, value in self.optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
         ]
 
 
@@ -54,8 +58,8 @@ class TorchOptimizer(Optimizer):
         self._first_lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._make_state()
         groups = [
-            self._group(group["params"], first)
-            for group, first in zip(self._optimizer.param_groups, self._first_lrs, strict=True)
+            TorchGroup(list(group["params"]), [], lr, optimizer=optimizer)
+            for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=True)
         ]
         super().__init__(groups, max_lr, 0.9)
 
@@ -77,34 +81,29 @@ class TorchOptimizer(Optimizer):
         self._optimizer.step()
 
     def _make_state(self) -> None:
-        """Make the optimizer's state by a step with gradients of 0 and rates of 0; then no step has been taken."""
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        """Make the optimizer's state by a step with gradients of 0 and without weight decay; then no step was taken."""
+        settings = self._optimizer.param_groups
+        parameters = [p for group in settings for p in group["params"]]
         before = [p.detach().clone() for p in parameters]
-        for group in self._optimizer.param_groups:
-            group["lr"] = 0.0
+        decays = [group.get("weight_decay") for group in settings]
+        for group, decay in zip(settings, decays, strict=True):
+            if decay is not None:
+                group["weight_decay"] = 0.0
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         try:
             self._optimizer.step()
         except TypeError as error:
-            raise UsageError(
-                f"optimizer {type(self._optimizer).__name__} needs a closure, which is not supported"
-            ) from error
+            name = type(self._optimizer).__name__
+            raise UsageError(f"optimizer {name} needs a closure, which is not supported") from error
+        for group, decay in zip(settings, decays, strict=True):
+            if decay is not None:
+                group["weight_decay"] = decay
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
         for state in self._optimizer.state.values():
             for name, value in state.items():
-                if name == "step":
-                    state[name] = value.zero_() if isinstance(value, Tensor) else torch.zeros(())
-
-    def _group(self, parameters: list[Tensor], lr: float) -> TorchGroup:
-        states: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
-        for parameter in parameters:
-            for name, value in self._optimizer.state[parameter].items():
-                if isinstance(value, Tensor):
-                    with_state, values = states.setdefault(name, ([], []))
-                    with_state.append(parameter)
-                    values.append(value)
-        return TorchGroup(list(parameters), [], lr, states=states)
+                if name in _AFTER_NO_STEP:
+                    state[name] = torch.as_tensor(value).float().fill_(_AFTER_NO_STEP[name])

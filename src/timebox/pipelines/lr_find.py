@@ -106,6 +106,7 @@ def lr_find(
     class_depth: int | None = None,
     max_bad_share: float = 0.1,
     cache: bool = True,
+    trust_code: bool = False,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> LRRange:
@@ -131,7 +132,7 @@ def lr_find(
     >>> result.path.name, len(result.test.lrs) >= 20
     ('lr', True)
     """
-    config = LrFindConfig.from_call({**locals(), **recipe_request(recipe, settings, {})})
+    config = LrFindConfig.from_call({**locals(), **recipe_request(recipe, settings, {}, trust_code)})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     source = DataConfig.of(config, val="none", test="none")
     options = config.as_dict(("recipe", "settings", "seed", "precision"))

@@ -103,6 +103,7 @@ def plan(
     max_bad_share: float = 0.1,
     allow_partial: bool = False,
     cache: bool = True,
+    trust_code: bool = False,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> PlannedTraining:
@@ -129,7 +130,7 @@ def plan(
     ({'train': 54, 'val': 6}, True)
     """
     code = {"network": network, "augment": augment, "loss": loss, "optimizer": optimizer}
-    config = PlanConfig.from_call({**locals(), **recipe_request(recipe, settings, code)})
+    config = PlanConfig.from_call({**locals(), **recipe_request(recipe, settings, code, trust_code)})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
     train_config = TrainConfig.of(
         DataConfig.of(config),

@@ -13,7 +13,7 @@ from timebox.callbacks.loading import callback_names, load_callbacks
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import AUTO_INIT, SCRATCH, TrainConfig
-from timebox.custom import OPTION_OF, Code
+from timebox.custom import OPTION_OF, Code, is_code
 from timebox.data import IN_MEMORY, DataSplits, ImageDataset
 from timebox.errors import UsageError
 from timebox.jobs.context import join_ranks
@@ -167,7 +167,7 @@ def train(
     given["callbacks"] = callback_names(callbacks)
     code = {"network": network, "augment": augment, "loss": loss, "optimizer": optimizer}
     is_new = resume is None and replay is None
-    requested = recipe_request(recipe, settings, code)
+    requested = recipe_request(recipe, settings, code, trust_code)
     given |= requested if is_new else dict.fromkeys(code)
     config = TrainConfig.from_call({**locals(), **given})
     deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
@@ -189,6 +189,8 @@ def train(
             own_code = {field: code[key] for field, key in OPTION_OF.items()}
             run = _continue(config, reader, deadline, reporter, dispatcher, own_code)
         dispatcher.submit(EndInfo(run.path, run.summary))
+    if is_code(run.recipe.model) and not run.summary.get("stopped"):
+        _ = run.model  # while the name stands for the network that was trained
     return run
 
 
@@ -246,7 +248,7 @@ def _continue(
 
     def load(path: str | Path) -> ExistingRun:
         existing = ExistingRun.load(Path(path), config.data)
-        existing.run.with_code(code, config.trust_code)
+        existing.run.with_code(code, config.trust_code, OPTION_OF)
         return existing
 
     if config.resume is None:

@@ -7,21 +7,26 @@ from pathlib import Path
 from timebox.custom import CODE_FIELDS, OPTION_OF, code_names, name_of, trust
 from timebox.errors import UsageError
 from timebox.recipes.builtin import RECIPES
-from timebox.recipes.recipe import Recipe, Setting, Value
+from timebox.recipes.recipe import Recipe, Setting, Value, parse_settings
 from timebox.recipes.spec import AUTO, RecipeSpec, parse_recipe
 
 RecipeLike = str | Path | Recipe | RecipeSpec
 
 
-def recipe_request(recipe: RecipeLike, settings: Sequence[str], code: Mapping[str, object]) -> dict[str, object]:
+def recipe_request(
+    recipe: RecipeLike, settings: Sequence[str], code: Mapping[str, object], trust_code: bool = False
+) -> dict[str, object]:
     """The options ``recipe`` and ``settings`` that stand for a recipe object and the user's code; the options of the
-    code are None then. All code that is named in them may be used in this process from now on.
+    code are None then. Code that is given, or named in settings, may be used in this process from now on.
 
     Args:
         code: the options ``network``, ``augment``, ``loss`` and ``optimizer`` that the verb has; None for none.
+        trust_code: whether code that a recipe file or a recipe object names may be imported too.
     Raises:
         UsageError: for code that cannot be used.
     """
+    with suppress(UsageError):  # reported with the other options
+        trust(code_names(parse_settings(settings)).values())
     if isinstance(recipe, Recipe | RecipeSpec):
         recipe, own = _as_texts(recipe)
         settings = (*own, *settings)
@@ -30,7 +35,8 @@ def recipe_request(recipe: RecipeLike, settings: Sequence[str], code: Mapping[st
     named = [f"{field}={name_of(one, field)}" for field, one in given.items()]
     if isinstance(settings, list | tuple):
         settings = (*settings, *named)
-        with suppress(UsageError):  # reported with the other options
+    if trust_code:
+        with suppress(UsageError):
             trust(code_of(str(recipe), settings))
     return {"recipe": recipe, "settings": settings, **dict.fromkeys(code)}
 
@@ -42,7 +48,7 @@ def code_of(recipe: str, settings: Sequence[str]) -> list[str]:
 
 def _as_texts(recipe: Recipe | RecipeSpec) -> tuple[str, tuple[str, ...]]:
     """A built-in recipe by name, the one that needs the fewest settings, and these settings."""
-    if isinstance(recipe, RecipeSpec) and recipe.fixed is None:
+    if isinstance(recipe, RecipeSpec) and recipe.extends_auto:
         return AUTO, _settings(recipe.overrides)
     wanted = recipe.fixed if isinstance(recipe, RecipeSpec) else recipe
     assert wanted is not None

@@ -66,6 +66,11 @@ class RecipeSpec:
         return self.fixed or auto().replace(**self.overrides)
 
     @property
+    def extends_auto(self) -> bool:
+        """Whether it is ``auto`` with the overrides."""
+        return self.fixed is None or self.fits_data
+
+    @property
     def image_form(self) -> tuple[int | None, str]:
         """The side in pixels to which images are resized, None to follow the data; and how images are made square."""
         return self.base.image_size or None, self.base.image_fit
@@ -80,7 +85,7 @@ class RecipeSpec:
 
     def to_toml(self) -> str:
         """TOML that parses to an equal specification: the settings on top of ``auto``, or a complete recipe."""
-        if self.fixed is not None:
+        if self.fixed is not None and not self.extends_auto:
             return self.fixed.to_toml()
         import tomli_w  # imported here because training works without it
 
@@ -109,7 +114,7 @@ def recipe(name: str = AUTO, **fields: Setting | Callable[..., Any]) -> "Recipe 
     named = {key: name_of(one, key) if callable(one) and key in CODE_FIELDS else one for key, one in fields.items()}
     trust(named.values())
     changed = _spec(spec.fixed, merge_settings(spec.overrides, _checked(named)), spec.fits_data)
-    return changed if changed.fixed is None or changed.fits_data else changed.fixed
+    return changed if changed.fixed is None or changed.extends_auto else changed.fixed
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Setting]:
@@ -152,6 +157,8 @@ def _auto_spec(overrides: Mapping[str, Setting]) -> RecipeSpec:
         return RecipeSpec(_with_code(RECIPES[FOR_OWN_NETWORKS](), overrides), overrides, fits_data=True)
     if is_code(overrides.get("optimizer")):
         overrides = {"max_lr": 1.0, **overrides}
+    if is_code(overrides.get("loss")):  # which may take labels as numbers only
+        overrides = {"mixup": 0.0, **overrides}
     return RecipeSpec(None, overrides)
 
 

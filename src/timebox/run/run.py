@@ -16,7 +16,7 @@ from torch import nn
 
 from timebox.builders import build_model, build_resizing
 from timebox.configs.call import refuse_unknown_arguments
-from timebox.custom import Code, use_code
+from timebox.custom import Code, is_code, use_code
 from timebox.data.images.model_input import ModelInput
 from timebox.errors import RunError, TimeboxError, UsageError
 from timebox.evaluation.calibration import apply_temperature
@@ -149,9 +149,11 @@ class Run:
         value = self.summary.get(key)
         return float(value) if isinstance(value, int | float) else None
 
-    def with_code(self, given: Mapping[str, object], trust_code: bool = False) -> "Run":
+    def with_code(
+        self, given: Mapping[str, object], trust_code: bool = False, fields: Iterable[str] = ("model",)
+    ) -> "Run":
         """The run itself, whose code may now be used; see :func:`timebox.custom.use_code`."""
-        use_code(self.recipe.as_dict(), self._code, given, trust_code)
+        use_code(self.recipe.as_dict(), self._code, given, trust_code, fields)
         return self
 
     @cached_property
@@ -164,6 +166,9 @@ class Run:
             plan, where = self.config.get("plan"), repr(str(self.path / CONFIG))
             weights = model_weights(self.checkpoint(), self.bare_model(), self.recipe, plan, where)
         check_finite(weights, f"the model of run {str(self.path)!r}")
+        if is_code(self.recipe.model):  # keeps the memory format that its layers need
+            model.load_state_dict(weights)
+            return model.to(self.device).eval()
         model.load_state_dict(weights, assign=True)
         return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
 

@@ -128,6 +128,9 @@ class Throughput:
     waiting_share: float | None
 
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 class DataParallelStepRunner:
     """Runs steps whose gradients are averaged over the ranks, each of which computes its share of the batch.
 
@@ -140,7 +143,7 @@ class DataParallelStepRunner:
         self._state, self._loss_fn, self._group = state, loss_fn, group
         self._networks: list[nn.Module] = []
         self._trainable: tuple[bool, ...] = ()
-        self._norms = [module for module in state.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._norms = [module for module in state.model.modules() if isinstance(module, _NORMS)]
         self._momenta = [norm.momentum or 0.0 for norm in self._norms]
         self._statistics = [buffer for norm in self._norms for buffer in norm.buffers() if buffer.is_floating_point()]
         self._num_steps = 0
@@ -226,6 +229,7 @@ class DataParallelStepRunner:
                 broadcast_buffers=False,
                 init_sync=False,
                 gradient_as_bucket_view=True,
+                find_unused_parameters=self._state.has_own_code,
             )
         wrapped.register_comm_hook(self._group.gradient_group, self._all_reduce_bucket)
         return wrapped

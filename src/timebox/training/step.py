@@ -124,7 +124,8 @@ def _abort_when_time_runs_out(state: TrainingState, seconds_left: Callable[[], f
     # Almost all time is spent in layers whose weights are matrices or convolution kernels.
     layers = [m for m in state.model.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     hooks = [layer.register_forward_pre_hook(check) for layer in layers]
-    hooks += [p.register_post_accumulate_grad_hook(check) for layer in layers for p in layer.parameters(recurse=False)]
+    weights = [p for layer in layers for p in layer.parameters(recurse=False) if p.requires_grad]
+    hooks += [weight.register_post_accumulate_grad_hook(check) for weight in weights]
     chunked = [layer for layer in layers if isinstance(layer, ChunkedConv2d)]
     for layer in chunked:
         layer.between_chunks = check

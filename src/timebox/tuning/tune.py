@@ -139,7 +139,7 @@ def tune(
     >>> tuned.path.name, tuned.summary["late"]
     ('tune', False)
     """
-    config = TuneConfig.from_call({**locals(), **recipe_request(recipe, settings, {})})
+    config = TuneConfig.from_call({**locals(), **recipe_request(recipe, settings, {}, trust_code)})
     deadline = deadline or Deadline.since_call(config.budget)
     notify = notify or (lambda line: None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -171,7 +171,7 @@ def join(config: TuneConfig) -> int:
 def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirectory:
     """Read the data, and create the directory and the study with its first trials."""
     draft = parse_recipe(config.recipe, config.settings)
-    _check_code(config, is_trusted=True)
+    _check_code(config.recipe, config.settings, config.trust_code)
     space = default_space(draft) if config.space is None else read_space(config.space)
     device = resolve_device(config.device)
     if config.out:
@@ -235,7 +235,7 @@ def _resume(request: TuneConfig, deadline: Deadline, notify: Notify) -> Tuned:
     path, storage = resolve_link(Path(str(request.resume))), request.storage
     with closing(TuneDirectory.existing(path)) as directory:
         config = directory.config
-        _check_code(config, request.trust_code)
+        _check_code(config.recipe, config.settings, request.trust_code)
         _check_storage(storage, config.storage)
         storage = storage or str(path / JOURNAL)
         if deadline.budget_seconds is None and directory.is_finished:
@@ -262,13 +262,9 @@ def _resume(request: TuneConfig, deadline: Deadline, notify: Notify) -> Tuned:
         return _run(directory, storage, deadline, notify)
 
 
-def _check_code(config: TuneConfig, is_trusted: bool) -> None:
-    """Raise UsageError for code of the user's in the recipe that workers cannot import, or may not.
-
-    Args:
-        is_trusted: whether the names come from the user, and not only from a file.
-    """
-    names = code_of(config.recipe, config.settings)
+def _check_code(recipe: str, settings: Sequence[str], is_trusted: bool) -> None:
+    """Raise UsageError for code of the user's in a recipe that workers cannot import, or may not."""
+    names = code_of(recipe, settings)
     if is_trusted:
         trust(names)
     check_importable(names, "trials")
@@ -292,6 +288,8 @@ def _check_storage(storage: str | None, recorded: str | None) -> None:
 
 def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Notify) -> Tuned:
     study, spec = studies.load(open_storage(storage), directory.study_name)
+    # The study may be somebody else's: it may name only what the user has named, or trusts.
+    _check_code(spec.recipe, spec.settings, is_trusted=False)
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:

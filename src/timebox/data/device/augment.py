@@ -56,9 +56,9 @@ def batch_uniform(seed: int, stream: int, epochs: Tensor, indices: Tensor) -> Te
     return batch_hash(seed, stream, epochs, indices).double() / 2.0**32
 
 
-def batch_seed(seed: int, number: int, rank: int) -> int:
-    """A seed as a function of (seed, batch number, rank), 0...2**32."""
-    return int(batch_hash(seed, 8, torch.tensor([number]), torch.tensor([rank])))
+def batch_seed(seed: int, stream: int, number: int, rank: int) -> int:
+    """A seed as a function of (seed, stream, batch number, rank), 0...2**32."""
+    return int(batch_hash(seed, stream, torch.tensor([number]), torch.tensor([rank])))
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, device: torch.device) -> Tensor:

@@ -37,6 +37,9 @@ class Sampling:
     batch_size: int  # images per batch and network, 1 or more
     seed: int  # of the order and the augmentation, 0 or more
     ensemble_size: int = 1  # networks trained side by side, each with its own order and augmentation
+    seeds_torch: bool = (
+        False  # whether torch's random numbers are seeded for each batch, as a network with dropout needs
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,7 @@ class DeviceLoader:
         self.statistics = statistics.to(dataset.images.device)
         self.augmentation = augmentation
         self.batch_size, self.seed, self.ensemble_size = sampling.batch_size, sampling.seed, sampling.ensemble_size
-        self.resizing = resizing
+        self.resizing, self._seeds_torch = resizing, sampling.seeds_torch
         self._source_size = (dataset.images.shape[1], dataset.images.shape[2])
         self._small_images = SmallImages(dataset.images, *resizing.input_size(*self._source_size))
         self._epochs: dict[int, Samples] = {}
@@ -117,6 +120,8 @@ class DeviceLoader:
 
     def batch(self, number: int, progress: float = 1.0) -> Batch:
         """This rank's part of batch ``number``, 0 or more, for a step that begins at ``progress``, 0...1."""
+        if self._seeds_torch:
+            torch.manual_seed(augment.batch_seed(self.seed, 9, number, self.shard.rank))
         begin, end = self.shard.bounds(self.batch_size)
         # Samples are numbered through the images this rank holds.
         start = number * (end - begin) if self.shard.holds_shard else number * self.batch_size + begin
@@ -135,7 +140,7 @@ class DeviceLoader:
         """Images under a further augmentation, whose random numbers depend on seed, batch number and rank alone: those
         of the generator that it is given, and torch's own."""
         mean, std = (values[:, None, None] for values in (self.statistics.mean, self.statistics.std))
-        seed = augment.batch_seed(self.seed, number, self.shard.rank)
+        seed = augment.batch_seed(self.seed, 8, number, self.shard.rank)
         generator = torch.Generator(images.device).manual_seed(seed)
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             torch.random.manual_seed(seed)

@@ -7,6 +7,7 @@ from torch import nn
 
 from timebox.builders import build_loss, build_model, build_resizing
 from timebox.clock import now
+from timebox.custom import is_code
 from timebox.data.dataset import ImageDataset
 from timebox.data.device.loader import Batch
 from timebox.evaluation.inference import evaluation_mode
@@ -96,7 +97,9 @@ class ThroughputBenchmark:
         """Size of the trained float32 weights of all networks of a recipe."""
         with torch.device("meta"):
             network = self._network(recipe.replace(ensemble_size=1))
-        return recipe.ensemble_size * sum(4 * weight.numel() for weight in network.parameters() if weight.requires_grad)
+        is_own = is_code(recipe.model)  # may have layers that are not trained, and are saved all the same
+        weights = [weight for weight in network.parameters() if is_own or weight.requires_grad]
+        return recipe.ensemble_size * sum(4 * weight.numel() for weight in weights)
 
     def training_seconds_per_image(self, recipe: Recipe) -> float:
         """Seconds per training image of all networks of a recipe, as known, else measured on one network."""
