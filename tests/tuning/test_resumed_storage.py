@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -165,7 +166,9 @@ def test_a_stopped_search_says_how_to_go_on(
 
     module = sys.modules["timebox.tuning.tune"]
     monkeypatch.setattr(module, "open_storage", lambda storage: None)
-    monkeypatch.setattr(module.studies, "load", lambda storage, name: (None, None))
+    monkeypatch.setattr(
+        module.studies, "load", lambda storage, name: (None, SimpleNamespace(recipe="auto", settings=()))
+    )
     monkeypatch.setattr(module, "SearchRunner", stop)
     begun_elsewhere(tmp_path / "tune", data, None)
     said: list[str] = []

@@ -42,7 +42,7 @@ def build_own(code: Callable[..., Any], image_shape: tuple[int, int, int], num_c
 
 
 def _call(code: Callable[..., Any], image_shape: tuple[int, int, int], num_classes: int) -> object:
-    """What the function makes. Parameters that have the usual names are given by name."""
+    """Call the function, by name for parameters that have the usual names."""
     parameters = inspect.signature(code).parameters
     takes_keywords = all(one.kind in (one.VAR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values())
     named: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in parameters or takes_keywords else {}

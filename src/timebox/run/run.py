@@ -187,10 +187,8 @@ class Run:
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def bare_model(self) -> nn.Module:
-        """The network on the meta device, where weights take no memory: model.json may describe a huge one.
-
-        A network of the user's is on the CPU.
-        """
+        """The network on the meta device, where weights take no memory: model.json may describe a huge one. One of the
+        user's is on the CPU."""
         with torch.device("meta"):
             size = build_resizing(self.recipe).input_size(*self.preprocessing.size)
             return build_model(self.recipe, self.preprocessing.channels, len(self.class_names), size)
