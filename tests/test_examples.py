@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
 # Most are about a run that the fixture has made.
 PUBLIC = (
     "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "plan",
-    "tune",
+    "recipe", "tune",
     "ImageDataset", "TensorBoardCallback", "TimeboxClassifier", "TimeboxError", "decode_image",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
@@ -33,6 +33,7 @@ RESULTS = {
     "PlanInfo",
     "PlannedTraining",
     "Recipe",
+    "RecipeSpec",
     "Run",
     "StepInfo",
     "Tuned",
