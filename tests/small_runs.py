@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from timebox.errors import RunError
 from timebox.pipelines import train
 from timebox.planning.plan import Plan
 from timebox.recipes import Recipe
@@ -55,6 +56,15 @@ def save_photos(root: Path, num: int, side: int = 8, name: str = "{}") -> Path:
             pixels = rng.integers(0, 255, (side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / folder / f"{name.format(number)}.png")
     return root
+
+
+def refusal(call: Callable[[], object], error: type[Exception] = RunError) -> str:
+    """The message of the error that a call raises, which is one line."""
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def slow_down(patch: pytest.MonkeyPatch, module: ModuleType, name: str, seconds: float) -> None:

@@ -45,8 +45,8 @@ def build_model(
     """The recipe's network, or its ensemble, with random weights, float32, channels_last, on the CPU.
 
     Args:
-        image_size: (height, width) in pixels, which a network of the user's is built for. Such a network is built with
-            its values even where torch's default device is ``meta``.
+        image_size: (height, width) of the images in pixels, which a network of the user's is built for. Such a network
+            is built with its values even where torch's default device is ``meta``.
     Raises:
         UsageError: where its weights, gradients and averages do not fit into memory, or for a network of the user's
             that cannot be used.

@@ -325,8 +325,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _largest_side(self, num_images: int) -> int:
         """Limit of the images' side in pixels."""
-        spec = self._spec()
-        if spec.fixed and not spec.fits_data:
+        if not self._spec().extends_auto:
             return DEFAULT_MAX_SIDE
         budget_seconds = None if self.steps is not None else parse_budget(self.budget)
         return largest_side_for(budget_seconds, resolve_device(self.device))(num_images)

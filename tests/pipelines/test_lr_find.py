@@ -9,8 +9,7 @@ import pytest
 from small_runs import SMALL, save_npz
 from timebox.errors import BudgetError, OutputError, UsageError
 from timebox.pipelines import lr_find
-from timebox.pipelines.lr_find import MAX_STEPS
-from timebox.training.lr_range_test import SweepPacer, lr_range_test
+from timebox.training.lr_range_test import lr_range_test
 
 # Real range tests.
 pytestmark = pytest.mark.integration
@@ -63,23 +62,6 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
     )
     assert one.tolist() == same.tolist()
     assert one.tolist() != other.tolist()
-
-
-@pytest.mark.parametrize(
-    ("step_seconds", "slower_at", "num_steps"), [(0.01, 1e9, MAX_STEPS), (0.01, 1.0, 150), (0.1, 1e9, 100)]
-)
-def test_a_sweep_has_its_number_of_steps_or_ends_in_time(step_seconds, slower_at, num_steps):
-    """At the planned speed, on a machine that becomes ten times slower, and where there is time for fewer."""
-    time, budget, steps = 0.0, 10.0, 0
-    pacer = SweepPacer(MAX_STEPS, lambda: budget - time, step_seconds, lambda: time)
-    progress = 0.0
-    while (reached := pacer.next(0)) is not None:
-        assert reached > progress
-        time, steps, progress = time + step_seconds * (10 if time >= slower_at else 1), steps + 1, reached
-        pacer.count_finished(1)
-    assert progress == 1.0
-    assert time <= budget
-    assert steps == MAX_STEPS if num_steps == MAX_STEPS else 0.6 * num_steps <= steps <= 1.3 * num_steps
 
 
 @pytest.mark.parametrize(

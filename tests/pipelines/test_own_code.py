@@ -1,6 +1,5 @@
 """Trainings with code of the user's: every verb works with it, and a run of a stranger runs none."""
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from timebox import TimeboxClassifier
 from timebox.custom import names
 from timebox.errors import RunError, UsageError
 from timebox.pipelines import evaluate, train
+from timebox.recipes import check_trial_code
 from timebox.reporter import SilentReporter, StepStatus
 from timebox.run import Run, load
 
@@ -138,7 +138,7 @@ def test_code_in_place_of_what_is_built_in_is_refused(data: Path, tmp_path: Path
         load(run.path, network=Mlp)
 
 
-def test_changed_code_is_told(data: Path, tmp_path: Path) -> None:
+def test_changed_code_is_warned_about(data: Path, tmp_path: Path) -> None:
     run = train(data, steps=1, network=Mlp, out=tmp_path / "run", **OPTIONS)
     config = json.loads((run.path / "model.json").read_text())
     config["code"]["model"]["source_sha256"] = "0" * 64
@@ -258,9 +258,8 @@ def test_a_recipe_file_is_not_trusted(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_study_names_no_code_that_its_search_does_not() -> None:
-    spec = importlib.import_module("timebox.tuning.tune")
     with pytest.raises(UsageError, match="'evil:f' is code, and imported only with trust_code=True"):
-        spec._check_code("auto", ["model=evil:f"], False)
+        check_trial_code("auto", ["model=evil:f"])
 
 
 @pytest.mark.parametrize("recipe", ["haet2021", "airbench94"])

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cut_runs import cut
-from small_runs import CLASSES, SMALL, coloured, quick, save_npz
-from timebox.errors import ArgumentError, RunError, UsageError
+from small_runs import CLASSES, SMALL, coloured, quick, refusal, save_npz
+from timebox.errors import ArgumentError, UsageError
 from timebox.pipelines import train
 from timebox.run import Run
 from timebox.run.results import predictions as saved_predictions
@@ -66,14 +66,6 @@ def rewrite(run: Path, **changes: object) -> Run:
 def edit(file: Path, **changes: object) -> None:
     """Replace values of a JSON file."""
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
-
-
-def refusal(call: Callable[[], object], error: type[Exception] = RunError) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def as_lists(table: Any) -> dict[str, list[Any]]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from small_runs import CLASSES, SMALL, coloured, quick
+from small_runs import CLASSES, SMALL, coloured, quick, refusal
 from timebox.configs.data import DataConfig
-from timebox.errors import DataError, RunError, UsageError
+from timebox.errors import DataError, UsageError
 from timebox.pipelines import predict
 from timebox.run import Run, load
 from timebox.run.files import MAX_JSON_BYTES, read_training_hashes
@@ -50,14 +50,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     images[1].save(paths[1], quality=95)
     images[2].quantize(64).resize((100, 20)).save(paths[2])
     return paths
-
-
-def refusal(call: Callable[[], object], error: type[Exception] = RunError) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_load(trained: Run) -> None:

@@ -10,7 +10,15 @@ from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.optim.loss import Loss
 from timebox.runtime.precision import Precision
-from timebox.training.lr_range_test import MIN_STEPS, LRSweep, has_diverged, lr_range_test, smooth, suggest_lr
+from timebox.training.lr_range_test import (
+    MIN_STEPS,
+    LRSweep,
+    SweepPacer,
+    has_diverged,
+    lr_range_test,
+    smooth,
+    suggest_lr,
+)
 from timebox.training.pacer import StepPacer
 from timebox.training.state import TrainingState
 from tiny import CPU, bands, tiny_recipe
@@ -103,3 +111,23 @@ def test_smoothing_keeps_a_line_and_reduces_noise():
     assert smooth(decades, line)[10:-10] == pytest.approx(line[10:-10], abs=1e-3)
     noise = np.random.default_rng(0).normal(size=100)
     assert smooth(decades, noise).std() < 0.6 * noise.std()
+
+
+NUM_STEPS = 200
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "slower_at", "num_steps"), [(0.01, 1e9, NUM_STEPS), (0.01, 1.0, 150), (0.1, 1e9, 100)]
+)
+def test_a_sweep_has_its_number_of_steps_or_ends_in_time(step_seconds, slower_at, num_steps):
+    """At the planned speed, on a machine that becomes ten times slower, and where there is time for fewer."""
+    time, budget, steps = 0.0, 10.0, 0
+    pacer = SweepPacer(NUM_STEPS, lambda: budget - time, step_seconds, lambda: time)
+    progress = 0.0
+    while (reached := pacer.next(0)) is not None:
+        assert reached > progress
+        time, steps, progress = time + step_seconds * (10 if time >= slower_at else 1), steps + 1, reached
+        pacer.count_finished(1)
+    assert progress == 1.0
+    assert time <= budget
+    assert steps == NUM_STEPS if num_steps == NUM_STEPS else 0.6 * num_steps <= steps <= 1.3 * num_steps

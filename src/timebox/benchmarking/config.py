@@ -12,11 +12,11 @@ from timebox.configs.data import DataConfig
 from timebox.configs.options import Depth
 from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.configs.verbs import EvaluateConfig
-from timebox.custom import check_importable, code_names, trust
+from timebox.custom import code_names, trust
 from timebox.data.named_datasets import NAMES
 from timebox.errors import RunError, UsageError
 from timebox.paths import expand_user
-from timebox.recipes import code_of, parse_recipe, parse_settings
+from timebox.recipes import check_trial_code, code_of, parse_recipe, parse_settings
 from timebox.run.json_values import Count, PositiveCount, Share
 
 
@@ -67,12 +67,9 @@ def check_code(config: BenchmarkConfig, is_new: bool) -> None:
     for text in config.recipes:
         variant = RecipeVariant.parse(text)
         settings = (*config.settings, *variant.settings)
-        names = code_of(variant.recipe, settings)
-        if config.trust_code:
-            trust(names)
         if is_new:
             trust(code_names(parse_settings(settings)).values())
-        check_importable(names, "trials")
+        check_trial_code(variant.recipe, settings, config.trust_code)
 
 
 def with_absolute_paths(config: BenchmarkConfig) -> BenchmarkConfig:

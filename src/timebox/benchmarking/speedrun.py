@@ -168,8 +168,8 @@ class Speedrun:
         """The network with the initial weights that ``timebox train`` draws for a seed, on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            size = build_resizing(self.recipe).input_size(*self._shape[:2])
-            return build_model(self.recipe, self._shape[2], self._num_classes, size)
+            height, width, channels = self._shape
+            return build_model(self.recipe, channels, self._num_classes, (height, width))
 
     def _random_images(self) -> ResidentImages:
         generator = torch.Generator(self.device).manual_seed(0)

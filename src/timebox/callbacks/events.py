@@ -46,6 +46,11 @@ class StepInfo:
     images_per_second: float
     seconds_left: float | None
 
+    @property
+    def curves(self) -> dict[str, float]:
+        """The values that trackers draw: ``loss``, ``lr`` and ``images_per_second``."""
+        return {"loss": self.loss, "lr": self.lr, "images_per_second": self.images_per_second}
+
 
 @dataclass(frozen=True)
 class ValidationInfo:

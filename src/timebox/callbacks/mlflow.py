@@ -58,8 +58,7 @@ class MLflowCallback:
 
     def on_step(self, info: StepInfo) -> None:
         """Record loss, learning rate and images per second; they are sent about once a second."""
-        values = {"loss": info.loss, "lr": info.lr, "images_per_second": info.images_per_second}
-        self._add(values, info.step)
+        self._add(info.curves, info.step)
         if len(self._values) >= MAX_VALUES or time.monotonic() - self._sent_at >= SEND_SECONDS:
             self._send()
 

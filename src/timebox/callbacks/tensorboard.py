@@ -43,8 +43,7 @@ class TensorBoardCallback:
 
     def on_step(self, info: StepInfo) -> None:
         """Write loss, learning rate and images per second."""
-        values = {"loss": info.loss, "lr": info.lr, "images_per_second": info.images_per_second}
-        self._write(values, info.step)
+        self._write(info.curves, info.step)
 
     def on_validation(self, info: ValidationInfo) -> None:
         """Write the validation accuracy."""

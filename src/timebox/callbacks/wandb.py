@@ -40,8 +40,7 @@ class WandbCallback:
 
     def on_step(self, info: StepInfo) -> None:
         """Record loss, learning rate and images per second."""
-        values = {"loss": info.loss, "lr": info.lr, "images_per_second": info.images_per_second}
-        self._log({name: value for name, value in values.items() if isfinite(value)}, info.step)
+        self._log({name: value for name, value in info.curves.items() if isfinite(value)}, info.step)
 
     def on_validation(self, info: ValidationInfo) -> None:
         """Record the validation accuracy."""

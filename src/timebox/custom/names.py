@@ -23,7 +23,7 @@ GIVEN = "given"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d][\w.]*(-\w+)*")
 
 # Files that do not belong to the user's code, in tracebacks.
-_LIBRARIES = re.compile(r"[/\\\\](torch|timebox)[/\\\\]")
+_LIBRARIES = re.compile(r"[/\\](torch|timebox)[/\\]")
 # Code, or its name.
 Code = str | Callable[..., Any]
 
@@ -84,16 +84,12 @@ def is_known(name: str) -> bool:
     return name in _objects or name in _trusted
 
 
-def check_importable(names: Iterable[str], purpose: str) -> None:
-    """Raise UsageError for a name that another process could not import, or may not.
-
-    Args:
-        purpose: what other processes do, as in "trials".
-    """
+def check_importable(names: Iterable[str]) -> None:
+    """Raise UsageError for a name that the process of a trial could not import, or may not."""
     for name in names:
         if name.partition(":")[0] in (GIVEN, "__main__"):
             raise UsageError(
-                f"{name!r} is known in this program alone, and {purpose} run in processes of their own: put it into a "
+                f"{name!r} is known in this program alone, and trials run in processes of their own: put it into a "
                 "module, and give it as 'package.module:function'"
             )
         if name not in _trusted:

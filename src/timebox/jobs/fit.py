@@ -280,8 +280,7 @@ def build_initial_network(job: TrainingJob, notify: Callable[[str], None]) -> nn
     # Weights are drawn on the CPU, whatever the device; other random generators stay untouched.
     torch.default_generator.manual_seed(job.config.seed)
     height, width, channels = train.image_shape
-    size = build_resizing(plan.recipe).input_size(height, width)
-    model = build_model(plan.recipe, channels, train.num_classes, size).to(plan.device).train()
+    model = build_model(plan.recipe, channels, train.num_classes, (height, width)).to(plan.device).train()
     if job.initial:
         job.initial.copy_to(model, train.class_names, notify)
     else:

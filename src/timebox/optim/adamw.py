@@ -28,8 +28,7 @@ class AdamWGroup(ParameterGroup):
     weight_decay: float = 0.0
 
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        # A parameter that took no part in the forward pass has no gradient.
-        used = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        used = self.used()
         if not used:
             return
 

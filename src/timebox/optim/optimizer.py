@@ -38,6 +38,10 @@ class ParameterGroup(ABC):
             found_inf: 0-dim; if it is not 0, the update changes nothing. None for no loss scale.
         """
 
+    def used(self) -> list[int]:
+        """Positions of the parameters that have a gradient: one that took no part in the forward pass has none."""
+        return [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+
     def named_state(self) -> list[tuple[str, Tensor, Tensor]]:
         """All that the updates keep between steps, and a checkpoint saves: (name, parameter it belongs to, value)."""
         return [("momentum", *pair) for pair in zip(self.parameters, self.buffers, strict=True)]

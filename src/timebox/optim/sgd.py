@@ -15,16 +15,15 @@ class SGDGroup(ParameterGroup):
     weight_decay: float = 0.0
 
     def step(self, lr: Number, momentum: Number, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        parameters, buffers = self.parameters, self.buffers
-        if len(gradients) < len(parameters):  # a parameter that took no part in the forward pass has none
-            used = [i for i, parameter in enumerate(parameters) if parameter.grad is not None]
-            parameters, buffers = [parameters[i] for i in used], [buffers[i] for i in used]
-        if not gradients:
+        used = self.used()
+        if not used:
             return
+        parameters, buffers = ([tensors[i] for i in used] for tensors in (self.parameters, self.buffers))
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if isinstance(momentum, Tensor):
             assert grad_scale is None, "CUDA graphs do not support a loss scale"
-            self._step_unfused(gradients, lr, momentum)
+            decayed = list(torch._foreach_add(gradients, parameters, alpha=self.weight_decay))
+            _step_unfused(parameters, decayed, buffers, lr, momentum)
             return
         torch._fused_sgd_(
             parameters,
@@ -41,15 +40,21 @@ class SGDGroup(ParameterGroup):
             found_inf=found_inf,
         )
 
-    def _step_unfused(self, gradients: list[Tensor], lr: Number, momentum: Tensor) -> None:
-        """The fused update but for rounding, with momentum as a tensor, which the fused kernel does not support."""
-        decayed = torch._foreach_add(gradients, self.parameters, alpha=self.weight_decay)
-        torch._foreach_mul_(self.buffers, momentum)
-        torch._foreach_add_(self.buffers, decayed)
-        ahead = torch._foreach_mul(self.buffers, momentum)
-        torch._foreach_add_(ahead, decayed)
-        torch._foreach_mul_(ahead, lr)
-        torch._foreach_sub_(self.parameters, ahead)
+
+def _step_unfused(
+    parameters: list[Tensor], decayed: list[Tensor], buffers: list[Tensor], lr: Number, momentum: Tensor
+) -> None:
+    """The fused update but for rounding, with momentum as a tensor, which the fused kernel does not support.
+
+    Args:
+        decayed: the gradients with the L2 penalty added.
+    """
+    torch._foreach_mul_(buffers, momentum)
+    torch._foreach_add_(buffers, decayed)
+    ahead = torch._foreach_mul(buffers, momentum)
+    torch._foreach_add_(ahead, decayed)
+    torch._foreach_mul_(ahead, lr)
+    torch._foreach_sub_(parameters, ahead)
 
 
 def sgd_group(

@@ -55,11 +55,11 @@ class TorchOptimizer(Optimizer):
         if not all(hasattr(optimizer, name) for name in ("param_groups", "state", "step", "zero_grad")):
             raise UsageError(f"optimizer must make a torch.optim.Optimizer, and made a {type(optimizer).__name__}")
         self._optimizer: torch.optim.Optimizer = optimizer  # type: ignore[assignment]
-        self._first_lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
+        first_lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._make_state()
         groups = [
             TorchGroup(list(group["params"]), [], lr, optimizer=optimizer)
-            for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=True)
+            for group, lr in zip(self._optimizer.param_groups, first_lrs, strict=True)
         ]
         super().__init__(groups, max_lr, 0.9)
 

@@ -142,7 +142,7 @@ def lr_find(
     spec = parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
     reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
-    if spec.fixed is None or spec.fits_data:
+    if spec.extends_auto:
         reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
     with preserve_torch_state():
         reporter.phase("reading")

@@ -141,7 +141,7 @@ def plan(
         config.data_dir, config.max_bad_share, reporter.note, deadline, None, config.cache, config.allow_partial
     )
     torch_device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
-    if spec.fixed is None or spec.fits_data:
+    if spec.extends_auto:
         reader.largest_side = largest_side_for(deadline.budget_seconds, torch_device)
     context = RunContext(deadline, reporter)
     with preserve_torch_state():

@@ -16,9 +16,8 @@ from timebox.paths import expand_user
 from timebox.reporting import RunData, SplitPredictions, report_page
 from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, read_arrays
 from timebox.run.metrics_log import downsampled_metrics
+from timebox.run.results.predictions import problem_with
 from timebox.run.run import Run
-
-MAX_SUM_ERROR = 0.01  # of a row of probabilities, whose sum is 1
 
 
 @refuse_unknown_arguments
@@ -70,15 +69,10 @@ def _predictions(columns: dict[str, NDArray[np.generic]], num_classes: int) -> l
         splits, labels, probabilities = columns["split"], columns["label"], columns["probabilities"]
     except KeyError as error:
         raise ValueError(f"{PREDICTIONS} lacks {error}") from error
-    if probabilities.dtype != np.float32 or probabilities.shape != (len(labels), num_classes):
-        raise ValueError(f"{PREDICTIONS} holds no probabilities of {num_classes} classes")
-    rows = probabilities.astype(np.float32)
-    if not (np.abs(rows.sum(1) - 1) < MAX_SUM_ERROR).all() or not (rows >= 0).all():
-        raise ValueError(f"{PREDICTIONS} holds probabilities below 0, or rows that do not sum to 1")
-    if labels.dtype != np.int64 or not np.isin(labels, np.arange(num_classes)).all():
-        raise ValueError(f"{PREDICTIONS} holds labels outside 0...{num_classes - 1}")
+    if problem := problem_with(labels, probabilities, num_classes):
+        raise ValueError(f"{PREDICTIONS} {problem}")
     return [
-        SplitPredictions(split, labels[in_split].astype(np.int64), rows[in_split])
+        SplitPredictions(split, labels[in_split].astype(np.int64), probabilities[in_split].astype(np.float32))
         for split in ("test", "val")
         if (in_split := splits == split).any()
     ]

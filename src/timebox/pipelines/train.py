@@ -201,7 +201,7 @@ def _train(
     initial = None if config.initial_run is None else InitialWeights.read(Path(config.initial_run), config.trust_code)
     device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
-    if spec.fixed is None or spec.fits_data:
+    if spec.extends_auto:
         reader.largest_side = largest_side_for(deadline.budget_seconds, device)
     out = _output_directory(config, reporter)
     if out and not is_torchrun():

@@ -18,7 +18,7 @@ from timebox.recipes.recipe import (
     setting_from,
     upgrade_fields,
 )
-from timebox.recipes.request import RecipeLike, code_of, recipe_request, setting_text
+from timebox.recipes.request import RecipeLike, check_trial_code, code_of, recipe_request, setting_text
 from timebox.recipes.spec import (
     AUTO,
     RecipeSpec,
@@ -38,6 +38,7 @@ __all__ = [
     "RecipeSpec",
     "Setting",
     "Value",
+    "check_trial_code",
     "code_of",
     "describe_field",
     "describe_recipe",

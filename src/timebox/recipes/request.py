@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from timebox.custom import CODE_FIELDS, OPTION_OF, code_names, name_of, trust
+from timebox.custom import CODE_FIELDS, OPTION_OF, check_importable, code_names, name_of, trust
 from timebox.errors import UsageError
 from timebox.recipes.builtin import RECIPES
 from timebox.recipes.recipe import Recipe, Setting, Value, parse_settings
@@ -44,6 +44,14 @@ def recipe_request(
 def code_of(recipe: str, settings: Sequence[str]) -> list[str]:
     """The names of the user's code that a recipe with settings refers to. Raises UsageError for an invalid recipe."""
     return list(code_names(parse_recipe(recipe, settings).base.as_dict()).values())
+
+
+def check_trial_code(recipe: str, settings: Sequence[str], trust_code: bool = False) -> None:
+    """Raise UsageError for code in the recipe of trials that their processes cannot import, or may not."""
+    names = code_of(recipe, settings)
+    if trust_code:
+        trust(names)
+    check_importable(names)
 
 
 def _as_texts(recipe: Recipe | RecipeSpec) -> tuple[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from timebox.builders import build_model, build_resizing
+from timebox.builders import build_model
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.custom import Code, is_code, use_code
 from timebox.data.images.model_input import ModelInput
@@ -39,7 +39,7 @@ from timebox.run.results.curves import metrics_table
 from timebox.run.results.html import to_html
 from timebox.run.results.predictions import mistakes_table, predictions_table
 from timebox.run.results.table import Table
-from timebox.run.results.text import describe
+from timebox.run.results.text import describe, number
 from timebox.run.summary import uncalibrated_reason, valid_summary
 from timebox.run.tensors import check_finite, read_tensors, to_safetensors
 from timebox.runtime.device import free_memory, resolve_device
@@ -111,17 +111,17 @@ class Run:
     @property
     def val_accuracy(self) -> float | None:
         """Accuracy on the validation images, 0...1; None without any."""
-        return self._number("val_accuracy")
+        return number(self.summary, "val_accuracy")
 
     @property
     def test_accuracy(self) -> float | None:
         """Accuracy on the test images, 0...1; None without any."""
-        return self._number("test_accuracy")
+        return number(self.summary, "test_accuracy")
 
     @property
     def temperature(self) -> float:
         """The temperature that calibrates probabilities; 1 where none was fitted, see ``uncalibrated_reason``."""
-        temperature = self._number("temperature")
+        temperature = number(self.summary, "temperature")
         return 1.0 if temperature is None else temperature
 
     @property
@@ -143,11 +143,6 @@ class Run:
         """Why no temperature was fitted on the validation images, for the user; None where one was."""
         training = self.config.get("training")
         return uncalibrated_reason(self.summary, not isinstance(training, dict) or training.get("scoring") is not False)
-
-    def _number(self, key: str) -> float | None:
-        """A number of the summary, None where it has none."""
-        value = self.summary.get(key)
-        return float(value) if isinstance(value, int | float) else None
 
     def with_code(
         self, given: Mapping[str, object], trust_code: bool = False, fields: Iterable[str] = ("model",)
@@ -190,8 +185,8 @@ class Run:
         """The network on the meta device, where weights take no memory: model.json may describe a huge one. One of the
         user's is on the CPU."""
         with torch.device("meta"):
-            size = build_resizing(self.recipe).input_size(*self.preprocessing.size)
-            return build_model(self.recipe, self.preprocessing.channels, len(self.class_names), size)
+            form = self.preprocessing
+            return build_model(self.recipe, form.channels, len(self.class_names), form.size)
 
     @cached_property
     def bytes_per_image(self) -> int:

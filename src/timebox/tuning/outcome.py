@@ -103,7 +103,7 @@ def candidates_of(study: optuna.Study, num_top_trials: int) -> list[Candidate]:
 
 def best_toml(draft: RecipeSpec) -> str:
     """The recipe file of a draft. One that ``auto`` plans still extends it, and keeps its multiples."""
-    if draft.fixed is not None and not draft.extends_auto:
+    if draft.fixed is not None and not draft.fits_data:
         return draft.fixed.replace(name="best").to_toml()
     changes = {
         name: value if isinstance(value, bool | int | float | str) else str(value)

@@ -11,13 +11,12 @@ from optuna.exceptions import OptunaError
 
 from timebox.clock import Deadline, format_duration
 from timebox.configs.storage_url import hide_passwords, is_url
-from timebox.custom import check_importable
 from timebox.errors import OutputError, RunError, TimeboxError
 from timebox.evaluation.metrics import standard_error
 from timebox.file_versions import TUNE_SUMMARY_FORMAT
 from timebox.machine import available_threads
 from timebox.pipelines.train import train
-from timebox.recipes import code_of, parse_recipe
+from timebox.recipes import check_trial_code, parse_recipe
 from timebox.reporting.search_page import tuning_page
 from timebox.run.files import CHECKPOINT, to_json
 from timebox.run.json_values import from_values, to_values
@@ -279,7 +278,7 @@ class SearchRunner:
         """Train the winner on all images until the deadline, or resume a final run that was begun."""
         config, spec = self._config, self._spec
         settings = (*spec.settings, *winner.settings)
-        check_importable(code_of(spec.recipe, settings), "trials")  # settings of trials come from the study
+        check_trial_code(spec.recipe, settings)  # settings of trials come from the study
         toml = best_toml(parse_recipe(spec.recipe, settings))
         final, best = self._directory.path / FINAL, self._directory.path / BEST
         can_resume = (final / CHECKPOINT).exists() and self._directory.read(BEST) == toml.encode()

@@ -15,7 +15,6 @@ from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.options import budget_text
 from timebox.configs.storage_url import is_same_storage, is_url, without_password
 from timebox.configs.tune import MIN_BUDGET_SECONDS, TuneConfig
-from timebox.custom import check_importable, trust
 from timebox.data import ImageDataset
 from timebox.errors import BudgetError, RunError, UsageError, option_text
 from timebox.files import check_free
@@ -25,7 +24,7 @@ from timebox.paths import shell_quote
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
-from timebox.recipes import AUTO, Recipe, RecipeLike, RecipeSpec, code_of, parse_recipe, recipe_request
+from timebox.recipes import AUTO, Recipe, RecipeLike, RecipeSpec, check_trial_code, parse_recipe, recipe_request
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.run import Run
 from timebox.runtime.device import resolve_device
@@ -171,7 +170,7 @@ def join(config: TuneConfig) -> int:
 def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirectory:
     """Read the data, and create the directory and the study with its first trials."""
     draft = parse_recipe(config.recipe, config.settings)
-    _check_code(config.recipe, config.settings, config.trust_code)
+    check_trial_code(config.recipe, config.settings, config.trust_code)
     space = default_space(draft) if config.space is None else read_space(config.space)
     device = resolve_device(config.device)
     if config.out:
@@ -180,7 +179,7 @@ def _set_up(config: TuneConfig, deadline: Deadline, notify: Notify) -> TuneDirec
     final_seconds = (1 - CHECK_END) * config.budget_seconds
     reader = DatasetReader(config.data_dir, config.max_bad_share, notify, deadline, cache=config.cache)
     side, fit = draft.image_form
-    if draft.fixed is None or draft.fits_data:
+    if draft.extends_auto:
         reader.largest_side = largest_side_for(final_seconds, device)
     source = config.source
     loaded, data_splits = reader.read_splits(source, side, fit)
@@ -235,7 +234,7 @@ def _resume(request: TuneConfig, deadline: Deadline, notify: Notify) -> Tuned:
     path, storage = resolve_link(Path(str(request.resume))), request.storage
     with closing(TuneDirectory.existing(path)) as directory:
         config = directory.config
-        _check_code(config.recipe, config.settings, request.trust_code)
+        check_trial_code(config.recipe, config.settings, request.trust_code)
         _check_storage(storage, config.storage)
         storage = storage or str(path / JOURNAL)
         if deadline.budget_seconds is None and directory.is_finished:
@@ -262,14 +261,6 @@ def _resume(request: TuneConfig, deadline: Deadline, notify: Notify) -> Tuned:
         return _run(directory, storage, deadline, notify)
 
 
-def _check_code(recipe: str, settings: Sequence[str], is_trusted: bool) -> None:
-    """Raise UsageError for code of the user's in a recipe that workers cannot import, or may not."""
-    names = code_of(recipe, settings)
-    if is_trusted:
-        trust(names)
-    check_importable(names, "trials")
-
-
 def _check_storage(storage: str | None, recorded: str | None) -> None:
     """Raise UsageError unless the URL given is that of the search, or neither has one.
 
@@ -289,7 +280,7 @@ def _check_storage(storage: str | None, recorded: str | None) -> None:
 def _run(directory: TuneDirectory, storage: str, deadline: Deadline, notify: Notify) -> Tuned:
     study, spec = studies.load(open_storage(storage), directory.study_name)
     # The study may be somebody else's: it may name only what the user has named, or trusts.
-    _check_code(spec.recipe, spec.settings, is_trusted=False)
+    check_trial_code(spec.recipe, spec.settings)
     try:
         run, summary = SearchRunner(directory, study, spec, storage, deadline, notify).run()
     except KeyboardInterrupt:

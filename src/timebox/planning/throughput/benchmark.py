@@ -202,8 +202,8 @@ class ThroughputBenchmark:
             return self._network(recipe).to(self.device)
 
     def _network(self, recipe: Recipe) -> nn.Module:
-        channels, *size = self.image_shape
-        return build_model(recipe, channels, self.num_classes, build_resizing(recipe).input_size(*size))
+        channels, height, width = self.image_shape
+        return build_model(recipe, channels, self.num_classes, (height, width))
 
 
 def seconds_per_image(measured: Sequence[tuple[int, float]], batch_size: int, update_in_images: float) -> float:

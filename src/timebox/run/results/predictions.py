@@ -102,9 +102,9 @@ def read_predictions(run: "Run") -> SavedPredictions | None:
     if not splits.ndim == ids.ndim == labels.ndim == 1 or not len(splits) == len(ids) == len(labels):
         raise _damaged(path, "its columns are not of one length")
     num_classes = len(run.class_names)
-    if probabilities.shape != (len(labels), num_classes):
-        raise _damaged(path, f"it holds no probabilities of {num_classes:,} classes")
-    if not len(labels):  # NumPy gives an empty list of names the type of numbers
+    if probabilities.shape == (0, num_classes) and not len(
+        labels
+    ):  # NumPy gives an empty list of names the type of numbers
         return SavedPredictions(
             splits.astype(str), ids.astype(str), labels.astype(np.int64), probabilities.astype(np.float32)
         )
@@ -112,13 +112,22 @@ def read_predictions(run: "Run") -> SavedPredictions | None:
         raise _damaged(path, "its splits or names of images are no texts")
     if not np.isin(splits, SPLITS).all():
         raise _damaged(path, f"it holds splits other than {' and '.join(SPLITS)}")
-    if labels.dtype != np.int64 or not np.isin(labels, np.arange(num_classes)).all():
-        raise _damaged(path, f"it holds labels outside 0...{num_classes - 1}")
-    if not _are_probabilities(probabilities):
-        raise _damaged(path, "it holds probabilities below 0, or rows that do not sum to 1")
+    if problem := problem_with(labels, probabilities, num_classes):
+        raise _damaged(path, f"it {problem}")
     return SavedPredictions(
         splits, ids, labels.astype(np.int64, copy=False), probabilities.astype(np.float32, copy=False)
     )
+
+
+def problem_with(labels: Column, probabilities: Column, num_classes: int) -> str | None:
+    """A problem with columns of predictions.npz, in words that follow the name of the file; None for sound ones."""
+    if probabilities.shape != (len(labels), num_classes):
+        return f"holds no probabilities of {num_classes:,} classes"
+    if labels.dtype != np.int64 or not np.isin(labels, np.arange(num_classes)).all():
+        return f"holds labels outside 0...{num_classes - 1}"
+    if not _are_probabilities(probabilities):
+        return "holds probabilities below 0, or rows that do not sum to 1"
+    return None
 
 
 def _are_probabilities(rows: Column) -> bool:
