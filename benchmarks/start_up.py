@@ -16,7 +16,7 @@ PROGRAM = """
 import sys, time
 began = time.perf_counter()
 import timebox
-from timebox.reporter import SilentReporter
+from timebox.progress import SilentReporter
 
 class UntilTheFirstStep(SilentReporter):
     def step(self, status):

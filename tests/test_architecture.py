@@ -24,14 +24,14 @@ PUBLIC_VERBS = {
 # Triton kernels take pointers and sizes, and torch.autograd.Function its context.
 KERNELS = "timebox.models.kernels."
 # scikit-learn reads the parameters of an estimator from its constructor.
-ESTIMATOR = "timebox.estimator"
+ESTIMATOR = "timebox.estimator.classifier"
 
 # From the ground up; members of one floor are siblings and never import each other. "timebox" is the package itself,
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version"),
+    ("errors", "formatting", "version"),
     ("machine", "paths"),
-    ("clock", "files", "file_versions", "processes", "reporter"),
+    ("clock", "files", "file_versions", "processes", "progress"),
     ("configs", "custom"),
     ("data", "models", "optim", "recipes"),
     ("builders",),

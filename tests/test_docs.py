@@ -12,7 +12,7 @@ from timebox.run.summary import FinishedSummary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 17
+NUM_PAGES = 18
 TOPICS = (
     "your-photos",
     "reading-the-report",

@@ -20,28 +20,38 @@ PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
 PUBLIC = (
     "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "plan",
     "recipe", "tune",
-    "ImageDataset", "TensorBoardCallback", "TimeboxClassifier", "TimeboxError", "decode_image",
+    "ImageDataset", "TensorBoardCallback", "TimeboxClassifier", "TimeboxError", "TrainConfig", "decode_image",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
 RESULTS = {
+    "__version__",
     "Benchmark",
     "CheckpointInfo",
     "EndInfo",
     "Evaluation",
     "Exported",
+    "FilePrediction",
+    "Forecast",
     "Inspection",
+    "LRRange",
     "PlanInfo",
     "PlannedTraining",
     "Recipe",
     "RecipeSpec",
     "Run",
+    "RunData",
     "StepInfo",
+    "StepStatus",
     "Tuned",
     "ValidationInfo",
-    "__version__",
 }
 # What users write themselves, and trackers that take a server or a package of an extra.
 OTHERS = {"MLflowCallback", "Reporter", "WandbCallback"}
+# TrainConfig has an example of them.
+CONFIGS = {
+    "BenchmarkConfig", "CompareConfig", "EvaluateConfig", "ExportConfig", "InspectConfig", "LrFindConfig", "PlanConfig",
+    "PredictConfig", "ReportConfig", "TuneConfig",
+}  # fmt: skip
 # TimeboxError has an example of them.
 ERRORS = {
     "ArgumentError", "BudgetError", "DataError", "OutputError", "RankFailureError", "RunError", "UsageError",
@@ -68,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_public_name_has_one() -> None:
-    assert {*PUBLIC, *RESULTS, *OTHERS, *ERRORS} == set(timebox.__all__)
+    assert {*PUBLIC, *RESULTS, *CONFIGS, *OTHERS, *ERRORS} == set(timebox.__all__)
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "timebox"])

@@ -12,8 +12,8 @@ from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.optim.loss import Loss
+from timebox.progress import Reporter, SilentReporter
 from timebox.recipes import Recipe, get_recipe
-from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.precision import Precision
 from timebox.training.checkpointer import AsyncCheckpointer
 from timebox.training.loop import PeriodicValidation, TrainingComponents, TrainingResult, train_model

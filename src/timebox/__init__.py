@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from timebox.callbacks.mlflow import MLflowCallback
     from timebox.callbacks.tensorboard import TensorBoardCallback
     from timebox.callbacks.wandb import WandbCallback
+    from timebox.configs.benchmark import BenchmarkConfig
+    from timebox.configs.lr_find import LrFindConfig
+    from timebox.configs.train import TrainConfig
+    from timebox.configs.tune import TuneConfig
+    from timebox.configs.verbs import (
+        CompareConfig,
+        EvaluateConfig,
+        ExportConfig,
+        InspectConfig,
+        PlanConfig,
+        PredictConfig,
+        ReportConfig,
+    )
     from timebox.data import ImageDataset, Inspection, decode_image
     from timebox.errors import (
         ArgumentError,
@@ -48,37 +61,57 @@ if TYPE_CHECKING:
         report,
         train,
     )
+    from timebox.pipelines.lr_find import LRRange
+    from timebox.planning.forecast import Forecast
+    from timebox.progress import Reporter, StepStatus
     from timebox.recipes import Recipe, RecipeSpec
     from timebox.recipes.spec import recipe
-    from timebox.reporter import Reporter
+    from timebox.reporting.run_data import RunData
     from timebox.run import Run, load
+    from timebox.run.run import FilePrediction
     from timebox.tuning import Tuned, tune
 
 __all__ = [
     "ArgumentError",
     "Benchmark",
+    "BenchmarkConfig",
     "BudgetError",
     "CheckpointInfo",
+    "CompareConfig",
     "DataError",
     "EndInfo",
+    "EvaluateConfig",
     "Evaluation",
+    "ExportConfig",
     "Exported",
+    "FilePrediction",
+    "Forecast",
     "ImageDataset",
+    "InspectConfig",
     "Inspection",
+    "LRRange",
+    "LrFindConfig",
     "MLflowCallback",
     "OutputError",
+    "PlanConfig",
     "PlanInfo",
     "PlannedTraining",
+    "PredictConfig",
     "RankFailureError",
     "Recipe",
     "RecipeSpec",
+    "ReportConfig",
     "Reporter",
     "Run",
+    "RunData",
     "RunError",
     "StepInfo",
+    "StepStatus",
     "TensorBoardCallback",
     "TimeboxClassifier",
     "TimeboxError",
+    "TrainConfig",
+    "TuneConfig",
     "Tuned",
     "UsageError",
     "ValidationInfo",
@@ -106,6 +139,19 @@ _HOMES = {
     "timebox.callbacks.mlflow": ("MLflowCallback",),
     "timebox.callbacks.tensorboard": ("TensorBoardCallback",),
     "timebox.callbacks.wandb": ("WandbCallback",),
+    "timebox.configs.benchmark": ("BenchmarkConfig",),
+    "timebox.configs.lr_find": ("LrFindConfig",),
+    "timebox.configs.train": ("TrainConfig",),
+    "timebox.configs.tune": ("TuneConfig",),
+    "timebox.configs.verbs": (
+        "CompareConfig",
+        "EvaluateConfig",
+        "ExportConfig",
+        "InspectConfig",
+        "PlanConfig",
+        "PredictConfig",
+        "ReportConfig",
+    ),
     "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
     "timebox.errors": (
         "ArgumentError",
@@ -119,10 +165,14 @@ _HOMES = {
     ),
     "timebox.estimator": ("TimeboxClassifier",),
     "timebox.exporting": ("Exported", "export"),
+    "timebox.pipelines.lr_find": ("LRRange",),
+    "timebox.planning.forecast": ("Forecast",),
+    "timebox.progress": ("Reporter", "StepStatus"),
     "timebox.recipes": ("Recipe", "RecipeSpec"),
     "timebox.recipes.spec": ("recipe",),
-    "timebox.reporter": ("Reporter",),
+    "timebox.reporting.run_data": ("RunData",),
     "timebox.run": ("Run", "load"),
+    "timebox.run.run": ("FilePrediction",),
     "timebox.tuning": ("Tuned", "tune"),
 }  # all others are in timebox.pipelines
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from timebox.callbacks.events import CheckpointInfo, EndInfo, Info, PlanInfo, StepInfo, ValidationInfo
-from timebox.reporter import SilentReporter
+from timebox.progress import SilentReporter
 
 Kind = TypeVar("Kind", bound=Info)
 

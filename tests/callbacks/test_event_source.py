@@ -8,7 +8,7 @@ from callbacks.recording import Failing, Notes, Recorder
 from timebox.callbacks.dispatcher import CallbackDispatcher
 from timebox.callbacks.event_source import EventSource
 from timebox.callbacks.events import EndInfo, StepInfo, ValidationInfo
-from timebox.reporter import StepStatus
+from timebox.progress import StepStatus
 
 
 def entry(step: int, loss: float | None = 1.5) -> dict[str, object]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from timebox.cli.formatting import facts, json_line, number, percent, plural, short, show, table
+from timebox.cli.formatting import facts, json_line, show, table
+from timebox.formatting import number, percent, plural, short
 
 
 def test_missing_figures_are_a_dash() -> None:

@@ -1,15 +1,10 @@
 """Names of files and classes that a terminal would obey are escaped by every verb."""
 
 import json
-import os
-import pty
 import re
-import subprocess
 import sys
 import tomllib
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -18,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from terminals import run_on_terminal
 from timebox.cli import streams
-from timebox.cli.display import LiveReporter, progress, steady_console
+from timebox.cli.display import progress
 from timebox.cli.formatting import show, table, write
 from timebox.cli.streams import GuardedStream, guard_stderr, unguarded
 from timebox.errors import is_printable, one_line, without_controls
+from timebox.progress.terminal import LiveReporter, steady_console
 from timebox.recipes import get_recipe
 
 from .conftest import Command
@@ -163,22 +160,8 @@ def test_refusals_escape_names(timebox: Command, verb: str, name: str, extra: tu
 
 
 def on_terminal(place: Path, *words: str) -> bytes:
-    """All that `timebox WORDS` writes on a terminal, as stdout and stderr."""
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-    command = [sys.executable, "-m", "timebox", *words]
-    process = subprocess.Popen(command, cwd=place, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
-    os.close(theirs)
-    written = b"".join(_chunks(ours))
-    os.close(ours)
-    assert process.wait() in (0, 3), written.decode(errors="replace")
-    return written
-
-
-def _chunks(terminal: int) -> Iterator[bytes]:
-    with suppress(OSError):  # EIO: the last process has closed it
-        while chunk := os.read(terminal, 1 << 16):
-            yield chunk
+    """All that `timebox WORDS` writes on a terminal."""
+    return run_on_terminal([sys.executable, "-m", "timebox", *words], place, (0, 3))
 
 
 def commands_in(text: bytes) -> list[bytes]:

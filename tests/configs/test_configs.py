@@ -26,7 +26,7 @@ from timebox.evaluation.tta import NUM_VIEWS
 from timebox.runtime.precision import PRECISIONS
 
 # Parameters of the public functions that are no options.
-NO_OPTIONS = {"reporter", "deadline", "notify", "on_trial"}
+NO_OPTIONS = {"progress", "reporter", "deadline", "notify", "on_trial"}
 FUNCTIONS: list[tuple[Callable[..., object], type[Config]]] = [
     (timebox.train, TrainConfig),
     (timebox.evaluate, EvaluateConfig),

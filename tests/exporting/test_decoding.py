@@ -170,7 +170,7 @@ def test_the_estimator_decodes_alike(files: list[Path], tmp_path: Path, monkeypa
         trained.append(dataset.images)
         return real(dataset, **options)
 
-    monkeypatch.setattr("timebox.estimator.train", record)
+    monkeypatch.setattr("timebox.estimator.classifier.train", record)
     classifier = TimeboxClassifier(steps=1, settings=("width=8", f"image_size={SIDE}"), random_state=0)
     classifier.fit(files, np.arange(len(files)) % 2)
     for file, pixels in zip(files, trained[0], strict=True):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 import timebox
-from timebox.reporter import SilentReporter, StepStatus
+from timebox.progress import SilentReporter, StepStatus
 
 HERE = Path(__file__).resolve().parent
 NUM_EXPECTED = 6

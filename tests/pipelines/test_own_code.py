@@ -20,8 +20,8 @@ from timebox import TimeboxClassifier
 from timebox.custom import names
 from timebox.errors import RunError, UsageError
 from timebox.pipelines import evaluate, train
+from timebox.progress import SilentReporter, StepStatus
 from timebox.recipes import check_trial_code
-from timebox.reporter import SilentReporter, StepStatus
 from timebox.run import Run, load
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "fp32", "init": "scratch"}

@@ -20,7 +20,7 @@ from timebox.planning import planner
 from timebox.planning.budget import Budget
 from timebox.planning.selection import PlanRequest, Selection, select_recipe
 from timebox.pretrained.weights import EFFICIENTNET_LITE0
-from timebox.reporter import SilentReporter, StepStatus
+from timebox.progress import SilentReporter, StepStatus
 from timebox.run import Run, load
 
 pytestmark = pytest.mark.skipif(EFFICIENTNET_LITE0.path() is None, reason="the extra `pretrained` is not installed")

@@ -19,7 +19,7 @@ from timebox.cli.exit_status import DONE, REFUSED
 from timebox.data.reading import encoded_images
 from timebox.errors import BudgetError, DataError, RunError, TimeboxError, UsageError, flags_in_messages
 from timebox.pipelines import train
-from timebox.reporter import SilentReporter, StepStatus
+from timebox.progress import SilentReporter, StepStatus
 from timebox.run import load
 
 QUICK = ("--recipe", "haet2021", "--set", "width=4", "--device", "cpu", "--precision", "fp32")

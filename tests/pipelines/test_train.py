@@ -19,7 +19,7 @@ from timebox.data.device.loader import DeviceLoader
 from timebox.errors import BudgetError, DataError, UsageError
 from timebox.models import Airbench, AirbenchConfig
 from timebox.pipelines import train
-from timebox.reporter import StepStatus
+from timebox.progress import StepStatus
 from timebox.run import Run, load
 from timebox.run.writer import RunWriter
 from timebox.training import checkpointer as checkpointer

@@ -11,7 +11,7 @@ from torch import nn
 
 from timebox.clock import Deadline
 from timebox.errors import TimeboxError
-from timebox.reporter import StepStatus
+from timebox.progress import StepStatus
 from timebox.runtime.precision import Precision
 from timebox.training import step as steps
 from timebox.training.loop import train_model

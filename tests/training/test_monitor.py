@@ -9,7 +9,7 @@ from timebox.clock import Deadline
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.reporter import SilentReporter
+from timebox.progress import SilentReporter
 from timebox.runtime.async_scalars import AsyncScalars
 from timebox.runtime.faults import NonFiniteError
 from timebox.training.monitor import StepRecord, TrainingMonitor

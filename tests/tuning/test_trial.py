@@ -9,7 +9,7 @@ from small_runs import SMALL, coloured
 from timebox.configs.data import DataConfig
 from timebox.data import ImageDataset
 from timebox.errors import UsageError
-from timebox.reporter import StepStatus
+from timebox.progress import StepStatus
 from timebox.tuning.trial import MAX_VAL_IMAGES, DivergedError, DivergenceGuard, Trainer
 
 SOURCE = DataConfig("data.npz")

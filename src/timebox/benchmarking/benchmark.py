@@ -26,6 +26,7 @@ from timebox.errors import BudgetError, DataError, RunError, UsageError, option_
 from timebox.files import check_free
 from timebox.jobs.data import DatasetReader
 from timebox.paths import shell_quote
+from timebox.progress import progress_lines
 from timebox.recipes import AUTO
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.runtime.device import resolve_device
@@ -78,6 +79,7 @@ def benchmark(
     resume: str | Path | None = None,
     keep_runs: bool = False,
     trust_code: bool = False,
+    progress: bool = True,
     notify: Callable[[str], None] | None = None,
     on_trial: Callable[[Record], None] | None = None,
     deadline: Deadline | None = None,
@@ -108,7 +110,8 @@ def benchmark(
         keep_runs: keep the model of every trial, under ``runs/`` in the directory.
         trust_code: whether to import code that recipe files name, or with ``resume`` the benchmark, see
             :func:`timebox.load`.
-        notify: takes lines of progress. on_trial: takes the record of each trial once it is on disk.
+        progress: whether lines of progress are printed, where stderr is a terminal or the call comes from a notebook.
+        notify: takes the lines in place of that. on_trial: takes the record of each trial once it is on disk.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The benchmark. Where Ctrl-C came after the first trial, as far as it came: its summary says ``stopped``.
@@ -124,7 +127,7 @@ def benchmark(
     """
     config = BenchmarkConfig.from_call(locals())
     deadline = deadline or Deadline.since_call(config.budget)
-    notify = notify or (lambda line: None)
+    notify = progress_lines(notify, progress)
     if config.resume is not None:
         directory = BenchmarkDirectory.existing(resolve_link(Path(config.resume)))
     else:

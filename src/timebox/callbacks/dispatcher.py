@@ -10,7 +10,7 @@ from pathlib import Path
 from timebox.callbacks.events import METHODS, EndInfo, Info, PlanInfo, StepInfo
 from timebox.clock import Deadline
 from timebox.errors import one_line, without_passwords
-from timebox.reporter import Reporter
+from timebox.progress import Reporter
 
 # Events that wait at most: on_step events are dropped first, the oldest of them.
 MAX_WAITING = 1000

@@ -6,14 +6,14 @@ from typing import Any
 
 from timebox.callbacks.dispatcher import CallbackDispatcher
 from timebox.callbacks.events import StepInfo, ValidationInfo
-from timebox.reporter import Reporter, StepStatus
+from timebox.progress import Reporter, StepStatus
 
 
 class EventSource:
     """Stands between the monitor of a training and its log and reporter, and passes everything on to them.
 
     The loss of a step is logged once the device has finished it, and so is an event of the step submitted: with the
-    first status that follows. It is a :class:`timebox.reporter.Reporter`.
+    first status that follows. It is a :class:`timebox.Reporter`.
 
     Args:
         log: of the training, for the lines of metrics.jsonl.

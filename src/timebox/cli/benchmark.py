@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec import convert
 
 from timebox.cli import exit_status as exits
-from timebox.cli.formatting import UNKNOWN, facts, json_line, number, percent, plural, say, show, table, write
+from timebox.cli.formatting import facts, json_line, say, show, table, write
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.benchmark import BenchmarkConfig
 from timebox.errors import OutputError, one_line
+from timebox.formatting import UNKNOWN, number, percent, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
-from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, percent, plural, results_width, show, table, write
+from timebox.cli.formatting import PLAIN_WIDTH, facts, json_line, results_width, show, table, write
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import format_duration
 from timebox.configs.verbs import EvaluateConfig
 from timebox.errors import one_line
+from timebox.formatting import percent, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from timebox.cli.exit_status import DONE
-from timebox.cli.formatting import facts, json_line, percent, plural, write
+from timebox.cli.formatting import facts, json_line, write
 from timebox.cli.parsing import VerbHelp
 from timebox.cli.predict import image_files
 from timebox.configs.verbs import ExportConfig
+from timebox.formatting import percent, plural
 
 if TYPE_CHECKING:
     from timebox.exporting import Exported

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
-from timebox.cli.formatting import facts, json_line, percent, plural, show, table, write
+from timebox.cli.formatting import facts, json_line, show, table, write
 from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import InspectConfig
+from timebox.formatting import percent, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
-from timebox.cli.formatting import facts, json_line, short, write
+from timebox.cli.formatting import facts, json_line, write
 from timebox.cli.parsing import VerbHelp
 from timebox.cli.text_plot import sketch
 from timebox.clock import Deadline
 from timebox.configs.lr_find import LrFindConfig
+from timebox.formatting import short
 from timebox.paths import shell_quote
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
-from timebox.cli.formatting import facts, json_line, plural, write
+from timebox.cli.formatting import facts, json_line, write
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.arguments import to_arguments
 from timebox.configs.verbs import PlanConfig
+from timebox.formatting import plural
 from timebox.paths import shell_quote
 
 if TYPE_CHECKING:

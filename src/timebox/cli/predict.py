@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from timebox.cli.csv_line import csv_line
 from timebox.cli.exit_status import DONE
 from timebox.cli.file_list import read_names
-from timebox.cli.formatting import json_line, plural, write, write_raw
+from timebox.cli.formatting import json_line, write, write_raw
 from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import PredictConfig
 from timebox.errors import DataError
+from timebox.formatting import plural
 from timebox.paths import expand_user
 
 STDIN = "-"  # in place of an image: a list of files on stdin

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from timebox.cli import display
 from timebox.cli import exit_status as exits
-from timebox.cli.formatting import facts, json_line, number, percent, write
+from timebox.cli.formatting import facts, json_line, write
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.train import CODE, TrainConfig
 from timebox.errors import OutputError
+from timebox.formatting import number, percent
 from timebox.machine import is_worker_rank
 from timebox.paths import shell_quote
 
@@ -64,8 +65,8 @@ def _run_worker_rank(config: TrainConfig, deadline: Deadline) -> int:
     """Train as one of the ranks that the main rank directs. Prints nothing but errors of this rank."""
     from timebox.jobs.data import DatasetReader
     from timebox.jobs.worker import run_worker
+    from timebox.progress import SilentReporter
     from timebox.recipes import recipe_request
-    from timebox.reporter import SilentReporter
     from timebox.runtime.device import resolve_device
 
     reader = DatasetReader(config.data_dir, config.max_bad_share, SilentReporter().note, deadline, cache=config.cache)

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from timebox.cli.exit_status import DONE, LATE_OR_PARTLY_WRITTEN
-from timebox.cli.formatting import facts, json_line, percent, say, show, table, write
+from timebox.cli.formatting import facts, json_line, say, show, table, write
 from timebox.cli.parsing import VerbHelp
 from timebox.clock import Deadline, format_duration
 from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
+from timebox.formatting import percent
 
 HELP = VerbHelp(
     TuneConfig,

@@ -69,7 +69,13 @@ def check_complete(config: Any) -> None:
 
 
 class TrainConfig(Config, frozen=True, kw_only=True):
-    """The arguments of :func:`timebox.train`; documented there."""
+    """The arguments of :func:`timebox.train`, documented there, as a value that is checked when it is made.
+
+    >>> import timebox
+    >>> config = timebox.TrainConfig(data="photos", budget="10m", test=0.2)
+    >>> config.budget, config.replace(seed=1).changed_fields()
+    (600.0, ['data', 'budget', 'seed', 'test'])
+    """
 
     data: Annotated[
         options.Text | None,

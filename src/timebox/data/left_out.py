@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from timebox.data.reading.text import abbreviate_list, pluralize
+from timebox.data.reading.text import abbreviate_list
+from timebox.formatting import plural
 
 _MAX_EXAMPLES = 3
 
@@ -32,6 +33,6 @@ class LeftOut:
     @property
     def sentence(self) -> str:
         """ "2 images outside any class folder left out: a.png, b.png"."""
-        words = f"{pluralize(self.count, self.what)} {self.reason}".rstrip()
+        words = f"{plural(self.count, self.what)} {self.reason}".rstrip()
         more = ", ..." if self.count > len(self.examples) else ""
         return f"{words} left out: {abbreviate_list(self.examples)}{more}"

@@ -12,7 +12,7 @@ from timebox.clock import Deadline
 from timebox.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from timebox.distributed.run_key import KEY_VARIABLE, is_key_secret
 from timebox.machine import is_one_host, is_torchrun
-from timebox.reporter import Reporter
+from timebox.progress import Reporter
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.jobs.messages import ReadData, ReadResult, RunFinished, StartTraining
 from timebox.planning.throughput.distributed import MeasurementRequest, ThroughputWorker
-from timebox.reporter import SilentReporter
+from timebox.progress import SilentReporter
 from timebox.run.ranks_file import record_rank_failures_of_dead
 from timebox.runtime.torch_state import preserve_torch_state
 

@@ -31,7 +31,7 @@ from timebox.evaluation.metrics import (
     per_class_metrics,
 )
 from timebox.jobs.data import split_data
-from timebox.reporter import Reporter, SilentReporter
+from timebox.progress import Reporter, show_progress
 from timebox.run.files import read_training_hashes
 from timebox.run.run import Run
 
@@ -101,6 +101,7 @@ def evaluate(
     max_bad_share: float = 0.1,
     cache: bool = True,
     trust_code: bool = False,
+    progress: bool = True,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score a run on a data set.
@@ -117,6 +118,7 @@ def evaluate(
         class_depth, data_dir, max_bad_share, cache: as of :func:`timebox.train`; folders named as the run's classes
             tell the depth too.
         trust_code: whether to import the code that the run names, see :func:`timebox.load`.
+        progress, reporter: as of :func:`timebox.train`.
     Raises:
         RunError, DataError, UsageError: for a run, data or a split that are not there or do not fit.
 
@@ -125,59 +127,60 @@ def evaluate(
     >>> evaluation.num_images, evaluation.confusion.shape
     (12, (2, 2))
     """
-    started, reporter = now(), reporter or SilentReporter()
+    started = now()
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = Run.of(run, device).with_code({}, trust_code)
-    source = DataConfig.of_run(run.config, run.path)
-    reporter.phase("reading")
+    with show_progress(reporter, progress) as reporter:
+        source = DataConfig.of_run(run.config, run.path)
+        reporter.phase("reading")
 
-    def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
-        return load_data(
-            path,
-            image_size=image_size,
-            coarse=source.coarse,
-            class_depth=class_depth,
-            class_names=run.class_names,
-            white_16bit=run.preprocessing.white_16bit,
-            data_dir=Path(data_dir) if data_dir else None,
-            max_bad_share=max_bad_share,
-            notify=notify,
-            cache=cache,
-            fit=run.recipe.image_fit,
+        def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
+            return load_data(
+                path,
+                image_size=image_size,
+                coarse=source.coarse,
+                class_depth=class_depth,
+                class_names=run.class_names,
+                white_16bit=run.preprocessing.white_16bit,
+                data_dir=Path(data_dir) if data_dir else None,
+                max_bad_share=max_bad_share,
+                notify=notify,
+                cache=cache,
+                fit=run.recipe.image_fit,
+            )
+
+        loaded = read(data, run.preprocessing.square_side, reporter.note)
+        name, dataset = _select_split(config.split, loaded.splits, source, run, read)
+        dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
+        num_total = len(dataset)
+        if test_limit is not None:
+            if test_limit > num_total:
+                raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
+            dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
+        reporter.phase("scoring")
+        predicted = run.predict_indices(dataset.images, tta)
+        is_seen = np.isin(image_hashes(dataset.images), read_training_hashes(run.path))
+        pairs, num_classes = confusion_pairs(dataset.labels, predicted), len(run.class_names)
+        classes = per_class_metrics(run.class_names, pairs)
+        return Evaluation(
+            run=str(run.path),
+            data=str(data),
+            split=name,
+            accuracy=float((predicted == dataset.labels).mean()),
+            num_correct=int((predicted == dataset.labels).sum()),
+            num_images=len(dataset),
+            num_images_total=num_total,
+            num_seen_in_training=int(is_seen.sum()),
+            accuracy_unseen=None if is_seen.all() else float((predicted == dataset.labels)[~is_seen].mean()),
+            tta=run.views(tta),
+            seconds=round(now() - started, 3),
+            **macro_averages(classes),
+            classes=classes,
+            confusion=confusion_matrix(pairs, num_classes) if num_classes <= MAX_MATRIX_CLASSES else None,
+            confusion_pairs=pairs,
+            notes=loaded.notes,
+            bad_files=loaded.bad_files,
         )
-
-    loaded = read(data, run.preprocessing.square_side, reporter.note)
-    name, dataset = _select_split(config.split, loaded.splits, source, run, read)
-    dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
-    num_total = len(dataset)
-    if test_limit is not None:
-        if test_limit > num_total:
-            raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
-        dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
-    reporter.phase("scoring")
-    predicted = run.predict_indices(dataset.images, tta)
-    is_seen = np.isin(image_hashes(dataset.images), read_training_hashes(run.path))
-    pairs, num_classes = confusion_pairs(dataset.labels, predicted), len(run.class_names)
-    classes = per_class_metrics(run.class_names, pairs)
-    return Evaluation(
-        run=str(run.path),
-        data=str(data),
-        split=name,
-        accuracy=float((predicted == dataset.labels).mean()),
-        num_correct=int((predicted == dataset.labels).sum()),
-        num_images=len(dataset),
-        num_images_total=num_total,
-        num_seen_in_training=int(is_seen.sum()),
-        accuracy_unseen=None if is_seen.all() else float((predicted == dataset.labels)[~is_seen].mean()),
-        tta=run.views(tta),
-        seconds=round(now() - started, 3),
-        **macro_averages(classes),
-        classes=classes,
-        confusion=confusion_matrix(pairs, num_classes) if num_classes <= MAX_MATRIX_CLASSES else None,
-        confusion_pairs=pairs,
-        notes=loaded.notes,
-        bad_files=loaded.bad_files,
-    )
 
 
 def _select_split(

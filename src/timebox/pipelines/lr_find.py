@@ -19,8 +19,8 @@ from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.pipelines.learning_rate import run_range_test
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
+from timebox.progress import Reporter, show_progress
 from timebox.recipes import AUTO, Recipe, RecipeLike, parse_recipe, recipe_request
-from timebox.reporter import Reporter, SilentReporter
 from timebox.reporting.lr_chart import lr_range_chart
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.files import to_json
@@ -107,6 +107,7 @@ def lr_find(
     max_bad_share: float = 0.1,
     cache: bool = True,
     trust_code: bool = False,
+    progress: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> LRRange:
@@ -133,32 +134,33 @@ def lr_find(
     ('lr', True)
     """
     config = LrFindConfig.from_call({**locals(), **recipe_request(recipe, settings, {}, trust_code)})
-    deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
-    source = DataConfig.of(config, val="none", test="none")
-    options = config.as_dict(("recipe", "settings", "seed", "precision"))
-    train_config = TrainConfig.of(source, **options, scoring=False)
-    planned_for = Deadline(parse_budget(config.train_budget))
-    training_device = resolve_device(device)
-    spec = parse_recipe(config.recipe, config.settings)
-    image_size, image_fit = spec.image_form
-    reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
-    if spec.extends_auto:
-        reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
-    with preserve_torch_state():
-        reporter.phase("reading")
-        loaded, data_splits = reader.read_splits(source, image_size, image_fit)
-        reporter.phase("planning")
-        try:
-            request = plan_request(train_config, data_splits, training_device)
-            plan = plan_training(request, RunContext(planned_for, reporter), first_lines=data_splits.lines)
-        except BudgetError as error:  # of the training to come
-            raise BudgetError(f"train_{error}") from error
-        # One network of the ensemble, at full image size from the first step on.
-        recipe_of_one, step_seconds = plan.recipe.replace(ensemble_size=1, start_size=1.0), plan.step_seconds
-        plan = replace(plan, recipe=recipe_of_one, step_seconds=step_seconds / plan.recipe.ensemble_size)
-        job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
-        reporter.phase("testing rates")
-        test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
+    deadline = deadline or Deadline.since_call(config.budget)
+    with show_progress(reporter, progress, deadline.budget_seconds) as reporter:
+        source = DataConfig.of(config, val="none", test="none")
+        options = config.as_dict(("recipe", "settings", "seed", "precision"))
+        train_config = TrainConfig.of(source, **options, scoring=False)
+        planned_for = Deadline(parse_budget(config.train_budget))
+        training_device = resolve_device(device)
+        spec = parse_recipe(config.recipe, config.settings)
+        image_size, image_fit = spec.image_form
+        reader = DatasetReader(config.data_dir, max_bad_share, reporter.note, deadline, cache=cache)
+        if spec.extends_auto:
+            reader.largest_side = largest_side_for(planned_for.budget_seconds, training_device)
+        with preserve_torch_state():
+            reporter.phase("reading")
+            loaded, data_splits = reader.read_splits(source, image_size, image_fit)
+            reporter.phase("planning")
+            try:
+                request = plan_request(train_config, data_splits, training_device)
+                plan = plan_training(request, RunContext(planned_for, reporter), first_lines=data_splits.lines)
+            except BudgetError as error:  # of the training to come
+                raise BudgetError(f"train_{error}") from error
+            # One network of the ensemble, at full image size from the first step on.
+            recipe_of_one, step_seconds = plan.recipe.replace(ensemble_size=1, start_size=1.0), plan.step_seconds
+            plan = replace(plan, recipe=recipe_of_one, step_seconds=step_seconds / plan.recipe.ensemble_size)
+            job, lrs = TrainingJob(train_config, plan, data_splits), _lr_range(plan.recipe, config.low, config.high)
+            reporter.phase("testing rates")
+            test = _run_test(job, lrs, _build_pacer(plan, deadline), reporter)
     out = resolve_link(Path(config.out)) if config.out else make_default_directory(f"{loaded.name}-lr")
     result = LRRange(test, plan.recipe, out)
     with written(repr(str(result.path))):

@@ -17,8 +17,8 @@ from timebox.jobs.pretrained import begin_with_pretrained
 from timebox.planning.forecast import Forecast
 from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
+from timebox.progress import Reporter, show_progress
 from timebox.recipes import AUTO, Recipe, RecipeLike, parse_recipe, recipe_request
-from timebox.reporter import Reporter, SilentReporter
 from timebox.runtime.device import resolve_device
 from timebox.runtime.torch_state import preserve_torch_state
 
@@ -104,6 +104,7 @@ def plan(
     allow_partial: bool = False,
     cache: bool = True,
     trust_code: bool = False,
+    progress: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> PlannedTraining:
@@ -131,28 +132,31 @@ def plan(
     """
     code = {"network": network, "augment": augment, "loss": loss, "optimizer": optimizer}
     config = PlanConfig.from_call({**locals(), **recipe_request(recipe, settings, code, trust_code)})
-    deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
-    train_config = TrainConfig.of(
-        DataConfig.of(config),
-        **config.as_dict(("recipe", "settings", "init", "scoring", "precision", "device", "cache", "max_bad_share")),
-        budget=config.budget,
-    )
-    reader = DatasetReader(
-        config.data_dir, config.max_bad_share, reporter.note, deadline, None, config.cache, config.allow_partial
-    )
-    torch_device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
-    if spec.extends_auto:
-        reader.largest_side = largest_side_for(deadline.budget_seconds, torch_device)
-    context = RunContext(deadline, reporter)
-    with preserve_torch_state():
-        with context.phase("reading"):
-            loaded, data_splits = reader.read_splits(train_config.source, *spec.image_form)
-            reader.hashes(data_splits.train)
-        pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device, False)
-        with context.phase("planning"):
-            budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
-            request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)
-            made = plan_training(request, context, first_lines=(*data_splits.lines, *lines))
+    deadline = deadline or Deadline.since_call(config.budget)
+    with show_progress(reporter, progress, deadline.budget_seconds) as reporter:
+        train_config = TrainConfig.of(
+            DataConfig.of(config),
+            **config.as_dict(
+                ("recipe", "settings", "init", "scoring", "precision", "device", "cache", "max_bad_share")
+            ),
+            budget=config.budget,
+        )
+        reader = DatasetReader(
+            config.data_dir, config.max_bad_share, reporter.note, deadline, None, config.cache, config.allow_partial
+        )
+        torch_device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
+        if spec.extends_auto:
+            reader.largest_side = largest_side_for(deadline.budget_seconds, torch_device)
+        context = RunContext(deadline, reporter)
+        with preserve_torch_state():
+            with context.phase("reading"):
+                loaded, data_splits = reader.read_splits(train_config.source, *spec.image_form)
+                reader.hashes(data_splits.train)
+            pretrained, lines = begin_with_pretrained(train_config, spec, data_splits, context, torch_device, False)
+            with context.phase("planning"):
+                budgets = (config.budget, *(seconds for seconds in FORECAST_BUDGETS if seconds != config.budget))
+                request = replace(plan_request(train_config, data_splits, torch_device), forecast_budgets=budgets)
+                made = plan_training(request, context, first_lines=(*data_splits.lines, *lines))
     train, splits = data_splits.train, {name: getattr(data_splits, name) for name in ("train", "val", "test")}
     return PlannedTraining(
         data_name=loaded.name,

@@ -31,8 +31,8 @@ from timebox.pipelines.replay import replay as replay_run
 from timebox.pipelines.resume import resume as resume_run
 from timebox.pipelines.resume import resume_after_restart
 from timebox.planning.image_size import largest_side_for
+from timebox.progress import Reporter, show_progress
 from timebox.recipes import AUTO, RecipeLike, parse_recipe, recipe_request
-from timebox.reporter import Reporter, SilentReporter
 from timebox.run.directories.locks import locked_run
 from timebox.run.directories.output import check_output_directory, resolve_link
 from timebox.run.ranks_file import find_restarted_run, save_ranks_record
@@ -78,6 +78,7 @@ def train(
     cache: bool = True,
     trust_code: bool = False,
     callbacks: Sequence[object] = (),
+    progress: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
 ) -> Run:
@@ -141,7 +142,8 @@ def train(
         callbacks: objects with any of the methods ``on_plan``, ``on_step``, ``on_validation``, ``on_checkpoint`` and
             ``on_end``, or their names, ``"package.module:Name"``. A thread in the background calls them with one
             argument, :class:`timebox.PlanInfo` and its like; see ``docs/callbacks.md``.
-        reporter: receives phases, notes and steps as they happen. Unlike a callback it is waited for.
+        progress: whether progress is shown, where stderr is a terminal or the call comes from a notebook.
+        reporter: receives phases, notes and steps as they happen, in place of that. Unlike a callback it is waited for.
         deadline: a clock already running, in place of ``budget``.
     Returns:
         The finished run. Where Ctrl-C came after the first checkpoint, the run as far as it came: its summary says
@@ -170,25 +172,26 @@ def train(
     requested = recipe_request(recipe, settings, code, trust_code)
     given |= requested if is_new else dict.fromkeys(code)
     config = TrainConfig.from_call({**locals(), **given})
-    deadline, reporter = deadline or Deadline.since_call(config.budget), reporter or SilentReporter()
-    reader = DatasetReader(
-        config.data_dir,
-        config.max_bad_share,
-        reporter.note,
-        deadline,
-        in_memory,
-        config.cache,
-        config.allow_partial,
-    )
-    if is_worker_rank():
-        return Run(run_worker(resolve_device(device), deadline, reader, trust_code), device)
-    with dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
-        if is_new:
-            run = _train(config, reader, deadline, reporter, dispatcher)
-        else:
-            own_code = {field: code[key] for field, key in OPTION_OF.items()}
-            run = _continue(config, reader, deadline, reporter, dispatcher, own_code)
-        dispatcher.submit(EndInfo(run.path, run.summary))
+    deadline = deadline or Deadline.since_call(config.budget)
+    with show_progress(reporter, progress, deadline.budget_seconds) as reporter:
+        reader = DatasetReader(
+            config.data_dir,
+            config.max_bad_share,
+            reporter.note,
+            deadline,
+            in_memory,
+            config.cache,
+            config.allow_partial,
+        )
+        if is_worker_rank():
+            return Run(run_worker(resolve_device(device), deadline, reader, trust_code), device)
+        with dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
+            if is_new:
+                run = _train(config, reader, deadline, reporter, dispatcher)
+            else:
+                own_code = {field: code[key] for field, key in OPTION_OF.items()}
+                run = _continue(config, reader, deadline, reporter, dispatcher, own_code)
+            dispatcher.submit(EndInfo(run.path, run.summary))
     if is_code(run.recipe.model) and not run.summary.get("stopped"):
         _ = run.model  # while the name stands for the network that was trained
     return run

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from timebox.clock import Deadline
 from timebox.data.device.loader import DeviceLoader
-from timebox.reporter import Reporter, StepStatus
+from timebox.progress import Reporter, StepStatus
 from timebox.runtime.async_scalars import AsyncScalars
 from timebox.runtime.faults import NonFiniteError
 from timebox.training.schedule import Schedule, StepPlan

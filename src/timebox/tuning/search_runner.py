@@ -289,7 +289,7 @@ class SearchRunner:
         reading = {name: options[name] for name in READING}
         if can_resume:
             with suppress(RunError):  # killed while it wrote its first checkpoint, or finished
-                return train(config.data, resume=final, budget=seconds, **reading)
+                return train(config.data, resume=final, budget=seconds, progress=False, **reading)
         return train(
             config.data,
             recipe=str(best),
@@ -297,6 +297,7 @@ class SearchRunner:
             out=final,
             overwrite=True,
             deadline=Deadline(self._deadline.remaining() - RESERVE_SECONDS),
+            progress=False,
             **{name: options[name] for name in FINAL_OPTIONS},
             **reading,
         )

@@ -23,7 +23,7 @@ from timebox.jobs.run_job import score_held_out
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest
-from timebox.reporter import SilentReporter, StepStatus
+from timebox.progress import SilentReporter, StepStatus
 from timebox.run.json_values import Count, RecipeFields, Seconds, Share
 from timebox.run.writer import RunWriter
 from timebox.runtime.faults import RecoverableError

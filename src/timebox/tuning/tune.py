@@ -24,6 +24,7 @@ from timebox.paths import shell_quote
 from timebox.planning.auto import candidate_scales
 from timebox.planning.dataset_profile import DatasetProfile
 from timebox.planning.image_size import largest_side_for
+from timebox.progress import progress_lines
 from timebox.recipes import AUTO, Recipe, RecipeLike, RecipeSpec, check_trial_code, parse_recipe, recipe_request
 from timebox.run.directories.output import make_default_directory, resolve_link
 from timebox.run.run import Run
@@ -93,6 +94,7 @@ def tune(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     trust_code: bool = False,
+    progress: bool = True,
     notify: Notify | None = None,
     deadline: Deadline | None = None,
 ) -> Tuned:
@@ -124,7 +126,8 @@ def tune(
         resume: directory of a search that was stopped or killed. Its trials are kept; it continues with the rest of its
             budget, or with a new ``budget`` for the whole search. Its ``storage`` must be given again, if it has one.
         trust_code: with ``resume``: whether to import the code that the recipe names, see :func:`timebox.load`.
-        notify: called with each line of progress.
+        progress: whether lines of progress are printed, where stderr is a terminal or the call comes from a notebook.
+        notify: called with each line in place of that.
         deadline: a running clock, in place of ``budget``.
     Returns:
         The final run and the results of the search.
@@ -140,7 +143,7 @@ def tune(
     """
     config = TuneConfig.from_call({**locals(), **recipe_request(recipe, settings, {}, trust_code)})
     deadline = deadline or Deadline.since_call(config.budget)
-    notify = notify or (lambda line: None)
+    notify = progress_lines(notify, progress)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.resume is not None:
         return _resume(config, deadline, notify)

@@ -64,16 +64,16 @@ def inject(faults: Faults) -> None:
 
 
 def pause(fault: Faults) -> None:
-    from timebox.cli import display
+    from timebox.progress import terminal
 
-    real = display.PlainReporter.phase
+    real = terminal.PlainReporter.phase
 
-    def phase(self: display.PlainReporter, name: str) -> None:
+    def phase(self: terminal.PlainReporter, name: str) -> None:
         real(self, name)
         if name == fault["phase"]:
             time.sleep(fault["seconds"])
 
-    display.PlainReporter.phase = phase
+    terminal.PlainReporter.phase = phase
 
 
 def kill_at(fault: Faults) -> None:

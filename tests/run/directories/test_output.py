@@ -10,7 +10,7 @@ from cut_runs import names
 from small_runs import FILES, SMALL, quick, weights
 from timebox.errors import UsageError
 from timebox.pipelines import lr_find, train
-from timebox.reporter import SilentReporter
+from timebox.progress import SilentReporter
 from timebox.run.directories.output import check_output_directory, make_default_directory, resolve_link
 from timebox.run.writer import RunWriter
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from timebox.data.folders.names import split_of, words_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.reading.encoded_images import EncodedImage
-from timebox.data.reading.text import pluralize, relative_name
+from timebox.data.reading.text import relative_name
 from timebox.data.tables.files.table_memory import TableMemory
 from timebox.errors import DataError
 from timebox.files import read_regular
+from timebox.formatting import plural
 
 _SUFFIXES = frozenset({".txt", ".csv", ".tsv"})
 _MAX_BYTES = 1 << 26
@@ -51,9 +52,9 @@ def annotated_images(
             for file in by_name[name]
         ]
         where = relative_name(path, root.path)
-        notes = [f"{where} has the labels of the {pluralize(len(images), 'image')} of {split}"]
+        notes = [f"{where} has the labels of the {plural(len(images), 'image')} of {split}"]
         if rest := folder.num_images - len(images):
-            notes.append(f"{pluralize(rest, 'image')} of {split} without a label in {where} left out")
+            notes.append(f"{plural(rest, 'image')} of {split} without a label in {where} left out")
         return Annotated(path, images, notes)
     return None
 

@@ -10,8 +10,9 @@ from timebox.data.folders.masks import find_masks, is_mask_name, masks_of_others
 from timebox.data.folders.names import CONTAINERS, UNLABELLED, are_parts, split_of
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import abbreviate_list, pluralize, printable, relative_name
+from timebox.data.reading.text import abbreviate_list, printable, relative_name
 from timebox.errors import DataError, option_text
+from timebox.formatting import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +215,7 @@ def merged_names_notes(written: Mapping[str, set[str]]) -> list[str]:
     for name, spellings in list(merged.items())[:3]:
         notes.append(f"{' and '.join(map(repr, sorted(spellings)))} are one class: {name!r}")
     if len(merged) > 3:
-        notes.append(f"{pluralize(len(merged), 'class')[:-1]}es in all came under several such names")
+        notes.append(f"{plural(len(merged), 'class', 'classes')} in all came under several such names")
     by_letters: dict[str, list[str]] = {}
     for name in written:
         by_letters.setdefault(_rough_name(name), []).append(name)

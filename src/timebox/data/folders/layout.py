@@ -17,8 +17,9 @@ from timebox.data.folders.split_folders import NestedSplits, nested_splits, spli
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.folders.unread import unread_files
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import abbreviate_list, pluralize, printable, relative_name
+from timebox.data.reading.text import abbreviate_list, printable, relative_name
 from timebox.errors import DataError
+from timebox.formatting import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ def _class_folders(root: ImageFolder, folder: ImageFolder, options: LayoutOption
     if folder.num_images:
         example = relative_name(next(folder.all_images()), root.path)
         raise DataError(
-            f"{root.path}: {pluralize(folder.num_images, 'image')}, but no class folders and no table of labels, so "
+            f"{root.path}: {plural(folder.num_images, 'image')}, but no class folders and no table of labels, so "
             f"nothing says what {example} is: put them as CLASS/IMAGE.jpg, or add a table of file names and labels"
             f"{unread_files(root)}"
         )

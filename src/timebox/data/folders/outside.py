@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from timebox.data.reading.text import pluralize, printable
+from timebox.data.reading.text import printable
+from timebox.formatting import plural
 
 _FILES_PER_CHECK = 256
 
@@ -33,7 +34,7 @@ class OutsideFiles:
         verb = "lies" if self.count == 1 else "lie"
         named = "" if self.name == self.path else f"{self.name} is "
         more = ", ..." if self.count > 1 else ""
-        files = pluralize(self.total, "image file")
+        files = plural(self.total, "image file")
         return f"{self.count:,} of {files} {verb} outside the folder of the data: {named}{self.path}{more}"
 
 

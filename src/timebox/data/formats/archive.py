@@ -22,12 +22,13 @@ from timebox.data.part import PartRead, part_order
 from timebox.data.reading.decompression_limits import check_unpacked
 from timebox.data.reading.options import DEFAULT_MAX_SIDE, ProgressNotifier, ReadOptions
 from timebox.data.reading.tar import TAR_ERRORS, check_member_path, first_member, read_tar
-from timebox.data.reading.text import abbreviate_list, pluralize, short_name
+from timebox.data.reading.text import abbreviate_list, short_name
 from timebox.data.reading.threads import seconds_per_image
 from timebox.data.reading.time_limit import Stage
 from timebox.data.tables.sources import is_table
 from timebox.errors import DataError, TimeboxError
 from timebox.files import open_regular, temporary_directory
+from timebox.formatting import plural
 
 # Of other programs; they are zip archives too.
 _OTHER_ZIPS = frozenset({".xlsx", ".ods", ".docx", ".odt", ".pptx", ".pt", ".pth", ".ckpt"})
@@ -72,7 +73,7 @@ class Archive:
                 loaded = format.read(inner, replace(options, archive=fingerprint, archive_links=frozenset(links)))
             except DataError as error:
                 raise DataError(str(error).replace(str(root), str(path))) from error
-        left = [f"{pluralize(len(links), 'link')} in the archive left out"] if links else []
+        left = [f"{plural(len(links), 'link')} in the archive left out"] if links else []
         notes = [*left, *(note.replace(str(root), str(path)) for note in loaded.notes)]
         kind = "zip" if zipfile.is_zipfile(path) else "tar"
         if part:

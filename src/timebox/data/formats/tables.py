@@ -8,11 +8,12 @@ from timebox.data.dataset import LoadedData
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage, load_encoded
 from timebox.data.reading.options import ReadOptions
-from timebox.data.reading.text import pluralize, sort_naturally
+from timebox.data.reading.text import sort_naturally
 from timebox.data.tables.image_paths import ImagePaths
 from timebox.data.tables.labelled_images import LabelledImages, labelled_images
 from timebox.data.tables.sources import LabelTable, is_table, read_label_table
 from timebox.errors import DataError, UsageError
+from timebox.formatting import plural
 
 
 class Tables:
@@ -77,7 +78,7 @@ def overlap_notes(images: Sequence[EncodedImage]) -> list[str]:
     if not both:
         return []
     number = len({str(image.content) for image in both})
-    return [f"{pluralize(number, 'image')} are in more than one split, such as {both[0].name}: scores will be too good"]
+    return [f"{plural(number, 'image')} are in more than one split, such as {both[0].name}: scores will be too good"]
 
 
 def _sort(names: Sequence[str], declared: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from timebox.data.images.decode import CHANNEL_MODES, FIT_DESCRIPTIONS, WHITE_16BIT, ImageHeader
-from timebox.data.reading.text import abbreviate_list, pluralize
+from timebox.data.reading.text import abbreviate_list
+from timebox.formatting import plural
 
 
 def resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, channels: int, fit: str) -> Iterator[str]:
@@ -11,7 +12,7 @@ def resize_notes(sizes: dict[str, int], modes: dict[str, int], side: int, channe
     if list(sizes) != [f"{side}x{side}"]:
         common = abbreviate_list([f"{size} ({number:,})" for size, number in sizes.items()])
         resized = f"{side}x{side}: {FIT_DESCRIPTIONS[fit]}"
-        yield f"images of {pluralize(len(sizes), 'size')} ({common}) resized to {resized}"
+        yield f"images of {plural(len(sizes), 'size')} ({common}) resized to {resized}"
     mode = CHANNEL_MODES[channels]
     if list(modes) != [mode]:
         listed = ", ".join(f"{name} ({number:,})" for name, number in modes.items())
@@ -25,7 +26,7 @@ def white_notes(white: int, found: int, headers: Sequence[ImageHeader | None]) -
         yield f"16-bit images hold values above {white:,}, which is white for this model: they become white too"
     elif num_images and white < WHITE_16BIT:
         yield (
-            f"{pluralize(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
+            f"{plural(num_images, 'image')} of 16 bits hold values of {white.bit_length()} bits: {white:,} becomes "
             "white, "
             "in every image of this model"
         )
@@ -37,6 +38,6 @@ def misnamed_notes(names: Sequence[str], headers: Sequence[ImageHeader | None]) 
     if misnamed := [(name, header.misnamed_as) for name, header in pairs if header and header.misnamed_as]:
         name, true_format = misnamed[0]
         yield (
-            f"{pluralize(len(misnamed), 'file')} not of the format the suffix says ({name} is {true_format}): "
+            f"{plural(len(misnamed), 'file')} not of the format the suffix says ({name} is {true_format}): "
             "read by content"
         )

@@ -1,4 +1,4 @@
-"""File names, counts and lists as text for notes, errors and directory names."""
+"""File names and lists as text for notes, errors and directory names."""
 
 import re
 from collections import Counter
@@ -6,11 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timebox.errors import as_unicode
-
-
-def pluralize(number: int, noun: str) -> str:
-    """A count with its noun: "1 file", "2,000 files"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def abbreviate_list(names: Sequence[str], limit: int = 3) -> str:

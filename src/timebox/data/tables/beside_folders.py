@@ -7,10 +7,11 @@ from timebox.data.folders.layout import FolderLayout
 from timebox.data.folders.names import held_out_split
 from timebox.data.folders.tree import ImageFolder
 from timebox.data.left_out import LeftOut
-from timebox.data.reading.text import pluralize, relative_name
+from timebox.data.reading.text import relative_name
 from timebox.data.tables.labelled_images import LabelledImages
 from timebox.data.tables.sources import FoundTables, LabelTable
 from timebox.errors import DataError
+from timebox.formatting import plural
 
 LabelledTables = Sequence[tuple[LabelTable, LabelledImages]]
 
@@ -73,7 +74,7 @@ def unused_table_notes(found: FoundTables, tables: LabelledTables) -> list[str]:
         name = table.files[0].name
         if table.roles.is_label_named:
             notes.append(
-                f"{name}, which labels {pluralize(len(labelled.images), 'image')}, is not read: the class folders "
+                f"{name}, which labels {plural(len(labelled.images), 'image')}, is not read: the class folders "
                 "label them"
             )
         else:
@@ -115,6 +116,6 @@ def unlabelled_note(source: Path, split: str, folder: ImageFolder) -> str:
         return f"{where}/ holds no images: no {split} split"
     example = relative_name(first, source)
     return (
-        f"{where}/ holds {pluralize(folder.num_images, 'image')} without labels, such as {example}: left for timebox "
+        f"{where}/ holds {plural(folder.num_images, 'image')} without labels, such as {example}: left for timebox "
         f"predict; no {split} split"
     )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from timebox.data.left_out import LeftOut
 from timebox.data.reading.encoded_images import EncodedImage
-from timebox.data.reading.text import pluralize, printable
+from timebox.data.reading.text import printable
 from timebox.data.tables.columns import ColumnRoles, decode_base64_image
 from timebox.data.tables.files.table import Table
 from timebox.data.tables.image_paths import LINK_IN_ARCHIVE, OUTSIDE_ARCHIVE, ImagePaths
 from timebox.errors import DataError
+from timebox.formatting import plural
 
 _MAX_CONFLICT_SHARE = 0.1  # of a table's images
 
@@ -103,7 +104,7 @@ def _from_paths(
         if other := [(text, split, folder) for text, split, folder in pairs if folder and split and folder != split]:
             text, split, folder = other[0]
             notes.append(
-                f"{pluralize(len(other), 'image')} in the folder of another split than their row says: {text} is of "
+                f"{plural(len(other), 'image')} in the folder of another split than their row says: {text} is of "
                 f"{split} and lies in a folder of {folder}"
             )
     images = [
@@ -129,7 +130,7 @@ def _without_conflicts(images: Sequence[EncodedImage], source: Path) -> tuple[li
         example = next(image for position, image in enumerate(images) if _key(image, position) in conflicting)
         listed = sorted(labels[_key(example, 0)])[:3]
         raise DataError(
-            f"{source}: {pluralize(len(conflicting), 'image')} of {len(labels):,} have several labels, as "
+            f"{source}: {plural(len(conflicting), 'image')} of {len(labels):,} have several labels, as "
             f"{example.name} has {', '.join(map(repr, listed))}: timebox learns one label an image; keep one row for "
             "each"
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from timebox.data.folders.class_folders import clean_name, merged_names_notes
-from timebox.data.reading.text import pluralize
 from timebox.data.tables.files.table import LIST_SEPARATOR
 from timebox.errors import DataError
+from timebox.formatting import plural
 
 # What pandas, R, SQL and spreadsheets write for a missing value; compared in lower case, and as written.
 _MISSING = frozenset({
@@ -127,6 +127,6 @@ def _are_tags(parts: Collection[str], counts: Counter[str]) -> bool:
 
 def _several_labels(where: str, example: str, num_rows: int) -> DataError:
     return DataError(
-        f"{where} has several labels in a row, as in {example!r} ({pluralize(num_rows, 'row')}): timebox learns one "
+        f"{where} has several labels in a row, as in {example!r} ({plural(num_rows, 'row')}): timebox learns one "
         "label an image; keep the rows with one, or give each combination a name of its own"
     )

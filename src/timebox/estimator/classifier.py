@@ -1,7 +1,6 @@
 """TimeboxClassifier: timebox as a scikit-learn estimator."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from timebox.clock import Deadline, now, parse_budget
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.configs.train import CODE, SCRATCH, TrainConfig
 from timebox.custom import Code, code_names, is_known, trust
 from timebox.data import IN_MEMORY, ImageDataset, decode_image
-from timebox.data.arrays.labels import class_names, read_labels
+from timebox.data.arrays.labels import class_names
 from timebox.data.arrays.npy import read_npy
 from timebox.data.images.collate import LAYOUTS, NUM_CHANNELS, Array, Batch, ImageFile, as_batch, collate
 from timebox.data.images.decode import WHITE_16BIT, white_of
@@ -31,18 +29,17 @@ from timebox.data.reading.options import DEFAULT_MAX_SIDE
 from timebox.data.reading.threads import read_in_time
 from timebox.data.reading.time_limit import ReadingTime, timed
 from timebox.errors import DataError, RunError, UsageError, option_text
+from timebox.estimator.tables import is_table, read_targets, reshape_rows, squeeze
 from timebox.file_versions import ESTIMATOR_FORMAT
 from timebox.files import check_readable, open_regular, temporary_directory, write_whole, written
 from timebox.paths import expand_user
 from timebox.pipelines import train
-from timebox.planning.dataset_profile import MIN_SIDE
 from timebox.planning.image_size import largest_side_for
 from timebox.recipes import RecipeLike, RecipeSpec, parse_recipe, parse_settings, recipe_request
 from timebox.run import load
 from timebox.run.files import CLASSES, ESTIMATOR, MAX_JSON_BYTES, read_object, to_npy
 from timebox.runtime.device import resolve_device
 
-SQUARE = "square"
 BYTE_SCALE = PixelScale(0.0, BYTE, BYTE)  # of image files
 
 
@@ -55,6 +52,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             number of threads give the same results.
         recipe, settings, network, augment, loss, optimizer, device, precision: as of :func:`timebox.train`.
         init: as of :func:`timebox.train`. Without validation images pretrained features have half of the weight.
+        verbose: whether ``fit`` shows its progress, on a terminal or in a notebook.
         image_shape: shape of the image in each row of a 2-D ``X``: (H, W) or (H, W, C), C of 1, 3 or 4. ``"square"``
             fills the smallest square that holds the features row by row, and pads it with zeros. None where ``X`` has
             images.
@@ -99,11 +97,12 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         device: str = "auto",
         precision: str = "auto",
         init: str = SCRATCH,
+        verbose: bool = False,
     ) -> None:
         self.budget, self.steps, self.recipe, self.settings = budget, steps, recipe, settings
         self.network, self.augment, self.loss, self.optimizer = network, augment, loss, optimizer
         self.image_shape, self.scale, self.random_state = image_shape, scale, random_state
-        self.device, self.precision, self.init = device, precision, init
+        self.device, self.precision, self.init, self.verbose = device, precision, init, verbose
 
     def fit(self, X: object, y: object) -> "TimeboxClassifier":  # noqa: N803
         """Train on N images, see the class, and their labels: (N,), numbers or texts.
@@ -123,7 +122,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         }
         config = TrainConfig.from_call({**options, "data": IN_MEMORY})  # refuses before images are read
         deadline = Deadline(config.budget, started_at)
-        labels = _read_targets(y)
+        labels = read_targets(y)
         batch = self._collate(X, is_fit=True)
         if len(batch) != len(labels):
             raise DataError(f"X has {len(batch):,} images and y {len(labels):,} labels: each image needs one label")
@@ -145,6 +144,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
                 out=Path(folder) / "run",
                 deadline=deadline,
+                progress=bool(self.verbose),
             )
             _ = self.run_.model, self.run_.predictor, self.run_.summary  # read before the folder is removed
         return self
@@ -168,7 +168,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             arrays = iter(self._scale.to_uint8([item for item in batch if isinstance(item, np.ndarray)], "X"))
             return [next(arrays) if isinstance(item, np.ndarray) else self._file_on_scale(item) for item in batch]
         (pixels,) = self._scale.to_uint8([batch], "X")
-        images = self._reshape_rows(pixels) if pixels.ndim == 2 else pixels
+        images = reshape_rows(pixels, self.image_shape) if pixels.ndim == 2 else pixels
         return images[..., None] if images.ndim == 3 else images
 
     def save(self, path: str | Path) -> None:
@@ -252,7 +252,7 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
                 if hasattr(self, name):
                     delattr(self, name)
-        batch: Any = X if _is_table(X) else collate(X, "X")
+        batch: Any = X if is_table(X) else collate(X, "X")
         if isinstance(batch, list):
             if not batch:
                 raise DataError("X has no images")
@@ -289,9 +289,9 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         pixels = self._scale.to_uint8(arrays, "X")
         if isinstance(batch, list):
             remaining = iter(pixels)
-            files = [Image.fromarray(_squeeze(next(remaining))) if isinstance(x, np.ndarray) else x for x in batch]
+            files = [Image.fromarray(squeeze(next(remaining))) if isinstance(x, np.ndarray) else x for x in batch]
             return self._decode(files, time)
-        images: NDArray[np.uint8] = self._reshape_rows(pixels[0]) if batch.ndim == 2 else pixels[0]
+        images: NDArray[np.uint8] = reshape_rows(pixels[0], self.image_shape) if batch.ndim == 2 else pixels[0]
         images = images[..., None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[3] not in NUM_CHANNELS:
             raise DataError(f"X is {images.shape}: {LAYOUTS}")
@@ -349,49 +349,6 @@ class TimeboxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _spec(self) -> RecipeSpec:
         requested = self._requested_recipe()
         return parse_recipe(str(requested["recipe"]), requested["settings"])
-
-    def _reshape_rows(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Reshape (N, num_features) to images; a square below the least size is enlarged by a whole factor."""
-        num_features = rows.shape[1]
-        if self.image_shape is None:
-            raise UsageError(
-                f"X is 2-D with {num_features} features: set image_shape=(H, W) or (H, W, C), the image of each row"
-            )
-        if isinstance(self.image_shape, str):
-            if self.image_shape != SQUARE:
-                raise UsageError(f"image_shape {self.image_shape!r} must be (H, W), (H, W, C) or 'square'")
-            side = math.ceil(math.sqrt(num_features))
-            padded = np.zeros((len(rows), side * side), rows.dtype)
-            padded[:, :num_features] = rows
-            factor = math.ceil(MIN_SIDE / side)
-            return padded.reshape(len(rows), side, side).repeat(factor, axis=1).repeat(factor, axis=2)
-        if not isinstance(self.image_shape, Sequence):
-            raise UsageError(f"image_shape {self.image_shape!r} must be (H, W), (H, W, C) or 'square'")
-        if len(self.image_shape) not in (2, 3) or math.prod(self.image_shape) != num_features:
-            raise UsageError(
-                f"image_shape {tuple(self.image_shape)} has {math.prod(self.image_shape)} values, X has {num_features}"
-            )
-        return rows.reshape(len(rows), *self.image_shape)
-
-
-def _is_table(X: Any) -> bool:  # noqa: N803
-    """Whether X is a 2-D array or a DataFrame of several columns, which scikit-learn checks."""
-    return getattr(X, "ndim", 0) == 2 and X.shape[1] > 1 and not callable(getattr(X, "detach", None))
-
-
-def _read_targets(y: object) -> NDArray[np.generic]:
-    """Labels (N,), see :func:`read_labels`. Raises DataError for numbers that are no classes."""
-    labels: NDArray[np.generic] = column_or_1d(read_labels(y, "y"), warn=True)
-    try:
-        check_classification_targets(labels)
-    except (TypeError, ValueError) as error:
-        raise DataError(str(error)) from error
-    return labels
-
-
-def _squeeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) of a grey image (H, W, 1), as Pillow takes it."""
-    return image[..., 0] if image.shape[-1] == 1 else image
 
 
 def _to_tuples(value: object) -> object:

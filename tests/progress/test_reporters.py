@@ -7,16 +7,10 @@ from dataclasses import replace as changed
 import pytest
 from rich.console import Console
 
-from timebox.cli.display import (
-    LiveReporter,
-    PlainReporter,
-    progress,
-    share_done,
-    status_line,
-    steady_console,
-    time_left,
-)
-from timebox.reporter import StepStatus
+from timebox.cli.display import progress
+from timebox.progress import StepStatus
+from timebox.progress.status_line import share_done, status_line, time_left
+from timebox.progress.terminal import LiveReporter, PlainReporter, steady_console
 
 STATUS = StepStatus(
     step=1234, total_steps=2900, epoch=12.3, progress=0.42, loss=0.5123, lr=0.0412, momentum=0.9,

@@ -1,0 +1,108 @@
+"""Progress on a terminal: a line that is redrawn in place. And plain lines, where there is no terminal.
+
+The live line is drawn from `step`, at most five times a second, not by a background thread. Errors of writing to
+stderr, such as a closed pipe, are ignored.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
+
+from timebox.errors import one_line
+from timebox.progress.status_line import phase_line, share_done, status_fields, status_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from timebox.progress.reporter import StepStatus
+
+REDRAW_SECONDS = 0.2
+
+
+class LiveReporter:
+    """A line that is redrawn in place, below the notes, and removed at the end."""
+
+    def __init__(
+        self, console: "Console", budget_seconds: float | None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        from rich.live import Live
+
+        self._budget_seconds = budget_seconds
+        self._now = now
+        self.last_phase = ""
+        self._next_draw = 0.0
+        # What a program prints meanwhile appears above the line; where stdout is no terminal, it goes its own way.
+        redirect = sys.stdout is not None and sys.stdout.isatty()
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=redirect)
+        self._live.start()
+
+    def phase(self, name: str) -> None:
+        self.last_phase = name
+        self._draw(phase_line(one_line(name)))
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):
+            self._live.console.print(one_line(text))
+
+    def step(self, status: "StepStatus") -> None:
+        if self._now() >= self._next_draw:
+            self._draw(status_line(status, self._budget_seconds, self._live.console.width))
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._live.stop()
+
+    def _draw(self, line: "Text") -> None:
+        with suppress(OSError):
+            self._live.update(line, refresh=True)
+        self._next_draw = self._now() + REDRAW_SECONDS
+
+
+class PlainReporter:
+    """A line for each phase, each note and each tenth of the budget or steps; each begins with the elapsed seconds."""
+
+    def __init__(self, stream: TextIO, budget_seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._budget_seconds = budget_seconds
+        self._now = now
+        self.last_phase = ""
+        self._started = now()
+        self._tenths = 0
+
+    def phase(self, name: str) -> None:
+        self.last_phase = name
+        self._line(name)
+
+    def note(self, text: str) -> None:
+        self._line(f"  {text}")
+
+    def step(self, status: "StepStatus") -> None:
+        share = share_done(status, self._budget_seconds)
+        if int(share * 10) > self._tenths:
+            self._tenths = int(share * 10)
+            text = "  ".join(f"{label} {value}".strip() for _, label, value in status_fields(status))
+            self._line(f"  {share:4.0%}  {text}")
+
+    def close(self) -> None:
+        pass
+
+    def _line(self, text: str) -> None:
+        with suppress(OSError):
+            print(f"{self._now() - self._started:7.1f}s  {one_line(text)}", file=self._stream, flush=True)
+
+
+def steady_console(stream: TextIO) -> "Console":
+    """A rich console that neither hides the cursor nor redirects a closed stdout."""
+    from rich.console import Console
+
+    class SteadyConsole(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            return False  # a killed process would leave the terminal without a cursor
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True  # rich would redirect stdout to /dev/null and exit, in the middle of a training
+
+    return SteadyConsole(file=stream, highlight=False, markup=False, emoji=False)
