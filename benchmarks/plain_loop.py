@@ -113,10 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", default=["resnet18", "vit"], choices=NETWORKS)
     parser.add_argument("--methods", nargs="+", default=["plain", "timebox"])
     parser.add_argument("--budget", type=float, default=60.0, help="seconds")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for network in args.networks:
             for method in args.methods if seed % 2 else reversed(args.methods):
                 train = train_plainly if method == "plain" else train_with_timebox

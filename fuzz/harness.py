@@ -31,7 +31,15 @@ MAX_GROWTH_BYTES = 512 << 20
 with atheris.instrument_imports(
     include=["timebox", "tarfile", "zipfile", "gzip", "pickle", "tomllib", "json", "PIL"], enable_loader_override=False
 ):
-    for name in ("data", "recipe", "jobs", "run", "distributed.messages", "tuning.directory", "benchmarking.directory"):
+    for name in (
+        "data",
+        "recipes",
+        "jobs",
+        "run",
+        "distributed.messages",
+        "tuning.directory",
+        "benchmarking.directory",
+    ):
         import_module(f"timebox.{name}")
     import_module("timebox.estimator")
 

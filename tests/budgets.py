@@ -26,12 +26,17 @@ def smallest_named(refusal: str) -> float:
     return parse_budget(match[1])
 
 
+def _larger(seconds: float, refusal: str) -> float:
+    """A budget to try after a refusal, which may not know how long all of the reading takes."""
+    return ROOM * (seconds if "use a longer budget" in refusal else smallest_named(refusal))
+
+
 def within_budget(call: Callable[[float], Result], seconds: float) -> tuple[Result, float]:
     """Call with a budget, and where that is refused with the one that the refusal names; the result and the budget."""
     try:
         return call(seconds), seconds
     except BudgetError as refusal:
-        larger = ROOM * smallest_named(str(refusal))
+        larger = _larger(seconds, str(refusal))
         return call(larger), larger
 
 
@@ -43,7 +48,7 @@ def run_within_budget(command: Sequence[str], seconds: float, **options: Any) ->
         return subprocess.run(words, capture_output=True, text=True, check=False, **options)
 
     done = run(seconds)
-    if done.returncode == REFUSED:
-        seconds = ROOM * smallest_named(done.stderr)
+    if done.returncode == REFUSED or "is too short" in done.stderr:  # torchrun has a status of its own
+        seconds = _larger(seconds, done.stderr)
         done = run(seconds)
     return done, seconds

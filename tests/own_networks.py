@@ -109,6 +109,12 @@ class LeNet(nn.Module):
         return logits
 
 
+def without_head(num_classes: int, image_shape: Shape) -> nn.Module:
+    """No layer of it is called head."""
+    inputs = image_shape[0] * image_shape[1] * image_shape[2]
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, num_classes))
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,
     "conv net": ConvNet,

@@ -143,6 +143,7 @@ def build_augmentation(recipe: Recipe) -> Augmentation:
 def _augment(code: Callable[..., Any], name: str, images: Tensor, generator: torch.Generator) -> Tensor:
     """Images (N, C, H, W) under an augmentation of the user's. Raises UsageError where it fails."""
     with named_in_errors(name, "augment"):
+        _move(code, images.device)
         augmented = code(images, generator) if needs_two(code, "generator") else code(images)
     if not isinstance(augmented, Tensor) or augmented.shape != images.shape:
         got = tuple(augmented.shape) if isinstance(augmented, Tensor) else f"a {type(augmented).__name__}"
@@ -160,12 +161,16 @@ def build_loss(recipe: Recipe, class_weights: Tensor | None) -> Loss:
     """
     if not is_code(recipe.loss):
         return Loss(recipe.label_smoothing, class_weights)
-    return Loss(0.0, class_weights, partial(_losses, find(recipe.loss, "loss"), recipe.loss))
+    code = find(recipe.loss, "loss")
+    if isinstance(code, nn.Module) and any(parameter.requires_grad for parameter in code.parameters()):
+        raise UsageError(f"the loss {recipe.loss!r} has parameters, which are not trained: only those of a network are")
+    return Loss(0.0, class_weights, partial(_losses, code, recipe.loss))
 
 
 def _losses(code: Callable[..., Any], name: str, logits: Tensor, labels: Tensor) -> Tensor:
     """Losses (N,) under a loss of the user's. Raises UsageError where it fails."""
     with named_in_errors(name, "loss"):
+        _move(code, logits.device)
         losses = code(logits, labels)
     if not isinstance(losses, Tensor) or losses.shape != logits.shape[:1]:
         got = tuple(losses.shape) if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
@@ -174,6 +179,12 @@ def _losses(code: Callable[..., Any], name: str, logits: Tensor, labels: Tensor)
             f"returned {got}: leave out the mean, as with reduction='none'"
         )
     return losses
+
+
+def _move(code: Callable[..., Any], device: torch.device) -> None:
+    """Bring code of the user's that is a module, such as a loss with class weights, to the device of the training."""
+    if isinstance(code, nn.Module):
+        code.to(device)
 
 
 def build_resizing(recipe: Recipe) -> Resizing:

@@ -200,6 +200,7 @@ def stopped_after_the_first(out: Path, trial_seconds: float) -> tuple[str, str, 
         return first, *process.communicate(), process.returncode
 
 
+@pytest.mark.endurance
 @pytest.mark.integration
 def test_real_trials_are_stopped_by_a_signal_and_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "bench"

@@ -34,8 +34,8 @@ MESSAGES = (
     ReadData(SOURCE, 32, "squash", 128),
     ReadResult("0" * 64),
     ReadResult(None, "photos/ has no images"),
-    MeasurementRequest(True, "fp32", RECIPE, 0.5, float("inf")),
-    StartTraining(CONFIG, RECIPE, PlanRecord.of(PLAN), "runs/a", 1.0),
+    MeasurementRequest(True, "fp32", RECIPE.as_dict(), 0.5, float("inf")),
+    StartTraining(CONFIG, RECIPE.as_dict(), PlanRecord.of(PLAN), "runs/a", 1.0),
     ScoreSplit("val", "mirror"),
     RunFinished("runs/a"),
 )
@@ -128,7 +128,7 @@ def test_a_signed_message_of_another_form_is_refused(content: object) -> None:
 def test_values_out_of_range_are_refused() -> None:
     channel = MessageChannel(HashStore(), "run", KEY)
     message = msgspec.to_builtins(MESSAGES[4])
-    channel.send("one", {**message, "recipe": {**message["recipe"], "width": 10**9}})
+    channel.send("one", {**message, "recipe_fields": {**message["recipe_fields"], "width": 10**9}})
     with pytest.raises(UsageError, match="width"):
         channel.receive("one", MeasurementRequest)
 

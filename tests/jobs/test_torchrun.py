@@ -108,6 +108,20 @@ def test_pretrained_features_join_the_network_of_all_ranks(tmp_path: Path) -> No
     assert summary_of(tmp_path / "2")["blend"]
 
 
+def test_ranks_train_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker rank builds it by its name. Gradients of two ranks differ from those of one process by rounding."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    words = ("train", *DIGITS, "--steps", "6", "--recipe", "adamw", "--set", "batch_size=32", "--init", "scratch")
+    code = ("--network", "own_networks:TinyVit", "--loss", "own_networks:focal", "--optimizer", "own_networks:adam")
+    for processes in (1, 2):
+        ended = timebox(processes, *words, *code, "--out", tmp_path / str(processes))
+        assert ended.returncode == 0, ended.stderr
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=TOLERANCE)
+    ended, _ = run_within_budget([*command(2), "train", *DIGITS, *code, "--out", str(tmp_path / "timed")], 25.0)
+    assert ended.returncode == 0, ended.stderr
+    assert summary_of(tmp_path / "timed")["late"] is False
+
+
 def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", *DIGITS, *SMALL, "--out", str(run), "--json")
@@ -128,6 +142,7 @@ def test_a_budget_is_kept_and_reported_by_the_main_rank_only(tmp_path: Path) -> 
     load(run, device="cpu")
 
 
+@pytest.mark.endurance
 def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(
@@ -149,6 +164,7 @@ def test_a_killed_rank_is_named_and_one_process_can_resume(tmp_path: Path) -> No
     assert summary_of(run)["steps"] == MANY
 
 
+@pytest.mark.endurance
 def test_a_restarted_group_keeps_the_first_clock(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(

@@ -1,6 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timebox.models.efficientnet_lite import (
@@ -9,6 +11,7 @@ from timebox.models.efficientnet_lite import (
     STAGES,
     EfficientNetLite0,
     SameConv,
+    SmallMapDepthwise,
     fold_batch_norms,
 )
 from timebox.models.pretrained import Blend, BlendWeights, PretrainedClassifier
@@ -97,3 +100,39 @@ def test_a_blend_averages_logarithms() -> None:
     own, other = network(images).log_softmax(1), classifier(images).log_softmax(1)
     expected = (0.7 * own / 0.5 + 0.3 * other).softmax(1)
     assert torch.allclose(Blend(network, classifier, BlendWeights(0.3, 0.5))(images).softmax(1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 4), (1, 2)])
+def test_gradients_on_maps_smaller_than_the_kernel_are_those_of_torch(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 8, *size, generator=generator, dtype=torch.float64)
+    weight, bias = (
+        torch.randn(8, 1, 5, 5, generator=generator, dtype=torch.float64),
+        torch.zeros(8, dtype=torch.float64),
+    )
+    own = _gradients(SmallMapDepthwise.apply, inputs, weight, bias)
+    usual = _gradients(lambda x, w, b: F.conv2d(x, w, b, padding=2, groups=8), inputs, weight, bias)
+    for ours, theirs in zip(own, usual, strict=True):
+        assert torch.allclose(ours, theirs)
+
+
+def _gradients(convolve: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
+    """The output, and the gradient of its weighted sum for each of the inputs."""
+    leaves = [tensor.clone().requires_grad_() for tensor in given]
+    output = convolve(*leaves)
+    (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+    return [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+@pytest.mark.parametrize(("side", "calls"), [(128, 3), (192, 0)])
+def test_the_last_blocks_use_it_while_they_learn(side: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.Size] = []
+    apply = SmallMapDepthwise.apply
+    monkeypatch.setattr(SmallMapDepthwise, "apply", lambda x, w, b: taken.append(x.shape) or apply(x, w, b))
+    backbone = EfficientNetLite0()
+    activations = torch.randn(1, 112, side // 16, side // 16)
+    backbone.tuned_part(activations, 11).sum().backward()
+    assert len(taken) == calls
+    with torch.no_grad():
+        backbone.tuned_part(activations, 11)
+    assert len(taken) == calls

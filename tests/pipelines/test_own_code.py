@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import own_networks
 import timebox
@@ -19,6 +19,7 @@ from small_runs import coloured, save_npz, weights
 from timebox import TimeboxClassifier
 from timebox.custom import names
 from timebox.errors import RunError, UsageError
+from timebox.jobs import initial_weights
 from timebox.pipelines import evaluate, train
 from timebox.progress import SilentReporter, StepStatus
 from timebox.recipes import check_trial_code
@@ -130,6 +131,29 @@ def test_a_training_begins_with_the_weights_of_an_own_network(data: Path, tmp_pa
     assert isinstance(weight, Tensor)
     assert isinstance(before, Tensor)
     assert torch.allclose(weight, before, atol=1e-4)
+
+
+def test_the_rows_of_an_own_head_follow_the_classes(data: Path, tmp_path: Path) -> None:
+    first = train(data, steps=2, network=own_networks.without_head, out=tmp_path / "first", **OPTIONS)
+    reordered = save_npz(tmp_path / "reordered.npz", 96, num_val=12, num_test=30, names=first.class_names[::-1])
+    options = {**OPTIONS, "init": first.path, "settings": ["max_lr=1e-6"], "recipe": "adamw", "trust_code": True}
+    second = train(reordered, steps=1, out=tmp_path / "second", **options)
+    assert second.class_names == first.class_names[::-1]
+    before, after = (list(run.model.parameters())[-2] for run in (first, second))
+    assert torch.allclose(before.flip(0), after, atol=1e-4)
+    network = nn.Sequential(nn.Flatten(), nn.Bilinear(2, 2, 3))
+    with pytest.raises(UsageError, match="has an output for each of its 3 classes"):
+        initial_weights._head_of(network, 3)
+
+
+def test_modules_as_loss_and_augmentation(data: Path, tmp_path: Path) -> None:
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), reduction="none")
+    run = train(data, steps=2, loss=weighted, augment=nn.Hardtanh(0, 1), out=tmp_path / "run", **OPTIONS)
+    assert run.recipe.loss.startswith("given:CrossEntropyLoss")
+    center = nn.CrossEntropyLoss(reduction="none")
+    center.register_parameter("centers", nn.Parameter(torch.zeros(3)))
+    with pytest.raises(UsageError, match="has parameters, which are not trained"):
+        train(data, steps=2, loss=center, out=tmp_path / "other", **OPTIONS)
 
 
 def test_code_in_place_of_what_is_built_in_is_refused(data: Path, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def accepts_connections(port: int) -> bool:
     return False
 
 
+@pytest.mark.endurance
 def test_three_workers_one_of_them_killed(
     server: str, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

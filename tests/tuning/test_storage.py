@@ -85,6 +85,7 @@ def test_a_journal_too_large_is_refused_before_it_is_read(tmp_path: Path) -> Non
         open_storage(str(path))
 
 
+@pytest.mark.endurance
 @pytest.mark.integration
 def test_killed_writers_leave_a_readable_journal(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.log")

@@ -103,9 +103,10 @@ class InitialWeights:
         """
         rows = self._head_rows(class_names)
         for network in networks_of(model):
+            head = _head_of(network, len(class_names))
             for name, tensor in network.state_dict().items():
                 source = self.tensors.get(name)
-                if name.startswith(HEAD):
+                if name.startswith(head):
                     if rows is None:
                         continue
                     has_known_rows = source is not None and source.shape[:1] == (len(self.class_names or ()),)
@@ -126,6 +127,23 @@ class InitialWeights:
         if self.class_names is None or not set(class_names) <= set(self.class_names):
             return None
         return [self.class_names.index(name) for name in class_names]
+
+
+def _head_of(network: nn.Module, num_classes: int) -> str:
+    """The beginning of the names of the head's tensors: ``head.``, or in a network of the user's without such a layer
+    the last linear layer or convolution that has an output for each class.
+
+    Raises UsageError where there is none: it could not be told which weights belong to which class.
+    """
+    if any(name.startswith(HEAD) for name in network.state_dict()):
+        return HEAD
+    for name, layer in reversed(list(network.named_modules())):
+        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == num_classes:
+            return f"{name}." if name else ""
+    raise UsageError(
+        f"a network can begin with weights of another run only where a layer called 'head', or a linear layer, has an "
+        f"output for each of its {num_classes} classes"
+    )
 
 
 def _infer_settings(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:

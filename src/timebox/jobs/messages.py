@@ -27,7 +27,7 @@ from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
-from timebox.recipes import Recipe
+from timebox.recipes import Value, recipe_from
 from timebox.run.model_config import PlanRecord
 
 
@@ -60,15 +60,18 @@ class StartTraining(Message, frozen=True):
     """
 
     config: TrainConfig
-    recipe: Recipe
+    recipe_fields: dict[str, Value]
     plan: PlanRecord
     path: str
     threads_share: float
 
+    def __post_init__(self) -> None:
+        recipe_from(self.recipe_fields)  # raises UsageError for one that is not valid
+
     @property
     def full_plan(self) -> Plan:
         """The main rank's plan, with its recipe."""
-        return self.plan.plan(self.recipe)
+        return self.plan.plan(recipe_from(self.recipe_fields))
 
 
 class RunFinished(Message, frozen=True):
@@ -96,8 +99,8 @@ def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) 
     """Have every rank train the job."""
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
-        plan = PlanRecord.of(job.plan)
-        group.broadcast(StartTraining(job.config, job.plan.recipe, plan, str(path.resolve()), min(share, 1.0)))
+        plan, fields = PlanRecord.of(job.plan), job.plan.recipe.as_dict()
+        group.broadcast(StartTraining(job.config, fields, plan, str(path.resolve()), min(share, 1.0)))
 
 
 def broadcast_run_finished(group: ProcessGroup, path: Path) -> None:

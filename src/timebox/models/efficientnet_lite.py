@@ -1,10 +1,12 @@
 """EfficientNet-Lite0 without its classifier, for features that were learnt on other images."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 # Kernel, stride, expansion, channels and number of the blocks of each stage (M. Tan and Q. Le 2019, arXiv 1905.11946,
 # table 1). The Lite networks have no squeeze-and-excitation, and ReLU6 in place of SiLU.
@@ -15,7 +17,7 @@ STAGES = (
 STEM_CHANNELS, NUM_FEATURES = 32, 1280
 # Numbers of first blocks that fine-tuning may leave as they are; channels and stride, in pixels of the image, of the
 # activations that the next block takes.
-FROZEN_BLOCKS = {15: (192, 32), 11: (112, 16)}
+FROZEN_BLOCKS = {15: (192, 32), 13: (192, 32), 11: (112, 16)}
 BATCH_NORM_EPSILON = 1e-3
 
 
@@ -33,6 +35,35 @@ class SameConv(nn.Conv2d):
             return F.conv2d(input, self.weight, self.bias, self.stride, padding, groups=self.groups)
         padded = F.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
         return F.conv2d(padded, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class SmallMapDepthwise(torch.autograd.Function):
+    """A depthwise convolution with padding, of feature maps smaller than its kernel, with a faster gradient on a CPU.
+
+    For the gradient of the weights of 1,152 channels of 4x4 pixels under a 5x5 kernel oneDNN takes 34 ms (32 images,
+    two cores with AVX2), ten times as long as one product for each place of the kernel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return F.conv2d(inputs, weight, bias, padding=weight.shape[2] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        (inputs, weight), (grad,) = ctx.saved_tensors, grads
+        kernel, padding = weight.shape[2], weight.shape[2] // 2
+        grad_inputs = None
+        if ctx.needs_input_grad[0]:
+            grad_inputs = conv2d_input(inputs.shape, weight, grad, padding=padding, groups=len(weight))
+        rows = F.pad(inputs.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
+        grad_rows = grad.permute(0, 2, 3, 1)
+        height, width = grad_rows.shape[1:3]
+        grad_weight = weight.new_empty(kernel, kernel, len(weight))
+        for y in range(kernel):
+            for x in range(kernel):
+                grad_weight[y, x] = (rows[:, y : y + height, x : x + width] * grad_rows).sum((0, 1, 2))
+        return grad_inputs, grad_weight.permute(2, 0, 1)[:, None], grad.sum((0, 2, 3))
 
 
 class InvertedResidual(nn.Module):
@@ -56,9 +87,16 @@ class InvertedResidual(nn.Module):
         in bf16."""
         device = hidden.device.type
         if not torch.is_autocast_enabled(device):
-            return self.depthwise(hidden)  # type: ignore[no-any-return]
+            return self._depthwise(hidden)
         with torch.autocast(device, enabled=False):
-            return self.depthwise(hidden.float())  # type: ignore[no-any-return]
+            return self._depthwise(hidden.float())
+
+    def _depthwise(self, hidden: Tensor) -> Tensor:
+        layer = self.depthwise
+        is_small = layer.stride[0] == 1 and max(hidden.shape[2:]) < layer.kernel_size[0]
+        if is_small and hidden.device.type == "cpu" and layer.weight.requires_grad and torch.is_grad_enabled():
+            return SmallMapDepthwise.apply(hidden, layer.weight, layer.bias)  # type: ignore[no-any-return,no-untyped-call]
+        return layer(hidden)  # type: ignore[no-any-return]
 
 
 class EfficientNetLite0(nn.Module):

@@ -13,9 +13,8 @@ from timebox.custom import Code
 from timebox.jobs.context import RunContext
 from timebox.jobs.data import DatasetReader
 from timebox.jobs.job import plan_request, plan_training
-from timebox.jobs.pretrained import begin_with_pretrained
+from timebox.jobs.pretrained import begin_with_pretrained, largest_side_to_read
 from timebox.planning.forecast import Forecast
-from timebox.planning.image_size import largest_side_for
 from timebox.planning.plan import Plan
 from timebox.progress import Reporter, show_progress
 from timebox.recipes import AUTO, Recipe, RecipeLike, parse_recipe, recipe_request
@@ -146,7 +145,7 @@ def plan(
         )
         torch_device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
         if spec.extends_auto:
-            reader.largest_side = largest_side_for(deadline.budget_seconds, torch_device)
+            reader.largest_side = largest_side_to_read(train_config, spec, deadline.budget_seconds, torch_device)
         context = RunContext(deadline, reporter)
         with preserve_torch_state():
             with context.phase("reading"):

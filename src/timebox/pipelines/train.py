@@ -22,7 +22,7 @@ from timebox.jobs.existing_run import ExistingRun
 from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.jobs.messages import broadcast_read_data
-from timebox.jobs.pretrained import begin_with_pretrained
+from timebox.jobs.pretrained import begin_with_pretrained, largest_side_to_read
 from timebox.jobs.run_job import keep_partial_run, run_job
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
@@ -30,7 +30,6 @@ from timebox.pipelines.learning_rate import with_tested_lr
 from timebox.pipelines.replay import replay as replay_run
 from timebox.pipelines.resume import resume as resume_run
 from timebox.pipelines.resume import resume_after_restart
-from timebox.planning.image_size import largest_side_for
 from timebox.progress import Reporter, show_progress
 from timebox.recipes import AUTO, RecipeLike, parse_recipe, recipe_request
 from timebox.run.directories.locks import locked_run
@@ -205,7 +204,7 @@ def _train(
     device, spec = resolve_device(config.device), parse_recipe(config.recipe, config.settings)
     image_size, image_fit = spec.image_form
     if spec.extends_auto:
-        reader.largest_side = largest_side_for(deadline.budget_seconds, device)
+        reader.largest_side = largest_side_to_read(config, spec, deadline.budget_seconds, device)
     out = _output_directory(config, reporter)
     if out and not is_torchrun():
         check_output_directory(out, config.overwrite)

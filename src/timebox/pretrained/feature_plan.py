@@ -1,11 +1,13 @@
 """How many images have their pretrained features computed in the time there is, at which side; and how many epochs of
 fine-tuning follow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import torch
+
 from timebox.clock import format_duration
-from timebox.machine import available_memory
+from timebox.machine import available_memory, available_threads
 from timebox.models.efficientnet_lite import FROZEN_BLOCKS
 from timebox.pretrained.fine_tuning import BATCH_SIZE
 
@@ -17,12 +19,19 @@ SMALLEST_SIDE = BACKBONE_SIDES[-1]
 NUM_EPOCHS, MIN_STEPS, MAX_EPOCHS = 6, 96, 24
 # Where all images would not fit otherwise, so many epochs at least, by the number of blocks that are left as they are.
 # The fewer these are, the better the classifier, and the longer an epoch takes.
-MIN_EPOCHS = {11: 4, 15: 3}
+MIN_EPOCHS = {11: 4, 13: 3, 15: 3}
 NOT_TUNED = 15
 # Planned time as a multiple of the measured one.
 MARGIN = 1.1
 # Images of a held-out split, at least, and of val, at most; and the share of the rest that training images have first.
 MIN_HELD_OUT, MAX_VAL_IMAGES, TRAIN_SHARE = 100, 1000, 0.6
+# Assumed seconds of an image at the smallest side, features and fine-tuning, on a thread of a server CPU of 2023 and on
+# a data-centre GPU. Constants, so that a machine always reads the same data at the same size.
+SECONDS_PER_THREAD, SECONDS_PER_GPU = 0.044, 0.0005
+# Where they would take longer than so many times what they may, images are read as small as the network takes them.
+MAX_OVERRUN = 2.0
+# Bytes that the images may take, and the share of the memory that is available.
+MAX_IMAGE_BYTES, IMAGE_MEMORY_SHARE = 1 << 30, 0.1
 # Bytes that the activations of all images may take, and the share of the memory that is available.
 MAX_BYTES, MEMORY_SHARE = 2 << 30, 0.25
 
@@ -104,10 +113,37 @@ def plan_features(
     return _with_more_images(fewest, wanted, costs, seconds)
 
 
+def largest_side_for_features(seconds: float | None, device: torch.device) -> Callable[[int], int]:
+    """A function from the number of images to the side, in pixels, to which larger ones are shrunk for their features.
+
+    It is 0 where there is time for the features of few of them, or memory for small images alone.
+
+    Args:
+        seconds: that features and fine-tuning may take; None where no clock is read.
+    """
+    each = SECONDS_PER_GPU if device.type == "cuda" else SECONDS_PER_THREAD / available_threads()
+    room = _bytes_within(MAX_IMAGE_BYTES, IMAGE_MEMORY_SHARE)
+
+    def largest_side(num_images: int) -> int:
+        area = 1.0 if seconds is None else seconds / (max(num_images, 1) * each)
+        if area < 1 / MAX_OVERRUN:
+            return 0
+        largest, *smaller = BACKBONE_SIDES
+        useful = min((side for side in smaller if side**2 >= area * SMALLEST_SIDE**2), default=largest)
+        return max((side for side in BACKBONE_SIDES if side <= useful and num_images * side**2 * 3 <= room), default=0)
+
+    return largest_side
+
+
 def max_bytes() -> int:
     """Bytes that the activations of all images may take here."""
+    return _bytes_within(MAX_BYTES, MEMORY_SHARE)
+
+
+def _bytes_within(most: int, share: float) -> int:
+    """At most so many bytes, and this share of the memory that is available."""
     available = available_memory()
-    return MAX_BYTES if available is None else min(MAX_BYTES, int(MEMORY_SHARE * available))
+    return most if available is None else min(most, int(share * available))
 
 
 def max_images(num_splits: int) -> int:

@@ -22,7 +22,7 @@ LABEL_SMOOTHING, DROPOUT = 0.1, 0.5
 # Share of the training in which the learning rate rises; it falls to 0 in the rest, both linearly.
 WARMUP_SHARE = 0.15
 # Steps of a measurement.
-NUM_MEASURED = 4
+NUM_MEASURED = 3
 
 
 @dataclass(frozen=True)
