@@ -9,6 +9,7 @@ import griffe
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr):`(~?)([\w.]+)`")
 _SHARED = re.compile(r"^( +)(\w+(?:,\s+\w+)+): (.*(?:\n\1 +.*)*)", re.MULTILINE)
 _SECTION = re.compile(r"^ *(?:Args|Attributes|Raises):\n(?:(?: +.*)?\n?)*", re.MULTILINE)
+_SECTION_START = re.compile(r"(?<=[^\n])\n(?=(?:Args|Attributes|Returns|Raises):\n)")
 _EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
@@ -21,6 +22,7 @@ class PublicNames(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **rest: Any) -> None:
         if obj.docstring is not None:
             text = _SECTION.sub(lambda section: _SHARED.sub(_one_each, section[0]), obj.docstring.value)
+            text = _SECTION_START.sub("\n\n", text)  # griffe takes what follows no empty line for a text
             text = _EXAMPLE.sub(r"```pycon\n\g<0>\n```", text)
             obj.docstring.value = _ROLE.sub(_link, text)
 
