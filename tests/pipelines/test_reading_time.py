@@ -200,17 +200,17 @@ def test_the_budget_of_the_classifier_begins_with_fit(tmp_path: Path) -> None:
 
 
 def test_the_classifier_reads_files_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from timebox import estimator
+    from timebox.estimator import classifier
 
     def slowly(file: object) -> tuple[int, int]:
         time.sleep(0.05)
         return 8, 8
 
-    monkeypatch.setattr(estimator, "size_of", slowly)
+    monkeypatch.setattr(classifier, "size_of", slowly)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     files, begin = [tmp_path / "a.png"] * 400, time.monotonic()
     with pytest.raises(BudgetError, match=r"reading 'X' takes about \d+s here \(looked at \d+ of 400 images"):
-        estimator.TimeboxClassifier(budget=5).fit(files, np.arange(400) % 2)
+        classifier.TimeboxClassifier(budget=5).fit(files, np.arange(400) % 2)
     assert time.monotonic() - begin < 5
 
 
