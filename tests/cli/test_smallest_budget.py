@@ -48,7 +48,7 @@ def check_named_budget(refused: subprocess.CompletedProcess[str], run: Callable[
 
 def refused_in_planning(data: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The refusal of two seconds; of more where reading alone takes as long, as beside other programs it may."""
-    for budget in (2.0, 4.0, 8.0):
+    for budget in (2.0, 4.0, 8.0, 16.0):
         refused = train(data, budget, out, *words)
         if refused.returncode == DONE and budget > 2.0:
             pytest.skip("the machine became much faster during this test")
