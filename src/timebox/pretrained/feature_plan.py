@@ -29,7 +29,7 @@ MIN_HELD_OUT, MAX_VAL_IMAGES, TRAIN_SHARE = 100, 1000, 0.6
 # a data-centre GPU. Constants, so that a machine always reads the same data at the same size.
 SECONDS_PER_THREAD, SECONDS_PER_GPU = 0.044, 0.0005
 # Where they would take longer than so many times what they may, images are read as small as the network takes them.
-MAX_OVERRUN = 2.0
+MAX_OVERRUN = 4.0
 # Bytes that the images may take, and the share of the memory that is available.
 MAX_IMAGE_BYTES, IMAGE_MEMORY_SHARE = 1 << 30, 0.1
 # Bytes that the activations of all images may take, and the share of the memory that is available.
