@@ -151,7 +151,7 @@ def parquet() -> Blobs:
 
 def messages() -> Blobs:
     sent = (ScoreSplit("val", "mirror"), RunFinished("runs/a"), ReadResult("0" * 64), ReadResult(None, "no images"))
-    measured = MeasurementRequest(True, "fp32", RECIPES["haet2021"]().as_dict(), 0.5, 3.0)
+    measured = MeasurementRequest(RECIPES["haet2021"]().as_dict(), True, "fp32", 0.5, 3.0)
     return [msgspec.msgpack.encode(message) for message in (*sent, measured)]
 
 

@@ -12,6 +12,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from timebox.errors import OutputError, as_unicode, one_line, without_controls
+from timebox.progress.terminal import print_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,9 +47,8 @@ def write_raw(text: str) -> None:
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr and flushes; errors are ignored. A line break in a name is escaped."""
-    with suppress(OSError):  # a closed stderr must not stop the work
-        print(one_line(line), file=sys.stderr, flush=True)
+    """Prints a line on stderr, see :func:`print_line`."""
+    print_line(line, sys.stderr)
 
 
 def show(*renderables: "RenderableType") -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from torch.distributed.distributed_c10d import Store
 
 from timebox.errors import UsageError
+from timebox.recipes import Recipe, Value, recipe_from
 
 # Largest message, in bytes: configs and plans take a few thousand. The store itself takes up to 8 MiB.
 MAX_MESSAGE_BYTES = 1 << 20
@@ -23,6 +24,24 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 class Message(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base class of the messages, each of which names its type, so that a receiver may expect one of several."""
+
+
+class RecipeMessage(Message, frozen=True):
+    """A message with a recipe, whose fields may name code of the user's, which the type of a recipe does not express.
+
+    Attributes:
+        recipe_fields: all fields of the recipe, by name. UsageError for those that make no recipe.
+    """
+
+    recipe_fields: dict[str, Value]
+
+    def __post_init__(self) -> None:
+        recipe_from(self.recipe_fields)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return recipe_from(self.recipe_fields)
 
 
 class MessageChannel:

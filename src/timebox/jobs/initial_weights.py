@@ -133,7 +133,7 @@ def _head_of(network: nn.Module, num_classes: int) -> str:
     """The beginning of the names of the head's tensors: ``head.``, or in a network of the user's without such a layer
     the last linear layer or convolution that has an output for each class.
 
-    Raises UsageError where there is none: it could not be told which weights belong to which class.
+    Raises UsageError where there is none, as then no weights are known to belong to a class.
     """
     if any(name.startswith(HEAD) for name in network.state_dict()):
         return HEAD

@@ -22,12 +22,11 @@ import torch
 from timebox.configs.data import DataConfig
 from timebox.configs.train import TrainConfig
 from timebox.data import DataSplits
-from timebox.distributed.messages import Message
+from timebox.distributed.messages import Message, RecipeMessage
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import DataError
 from timebox.jobs.job import TrainingJob, sha256_of
 from timebox.planning.plan import Plan
-from timebox.recipes import Value, recipe_from
 from timebox.run.model_config import PlanRecord
 
 
@@ -51,7 +50,7 @@ class ReadResult(Message, frozen=True):
     error: str = ""
 
 
-class StartTraining(Message, frozen=True):
+class StartTraining(RecipeMessage, frozen=True):
     """Train with this config and plan.
 
     Attributes:
@@ -60,18 +59,14 @@ class StartTraining(Message, frozen=True):
     """
 
     config: TrainConfig
-    recipe_fields: dict[str, Value]
     plan: PlanRecord
     path: str
     threads_share: float
 
-    def __post_init__(self) -> None:
-        recipe_from(self.recipe_fields)  # raises UsageError for one that is not valid
-
     @property
     def full_plan(self) -> Plan:
         """The main rank's plan, with its recipe."""
-        return self.plan.plan(recipe_from(self.recipe_fields))
+        return self.plan.plan(self.recipe)
 
 
 class RunFinished(Message, frozen=True):
@@ -100,7 +95,7 @@ def broadcast_start_training(group: ProcessGroup, job: TrainingJob, path: Path) 
     if isinstance(group, TorchrunGroup):
         share = torch.get_num_threads() / group.ranks[0].threads
         plan, fields = PlanRecord.of(job.plan), job.plan.recipe.as_dict()
-        group.broadcast(StartTraining(job.config, fields, plan, str(path.resolve()), min(share, 1.0)))
+        group.broadcast(StartTraining(fields, job.config, plan, str(path.resolve()), min(share, 1.0)))
 
 
 def broadcast_run_finished(group: ProcessGroup, path: Path) -> None:

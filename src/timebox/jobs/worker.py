@@ -60,7 +60,7 @@ class WorkerRank:
         start = self._measure_throughput(data_splits)
         self._path = Path(start.path)
         if self._trust_code:
-            trust(code_names(start.full_plan.recipe.as_dict()).values())
+            trust(code_names(start.recipe_fields).values())
         job = TrainingJob(start.config, start.full_plan, data_splits)
         training = Training(job, self._context)
         result = training.run()
@@ -92,7 +92,7 @@ class WorkerRank:
         kinds = MeasurementRequest | StartTraining
         while isinstance(message := self._group.receive_broadcast(kinds), MeasurementRequest):
             if self._trust_code:
-                trust(code_names(message.recipe.as_dict()).values())
+                trust(code_names(message.recipe_fields).values())
             worker.measure(message)
         start: StartTraining = message
         worker.use_threads(start.threads_share)

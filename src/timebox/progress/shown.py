@@ -3,13 +3,12 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from timebox.errors import one_line
 from timebox.machine import is_worker_rank
 from timebox.progress.notebook import NotebookReporter
 from timebox.progress.reporter import Reporter, SilentReporter
-from timebox.progress.terminal import LiveReporter, steady_console
+from timebox.progress.terminal import LiveReporter, print_line, steady_console
 
 
 def is_terminal() -> bool:
@@ -50,8 +49,7 @@ def progress_lines(notify: Callable[[str], None] | None, progress: bool) -> Call
 
 
 def _print_line(line: str) -> None:
-    with suppress(OSError):  # a closed stream must not stop the work
-        print(one_line(line), file=sys.stdout if is_notebook() else sys.stderr, flush=True)
+    print_line(line, sys.stdout if is_notebook() else sys.stderr)
 
 
 def _ignore(line: str) -> None:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from timebox.errors import one_line
-from timebox.progress.status_line import phase_line, share_done, status_fields, status_line
+from timebox.progress.line_reporter import LineReporter
+from timebox.progress.status_line import share_done, status_fields
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,37 +20,30 @@ if TYPE_CHECKING:
 
     from timebox.progress.reporter import StepStatus
 
-REDRAW_SECONDS = 0.2
 
-
-class LiveReporter:
+class LiveReporter(LineReporter):
     """A line that is redrawn in place, below the notes, and removed at the end."""
+
+    redraw_seconds = 0.2
 
     def __init__(
         self, console: "Console", budget_seconds: float | None, now: Callable[[], float] = time.monotonic
     ) -> None:
         from rich.live import Live
 
-        self._budget_seconds = budget_seconds
-        self._now = now
-        self.last_phase = ""
-        self._next_draw = 0.0
+        super().__init__(budget_seconds, now)
         # What a program prints meanwhile appears above the line; where stdout is no terminal, it goes its own way.
         redirect = sys.stdout is not None and sys.stdout.isatty()
         self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=redirect)
         self._live.start()
 
-    def phase(self, name: str) -> None:
-        self.last_phase = name
-        self._draw(phase_line(one_line(name)))
+    @property
+    def columns(self) -> int:
+        return self._live.console.width
 
     def note(self, text: str) -> None:
         with suppress(OSError):
             self._live.console.print(one_line(text))
-
-    def step(self, status: "StepStatus") -> None:
-        if self._now() >= self._next_draw:
-            self._draw(status_line(status, self._budget_seconds, self._live.console.width))
 
     def close(self) -> None:
         with suppress(OSError):
@@ -58,7 +52,6 @@ class LiveReporter:
     def _draw(self, line: "Text") -> None:
         with suppress(OSError):
             self._live.update(line, refresh=True)
-        self._next_draw = self._now() + REDRAW_SECONDS
 
 
 class PlainReporter:
@@ -90,8 +83,14 @@ class PlainReporter:
         pass
 
     def _line(self, text: str) -> None:
-        with suppress(OSError):
-            print(f"{self._now() - self._started:7.1f}s  {one_line(text)}", file=self._stream, flush=True)
+        print_line(f"{self._now() - self._started:7.1f}s  {text}", self._stream)
+
+
+def print_line(line: str, stream: TextIO) -> None:
+    """Print a line and flush; a line break or control character in it is escaped. Errors are ignored: a closed stream
+    must not stop the work."""
+    with suppress(OSError):
+        print(one_line(line), file=stream, flush=True)
 
 
 def steady_console(stream: TextIO) -> "Console":

@@ -6,14 +6,14 @@ from math import ceil
 import torch
 
 from timebox.data.dataset import ImageDataset
-from timebox.distributed.messages import Message
+from timebox.distributed.messages import RecipeMessage
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.planning.throughput.benchmark import ThroughputBenchmark
 from timebox.planning.throughput.cache import ThroughputCache
-from timebox.recipes import Recipe, Value, recipe_from
+from timebox.recipes import Recipe
 
 
-class MeasurementRequest(Message, frozen=True):
+class MeasurementRequest(RecipeMessage, frozen=True):
     """Message of the main rank: measure training steps, or else scoring, with batches of one rank.
 
     Each rank uses ``threads_share`` of its threads, above 0, at most 1.
@@ -21,17 +21,8 @@ class MeasurementRequest(Message, frozen=True):
 
     is_training: bool
     precision: str
-    recipe_fields: dict[str, Value]
     threads_share: float
     limit_seconds: float
-
-    def __post_init__(self) -> None:
-        recipe_from(self.recipe_fields)  # raises UsageError for one that is not valid
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe of the network to measure."""
-        return recipe_from(self.recipe_fields)
 
 
 class DistributedThroughputBenchmark(ThroughputBenchmark):
@@ -56,7 +47,7 @@ class DistributedThroughputBenchmark(ThroughputBenchmark):
     def _measure_on_all_ranks(self, is_training: bool, recipe: Recipe) -> Sequence[float]:
         """Seconds per image of every rank."""
         threads_share = torch.get_num_threads() / self._max_threads
-        request = MeasurementRequest(is_training, self.precision, recipe.as_dict(), threads_share, self.limit_seconds)
+        request = MeasurementRequest(recipe.as_dict(), is_training, self.precision, threads_share, self.limit_seconds)
         self._group.broadcast(request)
         measure = super().fastest_seconds_per_image if is_training else super().scoring_seconds_per_image
         return self._group.all_gather_timed(measure(recipe))
