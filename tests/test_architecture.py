@@ -46,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("pipelines",),
     ("exporting",),
-    ("tuning", "benchmarking", "estimator"),
+    ("tuning", "benchmarking", "estimator", "serving"),
     ("timebox",),
     ("cli",),
     ("__main__",),

@@ -12,11 +12,12 @@ from timebox.run.summary import FinishedSummary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 18
+NUM_PAGES = 19
 TOPICS = (
     "your-photos",
     "reading-the-report",
     "security",
+    "serving",
     "shipping",
     "recipes",
     "tuning",

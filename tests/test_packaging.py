@@ -31,9 +31,24 @@ TEXTS = [ROOT / name for name in FILES] + [
 INSTALL = re.compile(r"(?:pip3?|pipx|conda|uv pip|uv tool) install ([^\n#;&|`]*)|(?:uv|poetry) add ([^\n#;&|`]*)")
 # `timebox` on the package index is another project.
 OTHER_PROJECT = re.compile(r"""(?<![\w./-])timebox(?![\w./-])""")
-OTHER_EXTRAS = re.compile(r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|mlflow|wandb|tune|heic|docs|dev|fuzz)[^\n]*")
-EXTRAS = {"tables", "onnx", "tensorboard", "mlflow", "wandb", "tune", "dev", "fuzz", "heic", "pretrained", "docs"}
-DEV = "timebox-vision[tables,onnx,tensorboard,mlflow,wandb,tune,pretrained,heic,docs]"
+OTHER_EXTRAS = re.compile(
+    r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|mlflow|wandb|tune|heic|serve|docs|dev|fuzz)[^\n]*"
+)
+EXTRAS = {
+    "tables",
+    "onnx",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+    "tune",
+    "dev",
+    "fuzz",
+    "heic",
+    "pretrained",
+    "docs",
+    "serve",
+}
+DEV = "timebox-vision[tables,onnx,tensorboard,mlflow,wandb,tune,pretrained,heic,serve,docs]"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PlanConfig,
         PredictConfig,
         ReportConfig,
+        ServeConfig,
     )
     from timebox.data import ImageDataset, Inspection, decode_image
     from timebox.errors import (
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from timebox.recipes.spec import recipe
     from timebox.reporting.run_data import RunData
     from timebox.run import Run, load
-    from timebox.run.run import FilePrediction
+    from timebox.run.predicting.files import FilePrediction
     from timebox.tuning import Tuned, tune
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "Run",
     "RunData",
     "RunError",
+    "ServeConfig",
     "StepInfo",
     "StepStatus",
     "TensorBoardCallback",
@@ -151,6 +153,7 @@ _HOMES = {
         "PlanConfig",
         "PredictConfig",
         "ReportConfig",
+        "ServeConfig",
     ),
     "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
     "timebox.errors": (
@@ -172,7 +175,7 @@ _HOMES = {
     "timebox.recipes.spec": ("recipe",),
     "timebox.reporting.run_data": ("RunData",),
     "timebox.run": ("Run", "load"),
-    "timebox.run.run": ("FilePrediction",),
+    "timebox.run.predicting.files": ("FilePrediction",),
     "timebox.tuning": ("Tuned", "tune"),
 }  # all others are in timebox.pipelines
 

@@ -143,7 +143,7 @@ def test_predict_and_the_example_decode_like_training(
 
     classifier.session = Recorder()
     for file in files:
-        pixels = run._input.decode(file)
+        pixels = run.model_input.decode(file)
         probabilities = classifier.predict_proba(file)
         np.testing.assert_array_equal(seen[-1], pixels, err_msg=file.name)
         np.testing.assert_array_equal(timebox.decode_image(file), pixels, err_msg=file.name)
@@ -156,9 +156,11 @@ def test_pillow_images_are_decoded_as_their_files_are(files: list[Path], model: 
     run, _ = model
     for file in files:
         with Image.open(file) as image:
-            np.testing.assert_array_equal(run._input.decode(image), run._input.decode(file), err_msg=file.name)
+            np.testing.assert_array_equal(
+                run.model_input.decode(image), run.model_input.decode(file), err_msg=file.name
+            )
         np.testing.assert_array_equal(
-            run._input.decode(io.BytesIO(file.read_bytes())), run._input.decode(file), err_msg=file.name
+            run.model_input.decode(io.BytesIO(file.read_bytes())), run.model_input.decode(file), err_msg=file.name
         )
 
 
@@ -175,7 +177,7 @@ def test_the_estimator_decodes_alike(files: list[Path], tmp_path: Path, monkeypa
     classifier.fit(files, np.arange(len(files)) % 2)
     for file, pixels in zip(files, trained[0], strict=True):
         np.testing.assert_array_equal(pixels, timebox.decode_image(file), err_msg=file.name)
-        np.testing.assert_array_equal(classifier.run_._input.decode(file), pixels, err_msg=file.name)
+        np.testing.assert_array_equal(classifier.run_.model_input.decode(file), pixels, err_msg=file.name)
 
 
 @pytest.mark.parametrize("mode", IN_MEMORY)
@@ -186,7 +188,7 @@ def test_modes_in_memory_are_decoded_alike(mode: str, model: tuple[Run, Path]) -
     pixels = timebox.decode_image(image)
     assert pixels.shape == (SIDE, SIDE, 3)
     assert [timebox.decode_image(image, channels=channels).shape[2] for channels in (1, 4)] == [1, 4]
-    np.testing.assert_array_equal(run._input.decode(image), pixels)
+    np.testing.assert_array_equal(run.model_input.decode(image), pixels)
     np.testing.assert_array_equal(timebox.decode_image(image, (SIDE, SIDE)), pixels)
 
 
@@ -268,7 +270,7 @@ def test_grey_runs_decode_alike(files: list[Path], trained: TrainingResult) -> N
     run = trained("haet2021", channels=1, tta="none")
     for file in files:
         np.testing.assert_array_equal(
-            timebox.decode_image(file, channels=1), run._input.decode(file), err_msg=file.name
+            timebox.decode_image(file, channels=1), run.model_input.decode(file), err_msg=file.name
         )
 
 
@@ -293,7 +295,7 @@ def test_the_bits_in_use_are_kept_with_the_model(tmp_path: Path) -> None:
     assert run.preprocessing.white_16bit == 4095
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(int)
     expected = (pixels * 255 // 4095).astype(np.uint8)[..., None]
-    decoded = np.stack([run._input.decode(path) for path in paths])
+    decoded = np.stack([run.model_input.decode(path) for path in paths])
     assert np.array_equal(decoded, expected)
     assert np.array_equal(run.predict_proba(paths), run.predict_proba(expected))
     classifier = TimeboxClassifier(steps=2, recipe="airbench94", settings=settings, random_state=0)

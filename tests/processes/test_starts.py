@@ -12,8 +12,9 @@ MIN_MODULES = 150
 STARTS_PROCESSES, CHANGES_PATH = "processes/children.py", "processes/import_path.py"
 # Modules of the standard library and of torch that start processes.
 STARTERS = {
-    "subprocess", "multiprocessing", "torch.multiprocessing", "pty", "asyncio", "concurrent.futures.process", "runpy",
-    "posix", "nt", "_posixsubprocess", "torch.distributed.run", "torch.distributed.launcher", "popen2", "commands",
+    "subprocess", "multiprocessing", "torch.multiprocessing", "pty", "asyncio.subprocess", "runpy", "posix", "nt",
+    "concurrent.futures.process", "_posixsubprocess", "torch.distributed.run", "torch.distributed.launcher", "popen2",
+    "commands",
 }  # fmt: skip
 FUNCTIONS = ("system", "popen", "startfile", "exec", "spawn", "posix_spawn", "fork")  # of os, or how they begin
 NAMES = {"ProcessPoolExecutor", "create_subprocess_exec", "create_subprocess_shell"}

@@ -1,30 +1,20 @@
 """The pages in headless Chromium: wide and narrow, light and dark."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from browsers import WIDTHS, chromium, needs_chromium
 from timebox.reporting import comparison_page, report_page, tuning_page
 
 from .factories import make_examples, make_predictions, make_run_data
 from .test_search_page import make_search
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
+    needs_chromium,
 ]
-
-# Without these switches Chromium sends requests over the network, which tests do not have.
-SWITCHES = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-)  # fmt: skip
-WIDTHS = (1280, 390)
-
 
 # Words on the page that lie on more than one line. A word ends where a line may end: at a space, a hyphen or a slash.
 BROKEN_WORDS = """
@@ -43,18 +33,8 @@ return broken;
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for switch in SWITCHES:
-        options.add_argument(switch)
-    driver = webdriver.Chrome(options, Service(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 def make_pages() -> dict[str, str]:

@@ -124,7 +124,7 @@ def test_test_time_augmentation_by_name(trained: Run) -> None:
 def test_files_are_predicted_in_order_unreadable_ones_too(
     trained: Run, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timebox.run.run.FILES_AT_ONCE", 2)
+    monkeypatch.setattr("timebox.run.predicting.files.FILES_AT_ONCE", 2)
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("no image")
     paths = [files[2], tmp_path / "empty.png", tmp_path / "text.jpg", tmp_path / "missing.png", files[0], files[1]]

@@ -24,6 +24,7 @@ from timebox.cli import (
     predict,
     recipes,
     report,
+    serve,
     train,
     tune,
 )
@@ -68,6 +69,7 @@ VERBS: dict[str, Verb] = {
     "report": report,
     "compare": compare,
     "export": export,
+    "serve": serve,
     "benchmark": benchmark,
     "lr-find": lr_find,
     "tune": tune,

@@ -21,7 +21,7 @@ from timebox.paths import expand_user
 STDIN = "-"  # in place of an image: a list of files on stdin
 
 if TYPE_CHECKING:
-    from timebox.run.run import FilePrediction
+    from timebox.run.predicting.files import FilePrediction
 
     Ranked = list[tuple[str, float]]
 

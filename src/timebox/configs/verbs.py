@@ -1,5 +1,5 @@
 """Configs of the verbs that look at data, or use a trained run: inspect, plan, evaluate, predict, export, report,
-compare."""
+compare, serve."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +10,7 @@ from timebox.configs.config import Config, Rule, option
 
 PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
+Engine = Literal["auto", "torch"]
 Beginning = Literal["auto", "scratch", "pretrained"]
 
 
@@ -162,6 +163,44 @@ class CompareConfig(Config, frozen=True, kw_only=True):
 
     runs: Annotated[tuple[str, ...], option("two run directories or more", positional="RUN", is_path=True)]
     output: Annotated[options.Text | None, option("write a page as well", metavar="FILE", is_path=True)] = None
+
+
+class ServeConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox serve``."""
+
+    run: options.RunDirectory
+    host: Annotated[
+        options.Text,
+        option("name or number under which to listen; for other machines to reach it, 0.0.0.0", metavar="HOST"),
+    ] = "127.0.0.1"
+    port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)], option("port to listen on; 0 for a free one", metavar="PORT")
+    ] = 8000
+    token: Annotated[
+        options.Text | None,
+        option(
+            "secret that every request has to send (default: none; with --host for other machines a new one, printed)",
+            metavar="TOKEN",
+        ),
+    ] = None
+    feedback: Annotated[
+        options.Text | None,
+        option(
+            "folder of pictures whose class was corrected, or none (default: feedback, beside RUN)",
+            metavar="DIR|none",
+            is_path=True,
+        ),
+    ] = None
+    tta: options.TtaOption = "recipe"
+    engine: Annotated[
+        Engine,
+        option(
+            "what computes predictions: torch, or torch until ONNX Runtime can, half a minute later, where the extra "
+            "`onnx` is installed and it is faster"
+        ),
+    ] = "auto"
+    device: options.DeviceOption = "auto"
+    trust_code: options.TrustCode = False
 
 
 class RecipesConfig(Config, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@
 ``pipelines`` do.
 """
 
-from timebox.run.run import FilePrediction, Run, load
+from timebox.run.predicting.files import FilePrediction
+from timebox.run.run import Run, load
 
 __all__ = ["FilePrediction", "Run", "load"]

@@ -1,12 +1,8 @@
 """A run directory, loaded: its model, which predicts, its configuration and its summary."""
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,7 @@ from timebox.builders import build_model
 from timebox.configs.call import refuse_unknown_arguments
 from timebox.custom import Code, is_code, use_code
 from timebox.data.images.model_input import ModelInput
-from timebox.errors import RunError, TimeboxError, UsageError
+from timebox.errors import RunError, UsageError
 from timebox.evaluation.calibration import apply_temperature
 from timebox.evaluation.inference import GPU_BATCH_SIZE, InferenceConfig, inference_batch_size, predict_probabilities
 from timebox.evaluation.inference_memory import inference_bytes, inference_bytes_bound, pretrained_bytes
@@ -26,7 +22,7 @@ from timebox.evaluation.scoring import MAX_PROBABILITIES
 from timebox.evaluation.tta import check_tta
 from timebox.file_versions import MODEL_FORMAT, SUMMARY_FORMAT
 from timebox.files import write_whole
-from timebox.machine import available_threads, check_memory
+from timebox.machine import check_memory
 from timebox.models.pretrained import Blend, BlendWeights, PretrainedClassifier
 from timebox.paths import expand_user
 from timebox.recipes import Recipe, recipe_from, upgrade_fields
@@ -34,6 +30,8 @@ from timebox.run.checkpoint import Checkpoint, model_weights, read_checkpoint
 from timebox.run.files import CHECKPOINT, CONFIG, MODEL, PRETRAINED, SUMMARY, read_json, to_json
 from timebox.run.json_values import from_values
 from timebox.run.model_config import ModelConfig
+from timebox.run.predicting.explanation import explain
+from timebox.run.predicting.files import FilePrediction, predict_files
 from timebox.run.pretrained import read_pretrained
 from timebox.run.results.curves import metrics_table
 from timebox.run.results.html import to_html
@@ -45,23 +43,6 @@ from timebox.run.tensors import check_finite, read_tensors, to_safetensors
 from timebox.runtime.device import free_memory, resolve_device
 from timebox.runtime.threads import limit_threads_to_container
 from timebox.runtime.torch_state import retain_freed_memory
-
-# Files that are decoded and predicted together: fewer where their pixels and probabilities take more bytes than this.
-FILES_AT_ONCE, BYTES_AT_ONCE = 125, 1 << 28
-
-
-@dataclass(frozen=True, eq=False)
-class FilePrediction:
-    """The prediction for one file.
-
-    Attributes:
-        probabilities: float32 (num_classes,); None for a file that cannot be read.
-        error: why it cannot be read, None for a file that can.
-    """
-
-    path: str
-    probabilities: NDArray[np.float32] | None
-    error: str | None
 
 
 class Run:
@@ -250,7 +231,7 @@ class Run:
 
         The probabilities of all images are never held together: with many classes they would take gigabytes.
         """
-        array, views = self._input.convert(images), self.views(tta)
+        array, views = self.model_input.convert(images), self.views(tta)
         num_whole_batches = MAX_PROBABILITIES // len(self.class_names) // GPU_BATCH_SIZE
         size = max(1, num_whole_batches) * GPU_BATCH_SIZE
         parts = [self._probabilities(array[i : i + size], views).argmax(1) for i in range(0, len(array), size)]
@@ -272,7 +253,7 @@ class Run:
             RunError: where probabilities are not finite, or they or the images do not fit into memory.
         """
         views = self.views(tta)
-        array = self._input.convert(images)
+        array = self.model_input.convert(images)
         if not len(array):
             return np.zeros((0, len(self.class_names)), np.float32)
         return apply_temperature(self._probabilities(array, views), self.temperature if calibrate else 1.0)
@@ -280,7 +261,7 @@ class Run:
     def _probabilities(self, array: NDArray[np.uint8], views: str) -> NDArray[np.float32]:
         """Class probabilities, not calibrated, of images of the working size. Raises RunError for those not finite."""
         self.check_memory(
-            len(array) * self._probability_bytes, f"the probabilities of {len(self.class_names):,} classes"
+            len(array) * self.probability_bytes, f"the probabilities of {len(self.class_names):,} classes"
         )
         config = InferenceConfig(*self.preprocessing.tensors(), views, self._batch_size(len(array)))
         with limit_threads_to_container(), retain_freed_memory():
@@ -294,40 +275,33 @@ class Run:
 
         Files are decoded in threads while earlier ones are predicted, a few hundred in memory at a time.
         """
-        remaining = iter(paths)
-        at_once = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // (self._input.num_bytes + self._probability_bytes)))
-        with ThreadPoolExecutor(available_threads()) as pool:
-            started: deque[tuple[list[str | Path], Iterator[NDArray[np.uint8] | str]]] = deque()
-            while True:
-                while len(started) < 2 and (batch := list(islice(remaining, at_once))):
-                    started.append((batch, pool.map(self._decode_or_explain, batch)))
-                if not started:
-                    return
-                batch, decoded = started.popleft()
-                images = list(decoded)
-                readable = [image for image in images if not isinstance(image, str)]
-                rows = iter(self.predict_proba(np.stack(readable), tta) if readable else ())
-                for path, image in zip(batch, images, strict=True):
-                    error = image if isinstance(image, str) else None
-                    yield FilePrediction(str(path), next(rows) if error is None else None, error)
+        return predict_files(self, paths, tta)
+
+    @refuse_unknown_arguments
+    def explain(self, image: object, label: str | None = None) -> NDArray[np.float32]:
+        """Where the image has what speaks for a class: Grad-CAM on the last feature map of the network.
+
+        Args:
+            image: one image, as :meth:`predict_proba` takes it.
+            label: the class; by default the most probable one.
+        Returns:
+            float32 (H, W) in 0...1, for the image resized to the model's size; 0 where nothing speaks for the class.
+        Raises:
+            DataError: for an image that cannot be read. UsageError: for more than one image, for a class that the run
+            does not have, and for a network without feature maps.
+        """
+        return explain(self, image, label)
 
     @property
-    def _input(self) -> ModelInput:
+    def model_input(self) -> ModelInput:
         """The conversion of images to those of the network."""
         form = self.preprocessing
         return ModelInput(form.image_shape, self.recipe.image_fit, form.white_16bit, self.check_memory)
 
     @property
-    def _probability_bytes(self) -> int:
+    def probability_bytes(self) -> int:
         """Bytes of the probabilities of an image, in the three copies that calibration makes."""
         return len(self.class_names) * 3 * np.dtype(np.float32).itemsize
-
-    def _decode_or_explain(self, path: str | Path) -> NDArray[np.uint8] | str:
-        """The pixels of a file, or the reason why it cannot be read."""
-        try:
-            return self._input.decode(path)
-        except TimeboxError as error:
-            return str(error)
 
     @refuse_unknown_arguments
     def predictions(self, split: str = "test") -> Table:

@@ -75,11 +75,16 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Size in pixels and Pillow mode of an image file; misnamed_as is its true format where the suffix is wrong."""
+    """Size in pixels, Pillow mode and format of an image file.
+
+    Attributes:
+        misnamed_as: the format, where the file's suffix is that of another.
+    """
 
     width: int
     height: int
     mode: str
+    format: str
     misnamed_as: str | None
 
     @property
@@ -97,7 +102,7 @@ def read_header(file: Path | BinaryIO) -> ImageHeader:
     with _open_image(file) as image:
         true_format = str(image.format)
         misnamed = isinstance(file, Path) and file.suffix.lower() not in _SUFFIXES[true_format]
-        return ImageHeader(image.width, image.height, image.mode, true_format if misnamed else None)
+        return ImageHeader(image.width, image.height, image.mode, true_format, true_format if misnamed else None)
 
 
 def decode_image(

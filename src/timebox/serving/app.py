@@ -1,0 +1,201 @@
+"""The paths of the server, with a function for each."""
+
+import base64
+import io
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from timebox.data.images.decode import FIT_DESCRIPTIONS
+from timebox.errors import OutputError, TimeboxError
+from timebox.reporting.rendering import stylesheet
+from timebox.run import Run
+from timebox.serving.answers import error_answer, json_answer
+from timebox.serving.bodies import Limits, RequestPictures, Room
+from timebox.serving.errors import RequestError
+from timebox.serving.feedback import Feedback
+from timebox.serving.guard import Guard
+from timebox.serving.openapi import Explanation, Health, ModelDescription, Predictions, Preprocessing, Saved, openapi
+from timebox.serving.predicting import Predictor
+from timebox.version import VERSION
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+HEAT_COLOUR = (220, 40, 20)
+MAX_HEAT_ALPHA = 200
+
+
+class PredictionServer:
+    """A run that answers requests.
+
+    Args:
+        tta: test-time augmentation of predictions.
+        token: that requests need; None for none.
+        feedback: where corrected pictures are kept; None where none are taken.
+    Attributes:
+        predictor: that answers are taken from.
+    """
+
+    def __init__(
+        self, run: Run, tta: str, token: str | None, feedback: Feedback | None, limits: Limits | None = None
+    ) -> None:
+        self._run, self._feedback, self._has_token = run, feedback, token is not None
+        self._views = run.views(tta)
+        self._limits = limits or Limits()
+        self._room = Room(self._limits)
+        self.predictor = Predictor(run, tta)
+        routes = [
+            Route("/", self._page),
+            Route("/static/{name}", self._static),
+            Route("/health", self._health),
+            Route("/model", self._model),
+            Route("/openapi.json", self._openapi),
+            Route("/predict", self._predict, methods=["POST"]),
+            Route("/explain", self._explain, methods=["POST"]),
+            Route("/feedback", self._save_feedback, methods=["POST"]),
+        ]
+        app = Starlette(
+            routes=routes,
+            lifespan=self._lifespan,
+            exception_handlers={
+                RequestError: _refuse,
+                TimeboxError: _fail,
+                HTTPException: _refuse_address,
+                Exception: _fail,
+            },
+        )
+        self.app = Guard(app, token)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        self.predictor.close()
+
+    async def _page(self, request: Request) -> Response:
+        return _file("predict.html")
+
+    async def _static(self, request: Request) -> Response:
+        return _file(request.path_params["name"])
+
+    async def _health(self, request: Request) -> Response:
+        return json_answer(Health("ok", self._room.num_images, self.predictor.engine))
+
+    async def _openapi(self, request: Request) -> Response:
+        return json_answer(openapi(self._has_token))
+
+    async def _model(self, request: Request) -> Response:
+        return json_answer(describe_model(self._run, self._views, self._feedback))
+
+    async def _predict(self, request: Request) -> Response:
+        top = self._top(request)
+        async with RequestPictures(request, self._room, self._limits) as pictures:
+            started = time.perf_counter()
+            predictions = await self.predictor.predict(pictures, top)
+        return json_answer(Predictions(predictions, round(1000 * (time.perf_counter() - started), 2)))
+
+    async def _explain(self, request: Request) -> Response:
+        label = request.query_params.get("label")
+        if label is not None and label not in self._run.class_names:
+            raise RequestError(400, f"{label!r} is no class of this model; GET /model lists them")
+        async with RequestPictures(request, self._room, self._limits) as pictures:
+            if len(pictures) != 1:
+                raise RequestError(400, f"one picture can be explained at a time, not {len(pictures)}")
+            label, heat = await self.predictor.explain(pictures[0], label)
+        height, width = heat.shape
+        return json_answer(Explanation(label, width, height, heat_uri(heat)))
+
+    async def _save_feedback(self, request: Request) -> Response:
+        if self._feedback is None:
+            raise RequestError(403, "this server was started without a folder for corrected pictures")
+        label = request.query_params.get("label")
+        if label is None:
+            raise RequestError(400, "the class is missing: POST /feedback?label=CLASS")
+        async with RequestPictures(request, self._room, self._limits) as pictures:
+            for picture in pictures:
+                await self.predictor.check(picture)
+            paths = [self._feedback.save(picture, label) for picture in pictures]
+        return json_answer(Saved(str(paths[-1])))
+
+    def _top(self, request: Request) -> int:
+        text, most = request.query_params.get("top", "1"), len(self._run.class_names)
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
+            raise RequestError(400, f"top={text!r} must be a whole number of 1 or more")
+        return min(int(text), most)
+
+
+def describe_model(run: Run, views: str, feedback: Feedback | None) -> ModelDescription:
+    """The answer to ``GET /model``."""
+    form, summary = run.preprocessing, run.summary
+    splits = {"test": run.test_accuracy, "val": run.val_accuracy}
+    split = next((name for name, accuracy in splits.items() if accuracy is not None), None)
+    num_images, budget = summary.get(f"{split}_images"), summary.get("budget_seconds")
+    height, width = form.size
+    mean, std = (values.tolist() for values in form.tensors())
+    return ModelDescription(
+        name=run.path.resolve().name,
+        classes=list(run.class_names),
+        accuracy=splits[split] if split else None,
+        accuracy_split=split,
+        num_images=num_images if isinstance(num_images, int) else 0,
+        is_calibrated=run.uncalibrated_reason is None,
+        budget_seconds=float(budget) if isinstance(budget, int | float) else None,
+        preprocessing=Preprocessing(
+            width, height, form.channels, FIT_DESCRIPTIONS[run.recipe.image_fit], mean, std, views
+        ),
+        feedback=str(feedback.folder) if feedback else None,
+        timebox=VERSION,
+    )
+
+
+def heat_uri(heat: NDArray[np.float32]) -> str:
+    """A heat map (H, W) in 0...1 as a PNG to lay over the picture: the larger a value, the more opaque."""
+    pixels = np.empty((*heat.shape, 4), np.uint8)
+    pixels[..., :3] = HEAT_COLOUR
+    pixels[..., 3] = np.round(MAX_HEAT_ALPHA * heat).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """The files of the pages, by name. Nothing else is ever read for a request."""
+    folder = resources.files("timebox.serving") / "pages"
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    return {**files, "style.css": stylesheet().encode()}
+
+
+def _file(name: str) -> Response:
+    if name not in _files():
+        raise RequestError(404, "there is nothing at this address")
+    media_type = MEDIA_TYPES[name.rpartition(".")[2]]
+    return Response(_files()[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_answer(error)
+
+
+async def _refuse_address(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    texts = {404: "there is nothing at this address", 405: f"{request.method} is not possible at this address"}
+    return error_answer(RequestError(error.status_code, texts.get(error.status_code, error.detail), error.headers))
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    status = 507 if isinstance(error, OutputError) else 500
+    text = str(error) if isinstance(error, TimeboxError) else f"internal error: {type(error).__name__}: {error}"
+    return error_answer(RequestError(status, text))

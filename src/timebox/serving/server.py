@@ -1,0 +1,112 @@
+"""Listening, and ending: requests in progress are finished first."""
+
+import ipaddress
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from timebox.errors import UsageError, option_text
+
+# Seconds for requests in progress once the server is to end; and of a connection without requests.
+STOP_SECONDS, IDLE_SECONDS = 10, 30
+TOKEN_BYTES, MIN_TOKEN_LENGTH = 16, 8
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Server(uvicorn.Server):
+    """Ends at the first signal and returns, in place of raising the signal again; a second one drops what is left."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        previous = {number: signal.signal(number, self._stop) for number in STOP_SIGNALS}
+        wakeup = signal.set_wakeup_fd(-1)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.force_exit, self.should_exit = self.should_exit, True
+
+
+def token_for(host: str, token: str | None) -> str | None:
+    """The token that requests need: the given one, a new one where other machines can reach the host, else None.
+
+    Raises UsageError for a token that is easily guessed.
+    """
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
+        flag = option_text("token", "...")
+        raise UsageError(f"{flag} must have {MIN_TOKEN_LENGTH} characters or more, or it is soon guessed")
+    return token if token or is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host, given by name or number."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 for a free one. Raises UsageError where that is not possible."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        other = option_text("port", 0)
+        raise UsageError(f"cannot listen on host {host!r}, port {port}: {reason}; {other} takes a free port") from error
+    return listener
+
+
+def address_of(listener: socket.socket, host: str, token: str | None) -> str:
+    """The address to open in a browser."""
+    port = listener.getsockname()[1]
+    name = socket.gethostname() if host in ("0.0.0.0", "::", "") else host
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def run_server(app: ASGIApp, listener: socket.socket, ready: Callable[[], object]) -> None:
+    """Answer requests until SIGINT or SIGTERM comes. Must be called in the main thread.
+
+    Args:
+        ready: called when the server answers.
+    """
+
+    async def with_ready(scope, receive, send):  # type: ignore[no-untyped-def]
+        async def noticed(message):  # type: ignore[no-untyped-def]
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                ready()
+
+        await app(scope, receive, noticed if scope["type"] == "lifespan" else send)
+
+    config = uvicorn.Config(
+        with_ready,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        proxy_headers=False,
+        lifespan="on",
+    )
+    with listener:
+        _Server(config).run(sockets=[listener])
