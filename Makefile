@@ -45,7 +45,7 @@ endurance: $(VENV)/.installed-dev ## kills, faults, deadlines and fuzzing for ha
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := run cifar_pickle cifar_binary idx npz image tar table json_lines parquet archive recipe continuing messages \
-	run_directory search_directory benchmark_directory classifier_directory image_cache
+	run_directory search_directory benchmark_directory classifier_directory image_cache http_request
 
 fuzz: $(VENV)/.installed-fuzz ## throw damaged input at every reader, for FUZZ_SECONDS (600) in all; stops at a failure
 	$(BIN)/python fuzz/seeds.py build/fuzz

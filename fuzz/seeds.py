@@ -260,6 +260,15 @@ def continuing() -> Blobs:
     return [joined(json.dumps(config).encode(), json.dumps(manifest).encode(), tensors[:length], size, metrics)]
 
 
+def http_request() -> Blobs:
+    form = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%b\r\n' % (number, blob)
+        for number, blob in enumerate(image()[:2])
+    )
+    requests = [joined(b"image/png", blob) for blob in image()[:4]]
+    return [*requests, joined(b"multipart/form-data; boundary=x", form + b"--x--\r\n")]
+
+
 SEEDS = {
     "cifar_pickle": cifar_pickle,
     "cifar_binary": cifar_binary,
@@ -275,6 +284,7 @@ SEEDS = {
     "run": run,
     "continuing": continuing,
     "messages": messages,
+    "http_request": http_request,
     "run_directory": undamaged,
     "search_directory": undamaged,
     "benchmark_directory": undamaged,

@@ -1,12 +1,15 @@
 """One fuzz target per reader: `python fuzz/targets.py TARGET CORPUS -max_total_time=60`."""
 
+import asyncio
 import contextlib
 import hashlib
+import io
 import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
+from starlette.requests import Request
 from torch.distributed import HashStore
 
 from harness import Target, fuzz
@@ -24,6 +27,8 @@ from timebox.recipes import get_recipe, parse_settings
 from timebox.run.files import read_training_hashes
 from timebox.run.metrics_log import final_step_plans, prefix_at_checkpoint, read_metrics
 from timebox.run.run import load
+from timebox.serving.http.bodies import Limits, RequestPictures, Room
+from timebox.serving.http.errors import RequestError
 
 MAX_ZEROS = 1 << 20
 _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -161,6 +166,37 @@ def continuing(scratch: Path, data: bytes) -> None:
     _ = ExistingRun.load(folder).device
 
 
+def http_request(scratch: Path, data: bytes) -> None:
+    """A request with pictures: its content type and its body, in two parts."""
+    content_type, body = split(data, 2)
+    asyncio.run(_read_request(content_type, body))
+
+
+async def _read_request(content_type: bytes, body: bytes) -> None:
+    middle = len(body) // 2
+    messages = iter(
+        (
+            {"type": "http.request", "body": body[:middle], "more_body": True},
+            {"type": "http.request", "body": body[middle:], "more_body": False},
+        )
+    )
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    headers = [(b"content-type", content_type)]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    limits = Limits(body_bytes=1 << 20, images=8)
+    room = Room(limits)
+    with contextlib.suppress(RequestError):
+        async with RequestPictures(Request(scope, receive), room, limits) as pictures:
+            for picture in pictures:
+                with contextlib.suppress(TimeboxError):
+                    decode_image(io.BytesIO(picture.content), (8, 8), 3)
+    if room.num_bytes or room.num_images:
+        raise AssertionError("a request that has ended still takes room")
+
+
 MESSAGES = ReadData | ReadResult | MeasurementRequest | StartTraining | ScoreSplit | RunFinished
 
 
@@ -189,6 +225,7 @@ TARGETS: dict[str, Target] = {
     "run": run,
     "continuing": continuing,
     "messages": messages,
+    "http_request": http_request,
     **DIRECTORY_TARGETS,
 }
 

@@ -50,7 +50,7 @@ OTHERS = {"MLflowCallback", "Reporter", "WandbCallback"}
 # TrainConfig has an example of them.
 CONFIGS = {
     "BenchmarkConfig", "CompareConfig", "EvaluateConfig", "ExportConfig", "InspectConfig", "LrFindConfig", "PlanConfig",
-    "PredictConfig", "ReportConfig", "ServeConfig", "TuneConfig",
+    "PredictConfig", "ReportConfig", "ServeConfig", "TuneConfig", "WatchConfig",
 }  # fmt: skip
 # TimeboxError has an example of them.
 ERRORS = {

@@ -10,7 +10,7 @@ import pytest
 from timebox.data.reading import encoded_images
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-NUM_TARGETS = 19
+NUM_TARGETS = 20
 
 
 @pytest.fixture

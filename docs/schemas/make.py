@@ -25,6 +25,7 @@ from timebox.file_versions import (
     METRICS_FORMAT,
     MODEL_FORMAT,
     RANKS_FORMAT,
+    STATUS_FORMAT,
     SUMMARY_FORMAT,
     TUNE_FORMAT,
     TUNE_SUMMARY_FORMAT,
@@ -35,7 +36,7 @@ from timebox.run.checkpoint import Manifest, ResumeState
 from timebox.run.metrics_log import AbortLine, FormatLine, RollbackLine, StepLine, ValidationLine
 from timebox.run.model_config import TrainedModelConfig
 from timebox.run.ranks_file import RanksRecord
-from timebox.run.summary import FinishedSummary, StoppedSummary
+from timebox.run.summary import FinishedSummary, StoppedSummary, TrainingStatus
 from timebox.tuning.directory import RepeatedTrial, SearchFile
 from timebox.tuning.outcome import SearchSummary
 from timebox.tuning.study import SearchTrial
@@ -46,6 +47,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: Mapping[str, tuple[FileFormat, Sequence[type]]] = {
     "model": (MODEL_FORMAT, (TrainedModelConfig,)),
     "summary": (SUMMARY_FORMAT, (FinishedSummary, StoppedSummary)),
+    "status": (STATUS_FORMAT, (TrainingStatus,)),
     "metrics": (METRICS_FORMAT, (StepLine, ValidationLine, RollbackLine, AbortLine, FormatLine)),
     "checkpoint": (CHECKPOINT_FORMAT, (Manifest,)),
     "group": (RANKS_FORMAT, (RanksRecord,)),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         PredictConfig,
         ReportConfig,
         ServeConfig,
+        WatchConfig,
     )
     from timebox.data import ImageDataset, Inspection, decode_image
     from timebox.errors import (
@@ -118,6 +119,7 @@ __all__ = [
     "UsageError",
     "ValidationInfo",
     "WandbCallback",
+    "WatchConfig",
     "__version__",
     "benchmark",
     "compare",
@@ -154,6 +156,7 @@ _HOMES = {
         "PredictConfig",
         "ReportConfig",
         "ServeConfig",
+        "WatchConfig",
     ),
     "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
     "timebox.errors": (

@@ -114,8 +114,10 @@ def _rename_best_trials(values: Values) -> Values:
 MODEL_FORMAT = FileFormat("model.json", oldest=4, steps=(_accept_ensemble_size,))
 SUMMARY_FORMAT = FileFormat("summary.json", steps=(_rename_rank_failures,))
 METRICS_FORMAT = FileFormat("metrics.jsonl")
+STATUS_FORMAT = FileFormat("status.json")
 PREDICTIONS_FORMAT = FileFormat("predictions.npz")
 EXAMPLES_FORMAT = FileFormat("examples.npz")
+SUSPECTS_FORMAT = FileFormat("suspects.npz")
 RANKS_FORMAT = FileFormat("group.json", steps=(_rename_ranks,))
 CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json", steps=(_rename_training_state,))
 # Files of other commands.

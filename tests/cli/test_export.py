@@ -35,6 +35,9 @@ def test_what_is_asked_for_is_passed_on(timebox: Command, asked: list[tuple[obje
                 "tta": "recipe",
                 "overwrite": True,
                 "files": [],
+                "int8": False,
+                "data": None,
+                "max_loss": 1.0,
                 "trust_code": False,
             },
         )

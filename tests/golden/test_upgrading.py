@@ -27,7 +27,9 @@ from timebox.file_versions import (
     MODEL_FORMAT,
     PREDICTIONS_FORMAT,
     RANKS_FORMAT,
+    STATUS_FORMAT,
     SUMMARY_FORMAT,
+    SUSPECTS_FORMAT,
     TUNE_CLOCK_FORMAT,
     TUNE_FORMAT,
     TUNE_STUDY_FORMAT,
@@ -45,6 +47,7 @@ from timebox.run.directories.locks import lock_folder
 from timebox.run.metrics_log import downsampled_metrics, read_metrics
 from timebox.run.ranks_file import read_ranks_record
 from timebox.run.writer import RunWriter
+from timebox.serving.watching.following import read_status
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
@@ -100,6 +103,10 @@ def study(path: Path) -> object:
     return studies.load(storage, "golden")
 
 
+def status(path: Path) -> object:
+    return read_status(path)
+
+
 # Each file that is read: its format, golden directory and name, the function that raises its format, and its reader.
 READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path], object]], ...] = (
     (MODEL_FORMAT, "auto", "model.json", json_file, lambda path: Run(path, "cpu")),
@@ -107,6 +114,8 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (METRICS_FORMAT, "auto", "metrics.jsonl", json_lines, page),
     (PREDICTIONS_FORMAT, "auto", "predictions.npz", arrays, page),
     (EXAMPLES_FORMAT, "grey", "examples.npz", arrays, page),
+    (SUSPECTS_FORMAT, "haet2021", "suspects.npz", arrays, lambda path: Run(path, "cpu").suspects()),
+    (STATUS_FORMAT, "killed", "status.json", json_file, status),
     (RANKS_FORMAT, "launched", "group.json", json_file, read_ranks_record),
     (CHECKPOINT_FORMAT, "killed", "checkpoint/manifest.json", json_file, checkpoint),
     (ESTIMATOR_FORMAT, "estimator", "estimator.json", json_file, timebox.TimeboxClassifier.load),
@@ -124,9 +133,9 @@ NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of
 
 
 def test_every_kind_of_file_is_covered() -> None:
-    assert len(FORMATS) == len(set(FORMATS)) == 17
+    assert len(FORMATS) == len(set(FORMATS)) == 19
     assert {*(kind[0] for kind in READ), *WRITTEN_ONLY} == set(FORMATS)
-    assert len(READ) == 15
+    assert len(READ) == 17
 
 
 @pytest.mark.parametrize(

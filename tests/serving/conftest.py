@@ -12,8 +12,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 from starlette.testclient import TestClient
 
 from timebox.run import Run
-from timebox.serving.app import PredictionServer
-from timebox.serving.feedback import Feedback
+from timebox.serving.predictions.app import PredictionServer
+from timebox.serving.predictions.feedback import Feedback
 
 ADDRESS = "http://localhost"
 

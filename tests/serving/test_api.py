@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from small_runs import CLASSES
 from timebox.run import Run
-from timebox.serving.app import PredictionServer
+from timebox.serving.predictions.app import PredictionServer
 from timebox.version import VERSION
 
 from .conftest import ADDRESS, encoded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from timebox.serving.batching import Batcher
+from timebox.serving.predictions.batching import Batcher
 
 Images = NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 from timebox.errors import UsageError
 from timebox.run import Run
-from timebox.serving.app import PredictionServer
-from timebox.serving.server import is_loopback, token_for
+from timebox.serving.http.server import is_loopback, token_for
+from timebox.serving.predictions.app import PredictionServer
 
 from .conftest import ADDRESS, encoded
 

@@ -13,8 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from timebox.run import Run
-from timebox.serving.app import PredictionServer
-from timebox.serving.bodies import Limits
+from timebox.serving.http.bodies import Limits
+from timebox.serving.predictions.app import PredictionServer
 
 from .conftest import ADDRESS, encoded
 

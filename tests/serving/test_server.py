@@ -16,9 +16,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from timebox.run import Run
-from timebox.serving.bodies import Picture
-from timebox.serving.onnx_engine import OnnxEngine, PredictFn
-from timebox.serving.predicting import Predictor
+from timebox.serving.http.bodies import Picture
+from timebox.serving.predictions.onnx_engine import OnnxEngine, PredictFn
+from timebox.serving.predictions.predicting import Predictor
 
 from .conftest import encoded
 

@@ -27,6 +27,7 @@ from timebox.cli import (
     serve,
     train,
     tune,
+    watch,
 )
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
@@ -70,6 +71,7 @@ VERBS: dict[str, Verb] = {
     "compare": compare,
     "export": export,
     "serve": serve,
+    "watch": watch,
     "benchmark": benchmark,
     "lr-find": lr_find,
     "tune": tune,

@@ -25,6 +25,7 @@ HELP = VerbHelp(
         "timebox export runs/demo",
         "timebox export runs/demo --format torch --output demo.pt2 --tta none",
         "timebox export runs/demo --check photos/",
+        "timebox export runs/demo --int8",
     ),
 )
 
@@ -42,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         tta=config.tta,
         overwrite=config.overwrite,
         files=files,
+        int8=config.int8,
+        data=config.data,
+        max_loss=config.max_loss,
         trust_code=config.trust_code,
     )
     write(json_line(exported.as_dict()) if args.json else facts(result_rows(exported)) + "\n")
@@ -60,6 +64,14 @@ def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
             "checked",
             f"{plural(check.num_images, 'image')} of {width}x{height}: probabilities differ from the "
             f"run's by at most {check.difference:.0e} of their value; up to {check.allowed:.0e} counts as rounding",
+        )
+    if (int8 := exported.quantization) is not None:
+        yield (
+            "int8",
+            f"{percent(int8.accuracy)} in place of {percent(int8.float_accuracy)} of "
+            f"{plural(int8.num_images, 'image')} right; {int8.num_bytes / 1e6:.1f} in place of "
+            f"{int8.float_num_bytes / 1e6:.1f} MB; "
+            f"{int8.images_per_second:,.0f} in place of {int8.float_images_per_second:,.0f} images/s",
         )
     if exported.decoder:
         decoder = exported.decoder

@@ -3,13 +3,13 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timebox.cli import display
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import facts, json_line, show, table, write
 from timebox.cli.parsing import VerbHelp
-from timebox.configs.verbs import InspectConfig
+from timebox.configs.verbs import InspectCommandConfig, InspectConfig
 from timebox.formatting import percent, plural
 
 if TYPE_CHECKING:
@@ -19,28 +19,62 @@ if TYPE_CHECKING:
 
 MAX_KINDS = 6
 MAX_CLASS_ROWS = 40
+MAX_SUSPECT_ROWS = 50
 
 
 HELP = VerbHelp(
-    InspectConfig,
+    InspectCommandConfig,
     "show what is read from data, without training",
     "Classes and their counts, sizes and modes of the images, mean and deviation of the channels, files that "
     "cannot be read, and duplicate images.",
-    ("timebox inspect photos/", "timebox inspect cifar10 --json"),
+    ("timebox inspect photos/", "timebox inspect cifar10 --json", "timebox inspect runs/demo --suspects"),
 )
 
 
 def run(args: argparse.Namespace) -> int:
-    config: InspectConfig = args.config
+    config: InspectCommandConfig = args.config
+    if config.suspects:
+        return _list_suspects(config.data, args.json)
     with display.progress() as reporter:
         from timebox.pipelines.inspect import inspect
 
         # Unreadable files are reported, not refused.
-        inspection = inspect(**config.arguments(), max_bad_share=1.0, reporter=reporter)
+        arguments: dict[str, Any] = config.as_dict(InspectConfig.__struct_fields__)
+        inspection = inspect(**arguments, max_bad_share=1.0, reporter=reporter)
     if args.json:
         write(json_line(inspection.as_dict()))
     else:
         show(*renderables(inspection))
+    return DONE
+
+
+def _list_suspects(run_path: str, is_json: bool) -> int:
+    """Prints the suspect images of a run."""
+    from timebox.run.results.suspects import read_suspects
+    from timebox.run.run import Run
+
+    run = Run(run_path, "cpu")
+    suspects = read_suspects(run)
+    names = run.class_names
+    rows = [
+        (str(name), names[label], names[rival], float(margin))
+        for name, label, rival, margin in zip(
+            suspects.ids, suspects.labels, suspects.rivals, suspects.margins, strict=True
+        )
+    ]
+    if is_json:
+        keys = ("file", "label", "looks_like", "margin")
+        write(json_line({"suspects": [dict(zip(keys, row, strict=True)) for row in rows]}))
+    elif not rows:
+        write("the training doubts no label\n")
+    else:
+        lines = [(name, label, rival, f"{margin:.2f}") for name, label, rival, margin in rows[:MAX_SUSPECT_ROWS]]
+        show(
+            f"{plural(len(rows), 'training image')} whose label the training doubts, the most suspect first",
+            table(("file", "label", "looks like", "margin"), lines),
+        )
+        if len(rows) > MAX_SUSPECT_ROWS:
+            write(f"  … and {len(rows) - MAX_SUSPECT_ROWS:,} more (--json has all)\n")
     return DONE
 
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from timebox.paths import expand_user
 
 if TYPE_CHECKING:
     from timebox.run import Run
-    from timebox.serving.predicting import Predictor
+    from timebox.serving.predictions.predicting import Predictor
 
 NONE = "none"
 FEEDBACK = "feedback"  # beside the run, where no other folder is given
@@ -40,17 +41,12 @@ HELP = VerbHelp(
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; requests in progress are finished then."""
     config: ServeConfig = args.config
-    try:
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"serving needs {error.name}: pip install 'timebox-vision[serve]'") from error
+    check_extra()
 
     from timebox.run import load
-    from timebox.serving.app import PredictionServer
-    from timebox.serving.feedback import Feedback
-    from timebox.serving.server import address_of, listen, run_server, token_for
+    from timebox.serving.http.server import address_of, listen, run_server, token_for
+    from timebox.serving.predictions.app import PredictionServer
+    from timebox.serving.predictions.feedback import Feedback
 
     token = token_for(config.host, config.token)
     trained = load(config.run, config.device, trust_code=config.trust_code)
@@ -66,10 +62,17 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def check_extra() -> None:
+    """Raise UsageError where the extra ``serve`` is not installed."""
+    for name in ("starlette", "uvicorn", "python_multipart"):
+        if find_spec(name) is None:
+            raise UsageError(f"this needs {name}: pip install 'timebox-vision[serve]'")
+
+
 @contextmanager
 def _onnx_engine(config: ServeConfig, trained: "Run", predictor: "Predictor") -> Iterator[None]:
     """Makes ONNX Runtime predict as soon as it can, where that is wanted and possible."""
-    from timebox.serving.onnx_engine import OnnxEngine, PredictFn
+    from timebox.serving.predictions.onnx_engine import OnnxEngine, PredictFn
 
     if config.engine == "torch" or not OnnxEngine.is_possible(trained):
         yield

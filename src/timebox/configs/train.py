@@ -12,14 +12,14 @@ from timebox.machine import is_torchrun
 
 # Options that may be given beside --resume and --replay; everything else is the run's own.
 CODE = ("network", "augment", "loss", "optimizer")
-BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "trust_code", "callbacks", *CODE)
+BESIDE_RESUME = ("data", "budget", "data_dir", "max_bad_share", "cache", "trust_code", "callbacks", "live", *CODE)
 BESIDE_REPLAY = ("data", "out", "overwrite", "data_dir", "max_bad_share", "cache", "trust_code", "callbacks", *CODE)
 # What a training begins with, apart from the weights of a run.
 AUTO_INIT, SCRATCH, PRETRAINED = "auto", "scratch", "pretrained"
 # Options that change nothing of what is trained.
 NOT_IN_COMMAND = (
     *("out", "overwrite", "resume", "replay", "device", "data_dir", "max_bad_share", "cache", "trust_code"),
-    "callbacks",
+    *("callbacks", "live"),
 )
 
 
@@ -176,6 +176,15 @@ class TrainConfig(Config, frozen=True, kw_only=True):
             group="your own code",
         ),
     ] = ()
+
+    live: Annotated[
+        bool,
+        option(
+            "show the training in the browser, at an address that is printed (takes the extra `serve`); `timebox "
+            "watch` shows one that runs already",
+            group="output",
+        ),
+    ] = False
 
     rules: ClassVar[tuple[Rule, ...]] = ((("budget", "steps"), check_exclusive), (("test",), options.check_test_split))
     requirements: ClassVar[tuple[Rule, ...]] = (

@@ -1,5 +1,5 @@
 """Configs of the verbs that look at data, or use a trained run: inspect, plan, evaluate, predict, export, report,
-compare, serve."""
+compare, serve, watch."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,6 +12,22 @@ PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
 Engine = Literal["auto", "torch"]
 Beginning = Literal["auto", "scratch", "pretrained"]
+
+
+ServeHost = Annotated[
+    options.Text,
+    option("name or number under which to listen; for other machines to reach it, 0.0.0.0", metavar="HOST"),
+]
+ServePort = Annotated[
+    Annotated[int, Meta(ge=0, le=65535)], option("port to listen on; 0 for a free one", metavar="PORT")
+]
+ServeToken = Annotated[
+    options.Text | None,
+    option(
+        "secret that every request has to send (default: none; with --host for other machines a new one, printed)",
+        metavar="TOKEN",
+    ),
+]
 
 
 class InspectConfig(Config, frozen=True, kw_only=True):
@@ -28,6 +44,22 @@ class InspectConfig(Config, frozen=True, kw_only=True):
     class_depth: options.ClassDepth = None
     cache: options.Cache = True
     data_dir: options.DataDir = None
+
+
+class InspectCommandConfig(InspectConfig, frozen=True, kw_only=True):
+    """The options of ``timebox inspect``, which shows a run's suspect images too."""
+
+    data: Annotated[
+        options.Text,
+        option(
+            "a folder of class folders, a file, or a name: cifar10, digits, …; with --suspects a run directory",
+            positional="DATA",
+            is_path=True,
+        ),
+    ]
+    suspects: Annotated[
+        bool, option("list the training images of a run whose label its training doubts, the most suspect first")
+    ] = False
 
 
 class PlanConfig(Config, frozen=True, kw_only=True):
@@ -136,6 +168,20 @@ class ExportConfig(Config, frozen=True, kw_only=True):
             is_path=True,
         ),
     ] = ()
+    int8: Annotated[
+        bool,
+        option(
+            "compute convolutions in 8-bit integers: a quarter of the size, calibrated on held-out images (onnx only)"
+        ),
+    ] = False
+    data: Annotated[
+        options.Text | None,
+        option("images for --int8 (default: the validation images of RUN)", metavar="DATA", is_path=True),
+    ] = None
+    max_loss: Annotated[
+        Annotated[float, Meta(ge=0, le=100)],
+        option("points of accuracy that --int8 may cost; where it costs more nothing is written", metavar="POINTS"),
+    ] = 1.0
     tta: options.TtaOption = "recipe"
     trust_code: options.TrustCode = False
 
@@ -169,20 +215,9 @@ class ServeConfig(Config, frozen=True, kw_only=True):
     """The options of ``timebox serve``."""
 
     run: options.RunDirectory
-    host: Annotated[
-        options.Text,
-        option("name or number under which to listen; for other machines to reach it, 0.0.0.0", metavar="HOST"),
-    ] = "127.0.0.1"
-    port: Annotated[
-        Annotated[int, Meta(ge=0, le=65535)], option("port to listen on; 0 for a free one", metavar="PORT")
-    ] = 8000
-    token: Annotated[
-        options.Text | None,
-        option(
-            "secret that every request has to send (default: none; with --host for other machines a new one, printed)",
-            metavar="TOKEN",
-        ),
-    ] = None
+    host: ServeHost = "127.0.0.1"
+    port: ServePort = 8000
+    token: ServeToken = None
     feedback: Annotated[
         options.Text | None,
         option(
@@ -201,6 +236,29 @@ class ServeConfig(Config, frozen=True, kw_only=True):
     ] = "auto"
     device: options.DeviceOption = "auto"
     trust_code: options.TrustCode = False
+
+
+class WatchConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox watch``."""
+
+    path: Annotated[
+        options.Text,
+        option(
+            "the directory of a training, a search or a benchmark; it may begin later", positional="DIR", is_path=True
+        ),
+    ]
+    host: ServeHost = "127.0.0.1"
+    port: ServePort = 8001
+    token: ServeToken = None
+    exit_after: Annotated[
+        options.Positive | None,
+        option(
+            "end so long after what is watched has ended (default: stay until Ctrl-C)",
+            metavar="TIME",
+            read=options.read_seconds,
+            write=options.budget_text,
+        ),
+    ] = None
 
 
 class RecipesConfig(Config, frozen=True, kw_only=True):

@@ -1,4 +1,5 @@
-"""Selects the example images of the report: confident errors, uncertain correct predictions and augmented images."""
+"""Selects the example images of the report: confident errors, uncertain correct predictions, suspect labels and
+augmented images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,13 @@ from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
 from timebox.evaluation.calibration import apply_temperature
+from timebox.optim.margins import MeanMargins
 from timebox.reporting import Example
+from timebox.run.results.suspects import Suspects
 
-NUM_MISTAKES, NUM_UNSURE, NUM_AUGMENTED = 32, 20, 12
+NUM_MISTAKES, NUM_UNSURE, NUM_SUSPECTS, NUM_AUGMENTED = 32, 20, 32, 12
+# Suspect images that are kept, at most.
+MAX_SUSPECTS = 1000
 
 
 def prediction_examples(
@@ -35,6 +40,25 @@ def prediction_examples(
         return Example(kind, dataset.images[i], dataset.ids[i], label, int(predicted[i]), confident)
 
     return [example("mistake", i) for i in mistakes] + [example("unsure", i) for i in unsure]
+
+
+def find_suspects(train: ImageDataset, means: MeanMargins) -> Suspects:
+    """The images with a mean margin below 0, lowest first: on average the network preferred another class."""
+    margins = np.where(np.isnan(means.margins), 0.0, means.margins)
+    order = np.argsort(margins, kind="stable")[:MAX_SUSPECTS]
+    order = order[margins[order] < 0]
+    ids = np.array([train.ids[index] for index in order], dtype=str)
+    return Suspects(ids, train.labels[order], means.rivals[order], means.margins[order])
+
+
+def suspect_examples(train: ImageDataset, suspects: Suspects) -> list[Example]:
+    """The most suspect images for the report. Their confidence is not used."""
+    position = {train.ids[index]: index for index in range(len(train))}
+    rows = zip(suspects.ids, suspects.labels, suspects.rivals, strict=True)
+    return [
+        Example("suspect", train.images[position[str(name)]], str(name), int(label), int(rival), 0.0)
+        for name, label, rival in list(rows)[:NUM_SUSPECTS]
+    ]
 
 
 def augmented_examples(

@@ -20,6 +20,7 @@ from timebox.jobs.context import RunContext
 from timebox.jobs.job import TrainingJob
 from timebox.machine import available_threads
 from timebox.optim.loss import Loss, class_weights
+from timebox.optim.margins import MarginRecorder, MeanMargins
 from timebox.planning.budget import MAX_VALIDATION_SHARE
 from timebox.run.checkpoint import Checkpoint
 from timebox.run.files import CHECKPOINT
@@ -74,8 +75,13 @@ class Training:
         self._saving_share = writes.saving_share(self._model_bytes, checkpoint_bytes)
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
+        # Ranks see parts of the batches: their sums would have to be added up.
+        self._margins = None
+        if self._group.size == 1:
+            self._margins = MarginRecorder(len(job.data_splits.train), plan.device)
+        loss = replace(build_job_loss(job), margins=self._margins)
         self._step_runner = build_step_runner(
-            self._state, build_job_loss(job), self._notify, self._group, lambda: self._seconds_left(ABORT_SHARE)
+            self._state, loss, self._notify, self._group, lambda: self._seconds_left(ABORT_SHARE)
         )
         with self._group.raise_on_rank_failure():  # every rank starts with the main rank's weights and step
             self._group.broadcast_parameters_(list(self._state.tensors().values()))
@@ -134,6 +140,11 @@ class Training:
         """Note the exceptions of callbacks and the events that were dropped, and add them to ``events``."""
         for line in self._context.callbacks.messages():
             self._notify(line)
+
+    @property
+    def margins(self) -> MeanMargins | None:
+        """Those of the training images; None where several ranks trained."""
+        return self._margins.means() if self._margins else None
 
     @property
     def checkpointer(self) -> AsyncCheckpointer:

@@ -1,5 +1,8 @@
 """Carry out a training job: train, save, score, report, and write the summary of the run directory."""
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -15,23 +18,38 @@ from torch import nn
 from timebox.builders import build_augmentation
 from timebox.callbacks.events import PlanInfo
 from timebox.clock import format_duration
-from timebox.data import LoadedData
+from timebox.data import ImageDataset, LoadedData
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import OutputError, RankFailureError, RunError
 from timebox.evaluation.scoring import ScoringTime, SplitScore
 from timebox.jobs.context import RunContext
-from timebox.jobs.examples import augmented_examples, columns_from_examples, prediction_examples
+from timebox.jobs.examples import (
+    augmented_examples,
+    columns_from_examples,
+    find_suspects,
+    prediction_examples,
+    suspect_examples,
+)
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
 from timebox.jobs.messages import broadcast_run_finished, broadcast_start_training
 from timebox.paths import shell_quote
 from timebox.reporting import Example, RunData, SplitPredictions, report_page
-from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT
+from timebox.reporting.rendering import data_uri
+from timebox.run.files import EXAMPLES, METRICS, PREDICTIONS, REPORT, SUSPECTS
 from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.summary import MAX_BAD_FILES, BlendSummary, DataDescription, FinishedSummary, RankSummary
+from timebox.run.results.suspects import Suspects
+from timebox.run.summary import (
+    MAX_BAD_FILES,
+    BlendSummary,
+    DataDescription,
+    FinishedSummary,
+    RankSummary,
+    TrainingStatus,
+)
 from timebox.run.writer import RunWriter
 from timebox.runtime.device import device_name
 from timebox.runtime.write_speed import WRITES_OF_THE_SUMMARY
@@ -60,6 +78,7 @@ def run_job(
             job.pretrained.classifier.accept_normalized(job.statistics.mean, job.statistics.std)
             writer.save_pretrained(job.pretrained.classifier)
     with context.deadline.phase("training"):
+        write_status(writer, context, job.data_splits.train, job)
         broadcast_start_training(context.group, job, writer.path)
         training = Training(job, context, writer)
     # Only now: a callback that draws random numbers must not change the first weights.
@@ -74,6 +93,33 @@ def run_job(
             extra = {**extra_summary(), **_ranks_summary(context.group, writer.path, throughputs)}
         RunFinisher(job, loaded, training, result, writer, context, extra).finish()
         broadcast_run_finished(context.group, writer.path)
+
+
+def write_status(writer: RunWriter, context: RunContext, train: ImageDataset, job: TrainingJob | None = None) -> None:
+    """Write status.json, for those who watch the training.
+
+    Args:
+        job: None before it is planned.
+    """
+    examples = list[Example]()
+    if job and job.config.thumbnails:
+        examples = augmented_examples(train, job.statistics, build_augmentation(job.plan.recipe), job.config.seed)
+    status = TrainingStatus(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started_at=time.time() - context.deadline.elapsed(),
+        budget_seconds=context.deadline.budget_seconds,
+        expected_steps=job.plan.expected_steps if job else None,
+        train_images=len(train),
+        num_classes=train.num_classes,
+        device=device_name(job.plan.device) if job else "",
+        plan=job.plan.lines if job else (),
+        examples=tuple((example.name, data_uri(example.image)) for example in examples),
+    )
+    try:
+        writer.save_status(status)
+    except OutputError as error:
+        context.reporter.note(str(error))
 
 
 def _plan_info(job: TrainingJob, writer: RunWriter, context: RunContext) -> PlanInfo:
@@ -138,6 +184,7 @@ class RunFinisher:
         extra_summary: further values of the summary.
         unwritten: names of the files that could not be written.
         blend: of the network and the pretrained classifier, once they are scored; None without one.
+        suspects: training images whose label the training doubts; None where they are not known.
     """
 
     job: TrainingJob
@@ -149,6 +196,7 @@ class RunFinisher:
     extra_summary: Mapping[str, Any]
     unwritten: list[str] = field(default_factory=list)
     blend: BlendSummary | None = None
+    suspects: Suspects | None = None
 
     def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
@@ -171,6 +219,7 @@ class RunFinisher:
         if job.config.scoring and self._is_time_for(REPORT, self._files_seconds(2), self.job.plan.closing_seconds):
             with context.phase("reporting"):
                 try:
+                    self._write_suspects()
                     self._write_report(scores)
                 except Exception as error:  # a fault in the report must not cost the run
                     context.reporter.note(f"no report: {type(error).__name__}: {error}")
@@ -180,6 +229,13 @@ class RunFinisher:
             if self.blend and self.blend.share == 0:
                 writer.remove_pretrained()
             writer.finish()
+
+    def _write_suspects(self) -> None:
+        """Write the training images whose label the training doubts, where it ran in one process."""
+        if (margins := self.training.margins) is None or not self.result.num_steps:
+            return
+        self.suspects = found = find_suspects(self.job.data_splits.train, margins)
+        self._write_optional(SUSPECTS, lambda: self.writer.save_suspects(found.columns()))
 
     def _score(self) -> list[SplitScore]:
         """Score the model, and find the blend where there is a pretrained classifier."""
@@ -246,6 +302,8 @@ class RunFinisher:
         job, examples = self.job, []
         for score in scores[-1:]:
             examples += prediction_examples(score.dataset, score.probabilities, temperature)
+        if self.suspects:
+            examples += suspect_examples(job.data_splits.train, self.suspects)
         augmentation = build_augmentation(job.plan.recipe)
         return examples + augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
 

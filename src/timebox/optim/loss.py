@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from timebox.optim.margins import MarginRecorder
+
 
 @dataclass(frozen=True, eq=False)
 class Loss:
@@ -19,11 +21,13 @@ class Loss:
         class_weights: float32 (num_classes,), on the device, the weight of an image of each class; None for weight 1.
         function: another loss: from logits float32 (N, num_classes) and labels, as of a call, to losses (N,). Labels
             are not smoothed for it.
+        margins: takes note of the logits that the loss is computed of; None where nothing does.
     """
 
     label_smoothing: float
     class_weights: Tensor | None = None
     function: Callable[[Tensor, Tensor], Tensor] | None = None
+    margins: MarginRecorder | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss, 0-dim, of logits (N, num_classes) and labels (N,) or class probabilities (N, num_classes)."""

@@ -131,32 +131,14 @@ def evaluate(
     config = EvaluateConfig.from_call({**locals(), "run": run.path if isinstance(run, Run) else run})
     run = Run.of(run, device).with_code({}, trust_code)
     with show_progress(reporter, progress) as reporter:
-        source = DataConfig.of_run(run.config, run.path)
         reporter.phase("reading")
-
-        def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
-            return load_data(
-                path,
-                image_size=image_size,
-                coarse=source.coarse,
-                class_depth=class_depth,
-                class_names=run.class_names,
-                white_16bit=run.preprocessing.white_16bit,
-                data_dir=Path(data_dir) if data_dir else None,
-                max_bad_share=max_bad_share,
-                notify=notify,
-                cache=cache,
-                fit=run.recipe.image_fit,
-            )
-
-        loaded = read(data, run.preprocessing.square_side, reporter.note)
-        name, dataset = _select_split(config.split, loaded.splits, source, run, read)
-        dataset = align_labels(dataset, run.class_names, run.preprocessing.image_shape, str(data), run.recipe.image_fit)
+        loaded, name, dataset = read_split(run, config, reporter.note)
         num_total = len(dataset)
         if test_limit is not None:
             if test_limit > num_total:
                 raise UsageError(f"test_limit {test_limit} must be between 1 and the {num_total} images of {name!r}")
-            dataset = dataset.take(balanced_cut(dataset.labels, test_limit, source.split_seed)[0])
+            split_seed = DataConfig.of_run(run.config, run.path).split_seed
+            dataset = dataset.take(balanced_cut(dataset.labels, test_limit, split_seed)[0])
         reporter.phase("scoring")
         predicted = run.predict_indices(dataset.images, tta)
         is_seen = np.isin(image_hashes(dataset.images), read_training_hashes(run.path))
@@ -181,6 +163,34 @@ def evaluate(
             notes=loaded.notes,
             bad_files=loaded.bad_files,
         )
+
+
+def read_split(run: Run, config: EvaluateConfig, notify: Callable[[str], None]) -> tuple[LoadedData, str, ImageDataset]:
+    """Read the data that a run is to be scored on: all of them, and the name and the images of the split.
+
+    Raises as :func:`evaluate` does.
+    """
+    source = DataConfig.of_run(run.config, run.path)
+
+    def read(path: str | Path, image_size: int | None, notify: Callable[[str], None] | None = None) -> LoadedData:
+        return load_data(
+            path,
+            image_size=image_size,
+            coarse=source.coarse,
+            class_depth=config.class_depth,
+            class_names=run.class_names,
+            white_16bit=run.preprocessing.white_16bit,
+            data_dir=Path(config.data_dir) if config.data_dir else None,
+            max_bad_share=config.max_bad_share,
+            notify=notify,
+            cache=config.cache,
+            fit=run.recipe.image_fit,
+        )
+
+    loaded = read(config.data, run.preprocessing.square_side, notify)
+    name, dataset = _select_split(config.split, loaded.splits, source, run, read)
+    image_shape, image_fit = run.preprocessing.image_shape, run.recipe.image_fit
+    return loaded, name, align_labels(dataset, run.class_names, image_shape, config.data, image_fit)
 
 
 def _select_split(

@@ -9,6 +9,7 @@ import numpy as np
 
 from timebox.callbacks.dispatcher import CallbackDispatcher, dispatch_to
 from timebox.callbacks.events import EndInfo
+from timebox.callbacks.live import LivePage
 from timebox.callbacks.loading import callback_names, load_callbacks
 from timebox.clock import Deadline
 from timebox.configs.call import refuse_unknown_arguments
@@ -23,7 +24,7 @@ from timebox.jobs.initial_weights import InitialWeights
 from timebox.jobs.job import TrainingJob, plan_request, plan_training
 from timebox.jobs.messages import broadcast_read_data
 from timebox.jobs.pretrained import begin_with_pretrained, largest_side_to_read
-from timebox.jobs.run_job import keep_partial_run, run_job
+from timebox.jobs.run_job import keep_partial_run, run_job, write_status
 from timebox.jobs.worker import run_worker
 from timebox.machine import is_torchrun, is_worker_rank
 from timebox.pipelines.learning_rate import with_tested_lr
@@ -77,6 +78,7 @@ def train(
     cache: bool = True,
     trust_code: bool = False,
     callbacks: Sequence[object] = (),
+    live: bool = False,
     progress: bool = True,
     reporter: Reporter | None = None,
     deadline: Deadline | None = None,
@@ -141,6 +143,8 @@ def train(
         callbacks: objects with any of the methods ``on_plan``, ``on_step``, ``on_validation``, ``on_checkpoint`` and
             ``on_end``, or their names, ``"package.module:Name"``. A thread in the background calls them with one
             argument, :class:`timebox.PlanInfo` and its like; see ``docs/callbacks.md``.
+        live: whether a page in the browser follows the training; its address is printed on stderr. It is a process of
+            its own, for which the extra ``serve`` must be installed, and ends half a minute after the training.
         progress: whether progress is shown, where stderr is a terminal or the call comes from a notebook.
         reporter: receives phases, notes and steps as they happen, in place of that. Unlike a callback it is waited for.
         deadline: a clock already running, in place of ``budget``.
@@ -184,10 +188,13 @@ def train(
         )
         if is_worker_rank():
             return Run(run_worker(resolve_device(device), deadline, reader, trust_code), device)
+        page = LivePage() if live else None
         with dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
             if is_new:
-                run = _train(config, reader, deadline, reporter, dispatcher)
+                run = _train(config, reader, deadline, reporter, dispatcher, page)
             else:
+                if page:
+                    page.start(resolve_link(Path(str(config.resume))))
                 own_code = {field: code[key] for field, key in OPTION_OF.items()}
                 run = _continue(config, reader, deadline, reporter, dispatcher, own_code)
             dispatcher.submit(EndInfo(run.path, run.summary))
@@ -197,7 +204,12 @@ def train(
 
 
 def _train(
-    config: TrainConfig, reader: DatasetReader, deadline: Deadline, reporter: Reporter, callbacks: CallbackDispatcher
+    config: TrainConfig,
+    reader: DatasetReader,
+    deadline: Deadline,
+    reporter: Reporter,
+    callbacks: CallbackDispatcher,
+    page: LivePage | None,
 ) -> Run:
     """Read the data, plan, train and finish a new run."""
     initial = None if config.initial_run is None else InitialWeights.read(Path(config.initial_run), config.trust_code)
@@ -222,6 +234,9 @@ def _train(
         with keep_partial_run(writer, context):
             failures = restarted.record.failures if restarted else context.group.failures_before_restart()
             save_ranks_record(context.group, writer.path, deadline, failures)
+            write_status(writer, context, data_splits.train)
+            if page:
+                page.start(writer.out)
             _save_training_hashes(writer, config, data_splits, reader)
             pretrained, lines = begin_with_pretrained(config, spec, data_splits, context, device)
             with context.phase("planning"):

@@ -65,10 +65,11 @@ class Example:
     """An image that the report shows.
 
     Attributes:
-        kind: "mistake" (misclassified), "unsure" (classified correctly with low confidence) or "augmented".
+        kind: "mistake" (misclassified), "unsure" (classified correctly with low confidence), "suspect" (a training
+            image whose label the training doubts) or "augmented".
         image: uint8 (H, W, C).
         name: of the image, such as its file name; of an augmented image, its class name.
-        label, predicted: class indices, equal unless the kind is "mistake".
+        label, predicted: class indices, equal unless the kind is "mistake" or "suspect".
         confidence: 0...1, the calibrated probability of the predicted class.
     """
 

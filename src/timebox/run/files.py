@@ -23,9 +23,12 @@ MODEL, CONFIG, SUMMARY = "model.safetensors", "model.json", "summary.json"
 PRETRAINED = "pretrained.safetensors"  # the classifier on pretrained features, where there is one
 METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "predictions.npz", "trained_on.npy", "checkpoint"
 EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
+STATUS = "status.json"  # while a training runs
+SUSPECTS = "suspects.npz"  # training images whose label the training doubts
 REPLACEMENT = "replacement.txt"  # while a run is to replace another, see timebox.run.directories.replacement
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"  # what a saved TimeboxClassifier adds
-MODEL_EXPORTS = ("model.onnx", "model.pt2")  # what `timebox export` writes unless it is given another output
+# What `timebox export` writes unless it is given another output.
+MODEL_EXPORTS = ("model.onnx", "model.int8.onnx", "model.pt2")
 
 # A model.json with the names of ImageNet's 21,841 classes has half a megabyte; with the most that class names may take
 # (timebox.data.dataset.MAX_NAMES_BYTES), each byte as a JSON escape of six, it has 200.

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -25,6 +26,8 @@ from timebox.training.schedule import StepPlan
 
 Entry = Mapping[str, object]
 MAX_LINE_BYTES = 1 << 16  # a line takes some hundred
+# Seconds between writes of new lines.
+WATCH_SECONDS = 1.0
 MAX_CURVE_POINTS = 4000  # of a chart; a training may have many more steps
 
 
@@ -115,9 +118,17 @@ class MetricsLog:
         self._waiting: deque[bytes] = deque()
         self._writing = threading.Lock()
         self.num_lines = 0
+        self._is_closed = threading.Event()
+        threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True).start()
+
+    def _write_now_and_then(self) -> None:
+        """Write the lines for those who watch, in a thread. A write that fails is repeated by the next flush."""
+        while not self._is_closed.wait(WATCH_SECONDS):
+            with suppress(OSError):
+                self.flush(sync=False)
 
     def add(self, entry: Entry) -> None:
-        """Append one line in memory; :meth:`flush` writes it."""
+        """Append one line in memory; a thread writes it within a second, :meth:`flush` at once."""
         line = (json.dumps(entry) + "\n").encode()
         self._waiting.append(check_readable(line, MAX_LINE_BYTES, f"a line of {METRICS}"))
         self.num_lines += 1
@@ -140,6 +151,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the file, which releases its lock."""
+        self._is_closed.set()
         with self._writing:
             if self._file >= 0:
                 os.close(self._file)

@@ -36,6 +36,7 @@ from timebox.run.pretrained import read_pretrained
 from timebox.run.results.curves import metrics_table
 from timebox.run.results.html import to_html
 from timebox.run.results.predictions import mistakes_table, predictions_table
+from timebox.run.results.suspects import suspects_table
 from timebox.run.results.table import Table
 from timebox.run.results.text import describe, number
 from timebox.run.summary import uncalibrated_reason, valid_summary
@@ -328,6 +329,22 @@ class Run:
         Mistakes that the model is sure of are often wrong labels. Without a mistake the table has no rows.
         """
         return mistakes_table(self, split)
+
+    def suspects(self) -> Table:
+        """Training images whose label the training doubts, the most suspect first: at most 1,000.
+
+        On average over the training the network preferred another class. Wrong labels come first; hard images, and in
+        short trainings many right ones, are among them too.
+
+        Returns:
+            A pandas DataFrame where pandas is installed, else a dict of arrays (N,). Its columns: ``file`` (str), the
+            path relative to the data, or the position in arrays; ``label`` and ``looks_like`` (str), names of classes;
+            ``margin`` (float32, below 0), the logit of the label less the largest other one, averaged over the times
+            that the image was seen (G. Pleiss et al. 2020, arXiv 2001.10528).
+        Raises:
+            RunError: where they are not known, as of runs on several ranks, or suspects.npz is damaged.
+        """
+        return suspects_table(self)
 
     @property
     def metrics(self) -> Table:

@@ -23,6 +23,28 @@ class DataDescription(Struct, frozen=True, kw_only=True):
     why: str
 
 
+class TrainingStatus(Struct, frozen=True, kw_only=True):
+    """status.json: a training that is running, for those who watch it. Removed when the run is finished.
+
+    Attributes:
+        pid, host: of the process.
+        started_at: seconds since 1970, when the budget began.
+        expected_steps: null before the training is planned.
+        examples: augmented training images as data URIs, each after the name of its class.
+    """
+
+    pid: Count
+    host: str
+    started_at: float
+    budget_seconds: Seconds | None
+    expected_steps: Count | None
+    train_images: Count
+    num_classes: Count
+    device: str
+    plan: tuple[str, ...]
+    examples: tuple[tuple[str, str], ...] = ()
+
+
 class RankSummary(Struct, frozen=True, kw_only=True):
     """One of the processes that trained together under torchrun.
 

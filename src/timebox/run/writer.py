@@ -13,7 +13,15 @@ from torch import nn
 
 from timebox.clock import Deadline, now
 from timebox.errors import OutputError, RunError
-from timebox.file_versions import EXAMPLES_FORMAT, METRICS_FORMAT, MODEL_FORMAT, PREDICTIONS_FORMAT, SUMMARY_FORMAT
+from timebox.file_versions import (
+    EXAMPLES_FORMAT,
+    METRICS_FORMAT,
+    MODEL_FORMAT,
+    PREDICTIONS_FORMAT,
+    STATUS_FORMAT,
+    SUMMARY_FORMAT,
+    SUSPECTS_FORMAT,
+)
 from timebox.files import written
 from timebox.files.folders import FILE, Folder
 from timebox.run.checkpoint import MANIFEST, PROBE, read_checkpoint, write_checkpoint
@@ -34,7 +42,9 @@ from timebox.run.files import (
     PREDICTIONS,
     PRETRAINED,
     REPORT,
+    STATUS,
     SUMMARY,
+    SUSPECTS,
     TRAINING_HASHES,
     to_file,
     to_npy,
@@ -42,7 +52,7 @@ from timebox.run.files import (
 )
 from timebox.run.metrics_log import MetricsLog, prefix_at_checkpoint
 from timebox.run.model_config import TrainedModelConfig
-from timebox.run.summary import FinishedSummary, StoppedSummary
+from timebox.run.summary import FinishedSummary, StoppedSummary, TrainingStatus
 from timebox.run.tensors import to_safetensors
 from timebox.runtime.write_speed import SMALL_BYTES, WriteSpeed, WriteTime
 from timebox.training.state import Snapshot
@@ -174,6 +184,11 @@ class RunWriter:
             writer.path = path.resolve()  # no name such as "." can be exchanged
         return writer
 
+    def save_status(self, status: TrainingStatus) -> None:
+        """Write status.json, without waiting for the disk."""
+        with self._writing(STATUS):
+            self._folder.write_unsynced(STATUS, to_file(status, STATUS_FORMAT))
+
     def remove_summary(self) -> None:
         """Remove the summary of a stopped run that is resumed."""
         with written(f"run {str(self.path)!r}"):
@@ -244,6 +259,11 @@ class RunWriter:
         """Write examples.npz: the images that the report shows."""
         self._write(EXAMPLES, to_npz(columns, EXAMPLES_FORMAT))
 
+    def save_suspects(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write suspects.npz, the training images whose label the training doubts, without waiting for the disk."""
+        with self._writing(SUSPECTS):
+            self._folder.write_unsynced(SUSPECTS, to_npz(columns, SUSPECTS_FORMAT))
+
     def save_report(self, page: str) -> None:
         """Write report.html."""
         self._write(REPORT, page.encode("utf-8", "backslashreplace"))
@@ -270,6 +290,7 @@ class RunWriter:
     def finish(self) -> None:
         """Remove the checkpoint, which the final model replaces, and move the run to where the user asked for it."""
         remove_checkpoint(self._folder)
+        self._remove_status()
         self.metrics.close()
         if self.path != self.out:
             put_in_place(self._folder, self.path, self.out, self._replaced)
@@ -278,6 +299,7 @@ class RunWriter:
     def close_unfinished(self) -> bool:
         """End a run that ended early, and remove its files unless it has a model: whether it has one."""
         self.metrics.close()
+        self._remove_status()
         if self.can_be_loaded:
             return True
         if self._claim is None:  # it was resumed, and is damaged now
@@ -288,6 +310,10 @@ class RunWriter:
             remove_own_files(self._folder)
             self._claim.give_up()
         return False
+
+    def _remove_status(self) -> None:
+        with suppress(OSError):
+            self._folder.remove(STATUS)
 
     def close(self) -> None:
         """Close the files, and let other processes write the run. May be called twice."""

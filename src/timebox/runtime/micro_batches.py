@@ -12,7 +12,7 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     start, end = 0, len(batch.labels)
     while start < end:
         stop = end if end - start - size <= 1 else start + size
-        yield Batch(batch.images[start:stop], batch.labels[start:stop])
+        yield batch.slice(start, stop)
         start = stop
 
 

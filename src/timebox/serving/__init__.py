@@ -1,6 +1,6 @@
-"""Serving a run over HTTP: a page to try its model on pictures, and an API.
+"""Servers with a page in the browser: to try a run on pictures, and to watch a training.
 
-Requests are read within limits in ``bodies``, pictures of all clients are predicted together in ``batching``, and
-``app`` has a function for each path. The pages are files in ``pages``. Nothing here trains, and nothing that comes over
-the network is used as a path or an address.
+``http`` has what both need: reading requests within limits, who may ask, listening and ending. ``predictions`` answers
+`timebox serve`, ``watching`` answers `timebox watch`, and the pages are files in ``pages``. Nothing here trains, and
+nothing that comes over the network is used as a path or an address.
 """

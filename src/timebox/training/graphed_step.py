@@ -114,7 +114,8 @@ class GraphedStepRunner:
     def _record(self, batch: Batch, micro_batch: int) -> Replay | None:
         """Record a step and compare a replay with the eager step. The training state is restored afterwards."""
         state = self._state
-        before = state.snapshot()
+        before, margins = state.snapshot(), self._loss_fn.margins
+        sums = margins.state() if margins else ()
         static_batch = self._load(batch, 0.5)
 
         def step() -> Tensor:
@@ -141,6 +142,8 @@ class GraphedStepRunner:
             return None
         finally:
             state.restore(before)
+            if margins:
+                margins.restore(sums)
         if steps_agree({**before.tensors, "loss.": torch.zeros_like(expected["loss."])}, expected, replayed):
             return replay
         self._give_up("a replayed step differs from the same step run eagerly")
@@ -150,10 +153,13 @@ class GraphedStepRunner:
         """Copy a batch and the numbers of the prepared step into the tensors that graphs read. Returns that batch."""
         shape = batch.images.shape
         if shape not in self._static_batches:
-            self._static_batches[shape] = Batch(torch.empty_like(batch.images), torch.empty_like(batch.labels))
+            indices = None if batch.indices is None else torch.empty_like(batch.indices)
+            self._static_batches[shape] = Batch(torch.empty_like(batch.images), torch.empty_like(batch.labels), indices)
         static_batch = self._static_batches[shape]
         static_batch.images.copy_(batch.images)
         static_batch.labels.copy_(batch.labels)
+        if static_batch.indices is not None and batch.indices is not None:
+            static_batch.indices.copy_(batch.indices)
         self._scalars.fill(self._state.optimizer, ema_weight)
         return static_batch
 

@@ -53,14 +53,15 @@ def backpropagate(
     """
     total = torch.zeros((), device=batch.labels.device)
     num_images = len(batch.labels) // len(networks)
-    slices = zip(networks, batch.images.split(num_images), batch.labels.split(num_images), strict=True)
-    for network, images, labels in slices:
+    for number, network in enumerate(networks):
         num_remaining = num_images
-        for micro in split_batch(Batch(images, labels), micro_batch):
+        for micro in split_batch(batch.slice(number * num_images, (number + 1) * num_images), micro_batch):
             num_remaining -= len(micro.labels)
             with _no_sync(network) if num_remaining else nullcontext():
                 with precision.autocast():
                     logits = network(micro.images)
+                if loss_fn.margins is not None and micro.indices is not None:
+                    loss_fn.margins.add(logits, micro.labels, micro.indices)
                 loss = loss_fn(logits, micro.labels) * (weight * len(micro.labels) / num_images)
                 precision.backward(loss)
             total += loss.detach()

@@ -48,6 +48,12 @@ class Batch:
 
     images: Tensor  # float32 (K·B, C, H, W), normalised, channels_last
     labels: Tensor  # int64 (K·B,); with mixup the class probabilities, float32 (K·B, num_classes)
+    indices: Tensor | None = None  # int64 (K·B,), of the images among those of the data set; None where not known
+
+    def slice(self, begin: int, end: int) -> "Batch":
+        """Images ``begin`` to ``end``, without ``end``."""
+        indices = None if self.indices is None else self.indices[begin:end]
+        return Batch(self.images[begin:end], self.labels[begin:end], indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +139,9 @@ class DeviceLoader:
             images = self._apply(self.augmentation.function, images, number)
         labels = self.labels[samples.indices]
         if samples.mixup_weight is None:
-            return Batch(images, labels)
-        return self._mixup(images, labels, samples.mixup_weight * (progress <= self.augmentation.mixup_until))
+            return Batch(images, labels, samples.indices)
+        weight = samples.mixup_weight * (progress <= self.augmentation.mixup_until)
+        return self._mixup(images, labels, weight, samples.indices)
 
     def _apply(self, function: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, number: int) -> Tensor:
         """Images under a further augmentation, whose random numbers depend on seed, batch number and rank alone: those
@@ -147,7 +154,7 @@ class DeviceLoader:
             augmented = function((images * std + mean).clamp(0, 1), generator)
         return ((augmented - mean) / std).float().contiguous(memory_format=torch.channels_last)
 
-    def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor) -> Batch:
+    def _mixup(self, images: Tensor, labels: Tensor, weight: Tensor, indices: Tensor) -> Batch:
         """Mix each sample with the next one of its stream; the last sample of each stream serves only as a partner."""
 
         def with_partners(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +165,7 @@ class DeviceLoader:
         weight, _ = with_partners(weight)
         mixed = augment.batch_mixup(*with_partners(images.permute(0, 2, 3, 1)), weight)
         targets = augment.batch_mixup(*with_partners(F.one_hot(labels, self._num_classes).float()), weight)
-        return Batch(mixed.permute(0, 3, 1, 2), targets)
+        return Batch(mixed.permute(0, 3, 1, 2), targets, with_partners(indices)[0])
 
     def _samples(self, start: int, count: int, first_epoch: int) -> Iterator[Samples]:
         """Samples ``start`` to ``start + count`` of the stream that begins with ``first_epoch``, one part per epoch."""

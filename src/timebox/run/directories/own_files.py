@@ -23,7 +23,9 @@ from timebox.run.files import (
     RANKS,
     REPLACEMENT,
     REPORT,
+    STATUS,
     SUMMARY,
+    SUSPECTS,
     TRAINING_HASHES,
     read_json,
     read_training_hashes,
@@ -36,11 +38,11 @@ from timebox.run.model_config import ModelConfig
 RUN_FILES = frozenset(
     {
         *(MODEL, CONFIG, SUMMARY, METRICS, PREDICTIONS, TRAINING_HASHES, EXAMPLES, REPORT, RANKS, REPLACEMENT),
-        *(ESTIMATOR, CLASSES, PRETRAINED, *MODEL_EXPORTS),
+        *(ESTIMATOR, CLASSES, PRETRAINED, STATUS, SUSPECTS, *MODEL_EXPORTS),
     }
 )
 # Those of a training that was killed before its first checkpoint.
-_FIRST_FILES = frozenset({METRICS, TRAINING_HASHES, RANKS, SUMMARY, REPLACEMENT, PRETRAINED})
+_FIRST_FILES = frozenset({METRICS, TRAINING_HASHES, RANKS, SUMMARY, REPLACEMENT, PRETRAINED, STATUS})
 
 
 def foreign_entry(folder: Folder) -> str | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from timebox.data.images.decode import read_header
 from timebox.errors import OutputError
 from timebox.files import write_whole
-from timebox.serving.bodies import Picture
-from timebox.serving.errors import RequestError
+from timebox.serving.http.bodies import Picture
+from timebox.serving.http.errors import RequestError
 
 NAME_LENGTH = 20
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif", "PPM": ".ppm", "DIB": ".bmp"}

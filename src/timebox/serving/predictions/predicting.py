@@ -14,9 +14,9 @@ from timebox.data.images.signatures import is_encoded_image
 from timebox.errors import DataError, TimeboxError
 from timebox.machine import available_threads
 from timebox.run import Run
-from timebox.serving.batching import Batcher
-from timebox.serving.bodies import Picture
-from timebox.serving.errors import RequestError
+from timebox.serving.http.bodies import Picture
+from timebox.serving.http.errors import RequestError
+from timebox.serving.predictions.batching import Batcher
 
 SIGNATURE_BYTES = 64
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from timebox.serving.predicting import Prediction
+from timebox.serving.predictions.predicting import Prediction
 from timebox.version import VERSION
 
 REFERENCE = "#/components/schemas/{name}"

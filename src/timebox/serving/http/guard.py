@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from timebox.serving.answers import error_answer
-from timebox.serving.errors import RequestError
+from timebox.serving.http.answers import error_answer
+from timebox.serving.http.errors import RequestError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -44,7 +44,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS.items()]
+                own = dict(message.get("headers", ()))
+                message["headers"] = [*own.items(), *((k, v) for k, v in SECURITY_HEADERS.items() if k not in own)]
             await send(message)
 
         try:

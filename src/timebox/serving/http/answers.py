@@ -3,7 +3,7 @@
 import msgspec
 from starlette.responses import Response
 
-from timebox.serving.errors import RequestError
+from timebox.serving.http.errors import RequestError
 
 
 def json_answer(value: object, status: int = 200) -> Response:

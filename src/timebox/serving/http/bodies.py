@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from timebox.serving.errors import OverloadedError, RequestError
+from timebox.serving.http.errors import OverloadedError, RequestError
 
 FORM = "multipart/form-data"
 

@@ -5,34 +5,37 @@ import io
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from timebox.data.images.decode import FIT_DESCRIPTIONS
-from timebox.errors import OutputError, TimeboxError
-from timebox.reporting.rendering import stylesheet
 from timebox.run import Run
-from timebox.serving.answers import error_answer, json_answer
-from timebox.serving.bodies import Limits, RequestPictures, Room
-from timebox.serving.errors import RequestError
-from timebox.serving.feedback import Feedback
-from timebox.serving.guard import Guard
-from timebox.serving.openapi import Explanation, Health, ModelDescription, Predictions, Preprocessing, Saved, openapi
-from timebox.serving.predicting import Predictor
+from timebox.serving.http.answers import json_answer
+from timebox.serving.http.bodies import Limits, RequestPictures, Room
+from timebox.serving.http.errors import RequestError
+from timebox.serving.http.guard import Guard
+from timebox.serving.http.page_files import error_handlers, page_file
+from timebox.serving.predictions.feedback import Feedback
+from timebox.serving.predictions.openapi import (
+    Explanation,
+    Health,
+    ModelDescription,
+    Predictions,
+    Preprocessing,
+    Saved,
+    openapi,
+)
+from timebox.serving.predictions.predicting import Predictor
 from timebox.version import VERSION
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 HEAT_COLOUR = (220, 40, 20)
 MAX_HEAT_ALPHA = 200
 
@@ -69,12 +72,7 @@ class PredictionServer:
         app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
-            exception_handlers={
-                RequestError: _refuse,
-                TimeboxError: _fail,
-                HTTPException: _refuse_address,
-                Exception: _fail,
-            },
+            exception_handlers=error_handlers(),
         )
         self.app = Guard(app, token)
 
@@ -84,10 +82,10 @@ class PredictionServer:
         self.predictor.close()
 
     async def _page(self, request: Request) -> Response:
-        return _file("predict.html")
+        return page_file("predict.html")
 
     async def _static(self, request: Request) -> Response:
-        return _file(request.path_params["name"])
+        return page_file(request.path_params["name"])
 
     async def _health(self, request: Request) -> Response:
         return json_answer(Health("ok", self._room.num_images, self.predictor.engine))
@@ -167,35 +165,3 @@ def heat_uri(heat: NDArray[np.float32]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-@cache
-def _files() -> dict[str, bytes]:
-    """The files of the pages, by name. Nothing else is ever read for a request."""
-    folder = resources.files("timebox.serving") / "pages"
-    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    return {**files, "style.css": stylesheet().encode()}
-
-
-def _file(name: str) -> Response:
-    if name not in _files():
-        raise RequestError(404, "there is nothing at this address")
-    media_type = MEDIA_TYPES[name.rpartition(".")[2]]
-    return Response(_files()[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return error_answer(error)
-
-
-async def _refuse_address(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    texts = {404: "there is nothing at this address", 405: f"{request.method} is not possible at this address"}
-    return error_answer(RequestError(error.status_code, texts.get(error.status_code, error.detail), error.headers))
-
-
-async def _fail(request: Request, error: Exception) -> Response:
-    status = 507 if isinstance(error, OutputError) else 500
-    text = str(error) if isinstance(error, TimeboxError) else f"internal error: {type(error).__name__}: {error}"
-    return error_answer(RequestError(status, text))

@@ -1,5 +1,6 @@
 """Listening, and ending: requests in progress are finished first."""
 
+import asyncio
 import ipaddress
 import secrets
 import signal
@@ -15,12 +16,31 @@ from timebox.errors import UsageError, option_text
 
 # Seconds for requests in progress once the server is to end; and of a connection without requests.
 STOP_SECONDS, IDLE_SECONDS = 10, 30
+TICKS_BETWEEN_CHECKS = 10
 TOKEN_BYTES, MIN_TOKEN_LENGTH = 16, 8
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):
-    """Ends at the first signal and returns, in place of raising the signal again; a second one drops what is left."""
+    """Ends at the first signal and returns, in place of raising the signal again; a second one drops what is left.
+
+    Args:
+        is_over: called now and then; the server ends once it returns True.
+        ending: called when it is about to end.
+    """
+
+    def __init__(self, config: uvicorn.Config, is_over: Callable[[], bool], ending: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._is_over, self._ending = is_over, ending
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn every tenth of a second; whether to end."""
+        is_over = await super().on_tick(counter)
+        if not is_over and counter % TICKS_BETWEEN_CHECKS == 0:
+            is_over = await asyncio.to_thread(self._is_over)
+        if is_over:
+            self._ending()
+        return is_over
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,11 +103,19 @@ def address_of(listener: socket.socket, host: str, token: str | None) -> str:
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
-def run_server(app: ASGIApp, listener: socket.socket, ready: Callable[[], object]) -> None:
+def run_server(
+    app: ASGIApp,
+    listener: socket.socket,
+    ready: Callable[[], object],
+    is_over: Callable[[], bool] = lambda: False,
+    ending: Callable[[], object] = lambda: None,
+) -> None:
     """Answer requests until SIGINT or SIGTERM comes. Must be called in the main thread.
 
     Args:
         ready: called when the server answers.
+        is_over: called every second; the server ends where it returns True.
+        ending: called when the server is about to end. Answers that are still under way have some seconds.
     """
 
     async def with_ready(scope, receive, send):  # type: ignore[no-untyped-def]
@@ -109,4 +137,4 @@ def run_server(app: ASGIApp, listener: socket.socket, ready: Callable[[], object
         lifespan="on",
     )
     with listener:
-        _Server(config).run(sockets=[listener])
+        _Server(config, is_over, ending).run(sockets=[listener])

@@ -1,0 +1,52 @@
+"""`timebox watch`: a page in the browser that follows a training, a search or a benchmark."""
+
+import argparse
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from timebox.cli.exit_status import DONE
+from timebox.cli.formatting import write
+from timebox.cli.parsing import VerbHelp
+from timebox.cli.serve import check_extra
+from timebox.configs.verbs import WatchConfig
+from timebox.paths import expand_user
+
+NICENESS = 10  # the training comes first
+
+HELP = VerbHelp(
+    WatchConfig,
+    "follow a training in the browser",
+    "Opens a page that follows a training as it runs: time left, loss, accuracy, learning rate, augmented images, and "
+    "in the end the report. A search or a benchmark is followed trial by trial. The training notices nothing of it. "
+    "Only this machine can reach the page, unless --host says otherwise; requests need a token then.",
+    ("timebox watch runs/demo", "timebox watch runs/demo --port 0 --exit-after 1m"),
+    json_help=None,
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGINT or SIGTERM, or so long after the end as --exit-after says."""
+    config: WatchConfig = args.config
+    check_extra()
+    with suppress(AttributeError, OSError):
+        os.nice(NICENESS)
+
+    from timebox.serving.http.server import address_of, listen, run_server, token_for
+    from timebox.serving.watching.app import WatchServer
+
+    token = token_for(config.host, config.token)
+    path = Path(expand_user(config.path))
+    server = WatchServer(path, token)
+    listener = listen(config.host, config.port)
+    address = address_of(listener, config.host, token)
+
+    def is_over() -> bool:
+        return config.exit_after is not None and server.seconds_since_end() > config.exit_after
+
+    def ready() -> None:
+        until = "Ctrl-C" if config.exit_after is None else "it has ended"
+        write(f"{path} is shown at {address} until {until}\n")
+
+    run_server(server.app, listener, ready, is_over, server.end)
+    return DONE

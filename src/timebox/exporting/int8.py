@@ -1,0 +1,142 @@
+"""Eight-bit integers in place of float32 in an exported ONNX file: calibrated on images, and measured on others."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timebox.data import ImageDataset
+from timebox.errors import DataError, UsageError, option_text
+from timebox.exporting.onnx_runtime import import_onnxruntime
+from timebox.exporting.parity import PredictFn
+from timebox.formatting import percent
+
+INPUT, OUTPUT = "images", "probabilities"
+# Layers that are computed in integers. Resizing, normalisation and the mean over views stay in floating point.
+QUANTIZED_LAYERS = ("Conv", "Gemm", "MatMul")
+# Images that the ranges of the activations are measured on, at most and as a share of all; and the fewest to measure
+# the accuracy on: one of 200 is half a point.
+MAX_CALIBRATION, CALIBRATION_SHARE, MIN_MEASURED = 200, 0.3, 200
+BATCH_SIZE, NUM_MEASUREMENTS = 32, 5
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """An int8 model beside the float32 model that it was made of.
+
+    Attributes:
+        accuracy, float_accuracy: on the same images, none of which the ranges were measured on; 0...1.
+        images_per_second, float_images_per_second: in batches of 32, by ONNX Runtime on this machine.
+    """
+
+    num_calibration: int
+    num_images: int
+    accuracy: float
+    float_accuracy: float
+    num_bytes: int
+    float_num_bytes: int
+    images_per_second: float
+    float_images_per_second: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def quantize(source: Path, target: Path, images: ImageDataset, max_loss: float) -> Quantization:
+    """Write an int8 model.
+
+    Args:
+        source: an ONNX file of :func:`timebox.export`.
+        images: that the model was not trained on, in an order without meaning.
+        max_loss: accuracy in percentage points that it may cost.
+    Raises:
+        DataError: for too few images. UsageError: where it costs more than that; no file is written then.
+    """
+    num_calibration = min(MAX_CALIBRATION, int(CALIBRATION_SHARE * len(images)))
+    measured = images.take(np.arange(num_calibration, len(images)))
+    if len(measured) < MIN_MEASURED:
+        raise DataError(
+            f"of {len(images):,} held-out images {len(measured):,} would be left to measure the accuracy on, and "
+            f"{MIN_MEASURED} are needed: give other data with {option_text('data', 'PATH')}"
+        )
+    _write(source, target, images.images[:num_calibration])
+    before, after = (_session(path) for path in (source, target))
+    accuracies = [_accuracy(predict, measured) for predict in (before, after)]
+    speeds = _speeds(before, after, measured.images[:BATCH_SIZE])
+    quantization = Quantization(
+        num_calibration, len(measured), accuracies[1], accuracies[0], target.stat().st_size, source.stat().st_size,
+        speeds[1], speeds[0],
+    )  # fmt: skip
+    loss = 100 * (accuracies[0] - accuracies[1])
+    if loss > max_loss:
+        target.unlink()
+        raise UsageError(
+            f"int8 costs {loss:.1f} points of accuracy: {percent(accuracies[1], 1)} in place of {percent(accuracies[0], 1)} "
+            f"of {len(measured):,} images; {option_text('max_loss', 'POINTS')} allows more than {max_loss:g}"
+        )
+    return quantization
+
+
+class _Batches:
+    """Gives ONNX Runtime batch after batch of images."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._batches: Iterator[dict[str, NDArray[np.uint8]]] = (
+            {INPUT: images[start : start + BATCH_SIZE]} for start in range(0, len(images), BATCH_SIZE)
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        return next(self._batches, None)
+
+
+def _write(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
+    import_onnxruntime()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(_Batches, CalibrationDataReader):  # type: ignore[misc]
+        pass
+
+    quantize_static(
+        source,
+        target,
+        Reader(images),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTIZED_LAYERS),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def _session(path: Path) -> PredictFn:
+    session = import_onnxruntime().InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
+        return probabilities
+
+    return predict
+
+
+def _accuracy(predict: PredictFn, dataset: ImageDataset) -> float:
+    num_correct = 0
+    for start in range(0, len(dataset), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
+        num_correct += int((predict(dataset.images[batch]).argmax(1) == dataset.labels[batch]).sum())
+    return num_correct / len(dataset)
+
+
+def _speeds(before: PredictFn, after: PredictFn, images: NDArray[np.uint8]) -> list[float]:
+    """Images per second of both, measured in turn."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(NUM_MEASUREMENTS):
+        for predict, taken in zip((before, after), seconds, strict=True):
+            started = time.perf_counter()
+            predict(images)
+            taken.append(time.perf_counter() - started)
+    return [len(images) / statistics.median(taken) for taken in seconds]

@@ -1,0 +1,102 @@
+"""The server of `timebox watch`: a page that follows a training, fed by server-sent events."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from timebox.files import read_regular
+from timebox.serving.http.answers import json_answer
+from timebox.serving.http.errors import RequestError
+from timebox.serving.http.guard import Guard
+from timebox.serving.http.page_files import error_handlers, page_file
+from timebox.serving.watching.following import ENDS, Follower, report_in
+
+POLL_SECONDS, PING_SECONDS = 0.5, 15.0
+MAX_REPORT_BYTES = 256 << 20
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+class WatchServer:
+    """Answers requests about what is trained in a directory.
+
+    Args:
+        path: of the run, search or benchmark.
+        token: that requests need; None for none.
+    """
+
+    def __init__(self, path: Path, token: str | None) -> None:
+        self._path, self._is_ending = path, False
+        self._follower = Follower(path)
+        self._ended_at: float | None = None
+        routes = [
+            Route("/", self._page),
+            Route("/static/{name}", self._static),
+            Route("/state", self._state),
+            Route("/events", self._events),
+            Route("/report", self._report),
+            Route("/health", self._health),
+        ]
+        self.app = Guard(Starlette(routes=routes, exception_handlers=error_handlers()), token)
+
+    def end(self) -> None:
+        """End the streams of events, which would keep the server from ending."""
+        self._is_ending = True
+
+    def seconds_since_end(self) -> float:
+        """Seconds since the training was first seen to have ended; 0 while it runs."""
+        if self._follower.poll()["phase"] not in ENDS:
+            self._ended_at = None
+            return 0.0
+        self._ended_at = self._ended_at or time.monotonic()
+        return time.monotonic() - self._ended_at
+
+    async def _page(self, request: Request) -> Response:
+        return page_file("watch.html")
+
+    async def _static(self, request: Request) -> Response:
+        return page_file(request.path_params["name"])
+
+    async def _health(self, request: Request) -> Response:
+        return json_answer({"status": "ok"})
+
+    async def _state(self, request: Request) -> Response:
+        return json_answer(await asyncio.to_thread(Follower(self._path).poll))
+
+    async def _events(self, request: Request) -> Response:
+        return StreamingResponse(
+            self._stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache, no-transform"}
+        )
+
+    async def _stream(self) -> AsyncIterator[str]:
+        """An event for each change, with the lines that are new to this client."""
+        follower, last, last_sent = Follower(self._path), "", 0.0
+        while not self._is_ending:
+            state = await asyncio.to_thread(follower.poll)
+            text = json.dumps({**state, "seconds_left": None, "lines": []}, sort_keys=True)
+            if state["lines"] or text != last:
+                # Plan and examples stay as they are: they are sent once.
+                sent = {name: value for name, value in state.items() if name != "status" or text != last}
+                yield f"data: {json.dumps(sent)}\n\n"
+                last, last_sent = text, time.monotonic()
+            elif time.monotonic() - last_sent > PING_SECONDS:
+                yield f"data: {json.dumps({'seconds_left': state['seconds_left'], 'lines': []})}\n\n"
+                last_sent = time.monotonic()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _report(self, request: Request) -> Response:
+        path = report_in(self._follower.folder)
+        if path is None:
+            raise RequestError(404, "there is no report yet")
+        try:
+            page = await asyncio.to_thread(read_regular, path, MAX_REPORT_BYTES)
+        except OSError as error:
+            raise RequestError(404, f"the report cannot be read: {error}") from error
+        # The report has its style inside, which the policy of the other pages would not allow.
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})

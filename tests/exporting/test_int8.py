@@ -1,0 +1,83 @@
+"""Export in 8-bit integers: smaller, as accurate, and refused where it is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import timebox
+from small_runs import CLASSES, coloured, quick, refusal
+from timebox.errors import DataError, UsageError
+from timebox.exporting import int8
+from timebox.exporting.onnx_runtime import import_onnxruntime
+from timebox.run import Run
+
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with 330 validation images."""
+    folder = tmp_path_factory.mktemp("int8")
+    images, labels = coloured(450, seed=3)
+    others, other_labels = coloured(330, seed=4)
+    np.savez(
+        folder / "data.npz", train_images=images, train_labels=labels, val_images=others, val_labels=other_labels,
+        class_names=np.array(CLASSES),
+    )  # fmt: skip
+    return quick(folder / "data.npz", folder / "run", steps=60)
+
+
+def test_it_is_smaller_and_as_accurate_and_says_so(run: Run) -> None:
+    exported = timebox.export(run, int8=True)
+    found = exported.quantization
+    assert found is not None
+    assert exported.path == run.path / "model.int8.onnx"
+    assert (found.num_calibration, found.num_images) == (99, 231)
+    assert found.num_bytes == exported.num_bytes < found.float_num_bytes
+    assert found.accuracy > found.float_accuracy - 0.01
+    assert found.float_accuracy > 0.9
+    assert min(found.images_per_second, found.float_images_per_second) > 0
+    session = import_onnxruntime().InferenceSession(exported.path.read_bytes(), providers=["CPUExecutionProvider"])
+    images = coloured(60, seed=9)[0]
+    (probabilities,) = session.run(["probabilities"], {"images": images})
+    assert (probabilities.argmax(1) == run.predict_indices(images)).mean() > 0.95
+    assert "QuantizeLinear" in {node.op_type for node in _nodes(exported.path)}
+
+
+def _nodes(path: Path) -> list[object]:
+    import onnx
+
+    return list(onnx.load(path).graph.node)
+
+
+def test_where_it_costs_too_much_nothing_is_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter((0.9, 0.87))
+    monkeypatch.setattr(int8, "_accuracy", lambda predict, dataset: next(accuracies))
+    message = refusal(lambda: timebox.export(run, int8=True, output=tmp_path / "a.onnx"), UsageError)
+    assert message == (
+        'int8 costs 3.0 points of accuracy: 87.0 % in place of 90.0 % of 231 images; max_loss="POINTS" allows more '
+        "than 1"
+    )
+    assert list(tmp_path.iterdir()) == []
+    accuracies = iter((0.9, 0.87))
+    assert timebox.export(run, int8=True, output=tmp_path / "a.onnx", max_loss=5).path.is_file()
+
+
+def test_other_data_and_too_few_images(tmp_path: Path) -> None:
+    images, labels = coloured(150)
+    np.savez(tmp_path / "few.npz", train_images=images, train_labels=labels, class_names=np.array(CLASSES))
+    trained = quick(tmp_path / "few.npz", tmp_path / "run", steps=40)
+    assert "200 are needed" in refusal(
+        lambda: timebox.export(trained, int8=True, output=tmp_path / "a.onnx"), DataError
+    )
+    images, labels = coloured(400, seed=8)
+    np.savez(tmp_path / "more.npz", train_images=images, train_labels=labels, class_names=np.array(CLASSES))
+    exported = timebox.export(trained, int8=True, data=tmp_path / "more.npz", output=tmp_path / "a.onnx", max_loss=50)
+    assert exported.quantization is not None
+    assert exported.quantization.num_images == 280
+
+
+def test_only_onnx_has_it(run: Run, tmp_path: Path) -> None:
+    assert "onnx" in refusal(lambda: timebox.export(run, "torch", int8=True, output=tmp_path / "a.pt2"), UsageError)
