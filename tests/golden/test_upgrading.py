@@ -47,7 +47,7 @@ from timebox.run.directories.locks import lock_folder
 from timebox.run.metrics_log import downsampled_metrics, read_metrics
 from timebox.run.ranks_file import read_ranks_record
 from timebox.run.writer import RunWriter
-from timebox.serving.watching.following import read_status
+from timebox.serving.watching.watcher import read_status
 from timebox.tuning import study as studies
 from timebox.tuning.directory import TuneDirectory
 from timebox.tuning.storage import open_storage
@@ -127,6 +127,7 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (BENCHMARK_FORMAT, "benchmarked", "benchmark.json", json_file, benchmark),
     (BENCHMARK_TRIAL_FORMAT, "benchmarked", "trials.jsonl", json_lines, benchmark),
 )
+NEW_IN_0_2 = (SUSPECTS_FORMAT, STATUS_FORMAT)
 WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT)
 # Messages that name more than the file, or something else.
 NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of {file!r}"}
@@ -150,6 +151,8 @@ def test_a_newer_format_is_refused(
     raise_format: Callable[[Path], None],
     read: Callable[[Path], object],
 ) -> None:
+    if file_format in NEW_IN_0_2 and golden.name == "0.1.0":
+        pytest.skip("that version wrote no such file")
     path = copy_of(golden, name, place)
     read(path)
     raise_format(path / file)
@@ -314,5 +317,6 @@ def test_a_recipe_file_must_have_the_fields_of_the_first_version(tmp_path: Path)
 def test_the_collection_covers_all_files(golden: Path) -> None:
     folders = (*TRAINED, *STOPPED, *OTHERS)
     names = {file.name for name in folders for file in (golden / name).rglob("*") if file.is_file()}
-    assert {kind[2].split("/")[-1] for kind in READ} <= names
+    is_old = golden.name == "0.1.0"
+    assert {kind[2].split("/")[-1] for kind in READ if not (is_old and kind[0] in NEW_IN_0_2)} <= names
     assert {"trained_on.npy", "classes.npy", "model.safetensors", "report.html", "best.toml", "tune.html"} <= names

@@ -67,7 +67,7 @@ def test_the_report_is_left_out_when_time_is_short(tmp_path: Path, monkeypatch: 
     is_time_for = "timebox.jobs.run_job.RunFinisher._is_time_for"
     monkeypatch.setattr(is_time_for, lambda finisher, name, *seconds: name != "report.html")
     run = quick(save_npz(tmp_path / "colours.npz"), tmp_path / "run")
-    assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "report.html"}
+    assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "suspects.npz", "report.html"}
     assert run.val_accuracy is not None
     assert REPORT_SECONDS > 0
 

@@ -19,7 +19,7 @@ from browsers import DARK, WIDTHS, chromium, needs_chromium, set_width
 from small_runs import SMALL, save_npz
 from timebox.run import Run
 from timebox.serving.watching.app import WatchServer
-from timebox.serving.watching.following import MAX_NEW_LINES, Follower
+from timebox.serving.watching.watcher import MAX_NEW_LINES, DirectoryWatcher
 
 from .conftest import ADDRESS
 
@@ -51,23 +51,23 @@ def add_steps(folder: Path, first: int, last: int, of: int = 100) -> None:
 
 def test_a_training_from_its_beginning_to_its_end(tmp_path: Path, trained: Run) -> None:
     folder = tmp_path / "run"
-    follower = Follower(folder)
-    assert follower.poll()["phase"] == "waiting"
+    watcher = DirectoryWatcher(folder)
+    assert watcher.poll()["phase"] == "waiting"
     folder.mkdir()
     write_status(folder)
     add_steps(folder, 1, 40)
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["phase"], len(state["lines"])) == ("training", 40)
     assert 45 < state["seconds_left"] < 51
-    assert follower.poll()["lines"] == []
+    assert watcher.poll()["lines"] == []
     add_steps(folder, 41, 100)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 101, "loss"')  # a line that is being written
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["phase"], [line["step"] for line in state["lines"]]) == ("scoring", list(range(41, 101)))
     (folder / "status.json").unlink()
     (folder / "summary.json").write_bytes((trained.path / "summary.json").read_bytes())
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["phase"], state["seconds_left"], state["report"]) == ("done", None, False)
     assert state["summary"]["test_accuracy"] == trained.test_accuracy
 
@@ -76,37 +76,37 @@ def test_a_training_whose_process_was_killed(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     write_status(tmp_path, pid=process.pid)
-    assert Follower(tmp_path).poll()["phase"] == "killed"
+    assert DirectoryWatcher(tmp_path).poll()["phase"] == "killed"
     write_status(tmp_path, pid=process.pid, host="another")
-    assert Follower(tmp_path).poll()["phase"] == "training"
+    assert DirectoryWatcher(tmp_path).poll()["phase"] == "training"
 
 
 def test_a_training_that_replaces_a_run(tmp_path: Path, trained: Run) -> None:
     old, new = tmp_path / "run", tmp_path / ".run.new-0123456789abcdef"
     old.mkdir()
     (old / "summary.json").write_bytes((trained.path / "summary.json").read_bytes())
-    follower = Follower(old)
-    assert follower.poll()["phase"] == "done"
+    watcher = DirectoryWatcher(old)
+    assert watcher.poll()["phase"] == "done"
     new.mkdir()
     write_status(new)
     add_steps(new, 1, 5)
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["phase"], state["restarted"], len(state["lines"])) == ("training", True, 5)
     old.rename(tmp_path / "away")
     new.rename(old)
     add_steps(old, 6, 7)
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["restarted"], [line["step"] for line in state["lines"]]) == (False, [6, 7])
 
 
 def test_metrics_that_are_cut_begin_anew(tmp_path: Path) -> None:
     write_status(tmp_path)
     add_steps(tmp_path, 1, 20)
-    follower = Follower(tmp_path)
-    follower.poll()
+    watcher = DirectoryWatcher(tmp_path)
+    watcher.poll()
     (tmp_path / "metrics.jsonl").write_text("")
     add_steps(tmp_path, 1, 3)
-    state = follower.poll()
+    state = watcher.poll()
     assert (state["restarted"], len(state["lines"])) == (True, 3)
 
 
@@ -121,17 +121,17 @@ def test_damaged_files_end_nothing(tmp_path: Path, damage: bytes) -> None:
 def test_long_trainings_are_thinned_out(tmp_path: Path) -> None:
     write_status(tmp_path)
     add_steps(tmp_path, 1, 3 * MAX_NEW_LINES, of=10**6)
-    assert len(Follower(tmp_path).poll()["lines"]) <= MAX_NEW_LINES + 1
+    assert len(DirectoryWatcher(tmp_path).poll()["lines"]) <= MAX_NEW_LINES + 1
 
 
 def test_searches_and_benchmarks_show_their_trials(tmp_path: Path) -> None:
     (tmp_path / "benchmark.json").write_text('{"format": 1}')
     (tmp_path / "trials.jsonl").write_text('{"label": "airbench94", "seed": 0, "accuracy": 0.5, "steps": 9}\n')
-    state = Follower(tmp_path).poll()
+    state = DirectoryWatcher(tmp_path).poll()
     assert (state["kind"], state["phase"]) == ("benchmark", "training")
     assert state["lines"] == [{"label": "airbench94", "seed": 0, "accuracy": 0.5}]
     (tmp_path / "benchmark.json").rename(tmp_path / "tune.json")
-    assert Follower(tmp_path).poll()["kind"] == "search"
+    assert DirectoryWatcher(tmp_path).poll()["kind"] == "search"
 
 
 def test_watching_imports_no_torch() -> None:
@@ -213,9 +213,9 @@ def test_a_page_ends_some_time_after_the_training(trained: Run) -> None:
 @pytest.mark.integration
 def test_metrics_are_on_disk_within_seconds(colours: Path, tmp_path: Path) -> None:
     with train(colours, tmp_path / "run", "--budget", "12s") as process:
-        follower, num_changes = Follower(tmp_path / "run"), 0
+        watcher, num_changes = DirectoryWatcher(tmp_path / "run"), 0
         while process.poll() is None:
-            state = follower.poll()
+            state = watcher.poll()
             num_changes += bool(state["lines"]) and state["phase"] == "training"
             time.sleep(0.3)
         process.communicate()

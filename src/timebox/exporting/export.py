@@ -180,11 +180,11 @@ def export(
 def _calibration_images(run: Run, config: ExportConfig) -> ImageDataset:
     """Images that the run was not trained on, in a random order: its validation images, or other data."""
     source = DataConfig.of_run(run.config, run.path)
-    asked = EvaluateConfig(
+    config_of_split = EvaluateConfig(
         run=str(run.path), data=config.data or source.data, split=None if config.data else "val",
         class_depth=source.class_depth,
     )  # fmt: skip
-    _, _, dataset = read_split(run, asked, lambda note: None)
+    _, _, dataset = read_split(run, config_of_split, lambda note: None)
     return dataset.take(np.random.default_rng(0).permutation(len(dataset)))
 
 

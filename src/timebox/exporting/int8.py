@@ -72,12 +72,12 @@ def quantize(source: Path, target: Path, images: ImageDataset, max_loss: float) 
         num_calibration, len(measured), accuracies[1], accuracies[0], target.stat().st_size, source.stat().st_size,
         speeds[1], speeds[0],
     )  # fmt: skip
-    loss = 100 * (accuracies[0] - accuracies[1])
+    loss, (earlier, now) = 100 * (accuracies[0] - accuracies[1]), (percent(value, 1) for value in accuracies)
     if loss > max_loss:
         target.unlink()
         raise UsageError(
-            f"int8 costs {loss:.1f} points of accuracy: {percent(accuracies[1], 1)} in place of {percent(accuracies[0], 1)} "
-            f"of {len(measured):,} images; {option_text('max_loss', 'POINTS')} allows more than {max_loss:g}"
+            f"int8 costs {loss:.1f} points of accuracy: {now} in place of {earlier} of "
+            f"{len(measured):,} images; {option_text('max_loss', 'POINTS')} allows more than {max_loss:g}"
         )
     return quantization
 

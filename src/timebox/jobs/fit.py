@@ -75,7 +75,7 @@ class Training:
         self._saving_share = writes.saving_share(self._model_bytes, checkpoint_bytes)
         self._checkpointer = self._build_checkpointer(writes.expected_seconds(WRITES_OF_A_CHECKPOINT, checkpoint_bytes))
         self._schedule = self._build_schedule()
-        # Ranks see parts of the batches: their sums would have to be added up.
+        # Each of several ranks sees a part of the batches only.
         self._margins = None
         if self._group.size == 1:
             self._margins = MarginRecorder(len(job.data_splits.train), plan.device)

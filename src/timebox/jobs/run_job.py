@@ -19,6 +19,7 @@ from timebox.builders import build_augmentation
 from timebox.callbacks.events import PlanInfo
 from timebox.clock import format_duration
 from timebox.data import ImageDataset, LoadedData
+from timebox.data.device.loader import Augmentation
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import OutputError, RankFailureError, RunError
 from timebox.evaluation.scoring import ScoringTime, SplitScore
@@ -102,8 +103,9 @@ def write_status(writer: RunWriter, context: RunContext, train: ImageDataset, jo
         job: None before it is planned.
     """
     examples = list[Example]()
-    if job and job.config.thumbnails:
-        examples = augmented_examples(train, job.statistics, build_augmentation(job.plan.recipe), job.config.seed)
+    augmentation = build_augmentation(job.plan.recipe) if job else Augmentation()
+    if job and job.config.thumbnails and augmentation.function is None:  # code of the user's may take long, or fail
+        examples = augmented_examples(train, job.statistics, augmentation, job.config.seed)
     status = TrainingStatus(
         pid=os.getpid(),
         host=socket.gethostname(),

@@ -16,7 +16,7 @@ from timebox.serving.http.answers import json_answer
 from timebox.serving.http.errors import RequestError
 from timebox.serving.http.guard import Guard
 from timebox.serving.http.page_files import error_handlers, page_file
-from timebox.serving.watching.following import ENDS, Follower, report_in
+from timebox.serving.watching.watcher import ENDS, DirectoryWatcher, report_in
 
 POLL_SECONDS, PING_SECONDS = 0.5, 15.0
 MAX_REPORT_BYTES = 256 << 20
@@ -33,7 +33,7 @@ class WatchServer:
 
     def __init__(self, path: Path, token: str | None) -> None:
         self._path, self._is_ending = path, False
-        self._follower = Follower(path)
+        self._watcher = DirectoryWatcher(path)
         self._ended_at: float | None = None
         routes = [
             Route("/", self._page),
@@ -51,7 +51,7 @@ class WatchServer:
 
     def seconds_since_end(self) -> float:
         """Seconds since the training was first seen to have ended; 0 while it runs."""
-        if self._follower.poll()["phase"] not in ENDS:
+        if self._watcher.poll()["phase"] not in ENDS:
             self._ended_at = None
             return 0.0
         self._ended_at = self._ended_at or time.monotonic()
@@ -67,7 +67,7 @@ class WatchServer:
         return json_answer({"status": "ok"})
 
     async def _state(self, request: Request) -> Response:
-        return json_answer(await asyncio.to_thread(Follower(self._path).poll))
+        return json_answer(await asyncio.to_thread(DirectoryWatcher(self._path).poll))
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(
@@ -76,9 +76,9 @@ class WatchServer:
 
     async def _stream(self) -> AsyncIterator[str]:
         """An event for each change, with the lines that are new to this client."""
-        follower, last, last_sent = Follower(self._path), "", 0.0
+        watcher, last, last_sent = DirectoryWatcher(self._path), "", 0.0
         while not self._is_ending:
-            state = await asyncio.to_thread(follower.poll)
+            state = await asyncio.to_thread(watcher.poll)
             text = json.dumps({**state, "seconds_left": None, "lines": []}, sort_keys=True)
             if state["lines"] or text != last:
                 # Plan and examples stay as they are: they are sent once.
@@ -91,7 +91,7 @@ class WatchServer:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _report(self, request: Request) -> Response:
-        path = report_in(self._follower.folder)
+        path = report_in(self._watcher.folder)
         if path is None:
             raise RequestError(404, "there is no report yet")
         try:

@@ -37,7 +37,7 @@ SUMMARY_FIELDS = (
 ENDS = ("done", "stopped", "killed")
 
 
-class Follower:
+class DirectoryWatcher:
     """The state of what is trained in a directory, read anew at each :meth:`poll`.
 
     Args:
