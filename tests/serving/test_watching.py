@@ -255,6 +255,7 @@ def test_the_page_follows_in_any_width(browser: Any, tmp_path: Path, width: int,
                 time.sleep(0.1)
             assert (text("accuracy"), text("epoch"), text("loss")) == ("62.5 %", "4.0", "0.050")
             assert re.fullmatch(r"0:4\d", text("left"))
+            assert browser.execute_script("return document.getElementById('bar').style.width") == "40%"
             add_steps(tmp_path, 41, 60)
             while text("epoch") != "6.0" and time.monotonic() < end:
                 time.sleep(0.1)

@@ -69,7 +69,7 @@ function facts() {
 
 function showNumbers(last, isOver) {
   const summary = state.summary, progress = isOver && state.phase === 'done' ? 1 : last?.progress ?? 0;
-  byId('bar').style.width = percent(progress);
+  byId('bar').style.width = `${100 * progress}%`;
   byId('track').setAttribute('aria-valuenow', Math.round(100 * progress));
   byId('loss').textContent = last ? last.loss.toFixed(3) : '–';
   byId('epoch').textContent = last ? last.epoch.toFixed(1) : '–';
@@ -98,7 +98,8 @@ function showLeft() {
   const isOver = ['done', 'stopped', 'killed'].includes(state.phase), used = state.summary?.elapsed_seconds;
   if (isOver) {
     byId('left').textContent = used ? duration(used) : '–';
-    byId('left-text').textContent = state.summary?.late ? 'used: late' : 'used';
+    const budget = state.summary?.budget_seconds, of = budget ? ` of ${duration(budget)}` : '';
+    byId('left-text').textContent = `used${of}${state.summary?.late ? ': late' : ''}`;
   } else {
     byId('left').textContent = leftAt === null ? '–' : duration((leftAt - Date.now()) / 1000);
     byId('left-text').textContent = leftAt === null ? 'no deadline' : 'left';
