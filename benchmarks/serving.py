@@ -64,7 +64,7 @@ def _in_a_process(args: argparse.Namespace) -> float:
 def print_loop(run: str, photos: Sequence[str], seconds: float, engine: str) -> None:
     """Print the images per second of the model on decoded pictures."""
     import timebox
-    from timebox.exporting.onnx_runtime import import_onnxruntime
+    from timebox.exporting.onnx_runtime import open_model
 
     trained = timebox.load(run)
     decoded = [trained.model_input.decode(io.BytesIO(Path(photo).read_bytes())) for photo in photos]
@@ -74,8 +74,8 @@ def print_loop(run: str, photos: Sequence[str], seconds: float, engine: str) -> 
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = timebox.export(trained, output=Path(folder) / "model.onnx").path
-            session = import_onnxruntime().InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-        predict = lambda: session.run(None, {"images": batch})  # noqa: E731
+            model = open_model(path)
+        predict = lambda: model(batch)  # noqa: E731
     predict()
     started, num_images = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

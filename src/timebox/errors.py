@@ -7,6 +7,7 @@ been trained). Any other exception is a defect of timebox itself.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from math import ceil
 
 # Control characters, line and paragraph separators, changes of the direction of writing, which make a name look like
@@ -185,3 +186,10 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def require_serve() -> None:
+    """Raise UsageError where a package of the extra ``serve`` is not installed. None is imported."""
+    for name in ("starlette", "uvicorn", "python_multipart"):
+        if find_spec(name) is None:
+            raise UsageError(f"this needs {name}: pip install 'timebox-vision[serve]'")

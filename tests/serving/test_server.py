@@ -15,9 +15,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from timebox.exporting.parity import PredictFn
 from timebox.run import Run
 from timebox.serving.http.bodies import Picture
-from timebox.serving.predictions.onnx_engine import OnnxEngine, PredictFn
+from timebox.serving.predictions.onnx_engine import OnnxEngine
 from timebox.serving.predictions.predicting import Predictor
 
 from .conftest import encoded

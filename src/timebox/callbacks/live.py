@@ -2,11 +2,10 @@
 
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from timebox.errors import UsageError
+from timebox.errors import require_serve
 from timebox.processes.children import DEVNULL, PIPE, start_module
 from timebox.progress.terminal import print_line
 
@@ -23,8 +22,7 @@ class LivePage:
     """
 
     def __init__(self) -> None:
-        if not (find_spec("starlette") and find_spec("uvicorn")):
-            raise UsageError("watching a training needs starlette and uvicorn: pip install 'timebox-vision[serve]'")
+        require_serve()
         self._process: Any = None
 
     def start(self, path: Path) -> None:

@@ -50,21 +50,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _list_suspects(run_path: str, is_json: bool) -> int:
     """Prints the suspect images of a run."""
-    from timebox.run.results.suspects import read_suspects
+    from timebox.run.results.suspects import suspect_columns
     from timebox.run.run import Run
 
-    run = Run(run_path, "cpu")
-    suspects = read_suspects(run)
-    names = run.class_names
-    rows = [
-        (str(name), names[label], names[rival], float(margin))
-        for name, label, rival, margin in zip(
-            suspects.ids, suspects.labels, suspects.rivals, suspects.margins, strict=True
-        )
-    ]
+    columns = suspect_columns(Run(run_path, "cpu"))
+    rows = list(zip(*(column.tolist() for column in columns.values()), strict=True))
     if is_json:
-        keys = ("file", "label", "looks_like", "margin")
-        write(json_line({"suspects": [dict(zip(keys, row, strict=True)) for row in rows]}))
+        write(json_line({"suspects": [dict(zip(columns, row, strict=True)) for row in rows]}))
     elif not rows:
         write("the training doubts no label\n")
     else:

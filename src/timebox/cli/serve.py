@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import say, write
 from timebox.cli.parsing import VerbHelp
 from timebox.configs.verbs import ServeConfig
-from timebox.errors import UsageError
+from timebox.errors import require_serve
 from timebox.paths import expand_user
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ HELP = VerbHelp(
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; requests in progress are finished then."""
     config: ServeConfig = args.config
-    check_extra()
+    require_serve()
 
     from timebox.run import load
     from timebox.serving.http.server import address_of, listen, run_server, token_for
@@ -62,17 +61,11 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def check_extra() -> None:
-    """Raise UsageError where the extra ``serve`` is not installed."""
-    for name in ("starlette", "uvicorn", "python_multipart"):
-        if find_spec(name) is None:
-            raise UsageError(f"this needs {name}: pip install 'timebox-vision[serve]'")
-
-
 @contextmanager
 def _onnx_engine(config: ServeConfig, trained: "Run", predictor: "Predictor") -> Iterator[None]:
     """Makes ONNX Runtime predict as soon as it can, where that is wanted and possible."""
-    from timebox.serving.predictions.onnx_engine import OnnxEngine, PredictFn
+    from timebox.exporting.parity import PredictFn
+    from timebox.serving.predictions.onnx_engine import OnnxEngine
 
     if config.engine == "torch" or not OnnxEngine.is_possible(trained):
         yield

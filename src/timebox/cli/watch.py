@@ -8,8 +8,8 @@ from pathlib import Path
 from timebox.cli.exit_status import DONE
 from timebox.cli.formatting import write
 from timebox.cli.parsing import VerbHelp
-from timebox.cli.serve import check_extra
 from timebox.configs.verbs import WatchConfig
+from timebox.errors import require_serve
 from timebox.paths import expand_user
 
 NICENESS = 10  # the training comes first
@@ -28,7 +28,7 @@ HELP = VerbHelp(
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM, or so long after the end as --exit-after says."""
     config: WatchConfig = args.config
-    check_extra()
+    require_serve()
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
 

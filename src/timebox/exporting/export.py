@@ -20,7 +20,7 @@ from timebox.data import ImageDataset, decode_whole
 from timebox.errors import DataError, OutputError, UsageError, option_text
 from timebox.exporting.int8 import Quantization, quantize
 from timebox.exporting.model_with_preprocessing import ModelWithPreprocessing
-from timebox.exporting.onnx_runtime import import_onnxruntime
+from timebox.exporting.onnx_runtime import INPUT, OUTPUT, import_onnxruntime, open_model
 from timebox.exporting.parity import ParityCheck, PredictFn, compute_reference
 from timebox.paths import expand_user
 from timebox.pipelines.evaluate import read_split
@@ -193,7 +193,7 @@ def _write_onnx(
 ) -> PredictFn:
     """Write an ONNX file; return its predictions by ONNX Runtime."""
     try:
-        onnxruntime = import_onnxruntime()  # first: the others may import it
+        import_onnxruntime()  # first: the others may import it
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -202,8 +202,8 @@ def _write_onnx(
         program = torch.onnx.export(
             model,
             (images,),
-            input_names=["images"],
-            output_names=["probabilities"],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             dynamic_shapes={"images": {0: "batch", 1: "height", 2: "width"}},
             dynamo=True,
             verbose=False,
@@ -212,13 +212,7 @@ def _write_onnx(
     for name, value in metadata.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
     program.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
-        return probabilities
-
-    return predict
+    return open_model(path)
 
 
 def _write_torch(

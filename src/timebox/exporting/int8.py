@@ -1,8 +1,6 @@
 """Eight-bit integers in place of float32 in an exported ONNX file: calibrated on images, and measured on others."""
 
 import logging
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +10,10 @@ from numpy.typing import NDArray
 
 from timebox.data import ImageDataset
 from timebox.errors import DataError, UsageError, option_text
-from timebox.exporting.onnx_runtime import import_onnxruntime
+from timebox.exporting.onnx_runtime import INPUT, import_onnxruntime, open_model, seconds_in_turn
 from timebox.exporting.parity import PredictFn
 from timebox.formatting import percent
 
-INPUT, OUTPUT = "images", "probabilities"
 # Layers that are computed in integers. Resizing, normalisation and the mean over views stay in floating point.
 QUANTIZED_LAYERS = ("Conv", "Gemm")
 # Images that the ranges of the activations are measured on, at most and as a share of all; and the fewest to measure
@@ -66,9 +63,10 @@ def quantize(source: Path, target: Path, images: ImageDataset, max_loss: float) 
             f"{MIN_MEASURED} are needed: give other data with {option_text('data', 'PATH')}"
         )
     _write(source, target, images.images[:num_calibration])
-    before, after = (_session(path) for path in (source, target))
-    accuracies = [_accuracy(predict, measured) for predict in (before, after)]
-    speeds = _speeds(before, after, measured.images[:BATCH_SIZE])
+    models = [open_model(path) for path in (source, target)]
+    accuracies = [_accuracy(predict, measured) for predict in models]
+    batch = measured.images[:BATCH_SIZE]
+    speeds = [len(batch) / seconds for seconds in seconds_in_turn(models, batch, NUM_MEASUREMENTS)]
     quantization = Quantization(
         num_calibration, len(measured), accuracies[1], accuracies[0], target.stat().st_size, source.stat().st_size,
         speeds[1], speeds[0],
@@ -120,30 +118,9 @@ def _write(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
         logging.disable(disabled)
 
 
-def _session(path: Path) -> PredictFn:
-    session = import_onnxruntime().InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
-        return probabilities
-
-    return predict
-
-
 def _accuracy(predict: PredictFn, dataset: ImageDataset) -> float:
     num_correct = 0
     for start in range(0, len(dataset), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
         num_correct += int((predict(dataset.images[batch]).argmax(1) == dataset.labels[batch]).sum())
     return num_correct / len(dataset)
-
-
-def _speeds(before: PredictFn, after: PredictFn, images: NDArray[np.uint8]) -> list[float]:
-    """Images per second of both, measured in turn."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(NUM_MEASUREMENTS):
-        for predict, taken in zip((before, after), seconds, strict=True):
-            started = time.perf_counter()
-            predict(images)
-            taken.append(time.perf_counter() - started)
-    return [len(images) / statistics.median(taken) for taken in seconds]

@@ -42,22 +42,25 @@ def prediction_examples(
     return [example("mistake", i) for i in mistakes] + [example("unsure", i) for i in unsure]
 
 
-def find_suspects(train: ImageDataset, means: MeanMargins) -> Suspects:
-    """The images with a mean margin below 0, lowest first: on average the network preferred another class."""
+def find_suspects(means: MeanMargins) -> NDArray[np.int64]:
+    """The positions of the images with a mean margin below 0, lowest first: on average the network preferred another
+    class."""
     margins = np.where(np.isnan(means.margins), 0.0, means.margins)
     order = np.argsort(margins, kind="stable")[:MAX_SUSPECTS]
-    order = order[margins[order] < 0]
-    ids = np.array([train.ids[index] for index in order], dtype=str)
-    return Suspects(ids, train.labels[order], means.rivals[order], means.margins[order])
+    return order[margins[order] < 0]
 
 
-def suspect_examples(train: ImageDataset, suspects: Suspects) -> list[Example]:
+def suspects_at(positions: NDArray[np.int64], train: ImageDataset, means: MeanMargins) -> Suspects:
+    """The suspects at these positions among the training images."""
+    ids = np.array([train.ids[index] for index in positions], dtype=str)
+    return Suspects(ids, train.labels[positions], means.rivals[positions], means.margins[positions])
+
+
+def suspect_examples(positions: NDArray[np.int64], train: ImageDataset, means: MeanMargins) -> list[Example]:
     """The most suspect images for the report. Their confidence is not used."""
-    position = {train.ids[index]: index for index in range(len(train))}
-    rows = zip(suspects.ids, suspects.labels, suspects.rivals, strict=True)
     return [
-        Example("suspect", train.images[position[str(name)]], str(name), int(label), int(rival), 0.0)
-        for name, label, rival in list(rows)[:NUM_SUSPECTS]
+        Example("suspect", train.images[i], train.ids[i], int(train.labels[i]), int(means.rivals[i]), 0.0)
+        for i in positions[:NUM_SUSPECTS]
     ]
 
 

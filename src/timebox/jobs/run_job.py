@@ -18,8 +18,8 @@ from torch import nn
 from timebox.builders import build_augmentation
 from timebox.callbacks.events import PlanInfo
 from timebox.clock import format_duration
+from timebox.custom import is_code
 from timebox.data import ImageDataset, LoadedData
-from timebox.data.device.loader import Augmentation
 from timebox.distributed.process_group import ProcessGroup, TorchrunGroup
 from timebox.errors import OutputError, RankFailureError, RunError
 from timebox.evaluation.scoring import ScoringTime, SplitScore
@@ -30,6 +30,7 @@ from timebox.jobs.examples import (
     find_suspects,
     prediction_examples,
     suspect_examples,
+    suspects_at,
 )
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
@@ -42,7 +43,6 @@ from timebox.run.json_values import to_values
 from timebox.run.metrics_log import downsampled_metrics
 from timebox.run.model_config import installed_versions
 from timebox.run.ranks_file import read_ranks_record, record_rank_failures
-from timebox.run.results.suspects import Suspects
 from timebox.run.summary import (
     MAX_BAD_FILES,
     BlendSummary,
@@ -102,10 +102,9 @@ def write_status(writer: RunWriter, context: RunContext, train: ImageDataset, jo
     Args:
         job: None before it is planned.
     """
-    examples = list[Example]()
-    augmentation = build_augmentation(job.plan.recipe) if job else Augmentation()
-    if job and job.config.thumbnails and augmentation.function is None:  # code of the user's may take long, or fail
-        examples = augmented_examples(train, job.statistics, augmentation, job.config.seed)
+    # Code of the user's may take long, or fail.
+    has_examples = job and job.config.thumbnails and not is_code(job.plan.recipe.augment)
+    examples = _augmented_examples(job) if job and has_examples else []
     status = TrainingStatus(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -122,6 +121,12 @@ def write_status(writer: RunWriter, context: RunContext, train: ImageDataset, jo
         writer.save_status(status)
     except OutputError as error:
         context.reporter.note(str(error))
+
+
+def _augmented_examples(job: TrainingJob) -> list[Example]:
+    """Training images as the job augments them."""
+    augmentation = build_augmentation(job.plan.recipe)
+    return augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
 
 
 def _plan_info(job: TrainingJob, writer: RunWriter, context: RunContext) -> PlanInfo:
@@ -186,7 +191,7 @@ class RunFinisher:
         extra_summary: further values of the summary.
         unwritten: names of the files that could not be written.
         blend: of the network and the pretrained classifier, once they are scored; None without one.
-        suspects: training images whose label the training doubts; None where they are not known.
+        suspects: training images whose label the training doubts, for the report.
     """
 
     job: TrainingJob
@@ -198,7 +203,7 @@ class RunFinisher:
     extra_summary: Mapping[str, Any]
     unwritten: list[str] = field(default_factory=list)
     blend: BlendSummary | None = None
-    suspects: Suspects | None = None
+    suspects: list[Example] = field(default_factory=list)
 
     def finish(self) -> None:
         """Score, write predictions and report as far as time allows, then the summary."""
@@ -236,8 +241,10 @@ class RunFinisher:
         """Write the training images whose label the training doubts, where it ran in one process."""
         if (margins := self.training.margins) is None or not self.result.num_steps:
             return
-        self.suspects = found = find_suspects(self.job.data_splits.train, margins)
-        self._write_optional(SUSPECTS, lambda: self.writer.save_suspects(found.columns()))
+        train, positions = self.job.data_splits.train, find_suspects(margins)
+        self.suspects = suspect_examples(positions, train, margins)
+        columns = suspects_at(positions, train, margins).columns()
+        self._write_optional(SUSPECTS, lambda: self.writer.save_suspects(columns))
 
     def _score(self) -> list[SplitScore]:
         """Score the model, and find the blend where there is a pretrained classifier."""
@@ -304,10 +311,7 @@ class RunFinisher:
         job, examples = self.job, []
         for score in scores[-1:]:
             examples += prediction_examples(score.dataset, score.probabilities, temperature)
-        if self.suspects:
-            examples += suspect_examples(job.data_splits.train, self.suspects)
-        augmentation = build_augmentation(job.plan.recipe)
-        return examples + augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
+        return [*examples, *self.suspects, *_augmented_examples(job)]
 
     def _summary(self, scores: Sequence[SplitScore]) -> FinishedSummary:
         """The summary at this moment."""

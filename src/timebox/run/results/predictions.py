@@ -1,6 +1,5 @@
 """The predictions of a finished run as a table: those of predictions.npz, calibrated, with class names."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from timebox.errors import RunError, UsageError, option_text
 from timebox.evaluation.calibration import SMALLEST_PROBABILITY, apply_temperature
 from timebox.file_versions import PREDICTIONS_FORMAT
 from timebox.run.files import PREDICTIONS, read_arrays
-from timebox.run.results.table import Column, Table, to_table
+from timebox.run.results.table import Column, Table, as_objects, to_table
 
 if TYPE_CHECKING:
     from timebox.run.run import Run
@@ -98,9 +97,9 @@ def read_predictions(run: "Run") -> SavedPredictions | None:
     try:
         splits, ids, labels, probabilities = (columns[name] for name in ("split", "id", "label", "probabilities"))
     except KeyError as error:
-        raise _damaged(path, f"it lacks the column {error}") from error
+        raise damaged(path, f"it lacks the column {error}") from error
     if not splits.ndim == ids.ndim == labels.ndim == 1 or not len(splits) == len(ids) == len(labels):
-        raise _damaged(path, "its columns are not of one length")
+        raise damaged(path, "its columns are not of one length")
     num_classes = len(run.class_names)
     if probabilities.shape == (0, num_classes) and not len(
         labels
@@ -109,11 +108,11 @@ def read_predictions(run: "Run") -> SavedPredictions | None:
             splits.astype(str), ids.astype(str), labels.astype(np.int64), probabilities.astype(np.float32)
         )
     if splits.dtype.kind != "U" or ids.dtype.kind != "U":
-        raise _damaged(path, "its splits or names of images are no texts")
+        raise damaged(path, "its splits or names of images are no texts")
     if not np.isin(splits, SPLITS).all():
-        raise _damaged(path, f"it holds splits other than {' and '.join(SPLITS)}")
+        raise damaged(path, f"it holds splits other than {' and '.join(SPLITS)}")
     if problem := problem_with(labels, probabilities, num_classes):
-        raise _damaged(path, f"it {problem}")
+        raise damaged(path, f"it {problem}")
     return SavedPredictions(
         splits, ids, labels.astype(np.int64, copy=False), probabilities.astype(np.float32, copy=False)
     )
@@ -135,7 +134,8 @@ def _are_probabilities(rows: Column) -> bool:
     return rows.dtype == np.float32 and bool((rows >= 0).all() and (np.abs(rows.sum(1) - 1) < MAX_SUM_ERROR).all())
 
 
-def _damaged(path: Path, reason: str) -> RunError:
+def damaged(path: Path, reason: str) -> RunError:
+    """The error for a file of a run that is damaged."""
     return RunError(f"{str(path)!r} is damaged: {reason}")
 
 
@@ -177,7 +177,7 @@ def _reason_without(run: "Run") -> str:
 
 def _columns(run: "Run", saved: SavedPredictions, split: str) -> dict[str, Column]:
     """The columns of :meth:`Run.predictions`."""
-    names = _as_objects(run.class_names)
+    names = as_objects(run.class_names)
     probability, loss = saved.calibrated(run.temperature)
     columns: dict[str, Column] = {
         "file": saved.ids.astype(object),
@@ -187,10 +187,3 @@ def _columns(run: "Run", saved: SavedPredictions, split: str) -> dict[str, Colum
         "loss": loss,
     }
     return {"split": saved.splits.astype(object), **columns} if split == ALL else columns
-
-
-def _as_objects(names: Sequence[str]) -> Column:
-    """Texts as an array of dtype object (N,)."""
-    array = np.empty(len(names), object)
-    array[:] = names
-    return array

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from timebox.errors import RunError
 from timebox.file_versions import SUSPECTS_FORMAT
 from timebox.run.files import SUSPECTS, read_arrays
-from timebox.run.results.table import Column, Table, to_table
+from timebox.run.results.predictions import damaged
+from timebox.run.results.table import Column, Table, as_objects, to_table
 
 if TYPE_CHECKING:
     from timebox.run.run import Run
@@ -39,21 +40,25 @@ class Suspects(Struct, frozen=True, eq=False):
 
 
 def suspects_table(run: "Run") -> Table:
-    """The table of :meth:`Run.suspects`. Raises RunError where the run has none, or the file is damaged."""
-    suspects = read_suspects(run)
-    names = np.array(run.class_names, dtype=object)
-    columns: dict[str, Column] = {
+    """The table of :meth:`Run.suspects`."""
+    return to_table(suspect_columns(run))
+
+
+def suspect_columns(run: "Run") -> dict[str, Column]:
+    """The columns of :meth:`Run.suspects`. Raises RunError where the run has none, or the file is damaged."""
+    suspects, names = read_suspects(run), as_objects(run.class_names)
+    return {
         "file": suspects.ids.astype(object),
         "label": names[suspects.labels],
         "looks_like": names[suspects.rivals],
         "margin": suspects.margins,
     }
-    return to_table(columns)
 
 
 def read_suspects(run: "Run") -> Suspects:
     """The suspect images of a run. Raises RunError where none were looked for, or the file is damaged."""
-    columns = read_arrays(run.path / SUSPECTS, SUSPECTS_FORMAT)
+    path = run.path / SUSPECTS
+    columns = read_arrays(path, SUSPECTS_FORMAT)
     if not columns:
         raise RunError(
             f"run {str(run.path)!r} has no {SUSPECTS}: it ended early, had no time for a report, scored nothing, "
@@ -62,16 +67,12 @@ def read_suspects(run: "Run") -> Suspects:
     try:
         ids, labels, rivals, margins = (columns[name] for name in ("id", "label", "rival", "margin"))
     except KeyError as error:
-        raise _damaged(run, f"it lacks the column {error}") from error
+        raise damaged(path, f"it lacks the column {error}") from error
     if {column.shape for column in (ids, labels, rivals, margins)} != {(len(labels),)}:
-        raise _damaged(run, "its columns are not of one length")
+        raise damaged(path, "its columns are not of one length")
     classes = np.arange(len(run.class_names))
     if not all(one.dtype == np.int64 and np.isin(one, classes).all() for one in (labels, rivals)):
-        raise _damaged(run, f"it holds classes outside 0...{len(classes) - 1}")
+        raise damaged(path, f"it holds classes outside 0...{len(classes) - 1}")
     if margins.dtype != np.float32 or (len(ids) and ids.dtype.kind != "U") or not np.isfinite(margins).all():
-        raise _damaged(run, "its names are no texts, or its margins no finite numbers")
+        raise damaged(path, "its names are no texts, or its margins no finite numbers")
     return Suspects(ids.astype(str), labels.astype(np.int64), rivals.astype(np.int64), margins.astype(np.float32))
-
-
-def _damaged(run: "Run", reason: str) -> RunError:
-    return RunError(f"{str(run.path / SUSPECTS)!r} is damaged: {reason}")

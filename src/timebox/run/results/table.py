@@ -1,9 +1,10 @@
 """Columns as a pandas DataFrame where pandas is installed, as a dict of arrays where it is not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 Column: TypeAlias = NDArray[Any]
@@ -26,3 +27,10 @@ def to_table(columns: Mapping[str, Column]) -> Table:
         return dict(columns)
     # A Series of a given dtype: pandas would infer a text type from an array of objects.
     return pandas.DataFrame({name: pandas.Series(column, dtype=column.dtype) for name, column in columns.items()})
+
+
+def as_objects(names: Sequence[str]) -> Column:
+    """Texts as an array of dtype object (N,)."""
+    array = np.empty(len(names), object)
+    array[:] = names
+    return array

@@ -56,7 +56,8 @@ class Guard:
         await self.app(scope, receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
-        headers, host = Headers(scope=scope), Headers(scope=scope).get("host", "")
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
         if self.token is None and _host_name(host) not in LOOPBACK_NAMES:
             raise RequestError(403, "this server answers under the names localhost, 127.0.0.1 and [::1] only")
         if scope["method"] not in SAFE_METHODS:

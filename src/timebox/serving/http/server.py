@@ -25,13 +25,24 @@ class _Server(uvicorn.Server):
     """Ends at the first signal and returns, in place of raising the signal again; a second one drops what is left.
 
     Args:
-        is_over: called now and then; the server ends once it returns True.
-        ending: called when it is about to end.
+        ready, is_over, ending: as of :func:`run_server`.
     """
 
-    def __init__(self, config: uvicorn.Config, is_over: Callable[[], bool], ending: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], object],
+        is_over: Callable[[], bool],
+        ending: Callable[[], object],
+    ) -> None:
         super().__init__(config)
-        self._is_over, self._ending = is_over, ending
+        self._ready, self._is_over, self._ending = ready, is_over, ending
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn to begin."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn every tenth of a second; whether to end."""
@@ -117,17 +128,8 @@ def run_server(
         is_over: called every second; the server ends where it returns True.
         ending: called when the server is about to end. Answers that are still under way have some seconds.
     """
-
-    async def with_ready(scope, receive, send):  # type: ignore[no-untyped-def]
-        async def noticed(message):  # type: ignore[no-untyped-def]
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                ready()
-
-        await app(scope, receive, noticed if scope["type"] == "lifespan" else send)
-
     config = uvicorn.Config(
-        with_ready,
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -137,4 +139,4 @@ def run_server(
         lifespan="on",
     )
     with listener:
-        _Server(config, is_over, ending).run(sockets=[listener])
+        _Server(config, ready, is_over, ending).run(sockets=[listener])

@@ -6,11 +6,13 @@ const WIDTH = 520, HEIGHT = 190, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;
 const byId = id => document.getElementById(id);
 const token = new URLSearchParams(location.search).get('token');
 const withToken = path => (token ? `${path}?token=${encodeURIComponent(token)}` : path);
+const isOver = () => ENDS.includes(state.phase);
 const percent = value => `${(100 * value).toFixed(1)} %`;
 const PHASES = {
   waiting: 'waiting for the training to begin', planning: 'reading the data and planning', training: 'training', scoring: 'scoring and saving', done: 'done',
   stopped: 'stopped; it can be resumed', killed: 'the process has ended without finishing; a checkpoint can be resumed',
 };
+const ENDS = ['done', 'stopped', 'killed'];
 let steps = [], validations = [], trials = [], state = {}, leftAt = null, speedFrom = null;
 
 function duration(seconds) {
@@ -39,14 +41,14 @@ function takeLine(line, kind) {
 }
 
 function show() {
-  const isTraining = state.kind === 'training', last = steps.at(-1), isOver = ['done', 'stopped', 'killed'].includes(state.phase);
+  const isTraining = state.kind === 'training', last = steps.at(-1);
   byId('name').textContent = state.name;
   document.title = `${state.name}: ${PHASES[state.phase]}`;
   byId('facts').textContent = facts().join(' · ');
   byId('state').hidden = state.phase === 'waiting' || !isTraining;
-  byId('end').hidden = !(isOver && state.report);
+  byId('end').hidden = !(isOver() && state.report);
   byId('report').href = withToken('/report');
-  showNumbers(last, isOver);
+  showNumbers(last);
   byId('curves').hidden = !isTraining || steps.length < 2;
   draw('loss-chart', points(steps, 'loss'), { smooth: true });
   draw('accuracy-chart', points(validations, 'val_accuracy'), { form: percent, dots: true });
@@ -67,8 +69,8 @@ function facts() {
   return list;
 }
 
-function showNumbers(last, isOver) {
-  const summary = state.summary, progress = isOver && state.phase === 'done' ? 1 : last?.progress ?? 0;
+function showNumbers(last) {
+  const summary = state.summary, progress = isOver() && state.phase === 'done' ? 1 : last?.progress ?? 0;
   byId('bar').style.width = `${100 * progress}%`;
   byId('track').setAttribute('aria-valuenow', Math.round(100 * progress));
   byId('loss').textContent = last ? last.loss.toFixed(3) : '–';
@@ -80,13 +82,13 @@ function showNumbers(last, isOver) {
     const number = (isTest ? summary.test_images : summary.val_images).toLocaleString('en');
     byId('accuracy-text').textContent = `accuracy on ${number} ${isTest ? 'test' : 'validation'} images`;
   }
-  showSpeed(last, summary, isOver);
+  showSpeed(last, summary);
   showLeft();
 }
 
-function showSpeed(last, summary, isOver) {
+function showSpeed(last, summary) {
   if (summary?.images_per_second) { byId('speed').textContent = Math.round(summary.images_per_second).toLocaleString('en'); return; }
-  if (!last || isOver || !state.status) return;
+  if (!last || isOver() || !state.status) return;
   speedFrom ??= { at: Date.now(), epoch: last.epoch };
   const seconds = (Date.now() - speedFrom.at) / 1000;
   if (seconds > 2 && last.epoch > speedFrom.epoch) {
@@ -95,8 +97,8 @@ function showSpeed(last, summary, isOver) {
 }
 
 function showLeft() {
-  const isOver = ['done', 'stopped', 'killed'].includes(state.phase), used = state.summary?.elapsed_seconds;
-  if (isOver) {
+  const used = state.summary?.elapsed_seconds;
+  if (isOver()) {
     byId('left').textContent = used ? duration(used) : '–';
     const budget = state.summary?.budget_seconds, of = budget ? ` of ${duration(budget)}` : '';
     byId('left-text').textContent = `used${of}${state.summary?.late ? ': late' : ''}`;
@@ -183,12 +185,11 @@ function connect() {
   source.onmessage = receive;
   source.onopen = () => { byId('problem').hidden = true; steps = []; validations = []; trials = []; };
   source.onerror = () => {
-    const isOver = ['done', 'stopped', 'killed'].includes(state.phase);
-    if (isOver) source.close();
-    byId('problem').hidden = isOver && !state.report;
-    byId('problem').textContent = isOver ? 'The page has ended with the training. The report is report.html in its directory.'
+    if (isOver()) source.close();
+    byId('problem').hidden = isOver() && !state.report;
+    byId('problem').textContent = isOver() ? 'The page has ended with the training. The report is report.html in its directory.'
       : 'The server does not answer; trying again.';
-    if (isOver) byId('end').hidden = true;
+    if (isOver()) byId('end').hidden = true;
   };
 }
 

@@ -1,26 +1,23 @@
 """The paths of the server, with a function for each."""
 
-import base64
-import io
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from timebox.data.images.decode import FIT_DESCRIPTIONS
+from timebox.reporting.rendering import data_uri
 from timebox.run import Run
 from timebox.serving.http.answers import json_answer
+from timebox.serving.http.app import build_app
 from timebox.serving.http.bodies import Limits, RequestPictures, Room
 from timebox.serving.http.errors import RequestError
-from timebox.serving.http.guard import Guard
-from timebox.serving.http.page_files import error_handlers, page_file
 from timebox.serving.predictions.feedback import Feedback
 from timebox.serving.predictions.openapi import (
     Explanation,
@@ -33,8 +30,6 @@ from timebox.serving.predictions.openapi import (
 )
 from timebox.serving.predictions.predicting import Predictor
 from timebox.version import VERSION
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 HEAT_COLOUR = (220, 40, 20)
 MAX_HEAT_ALPHA = 200
@@ -60,8 +55,6 @@ class PredictionServer:
         self._room = Room(self._limits)
         self.predictor = Predictor(run, tta)
         routes = [
-            Route("/", self._page),
-            Route("/static/{name}", self._static),
             Route("/health", self._health),
             Route("/model", self._model),
             Route("/openapi.json", self._openapi),
@@ -69,23 +62,12 @@ class PredictionServer:
             Route("/explain", self._explain, methods=["POST"]),
             Route("/feedback", self._save_feedback, methods=["POST"]),
         ]
-        app = Starlette(
-            routes=routes,
-            lifespan=self._lifespan,
-            exception_handlers=error_handlers(),
-        )
-        self.app = Guard(app, token)
+        self.app = build_app("predict.html", routes, token, self._lifespan)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
         self.predictor.close()
-
-    async def _page(self, request: Request) -> Response:
-        return page_file("predict.html")
-
-    async def _static(self, request: Request) -> Response:
-        return page_file(request.path_params["name"])
 
     async def _health(self, request: Request) -> Response:
         return json_answer(Health("ok", self._room.num_images, self.predictor.engine))
@@ -122,7 +104,7 @@ class PredictionServer:
             raise RequestError(400, "the class is missing: POST /feedback?label=CLASS")
         async with RequestPictures(request, self._room, self._limits) as pictures:
             for picture in pictures:
-                await self.predictor.check(picture)
+                await self.predictor.readable(picture)
             paths = [self._feedback.save(picture, label) for picture in pictures]
         return json_answer(Saved(str(paths[-1])))
 
@@ -162,6 +144,4 @@ def heat_uri(heat: NDArray[np.float32]) -> str:
     pixels = np.empty((*heat.shape, 4), np.uint8)
     pixels[..., :3] = HEAT_COLOUR
     pixels[..., 3] = np.round(MAX_HEAT_ALPHA * heat).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(pixels)

@@ -3,24 +3,20 @@
 The run is exported in a process of its own, while torch answers; that takes some 20 seconds of one core.
 """
 
-import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timebox.exporting.onnx_runtime import import_onnxruntime
+from timebox.exporting.onnx_runtime import open_model, seconds_in_turn
+from timebox.exporting.parity import PredictFn
 from timebox.machine import available_threads
 from timebox.processes.children import DEVNULL, running_module
 from timebox.run import Run
-
-PredictFn = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Images of the batches that both are measured on, and how often.
@@ -63,11 +59,7 @@ class OnnxEngine:
             path = Path(folder) / "model.onnx"
             if not self._export(path):
                 return
-            onnxruntime = import_onnxruntime()
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = available_threads()
-            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        predict = _predict_with(session)
+            predict = open_model(path, available_threads())
         speedups = [self._speedup(predict, size) for size in MEASURED_SIZES]
         if min(speedups) > 1 and not self._is_closed.is_set():
             self._use(predict, speedups[0])
@@ -83,25 +75,10 @@ class OnnxEngine:
     def _speedup(self, predict: PredictFn, size: int) -> float:
         """How many times as fast as torch so many images are predicted; 0 where the two do not agree."""
         images = np.random.default_rng(0).integers(0, 256, (size, *self._run.preprocessing.image_shape), dtype=np.uint8)
-        seconds: tuple[list[float], list[float]] = ([], [])
-        predicted = []
-        for _ in range(1 + NUM_MEASUREMENTS):
-            for function, taken in zip((self._by_torch, predict), seconds, strict=True):
-                started = time.perf_counter()
-                predicted.append(function(images))
-                taken.append(time.perf_counter() - started)
-        if float(np.abs(predicted[-1] - predicted[-2]).max()) > MAX_DIFFERENCE:
+        if float(np.abs(predict(images) - self._by_torch(images)).max()) > MAX_DIFFERENCE:
             return 0.0
-        by_torch, by_onnx = (statistics.median(taken[1:]) for taken in seconds)
+        by_torch, by_onnx = seconds_in_turn((self._by_torch, predict), images, NUM_MEASUREMENTS)
         return by_torch / by_onnx
 
     def _by_torch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._run.predict_proba(images, self._tta)
-
-
-def _predict_with(session: Any) -> PredictFn:
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
-        return probabilities
-
-    return predict

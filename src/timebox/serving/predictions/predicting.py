@@ -93,18 +93,17 @@ class Predictor:
 
     async def explain(self, picture: Picture, label: str | None) -> tuple[str, NDArray[np.float32]]:
         """The class that is explained, the most probable one for None, and its heat map; see :meth:`Run.explain`."""
-        pixels = await self._in_thread(self._decode, picture)
-        if isinstance(pixels, Unreadable):
-            raise RequestError(pixels.status, pixels.reason)
+        pixels = await self.readable(picture)
         if label is None:
             label = self._run.class_names[int((await self._batcher(pixels[None]))[0].argmax())]
         return label, await self._in_thread(self._run.explain, pixels, label)
 
-    async def check(self, picture: Picture) -> None:
-        """Raise RequestError for a picture that cannot be read."""
+    async def readable(self, picture: Picture) -> NDArray[np.uint8]:
+        """The pixels of a picture, (H, W, C). Raises RequestError where it cannot be read."""
         pixels = await self._in_thread(self._decode, picture)
         if isinstance(pixels, Unreadable):
             raise RequestError(pixels.status, pixels.reason)
+        return pixels
 
     def close(self) -> None:
         """Finish what is waiting."""

@@ -6,16 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from timebox.files import read_regular
 from timebox.serving.http.answers import json_answer
+from timebox.serving.http.app import build_app
 from timebox.serving.http.errors import RequestError
-from timebox.serving.http.guard import Guard
-from timebox.serving.http.page_files import error_handlers, page_file
 from timebox.serving.watching.watcher import ENDS, DirectoryWatcher, report_in
 
 POLL_SECONDS, PING_SECONDS = 0.5, 15.0
@@ -36,14 +34,12 @@ class WatchServer:
         self._watcher = DirectoryWatcher(path)
         self._ended_at: float | None = None
         routes = [
-            Route("/", self._page),
-            Route("/static/{name}", self._static),
             Route("/state", self._state),
             Route("/events", self._events),
             Route("/report", self._report),
             Route("/health", self._health),
         ]
-        self.app = Guard(Starlette(routes=routes, exception_handlers=error_handlers()), token)
+        self.app = build_app("watch.html", routes, token)
 
     def end(self) -> None:
         """End the streams of events, which would keep the server from ending."""
@@ -56,12 +52,6 @@ class WatchServer:
             return 0.0
         self._ended_at = self._ended_at or time.monotonic()
         return time.monotonic() - self._ended_at
-
-    async def _page(self, request: Request) -> Response:
-        return page_file("watch.html")
-
-    async def _static(self, request: Request) -> Response:
-        return page_file(request.path_params["name"])
 
     async def _health(self, request: Request) -> Response:
         return json_answer({"status": "ok"})

@@ -14,17 +14,24 @@ from typing import Any
 from timebox.errors import TimeboxError
 from timebox.file_versions import (
     BENCHMARK_FORMAT,
+    BENCHMARK_SUMMARY_FORMAT,
     METRICS_FORMAT,
     STATUS_FORMAT,
     SUMMARY_FORMAT,
     TUNE_FORMAT,
+    TUNE_SUMMARY_FORMAT,
     FileFormat,
 )
 from timebox.files import open_regular, parse_json_object, read_regular
 
 Values = dict[str, Any]
 
-TRIALS, REPORTS = "trials.jsonl", ("report.html", "tune.html")
+SUMMARY, TRIALS, REPORTS = "summary.json", "trials.jsonl", ("report.html", "tune.html")
+# What holds trials: the file by which it is known, and the format of its summary.
+SUMMARY_OF_TRIALS = {
+    "search": (TUNE_FORMAT.file, TUNE_SUMMARY_FORMAT),
+    "benchmark": (BENCHMARK_FORMAT.file, BENCHMARK_SUMMARY_FORMAT),
+}
 MAX_JSON_BYTES = 64 << 20
 # Bytes of new lines that are read at once, and lines that are sent at once: more of them are thinned out.
 MAX_NEW_BYTES, MAX_NEW_LINES = 8 << 20, 2000
@@ -66,32 +73,30 @@ class DirectoryWatcher:
         (whether there is one), ``restarted`` (whether earlier lines no longer count) and ``lines``.
         """
         folder = self.folder
-        for kind, file_format in (("search", TUNE_FORMAT), ("benchmark", BENCHMARK_FORMAT)):
-            if (folder / file_format.file).is_file():
-                return self._poll_trials(folder, kind)
-        return self._poll_training(folder)
+        kind = next((kind for kind, (file, _) in SUMMARY_OF_TRIALS.items() if (folder / file).is_file()), None)
+        state = self._state_of_trials(folder, kind) if kind else self._state_of_training(folder)
+        return {"name": self._path.resolve().name, "report": report_in(folder) is not None, **state}
 
-    def _poll_training(self, folder: Path) -> Values:
-        status, summary = _read(folder, STATUS_FORMAT), _read(folder, SUMMARY_FORMAT)
+    def _state_of_training(self, folder: Path) -> Values:
+        status = _read_if_possible(folder / STATUS_FORMAT.file, STATUS_FORMAT)
+        summary = _read_if_possible(folder / SUMMARY, SUMMARY_FORMAT)
         restarted, lines = self._lines.read(folder / METRICS_FORMAT.file, LINE_FIELDS)
         for line in lines:
             self._last_progress = float(line.get("progress", self._last_progress))
             if line.get("aborted"):
                 self._last_progress = 1.0
-        phase = self._phase(status, summary, folder)
+        phase = self._phase(status, summary)
         return {
             "kind": "training",
-            "name": self._path.resolve().name,
             "phase": phase,
             "status": status,
             "summary": summary and {name: summary.get(name) for name in SUMMARY_FIELDS},
             "seconds_left": _seconds_left(status) if phase not in ENDS else None,
-            "report": report_in(folder) is not None,
             "restarted": restarted,
             "lines": lines,
         }
 
-    def _phase(self, status: Values | None, summary: Values | None, folder: Path) -> str:
+    def _phase(self, status: Values | None, summary: Values | None) -> str:
         if status is not None:
             if not _is_alive(status):
                 return "killed"
@@ -102,20 +107,12 @@ class DirectoryWatcher:
             return "stopped" if summary.get("stopped") else "done"
         return "waiting"
 
-    def _poll_trials(self, folder: Path, kind: str) -> Values:
+    def _state_of_trials(self, folder: Path, kind: str) -> Values:
         restarted, lines = self._lines.read(folder / TRIALS, TRIAL_FIELDS)
-        summary = _read(folder, FileFormat(SUMMARY_FORMAT.file, steps=SUMMARY_FORMAT.steps))
-        return {
-            "kind": kind,
-            "name": self._path.resolve().name,
-            "phase": "training" if summary is None else "done",
-            "status": None,
-            "summary": None,
-            "seconds_left": None,
-            "report": report_in(folder) is not None,
-            "restarted": restarted,
-            "lines": lines,
-        }
+        _, summary_format = SUMMARY_OF_TRIALS[kind]
+        phase = "training" if _read_if_possible(folder / SUMMARY, summary_format) is None else "done"
+        unknown = dict.fromkeys(("status", "summary", "seconds_left"))
+        return {"kind": kind, "phase": phase, **unknown, "restarted": restarted, "lines": lines}
 
 
 class _NewLines:
@@ -160,18 +157,19 @@ def _thinned(lines: list[Values]) -> Iterator[Values]:
 def read_status(folder: Path) -> Values | None:
     """status.json in its newest format; None without it. Raises RunError where it is damaged."""
     path = folder / STATUS_FORMAT.file
-    if not path.is_file():
-        return None
-    return STATUS_FORMAT.upgraded(parse_json_object(read_regular(path, MAX_JSON_BYTES)), repr(str(path)))
+    return _read(path, STATUS_FORMAT) if path.is_file() else None
 
 
-def _read(folder: Path, file_format: FileFormat) -> Values | None:
+def _read(path: Path, file_format: FileFormat) -> Values:
+    """The values of a file. Raises OSError, ValueError and RunError."""
+    return file_format.upgraded(parse_json_object(read_regular(path, MAX_JSON_BYTES)), repr(str(path)))
+
+
+def _read_if_possible(path: Path, file_format: FileFormat) -> Values | None:
     """The values of a file; None where it is not there, or cannot be read now."""
-    path = folder / file_format.file
-    try:
-        return file_format.upgraded(parse_json_object(read_regular(path, MAX_JSON_BYTES)), repr(str(path)))
-    except (OSError, ValueError, TimeboxError):
-        return None
+    with suppress(OSError, ValueError, TimeboxError):
+        return _read(path, file_format)
+    return None
 
 
 def _is_alive(status: Mapping[str, Any]) -> bool:

@@ -1,25 +1,49 @@
-"""The files of the pages, and the answers where something goes wrong."""
+"""An app with a page: its files, its other routes, the answers where something goes wrong, and the guard."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Lifespan
 
 from timebox.errors import OutputError, TimeboxError
 from timebox.serving.http.answers import error_answer
 from timebox.serving.http.errors import RequestError
+from timebox.serving.http.guard import Guard
 
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 STYLE = "style.css"  # that the reports have too
 
 
-def error_handlers() -> dict[Any, Callable[[Request, Exception], Awaitable[Response]]]:
-    """The functions that Starlette calls for an exception: each becomes a sentence in JSON."""
-    return {RequestError: _refuse, TimeboxError: _fail, HTTPException: _refuse_address, Exception: _fail}
+def build_app(
+    page: str, routes: Sequence[Route], token: str | None, lifespan: Lifespan[Starlette] | None = None
+) -> Guard:
+    """An app that shows a page at ``/``.
+
+    Args:
+        page: one of the files of the pages.
+        routes: all others but those of the files.
+        token: that requests need; None for none.
+    """
+
+    async def show(request: Request) -> Response:
+        return _page_file(page)
+
+    async def static(request: Request) -> Response:
+        return _page_file(request.path_params["name"])
+
+    own = [Route("/", show), Route("/static/{name}", static)]
+    # Each exception becomes a sentence in JSON.
+    handlers: dict[Any, Any] = {
+        RequestError: _refuse, TimeboxError: _fail, HTTPException: _refuse_address, Exception: _fail,
+    }  # fmt: skip
+    return Guard(Starlette(routes=[*own, *routes], exception_handlers=handlers, lifespan=lifespan), token)
 
 
 @cache
@@ -30,7 +54,7 @@ def _files() -> dict[str, bytes]:
     return {**files, STYLE: (package / "reporting" / "templates" / STYLE).read_bytes()}
 
 
-def page_file(name: str) -> Response:
+def _page_file(name: str) -> Response:
     """A file of the pages. Raises RequestError for any other name."""
     if name not in _files():
         raise RequestError(404, "there is nothing at this address")
