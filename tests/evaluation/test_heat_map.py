@@ -1,5 +1,8 @@
 """Heat maps lie where the evidence is: known networks, and an occlusion test on trained ones."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +75,25 @@ def test_the_model_is_left_as_it_was(trained: Run) -> None:
     assert not any(module._forward_hooks for module in trained.predictor.modules())
     assert all(parameter.grad is None for parameter in trained.predictor.parameters())
     np.testing.assert_array_equal(trained.predict_proba(np.zeros((1, 8, 8, 3), np.uint8)), before)
+
+
+def test_each_of_several_threads_gets_its_own() -> None:
+    """Each waits in the middle of the model until all are there."""
+    barrier = threading.Barrier(4)
+
+    class Waiting(ColourNet):
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.conv(images)
+            barrier.wait(10)
+            return features.mean((2, 3))  # type: ignore[no-any-return]
+
+    model, images = Waiting().eval(), [spots().roll(3 * step, 3) for step in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda image: heat_map(model, image, 0), images))
+    for image, heat in zip(images, found, strict=True):
+        alone = heat_map(ColourNet().eval(), image, 0)
+        assert heat is not None and alone is not None
+        assert torch.equal(heat, alone)
 
 
 def test_a_run_explains_one_image_and_a_class_of_its_own(trained: Run) -> None:

@@ -78,6 +78,28 @@ def test_the_name_in_content_disposition_comes_back(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("attachment; filename*=utf-7''+2AA-", "?"), ("attachment; filename*=unicode-escape''\\ud800", "?"),
+        ("attachment; filename*0=a; filename*=b", ""), ("attachment; filename*=nonesuch''a.png", ""),
+        ("attachment; filename=", ""), (";;;=", ""),
+    ],
+)  # fmt: skip
+def test_a_damaged_name_costs_nothing_but_the_name(client: TestClient, header: str, name: str) -> None:
+    answer = ask(client, encoded(), **{"Content-Disposition": header})
+    assert answer.status_code == 200, answer.text
+    if name:
+        assert answer.json()["predictions"][0]["path"] == name
+
+
+def test_a_damaged_name_in_a_form(client: TestClient) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name=a; filename="+2AA-.png"\r\n\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
+    answer = ask(client, head + encoded() + b"\r\n--x--\r\n", **form)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
     ("status", "body", "content_type"),
     [
         (400, b"", "image/png"),

@@ -1,5 +1,6 @@
 """Grad-CAM: where in an image a network finds what speaks for a class (R. Selvaraju et al. 2017, arXiv 1610.02391)."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,10 +51,16 @@ def _branches(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _last_feature_maps(branches: list[nn.Module]) -> Iterator[list[Tensor | None]]:
-    """A list that has, once the model was called, the last feature map (1, C, h, w) of each network."""
+    """A list that has, once the model was called in this thread, the last feature map (1, C, h, w) of each network.
+
+    Other threads may call the model too: their outputs reach the hooks, and are not kept.
+    """
     found: list[Tensor | None] = [None] * len(branches)
+    thread = threading.get_ident()
 
     def keep(position: int, output: object) -> None:
+        if threading.get_ident() != thread:
+            return
         if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1 and output.requires_grad:
             found[position] = output
 

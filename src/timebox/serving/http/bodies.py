@@ -109,7 +109,7 @@ class RequestPictures:
         body = b"".join([chunk async for chunk in self._chunks()])
         if not body:
             raise RequestError(400, "the body is empty: send a picture, or several as the files of a form")
-        return [Picture(_file_name(self._request), body)]
+        return [Picture(_as_text(_file_name(self._request)), body)]
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         async for chunk in self._request.stream():
@@ -140,7 +140,7 @@ class RequestPictures:
         for name, part in form.multi_items():
             if not isinstance(part, UploadFile):
                 raise RequestError(400, f"the part {name!r} of the form is text: every part has to be a file")
-            pictures.append(Picture(part.filename or "", await part.read()))
+            pictures.append(Picture(_as_text(part.filename or ""), await part.read()))
         await form.close()
         if not pictures:
             raise RequestError(400, "the form has no files: send a picture as one, as in curl -F file=@photo.jpg")
@@ -150,11 +150,16 @@ class RequestPictures:
         return RequestError(413, f"the body has over {self._limits.body_bytes >> 20} MB, the most that are read")
 
 
+def _as_text(name: str) -> str:
+    """A name that can be answered as JSON: halves of a pair of surrogates become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def _file_name(request: Request) -> str:
     """The file name in the header Content-Disposition."""
     message = Message()
     message["Content-Disposition"] = request.headers.get("content-disposition", "")
     try:
         return message.get_filename() or ""
-    except (ValueError, LookupError, UnicodeError):
+    except (ValueError, LookupError, TypeError):  # any part of the header may be damaged
         return ""

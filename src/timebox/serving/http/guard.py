@@ -63,7 +63,7 @@ class Guard:
         if scope["method"] not in SAFE_METHODS:
             origin = headers.get("origin")
             is_other_site = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-            if is_other_site or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+            if is_other_site or (origin is not None and _netloc(origin) != host.lower()):
                 raise RequestError(403, "pages of other sites may not send anything to this server")
         is_open = scope["path"].startswith(OPEN_PATHS)
         if self.token is not None and not is_open and not _has_token(headers, scope, self.token):
@@ -79,6 +79,14 @@ def _host_name(host: str) -> str:
     """The name in a Host header, without its port, in lower case; empty where there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str:
+    """The host and port of an Origin header, in lower case; empty where there is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 
