@@ -23,7 +23,7 @@ SMALL = ("width=4", "batch_size=32", "ghost_size=16", "crop_padding=1", "max_lr=
 CLASSES = ("red", "green", "blue")
 FILES = {
     "examples.npz", "metrics.jsonl", "model.json", "model.safetensors", "predictions.npz", "report.html",
-    "summary.json", "suspects.npz", "trained_on.npy",
+    "summary.json", "suspects.npz", "thumbnails.npz", "trained_on.npy",
 }  # fmt: skip
 Listing = Callable[[], list[str]]
 

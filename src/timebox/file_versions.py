@@ -118,6 +118,7 @@ STATUS_FORMAT = FileFormat("status.json")
 PREDICTIONS_FORMAT = FileFormat("predictions.npz")
 EXAMPLES_FORMAT = FileFormat("examples.npz")
 SUSPECTS_FORMAT = FileFormat("suspects.npz")
+THUMBNAILS_FORMAT = FileFormat("thumbnails.npz")
 RANKS_FORMAT = FileFormat("group.json", steps=(_rename_ranks,))
 CHECKPOINT_FORMAT = FileFormat("checkpoint/manifest.json", steps=(_rename_training_state,))
 # Files of other commands.

@@ -30,6 +30,7 @@ from timebox.file_versions import (
     STATUS_FORMAT,
     SUMMARY_FORMAT,
     SUSPECTS_FORMAT,
+    THUMBNAILS_FORMAT,
     TUNE_CLOCK_FORMAT,
     TUNE_FORMAT,
     TUNE_STUDY_FORMAT,
@@ -115,6 +116,7 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (PREDICTIONS_FORMAT, "auto", "predictions.npz", arrays, page),
     (EXAMPLES_FORMAT, "grey", "examples.npz", arrays, page),
     (SUSPECTS_FORMAT, "haet2021", "suspects.npz", arrays, lambda path: Run(path, "cpu").suspects()),
+    (THUMBNAILS_FORMAT, "grey", "thumbnails.npz", arrays, page),
     (STATUS_FORMAT, "killed", "status.json", json_file, status),
     (RANKS_FORMAT, "launched", "group.json", json_file, read_ranks_record),
     (CHECKPOINT_FORMAT, "killed", "checkpoint/manifest.json", json_file, checkpoint),
@@ -127,16 +129,16 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (BENCHMARK_FORMAT, "benchmarked", "benchmark.json", json_file, benchmark),
     (BENCHMARK_TRIAL_FORMAT, "benchmarked", "trials.jsonl", json_lines, benchmark),
 )
-NEW_IN_0_2 = (SUSPECTS_FORMAT, STATUS_FORMAT)
+NEW_IN_0_2 = (SUSPECTS_FORMAT, STATUS_FORMAT, THUMBNAILS_FORMAT)
 WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT)
 # Messages that name more than the file, or something else.
 NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of {file!r}"}
 
 
 def test_every_kind_of_file_is_covered() -> None:
-    assert len(FORMATS) == len(set(FORMATS)) == 19
+    assert len(FORMATS) == len(set(FORMATS)) == 20
     assert {*(kind[0] for kind in READ), *WRITTEN_ONLY} == set(FORMATS)
-    assert len(READ) == 17
+    assert len(READ) == 18
 
 
 @pytest.mark.parametrize(

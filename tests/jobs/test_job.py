@@ -5,7 +5,7 @@ import numpy as np
 from small_runs import CLASSES, coloured
 from timebox.data import ImageDataset
 from timebox.evaluation.scoring import SplitScore
-from timebox.jobs.run_job import prediction_columns
+from timebox.jobs.finishing.finisher import prediction_columns
 
 
 def score(split: str, num_images: int) -> SplitScore:

@@ -16,7 +16,7 @@ from timebox.training.checkpointer import AsyncCheckpointer
 
 FSYNC_SECONDS = 0.5
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files as on Linux")
-OPTIONAL = {"predictions.npz", "examples.npz", "suspects.npz", "report.html"}
+OPTIONAL = {"predictions.npz", "examples.npz", "suspects.npz", "thumbnails.npz", "report.html"}
 
 
 class TimeLeft(Deadline):

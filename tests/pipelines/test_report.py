@@ -1,5 +1,7 @@
 """Pages from run directories, written by the training and afterwards."""
 
+import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -33,7 +35,7 @@ def test_report_rewrites_the_page_that_training_wrote(run: Run, copied: Path) ->
     assert report(copied) == copied / "report.html"
     again = (copied / "report.html").read_text(encoding="utf-8")
     # The training wrote the page before it knew the durations of later phases.
-    for section in ("confusion", "classes", "calibration", "mistakes", "unsure", "augmentation", "plan"):
+    for section in ("confusion", "classes", "calibration", "images", "thresholds", "augmentation", "plan"):
         part = [page[page.index(f'id="{section}"') :].partition("</section>")[0] for page in (written, again)]
         assert part[0] == part[1], section
 
@@ -44,30 +46,39 @@ def test_what_the_page_knows(run: Run) -> None:
     assert [(one.split, len(one.labels)) for one in facts.predictions] == [("test", 30), ("val", 40)]
     assert facts.predictions[0].accuracy == pytest.approx(run.test_accuracy)
     assert len(facts.curve("loss")) == 12
-    kinds = {kind: [one for one in facts.examples if one.kind == kind] for kind in ("mistake", "unsure", "augmented")}
-    assert len(kinds["augmented"]) == 12
-    assert len(kinds["mistake"]) + len(kinds["unsure"]) <= 52
-    assert all(one.label != one.predicted for one in kinds["mistake"])
-    assert all(one.label == one.predicted for one in kinds["unsure"])
-    sure = [one.confidence for one in kinds["mistake"]]
-    assert sure == sorted(sure, reverse=True)
+    assert {one.kind for one in facts.examples} <= {"suspect", "augmented"}
+    assert sum(one.kind == "augmented" for one in facts.examples) == 12
+    assert facts.thumbnails is not None
+    assert sorted(facts.thumbnails.rows) == list(range(30))
+    wrong = facts.predictions[0].predicted != facts.predictions[0].labels
+    assert wrong[facts.thumbnails.rows[: wrong.sum()]].all()
     assert facts.text("command").startswith("timebox train ")
+
+
+def shows_images(page: Path) -> bool:
+    text = page.read_text(encoding="utf-8")
+    thumbnails = re.search(r'id="thumbnails-data">(.*?)</script>', text)
+    assert thumbnails
+    return 'src="data:image' in text or any(json.loads(thumbnails[1]))
 
 
 def test_without_thumbnails_no_image_is_kept(tmp_path: Path) -> None:
     data = save_npz(tmp_path / "colours.npz")
     run = quick(data, tmp_path / "run", thumbnails=False)
-    assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz"}
-    assert "<img" not in (run.path / "report.html").read_text(encoding="utf-8")
+    assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "thumbnails.npz"}
+    assert not shows_images(run.path / "report.html")
     kept = quick(data, tmp_path / "kept")
-    assert "<img" not in report(kept, output=tmp_path / "plain.html", thumbnails=False).read_text(encoding="utf-8")
+    assert shows_images(kept.path / "report.html")
+    assert not shows_images(report(kept, output=tmp_path / "plain.html", thumbnails=False))
 
 
 def test_the_report_is_left_out_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_time_for = "timebox.jobs.run_job.RunFinisher._is_time_for"
+    is_time_for = "timebox.jobs.finishing.finisher.RunFinisher._is_time_for"
     monkeypatch.setattr(is_time_for, lambda finisher, name, *seconds: name != "report.html")
     run = quick(save_npz(tmp_path / "colours.npz"), tmp_path / "run")
-    assert {path.name for path in run.path.iterdir()} == FILES - {"examples.npz", "suspects.npz", "report.html"}
+    assert {path.name for path in run.path.iterdir()} == FILES - {
+        *("examples.npz", "suspects.npz", "thumbnails.npz", "report.html")
+    }
     assert run.val_accuracy is not None
     assert REPORT_SECONDS > 0
 
@@ -90,11 +101,13 @@ def test_an_unwritable_report_is_listed_and_the_run_is_complete(
         ("predictions.npz", {"label": np.array([7])}, "predictions.npz lacks 'split'"),
         (
             "predictions.npz",
-            {"split": ["val"], "label": [0], "probabilities": [[1.0]]},
+            {"split": ["val"], "id": ["a"], "label": [0], "probabilities": [[1.0]]},
             "no probabilities of 3 classes",
         ),
         ("examples.npz", {"kind": ["mistake"]}, "it lacks 'image'"),
         ("examples.npz", None, "examples.npz' cannot be read"),
+        ("thumbnails.npz", None, "thumbnails.npz' cannot be read"),
+        ("thumbnails.npz", {"split": "test"}, "thumbnails.npz lacks 'row'"),
     ],
 )
 def test_damaged_files_are_named(copied: Path, file: str, spoil: dict[str, object] | None, words: str) -> None:
@@ -107,7 +120,7 @@ def test_damaged_files_are_named(copied: Path, file: str, spoil: dict[str, objec
 
 
 def test_a_run_without_predictions_has_a_page(copied: Path) -> None:
-    for name in ("predictions.npz", "examples.npz", "metrics.jsonl"):
+    for name in ("predictions.npz", "examples.npz", "thumbnails.npz", "metrics.jsonl"):
         (copied / name).unlink()
     assert "Nothing was scored" in report(copied).read_text(encoding="utf-8")
 

@@ -107,7 +107,7 @@ def test_an_interruption_while_scoring_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("timebox.jobs.run_job.score_held_out", interrupt)
+        patch.setattr("timebox.jobs.finishing.finisher.score_held_out", interrupt)
         stopped = quick(data, out, STEPS)
     assert summary(stopped)["stopped"] is True
     assert weights(stopped) == weights(whole), "the model was trained to its end"

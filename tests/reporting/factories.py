@@ -15,7 +15,8 @@ def make_predictions(split: str = "test", num: int = 200, num_classes: int = 3, 
     probabilities = rng.random((num, num_classes)) * 0.2
     probabilities[np.arange(num), predicted] += 1
     probabilities /= probabilities.sum(1, keepdims=True)
-    return SplitPredictions(split, labels.astype(np.int64), probabilities.astype(np.float32))
+    ids = np.array([f"{split}/{k}.png" for k in range(num)])
+    return SplitPredictions(split, labels.astype(np.int64), probabilities.astype(np.float32), ids)
 
 
 def make_examples(side: int = 32, channels: int = 3) -> list[Example]:

@@ -82,5 +82,8 @@ def test_page_fits_the_window_and_breaks_no_word(browser, tmp_path, name, width,
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     channels = [int(part) for part in background.strip("rgb()").split(",")]
     assert (min(channels) > 200) if scheme == "light" else (max(channels) < 60)
-    assert browser.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert browser.execute_script(
+        "return [...document.images].filter(i => i.hasAttribute('src') && i.loading !== 'lazy')"
+        ".every(i => i.complete && i.naturalWidth > 0)"
+    )
     assert browser.get_log("browser") == []

@@ -135,7 +135,7 @@ def test_a_training_that_keeps_diverging_leaves_its_last_good_state(data: Path, 
 def test_a_failure_after_the_model_was_saved_keeps_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timebox.jobs.run_job.score_held_out", fail)
+    monkeypatch.setattr("timebox.jobs.finishing.finisher.score_held_out", fail)
     with pytest.raises(UnforeseenError):
         quick(data, tmp_path / "out")
     run = load(tmp_path / "out")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timebox.evaluation.metrics import accuracy_interval, confusion_pairs
+from timebox.run.results.thumbnails import Thumbnails
 
 _SPLIT_TITLES = {"test": "test images", "val": "validation images"}
 
@@ -20,11 +21,13 @@ class SplitPredictions:
         split: "test" or "val".
         labels: int64 (N,).
         probabilities: float32 (N, num_classes), not calibrated.
+        ids: str (N,), the path of each image relative to the data, or its position in them.
     """
 
     split: str
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    ids: NDArray[np.generic]
 
     @property
     def title(self) -> str:
@@ -40,6 +43,12 @@ class SplitPredictions:
         """int64 (N,): the class with the highest probability."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(1)
         return predicted
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """float32 (N,): the probability of the predicted class, not calibrated."""
+        confidence: NDArray[np.float32] = self.probabilities.max(1)
+        return confidence
 
     @property
     def num_correct(self) -> int:
@@ -65,8 +74,8 @@ class Example:
     """An image that the report shows.
 
     Attributes:
-        kind: "mistake" (misclassified), "unsure" (classified correctly with low confidence), "suspect" (a training
-            image whose label the training doubts) or "augmented".
+        kind: "suspect" (a training image whose label the training doubts) or "augmented". Runs of versions before
+            0.2.0 also have "mistake" (misclassified) and "unsure" (classified correctly with low confidence).
         image: uint8 (H, W, C).
         name: of the image, such as its file name; of an augmented image, its class name.
         label, predicted: class indices, equal unless the kind is "mistake" or "suspect".
@@ -90,6 +99,9 @@ class RunData:
         summary: the content of summary.json. Any field may be missing.
         metrics: the lines of metrics.jsonl.
         predictions: of the evaluated splits, test before val.
+        data: the path of the data as it was given; empty where it is unknown.
+        thumbnails: of the images of the first split; None without any.
+        shows_images: whether pages may show images of the data.
     """
 
     name: str
@@ -98,6 +110,9 @@ class RunData:
     metrics: Sequence[Mapping[str, object]]
     predictions: Sequence[SplitPredictions]
     examples: Sequence[Example]
+    data: str = ""
+    thumbnails: Thumbnails | None = None
+    shows_images: bool = True
 
     def text(self, key: str) -> str:
         """A field of the summary as text, empty where it is missing."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from timebox.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from timebox.evaluation.metrics import confusion_matrix, macro_averages, per_class_metrics
+from timebox.reporting.image_browser import ImageBrowser, image_browser
 from timebox.reporting.rendering import render
 from timebox.reporting.run_data import RunData, SplitPredictions
 from timebox.reporting.svg import Chart, Line, confusion_heat_map, line_chart, reliability_diagram, timeline
@@ -40,24 +41,42 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Images of one class that are predicted as another.
+
+    Attributes:
+        label, predicted: class indices.
+        num_images: of the class ``label`` that are predicted as ``predicted``.
+        share: of the images of the class, 0...1.
+    """
+
+    label: int
+    predicted: int
+    num_images: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All that the report shows of the predictions for one split.
 
     Attributes:
         classes: rows of class name, images, precision, recall and F1, lowest recall first, of at most 1,040 classes.
         num_classes: classes that have scored images.
-        confusions: rows of true class, predicted class, images and share of the true class, most frequent first.
+        confusions: most frequent first.
         matrix: the confusion matrix as SVG, empty where there are too many classes to draw.
         averages: see :func:`timebox.evaluation.metrics.macro_averages`.
+        browser: of the images.
     """
 
     predictions: SplitPredictions
     classes: Sequence[tuple[str, ...]]
     num_classes: int
-    confusions: Sequence[tuple[str, ...]]
+    confusions: Sequence[Confusion]
     matrix: str
     averages: Mapping[str, float]
     calibration: Calibration
+    browser: ImageBrowser
 
 
 def report_page(run: RunData) -> str:
@@ -119,17 +138,23 @@ def _evaluation(run: RunData, predictions: SplitPredictions) -> Evaluation:
         for one in sorted(metrics, key=lambda one: one.recall)[: MAX_CLASSES + MAX_HIDDEN_CLASSES]
     ]
     return Evaluation(
-        predictions, classes, len(metrics), _confusions(pairs, names), matrix, macro_averages(metrics), calibration
+        predictions,
+        classes,
+        len(metrics),
+        _confusions(pairs, len(names)),
+        matrix,
+        macro_averages(metrics),
+        calibration,
+        image_browser(run, predictions),
     )
 
 
-def _confusions(pairs: NDArray[np.int64], names: Sequence[str]) -> list[tuple[str, ...]]:
-    totals = np.bincount(pairs[:, 0], weights=pairs[:, 2], minlength=len(names))
+def _confusions(pairs: NDArray[np.int64], num_classes: int) -> list[Confusion]:
+    totals = np.bincount(pairs[:, 0], weights=pairs[:, 2], minlength=num_classes)
     errors = pairs[pairs[:, 0] != pairs[:, 1]]
     most_frequent = errors[np.argsort(-errors[:, 2], kind="stable")[:MAX_CONFUSIONS]]
     return [
-        (names[label], names[predicted], f"{count:,}", f"{count / totals[label]:.1%}")
-        for label, predicted, count in most_frequent.tolist()
+        Confusion(label, predicted, count, count / totals[label]) for label, predicted, count in most_frequent.tolist()
     ]
 
 

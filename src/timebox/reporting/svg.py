@@ -133,8 +133,8 @@ def confusion_heat_map(counts: NDArray[np.int64], names: Sequence[str], title: s
         style = "right" if row == column else "wrong"
         label = escape(f"{names[row]} predicted as {names[column]}: {counts[row, column]:,}")
         parts.append(
-            f'<rect class="{style}" x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
-            f'opacity="{0.12 + 0.88 * share:.2f}"><title>{label}</title></rect>'
+            f'<rect class="{style}" data-label="{row}" data-predicted="{column}" x="{x}" y="{y}" width="{cell - 1}" '
+            f'height="{cell - 1}" opacity="{0.12 + 0.88 * share:.2f}"><title>{label}</title></rect>'
         )
         if num_classes <= _MAX_COUNTED_CELLS:
             bright = " bright" if share > 0.5 else ""

@@ -25,6 +25,7 @@ METRICS, PREDICTIONS, TRAINING_HASHES, CHECKPOINT = "metrics.jsonl", "prediction
 EXAMPLES, REPORT, RANKS = "examples.npz", "report.html", "group.json"
 STATUS = "status.json"  # while a training runs
 SUSPECTS = "suspects.npz"  # training images whose label the training doubts
+THUMBNAILS = "thumbnails.npz"  # of the scored images, for the report
 REPLACEMENT = "replacement.txt"  # while a run is to replace another, see timebox.run.directories.replacement
 ESTIMATOR, CLASSES = "estimator.json", "classes.npy"  # what a saved TimeboxClassifier adds
 # What `timebox export` writes unless it is given another output.

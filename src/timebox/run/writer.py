@@ -21,6 +21,7 @@ from timebox.file_versions import (
     STATUS_FORMAT,
     SUMMARY_FORMAT,
     SUSPECTS_FORMAT,
+    THUMBNAILS_FORMAT,
 )
 from timebox.files import written
 from timebox.files.folders import FILE, Folder
@@ -45,6 +46,7 @@ from timebox.run.files import (
     STATUS,
     SUMMARY,
     SUSPECTS,
+    THUMBNAILS,
     TRAINING_HASHES,
     to_file,
     to_npy,
@@ -263,6 +265,11 @@ class RunWriter:
         """Write suspects.npz, the training images whose label the training doubts, without waiting for the disk."""
         with self._writing(SUSPECTS):
             self._folder.write_unsynced(SUSPECTS, to_npz(columns, SUSPECTS_FORMAT))
+
+    def save_thumbnails(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write thumbnails.npz, small images of the scored images, without waiting for the disk."""
+        with self._writing(THUMBNAILS):
+            self._folder.write_unsynced(THUMBNAILS, to_npz(columns, THUMBNAILS_FORMAT))
 
     def save_report(self, page: str) -> None:
         """Write report.html."""

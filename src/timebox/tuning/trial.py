@@ -17,9 +17,9 @@ from timebox.configs.train import SCRATCH, TrainConfig
 from timebox.data import DataSplits, ImageDataset, SplitOrigin, stratified_order
 from timebox.files import temporary_directory
 from timebox.jobs.context import RunContext
+from timebox.jobs.finishing.finisher import score_held_out
 from timebox.jobs.fit import Training
 from timebox.jobs.job import TrainingJob
-from timebox.jobs.run_job import score_held_out
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest

@@ -26,6 +26,7 @@ from timebox.run.files import (
     STATUS,
     SUMMARY,
     SUSPECTS,
+    THUMBNAILS,
     TRAINING_HASHES,
     read_json,
     read_training_hashes,
@@ -38,7 +39,7 @@ from timebox.run.model_config import ModelConfig
 RUN_FILES = frozenset(
     {
         *(MODEL, CONFIG, SUMMARY, METRICS, PREDICTIONS, TRAINING_HASHES, EXAMPLES, REPORT, RANKS, REPLACEMENT),
-        *(ESTIMATOR, CLASSES, PRETRAINED, STATUS, SUSPECTS, *MODEL_EXPORTS),
+        *(ESTIMATOR, CLASSES, PRETRAINED, STATUS, SUSPECTS, THUMBNAILS, *MODEL_EXPORTS),
     }
 )
 # Those of a training that was killed before its first checkpoint.

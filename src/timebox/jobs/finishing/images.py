@@ -1,45 +1,50 @@
-"""Selects the example images of the report: confident errors, uncertain correct predictions, suspect labels and
-augmented images."""
+"""Selects the images that the report shows: thumbnails of the scored images, suspect labels and augmented images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from timebox.builders import build_augmentation
 from timebox.data import ImageDataset
 from timebox.data.device.augment import ChannelStatistics
 from timebox.data.device.loader import Augmentation, DeviceLoader, Sampling
 from timebox.data.device.resident import ResidentImages
-from timebox.evaluation.calibration import apply_temperature
+from timebox.jobs.job import TrainingJob
 from timebox.optim.margins import MeanMargins
-from timebox.reporting import Example
+from timebox.reporting import Example, SplitPredictions
+from timebox.reporting.image_browser import by_interest
 from timebox.run.results.suspects import Suspects
+from timebox.run.results.thumbnails import Thumbnails, encode_thumbnail
 
-NUM_MISTAKES, NUM_UNSURE, NUM_SUSPECTS, NUM_AUGMENTED = 32, 20, 32, 12
+NUM_SUSPECTS, NUM_AUGMENTED = 32, 12
+# The longest side in pixels of the thumbnail of an image that is misclassified, and of one that is not.
+ERROR_SIDE, CORRECT_SIDE = 160, 80
+MAX_THUMBNAIL_BYTES = 12 << 20
 # Suspect images that are kept, at most.
 MAX_SUSPECTS = 1000
 
 
-def prediction_examples(
-    dataset: ImageDataset, probabilities: NDArray[np.float32], temperature: float | None
-) -> list[Example]:
-    """The errors with the highest confidence and the correct predictions with the lowest.
+def prediction_thumbnails(
+    dataset: ImageDataset, predictions: SplitPredictions, has_time: Callable[[], bool]
+) -> Thumbnails:
+    """Thumbnails of the images with these predictions, the most interesting first, while there is time and room.
+
+    Errors are larger than correct predictions, as they are looked at more closely.
 
     Args:
-        probabilities: float32 (N, num_classes), of the N images of ``dataset``; not calibrated.
-        temperature: of the calibration; None for uncalibrated confidences.
+        dataset: whose N images have the N ``predictions``.
+        has_time: asked after each image; False ends it.
     """
-    confidence = apply_temperature(probabilities, temperature or 1.0).max(1)
-    predicted = probabilities.argmax(1)
-    correct, order = predicted == dataset.labels, np.argsort(confidence, kind="stable")
-    mistakes, unsure = order[~correct[order]][::-1][:NUM_MISTAKES], order[correct[order]][:NUM_UNSURE]
-
-    def example(kind: str, i: int) -> Example:
-        label, confident = int(dataset.labels[i]), float(confidence[i])
-        return Example(kind, dataset.images[i], dataset.ids[i], label, int(predicted[i]), confident)
-
-    return [example("mistake", i) for i in mistakes] + [example("unsure", i) for i in unsure]
+    rows, images, num_bytes = by_interest(predictions), list[bytes](), 0
+    is_error = predictions.predicted != predictions.labels
+    for row in rows:
+        if num_bytes > MAX_THUMBNAIL_BYTES or not has_time():
+            break
+        images.append(encode_thumbnail(dataset.images[row], ERROR_SIDE if is_error[row] else CORRECT_SIDE))
+        num_bytes += len(images[-1])
+    return Thumbnails(predictions.split, rows[: len(images)], tuple(images))
 
 
 def find_suspects(means: MeanMargins) -> NDArray[np.int64]:
@@ -62,6 +67,12 @@ def suspect_examples(positions: NDArray[np.int64], train: ImageDataset, means: M
         Example("suspect", train.images[i], train.ids[i], int(train.labels[i]), int(means.rivals[i]), 0.0)
         for i in positions[:NUM_SUSPECTS]
     ]
+
+
+def augmented_examples_of(job: TrainingJob) -> list[Example]:
+    """Training images as the job augments them."""
+    augmentation = build_augmentation(job.plan.recipe)
+    return augmented_examples(job.data_splits.train, job.statistics, augmentation, job.config.seed)
 
 
 def augmented_examples(
