@@ -184,7 +184,7 @@ def test_neither_reporter_nor_scoring_changes_the_weights(data: Path, tmp_path: 
 
 def test_without_anything_to_score(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run", val="none", test="none")
-    assert {path.name for path in run.path.iterdir()} == FILES - {"predictions.npz"}
+    assert {path.name for path in run.path.iterdir()} == FILES - {"predictions.npz", "thumbnails.npz"}
     assert (run.val_accuracy, run.test_accuracy) == (None, None)
     assert (run.summary["val_images"], run.summary["test_images_total"]) == (0, 0)
 
