@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train check lint types unit test docs endurance digest fuzz schemas gpu clean
+.PHONY: help train check lint types unit test docs dist release endurance digest fuzz schemas gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -63,6 +63,20 @@ schemas: $(VENV)/.installed ## write the JSON Schemas of timebox's files again, 
 docs: $(VENV)/.installed-dev ## build the documentation and the Python reference in build/site; any warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+RELEASE_VENV := build/release-environment
+
+dist: $(VENV)/.installed-release ## build the wheel and the source archive in dist/, and try the wheel in a fresh environment
+	rm -rf dist $(RELEASE_VENV)
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	$(RELEASE_VENV)/bin/timebox --version
+	$(RELEASE_VENV)/bin/timebox train digits --test 0.2 --budget 30s --out build/release-run --overwrite
+
+release: test docs dist ## all that a release needs, but the upload; shows what a maintainer signs off
+	@awk '/^It uploads nothing/, 0' docs/reference/versions.md
+
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu-results.jsonl
 
@@ -90,6 +104,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed

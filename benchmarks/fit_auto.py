@@ -1,7 +1,7 @@
 """Compare `auto` with the built-in recipes, and fit the required epochs of its model scales, from measured cells.
 
-    python benchmarks/fit_auto.py            # writes the tables in docs/auto.md, and prints the fit
-    python benchmarks/fit_auto.py --check    # fails if docs/auto.md or planning/model_scales.py differ
+    python benchmarks/fit_auto.py            # writes the tables in docs/explanation/auto.md, and prints the fit
+    python benchmarks/fit_auto.py --check    # fails if docs/explanation/auto.md or planning/model_scales.py differ
 
 The cells are in records/: trials of `auto`, of the built-in recipes, and of the model scales next to the one that
 `auto` selected, as written by `auto_cells.py`. The fit minimises the accuracy lost by the selection among the measured
@@ -36,7 +36,7 @@ from timebox.planning.model_scales import (
 
 ROOT = Path(__file__).parents[1]
 CELLS = "*auto-cells*/cells.jsonl"
-PAGE = "docs/auto.md"
+PAGE = "docs/explanation/auto.md"
 AUTO = "auto"
 # "Not inferior": smallest difference in points, on average and at the lower end of the 95 % interval.
 MEAN_MARGIN, LOWER_MARGIN = -0.3, -1.0

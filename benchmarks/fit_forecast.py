@@ -1,6 +1,6 @@
 """Fit the forecast of the accuracy to the trainings of `auto` in records/, and validate it on data sets left out.
 
-    python benchmarks/fit_forecast.py            # writes fitted.json and the table in docs/auto.md
+    python benchmarks/fit_forecast.py            # writes fitted.json and the table in docs/explanation/auto.md
     python benchmarks/fit_forecast.py --check    # fails where they differ from the records
     python benchmarks/fit_forecast.py --measure TASKS/*.npz > RECORD/features.jsonl   # of tasks that tasks.py wrote
 
@@ -41,7 +41,7 @@ from timebox.planning.forecast.accuracy_model import (
 from timebox.planning.forecast.patch_classifier import PatchAccuracy, measure_patch_accuracy
 from timebox.recipes.recipe import upgrade_fields
 
-PAGE, MODEL = "docs/auto.md", f"src/timebox/planning/forecast/{FITTED}"
+PAGE, MODEL = "docs/explanation/auto.md", f"src/timebox/planning/forecast/{FITTED}"
 TASK_FEATURES = "*/features.jsonl"
 # Records of single data sets, by the second part of their names, and the tasks whose features they have.
 DATA_SETS = {"cifar10-5000": "cifar10-500", "cifar10": "cifar10-4500", "cifar100": "cifar100-450"}

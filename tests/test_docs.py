@@ -1,5 +1,6 @@
 """What the README and the pages in docs/ say is there and is accepted."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -9,26 +10,18 @@ from msgspec import structs
 
 from timebox.cli import parse
 from timebox.run.summary import FinishedSummary
+from timebox.version import VERSION
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NUM_PAGES = 19
-TOPICS = (
-    "your-photos",
-    "reading-the-report",
-    "security",
-    "serving",
-    "shipping",
-    "recipes",
-    "tuning",
-    "scale",
-    "callbacks",
-    "own-code",
-    "adding-a-reader",
-    "run-format",
-    "how-the-clock-works",
-    "glossary",
-)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
+NUM_PAGES = 41
+MAX_README_WORDS = 950
+# Headings of the troubleshooting page: said by pip, a shell and Python.
+MESSAGES_OF_OTHER_PROGRAMS = [
+    "error: externally-managed-environment",
+    "timebox: command not found",
+    "has no attribute 'train'",
+]
 
 
 def commands(page: Path) -> list[str]:
@@ -38,11 +31,19 @@ def commands(page: Path) -> list[str]:
     return [line[line.index("timebox ") :] for line in lines if re.search(r"(^|\| )timebox ", line)]
 
 
-def test_there_is_a_page_for_each_topic_and_the_readme_leads_to_it() -> None:
+def test_all_pages_are_found() -> None:
     assert len(PAGES) == NUM_PAGES
+
+
+def test_the_readme_is_short_and_leads_to_every_guide_and_explanation() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for topic in TOPICS:
-        assert f"(docs/{topic}.md)" in readme
+    assert len(readme.split()) <= MAX_README_WORDS
+    pages = [page for folder in ("", "guides", "explanation") for page in (ROOT / "docs" / folder).glob("*.md")]
+    links = {f"docs/{page.relative_to(ROOT / 'docs').as_posix()}" for page in pages} - {"docs/index.md"}
+    assert len(links) > 15
+    assert [link for link in sorted(links) if f"({link})" not in readme] == []
+    for command in ("make train", "make test"):
+        assert command in readme
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -63,6 +64,27 @@ def test_commands_are_accepted(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 20
+
+
+def source_texts() -> str:
+    """All string constants of the package, in which each message is found up to its placeholders."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "src" / "timebox").rglob("*.py"))
+    constants = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return "\n".join(text for text in constants if isinstance(text, str))
+
+
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `([^`]+)`$", page, re.MULTILINE)
+    assert len(quoted) >= 20
+    texts = source_texts()
+    assert [message for message in quoted if message not in texts] == MESSAGES_OF_OTHER_PROGRAMS
+
+
+def test_versions_agree() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {VERSION}\n" in citation
+    assert re.search(rf"^## {re.escape(VERSION)} \(", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_glossary_has_every_key_of_the_summary() -> None:

@@ -14,7 +14,7 @@ from benchmarking.conftest import record
 from timebox.configs.tune import MIN_TRIAL_SECONDS
 from tuning.pace import end_early, num_measured
 
-PAGE = Path(__file__).parents[1] / "docs" / "own-code.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "own-code.md"
 
 # Most are about a run that the fixture has made.
 PUBLIC = (

@@ -18,7 +18,7 @@ from timebox.file_versions import (
     Values,
 )
 
-PAGE = Path(__file__).parents[1] / "docs" / "run-format.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "run-format.md"
 
 
 def rename_members(values: Values) -> Values:

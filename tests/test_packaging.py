@@ -19,7 +19,7 @@ from timebox.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "docs", "examples", "benchmarks", "fuzz", "records", "tests")
-FILES = ("README.md", "CHANGELOG.md", "LOG.md", "Makefile", "pyproject.toml")
+FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md", "Makefile", "pyproject.toml")
 SUFFIXES = {".py", ".md", ".j2", ".toml", ".json", ".svg", ".sh", ".txt"}
 TEXTS = [ROOT / name for name in FILES] + [
     path
@@ -32,7 +32,7 @@ INSTALL = re.compile(r"(?:pip3?|pipx|conda|uv pip|uv tool) install ([^\n#;&|`]*)
 # `timebox` on the package index is another project.
 OTHER_PROJECT = re.compile(r"""(?<![\w./-])timebox(?![\w./-])""")
 OTHER_EXTRAS = re.compile(
-    r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|mlflow|wandb|tune|heic|serve|docs|dev|fuzz)[^\n]*"
+    r"(?<![\w.-])timebox\[(?:tables|onnx|tensorboard|mlflow|wandb|tune|heic|serve|docs|dev|release|fuzz)[^\n]*"
 )
 EXTRAS = {
     "tables",
@@ -47,6 +47,7 @@ EXTRAS = {
     "pretrained",
     "docs",
     "serve",
+    "release",
 }
 DEV = "timebox-vision[tables,onnx,tensorboard,mlflow,wandb,tune,pretrained,heic,serve,docs]"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 Each file carries the number of its format; a file without one is of format 1. A change that an older version would
 misread raises the number by one. It takes a migration in ``steps`` of the file (a pure function from the values of the
-format before to those of the new one), a row in docs/run-format.md, and golden runs of the new format, which
+format before to those of the new one), a row in docs/reference/run-format.md, and golden runs of the new format, which
 tests/golden/make.py writes.
 """
 
@@ -25,7 +25,7 @@ class FileFormat:
     """The formats of one kind of file.
 
     Attributes:
-        file: its name, in messages and in docs/run-format.md.
+        file: its name, in messages and in docs/reference/run-format.md.
         oldest: the first format that a released version wrote.
         steps: the migrations from each format to the next, from the oldest on.
     """

@@ -189,7 +189,7 @@ def test_the_page_and_the_constants_are_checked(
     folder = tmp_path / "records" / "2026-01-01_auto-cells_some-machine"
     folder.mkdir(parents=True)
     (folder / "cells.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many_cells()))
-    (tmp_path / "docs").mkdir()
+    (tmp_path / fit_auto.PAGE).parent.mkdir(parents=True)
     page = tmp_path / fit_auto.PAGE
     places = [
         f"{pages.BEGIN.format(name)}\nold\n{pages.END.format(name)}\n" for name in ("standing", "more-time", "fit")
@@ -204,7 +204,7 @@ def test_the_page_and_the_constants_are_checked(
     monkeypatch.setattr(fit_auto, "LEFT_OUT_LOSS", fit_auto.mean_and_max(fit_auto.left_out(losses)))
     capsys.readouterr()
     assert fit_auto.main([*root, "--check"]) == 1
-    assert capsys.readouterr().err == "fit_auto.py: docs/auto.md and the cells in records/ disagree\n"
+    assert capsys.readouterr().err == "fit_auto.py: docs/explanation/auto.md and the cells in records/ disagree\n"
     assert fit_auto.main(root) == 0
     text = page.read_text()
     assert text.startswith("Before.\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import readme_table
 import record
+import results_tables
 from timebox.benchmarking.config import arguments_of, command
 from timebox.benchmarking.directory import BenchmarkDirectory, BenchmarkFile
 from timebox.benchmarking.summary import summarise
@@ -167,36 +167,44 @@ def root(finished: Make, tmp_path: Path) -> Path:
          "commit": "b88467a", "recipe": {"name": "auto"}},
     ]  # fmt: skip
     (old / "some.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "README.md").write_text("before\n\n<!-- records:begin -->\nold\n<!-- records:end -->\n\nafter\n")
+    (tmp_path / "docs").mkdir()
+    for page in (results_tables.README, results_tables.RESULTS):
+        (tmp_path / page).write_text("before\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nafter\n")
     shown(tmp_path, old.name, FOLDER, recipe="haet2021 width=32")
     return tmp_path
 
 
 def shown(root: Path, *folders: str, recipe: str = "") -> None:
     """Writes the list of rows; the recipe is that of the last."""
-    rows = "".join(f'[[row]]\nrecord = "{folder}"\ndata = "Photos"\n' for folder in folders)
+    rows = "".join(f'[[row]]\nrecord = "{folder}"\ndata = "Photos"\nreadme = true\n' for folder in folders[:1])
+    rows += "".join(f'[[row]]\nrecord = "{folder}"\ndata = "Photos"\n' for folder in folders[1:])
     (root / "records" / "shown.toml").write_text(rows + (f'recipe = "{recipe}"\n' if recipe else ""))
 
 
 def test_a_table_of_records_of_both_kinds(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert readme_table.main(["--root", str(root), "--check"]) == 1
-    assert "README.md and records/ disagree" in capsys.readouterr().err
-    assert readme_table.main(["--root", str(root)]) == 0
-    assert (root / "README.md").read_text().splitlines() == [
+    assert results_tables.main(["--root", str(root), "--check"]) == 1
+    assert "README.md and docs/results.md and records/ disagree" in capsys.readouterr().err
+    assert results_tables.main(["--root", str(root)]) == 0
+    assert (root / "docs" / "results.md").read_text().splitlines() == [
         "before",
         "",
-        "<!-- records:begin -->",
+        "<!-- results:begin -->",
         "| data, training images | recipe | budget | accuracy | n, SD | time taken | hardware | commit |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| Photos, 1,234 | `auto` | 30 s | 50.0 % | 1 | 30 s | "
-        "[1-core-cpu](records/2026-11-22_photos_30s_1-core-cpu) | `b88467a` |",
+        "[1-core-cpu](../records/2026-11-22_photos_30s_1-core-cpu) | `b88467a` |",
         "| Photos, 500 | `haet2021 width=32` | 1 min | 82.4 % | 5, 0.5 (5 late) | 58 s | "
-        f"[2-core-cpu](records/{FOLDER}) | `abc1234` |",
-        "<!-- records:end -->",
+        f"[2-core-cpu](../records/{FOLDER}) | `abc1234` |",
+        "<!-- results:end -->",
         "",
         "after",
     ]
-    assert readme_table.main(["--root", str(root), "--check"]) == 0
+    assert (root / "README.md").read_text().splitlines()[3:6] == [
+        "| data, training images | budget | test accuracy | hardware |",
+        "| --- | --- | --- | --- |",
+        "| Photos, 1,234 | 30 s | 50.0 % | [1-core-cpu](records/2026-11-22_photos_30s_1-core-cpu) |",
+    ]
+    assert results_tables.main(["--root", str(root), "--check"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -208,22 +216,24 @@ def test_a_table_of_records_of_both_kinds(root: Path, capsys: pytest.CaptureFixt
 )
 def test_a_row_names_its_recipe(root: Path, capsys: pytest.CaptureFixture[str], recipe: str, words: str) -> None:
     shown(root, FOLDER, recipe=recipe)
-    assert readme_table.main(["--root", str(root), "--check"]) == 2
+    assert results_tables.main(["--root", str(root), "--check"]) == 2
     assert words in capsys.readouterr().err
 
 
 def test_a_row_without_a_record(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown(root, "gone")
-    assert readme_table.main(["--root", str(root)]) == 2
+    assert results_tables.main(["--root", str(root)]) == 2
     assert "'gone' is no record" in capsys.readouterr().err
 
 
 def test_the_place_of_the_table_is_marked(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "README.md").write_text("no place")
-    assert readme_table.main(["--root", str(root)]) == 2
-    assert "README.md must hold <!-- records:begin --> and, below it, <!-- records:end -->" in capsys.readouterr().err
+    assert results_tables.main(["--root", str(root)]) == 2
+    assert "README.md must hold <!-- results:begin --> and, below it, <!-- results:end -->" in capsys.readouterr().err
 
 
-def test_the_table_in_the_readme_is_that_of_the_records() -> None:
-    assert len(readme_table.table(readme_table.ROOT / "records")) > 2
-    assert readme_table.main(["--check"]) == 0, "run python benchmarks/readme_table.py"
+def test_the_tables_are_those_of_the_records() -> None:
+    rows = results_tables.read_rows(results_tables.ROOT / "records")
+    assert len(rows) > 10
+    assert sum(row.in_readme for row in rows) == 4
+    assert results_tables.main(["--check"]) == 0, "run python benchmarks/results_tables.py"

@@ -298,7 +298,7 @@ def test_every_field_declares_its_former_value(golden: Path) -> None:
     if config["format"] == MODEL_FORMAT.newest:
         assert set(FIELDS) == set(config["recipe"]), (
             "the fields of recipes have changed: raise the format of model.json, and of the other files with recipes, "
-            "as docs/run-format.md says"
+            "as docs/reference/run-format.md says"
         )
 
 

@@ -31,7 +31,7 @@ class MLflowCallback:
     Raises:
         UsageError: where the extra ``mlflow`` is not installed.
 
-    A server that is slow or does not answer takes nothing from the training: see ``docs/callbacks.md``.
+    A server that is slow or does not answer takes nothing from the training: see ``docs/guides/callbacks.md``.
     """
 
     def __init__(self, tracking_uri: str | None = None, experiment: str | None = None) -> None:

@@ -142,7 +142,7 @@ def train(
             :func:`timebox.load`.
         callbacks: objects with any of the methods ``on_plan``, ``on_step``, ``on_validation``, ``on_checkpoint`` and
             ``on_end``, or their names, ``"package.module:Name"``. A thread in the background calls them with one
-            argument, :class:`timebox.PlanInfo` and its like; see ``docs/callbacks.md``.
+            argument, :class:`timebox.PlanInfo` and its like; see ``docs/guides/callbacks.md``.
         live: whether a page in the browser follows the training; its address is printed on stderr. It is a process of
             its own, for which the extra ``serve`` must be installed, and ends half a minute after the training.
         progress: whether progress is shown, where stderr is a terminal or the call comes from a notebook.

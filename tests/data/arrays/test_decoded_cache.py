@@ -111,7 +111,7 @@ def test_too_many_bad_files_are_refused_in_cached_data_too(tmp_path, cache):
     folder = photo_folder(tmp_path / "pets")
     save(folder / "cat" / "broken.png").write_bytes(b"")
     load_data(folder, max_bad_share=0.5)
-    with pytest.raises(ValueError, match=r"1 of 7 images .* are unreadable, more than max_bad_share = 0\.1 allows"):
+    with pytest.raises(ValueError, match=r"1 of 7 images .* are unreadable, more than max_bad_share=0\.1 allows"):
         load_data(folder)
 
 

@@ -150,7 +150,7 @@ def test_pixels_match_their_ids_when_some_files_fail(tmp_path):
 
 def test_too_many_unreadable_files_are_refused(tmp_path):
     spoil(photo_folder(tmp_path, per_class=10))
-    words = r"5 of 25 images \(20.0%\) are unreadable, more than max_bad_share = 0.1 allows; the first: cat/empty"
+    words = r"5 of 25 images \(20.0%\) are unreadable, more than max_bad_share=0.1 allows; the first: cat/empty"
     with pytest.raises(DataError, match=words):
         load_data(tmp_path)
     for path in tmp_path.rglob("*.png"):

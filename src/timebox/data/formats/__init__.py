@@ -1,7 +1,7 @@
 """The data formats that timebox reads, one file each.
 
-To add one, write a file here and add it to ``_UNPACKED``; see docs/adding-a-reader.md. Code that several formats share
-does not belong here but in ``data.reading``.
+To add one, write a file here and add it to ``_UNPACKED``; see docs/guides/adding-a-reader.md. Code that several formats
+share does not belong here but in ``data.reading``.
 """
 
 from timebox.data.formats.archive import Archive

@@ -345,7 +345,7 @@ def _check_failures(path: Path, num_images: int, bad_files: Sequence[BadFile], m
     share = len(bad_files) / num_images
     if share > max_bad_share or share == 1:
         first = "; ".join(f"{bad.path}: {bad.reason}" for bad in bad_files[:3])
-        allowed = f", more than max_bad_share = {max_bad_share:g} allows" if share > max_bad_share else ""
+        allowed = f", more than {option_text('max_bad_share', max_bad_share)} allows" if share > max_bad_share else ""
         raise DataError(
             f"{path}: {len(bad_files):,} of {num_images:,} images ({share:.1%}) are unreadable{allowed}; "
             f"the first: {first}"

@@ -30,7 +30,7 @@ class Forecast:
         budget_seconds: the budget of the training.
         expected: the middle of the interval.
         low, high: the 80 % interval. On data sets left out of the fit four of five trainings came out inside
-            (docs/auto.md).
+            (docs/explanation/auto.md).
     """
 
     budget_seconds: Annotated[float, Meta(ge=0)]
