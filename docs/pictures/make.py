@@ -5,6 +5,7 @@ terminal.svg. Then opens the report in Chromium, and writes the top of it as rep
 its driver.
 """
 
+import io
 import re
 import shlex
 import subprocess
@@ -22,7 +23,7 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 from browsers import chromium  # noqa: E402
 
 COLUMNS, ROWS = 100, 60
-REPORT_SIZE = (1280, 1000)
+REPORT_SIZE = {"width": 1280, "height": 740, "deviceScaleFactor": 1, "mobile": False}
 TMUX = ("tmux", "-L", "timebox-pictures")
 
 
@@ -30,27 +31,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "runs" / "photos"
         arguments = shlex.join(sys.argv[1:])
-        shown = screen_after(f"timebox train {arguments} --out {run}")
+        shown = screen_after(f"timebox train {arguments} --out {run}", folder)
         picture_of_terminal(shown.replace(f"{folder}/", ""), f"timebox train {arguments} --out runs/photos")
         picture_of_page(run / "report.html")
 
 
-def screen_after(command: str) -> str:
-    """What a terminal shows, with its colours, once the command has ended."""
-    subprocess.run(
-        [*TMUX, "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), f"{command}; sleep 60"], check=True
-    )
-    try:
-        capture = [*TMUX, "capture-pane", "-e", "-p"]
-        while "next" not in (shown := subprocess.run(capture, check=True, capture_output=True, text=True).stdout):
-            time.sleep(0.5)
-        return shown.rstrip()
-    finally:
-        subprocess.run([*TMUX, "kill-server"], check=True)
+def screen_after(command: str, folder: str) -> str:
+    """The screen of a terminal, with its colours, once the command has ended."""
+    done = Path(folder) / "done"
+    terminal = [*TMUX, "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS)]
+    subprocess.run([*terminal, f"{command}; touch {done}; sleep 60"], check=True)
+    while not done.exists():
+        time.sleep(0.5)
+    shown = subprocess.run([*TMUX, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True).stdout
+    subprocess.run([*TMUX, "kill-server"], check=True)
+    return shown.rstrip()
 
 
 def picture_of_terminal(shown: str, command: str) -> None:
-    console = Console(record=True, width=COLUMNS, file=tempfile.TemporaryFile("w"))
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text(f"$ {command}", style="bold"))
     console.print(Text.from_ansi(shown))
     picture = console.export_svg(title="timebox", theme=MONOKAI)
@@ -61,7 +60,8 @@ def picture_of_terminal(shown: str, command: str) -> None:
 
 def picture_of_page(page: Path) -> None:
     with chromium() as browser:
-        browser.set_window_size(*REPORT_SIZE)
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", REPORT_SIZE)
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         browser.get(page.as_uri())
         browser.save_screenshot(str(HERE / "report.png"))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from timebox.progress import StepStatus
+from timebox.progress import ProgressNote, StepStatus
 from timebox.progress.notebook import NotebookReporter
 
 pytest.importorskip("IPython", reason="IPython is not installed")
@@ -27,6 +27,17 @@ def test_notes_stay_and_the_line_goes() -> None:
     assert html.count("<pre") == 1
     reporter.close()
     assert repr(reporter) == "60 images <b>&\\x1b[31m"
+
+
+def test_a_progress_note_is_replaced_by_the_next() -> None:
+    reporter = NotebookReporter(60.0)
+    reporter.note(ProgressNote("read 10 of 60 images"))
+    assert repr(reporter) == "read 10 of 60 images …"
+    reporter.note(ProgressNote("read 40 of 60 images"))
+    reporter.note("60 images")
+    assert repr(reporter) == "60 images\nread 40 of 60 images …"
+    reporter.phase("planning")
+    assert repr(reporter) == "60 images\nplanning …"
 
 
 def test_the_line_follows_the_steps() -> None:

@@ -5,7 +5,7 @@ them changes the result of a training. Progress for programs is in :mod:`timebox
 runs are made by :mod:`timebox.reporting`.
 """
 
-from timebox.progress.reporter import Reporter, SilentReporter, StepStatus
+from timebox.progress.reporter import ProgressNote, Reporter, SilentReporter, StepStatus
 from timebox.progress.shown import progress_lines, show_progress
 
-__all__ = ["Reporter", "SilentReporter", "StepStatus", "progress_lines", "show_progress"]
+__all__ = ["ProgressNote", "Reporter", "SilentReporter", "StepStatus", "progress_lines", "show_progress"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from timebox.errors import one_line
+from timebox.progress.reporter import ProgressNote
 from timebox.progress.status_line import phase_line, status_line
 
 if TYPE_CHECKING:
@@ -34,9 +35,15 @@ class LineReporter(ABC):
     def columns(self) -> int:
         """Width of the line."""
 
-    @abstractmethod
     def note(self, text: str) -> None:
-        """A line that stays, above the one that is redrawn."""
+        if isinstance(text, ProgressNote):
+            self._redraw(phase_line(one_line(text)))
+        else:
+            self._keep(one_line(text))
+
+    @abstractmethod
+    def _keep(self, line: str) -> None:
+        """Add a line that stays, above the one that is redrawn."""
 
     def step(self, status: "StepStatus") -> None:
         if self._now() >= self._next_draw:

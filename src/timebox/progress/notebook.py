@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from timebox.errors import one_line
 from timebox.progress.line_reporter import LineReporter
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class NotebookReporter(LineReporter):
         self._line: Text | None = None
         self._output = display(self, display_id=True)  # type: ignore[no-untyped-call]
 
-    def note(self, text: str) -> None:
-        self._notes.append(one_line(text))
+    def _keep(self, line: str) -> None:
+        self._notes.append(line)
         self._show(self._line)
 
     def close(self) -> None:

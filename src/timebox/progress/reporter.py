@@ -32,6 +32,12 @@ class StepStatus:
     val_accuracy: float | None
 
 
+class ProgressNote(str):
+    """A note on how far something has come: where lines can be redrawn, the next note or phase takes its place."""
+
+    __slots__ = ()
+
+
 class Reporter(Protocol):
     """Receives the events of a training. No method may block."""
 
@@ -39,7 +45,7 @@ class Reporter(Protocol):
         """A phase begins, such as reading, planning, training, scoring or saving."""
 
     def note(self, text: str) -> None:
-        """One line of text for the user: a line of the plan, or a warning."""
+        """One line of text for the user: a line of the plan, a warning, or a :class:`ProgressNote`."""
 
     def step(self, status: StepStatus) -> None:
         """A step has been issued to the device."""

@@ -36,18 +36,22 @@ class LiveReporter(LineReporter):
         redirect = sys.stdout is not None and sys.stdout.isatty()
         self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=redirect)
         self._live.start()
+        self._has_notes = False
 
     @property
     def columns(self) -> int:
         return self._live.console.width
 
-    def note(self, text: str) -> None:
+    def _keep(self, line: str) -> None:
+        self._has_notes = True
         with suppress(OSError):
-            self._live.console.print(one_line(text))
+            self._live.console.print(line)
 
     def close(self) -> None:
         with suppress(OSError):
             self._live.stop()
+            if self._has_notes:
+                self._live.console.print()  # between the notes and the result
 
     def _draw(self, line: "Text") -> None:
         with suppress(OSError):

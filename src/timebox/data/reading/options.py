@@ -12,6 +12,7 @@ from timebox.data.part import PartRead
 from timebox.data.reading.time_limit import ReadingTime
 from timebox.errors import DataError, option_text
 from timebox.machine import memory_shortage
+from timebox.progress import ProgressNote
 
 # Pixels: the largest side that encoded images are resized to, unless the caller has a use for larger ones.
 DEFAULT_MAX_SIDE = 64
@@ -26,7 +27,7 @@ class ProgressNotifier:
     def __call__(self, text: str) -> None:
         if time.monotonic() - self._last >= 1:
             self._last = time.monotonic()
-            self._notify(text)
+            self._notify(ProgressNote(text))
 
 
 @dataclass(frozen=True)
