@@ -104,7 +104,7 @@ def timeline(phases: Sequence[tuple[str, float]], total_seconds: float, title: s
         width = 1000 * seconds / total_seconds
         label = escape(f"{name}: {seconds:.1f} s")
         parts.append(
-            f'<rect class="part part{number % 8}" x="{start:.1f}" width="{max(width, 0.5):.1f}" height="{height}">'
+            f'<rect class="part part{number % 10}" x="{start:.1f}" width="{max(width, 0.5):.1f}" height="{height}">'
             f"<title>{label}</title></rect>"
         )
         start += width
