@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train check lint types unit test docs dist release endurance digest fuzz schemas gpu clean
+.PHONY: help train check lint types unit test docs dist release reference endurance digest fuzz schemas gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -59,6 +59,9 @@ fuzz-%:
 
 schemas: $(VENV)/.installed ## write the JSON Schemas of timebox's files again, from their types
 	$(BIN)/python docs/schemas/make.py
+
+reference: $(VENV)/.installed ## write the page of the command line again, from the options of the verbs
+	$(BIN)/python docs/site/command_line.py
 
 docs: $(VENV)/.installed-dev ## build the documentation and the Python reference in build/site; any warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reporting", "callbacks"),
     ("jobs",),
     ("pipelines",),
-    ("exporting",),
+    ("exporting", "diagnosis"),
     ("tuning", "benchmarking", "estimator", "serving"),
     ("timebox",),
     ("cli",),

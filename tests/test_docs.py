@@ -1,6 +1,7 @@
 """What the README and the pages in docs/ say is there and is accepted."""
 
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -14,7 +15,7 @@ from timebox.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
-NUM_PAGES = 41
+NUM_PAGES = 43
 MAX_README_WORDS = 950
 # Headings of the troubleshooting page: said by pip, a shell and Python.
 MESSAGES_OF_OTHER_PROGRAMS = [
@@ -79,6 +80,12 @@ def test_troubleshooting_quotes_messages_that_exist() -> None:
     assert len(quoted) >= 20
     texts = source_texts()
     assert [message for message in quoted if message not in texts] == MESSAGES_OF_OTHER_PROGRAMS
+
+
+def test_the_page_of_the_command_line_is_that_of_the_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    command_line = importlib.import_module("command_line")
+    assert command_line.page() == command_line.PAGE.read_text(encoding="utf-8"), "run make reference"
 
 
 def test_versions_agree() -> None:

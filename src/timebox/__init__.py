@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         WatchConfig,
     )
     from timebox.data import ImageDataset, Inspection, decode_image
+    from timebox.diagnosis import Diagnosis, doctor
     from timebox.errors import (
         ArgumentError,
         BudgetError,
@@ -81,6 +82,7 @@ __all__ = [
     "CheckpointInfo",
     "CompareConfig",
     "DataError",
+    "Diagnosis",
     "EndInfo",
     "EvaluateConfig",
     "Evaluation",
@@ -124,6 +126,7 @@ __all__ = [
     "benchmark",
     "compare",
     "decode_image",
+    "doctor",
     "evaluate",
     "export",
     "inspect",
@@ -159,6 +162,7 @@ _HOMES = {
         "WatchConfig",
     ),
     "timebox.data": ("ImageDataset", "Inspection", "decode_image"),
+    "timebox.diagnosis": ("Diagnosis", "doctor"),
     "timebox.errors": (
         "ArgumentError",
         "BudgetError",

@@ -1,5 +1,7 @@
 """What the command line accepts, and the words with which it refuses the rest."""
 
+import shlex
+
 import pytest
 
 from timebox.cli import VERBS, parse
@@ -126,6 +128,23 @@ def test_help_explains_every_option(timebox: Command, verb: str) -> None:
     assert f"timebox {verb}" in outcome.out
     options = [line for line in outcome.out.splitlines() if line.startswith("  --")]
     assert options, "no option is listed"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_the_help_are_accepted(verb: str) -> None:
+    """Those that begin with another program, such as curl, find or torchrun, are not parsed."""
+    examples = [line for line in VERBS[verb].HELP.examples if line.startswith(f"timebox {verb}")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example, comments=True)[1:]
+        end = min((words.index(sign) for sign in (">", "|") if sign in words), default=len(words))
+        assert parse(words[:end]).verb == verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_a_terminal(timebox: Command, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in timebox(verb, "--help").out.splitlines() if len(line) > 80] == []
 
 
 def test_help_lists_every_verb(timebox: Command) -> None:

@@ -16,6 +16,8 @@ from typing import Protocol
 from timebox.cli import (
     benchmark,
     compare,
+    completion,
+    doctor,
     evaluate,
     export,
     inspect,
@@ -31,7 +33,7 @@ from timebox.cli import (
 )
 from timebox.cli import exit_status as exits
 from timebox.cli.formatting import json_line, say, write
-from timebox.cli.parsing import Parser, VerbHelp, VerbsFormatter, add_verb, join_negative_values
+from timebox.cli.parsing import Parser, Subparsers, VerbHelp, VerbsFormatter, add_verb, join_negative_values
 from timebox.cli.signals import StopSignals, stop_signals
 from timebox.cli.streams import guard_stderr, make_encodable, open_closed_streams
 from timebox.configs.arguments import config_from_arguments
@@ -76,18 +78,16 @@ VERBS: dict[str, Verb] = {
     "lr-find": lr_find,
     "tune": tune,
     "recipes": recipes,
+    "doctor": doctor,
+    "completion": completion,
 }
 # Seconds that worker ranks wait before they exit with a refusal: torchrun ends the main rank, which reports the error,
 # together with the first rank that exits.
 WORKER_EXIT_DELAY_SECONDS = 2.0
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of one command: `config`, the verb's config; `run_verb`, the verb's function; `verb`, `debug` and,
-    for most verbs, `json`.
-
-    Raises UsageError, one line with all errors in the options, and SystemExit after `--help` and `--version`.
-    """
+def make_parser() -> tuple[Parser, Subparsers]:
+    """The parser of all commands, and those of the verbs."""
     parser = Parser(
         prog="timebox",
         description="Give it labelled images and a deadline; before the clock runs out it hands you the best "
@@ -100,6 +100,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
     for name, verb in VERBS.items():
         add_verb(subparsers, name, verb.HELP).set_defaults(run_verb=verb.run)
+    return parser, subparsers
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command: `config`, the verb's config; `run_verb`, the verb's function; `verb`, `debug` and,
+    for most verbs, `json`.
+
+    Raises UsageError, one line with all errors in the options, and SystemExit after `--help` and `--version`.
+    """
+    parser, subparsers = make_parser()
     args, extras = parser.parse_known_args(join_negative_values(argv))
     if args.verb is None:
         if extras:

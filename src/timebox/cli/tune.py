@@ -21,9 +21,9 @@ HELP = VerbHelp(
     "the final run.",
     (
         "timebox tune photos/ --budget 1h",
-        "timebox tune cifar10 --train-limit 5000 --budget 20m --trial-budget 40s --space space.toml",
-        "timebox tune photos/ --budget 1h --storage postgresql://me@host/searches --study photos",
-        "timebox tune photos/ --join photos --storage postgresql://me@host/searches",
+        "timebox tune photos/ --budget 20m --trial-budget 40s --space space.toml",
+        "timebox tune photos/ --budget 1h --storage postgresql://me@host/db --study one",
+        "timebox tune photos/ --join one --storage postgresql://me@host/db",
         "timebox tune --resume runs/tune-photos-20260101-120000",
     ),
 )

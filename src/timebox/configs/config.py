@@ -128,6 +128,14 @@ class Option(NamedTuple):
         """Whether the command line takes it by its place."""
         return "positional" in self.metadata
 
+    @property
+    def allowed(self) -> str:
+        """The values that are accepted: `one of auto, cpu, cuda`, `an integer of at least 1`."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        parts = (_TYPE_NAMES[kind] + "".join(map(_bounds, metas)) for kind, metas in self.types.items())
+        return str(self.metadata.get("allowed") or " or ".join(parts))
+
     def read(self, value: Any, is_text: bool) -> Any:
         """A given value, prepared for conversion to the field's type.
 
@@ -149,13 +157,9 @@ class Option(NamedTuple):
 
     def refusal(self, value: Any) -> str:
         """The error message for a value, without the option's name."""
-        if self.choices:
-            allowed = f"one of {', '.join(self.choices)}"
-        else:
-            parts = (_TYPE_NAMES[kind] + "".join(map(_bounds, metas)) for kind, metas in self.types.items())
-            allowed = self.metadata.get("allowed") or " or ".join(parts)
-            if int in self.types and len(str(value)) > len(str(_NO_UPPER_BOUND)) - 1:
-                allowed += ", below 2**63"
+        allowed = self.allowed
+        if int in self.types and not self.choices and len(str(value)) > len(str(_NO_UPPER_BOUND)) - 1:
+            allowed += ", below 2**63"
         return f"{reprlib.repr(value)} must be {allowed}{did_you_mean(str(value), self.choices)}"
 
 

@@ -12,6 +12,7 @@ PredictionFormat = Literal["csv", "jsonl"]
 ExportFormat = Literal["onnx", "torch"]
 Engine = Literal["auto", "torch"]
 Beginning = Literal["auto", "scratch", "pretrained"]
+Shell = Literal["bash", "zsh", "fish", "tcsh", "powershell"]
 
 
 ServeHost = Annotated[
@@ -267,3 +268,13 @@ class RecipesConfig(Config, frozen=True, kw_only=True):
     name: Annotated[
         options.Text | None, option("a recipe to print (default: list all)", positional="NAME", is_path=True)
     ] = None
+
+
+class DoctorConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox doctor``: none of its own."""
+
+
+class CompletionConfig(Config, frozen=True, kw_only=True):
+    """The options of ``timebox completion``."""
+
+    shell: Annotated[Shell, option("bash, zsh, fish, tcsh or powershell", positional="SHELL")]
