@@ -31,7 +31,7 @@ HELP = VerbHelp(
     "paired t-test of every recipe against the first.",
     (
         "timebox benchmark digits --recipe auto --recipe haet2021 --trial-budget 10s",
-        'timebox benchmark photos/ --recipe auto --recipe "auto width=8" --seeds 3',
+        "timebox benchmark photos/ --recipe auto --recipe mine.toml --trial-budget 1m",
         "timebox benchmark cifar10 --trial-budget 10m --score test --seeds 3",
         "timebox benchmark --resume runs/benchmark-cifar10-20260101-120000",
     ),
