@@ -65,6 +65,47 @@ def test_where_it_costs_too_much_nothing_is_written(run: Run, tmp_path: Path, mo
     assert timebox.export(run, int8=True, output=tmp_path / "a.onnx", max_loss=5).path.is_file()
 
 
+def test_the_place_of_a_layer_is_that_in_its_branch(tmp_path: Path) -> None:
+    """Two branches of four and of two layers, from one input to one sum."""
+    import onnx
+
+    def layer(name: str, before: str, after: str) -> onnx.NodeProto:
+        return onnx.helper.make_node("Conv", [before, "w"], [after], name=name)
+
+    names = ["a0", "a1", "a2", "a3"]
+    nodes = [layer(name, f"x{k}" if k else "images", f"x{k + 1}") for k, name in enumerate(names)]
+    nodes += [layer("b0", "images", "y1"), layer("b1", "y1", "y2")]
+    nodes.append(onnx.helper.make_node("Add", ["x4", "y2"], ["probabilities"]))
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("images", "probabilities")]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "two", values[:1], values[1:])), tmp_path / "m.onnx")
+    found = int8._layers(tmp_path / "m.onnx")
+    assert found == pytest.approx({"a0": 0, "a1": 1 / 3, "a2": 2 / 3, "a3": 1, "b0": 0, "b1": 1})
+
+
+def test_layers_stay_in_float_until_the_predictions_are_alike(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    divergences = iter((0.5, 0.02, 0.001))
+    monkeypatch.setattr(int8, "_divergence", lambda expected, found: next(divergences))
+    exported = timebox.export(run, int8=True, output=run.path / "third.onnx", max_loss=50)
+    found = exported.quantization
+    assert found is not None
+    assert 0 < found.num_float_layers <= found.num_layers / 2
+    assert next(divergences, None) is None, "the third share is taken"
+    monkeypatch.setattr(int8, "_divergence", lambda expected, found: 1.0)
+    last = timebox.export(run, int8=True, output=run.path / "last.onnx", max_loss=50).quantization
+    assert last is not None
+    assert found.num_float_layers < last.num_float_layers < last.num_layers
+
+
+def test_the_divergence_is_zero_for_equal_predictions_and_grows() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.5, 0.5]], np.float32)
+    assert int8._divergence(probabilities, probabilities) == 0
+    other = np.array([[0.8, 0.2], [0.5, 0.5]], np.float32)
+    expected = (0.9 * np.log(0.9 / 0.8) + 0.1 * np.log(0.1 / 0.2)) / 2
+    assert int8._divergence(probabilities, other) == pytest.approx(expected, rel=1e-4)
+    sure = np.array([[1.0, 0.0]], np.float32)
+    assert np.isfinite(int8._divergence(sure, sure[:, ::-1]))
+
+
 def test_other_data_and_too_few_images(tmp_path: Path) -> None:
     images, labels = coloured(150)
     np.savez(tmp_path / "few.npz", train_images=images, train_labels=labels, class_names=np.array(CLASSES))

@@ -73,6 +73,11 @@ def result_rows(exported: "Exported") -> Iterator[tuple[str, str]]:
             f"{int8.float_num_bytes / 1e6:.1f} MB; "
             f"{int8.images_per_second:,.0f} in place of {int8.float_images_per_second:,.0f} images/s",
         )
+        if int8.num_float_layers:
+            yield (
+                "",
+                f"the first {int8.num_float_layers} of {int8.num_layers} layers stay in float32, as they lose most",
+            )
     if exported.decoder:
         decoder = exported.decoder
         yield (
