@@ -122,6 +122,30 @@ def test_bad_requests_get_a_sentence(client: TestClient, status: int, body: byte
     assert len(answer.json()["error"]) > 10
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n--x", b"\r\n--x\r\n", b"\r\n--x-", b"\r\n--y--\r\n"])
+def test_a_form_without_the_boundary_that_closes_it(client: TestClient, end: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name=a; filename="a.png"\r\n\r\n' + encoded()
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    body = part + b"\r\n" + part
+    assert len(ask(client, body + b"\r\n--x--", **form).json()["predictions"]) == 2
+    answer = ask(client, body + end, **form)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"].startswith("the form ")
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/static/%ff", "/%ed%a0%80", "/model/%c3%28", "/%00"])
+def test_a_path_that_is_not_utf_8(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()) == (404, {"error": "there is nothing at this address"})
+
+
+@pytest.mark.parametrize("label", ["%ff", "%ed%a0%80", "%00"])
+def test_a_class_that_is_not_utf_8(client: TestClient, label: str) -> None:
+    for verb in ("explain", "feedback"):
+        answer = ask(client, encoded(), f"/{verb}?label={label}")
+        assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -32,21 +32,22 @@ def run(args: argparse.Namespace) -> int:
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
 
-    from timebox.serving.http.server import address_of, listen, run_server, token_for
+    from timebox.serving.http.addresses import address_of, lines_for_others, token_for
+    from timebox.serving.http.server import listen, run_server
     from timebox.serving.watching.app import WatchServer
 
     token = token_for(config.host, config.token)
     path = Path(expand_user(config.path))
     server = WatchServer(path, token)
     listener = listen(config.host, config.port)
-    address = address_of(listener, config.host, token)
+    address, others = address_of(listener, config.host, token), lines_for_others(listener, token)
 
     def is_over() -> bool:
         return config.exit_after is not None and server.seconds_since_end() > config.exit_after
 
     def ready() -> None:
         until = "Ctrl-C" if config.exit_after is None else "it has ended"
-        write(f"{path} is shown at {address} until {until}\n")
+        write(f"{path} is shown at {address} until {until}\n{others}")
 
     run_server(server.app, listener, ready, is_over, server.end)
     return DONE

@@ -1,10 +1,10 @@
 """Listening, and ending: requests in progress are finished first."""
 
 import asyncio
-import ipaddress
-import secrets
+import logging
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,7 +17,6 @@ from timebox.errors import UsageError, option_text
 # Seconds for requests in progress once the server is to end; and of a connection without requests.
 STOP_SECONDS, IDLE_SECONDS = 10, 30
 TICKS_BETWEEN_CHECKS = 10
-TOKEN_BYTES, MIN_TOKEN_LENGTH = 16, 8
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,23 +67,19 @@ class _Server(uvicorn.Server):
         self.force_exit, self.should_exit = self.should_exit, True
 
 
-def token_for(host: str, token: str | None) -> str | None:
-    """The token that requests need: the given one, a new one where other machines can reach the host, else None.
-
-    Raises UsageError for a token that is easily guessed.
-    """
-    if token is not None and len(token) < MIN_TOKEN_LENGTH:
-        flag = option_text("token", "...")
-        raise UsageError(f"{flag} must have {MIN_TOKEN_LENGTH} characters or more, or it is soon guessed")
-    return token if token or is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is worth reading: not that requests which took too long were dropped at the end."""
+    is_cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    text = record.getMessage()
+    return not (is_cancelled or "CancelledError" in text or text.startswith("Cancel "))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host, given by name or number."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _keep_quiet() -> None:
+    """Leave out what libraries warn of in requests: it is the client's matter, and stands in the answer."""
+    warnings.simplefilter("ignore")  # Pillow's
+    for name in ("python_multipart", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -106,14 +101,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str, token: str | None) -> str:
-    """The address to open in a browser."""
-    port = listener.getsockname()[1]
-    name = socket.gethostname() if host in ("0.0.0.0", "::", "") else host
-    name = f"[{name}]" if ":" in name else name
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-
-
 def run_server(
     app: ASGIApp,
     listener: socket.socket,
@@ -130,7 +117,8 @@ def run_server(
     """
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http="httptools",
+        log_level="error",  # below that it tells of each request that is no HTTP
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
@@ -138,5 +126,6 @@ def run_server(
         proxy_headers=False,
         lifespan="on",
     )
+    _keep_quiet()
     with listener:
         _Server(config, ready, is_over, ending).run(sockets=[listener])
