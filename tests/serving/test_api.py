@@ -180,7 +180,7 @@ def test_the_model_is_described(client: TestClient, trained: Run, feedback: Path
 def test_openapi_describes_all_paths_and_answers(client: TestClient) -> None:
     text = client.get("/openapi.json").text
     described = json.loads(text)
-    assert set(described["paths"]) == {"/predict", "/explain", "/feedback", "/model", "/health"}
+    assert set(described["paths"]) == {"/predict", "/explain", "/feedback", "/feedback/undo", "/model", "/health"}
     schemas = described["components"]["schemas"]
     references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert references <= set(schemas)
@@ -217,10 +217,25 @@ def test_a_corrected_picture_is_kept_once_and_moves_with_the_next_correction(
     assert not list((feedback / "red").iterdir())
 
 
+def test_a_correction_is_undone(client: TestClient, feedback: Path) -> None:
+    picture = encoded(kind="jpeg")
+    assert ask(client, picture, "/feedback/undo").json() == {"removed": []}
+    first = ask(client, picture, "/feedback?label=red").json()
+    assert first["previous"] is None
+    other = ask(client, encoded(1), "/feedback?label=red").json()["saved"]
+    assert ask(client, picture, "/feedback?label=green").json()["previous"] == "red"
+    assert ask(client, picture, "/feedback?label=green").json()["previous"] == "green"
+    moved = feedback / "green" / Path(first["saved"]).name
+    assert ask(client, picture, "/feedback/undo").json() == {"removed": [str(moved)]}
+    assert [str(path) for path in feedback.rglob("*") if path.is_file()] == [other]
+    assert ask(client, b"nonsense", "/feedback/undo").status_code == 415
+
+
 def test_without_a_folder_for_corrections_none_are_taken(trained: Run) -> None:
     with TestClient(PredictionServer(trained, "recipe", None, None).app, ADDRESS) as client:
         assert client.get("/model").json()["feedback"] is None
         assert ask(client, encoded(), "/feedback?label=red").status_code == 403
+        assert ask(client, encoded(), "/feedback/undo").status_code == 403
 
 
 def test_a_full_disk_is_said(client: TestClient, feedback: Path) -> None:
