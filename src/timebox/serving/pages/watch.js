@@ -1,6 +1,7 @@
 // The page of `timebox watch`: draws what /events sends.
 
 const MAX_POINTS = 600;          // of a curve
+const RETRY_SECONDS = 3;
 const WIDTH = 520, HEIGHT = 190, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;
 
 const byId = id => document.getElementById(id);
@@ -10,10 +11,11 @@ const isOver = () => ENDS.includes(state.phase);
 const percent = value => `${(100 * value).toFixed(1)} %`;
 const PHASES = {
   waiting: 'waiting for the training to begin', planning: 'reading the data and planning', training: 'training', scoring: 'scoring and saving', done: 'done',
-  stopped: 'stopped; it can be resumed', killed: 'the process has ended without finishing; a checkpoint can be resumed',
+  stopped: 'stopped; it can be resumed', killed: 'the process has ended without finishing; it can be resumed',
+  nothing: 'the training has ended before anything was kept; its own output says why',
 };
-const ENDS = ['done', 'stopped', 'killed'];
-let steps = [], validations = [], trials = [], state = {}, leftAt = null, speedFrom = null;
+const ENDS = ['done', 'stopped', 'killed', 'nothing'];
+let steps = [], validations = [], trials = [], state = {}, leftAt = null, speedFrom = null, shownStatus = null;
 
 function duration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
@@ -24,11 +26,19 @@ function duration(seconds) {
 
 function receive(event) {
   const news = JSON.parse(event.data);
-  if (news.restarted) { steps = []; validations = []; trials = []; speedFrom = null; }
+  if (news.restarted) forget();
   for (const line of news.lines) takeLine(line, news.kind ?? state.kind);
   state = { ...state, ...news };
   leftAt = state.seconds_left === null ? null : Date.now() + 1000 * state.seconds_left;
   show();
+}
+
+function forget() {
+  steps = []; validations = []; trials = []; speedFrom = null; shownStatus = null;
+  for (const id of ['plan', 'examples']) byId(id).replaceChildren();
+  for (const id of ['plan-section', 'examples-section']) byId(id).hidden = true;
+  byId('speed').textContent = '–';
+  byId('accuracy-text').textContent = 'accuracy on validation images';
 }
 
 function takeLine(line, kind) {
@@ -45,7 +55,7 @@ function show() {
   byId('name').textContent = state.name;
   document.title = `${state.name}: ${PHASES[state.phase]}`;
   byId('facts').textContent = facts().join(' · ');
-  byId('state').hidden = state.phase === 'waiting' || !isTraining;
+  byId('state').hidden = ['waiting', 'nothing'].includes(state.phase) || !isTraining;
   byId('end').hidden = !(isOver() && state.report);
   byId('report').href = withToken('/report');
   showNumbers(last);
@@ -74,13 +84,13 @@ function showNumbers(last) {
   byId('bar').style.width = `${100 * progress}%`;
   byId('track').setAttribute('aria-valuenow', Math.round(100 * progress));
   byId('loss').textContent = last ? last.loss.toFixed(3) : '–';
-  byId('epoch').textContent = last ? last.epoch.toFixed(1) : '–';
+  byId('epoch').textContent = last?.epoch !== undefined ? last.epoch.toFixed(1) : '–';
   const scored = summary?.test_accuracy ?? summary?.val_accuracy ?? null, validated = validations.at(-1)?.val_accuracy;
   byId('accuracy').textContent = scored !== null ? percent(scored) : validated !== undefined ? percent(validated) : '–';
   if (scored !== null) {
-    const isTest = summary.test_accuracy !== null;
-    const number = (isTest ? summary.test_images : summary.val_images).toLocaleString('en');
-    byId('accuracy-text').textContent = `accuracy on ${number} ${isTest ? 'test' : 'validation'} images`;
+    const isTest = summary.test_accuracy !== null, number = isTest ? summary.test_images : summary.val_images;
+    const many = number === null ? '' : `${number.toLocaleString('en')} `;
+    byId('accuracy-text').textContent = `accuracy on ${many}${isTest ? 'test' : 'validation'} images`;
   }
   showSpeed(last, summary);
   showLeft();
@@ -153,7 +163,7 @@ function showTrials(isTraining) {
     const row = document.createElement('tr');
     row.className = trial.accuracy === best ? 'best' : '';
     const what = trial.label ?? ((trial.settings ?? []).join(' ') || 'the recipe itself');
-    const result = trial.accuracy === undefined ? trial.error ?? trial.reason ?? trial.state ?? '–' : percent(trial.accuracy);
+    const result = trial.accuracy === undefined ? trial.failed ?? trial.reason ?? trial.state ?? '–' : percent(trial.accuracy);
     const seed = trial.seed === undefined ? '' : ` (seed ${trial.seed})`;
     for (const [text, kind] of [[index + 1, ''], [what + seed, ''], [result, 'n']]) {
       const cell = document.createElement('td');
@@ -166,11 +176,12 @@ function showTrials(isTraining) {
 }
 
 function showStatus(status) {
-  if (byId('plan').childElementCount || !status.plan.length) return;
+  if (status === shownStatus) return;
+  shownStatus = status;
   byId('plan-section').hidden = !status.plan.length;
-  byId('plan').append(...status.plan.map(line => Object.assign(document.createElement('li'), { textContent: line })));
+  byId('plan').replaceChildren(...status.plan.map(line => Object.assign(document.createElement('li'), { textContent: line })));
   byId('examples-section').hidden = !status.examples.length;
-  byId('examples').append(...status.examples.map(([label, source]) => {
+  byId('examples').replaceChildren(...status.examples.map(([label, source]) => {
     const figure = document.createElement('figure'), image = new Image();
     image.src = source;
     image.alt = label;
@@ -180,16 +191,28 @@ function showStatus(status) {
   }));
 }
 
+function showProblem(text) {
+  byId('problem').textContent = text;
+  byId('problem').hidden = !text;
+}
+
 function connect() {
   const source = new EventSource(withToken('/events'));
   source.onmessage = receive;
-  source.onopen = () => { byId('problem').hidden = true; steps = []; validations = []; trials = []; };
-  source.onerror = () => {
-    if (isOver()) source.close();
-    byId('problem').hidden = isOver() && !state.report;
-    byId('problem').textContent = isOver() ? 'The page has ended with the training. The report is report.html in its directory.'
-      : 'The server does not answer; trying again.';
-    if (isOver()) byId('end').hidden = true;
+  source.onopen = () => { showProblem(''); forget(); };
+  source.onerror = async () => {
+    if (isOver()) {
+      source.close();
+      byId('end').hidden = true;
+      showProblem(state.report ? 'The page has ended with the training. The report lies in its directory.' : 'The page has ended with the training.');
+      return;
+    }
+    showProblem('The server does not answer; trying again.');
+    if (source.readyState !== EventSource.CLOSED) return;
+    // Any answer but 200 ends a source for good: say what it was, and begin another one.
+    const answer = await fetch(withToken('/state')).catch(() => null);
+    if (answer && !answer.ok) showProblem(`The server refuses: ${(await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`}`);
+    setTimeout(connect, 1000 * RETRY_SECONDS);
   };
 }
 
