@@ -2,25 +2,24 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from starlette.testclient import TestClient
 
-from browsers import DARK, WIDTHS, chromium, needs_chromium, set_width
 from small_runs import SMALL, save_npz
 from timebox.run import Run
 from timebox.serving.watching.app import WatchServer
 from timebox.serving.watching.watcher import DirectoryWatcher
 
 from .conftest import ADDRESS
-from .test_watcher import add_steps, write_status
 
 WAIT = 60
 
@@ -113,48 +112,37 @@ def test_metrics_are_on_disk_within_seconds(colours: Path, tmp_path: Path) -> No
     assert num_changes >= 3
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser with a page of its own."""
-    pytest.importorskip("selenium", reason="selenium is not installed")
-    with chromium() as driver:
-        yield driver
+@contextmanager
+def watching(path: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The address of a page that follows what lies in a path, and its process."""
+    command = [sys.executable, "-m", "timebox", "watch", str(path), *(options or ("--port", "0"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            assert found is not None, (line, process.stderr.read())
+            yield found[0], process
+        finally:
+            process.kill()
 
 
 @pytest.mark.integration
-@needs_chromium
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_in_any_width(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
-    axe_core = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
-    write_status(tmp_path)
-    add_steps(tmp_path, 1, 40)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "progress": 0.4, "val_accuracy": 0.625}\n')
-    command = [sys.executable, "-m", "timebox", "watch", str(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
-            assert found is not None
-            set_width(browser, width)
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", DARK if scheme == "dark" else {"features": []})
-            browser.get(found[0])
-            text = lambda name: browser.execute_script("return document.getElementById(arguments[0]).textContent", name)  # noqa: E731
-            end = time.monotonic() + WAIT
-            while text("accuracy") != "62.5 %" and time.monotonic() < end:
-                time.sleep(0.1)
-            assert (text("accuracy"), text("epoch"), text("loss")) == ("62.5 %", "4.0", "0.050")
-            assert re.fullmatch(r"0:4\d", text("left"))
-            assert browser.execute_script("return document.getElementById('bar').style.width") == "40%"
-            add_steps(tmp_path, 41, 60)
-            while text("epoch") != "6.0" and time.monotonic() < end:
-                time.sleep(0.1)
-            assert text("epoch") == "6.0"
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-            violations = axe_core.Axe().run(browser)["violations"]
-            assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == []
-            assert browser.get_log("browser") == []
-        finally:
-            browser.get("about:blank")
-            process.kill()
+def test_a_file_in_place_of_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.json").touch()
+    command = [sys.executable, "-m", "timebox", "watch", str(tmp_path / "model.json"), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"timebox watch: error: '.*model.json' is a file: give the directory of .*\n", done.stderr)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_while_a_page_is_open_print_nothing(trained: Run, number: signal.Signals) -> None:
+    with watching(trained.path) as (address, process), urlopen(f"{address}events", timeout=WAIT) as stream:
+        assert stream.readline().startswith(b"data: ")
+        process.send_signal(number)
+        time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=WAIT)
+    assert (process.returncode, errors) == (0, "")
