@@ -191,7 +191,7 @@ function offerCorrection(card) {
   card.undo.className = 'undo';
   card.undo.hidden = true;
   row.hidden = false;
-  row.append('Wrong? Save as ');
+  row.append(Object.assign(document.createElement('span'), { textContent: 'Wrong? Save as' }));
   if (model.classes.length <= MAX_BUTTONS) {
     row.append(...model.classes.filter(name => name !== card.label).map(name => newButton(name, () => correct(card, name))));
   } else {

@@ -2,7 +2,7 @@
 
 const MAX_POINTS = 600;          // of a curve
 const RETRY_SECONDS = 3;
-const WIDTH = 520, HEIGHT = 190, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;
+const HEIGHT = 150, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;   // of a chart, in pixels
 
 const byId = id => document.getElementById(id);
 const token = new URLSearchParams(location.search).get('token');
@@ -60,21 +60,21 @@ function show() {
   byId('report').href = withToken('/report');
   showNumbers(last);
   byId('curves').hidden = !isTraining || steps.length < 2;
+  byId('accuracy-chart').parentElement.hidden = !validations.length;
   draw('loss-chart', points(steps, 'loss'), { smooth: true });
   draw('accuracy-chart', points(validations, 'val_accuracy'), { form: percent, dots: true });
-  byId('accuracy-chart').parentElement.hidden = !validations.length;
   draw('lr-chart', points(steps, 'lr'), { fromZero: true });
   showTrials(isTraining);
   if (state.status) showStatus(state.status);
 }
 
 function facts() {
-  const status = state.status, list = [PHASES[state.phase]];
+  const status = state.status ?? shownStatus, list = [PHASES[state.phase]];
   if (state.kind !== 'training') list.unshift(`a ${state.kind}`, `${trials.length} trials`);
   if (status) {
     list.push(`${status.train_images.toLocaleString('en')} images`, `${status.num_classes} classes`);
     if (status.device) list.push(status.device);
-    if (status.budget_seconds !== null) list.push(`budget ${duration(status.budget_seconds)}`);
+    if (status.budget_seconds !== null && !isOver()) list.push(`budget ${duration(status.budget_seconds)}`);
   }
   return list;
 }
@@ -137,19 +137,21 @@ function element(name, attributes, text) {
 }
 
 function draw(id, curve, { form = value => Number(value.toPrecision(2)).toString(), smooth = false, dots = false, fromZero = false }) {
-  const chart = byId(id);
-  if (!curve.length) { chart.replaceChildren(); return; }
+  const chart = byId(id), chartWidth = chart.clientWidth;
+  if (!curve.length || !chartWidth) { chart.replaceChildren(); return; }
+  chart.setAttribute('viewBox', `0 0 ${chartWidth} ${HEIGHT}`);
+  const right = chartWidth - RIGHT;
   const values = curve.map(point => point[1]), first = curve[0][0], width = Math.max(1, curve.at(-1)[0] - first);
   const low = fromZero ? 0 : Math.min(...values), high = Math.max(...values), range = high - low || 1;
-  const x = step => LEFT + (step - first) / width * (WIDTH - LEFT - RIGHT);
+  const x = step => LEFT + (step - first) / width * (right - LEFT);
   const y = value => TOP + (1 - (value - low) / range) * (HEIGHT - TOP - BOTTOM);
   const path = line => line.map(point => `${x(point[0]).toFixed(1)},${y(point[1]).toFixed(1)}`).join(' ');
   const parts = [0, 0.5, 1].flatMap(share => {
     const value = low + share * range;
-    return [element('line', { class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+    return [element('line', { class: 'grid', x1: LEFT, x2: right, y1: y(value), y2: y(value) }),
       element('text', { class: 'end', x: LEFT - 6, y: y(value) + 4 }, form(value))];
   });
-  parts.push(element('text', { x: LEFT, y: HEIGHT - 6 }, first), element('text', { class: 'end', x: WIDTH - RIGHT, y: HEIGHT - 6 }, curve.at(-1)[0]));
+  parts.push(element('text', { x: LEFT, y: HEIGHT - 6 }, first), element('text', { class: 'end', x: right, y: HEIGHT - 6 }, curve.at(-1)[0]));
   if (smooth) parts.push(element('polyline', { class: 'raw', points: path(curve) }));
   parts.push(element('polyline', { class: 'line', points: path(smooth ? smoothed(curve) : curve) }));
   if (dots) parts.push(...curve.map(point => element('circle', { r: 3, cx: x(point[0]), cy: y(point[1]) })));
@@ -218,3 +220,4 @@ function connect() {
 
 connect();
 setInterval(showLeft, 1000);
+window.addEventListener('resize', () => { if (state.kind) show(); });
