@@ -137,6 +137,7 @@ def test_libraries_that_warn_of_a_request_say_it_to_nobody(trained: Run) -> None
     with serving(trained, "--feedback", "none") as (process, address):
         for body, kind in (
             (picture_that_pillow_warns_of(), "image/jpeg"),
+            (picture_that_libtiff_warns_of(), "image/tiff"),
             (b"\0", "multipart/form-data; boundary=x"),
             (b"--x--\r\nmore", "multipart/form-data; boundary=x"),
         ):
@@ -163,6 +164,15 @@ def picture_that_pillow_warns_of() -> bytes:
         Image.open(buffer).getexif()
     assert caught
     return buffer.getvalue()
+
+
+def picture_that_libtiff_warns_of() -> bytes:
+    """A TIFF whose compressed pixels are damaged."""
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 40), 50).save(buffer, "tiff", compression="tiff_lzw")
+    content = bytearray(buffer.getvalue())
+    content[8:200] = bytes(192)
+    return bytes(content)
 
 
 def test_many_clients_at_once_get_their_own_answers(trained: Run) -> None:

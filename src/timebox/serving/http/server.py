@@ -1,10 +1,8 @@
 """Listening, and ending: requests in progress are finished first."""
 
 import asyncio
-import logging
 import signal
 import socket
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from timebox.errors import UsageError, option_text
+from timebox.serving.http.quiet import silence_libraries
 
 # Seconds for requests in progress once the server is to end; and of a connection without requests.
 STOP_SECONDS, IDLE_SECONDS = 10, 30
@@ -67,21 +66,6 @@ class _Server(uvicorn.Server):
         self.force_exit, self.should_exit = self.should_exit, True
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's is worth reading: not that requests which took too long were dropped at the end."""
-    is_cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
-    text = record.getMessage()
-    return not (is_cancelled or "CancelledError" in text or text.startswith("Cancel "))
-
-
-def _keep_quiet() -> None:
-    """Leave out what libraries warn of in requests: it is the client's matter, and stands in the answer."""
-    warnings.simplefilter("ignore")  # Pillow's
-    for name in ("python_multipart", "PIL"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 for a free one. Raises UsageError where that is not possible."""
     try:
@@ -126,6 +110,6 @@ def run_server(
         proxy_headers=False,
         lifespan="on",
     )
-    _keep_quiet()
+    silence_libraries()
     with listener:
         _Server(config, ready, is_over, ending).run(sockets=[listener])

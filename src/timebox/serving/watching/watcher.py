@@ -49,7 +49,8 @@ SAME_START_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class TrialsKind:
-    """What holds trials: its name, the file by which it is known, the one that its process locks, its summary."""
+    """A kind of directory with trials: its name, the file by which it is known, the file that its process locks, the
+    format of its summary."""
 
     name: str
     file: str
