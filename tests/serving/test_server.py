@@ -206,9 +206,11 @@ def test_a_port_that_is_taken(trained: Run) -> None:
 
 
 def test_other_machines_need_the_printed_token(trained: Run) -> None:
-    with serving(trained, "--host", "0.0.0.0", "--feedback", "none") as (_, address):
+    with serving(trained, "--host", "0.0.0.0", "--feedback", "none") as (process, address):
         found = re.search(r":(\d+)/\?token=(\S+)", address)
-        assert found is not None
+        assert found is not None and process.stdout is not None
+        others = re.escape(f":{found[1]}/?token={found[2]}")
+        assert re.fullmatch(rf"other devices in the same network: http://\S+{others}\n", process.stdout.readline())
         local = f"http://127.0.0.1:{found[1]}/model"
         with pytest.raises(OSError, match="401"):
             urlopen(local, timeout=WAIT)

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 from starlette.testclient import TestClient
 
+from timebox.benchmarking import directory as benchmarks
+from timebox.configs.tune import TuneConfig
 from timebox.errors import UsageError
 from timebox.files import lock
 from timebox.run import Run
@@ -238,6 +240,20 @@ def test_searches_and_benchmarks_show_their_trials_until_they_end(
     with (tmp_path / locked).open("a") as file:  # it is continued
         lock(file.fileno())
         assert watcher.poll()["phase"] == "training"
+
+
+def test_a_search_holds_the_lock_that_is_looked_at(tmp_path: Path, looks_at_once: None) -> None:
+    pytest.importorskip("optuna", reason="the extra tune is not installed")
+    from timebox.tuning import directory as searches
+
+    search = searches.TuneDirectory.new(tmp_path / "search", TuneConfig(data="photos", budget=100.0, study="one"))
+    watcher = DirectoryWatcher(search.path)
+    assert watcher.poll()["phase"] == "training"
+    search.close()
+    assert watcher.poll()["phase"] == "killed"
+    assert {kind.name: kind.lock for kind in watching.KINDS_OF_TRIALS} == {
+        "search": searches.LOCK, "benchmark": benchmarks.TRIALS,
+    }  # fmt: skip
 
 
 def test_the_lock_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
