@@ -85,16 +85,18 @@ def test_the_page_follows_in_any_width(browser: Any, tmp_path: Path, width: int,
 def test_a_training_that_is_begun_again_is_shown_from_its_beginning(browser: Any, tmp_path: Path) -> None:
     write_status(tmp_path, started_at=time.time() - 30)
     add_steps(tmp_path, 1, 40)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "progress": 0.4, "val_accuracy": 0.625}\n')
     with watching(tmp_path) as (address, _):
         browser.get(address)
         until(lambda: text(browser, "epoch") == "4.0")
-        assert text(browser, "plan") == "a line of the plan"
+        assert (text(browser, "plan"), text(browser, "accuracy")) == ("a line of the plan", "62.5 %")
         (tmp_path / "metrics.jsonl").unlink()
         write_status(tmp_path, expected_steps=None, plan=[], examples=[])
         until(lambda: "planning" in text(browser, "facts"))
         until(lambda: not is_shown(browser, "plan"))
         assert not is_shown(browser, "curves") and not is_shown(browser, "examples-section")
-        assert (text(browser, "epoch"), text(browser, "loss")) == ("–", "–")
+        assert [text(browser, name) for name in ("epoch", "loss", "accuracy", "speed")] == ["–"] * 4
         write_status(tmp_path, plan=["another plan"], examples=[["blue", "data:image/png;base64,"]])
         add_steps(tmp_path, 1, 3)
         until(lambda: text(browser, "plan") == "another plan")
