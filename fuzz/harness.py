@@ -29,7 +29,19 @@ MAX_GROWTH_BYTES = 512 << 20
 
 # libFuzzer is guided by the coverage of the modules imported here: the readers, and the libraries they read with.
 with atheris.instrument_imports(
-    include=["timebox", "tarfile", "zipfile", "gzip", "pickle", "tomllib", "json", "PIL"], enable_loader_override=False
+    include=[
+        "timebox",
+        "tarfile",
+        "zipfile",
+        "gzip",
+        "pickle",
+        "tomllib",
+        "json",
+        "PIL",
+        "python_multipart",
+        "starlette",
+    ],
+    enable_loader_override=False,
 ):
     for name in (
         "data",
@@ -39,6 +51,7 @@ with atheris.instrument_imports(
         "distributed.messages",
         "tuning.directory",
         "benchmarking.directory",
+        "serving.http.bodies",
     ):
         import_module(f"timebox.{name}")
     import_module("timebox.estimator")

@@ -190,6 +190,6 @@ def _escaped(character: str) -> str:
 
 def require_serve() -> None:
     """Raise UsageError where a package of the extra ``serve`` is not installed. None is imported."""
-    for name in ("starlette", "uvicorn", "python_multipart"):
+    for name in ("starlette", "uvicorn", "python_multipart", "httptools"):
         if find_spec(name) is None:
             raise UsageError(f"this needs {name}: pip install 'timebox-vision[serve]'")

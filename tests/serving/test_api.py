@@ -122,6 +122,30 @@ def test_bad_requests_get_a_sentence(client: TestClient, status: int, body: byte
     assert len(answer.json()["error"]) > 10
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n--x", b"\r\n--x\r\n", b"\r\n--x-", b"\r\n--y--\r\n"])
+def test_a_form_without_the_boundary_that_closes_it(client: TestClient, end: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name=a; filename="a.png"\r\n\r\n' + encoded()
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    body = part + b"\r\n" + part
+    assert len(ask(client, body + b"\r\n--x--", **form).json()["predictions"]) == 2
+    answer = ask(client, body + end, **form)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"].startswith("the form ")
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/static/%ff", "/%ed%a0%80", "/model/%c3%28", "/%00"])
+def test_a_path_that_is_not_utf_8(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()) == (404, {"error": "there is nothing at this address"})
+
+
+@pytest.mark.parametrize("label", ["%ff", "%ed%a0%80", "%00"])
+def test_a_class_that_is_not_utf_8(client: TestClient, label: str) -> None:
+    for verb in ("explain", "feedback"):
+        answer = ask(client, encoded(), f"/{verb}?label={label}")
+        assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -156,7 +180,7 @@ def test_the_model_is_described(client: TestClient, trained: Run, feedback: Path
 def test_openapi_describes_all_paths_and_answers(client: TestClient) -> None:
     text = client.get("/openapi.json").text
     described = json.loads(text)
-    assert set(described["paths"]) == {"/predict", "/explain", "/feedback", "/model", "/health"}
+    assert set(described["paths"]) == {"/predict", "/explain", "/feedback", "/feedback/undo", "/model", "/health"}
     schemas = described["components"]["schemas"]
     references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert references <= set(schemas)
@@ -193,10 +217,25 @@ def test_a_corrected_picture_is_kept_once_and_moves_with_the_next_correction(
     assert not list((feedback / "red").iterdir())
 
 
+def test_a_correction_is_undone(client: TestClient, feedback: Path) -> None:
+    picture = encoded(kind="jpeg")
+    assert ask(client, picture, "/feedback/undo").json() == {"removed": []}
+    first = ask(client, picture, "/feedback?label=red").json()
+    assert first["previous"] is None
+    other = ask(client, encoded(1), "/feedback?label=red").json()["saved"]
+    assert ask(client, picture, "/feedback?label=green").json()["previous"] == "red"
+    assert ask(client, picture, "/feedback?label=green").json()["previous"] == "green"
+    moved = feedback / "green" / Path(first["saved"]).name
+    assert ask(client, picture, "/feedback/undo").json() == {"removed": [str(moved)]}
+    assert [str(path) for path in feedback.rglob("*") if path.is_file()] == [other]
+    assert ask(client, b"nonsense", "/feedback/undo").status_code == 415
+
+
 def test_without_a_folder_for_corrections_none_are_taken(trained: Run) -> None:
     with TestClient(PredictionServer(trained, "recipe", None, None).app, ADDRESS) as client:
         assert client.get("/model").json()["feedback"] is None
         assert ask(client, encoded(), "/feedback?label=red").status_code == 403
+        assert ask(client, encoded(), "/feedback/undo").status_code == 403
 
 
 def test_a_full_disk_is_said(client: TestClient, feedback: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from timebox.run import Run
+from timebox.serving.http import unread
 from timebox.serving.http.bodies import Limits
 from timebox.serving.predictions.app import PredictionServer
 
@@ -21,6 +22,13 @@ from .conftest import ADDRESS, encoded
 SMALL = Limits(body_bytes=1 << 20, body_seconds=0.2, images=3, waiting_images=6, waiting_bytes=2 << 20)
 FORM = "multipart/form-data; boundary=x"
 REFUSED = {400, 408, 413, 415, 429}
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a body that nobody reads is waited for less long."""
+    monkeypatch.setattr(unread, "REST_SECONDS", 1.0)
+    monkeypatch.setattr(unread, "PIECE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -74,7 +82,8 @@ async def request(app: Any, receive: Callable[[], Any], path: str = "/predict") 
 
     scope = {
         "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
-        "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "root_path": "",
+        "headers": [(b"host", b"localhost"), (b"transfer-encoding", b"chunked")],
+        "http_version": "1.1", "scheme": "http", "root_path": "",
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
     }  # fmt: skip
     await app(scope, receive, send)
@@ -131,6 +140,17 @@ def test_more_bytes_than_may_wait_are_refused(server: PredictionServer) -> None:
     answers = asyncio.run(all_at_once())
     assert {status for status, _ in answers} <= {413, 429, 408}
     assert (429, {"error": "too many bytes are waiting; try again in a second"}) in answers
+
+
+def test_the_rest_of_a_body_is_read_before_the_answer_ends(server: PredictionServer) -> None:
+    pieces = iter([True] * 30 + [False])  # of 60 KB: over the limit of a body
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(60_000), "more_body": next(pieces)}
+
+    status, _ = asyncio.run(request(server.app, receive))
+    assert status == 413
+    assert next(pieces, None) is None
 
 
 @given(

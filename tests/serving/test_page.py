@@ -1,6 +1,8 @@
 """The page of `timebox serve` in Chromium: pictures, the camera, corrections, keyboard, narrow and dark."""
 
+import ast
 import base64
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,7 +118,8 @@ def test_what_decided_is_laid_over_the_picture(page: Any) -> None:
     add(page, "a.png")
     button = page.find_element("css selector", ".explain")
     button.click()
-    until(lambda: button.get_attribute("aria-pressed") == "true")
+    until(lambda: button.text == "Hide what decided")
+    assert button.get_attribute("aria-pressed") is None
     heat = page.find_element("css selector", ".heat")
     until(lambda: heat.is_displayed() and page.execute_script("return arguments[0].naturalWidth", heat) == 8)
     assert heat.rect == page.find_element("css selector", ".picture").rect
@@ -133,6 +136,171 @@ def test_a_correction_is_kept(page: Any, folder: Path) -> None:
     (saved,) = (folder / "blue").iterdir()
     assert saved.read_bytes() == picture
     assert button.get_attribute("aria-pressed") == "true"
+
+
+# Changes what the server seems to answer: `answers` maps a path to a function of the real fetch, or to none.
+FETCH = """
+const fetched = window.fetch, answers = {%s};
+window.fetch = async (path, options) => {
+  const name = path.split('?')[0];
+  return answers[name] ? answers[name](() => fetched(path, options)) : fetched(path, options);
+};
+"""
+SLOW = "async real => { await new Promise(done => setTimeout(done, 600)); return real(); }"
+MANY_CLASSES = """async real => {
+  const model = await (await real()).json();
+  return Response.json({...model, classes: [...model.classes, ...Array.from({length: 9}, (_, n) => `other ${n}`)]});
+}"""
+FAILS_ONCE = """real => {
+  if (window.hasFailed) return real();
+  window.hasFailed = true;
+  return Response.json({error: 'it did not work'}, {status: 500});
+}"""
+
+
+@pytest.fixture
+def with_answers(browser: Any, address: str) -> Iterator[Callable[[str], Any]]:
+    """Opens the page with other answers; see FETCH."""
+    scripts: list[str] = []
+
+    def open_page(answers: str) -> Any:
+        added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": FETCH % answers})
+        scripts.append(added["identifier"])
+        browser.get(address)
+        return browser
+
+    yield open_page
+    for script in scripts:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
+    browser.get("about:blank")
+    browser.get_log("browser")
+
+
+def button_of(page: Any, text_of_it: str) -> Any:
+    (button,) = (one for one in page.find_elements("css selector", ".correct button") if one.text == text_of_it)
+    return button
+
+
+def saved_files(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_correction_is_undone_step_by_step(page: Any, folder: Path) -> None:
+    before = saved_files(folder)
+    add(page, "a.png", picture=encoded(1, seed=78))
+    for label in ("red", "blue"):
+        button_of(page, label).click()
+        until(lambda label=label: f"Saved as {label}" in text(page, ".note"))  # type: ignore[misc]
+    assert saved_files(folder) == sorted([*before, "blue"])
+    button_of(page, "Undo").click()
+    until(lambda: text(page, ".note") == "Saved as red again")
+    assert saved_files(folder) == sorted([*before, "red"])
+    assert button_of(page, "red").get_attribute("aria-pressed") == "true"
+    assert button_of(page, "blue").get_attribute("aria-pressed") is None
+    button_of(page, "Undo").click()
+    until(lambda: text(page, ".note") == "No longer saved")
+    assert saved_files(folder) == before
+    assert not page.find_element("css selector", ".undo").is_displayed()
+    assert page.switch_to.active_element.text == "red"  # the focus stays with the correction
+
+
+def test_a_list_of_classes_saves_by_its_button_alone(with_answers: Callable[[str], Any], folder: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page, before = with_answers(f"'/model': {MANY_CLASSES}"), saved_files(folder)
+    add(page, "a.png", picture=encoded(1, seed=79))
+    chosen = page.find_element("css selector", ".correct select")
+    assert not button_of(page, "Save").is_enabled()
+    for _ in range(3):
+        chosen.send_keys(Keys.ARROW_DOWN)
+    assert button_of(page, "Save").is_enabled()
+    time.sleep(0.3)
+    assert (saved_files(folder), text(page, ".note")) == (before, "")
+    label = chosen.get_attribute("value")
+    button_of(page, "Save").click()
+    until(lambda: f"Saved as {label}" in text(page, ".note"))
+    assert saved_files(folder) == sorted([*before, label])
+    button_of(page, "Undo").click()
+    until(lambda: saved_files(folder) == before)
+
+
+def test_controls_are_disabled_while_their_request_runs(with_answers: Callable[[str], Any]) -> None:
+    page = with_answers(f"'/feedback': {SLOW}, '/feedback/undo': {SLOW}, '/explain': {SLOW}")
+    add(page, "a.png", picture=encoded(1, seed=80))
+    enabled = lambda: [one.text for one in page.find_elements("css selector", ".correct button") if one.is_enabled()]  # noqa: E731
+    button_of(page, "red").click()
+    assert enabled() == []
+    until(lambda: "Saved as red" in text(page, ".note"))
+    assert enabled() == ["red", "blue", "Undo"]
+    assert page.switch_to.active_element.text == "red"
+    explain = page.find_element("css selector", ".explain")
+    explain.click()
+    assert not explain.is_enabled()
+    until(explain.is_enabled)
+    button_of(page, "Undo").click()
+    assert enabled() == []
+    until(lambda: text(page, ".note") == "No longer saved")
+
+
+def test_an_old_failure_does_not_stay(with_answers: Callable[[str], Any]) -> None:
+    page = with_answers(f"'/explain': {FAILS_ONCE}")
+    add(page, "a.png")
+    explain = page.find_element("css selector", ".explain")
+    explain.click()
+    until(lambda: text(page, ".note") == "it did not work")
+    explain.click()
+    until(lambda: page.find_element("css selector", ".heat").is_displayed())
+    assert text(page, ".note") == ""
+
+
+def test_pictures_that_come_before_the_model_wait_for_it(with_answers: Callable[[str], Any]) -> None:
+    page = with_answers(f"'/model': {SLOW}")
+    assert text(page, "#facts") == "…"
+    add(page, "a.png", "b.png")
+    until(lambda: text(page, "#progress") == "2 of 2 done")
+    assert text(page, ".card .bars .label") == "green"
+
+
+def test_without_a_model_a_drop_leaves_the_page_as_it_is(with_answers: Callable[[str], Any]) -> None:
+    page = with_answers(f"'/model': {FAILS_ONCE}")
+    until(lambda: text(page, "#problem") == "it did not work")
+    page.execute_script(DROP, base64.b64encode(encoded()).decode(), ["a.png"], "drop")
+    time.sleep(0.2)
+    assert number_of(page, ".card") == 0
+    assert text(page, "#problem") == "it did not work"
+
+
+def test_a_double_click_opens_one_camera_and_takes_one_picture(page: Any) -> None:
+    page.execute_script("""
+      window.numOpened = 0;
+      const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = options => { window.numOpened += 1; return open(options); };
+      for (let n = 0; n < 2; n += 1) document.getElementById('open-camera').click();
+    """)
+    until(lambda: page.find_element("id", "shoot").is_displayed())
+    until(lambda: page.execute_script("return document.getElementById('video').videoWidth > 0"))
+    assert page.execute_script("return window.numOpened") == 1
+    page.execute_script("for (let n = 0; n < 2; n += 1) document.getElementById('shoot').click();")
+    until(lambda: number_of(page, ".card .bars li") == 3)
+    time.sleep(0.3)
+    assert number_of(page, ".card") == 1
+    assert page.find_element("id", "shoot").is_enabled()
+    page.find_element("id", "close-camera").click()
+    assert page.find_element("id", "open-camera").is_enabled()
+
+
+def test_examples_quote_the_token(browser: Any, trained: Run) -> None:
+    token = """it's "x" & $y\\z"""
+    with serving(trained, "--feedback", "none", "--token", token) as (_, address):
+        browser.get(address)
+        until(lambda: "24 test images right" in text(browser, "#facts"))
+        words = shlex.split(text(browser, "#curl").splitlines()[0])
+        assert words[1:3] == ["-H", f"Authorization: Bearer {token}"]
+        (line,) = (line for line in text(browser, "#python").splitlines() if line.startswith("headers = "))
+        assert ast.literal_eval(line.removeprefix("headers = ")) == {"Authorization": f"Bearer {token}"}
+        add(browser, "a.png")
+        assert text(browser, ".card .bars .label") == "green"
+        browser.get("about:blank")
 
 
 def test_the_keyboard_reaches_everything(page: Any) -> None:
@@ -163,6 +331,10 @@ def test_it_fits_its_width_and_names_everything(page: Any, width: int, scheme: s
         add(page, "a.png", f"{'long-name-' * 12}.png")
         page.find_element("css selector", ".explain").click()
         until(lambda: page.find_element("css selector", ".heat").is_displayed())
+        page.find_element("css selector", ".correct button").click()
+        until(lambda: page.find_element("css selector", ".undo").is_displayed())
+        page.find_element("id", "open-camera").click()
+        until(lambda: page.find_element("id", "shoot").is_displayed())
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
         violations = axe_core.Axe().run(page)["violations"]
         assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == []

@@ -1,6 +1,7 @@
 """The command as a process: it answers, ends on a signal, and says why it cannot listen."""
 
 import asyncio
+import io
 import json
 import re
 import signal
@@ -9,11 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from PIL import Image
 
 from timebox.exporting.parity import PredictFn
 from timebox.run import Run
@@ -89,6 +94,87 @@ def test_requests_in_progress_are_finished(trained: Run) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+def stalled_request(address: str) -> socket.socket:
+    """A request whose body does not come."""
+    connection = socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2])))
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1")
+    return connection
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT, signal.SIGTERM)])
+def test_a_second_signal_drops_what_is_in_progress_without_a_word(
+    trained: Run, numbers: tuple[signal.Signals, ...]
+) -> None:
+    with serving(trained, "--feedback", "none") as (process, address), stalled_request(address):
+        time.sleep(0.3)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.3)
+        _, errors = process.communicate(timeout=WAIT)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_request_that_takes_too_long_at_the_end_is_dropped_without_a_word(trained: Run) -> None:
+    with serving(trained, "--feedback", "none") as (process, address), stalled_request(address):
+        time.sleep(0.3)
+        process.terminate()
+        _, errors = process.communicate(timeout=WAIT)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("path", ["/predict", "/nothing", "/model"])
+@pytest.mark.parametrize("kept", ["close", "keep-alive"])
+def test_an_answer_reaches_a_client_that_still_sends(trained: Run, path: str, kept: str) -> None:
+    with serving(trained, "--feedback", "none") as (_, address):
+        connection = HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=WAIT)
+        connection.request("POST", path, bytes(70 << 20), {"Connection": kept})
+        answer = connection.getresponse()
+        assert answer.status == {"/predict": 413, "/nothing": 404, "/model": 405}[path]
+        assert "error" in json.load(answer)
+
+
+def test_libraries_that_warn_of_a_request_say_it_to_nobody(trained: Run) -> None:
+    with serving(trained, "--feedback", "none") as (process, address):
+        for body, kind in (
+            (picture_that_pillow_warns_of(), "image/jpeg"),
+            (picture_that_libtiff_warns_of(), "image/tiff"),
+            (b"\0", "multipart/form-data; boundary=x"),
+            (b"--x--\r\nmore", "multipart/form-data; boundary=x"),
+        ):
+            with suppress(HTTPError):
+                urlopen(Request(f"{address}predict", body, {"Content-Type": kind}), timeout=WAIT)
+        port = int(address.rstrip("/").rpartition(":")[2])
+        for line in (b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(line)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+        process.terminate()
+        _, errors = process.communicate(timeout=WAIT)
+    assert errors == ""
+
+
+def picture_that_pillow_warns_of() -> bytes:
+    """A JPEG whose Exif data are cut off."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(
+        buffer, "jpeg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\0\0\0\x06\0\0\0"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Image.open(buffer).getexif()
+    assert caught
+    return buffer.getvalue()
+
+
+def picture_that_libtiff_warns_of() -> bytes:
+    """A TIFF whose compressed pixels are damaged."""
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 40), 50).save(buffer, "tiff", compression="tiff_lzw")
+    content = bytearray(buffer.getvalue())
+    content[8:200] = bytes(192)
+    return bytes(content)
+
+
 def test_many_clients_at_once_get_their_own_answers(trained: Run) -> None:
     wrong: list[str] = []
 
@@ -120,9 +206,11 @@ def test_a_port_that_is_taken(trained: Run) -> None:
 
 
 def test_other_machines_need_the_printed_token(trained: Run) -> None:
-    with serving(trained, "--host", "0.0.0.0", "--feedback", "none") as (_, address):
+    with serving(trained, "--host", "0.0.0.0", "--feedback", "none") as (process, address):
         found = re.search(r":(\d+)/\?token=(\S+)", address)
-        assert found is not None
+        assert found is not None and process.stdout is not None
+        others = re.escape(f":{found[1]}/?token={found[2]}")
+        assert re.fullmatch(rf"other devices in the same network: http://\S+{others}\n", process.stdout.readline())
         local = f"http://127.0.0.1:{found[1]}/model"
         with pytest.raises(OSError, match="401"):
             urlopen(local, timeout=WAIT)

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     require_serve()
 
     from timebox.run import load
-    from timebox.serving.http.server import address_of, listen, run_server, token_for
+    from timebox.serving.http.addresses import address_of, lines_for_others, token_for
+    from timebox.serving.http.server import listen, run_server
     from timebox.serving.predictions.app import PredictionServer
     from timebox.serving.predictions.feedback import Feedback
 
@@ -55,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     feedback = Feedback(folder, trained.class_names) if folder else None
     server = PredictionServer(trained, config.tta, token, feedback)
     listener = listen(config.host, config.port)
-    address = address_of(listener, config.host, token)
+    address, others = address_of(listener, config.host, token), lines_for_others(listener, token)
     with _onnx_engine(config, trained, server.predictor):
-        run_server(server.app, listener, lambda: write(f"{trained.path} is served at {address} until Ctrl-C\n"))
+        run_server(server.app, listener, lambda: write(f"{trained.path} is served at {address} until Ctrl-C\n{others}"))
     return DONE
 
 

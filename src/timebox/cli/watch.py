@@ -2,6 +2,9 @@
 
 import argparse
 import os
+import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,21 +35,39 @@ def run(args: argparse.Namespace) -> int:
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
 
-    from timebox.serving.http.server import address_of, listen, run_server, token_for
+    from timebox.serving.http.addresses import address_of, lines_for_others, token_for
+    from timebox.serving.http.server import listen, run_server
     from timebox.serving.watching.app import WatchServer
+    from timebox.serving.watching.watcher import check_watchable
 
     token = token_for(config.host, config.token)
     path = Path(expand_user(config.path))
-    server = WatchServer(path, token)
+    check_watchable(path)
+    has_ended = _stdin_has_ended() if config.until_stdin_ends else lambda: False
+    server = WatchServer(path, token, has_ended)
     listener = listen(config.host, config.port)
-    address = address_of(listener, config.host, token)
+    address, others = address_of(listener, config.host, token), lines_for_others(listener, token)
 
     def is_over() -> bool:
         return config.exit_after is not None and server.seconds_since_end() > config.exit_after
 
     def ready() -> None:
         until = "Ctrl-C" if config.exit_after is None else "it has ended"
-        write(f"{path} is shown at {address} until {until}\n")
+        write(f"{path} is shown at {address} until {until}\n{others}")
 
     run_server(server.app, listener, ready, is_over, server.end)
     return DONE
+
+
+def _stdin_has_ended() -> Callable[[], bool]:
+    """Read standard input in a thread; returns a function that says whether it has ended."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with suppress(OSError, ValueError):
+            while sys.stdin and os.read(sys.stdin.fileno(), 1 << 16):
+                pass
+        ended.set()
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    return ended.is_set

@@ -260,6 +260,13 @@ class WatchConfig(Config, frozen=True, kw_only=True):
             write=options.budget_text,
         ),
     ] = None
+    until_stdin_ends: Annotated[
+        bool,
+        option(
+            "take the end of standard input for the end of the training, whatever its files say: for a program that "
+            "trains, starts this page, and closes the pipe"
+        ),
+    ] = False
 
 
 class RecipesConfig(Config, frozen=True, kw_only=True):

@@ -226,6 +226,25 @@ def lock(file: int, *, wait: bool = False) -> None:
                 raise
 
 
+def is_locked(path: Path) -> bool | None:
+    """Whether another process has locked a file; None where the file system has no locks, or it cannot be opened.
+
+    The file is locked for a moment to find out, so that a process which begins just then finds it locked.
+    """
+    if not fcntl:
+        return None
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file by renaming a temporary one. Raises OSError; the file is as it was before then.
 

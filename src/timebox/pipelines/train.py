@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def train(
         if is_worker_rank():
             return Run(run_worker(resolve_device(device), deadline, reader, trust_code), device)
         page = LivePage() if live else None
-        with dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
+        with page or nullcontext(), dispatch_to(load_callbacks(callbacks), deadline, reporter) as dispatcher:
             if is_new:
                 run = _train(config, reader, deadline, reporter, dispatcher, page)
             else:

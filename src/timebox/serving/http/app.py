@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan
 
 from timebox.errors import OutputError, TimeboxError
 from timebox.serving.http.answers import error_answer
 from timebox.serving.http.errors import RequestError
 from timebox.serving.http.guard import Guard
+from timebox.serving.http.unread import ReadRest
 
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 STYLE = "style.css"  # that the reports have too
@@ -23,7 +24,7 @@ STYLE = "style.css"  # that the reports have too
 
 def build_app(
     page: str, routes: Sequence[Route], token: str | None, lifespan: Lifespan[Starlette] | None = None
-) -> Guard:
+) -> ASGIApp:
     """An app that shows a page at ``/``.
 
     Args:
@@ -43,7 +44,8 @@ def build_app(
     handlers: dict[Any, Any] = {
         RequestError: _refuse, TimeboxError: _fail, HTTPException: _refuse_address, Exception: _fail,
     }  # fmt: skip
-    return Guard(Starlette(routes=[*own, *routes], exception_handlers=handlers, lifespan=lifespan), token)
+    app = Starlette(routes=[*own, *routes], exception_handlers=handlers, lifespan=lifespan)
+    return ReadRest(Guard(app, token))
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.message import Message
 
 from python_multipart.exceptions import MultipartParseError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -62,6 +62,24 @@ class Room:
         if self.num_images + number > self._limits.waiting_images:
             raise OverloadedError("pictures")
         self.num_images += number
+
+
+class _WholeForm(MultiPartParser):
+    """A form that is refused if the boundary that closes it is missing: its last file may be cut off."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], max_parts: int) -> None:
+        super().__init__(headers, self._whole(stream), max_files=max_parts, max_fields=max_parts)
+        self._has_ended = False
+
+    def on_end(self) -> None:
+        """Called by the parser at the boundary that closes the form."""
+        self._has_ended = True
+
+    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._has_ended:
+            raise MultiPartException("it is cut off, as the boundary that closes it is missing")
 
 
 class RequestPictures:
@@ -124,9 +142,7 @@ class RequestPictures:
             yield chunk
 
     async def _files_of_form(self) -> list[Picture]:
-        parser = MultiPartParser(
-            self._request.headers, self._chunks(), max_files=self._limits.images, max_fields=self._limits.images
-        )
+        parser = _WholeForm(self._request.headers, self._chunks(), self._limits.images)
         parser.spool_max_size = self._limits.body_bytes  # nothing is written to the disk
         try:
             form = await parser.parse()

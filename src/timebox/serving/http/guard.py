@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from timebox.serving.http.addresses import is_loopback
 from timebox.serving.http.answers import error_answer
 from timebox.serving.http.errors import RequestError
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 # Files without anything of the run in them, and the question whether the server is alive.
 OPEN_PATHS = ("/static/", "/health")
@@ -58,8 +58,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.token is None and _host_name(host) not in LOOPBACK_NAMES:
-            raise RequestError(403, "this server answers under the names localhost, 127.0.0.1 and [::1] only")
+        if self.token is None and not is_loopback(_host_name(host)):
+            raise RequestError(403, "this server answers under localhost and the numbers of this machine alone only")
         if scope["method"] not in SAFE_METHODS:
             origin = headers.get("origin")
             is_other_site = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")

@@ -1,8 +1,6 @@
 """Listening, and ending: requests in progress are finished first."""
 
 import asyncio
-import ipaddress
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,11 +11,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from timebox.errors import UsageError, option_text
+from timebox.serving.http.quiet import silence_libraries
 
 # Seconds for requests in progress once the server is to end; and of a connection without requests.
 STOP_SECONDS, IDLE_SECONDS = 10, 30
 TICKS_BETWEEN_CHECKS = 10
-TOKEN_BYTES, MIN_TOKEN_LENGTH = 16, 8
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,25 +66,6 @@ class _Server(uvicorn.Server):
         self.force_exit, self.should_exit = self.should_exit, True
 
 
-def token_for(host: str, token: str | None) -> str | None:
-    """The token that requests need: the given one, a new one where other machines can reach the host, else None.
-
-    Raises UsageError for a token that is easily guessed.
-    """
-    if token is not None and len(token) < MIN_TOKEN_LENGTH:
-        flag = option_text("token", "...")
-        raise UsageError(f"{flag} must have {MIN_TOKEN_LENGTH} characters or more, or it is soon guessed")
-    return token if token or is_loopback(host) else secrets.token_urlsafe(TOKEN_BYTES)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host, given by name or number."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 for a free one. Raises UsageError where that is not possible."""
     try:
@@ -106,14 +85,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str, token: str | None) -> str:
-    """The address to open in a browser."""
-    port = listener.getsockname()[1]
-    name = socket.gethostname() if host in ("0.0.0.0", "::", "") else host
-    name = f"[{name}]" if ":" in name else name
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-
-
 def run_server(
     app: ASGIApp,
     listener: socket.socket,
@@ -130,7 +101,8 @@ def run_server(
     """
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http="httptools",
+        log_level="error",  # below that it tells of each request that is no HTTP
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
@@ -138,5 +110,6 @@ def run_server(
         proxy_headers=False,
         lifespan="on",
     )
+    silence_libraries()
     with listener:
         _Server(config, ready, is_over, ending).run(sockets=[listener])

@@ -7,6 +7,7 @@ const AT_ONCE = 4;             // requests in progress
 const byId = id => document.getElementById(id);
 const token = new URLSearchParams(location.search).get('token');
 const percent = value => `${(100 * value).toFixed(1)} %`;
+const shellQuoted = text => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 const waiting = [];
 let model = null, numRunning = 0, numDone = 0, numAll = 0, stream = null;
 
@@ -54,12 +55,12 @@ function showModel() {
 
 function showExamples() {
   const address = `${location.origin}/predict?top=3`;
-  const header = token ? ` -H 'Authorization: Bearer ${token}'` : '';
+  const header = token ? ` -H ${shellQuoted(`Authorization: Bearer ${token}`)}` : '';
   byId('curl').textContent = [
     `curl${header} --data-binary @photo.jpg '${address}'`,
     `curl${header} -F file=@one.jpg -F file=@two.jpg '${address}'`,
   ].join('\n');
-  const sent = token ? `headers = {"Authorization": "Bearer ${token}"}` : 'headers = {}';
+  const sent = token ? `headers = {"Authorization": ${JSON.stringify(`Bearer ${token}`)}}` : 'headers = {}';
   byId('python').textContent = [
     'import json', 'from pathlib import Path', 'from urllib.request import Request, urlopen', '', sent,
     `request = Request("${address}", Path("photo.jpg").read_bytes(), headers)`,
@@ -69,9 +70,9 @@ function showExamples() {
   if (token) byId('openapi').href = `/openapi.json?token=${encodeURIComponent(token)}`;
 }
 
-function add(files) {
-  const pictures = [...files];
-  if (!pictures.length) return;
+async function add(files) {
+  const pictures = [...files];   // the browser empties the list of a drop
+  if (!pictures.length || !await isReady) return;
   showProblem('');
   byId('results-section').hidden = false;
   const cards = pictures.map(newCard);
@@ -138,92 +139,148 @@ function bar({ label, probability }) {
   return row;
 }
 
-async function explain(card) {
-  const button = card.part('.explain'), heat = card.part('.heat'), note = card.part('.note');
-  const isShown = !heat.hidden;
-  if (!heat.getAttribute('src')) {
-    button.disabled = true;
-    try {
-      const answer = await ask(`/explain?label=${encodeURIComponent(card.label)}`, card.file);
-      heat.src = answer.heat_map;
-      heat.alt = `What in the picture speaks for ${card.label}`;
-    } catch (error) {
-      note.textContent = error.message;
-      return;
-    } finally {
-      button.disabled = false;
-    }
-  }
-  heat.hidden = isShown;
-  button.setAttribute('aria-pressed', String(!isShown));
-  button.textContent = isShown ? 'Show what decided' : 'Hide what decided';
-}
-
-function offerCorrection(card) {
-  const row = card.part('.correct');
-  row.hidden = false;
-  row.append('Wrong? Save as ');
-  if (model.classes.length <= MAX_BUTTONS) {
-    for (const label of model.classes.filter(name => name !== card.label)) {
-      const button = document.createElement('button');
-      button.type = 'button';
-      button.textContent = label;
-      button.onclick = () => correct(card, label);
-      row.append(button);
-    }
-    return;
-  }
-  const list = document.createElement('select');
-  list.setAttribute('aria-label', 'Right class');
-  list.append(new Option('choose …', ''), ...model.classes.map(name => new Option(name, name)));
-  list.onchange = () => { if (list.value) correct(card, list.value); };
-  row.append(list);
-}
-
-async function correct(card, label) {
-  const note = card.part('.note');
+// Disables controls while a request runs, and gives the focus back that one of them had.
+async function whileDisabled(controls, act) {
+  const focused = document.activeElement;
+  const disabled = controls.filter(control => !control.disabled);
+  for (const control of disabled) control.disabled = true;
   try {
-    const answer = await ask(`/feedback?label=${encodeURIComponent(label)}`, card.file);
-    note.textContent = `Saved as ${label}: ${answer.saved}`;
-    for (const button of card.part('.correct').querySelectorAll('button')) {
-      button.setAttribute('aria-pressed', String(button.textContent === label));
-    }
+    return await act();
+  } finally {
+    for (const control of disabled) control.disabled = false;
+    if (disabled.includes(focused)) focused.focus();
+  }
+}
+
+// As above, for requests of a card: its note says how they end.
+async function askFor(card, controls, act) {
+  const note = card.part('.note');
+  note.textContent = '';
+  try {
+    note.textContent = await whileDisabled(controls, act) ?? '';
   } catch (error) {
     note.textContent = error.message;
   }
 }
 
-async function openCamera() {
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
-  } catch (error) {
-    showProblem(navigator.mediaDevices ? `The camera cannot be used: ${error.message}`
-      : 'The camera can be used at http://localhost only, or over https.');
-    return;
+function explain(card) {
+  const button = card.part('.explain'), heat = card.part('.heat');
+  return askFor(card, [button], async () => {
+    if (!heat.getAttribute('src')) {
+      const answer = await ask(`/explain?label=${encodeURIComponent(card.label)}`, card.file);
+      heat.src = answer.heat_map;
+      heat.alt = `What in the picture speaks for ${card.label}`;
+    }
+    heat.hidden = !heat.hidden;
+    button.textContent = heat.hidden ? 'Show what decided' : 'Hide what decided';
+  });
+}
+
+function newButton(text, act) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = text;
+  button.onclick = act;
+  return button;
+}
+
+function offerCorrection(card) {
+  const row = card.part('.correct');
+  card.earlier = [];   // for each correction, the class that the picture was saved as before it
+  card.undo = newButton('Undo', () => undo(card));
+  card.undo.className = 'undo';
+  card.undo.hidden = true;
+  row.hidden = false;
+  row.append(Object.assign(document.createElement('span'), { textContent: 'Wrong? Save as' }));
+  if (model.classes.length <= MAX_BUTTONS) {
+    row.append(...model.classes.filter(name => name !== card.label).map(name => newButton(name, () => correct(card, name))));
+  } else {
+    // A list changes with each key; only the button saves.
+    const list = document.createElement('select'), save = newButton('Save', () => correct(card, list.value));
+    list.setAttribute('aria-label', 'Right class');
+    list.append(new Option('choose …', ''), ...model.classes.map(name => new Option(name, name)));
+    list.onchange = () => { save.disabled = !list.value; };
+    save.disabled = true;
+    row.append(list, save);
   }
-  showProblem('');
-  byId('video').srcObject = stream;
-  await byId('video').play();
-  byId('camera').hidden = false;
-  byId('open-camera').disabled = true;
-  byId('shoot').focus();
+  row.append(card.undo);
+}
+
+const controlsOf = card => [...card.part('.correct').querySelectorAll('button, select')];
+
+function correct(card, label) {
+  return askFor(card, controlsOf(card), async () => {
+    const answer = await ask(`/feedback?label=${encodeURIComponent(label)}`, card.file);
+    card.earlier.push(answer.previous);
+    showCorrection(card, label);
+    return `Saved as ${label}: ${answer.saved}`;
+  });
+}
+
+async function undo(card) {
+  await askFor(card, controlsOf(card), async () => {
+    const label = card.earlier.at(-1);
+    await ask(label === null ? '/feedback/undo' : `/feedback?label=${encodeURIComponent(label)}`, card.file);
+    card.earlier.pop();
+    showCorrection(card, label);
+    return label === null ? 'No longer saved' : `Saved as ${label} again`;
+  });
+  if (card.undo.hidden) controlsOf(card)[0].focus();
+}
+
+function showCorrection(card, label) {
+  card.undo.hidden = !card.earlier.length;
+  for (const button of card.part('.correct').querySelectorAll('button:not(.undo)')) {
+    if (button.textContent === label) button.setAttribute('aria-pressed', 'true');
+    else button.removeAttribute('aria-pressed');
+  }
+}
+
+function openCamera() {
+  return whileDisabled([byId('open-camera')], async () => {
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
+      byId('video').srcObject = stream;
+      await byId('video').play();
+    } catch (error) {
+      stopCamera();
+      showProblem(navigator.mediaDevices ? `The camera cannot be used: ${error.message}`
+        : 'The camera can be used at http://localhost only, or over https.');
+      return;
+    }
+    showProblem('');
+    for (const track of stream.getTracks()) track.onended = closeCamera;   // it was unplugged
+    byId('camera').hidden = false;
+  }).then(() => {
+    if (byId('camera').hidden) return;
+    byId('open-camera').disabled = true;
+    byId('shoot').focus();
+  });
+}
+
+function stopCamera() {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+  stream = null;
+  byId('video').srcObject = null;
 }
 
 function closeCamera() {
-  for (const track of stream?.getTracks() ?? []) track.stop();
-  stream = null;
+  stopCamera();
   byId('camera').hidden = true;
   byId('open-camera').disabled = false;
   byId('open-camera').focus();
 }
 
 function takePicture() {
-  const video = byId('video'), canvas = document.createElement('canvas');
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext('2d').drawImage(video, 0, 0);
-  const name = `camera ${new Date().toLocaleTimeString()}.jpg`;
-  canvas.toBlob(blob => add([new File([blob], name, { type: 'image/jpeg' })]), 'image/jpeg', 0.95);
+  return whileDisabled([byId('shoot')], async () => {
+    const video = byId('video'), canvas = document.createElement('canvas');
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    const blob = await new Promise(done => canvas.toBlob(done, 'image/jpeg', 0.95));
+    if (!blob) { showProblem('The camera gives no picture.'); return; }
+    await add([new File([blob], `camera ${new Date().toLocaleTimeString()}.jpg`, { type: 'image/jpeg' })]);
+  });
 }
 
 function clear() {
@@ -256,11 +313,18 @@ function connect() {
   });
 }
 
-try {
-  model = await ask('/model');
-  showModel();
-  showExamples();
-  connect();
-} catch (error) {
-  showProblem(error.message);
+async function loadModel() {
+  try {
+    model = await ask('/model');
+    showModel();
+    showExamples();
+    return true;
+  } catch (error) {
+    showProblem(error.message);
+    return false;
+  }
 }
+
+// Pictures that come before the model is known wait for it.
+const isReady = loadModel();
+connect();

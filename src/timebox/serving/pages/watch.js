@@ -1,7 +1,8 @@
 // The page of `timebox watch`: draws what /events sends.
 
 const MAX_POINTS = 600;          // of a curve
-const WIDTH = 520, HEIGHT = 190, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;
+const RETRY_SECONDS = 3;
+const HEIGHT = 150, LEFT = 52, RIGHT = 8, TOP = 8, BOTTOM = 24;   // of a chart, in pixels
 
 const byId = id => document.getElementById(id);
 const token = new URLSearchParams(location.search).get('token');
@@ -10,10 +11,11 @@ const isOver = () => ENDS.includes(state.phase);
 const percent = value => `${(100 * value).toFixed(1)} %`;
 const PHASES = {
   waiting: 'waiting for the training to begin', planning: 'reading the data and planning', training: 'training', scoring: 'scoring and saving', done: 'done',
-  stopped: 'stopped; it can be resumed', killed: 'the process has ended without finishing; a checkpoint can be resumed',
+  stopped: 'stopped; it can be resumed', killed: 'the process has ended without finishing; it can be resumed',
+  nothing: 'the training has ended before anything was kept; its own output says why',
 };
-const ENDS = ['done', 'stopped', 'killed'];
-let steps = [], validations = [], trials = [], state = {}, leftAt = null, speedFrom = null;
+const ENDS = ['done', 'stopped', 'killed', 'nothing'];
+let steps = [], validations = [], trials = [], state = {}, leftAt = null, speedFrom = null, shownStatus = null;
 
 function duration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
@@ -24,11 +26,19 @@ function duration(seconds) {
 
 function receive(event) {
   const news = JSON.parse(event.data);
-  if (news.restarted) { steps = []; validations = []; trials = []; speedFrom = null; }
+  if (news.restarted) forget();
   for (const line of news.lines) takeLine(line, news.kind ?? state.kind);
   state = { ...state, ...news };
   leftAt = state.seconds_left === null ? null : Date.now() + 1000 * state.seconds_left;
   show();
+}
+
+function forget() {
+  steps = []; validations = []; trials = []; speedFrom = null; shownStatus = null;
+  for (const id of ['plan', 'examples']) byId(id).replaceChildren();
+  for (const id of ['plan-section', 'examples-section']) byId(id).hidden = true;
+  byId('speed').textContent = '–';
+  byId('accuracy-text').textContent = 'accuracy on validation images';
 }
 
 function takeLine(line, kind) {
@@ -45,26 +55,26 @@ function show() {
   byId('name').textContent = state.name;
   document.title = `${state.name}: ${PHASES[state.phase]}`;
   byId('facts').textContent = facts().join(' · ');
-  byId('state').hidden = state.phase === 'waiting' || !isTraining;
+  byId('state').hidden = ['waiting', 'nothing'].includes(state.phase) || !isTraining;
   byId('end').hidden = !(isOver() && state.report);
   byId('report').href = withToken('/report');
   showNumbers(last);
   byId('curves').hidden = !isTraining || steps.length < 2;
+  byId('accuracy-chart').parentElement.hidden = !validations.length;
   draw('loss-chart', points(steps, 'loss'), { smooth: true });
   draw('accuracy-chart', points(validations, 'val_accuracy'), { form: percent, dots: true });
-  byId('accuracy-chart').parentElement.hidden = !validations.length;
   draw('lr-chart', points(steps, 'lr'), { fromZero: true });
   showTrials(isTraining);
   if (state.status) showStatus(state.status);
 }
 
 function facts() {
-  const status = state.status, list = [PHASES[state.phase]];
+  const status = state.status ?? shownStatus, list = [PHASES[state.phase]];
   if (state.kind !== 'training') list.unshift(`a ${state.kind}`, `${trials.length} trials`);
   if (status) {
     list.push(`${status.train_images.toLocaleString('en')} images`, `${status.num_classes} classes`);
     if (status.device) list.push(status.device);
-    if (status.budget_seconds !== null) list.push(`budget ${duration(status.budget_seconds)}`);
+    if (status.budget_seconds !== null && !isOver()) list.push(`budget ${duration(status.budget_seconds)}`);
   }
   return list;
 }
@@ -74,13 +84,13 @@ function showNumbers(last) {
   byId('bar').style.width = `${100 * progress}%`;
   byId('track').setAttribute('aria-valuenow', Math.round(100 * progress));
   byId('loss').textContent = last ? last.loss.toFixed(3) : '–';
-  byId('epoch').textContent = last ? last.epoch.toFixed(1) : '–';
+  byId('epoch').textContent = last?.epoch !== undefined ? last.epoch.toFixed(1) : '–';
   const scored = summary?.test_accuracy ?? summary?.val_accuracy ?? null, validated = validations.at(-1)?.val_accuracy;
   byId('accuracy').textContent = scored !== null ? percent(scored) : validated !== undefined ? percent(validated) : '–';
   if (scored !== null) {
-    const isTest = summary.test_accuracy !== null;
-    const number = (isTest ? summary.test_images : summary.val_images).toLocaleString('en');
-    byId('accuracy-text').textContent = `accuracy on ${number} ${isTest ? 'test' : 'validation'} images`;
+    const isTest = summary.test_accuracy !== null, number = isTest ? summary.test_images : summary.val_images;
+    const many = number === null ? '' : `${number.toLocaleString('en')} `;
+    byId('accuracy-text').textContent = `accuracy on ${many}${isTest ? 'test' : 'validation'} images`;
   }
   showSpeed(last, summary);
   showLeft();
@@ -127,19 +137,21 @@ function element(name, attributes, text) {
 }
 
 function draw(id, curve, { form = value => Number(value.toPrecision(2)).toString(), smooth = false, dots = false, fromZero = false }) {
-  const chart = byId(id);
-  if (!curve.length) { chart.replaceChildren(); return; }
+  const chart = byId(id), chartWidth = chart.clientWidth;
+  if (!curve.length || !chartWidth) { chart.replaceChildren(); return; }
+  chart.setAttribute('viewBox', `0 0 ${chartWidth} ${HEIGHT}`);
+  const right = chartWidth - RIGHT;
   const values = curve.map(point => point[1]), first = curve[0][0], width = Math.max(1, curve.at(-1)[0] - first);
   const low = fromZero ? 0 : Math.min(...values), high = Math.max(...values), range = high - low || 1;
-  const x = step => LEFT + (step - first) / width * (WIDTH - LEFT - RIGHT);
+  const x = step => LEFT + (step - first) / width * (right - LEFT);
   const y = value => TOP + (1 - (value - low) / range) * (HEIGHT - TOP - BOTTOM);
   const path = line => line.map(point => `${x(point[0]).toFixed(1)},${y(point[1]).toFixed(1)}`).join(' ');
   const parts = [0, 0.5, 1].flatMap(share => {
     const value = low + share * range;
-    return [element('line', { class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+    return [element('line', { class: 'grid', x1: LEFT, x2: right, y1: y(value), y2: y(value) }),
       element('text', { class: 'end', x: LEFT - 6, y: y(value) + 4 }, form(value))];
   });
-  parts.push(element('text', { x: LEFT, y: HEIGHT - 6 }, first), element('text', { class: 'end', x: WIDTH - RIGHT, y: HEIGHT - 6 }, curve.at(-1)[0]));
+  parts.push(element('text', { x: LEFT, y: HEIGHT - 6 }, first), element('text', { class: 'end', x: right, y: HEIGHT - 6 }, curve.at(-1)[0]));
   if (smooth) parts.push(element('polyline', { class: 'raw', points: path(curve) }));
   parts.push(element('polyline', { class: 'line', points: path(smooth ? smoothed(curve) : curve) }));
   if (dots) parts.push(...curve.map(point => element('circle', { r: 3, cx: x(point[0]), cy: y(point[1]) })));
@@ -153,7 +165,7 @@ function showTrials(isTraining) {
     const row = document.createElement('tr');
     row.className = trial.accuracy === best ? 'best' : '';
     const what = trial.label ?? ((trial.settings ?? []).join(' ') || 'the recipe itself');
-    const result = trial.accuracy === undefined ? trial.error ?? trial.reason ?? trial.state ?? '–' : percent(trial.accuracy);
+    const result = trial.accuracy === undefined ? trial.failed ?? trial.reason ?? trial.state ?? '–' : percent(trial.accuracy);
     const seed = trial.seed === undefined ? '' : ` (seed ${trial.seed})`;
     for (const [text, kind] of [[index + 1, ''], [what + seed, ''], [result, 'n']]) {
       const cell = document.createElement('td');
@@ -166,11 +178,12 @@ function showTrials(isTraining) {
 }
 
 function showStatus(status) {
-  if (byId('plan').childElementCount || !status.plan.length) return;
+  if (status === shownStatus) return;
+  shownStatus = status;
   byId('plan-section').hidden = !status.plan.length;
-  byId('plan').append(...status.plan.map(line => Object.assign(document.createElement('li'), { textContent: line })));
+  byId('plan').replaceChildren(...status.plan.map(line => Object.assign(document.createElement('li'), { textContent: line })));
   byId('examples-section').hidden = !status.examples.length;
-  byId('examples').append(...status.examples.map(([label, source]) => {
+  byId('examples').replaceChildren(...status.examples.map(([label, source]) => {
     const figure = document.createElement('figure'), image = new Image();
     image.src = source;
     image.alt = label;
@@ -180,18 +193,31 @@ function showStatus(status) {
   }));
 }
 
+function showProblem(text) {
+  byId('problem').textContent = text;
+  byId('problem').hidden = !text;
+}
+
 function connect() {
   const source = new EventSource(withToken('/events'));
   source.onmessage = receive;
-  source.onopen = () => { byId('problem').hidden = true; steps = []; validations = []; trials = []; };
-  source.onerror = () => {
-    if (isOver()) source.close();
-    byId('problem').hidden = isOver() && !state.report;
-    byId('problem').textContent = isOver() ? 'The page has ended with the training. The report is report.html in its directory.'
-      : 'The server does not answer; trying again.';
-    if (isOver()) byId('end').hidden = true;
+  source.onopen = () => { showProblem(''); forget(); };
+  source.onerror = async () => {
+    if (isOver()) {
+      source.close();
+      byId('end').hidden = true;
+      showProblem(state.report ? 'The page has ended with the training. The report lies in its directory.' : 'The page has ended with the training.');
+      return;
+    }
+    showProblem('The server does not answer; trying again.');
+    if (source.readyState !== EventSource.CLOSED) return;
+    // Any answer but 200 ends a source for good: say what it was, and begin another one.
+    const answer = await fetch(withToken('/state')).catch(() => null);
+    if (answer && !answer.ok) showProblem(`The server refuses: ${(await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`}`);
+    setTimeout(connect, 1000 * RETRY_SECONDS);
   };
 }
 
 connect();
 setInterval(showLeft, 1000);
+window.addEventListener('resize', () => { if (state.kind) show(); });

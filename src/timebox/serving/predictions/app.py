@@ -25,6 +25,7 @@ from timebox.serving.predictions.openapi import (
     ModelDescription,
     Predictions,
     Preprocessing,
+    Removed,
     Saved,
     openapi,
 )
@@ -61,6 +62,7 @@ class PredictionServer:
             Route("/predict", self._predict, methods=["POST"]),
             Route("/explain", self._explain, methods=["POST"]),
             Route("/feedback", self._save_feedback, methods=["POST"]),
+            Route("/feedback/undo", self._undo_feedback, methods=["POST"]),
         ]
         self.app = build_app("predict.html", routes, token, self._lifespan)
 
@@ -97,16 +99,28 @@ class PredictionServer:
         return json_answer(Explanation(label, width, height, heat_uri(heat)))
 
     async def _save_feedback(self, request: Request) -> Response:
-        if self._feedback is None:
-            raise RequestError(403, "this server was started without a folder for corrected pictures")
+        feedback = self._feedback_folder()
         label = request.query_params.get("label")
         if label is None:
             raise RequestError(400, "the class is missing: POST /feedback?label=CLASS")
         async with RequestPictures(request, self._room, self._limits) as pictures:
             for picture in pictures:
                 await self.predictor.readable(picture)
-            paths = [self._feedback.save(picture, label) for picture in pictures]
-        return json_answer(Saved(str(paths[-1])))
+            path, previous = [feedback.save(picture, label) for picture in pictures][-1]
+        return json_answer(Saved(str(path), previous))
+
+    async def _undo_feedback(self, request: Request) -> Response:
+        feedback = self._feedback_folder()
+        async with RequestPictures(request, self._room, self._limits) as pictures:
+            for picture in pictures:
+                await self.predictor.readable(picture)
+            removed = [str(path) for picture in pictures for path in feedback.remove(picture)]
+        return json_answer(Removed(removed))
+
+    def _feedback_folder(self) -> Feedback:
+        if self._feedback is None:
+            raise RequestError(403, "this server was started without a folder for corrected pictures")
+        return self._feedback
 
     def _top(self, request: Request) -> int:
         text, most = request.query_params.get("top", "1"), len(self._run.class_names)

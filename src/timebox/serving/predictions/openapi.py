@@ -45,9 +45,21 @@ class Saved(Struct, frozen=True):
 
     Attributes:
         saved: the file on the server's disk.
+        previous: the class that the picture was saved as before; null where it was not.
     """
 
     saved: str
+    previous: str | None
+
+
+class Removed(Struct, frozen=True):
+    """Answer to ``POST /feedback/undo``.
+
+    Attributes:
+        removed: the files on the server's disk; none where the pictures were not saved.
+    """
+
+    removed: list[str]
 
 
 class Preprocessing(Struct, frozen=True):
@@ -110,7 +122,7 @@ class Refusal(Struct, frozen=True):
     error: str
 
 
-ANSWERS = (Predictions, Explanation, Saved, ModelDescription, Health, Refusal)
+ANSWERS = (Predictions, Explanation, Saved, Removed, ModelDescription, Health, Refusal)
 REFUSALS = {
     "400": "the request or its pictures are damaged",
     "401": "the token is missing or wrong",
@@ -151,6 +163,7 @@ def openapi(has_token: bool) -> dict[str, Any]:
             "/feedback": {
                 "post": _operation("Keep a picture under its right class", Saved, [{**label, "required": True}])
             },
+            "/feedback/undo": {"post": _operation("Keep a picture no longer", Removed, [])},
             "/model": {"get": _operation("The model", ModelDescription)},
             "/health": {"get": {**_operation("Whether the server is alive", Health), "security": []}},
         },

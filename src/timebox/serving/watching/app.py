@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -27,11 +27,12 @@ class WatchServer:
     Args:
         path: of the run, search or benchmark.
         token: that requests need; None for none.
+        has_ended: whether the training is known to have ended, whatever its files say.
     """
 
-    def __init__(self, path: Path, token: str | None) -> None:
-        self._path, self._is_ending = path, False
-        self._watcher = DirectoryWatcher(path)
+    def __init__(self, path: Path, token: str | None, has_ended: Callable[[], bool] = lambda: False) -> None:
+        self._path, self._has_ended, self._is_ending = path, has_ended, False
+        self._watcher = self._new_watcher()
         self._ended_at: float | None = None
         routes = [
             Route("/state", self._state),
@@ -45,6 +46,9 @@ class WatchServer:
         """End the streams of events, which would keep the server from ending."""
         self._is_ending = True
 
+    def _new_watcher(self) -> DirectoryWatcher:
+        return DirectoryWatcher(self._path, self._has_ended)
+
     def seconds_since_end(self) -> float:
         """Seconds since the training was first seen to have ended; 0 while it runs."""
         if self._watcher.poll()["phase"] not in ENDS:
@@ -57,7 +61,8 @@ class WatchServer:
         return json_answer({"status": "ok"})
 
     async def _state(self, request: Request) -> Response:
-        return json_answer(await asyncio.to_thread(DirectoryWatcher(self._path).poll))
+        state = await asyncio.to_thread(self._new_watcher().poll)
+        return Response(json.dumps(state, allow_nan=False), media_type="application/json")
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(
@@ -66,14 +71,14 @@ class WatchServer:
 
     async def _stream(self) -> AsyncIterator[str]:
         """An event for each change, with the lines that are new to this client."""
-        watcher, last, last_sent = DirectoryWatcher(self._path), "", 0.0
+        watcher, last, last_sent = self._new_watcher(), "", 0.0
         while not self._is_ending:
             state = await asyncio.to_thread(watcher.poll)
             text = json.dumps({**state, "seconds_left": None, "lines": []}, sort_keys=True)
             if state["lines"] or text != last:
                 # Plan and examples stay as they are: they are sent once.
                 sent = {name: value for name, value in state.items() if name != "status" or text != last}
-                yield f"data: {json.dumps(sent)}\n\n"
+                yield f"data: {json.dumps(sent, allow_nan=False)}\n\n"
                 last, last_sent = text, time.monotonic()
             elif time.monotonic() - last_sent > PING_SECONDS:
                 yield f"data: {json.dumps({'seconds_left': state['seconds_left'], 'lines': []})}\n\n"
