@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help train check lint types unit test docs dist release reference endurance digest fuzz schemas gpu clean
+.PHONY: help train check lint types unit test docs lock dist release reference endurance digest fuzz schemas gpu clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -66,6 +66,11 @@ reference: $(VENV)/.installed ## write the page of the command line again, from 
 docs: $(VENV)/.installed-dev ## build the documentation and the Python reference in build/site; any warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+LOCK := requirements-dev.lock
+
+lock: $(VENV)/.installed-dev ## write the versions that are installed here to requirements-dev.lock, for make LOCKED=1
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/ @ .*//; s/+[a-z0-9]*$$//' | grep == >$(LOCK)
+
 RELEASE_VENV := build/release-environment
 
 dist: $(VENV)/.installed-release ## build the wheel and the source archive in dist/, and try the wheel in a fresh environment
@@ -105,8 +110,9 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --editable .
 	@touch $@
 
+# With LOCKED=1, the versions of requirements-dev.lock, with which all tests have passed.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(LOCKED),--constraint $(LOCK)) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.installed-release: $(VENV)/.installed

@@ -30,7 +30,7 @@ ESTIMATOR = "timebox.estimator.classifier"
 # whose public names point, lazily, at everything below the command line.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "formatting", "version"),
-    ("machine", "paths"),
+    ("machine", "paths", "process_age"),
     ("clock", "files", "file_versions", "processes", "progress"),
     ("configs", "custom"),
     ("data", "models", "optim", "recipes"),

@@ -15,7 +15,7 @@ from timebox.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
-NUM_PAGES = 43
+NUM_PAGES = 44
 MAX_README_WORDS = 950
 # Headings of the troubleshooting page: said by pip, a shell and Python.
 MESSAGES_OF_OTHER_PROGRAMS = [

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from timebox.errors import BudgetError
+from timebox.process_age import process_age
 
 _BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.IGNORECASE)
 
@@ -28,15 +29,17 @@ _IMPORTED_AT = now()
 def process_start(pid: int | None = None) -> float:
     """Start time of a process, None for this one, on the clock of :func:`now`.
 
-    On Linux it is read from the kernel, so that the start of the interpreter and all imports count. Elsewhere, or where
-    ``/proc`` uses another clock, it is the time at which this module was imported.
+    It is asked of the system, so that the start of the interpreter and all imports count. Where the system does not
+    tell, or its ``/proc`` uses another clock, it is the time at which this module was imported.
     """
     try:
         # Field 2, the command's name, may contain spaces and brackets; field 22 is the start time.
         fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
-        return _IMPORTED_AT
+        if (age := process_age(pid or os.getpid())) is None:
+            return _IMPORTED_AT
+        started = now() - age
     return started if 0 <= _IMPORTED_AT - started < 3600 or pid else _IMPORTED_AT
 
 
