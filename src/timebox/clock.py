@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from timebox.errors import BudgetError
-from timebox.process_age import process_age
 
 _BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.IGNORECASE)
 
@@ -37,6 +36,8 @@ def process_start(pid: int | None = None) -> float:
         fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
+        from timebox.process_age import process_age  # ctypes is not needed on Linux
+
         if (age := process_age(pid or os.getpid())) is None:
             return _IMPORTED_AT
         started = now() - age
