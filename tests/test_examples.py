@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "guides" / "own-code.md"
 # Most are about a run that the fixture has made.
 PUBLIC = (
     "train", "load", "predict", "evaluate", "inspect", "report", "compare", "export", "benchmark", "lr_find", "plan",
-    "recipe", "tune",
+    "recipe", "tune", "doctor",
     "ImageDataset", "TensorBoardCallback", "TimeboxClassifier", "TimeboxError", "TrainConfig", "decode_image",
 )  # fmt: skip
 # What they give back, which nobody makes by hand.
@@ -27,6 +27,7 @@ RESULTS = {
     "__version__",
     "Benchmark",
     "CheckpointInfo",
+    "Diagnosis",
     "EndInfo",
     "Evaluation",
     "Exported",
