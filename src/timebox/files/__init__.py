@@ -47,8 +47,8 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
         # Another process may have replaced the file by a pipe since stat: O_NONBLOCK opens a pipe without waiting.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
-    except ValueError as error:  # a null byte
-        raise OSError(str(error)) from error
+    except ValueError as error:  # versions of Python differ in their words
+        raise OSError("embedded null byte") from error
     file = os.fdopen(descriptor, "rb")
     try:
         _check_regular(os.fstat(descriptor).st_mode)

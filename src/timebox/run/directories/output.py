@@ -42,10 +42,15 @@ class ClaimedOutput:
 
 def resolve_link(path: Path) -> Path:
     """``path``, or where it leads if it is a link: only once, as a link may lead elsewhere later."""
+    if not path.is_symlink():
+        return path
     try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:  # a link that leads to itself
-        raise UsageError(f"{str(path)!r} is a symbolic link that leads nowhere; give a directory") from error
+        resolved = path.resolve()
+    except (OSError, RuntimeError):
+        resolved = path
+    if resolved.is_symlink():  # it leads to itself, which Python 3.13 does not refuse
+        raise UsageError(f"{str(path)!r} is a symbolic link that leads nowhere; give a directory")
+    return resolved
 
 
 def check_output_directory(out: Path, overwrite: bool) -> bool:
