@@ -16,11 +16,13 @@ import msgspec
 from timebox.benchmarking.directory import BenchmarkFile
 from timebox.benchmarking.summary import BenchmarkSummary
 from timebox.benchmarking.trials import FailedTrial, ScoredTrial
+from timebox.diagnosis import findings
 from timebox.file_versions import (
     BENCHMARK_FORMAT,
     BENCHMARK_SUMMARY_FORMAT,
     BENCHMARK_TRIAL_FORMAT,
     CHECKPOINT_FORMAT,
+    DIAGNOSIS_FORMAT,
     FORMAT_KEY,
     METRICS_FORMAT,
     MODEL_FORMAT,
@@ -57,6 +59,7 @@ TYPES: Mapping[str, tuple[FileFormat, Sequence[type]]] = {
     "benchmark": (BENCHMARK_FORMAT, (BenchmarkFile,)),
     "benchmark-trials": (BENCHMARK_TRIAL_FORMAT, (ScoredTrial, FailedTrial)),
     "benchmark-summary": (BENCHMARK_SUMMARY_FORMAT, (BenchmarkSummary,)),
+    "doctor": (DIAGNOSIS_FORMAT, (findings.Diagnosis,)),
 }
 
 Schema = dict[str, Any]

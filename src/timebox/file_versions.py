@@ -132,5 +132,7 @@ TUNE_SUMMARY_FORMAT = FileFormat("summary.json of a search", steps=(_rename_best
 BENCHMARK_FORMAT = FileFormat("benchmark.json")
 BENCHMARK_TRIAL_FORMAT = FileFormat("trials.jsonl of a benchmark")
 BENCHMARK_SUMMARY_FORMAT = FileFormat("summary.json of a benchmark")
+# Printed, and no file: of `timebox doctor --json`.
+DIAGNOSIS_FORMAT = FileFormat("doctor --json")
 
 FORMATS = tuple(value for value in list(globals().values()) if isinstance(value, FileFormat))

@@ -4,8 +4,8 @@ import pytest
 
 from timebox.diagnosis import Diagnosis
 from timebox.diagnosis.disks import CacheContent, Disk
+from timebox.diagnosis.findings import TrainingSpeed
 from timebox.diagnosis.installation import Extra
-from timebox.diagnosis.speed import TrainingSpeed
 
 from .conftest import Command, Replace
 

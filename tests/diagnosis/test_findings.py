@@ -1,19 +1,24 @@
 """`timebox doctor`: its findings, each on a machine made for it."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from timebox.cli.formatting import json_line
 from timebox.clock import now
 from timebox.diagnosis import disks, findings, installation
 from timebox.diagnosis.disks import CacheContent, Disk, disk_problems, measured_disk
-from timebox.diagnosis.findings import Diagnosis
+from timebox.diagnosis.findings import Diagnosis, TrainingSpeed
 from timebox.diagnosis.installation import Extra
-from timebox.diagnosis.speed import TrainingSpeed
 from timebox.version import VERSION
 
+SOURCE = Path(__file__).parents[2] / "src"
 SPEED = TrainingSpeed("cpu", "AVX2", None, 2, "fp32", "airbench, width 16, 32 px", 723.0, 8.2)
 
 
@@ -25,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(findings.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(findings, "available_memory", lambda: 8 << 30)
     monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path / "no driver")
-    monkeypatch.setattr(findings.locale, "getpreferredencoding", lambda change: "UTF-8")
+    monkeypatch.setattr(findings.locale, "getencoding", lambda: "UTF-8")
     monkeypatch.setenv("TIMEBOX_CACHE", str(tmp_path / "cache"))
     for name in findings.VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -46,7 +51,9 @@ def test_nothing_is_wrong(tmp_path: Path) -> None:
     assert [disk.use for disk in found.disks] == ["runs", "cache"]
     assert all(disk.write_seconds is not None and disk.free_bytes for disk in found.disks)
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
-    assert json.loads(json.dumps(found.as_dict()))["speed"]["images_per_second"] == 723.0
+    values = json.loads(json_line(found.as_dict()))
+    assert values.pop("format") == 1
+    assert msgspec.convert(values, Diagnosis) == found
 
 
 @pytest.mark.usefixtures("quick")
@@ -63,7 +70,7 @@ def test_limits_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(findings, "available_memory", lambda: 900_000_000)
     assert problem(findings.doctor()).startswith("900.0 MB of memory are free: ")
     monkeypatch.setattr(findings, "available_memory", lambda: None)
-    monkeypatch.setattr(findings.locale, "getpreferredencoding", lambda change: "ANSI_X3.4-1968")
+    monkeypatch.setattr(findings.locale, "getencoding", lambda: "ANSI_X3.4-1968")
     assert problem(findings.doctor()).endswith("in which some file names cannot be shown: set LC_ALL=C.UTF-8")
 
 
@@ -76,6 +83,12 @@ def test_a_gpu_that_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for_cuda = TrainingSpeed("cpu", "AVX2", "13.0", 2, "fp32", "airbench", 1.0, 1.0)
     monkeypatch.setattr("timebox.diagnosis.speed.measure_speed", lambda: for_cuda)
     assert "built for CUDA 13.0, cannot use it: update its driver" in problem(findings.doctor())
+    for hiding in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hiding)
+        assert problem(findings.doctor()) == (
+            f"there is an NVIDIA GPU, and CUDA_VISIBLE_DEVICES={hiding} hides it: unset it"
+        )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     on_gpu = TrainingSpeed("NVIDIA H200", "AVX2", "13.0", 0, "bf16", "airbench", 1.0, 1.0)
     monkeypatch.setattr("timebox.diagnosis.speed.measure_speed", lambda: on_gpu)
     assert findings.doctor().problems == ()
@@ -83,11 +96,38 @@ def test_a_gpu_that_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 @pytest.mark.usefixtures("quick")
 def test_a_torch_that_cannot_be_imported_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timebox.diagnosis.speed", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     found = findings.doctor()
     assert found.speed is None
     assert problem(found).startswith("torch cannot be imported (ModuleNotFoundError: ")
     assert problem(found).endswith("pip install --force-reinstall torch")
+
+
+def diagnose(place: Path, package: str, **env: str) -> dict[str, Any]:
+    """`timebox doctor --json` in a process of its own in `place`, its home, beside a package that is damaged."""
+    broken = place / "broken" / package
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('cannot open ' + __file__)\n")
+    changes = {"HOME": str(place), "PYTHONPATH": f"{broken.parent}{os.pathsep}{SOURCE}", **env}
+    command = [sys.executable, "-m", "timebox", "doctor", "--json"]
+    done = subprocess.run(command, cwd=place, env={**os.environ, **changes}, capture_output=True, text=True, check=True)
+    values: dict[str, Any] = json.loads(done.stdout)
+    assert str(place) not in done.stdout
+    return values
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy"])
+def test_a_damaged_package_is_named_with_advice_and_without_the_home_directory(package: str, tmp_path: Path) -> None:
+    assert diagnose(tmp_path, package)["problems"][0] == (
+        f"{package} cannot be imported (ImportError: cannot open ~/broken/{package}/__init__.py): reinstall it, pip "
+        f"install --force-reinstall {package}"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the locale C may be UTF-8")
+def test_the_locale_c_is_a_problem(tmp_path: Path) -> None:
+    problems = diagnose(tmp_path, "torch", LC_ALL="C")["problems"]
+    assert any(text.startswith("the locale's encoding is ANSI_X3.4-1968, in which") for text in problems)
 
 
 @pytest.mark.usefixtures("quick")
@@ -96,7 +136,10 @@ def test_a_measurement_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("no kernel image")
 
     monkeypatch.setattr("timebox.diagnosis.speed.measure_speed", fail)
-    assert problem(findings.doctor()) == "a training cannot be measured: RuntimeError: no kernel image"
+    assert problem(findings.doctor()) == (
+        "a training cannot be measured (RuntimeError: no kernel image): where a package is damaged, pip install "
+        "--force-reinstall timebox-vision"
+    )
 
 
 def test_a_training_is_measured() -> None:
@@ -119,6 +162,9 @@ def test_disks_and_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, tmp_
         "the disk of runs (./runs) is slow: a file of 256 KB takes 1.5 s; give --out on another disk",
         "the disk of cache (~/cache) has 1.1 GB left: free some, or set TIMEBOX_CACHE to a folder on another",
     ]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    assert disks.disks()[0].error == "Not a directory"
     monkeypatch.setattr(disks, "cache_folder", lambda: None)
     assert disks.disks()[1].error == "this user has no home directory, and TIMEBOX_CACHE is not set"
     assert disks.cache_content() == CacheContent(0, 0)
@@ -130,12 +176,6 @@ def test_the_cache_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         (tmp_path / "prepared" / entry).mkdir(parents=True)
         (tmp_path / "prepared" / entry / "images").write_bytes(bytes(100))
     assert disks.cache_content() == CacheContent(num_datasets=2, num_bytes=200)
-
-
-def test_the_home_directory_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert disks.shown_path(tmp_path / ".cache" / "timebox") == "~/.cache/timebox"
-    assert disks.shown_path(Path("/elsewhere")) == "/elsewhere"
 
 
 def test_extras_and_what_is_missing() -> None:

@@ -15,7 +15,7 @@ from timebox.machine import format_bytes
 
 if TYPE_CHECKING:
     from timebox.diagnosis import Diagnosis
-    from timebox.diagnosis.speed import TrainingSpeed
+    from timebox.diagnosis.findings import TrainingSpeed
 
 HELP = VerbHelp(
     DoctorConfig,

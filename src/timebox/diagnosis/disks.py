@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timebox.clock import now
+from timebox.diagnosis.shown_paths import shown_path
 from timebox.machine import format_bytes
 from timebox.paths import CACHE_VARIABLE, cache_folder
 
@@ -50,7 +51,7 @@ class CacheContent:
 def disks() -> list[Disk]:
     """The disks of new runs, which are written to ``runs/`` here, and of the cache."""
     runs = Path(RUNS)
-    here = measured_disk(RUNS, runs if runs.is_dir() else Path(), f"./{RUNS}")
+    here = measured_disk(RUNS, runs if os.path.lexists(runs) else Path(), f"./{RUNS}")
     cache = cache_folder()
     if cache is None:
         return [here, Disk(CACHE, None, error=f"this user has no home directory, and {CACHE_VARIABLE} is not set")]
@@ -96,14 +97,6 @@ def disk_problems(found: list[Disk]) -> Iterator[str]:
             yield f"the disk of {place} is slow: a file of 256 KB takes {disk.write_seconds:.1f} s; {other}"
         if disk.free_bytes is not None and disk.free_bytes < LITTLE_BYTES:
             yield f"the disk of {place} has {format_bytes(disk.free_bytes)} left: free some, or {other}"
-
-
-def shown_path(path: Path) -> str:
-    """A path with ``~`` for the home directory, whose name is nobody's business."""
-    try:
-        return str(Path("~") / path.relative_to(Path.home()))
-    except (ValueError, RuntimeError):
-        return str(path)
 
 
 def _existing(folder: Path) -> Path:

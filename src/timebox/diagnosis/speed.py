@@ -1,12 +1,11 @@
 """How fast this machine trains: the plan of a minute on 5,000 random images, made and measured as for a training."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from timebox.clock import Deadline
 from timebox.data import ImageDataset
+from timebox.diagnosis.findings import TrainingSpeed
 from timebox.planning.budget import ScoringLoad
 from timebox.planning.planner import make_plan
 from timebox.planning.selection import Hardware, PlanRequest
@@ -18,31 +17,6 @@ from timebox.runtime.write_speed import NO_WRITES
 
 NUM_IMAGES, SIDE, NUM_CLASSES = 5000, 32, 10
 BUDGET_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class TrainingSpeed:
-    """The device, precision and threads that are taken here, and the training that a minute buys.
-
-    Attributes:
-        device: ``cpu``, or the model name of a GPU.
-        instructions: the vector instructions that torch uses on the CPU, such as ``AVX2``.
-        cuda: version of CUDA that torch was built for; None for a build without it.
-        threads: torch's threads for this training; 0 on a GPU.
-        precision: ``fp32``, ``bf16`` or ``fp16``, the fastest as measured.
-        network: the network that the recipe ``auto`` takes for 5,000 images of 32 px and a minute.
-        images_per_second: training images.
-        epochs: times that each of the 5,000 images is seen in the minute.
-    """
-
-    device: str
-    instructions: str
-    cuda: str | None
-    threads: int
-    precision: str
-    network: str
-    images_per_second: float
-    epochs: float
 
 
 def measure_speed() -> TrainingSpeed:
