@@ -19,6 +19,7 @@ from timebox.file_versions import (
     BENCHMARK_SUMMARY_FORMAT,
     BENCHMARK_TRIAL_FORMAT,
     CHECKPOINT_FORMAT,
+    DIAGNOSIS_FORMAT,
     ESTIMATOR_FORMAT,
     EXAMPLES_FORMAT,
     FORMATS,
@@ -130,13 +131,13 @@ READ: tuple[tuple[FileFormat, str, str, Callable[[Path], None], Callable[[Path],
     (BENCHMARK_TRIAL_FORMAT, "benchmarked", "trials.jsonl", json_lines, benchmark),
 )
 NEW_IN_0_2 = (SUSPECTS_FORMAT, STATUS_FORMAT, THUMBNAILS_FORMAT)
-WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT)
+WRITTEN_ONLY = (LR_FIND_FORMAT, BENCHMARK_SUMMARY_FORMAT, DIAGNOSIS_FORMAT)
 # Messages that name more than the file, or something else.
 NAMED = {TUNE_STUDY_FORMAT: "study 'golden'", BENCHMARK_TRIAL_FORMAT: "line 1 of {file!r}"}
 
 
 def test_every_kind_of_file_is_covered() -> None:
-    assert len(FORMATS) == len(set(FORMATS)) == 20
+    assert len(FORMATS) == len(set(FORMATS)) == 21
     assert {*(kind[0] for kind in READ), *WRITTEN_ONLY} == set(FORMATS)
     assert len(READ) == 18
 
