@@ -82,6 +82,44 @@ def test_the_place_of_a_layer_is_that_in_its_branch(tmp_path: Path) -> None:
     assert found == pytest.approx({"a0": 0, "a1": 1 / 3, "a2": 2 / 3, "a3": 1, "b0": 0, "b1": 1})
 
 
+def test_activations_are_part_of_their_layer_and_depthwise_weights_have_eight_bits(tmp_path: Path) -> None:
+    """ReLU6 of sums that reach far beyond 6, and weights that seven bits round to zero."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {
+        "grey": rng.normal(size=(8, 1, 3, 3)).astype(np.float32),  # one channel, but no depthwise convolution
+        "depthwise": rng.normal(size=(8, 1, 3, 3)).astype(np.float32),
+        "last": rng.normal(size=(3, 8, 1, 1)).astype(np.float32),
+    }
+    limits = {"low": np.float32(0), "high": np.float32(6)}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "grey"], ["a"], name="grey", group=1),
+        helper.make_node("Clip", ["a", "low", "high"], ["b"], name="clip"),
+        helper.make_node("Conv", ["b", "depthwise"], ["c"], name="depthwise", group=8),
+        helper.make_node("Conv", ["c", "last"], ["d"], name="last"),
+        helper.make_node("ReduceMean", ["d"], ["probabilities"], axes=[2, 3], keepdims=0),
+    ]
+    given = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 8, 8, 1])
+    found = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in {**weights, **limits}.items()]
+    graph = helper.make_graph(nodes, "small", [given], [found], constants)
+    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
+    assert int8._depthwise_weights(source, []) == ["depthwise"]
+    assert int8._depthwise_weights(source, ["depthwise"]) == []
+    int8._write(source, target, rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8), [])
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(target).graph.initializer}
+    assert {name: int(np.abs(tensors[f"{name}_quantized"].astype(int)).max()) for name in weights} == {
+        "grey": 64, "depthwise": 127, "last": 64
+    }  # fmt: skip
+    scales = [float(value) for name, value in tensors.items() if name in ("a_scale", "b_scale")]
+    assert scales == pytest.approx([6 / 255], rel=1e-3), "one range, that of the clipped values"
+
+
 def test_layers_stay_in_float_until_the_predictions_are_alike(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     divergences = iter((0.5, 0.02, 0.001))
     monkeypatch.setattr(int8, "_divergence", lambda expected, found: next(divergences))
